@@ -1,0 +1,62 @@
+# Every verb sets up what it needs by itself; nothing to install first but Python 3.11 or 3.12.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := build/demo
+MODELS := models
+MASKDET_DATA ?= ../shared/data
+export MASKDET_DATA
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format coverage bench train-reference constraints clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.development ## create .venv with everything: scoring, training, tests
+
+demo: $(VENV)/.scoring ## draw synthetic face images and score them with the built-in model
+	$(BIN)/maskdet demo --output $(DEMO)/images
+	$(BIN)/maskdet score --config configs/demo.yaml --input $(DEMO)/images --output $(DEMO)/tables
+	@echo
+	@echo "Look at the tables:  $(BIN)/maskdet inspect $(DEMO)/tables"
+
+test: $(VENV)/.development ## run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(VENV)/.development ## lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.development ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+coverage: $(VENV)/.development ## run the tests and report what they do not reach
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+bench: $(VENV)/.development ## measure scoring against its limit on this machine
+	$(BIN)/python -m benchmarks.limit
+
+train-reference: $(VENV)/.development ## train the reference CNN on $MASKDET_DATA/k12 (about 15 minutes on 2 cores)
+	$(BIN)/maskdet train --config configs/train/reference_cnn.yaml --output $(MODELS)/reference_cnn
+
+constraints: $(VENV)/.development ## record the versions in .venv as constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable --exclude maskdet | sort -f > constraints.txt
+
+clean: ## remove .venv and everything built
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The scoring install has no TensorFlow; the development install has everything and counts as both.
+$(VENV)/.scoring: setup.py constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.development: setup.py constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.scoring

@@ -1,0 +1,211 @@
+"""Compliance: mergeable counts, and the rates and intervals they give.
+
+Counts of shards add up, in any order and grouping, to the counts of a run; rates are computed once, from the sums.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from statistics import NormalDist
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from maskdet.packing import KeyRule
+from maskdet.records import compliance_schema
+
+
+class GroupKey(NamedTuple):
+    """A group of a level: one value for each of the level's keys."""
+
+    level: str
+    values: tuple[str | None, ...]
+
+    def encode(self) -> str:
+        """A string that orders and compares as the key does, on every runner."""
+        return json.dumps(self, ensure_ascii=True)
+
+    @classmethod
+    def decode(cls, text: str) -> GroupKey:
+        """The key that :meth:`encode` made a string of."""
+        level, values = json.loads(text)
+        return cls(level, tuple(values))
+
+
+class Counts(NamedTuple):
+    """What is counted in a group."""
+
+    images_scored: int = 0
+    images_no_face: int = 0
+    images_failed: int = 0
+    faces_mask: int = 0
+    faces_no_mask: int = 0
+    faces_uncertain: int = 0
+
+    @property
+    def images_listed(self) -> int:
+        """Images of the group, however they ended."""
+        return self.images_scored + self.images_no_face + self.images_failed
+
+    @property
+    def faces(self) -> int:
+        """Faces scored."""
+        return self.faces_mask + self.faces_no_mask + self.faces_uncertain
+
+
+class Interval(NamedTuple):
+    """A confidence interval of a share."""
+
+    low: float
+    high: float
+
+
+def merge_counts(counts: Iterable[Counts]) -> Counts:
+    """Add up counts."""
+    return Counts(*(sum(column) for column in zip(Counts(), *counts, strict=True)))
+
+
+def count_groups(
+    predictions: pa.Table,
+    failures: pa.Table,
+    partition: Sequence[str | None],
+    rule: KeyRule,
+    levels: Mapping[str, Sequence[str]],
+) -> dict[GroupKey, Counts]:
+    """Count one shard's rows in every group of every level.
+
+    Args:
+        predictions: at least ``face_index``, ``label``, ``captured_at`` and the key columns.
+        failures: at least ``captured_at`` and the key columns.
+        partition: the shard's values of the partition keys.
+        rule: the run's keys.
+        levels: level name → key names.
+    """
+    total: dict[GroupKey, Counts] = {}
+    for level, names in levels.items():
+        for table, is_failure in ((predictions, False), (failures, True)):
+            for values, counts in _count_level(table, partition, rule, names, is_failure=is_failure):
+                key = GroupKey(level, values)
+                total[key] = merge_counts([total.get(key, Counts()), counts])
+    return total
+
+
+def _count_level(
+    table: pa.Table, partition: Sequence[str | None], rule: KeyRule, names: Sequence[str], *, is_failure: bool
+) -> list[tuple[tuple[str | None, ...], Counts]]:
+    if table.num_rows == 0:
+        return []
+    keys = {name: _key_column(table, partition, rule, name) for name in names}
+    counted = {"failed": pa.repeat(1, table.num_rows)} if is_failure else _face_columns(table)
+    grouped = pa.table({**keys, **counted}).group_by(list(keys)).aggregate([(name, "sum") for name in counted])
+    rows = grouped.to_pylist()
+    result = []
+    for row in rows:
+        values = tuple(row[name] for name in names)
+        sums = [int(row[f"{name}_sum"]) for name in counted]
+        result.append((values, Counts(images_failed=sums[0]) if is_failure else Counts(sums[0], 0, 0, *sums[1:])))
+    return result
+
+
+def _face_columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    # An image's first face stands for the image.
+    columns = {"images": pc.equal(table["face_index"], 0)}
+    columns.update({name: pc.equal(table["label"], name) for name in ("mask", "no_mask", "uncertain")})
+    return {name: pc.cast(column, pa.int64()) for name, column in columns.items()}
+
+
+def _key_column(
+    table: pa.Table, partition: Sequence[str | None], rule: KeyRule, name: str
+) -> pa.Array | pa.ChunkedArray:
+    if name in rule.partition_by:
+        return pa.array([partition[rule.partition_by.index(name)]] * table.num_rows, pa.string())
+    if name in rule.key_names:
+        return table[name]
+    times = pc.cast(table["captured_at"], pa.int64()).to_pylist()
+    derived = {time: rule.derive(time, name) for time in set(times)}
+    return pa.array([derived[time] for time in times], pa.string())
+
+
+def wilson_interval(successes: int, trials: int, confidence: float) -> Interval | None:
+    """Wilson's score interval of a share.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927), 209-212:
+    the shares p for which the observed one lies within z standard errors sqrt(p(1 - p)/n).
+
+    Args:
+        successes: from 0 to ``trials``.
+        trials: how many were counted.
+        confidence: nominal coverage, 0 to 1 (exclusive).
+
+    Returns:
+        The interval within [0, 1], or ``None`` without trials.
+    """
+    if trials == 0:
+        return None
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    # The ends are exact at 0 and 1; rounding may carry them just outside.
+    low = 0.0 if successes == 0 else max(0.0, (centre - spread) / scale)
+    high = 1.0 if successes == trials else min(1.0, (centre + spread) / scale)
+    return Interval(low, high)
+
+
+def compliance_table(
+    groups: Mapping[tuple[str | None, ...], Counts], names: Sequence[str], all_names: Sequence[str], confidence: float
+) -> pa.Table:
+    """The compliance table of one level.
+
+    Args:
+        groups: values of the level's keys → counts.
+        names: the level's keys.
+        all_names: keys of all levels, which are the table's columns; those the level lacks are null.
+        confidence: nominal coverage of the intervals.
+
+    Returns:
+        One row a group, sorted by key.
+    """
+    ordered = sorted(groups.items(), key=lambda item: tuple((value is not None, value or "") for value in item[0]))
+    rows = []
+    for values, counts in ordered:
+        keys = dict(zip(names, values, strict=True))
+        rows.append({**{name: _typed(name, keys.get(name)) for name in all_names}, **_measures(counts, confidence)})
+    return pa.Table.from_pylist(rows, schema=compliance_schema(all_names))
+
+
+def key_union(levels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Keys of all levels, each once, in the order of first use."""
+    return tuple(dict.fromkeys(name for names in levels.values() for name in names))
+
+
+def _typed(name: str, value: str | None) -> object:
+    if value is None:
+        return None
+    return date.fromisoformat(value) if name == "date" else int(value) if name == "hour" else value
+
+
+def _measures(counts: Counts, confidence: float) -> dict[str, object]:
+    decided = counts.faces_mask + counts.faces_no_mask
+    interval = wilson_interval(counts.faces_mask, decided, confidence)
+    return {
+        "images_listed": counts.images_listed,
+        "images_scored": counts.images_scored,
+        "images_no_face": counts.images_no_face,
+        "images_failed": counts.images_failed,
+        "faces": counts.faces,
+        "faces_mask": counts.faces_mask,
+        "faces_no_mask": counts.faces_no_mask,
+        "faces_uncertain": counts.faces_uncertain,
+        "mask_rate": counts.faces_mask / decided if decided else None,
+        "mask_rate_low": interval.low if interval else None,
+        "mask_rate_high": interval.high if interval else None,
+        "rate_method": "raw",
+        "interval_method": "wilson",
+        "interval_confidence": confidence,
+    }

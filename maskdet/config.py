@@ -1,0 +1,308 @@
+"""Settings of a scoring run: typed, validated at launch, refused with the path of the key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from maskdet.errors import ConfigError
+from maskdet.templates import PathTemplate
+
+Model = TypeVar("Model", bound=BaseModel)
+
+Count = Annotated[int, Field(ge=1)]
+Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+KeyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+# Keys that every image with a capture time has, beside those that the source names.
+DERIVED_KEYS = ("date", "hour")
+# Columns of the tables that a key would collide with.
+RESERVED_NAMES = frozenset(
+    {
+        *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "label", "model_id", "level"),
+        *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
+        *("probability_mask", "stage", "code", "message", "attempts"),
+    }
+)
+
+
+class Section(BaseModel):
+    """Base of every settings section: immutable, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceSettings(Section):
+    """Where partition keys and capture times come from, and what counts as an image."""
+
+    kind: Literal["auto", "folder", "glob", "list", "manifest"] = "auto"
+    template: str | None = None
+    on_mismatch: Literal["failure_row", "refuse_run"] = "failure_row"
+    keys: tuple[KeyName, ...] = ()
+    """Manifest columns that are partition keys; a template names its own."""
+    uri_column: str = "uri"
+    captured_at_column: str | None = None
+    timezone: str = "UTC"
+    """That of capture times without an offset, and of dates and hours in the tables."""
+    extensions: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+    """Files in a folder with other extensions are counted as skipped; globs, lists and manifests name their files."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"{name!r} is no time zone of the IANA database, such as Europe/Berlin") from error
+        return name
+
+    @property
+    def path_template(self) -> PathTemplate | None:
+        """The compiled template, if there is one."""
+        return PathTemplate(self.template) if self.template else None
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """Every key an image has by path or manifest, in order."""
+        template = self.path_template
+        return (*(template.keys if template else ()), *self.keys)
+
+    @property
+    def has_captured_at(self) -> bool:
+        """Whether images come with a capture time."""
+        template = self.path_template
+        return self.captured_at_column is not None or (template is not None and template.has_captured_at)
+
+
+class PackingSettings(Section):
+    """How large a shard may be."""
+
+    max_images: Count = 1000
+    max_bytes: Count = 256 * 1024 * 1024
+
+
+class ImagingSettings(Section):
+    """What is refused before it costs memory, and how JPEGs are decoded."""
+
+    max_bytes: Count = 64 * 1024 * 1024
+    max_pixels: Count = 64_000_000
+    min_side_px: Count = 8
+    jpeg_draft: bool = True
+
+
+class FacesSettings(Section):
+    """Where the faces of an image are."""
+
+    mode: Literal["whole"] = "whole"
+    """``whole``: the image is one face."""
+
+
+class ModelSettings(Section):
+    """Which model runs, and on what."""
+
+    uri: str = "builtin"
+    backend: Literal["litert", "tensorflow"] = "litert"
+    precision: Literal["int8", "float32"] | None = None
+    """Default: int8 on LiteRT; TensorFlow runs float32 only."""
+    no_mask_below: Ratio | None = None
+    mask_from: Ratio | None = None
+    """Decision thresholds; default: the bundle's."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> ModelSettings:
+        if self.backend == "tensorflow" and self.precision == "int8":
+            raise ValueError("backend 'tensorflow' runs precision 'float32' only; int8 runs on 'litert'")
+        if self.no_mask_below is not None and self.mask_from is not None and self.no_mask_below > self.mask_from:
+            raise ValueError(f"no_mask_below = {self.no_mask_below} lies above mask_from = {self.mask_from}")
+        return self
+
+    @property
+    def resolved_precision(self) -> Literal["int8", "float32"]:
+        """The precision that runs."""
+        return self.precision or ("int8" if self.backend == "litert" else "float32")
+
+
+class ScoringSettings(Section):
+    """Threads and blocks; none of these changes a result."""
+
+    decode_threads: Count | None = None
+    """Threads that fetch and decode; default: one a core, and four a core when images come over a network."""
+    inference_threads: Count | None = None
+    """Blocks that run through the model at a time; default: one a core."""
+    block_images: Count = 32
+    """Images a model call."""
+    fetch_attempts: Count = 4
+    """Tries to read an image whose store answers with a transient error."""
+
+
+class OutputSettings(Section):
+    """How the tables are laid out."""
+
+    partition_by: tuple[KeyName, ...] | None = None
+    """Keys that become folders (``site=…/date=…``); default: every key, then the date if there is a capture time."""
+    row_group_rows: Count = 100_000
+
+
+class ComplianceSettings(Section):
+    """Which groups the compliance tables count."""
+
+    levels: dict[KeyName, tuple[KeyName, ...]] = {}
+    """Level name → keys that make a group; ``date`` and ``hour`` come from the capture time."""
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+
+    @property
+    def all_levels(self) -> dict[str, tuple[str, ...]]:
+        """The levels, and ``all``: the whole input as one group, which every run has."""
+        return {"all": (), **self.levels}
+
+
+class FailureBudget(Section):
+    """How many images may fail before a run counts as failed."""
+
+    max_images: Annotated[int, Field(ge=0)] | None = None
+    max_ratio: Ratio = 0.05
+
+
+class ScoreSettings(Section):
+    """Everything a scoring run is told."""
+
+    input: tuple[str, ...] = ()
+    output: str = ""
+    source: SourceSettings = SourceSettings()
+    packing: PackingSettings = PackingSettings()
+    imaging: ImagingSettings = ImagingSettings()
+    faces: FacesSettings = FacesSettings()
+    model: ModelSettings = ModelSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    tables: OutputSettings = OutputSettings()
+    compliance: ComplianceSettings = ComplianceSettings()
+    failure_budget: FailureBudget = FailureBudget()
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _keys_exist(self) -> ScoreSettings:
+        keys = self.source.key_names
+        _refuse_bad_keys(keys)
+        known = (*keys, *(name for name in DERIVED_KEYS if self.source.has_captured_at))
+        used = {f"compliance.levels.{level}": names for level, names in self.compliance.levels.items()}
+        for place, names in {**used, "tables.partition_by": self.tables.partition_by or ()}.items():
+            for name in names:
+                if name not in known:
+                    raise ValueError(
+                        f"{place}: {name!r} is no key of the source, whose keys are {list(known)}. "
+                        "Name keys in source.template or source.keys; date and hour need a capture time"
+                    )
+        return self
+
+    @property
+    def partition_by(self) -> tuple[str, ...]:
+        """Keys that become folders."""
+        if self.tables.partition_by is not None:
+            return self.tables.partition_by
+        keys = self.source.key_names
+        return (*keys, "date") if self.source.has_captured_at and "date" not in keys else keys
+
+
+def _refuse_bad_keys(keys: tuple[str, ...]) -> None:
+    for name in keys:
+        if keys.count(name) > 1:
+            raise ValueError(f"source: the key {name!r} is named twice")
+        if name in RESERVED_NAMES:
+            raise ValueError(f"source: the key {name!r} is the name of a column of the tables; choose another")
+        if name in DERIVED_KEYS:
+            raise ValueError(
+                f"source: the key {name!r} is derived from the capture time; write {{captured_at:%Y-%m-%d}} or "
+                "{captured_at:%H} in the template, or name a manifest's column in source.captured_at_column"
+            )
+
+
+def load_yaml(model: type[Model], path: str | Path | None, overrides: Sequence[str] = ()) -> Model:
+    """Read settings from a YAML file and overrides.
+
+    Args:
+        model: the settings' type.
+        path: a local YAML file, or ``None`` for the defaults.
+        overrides: ``"section.key=value"``, the value in YAML, applied in order.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or holds an unknown key or a bad value.
+    """
+    tree = _read_tree(path)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError("--set", "section.key=value", override, "Example: --set packing.max_images=500.")
+        put(tree, key.strip(), yaml.safe_load(text))
+    return parse_settings(model, tree, str(path) if path else "settings")
+
+
+def parse_settings(model: type[Model], tree: Mapping[str, Any], place: str) -> Model:
+    """Validate a tree of settings.
+
+    Raises:
+        ConfigError: names every unknown key and bad value by its path.
+    """
+    try:
+        return model.model_validate(dict(tree))
+    except ValidationError as error:
+        lines = [_describe(dict(problem), model) for problem in error.errors()]
+        raise ConfigError(f"{place}: " + "; ".join(lines)) from error
+
+
+def put(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``section.key`` in a tree of settings, making sections as needed."""
+    *sections, last = key.split(".")
+    for name in sections:
+        child = tree.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise ConfigError("--set", f"{name} to be a section", child, f"Check the path {key}.")
+        tree = child
+    tree[last] = value
+
+
+def _read_tree(path: str | Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError("--config", "a YAML file", str(path), "No file is there; check the path.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError("--config", "sections of key: value", type(tree).__name__, f"Check {path}.")
+    return tree
+
+
+def _describe(problem: dict[str, Any], model: type[BaseModel]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    path = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(model, location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+        return f"unknown key {path!r}, {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    text = f"{path}: {message}" if path else message
+    return text if problem["type"] == "value_error" else f"{text}, received {problem['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    for name in location:
+        inner = model.model_fields[name].annotation if name in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return sorted(model.model_fields)

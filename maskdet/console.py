@@ -1,0 +1,98 @@
+"""What every command shares at a terminal: error messages with exit codes, logging, and the progress line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from maskdet.errors import EXIT_CODES, MaskdetError
+from maskdet.progress import Progress, ProgressState
+
+_LOGGER = logging.getLogger("maskdet")
+_TERMINAL_INTERVAL_S = 0.2
+_LOG_INTERVAL_S = 30.0
+
+
+def run_command(name: str, action: Callable[[], int]) -> int:
+    """Run a command; a caller's mistake becomes one message on stderr and its exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _LOGGER.setLevel(logging.INFO)
+    # Beam says so whenever its optional BigQuery client is not installed, which scoring does not use.
+    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
+    try:
+        return action()
+    except MaskdetError as error:
+        print(f"maskdet {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"maskdet {name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def exit_code_help() -> str:
+    """The exit codes, a line each, for ``--help``."""
+    return "exit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
+
+
+@contextmanager
+def show_progress(progress: Progress, *, quiet: bool = False) -> Iterator[None]:
+    """Show a run's progress while the body runs: a live line on a terminal, a log line now and then elsewhere."""
+    progress.reset()
+    stop = threading.Event()
+    show = _log_lines if quiet or not sys.stderr.isatty() else _live_line
+    thread = threading.Thread(target=show, args=(progress, stop), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def describe_progress(state: ProgressState, elapsed_s: float) -> str:
+    """Progress in words: images done, rate, time left. Kept images cost nothing and do not count in the rate."""
+    scored = state.done - state.kept
+    rate = scored / elapsed_s if elapsed_s > 0 else 0.0
+    text = f"{state.done:,} of {state.listed:,} images · {rate:,.0f} images/s"
+    if rate > 0 and state.listed > state.done:
+        minutes, seconds = divmod(round((state.listed - state.done) / rate), 60)
+        text += f" · {minutes}:{seconds:02d} left"
+    if state.failed:
+        text += f" · {state.failed:,} failed"
+    return text
+
+
+def _live_line(progress: Progress, stop: threading.Event) -> None:
+    clock = _ScoringClock()
+    with tqdm(bar_format="{l_bar}{bar:24}| {desc}", leave=False, file=sys.stderr, mininterval=0) as bar:
+        while not stop.wait(_TERMINAL_INTERVAL_S):
+            state = progress.state
+            bar.total, bar.n = state.listed or None, min(state.done, state.listed)
+            bar.set_description_str(describe_progress(state, clock.elapsed_s(state)), refresh=True)
+
+
+def _log_lines(progress: Progress, stop: threading.Event) -> None:
+    clock = _ScoringClock()
+    while not stop.wait(_LOG_INTERVAL_S):
+        _LOGGER.info(describe_progress(progress.state, clock.elapsed_s(progress.state)))
+
+
+class _ScoringClock:
+    """Seconds since the first image was finished, so that listing does not depress the rate."""
+
+    def __init__(self) -> None:
+        self._started: float | None = None
+
+    def elapsed_s(self, state: ProgressState) -> float:
+        if self._started is None and state.done > state.kept:
+            self._started = time.monotonic()
+        return 0.0 if self._started is None else time.monotonic() - self._started

@@ -1,0 +1,38 @@
+"""What a run would do: listing and packing in this process, scoring nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from maskdet import packing, sources
+from maskdet.launch import Launch
+from maskdet.records import ImageRef, Shard
+
+
+def plan_shards(launch: Launch) -> tuple[list[Shard], int, int, Mapping[str, int]]:
+    """List and pack a run's input.
+
+    Returns:
+        The shards, how many of them are finished already, files listed, and files skipped by reason.
+
+    Raises:
+        SourceError: as :func:`maskdet.sources.list_images`.
+        StorageError: the input or output cannot be read.
+    """
+    source, rule = launch.settings.source, launch.options.rule
+    batches = [batch for task in launch.tasks for batch in sources.list_images(task, source)]
+    refs, duplicates = packing.drop_duplicates(ref for batch in batches for ref in batch.refs)
+    if any(task.kind in ("list", "manifest") for task in launch.tasks):
+        refs = sources.add_versions(refs)
+    partitions: dict[str, list[ImageRef]] = {}
+    for ref in refs:
+        partitions.setdefault(rule.folder(ref), []).append(ref)
+    shards = [shard for folder in sorted(partitions) for shard in packing.pack(partitions[folder], rule, launch.limit)]
+    finished = sum(launch.job.is_finished(shard) for shard in shards)
+    skipped = sources.merge_counts([*(dict(batch.skipped) for batch in batches), {sources.DUPLICATE: duplicates}])
+    return (
+        shards,
+        finished,
+        sum(batch.listed for batch in batches),
+        {name: count for name, count in skipped.items() if count},
+    )

@@ -1,0 +1,201 @@
+"""Everything that can go wrong, in two kinds.
+
+A *caller's mistake* (a wrong setting, a missing model, an unreachable bucket) raises a :class:`MaskdetError` at launch
+and ends the command with that class's exit code. A *data fault* (one broken image) raises an :class:`ImageFault`, which
+scoring turns into one row of the failures table; it never ends a run by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class MaskdetError(Exception):
+    """A caller's mistake, said as expected, received and remedy.
+
+    All four parts are positional so that the exception survives pickling between worker processes.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, expected: str = "", received: object = None, remedy: str = "") -> None:
+        super().__init__(what, expected, received, remedy)
+        self.what = what
+        self.expected = expected
+        self.received = received
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        if not self.expected:
+            return self.what
+        text = f"{self.what}: expected {self.expected}, received {self.received!r}"
+        return f"{text}. {self.remedy}" if self.remedy else text
+
+
+class ConfigError(MaskdetError):
+    """A setting, flag or path template is wrong."""
+
+    exit_code = 2
+
+
+class SourceError(MaskdetError):
+    """The input is missing, empty or not of the form the settings promise."""
+
+    exit_code = 3
+
+
+class ModelError(MaskdetError):
+    """A model bundle is missing, damaged or does not do what its manifest says."""
+
+    exit_code = 4
+
+
+class StorageError(MaskdetError):
+    """A storage location cannot be reached, read or written."""
+
+    exit_code = 5
+
+
+class NotFoundError(StorageError):
+    """Nothing exists at a storage location."""
+
+
+class AccessDeniedError(StorageError):
+    """A storage location refuses access."""
+
+
+class BudgetError(MaskdetError):
+    """More images failed than the failure budget allows."""
+
+    exit_code = 6
+
+
+class ReconciliationError(MaskdetError):
+    """The images listed are not the images accounted for."""
+
+    exit_code = 7
+
+
+class OutputError(MaskdetError):
+    """The output location holds something that this run must not overwrite."""
+
+    exit_code = 8
+
+
+# Shown by `maskdet score --help` and in README; a test keeps them together.
+EXIT_CODES: dict[int, str] = {
+    0: "success: every image is accounted for and the failure budget holds",
+    1: "internal error: a defect of maskdet or its runner; the traceback is printed",
+    2: "wrong setting, flag or path template",
+    3: "input missing, empty or not as promised",
+    4: "model bundle missing, damaged or not matching its manifest",
+    5: "storage cannot be reached, read or written",
+    6: "failure budget exceeded: the tables are written, _SUCCESS is not",
+    7: "reconciliation failed: images listed differ from images accounted for",
+    8: "output location holds something this run must not overwrite",
+    130: "interrupted",
+}
+
+
+def recover_error(error: BaseException) -> MaskdetError | None:
+    """Find the caller's mistake in what a runner raised.
+
+    Some runners pass a worker's exception on, with the step's name added to its first argument; others raise an error
+    of their own whose text holds the worker's traceback.
+
+    Returns:
+        The mistake as it was raised, or ``None`` if the error is something else.
+    """
+    if isinstance(error, MaskdetError):
+        what = _STEP_NOTE.sub("", error.what)
+        return type(error)(what, error.expected, error.received, error.remedy)
+    classes = {cls.__name__: cls for cls in _subclasses(MaskdetError)}
+    found = [(name, what) for name, what in _RAISED.findall(str(error)) if name in classes]
+    if not found:
+        return None
+    name, what = found[-1]
+    recovered: MaskdetError = classes[name](_STEP_NOTE.sub("", what).strip())
+    return recovered
+
+
+_STEP_NOTE = re.compile(r" \[while running '[^']*'\]")
+_RAISED = re.compile(r"maskdet\.errors\.(\w+): (.+?)(?=\\n|\n|$)")
+
+
+def _subclasses(cls: type[Any]) -> list[type[Any]]:
+    return [cls, *(deeper for child in cls.__subclasses__() for deeper in _subclasses(child))]
+
+
+class Stage(StrEnum):
+    """Where an image failed."""
+
+    LIST = "list"
+    FETCH = "fetch"
+    DECODE = "decode"
+    INFER = "infer"
+
+
+class FailureCode(StrEnum):
+    """Why an image failed: stable names that users may filter and alert on."""
+
+    PATH_MISMATCH = "path_mismatch"
+    BAD_MANIFEST_ROW = "bad_manifest_row"
+    NOT_FOUND = "not_found"
+    ACCESS_DENIED = "access_denied"
+    READ_ERROR = "read_error"
+    EMPTY_FILE = "empty_file"
+    TOO_MANY_BYTES = "too_many_bytes"
+    NOT_AN_IMAGE = "not_an_image"
+    CORRUPT_IMAGE = "corrupt_image"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_FEW_PIXELS = "too_few_pixels"
+    UNSUPPORTED_MODE = "unsupported_mode"
+    INFERENCE_ERROR = "inference_error"
+    NOT_FINITE = "not_finite"
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that finds this fault."""
+        return _STAGES[self]
+
+    @property
+    def transient(self) -> bool:
+        """Whether trying again may succeed without anyone changing the image."""
+        return self in (FailureCode.READ_ERROR, FailureCode.ACCESS_DENIED, FailureCode.INFERENCE_ERROR)
+
+
+_STAGES = {
+    FailureCode.PATH_MISMATCH: Stage.LIST,
+    FailureCode.BAD_MANIFEST_ROW: Stage.LIST,
+    FailureCode.NOT_FOUND: Stage.FETCH,
+    FailureCode.ACCESS_DENIED: Stage.FETCH,
+    FailureCode.READ_ERROR: Stage.FETCH,
+    FailureCode.EMPTY_FILE: Stage.FETCH,
+    FailureCode.TOO_MANY_BYTES: Stage.FETCH,
+    FailureCode.NOT_AN_IMAGE: Stage.DECODE,
+    FailureCode.CORRUPT_IMAGE: Stage.DECODE,
+    FailureCode.TOO_MANY_PIXELS: Stage.DECODE,
+    FailureCode.TOO_FEW_PIXELS: Stage.DECODE,
+    FailureCode.UNSUPPORTED_MODE: Stage.DECODE,
+    FailureCode.INFERENCE_ERROR: Stage.INFER,
+    FailureCode.NOT_FINITE: Stage.INFER,
+}
+
+
+class ImageFault(Exception):
+    """One image cannot be scored; becomes one failure row.
+
+    The message must be a function of the image's bytes and the settings alone (no addresses, no clocks), because
+    failure rows are compared byte for byte between runs.
+    """
+
+    def __init__(self, code: FailureCode, message: str, attempts: int = 1) -> None:
+        super().__init__(code, message, attempts)
+        self.code = code
+        self.message = message
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"

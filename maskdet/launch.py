@@ -1,0 +1,139 @@
+"""From settings to a run ready to start: every check that can be made before the first image is read."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+
+from maskdet import __version__, storage
+from maskdet.config import ScoreSettings
+from maskdet.errors import ConfigError
+from maskdet.imaging import ImageLimits
+from maskdet.layout import Layout
+from maskdet.model.backends import RuntimeSpec
+from maskdet.model.bundle import open_bundle
+from maskdet.model.manifest import Decision, Manifest
+from maskdet.packing import KeyRule, Size
+from maskdet.receipts import ShardJob, scoring_fingerprint
+from maskdet.runs import RunManifest, RunPlan, new_run_id
+from maskdet.scoring import ScoreOptions, available_cores
+from maskdet.sources import ListTask, check_input, input_tasks
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A checked run: what the pipeline is built from.
+
+    Attributes:
+        settings: as resolved.
+        tasks: the listing to do.
+        manifest: the model's.
+        spec: how the model runs.
+        options: how shards are scored.
+        limit: of a shard.
+        plan: what the end of the run needs.
+        job: what finishing a shard needs.
+    """
+
+    settings: ScoreSettings
+    tasks: Sequence[ListTask]
+    manifest: Manifest
+    spec: RuntimeSpec
+    options: ScoreOptions
+    limit: Size
+    plan: RunPlan
+    job: ShardJob
+
+
+def check_run(settings: ScoreSettings, now: datetime) -> Launch:
+    """Check settings, input and model; touches no output.
+
+    Args:
+        settings: the run's.
+        now: its start.
+
+    Raises:
+        MaskdetError: anything a caller can get wrong, save the output (see :func:`maskdet.runs.claim_output`).
+    """
+    if not settings.output:
+        raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the tables shall go.")
+    tasks = input_tasks(settings.input, settings.source)
+    for task in tasks:
+        storage.within_deadline(lambda task=task: check_input(task, settings.source), task.uri)  # type: ignore[misc]
+    spec = runtime_spec(settings)
+    runtime = spec.runtime_version
+    manifest = open_bundle(settings.model.uri).manifest
+    decision = resolve_decision(settings, manifest)
+    fingerprint = scoring_fingerprint(settings, manifest, spec, decision)
+    rule = KeyRule.of(settings)
+    layout = Layout(storage.normalize(settings.output))
+    run = RunManifest(
+        run_id=new_run_id(now),
+        started_at=now,
+        settings=settings.model_dump(mode="json"),
+        model={
+            "id": manifest.model_id,
+            "fingerprint": manifest.fingerprint,
+            "runtime": f"{runtime}, {spec.precision}",
+            "decision": f"mask from {decision.mask_from:g}, no_mask below {decision.no_mask_below:g}",
+        },
+        fingerprint=fingerprint,
+        versions=versions(),
+    )
+    return Launch(
+        settings=settings,
+        tasks=tasks,
+        manifest=manifest,
+        spec=spec,
+        options=score_options(settings, rule, decision),
+        limit=Size(settings.packing.max_images, settings.packing.max_bytes),
+        plan=RunPlan(layout, run, settings.failure_budget),
+        job=ShardJob(layout, fingerprint, rule, settings.compliance.all_levels, settings.tables.row_group_rows),
+    )
+
+
+def runtime_spec(settings: ScoreSettings) -> RuntimeSpec:
+    """How the settings' model runs."""
+    return RuntimeSpec(
+        backend=settings.model.backend,
+        precision=settings.model.resolved_precision,
+        threads=settings.scoring.inference_threads or available_cores(),
+        block_images=settings.scoring.block_images,
+    )
+
+
+def resolve_decision(settings: ScoreSettings, manifest: Manifest) -> Decision:
+    """The decision thresholds of a run: the settings', where given, else the bundle's.
+
+    Raises:
+        ConfigError: one threshold given lies on the wrong side of the bundle's other.
+    """
+    given = {"no_mask_below": settings.model.no_mask_below, "mask_from": settings.model.mask_from}
+    merged = {**manifest.decision.model_dump(), **{name: value for name, value in given.items() if value is not None}}
+    if merged["no_mask_below"] > merged["mask_from"]:
+        raise ConfigError("model", "no_mask_below at most mask_from", merged, "Set both thresholds.")
+    return Decision(**merged)
+
+
+def score_options(settings: ScoreSettings, rule: KeyRule, decision: Decision) -> ScoreOptions:
+    """How the settings score a shard."""
+    imaging = settings.imaging
+    return ScoreOptions(
+        rule=rule,
+        decision=decision,
+        limits=ImageLimits(imaging.max_bytes, imaging.max_pixels, imaging.min_side_px),
+        jpeg_draft=imaging.jpeg_draft,
+        fetch_attempts=settings.scoring.fetch_attempts,
+        decode_threads=settings.scoring.decode_threads,
+        inference_threads=settings.scoring.inference_threads,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run's result or cost may depend on."""
+    packages = ("apache-beam", "numpy", "pillow", "pyarrow")
+    found = {package: metadata.version(package) for package in packages}
+    return {"maskdet": __version__, "python": platform.python_version(), **found}

@@ -1,0 +1,104 @@
+"""Where a run's files lie under its output, and how its tables are written.
+
+    predictions/site=a/date=2026-01-05/shard-all.parquet    one row a face
+    failures/site=a/date=2026-01-05/shard-all.parquet       one row a failed image; only where there are any
+    compliance/level=site_hour/groups.parquet               one row a group
+    _shards/site=a/date=2026-01-05/shard-all.json           receipt of a finished shard, written after its tables
+    _runs/20260105T081500Z-3f2a9c.json                      run manifest
+    _dataset.json                                           what the tables are made of
+    _SUCCESS                                                the last run's id, once everything above is complete
+
+A shard's files are named by its slot, so that a shard whose images changed replaces its rows in one step, file by file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from maskdet import storage
+from maskdet.records import partition_path
+
+PREDICTIONS = "predictions"
+FAILURES = "failures"
+COMPLIANCE = "compliance"
+RECEIPTS = "_shards"
+RUNS = "_runs"
+SUCCESS = "_SUCCESS"
+DATASET = "_dataset.json"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of the files of one output.
+
+    Attributes:
+        root: the output's location.
+    """
+
+    root: str
+
+    def table(self, table: str, slot: str) -> str:
+        """A shard's file of the predictions or failures."""
+        return storage.join(self.root, table, f"{slot}.parquet")
+
+    def receipt(self, slot: str) -> str:
+        """A shard's receipt."""
+        return storage.join(self.root, RECEIPTS, f"{slot}.json")
+
+    def compliance(self, level: str) -> str:
+        """The compliance table of a level."""
+        return storage.join(self.root, COMPLIANCE, partition_path(["level"], [level]), "groups.parquet")
+
+    def run(self, run_id: str) -> str:
+        """A run's manifest."""
+        return storage.join(self.root, RUNS, f"{run_id}.json")
+
+    @property
+    def success(self) -> str:
+        """The mark of a complete output."""
+        return storage.join(self.root, SUCCESS)
+
+    @property
+    def dataset(self) -> str:
+        """What the tables are made of."""
+        return storage.join(self.root, DATASET)
+
+    def folder(self, name: str) -> str:
+        """A top-level folder."""
+        return storage.join(self.root, name)
+
+
+def write_table(uri: str, table: pa.Table, row_group_rows: int, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a table as Parquet, atomically: zstd, sized row groups, statistics.
+
+    Args:
+        uri: where to.
+        table: what; never empty, since some readers stumble over files without rows.
+        row_group_rows: rows a row group.
+        metadata: more entries for the schema's metadata.
+
+    Raises:
+        StorageError: the location cannot be written.
+    """
+    assert table.num_rows > 0, f"{uri}: a table without rows is not written"
+    described = table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})})
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        described, sink, compression="zstd", row_group_size=row_group_rows, write_statistics=True, store_schema=True
+    )
+    storage.write_bytes(uri, sink.getvalue().to_pybytes())
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Read one Parquet file, without taking its folders for columns.
+
+    Raises:
+        StorageError: the file is missing or cannot be read.
+        pyarrow.ArrowException: the file is no Parquet.
+    """
+    with storage.open_binary(uri) as stream:
+        return pq.ParquetFile(stream).read(columns=columns)

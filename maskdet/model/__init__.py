@@ -1,0 +1,1 @@
+"""Models: bundles on disk, the backends that run them, and the architectures that training fits."""

@@ -1,0 +1,247 @@
+"""Backends: run a bundle's model on blocks of images.
+
+Every backend gives an image the same probability, bit for bit, whatever other images share its block: blocks have one
+fixed size (a short one is padded), and :func:`load_model` checks the property on the golden images before the first
+real one. Tables are then identical for any shard size, order and number of threads.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskdet.errors import ModelError
+from maskdet.model.bundle import Bundle, open_bundle
+from maskdet.model.manifest import GOLDEN_FILE, LITERT_FLOAT_FILE, LITERT_INT8_FILE, SAVED_MODEL_FOLDER, Manifest
+
+Images = NDArray[np.uint8]
+Probabilities = NDArray[np.float32]
+
+# Golden outputs were made on another machine, perhaps with other vector instructions. Float kernels then differ in the
+# last bits; int8 kernels may round a few values to the neighbouring step, and steps add up over a network's layers.
+_GOLDEN_TOLERANCE = {"float32": 1e-3, "int8": 0.05}
+
+
+class Backend(Protocol):
+    """Runs a model on blocks of one fixed size; safe to call from several threads."""
+
+    def run(self, block: Images) -> Probabilities:
+        """Probabilities of a mask.
+
+        Args:
+            block: uint8 RGB ``(block_images, height, width, 3)``.
+
+        Returns:
+            float32 ``(block_images,)``.
+        """
+
+
+@dataclass(frozen=True)
+class RuntimeSpec:
+    """Which runtime runs a bundle, and how."""
+
+    backend: Literal["litert", "tensorflow"] = "litert"
+    precision: Literal["int8", "float32"] = "int8"
+    threads: int = 1
+    """Blocks that run at a time, one thread each (TensorFlow: threads within a block)."""
+    block_images: int = 32
+
+    @property
+    def output_name(self) -> str:
+        """The golden output that this runtime must reproduce."""
+        return f"{self.backend}_{self.precision}"
+
+    @property
+    def runtime_version(self) -> str:
+        """Name and version of the library that runs the model; part of a run's fingerprint."""
+        package = {"litert": "ai-edge-litert", "tensorflow": "tensorflow"}[self.backend]
+        try:
+            return f"{package} {metadata.version(package)}"
+        except metadata.PackageNotFoundError as error:
+            extra = "maskdet" if self.backend == "litert" else "maskdet[tensorflow]"
+            raise ModelError(
+                f"model.backend {self.backend!r}",
+                f"the package {package}",
+                "none installed",
+                f"Run: pip install '{extra}'.",
+            ) from error
+
+    def needs(self, name: str) -> bool:
+        """Whether this runtime reads a file of a bundle."""
+        if self.backend == "tensorflow":
+            return name == GOLDEN_FILE or name.startswith(f"{SAVED_MODEL_FOLDER}/")
+        return name in (GOLDEN_FILE, self.litert_file)
+
+    @property
+    def litert_file(self) -> str:
+        """The LiteRT file of this precision."""
+        return LITERT_INT8_FILE if self.precision == "int8" else LITERT_FLOAT_FILE
+
+
+class Model:
+    """A verified, warmed-up model."""
+
+    def __init__(self, manifest: Manifest, backend: Backend, block_images: int) -> None:
+        self.manifest = manifest
+        self.block_images = block_images
+        self._backend = backend
+
+    def predict(self, images: Images) -> Probabilities:
+        """Probabilities of a mask, for any number of images.
+
+        Args:
+            images: uint8 RGB ``(n, height, width, 3)`` of the manifest's input size.
+
+        Returns:
+            float32 ``(n,)``; each value depends on its own image alone.
+        """
+        size = self.block_images
+        if len(images) == size:
+            return self._backend.run(images)
+        probabilities = np.empty(len(images), np.float32)
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            block = (
+                part
+                if len(part) == size
+                else np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), np.uint8)])
+            )
+            probabilities[start : start + size] = self._backend.run(block)[: len(part)]
+        return probabilities
+
+
+def load_model(uri: str, spec: RuntimeSpec) -> Model:
+    """Open a bundle, load it on a backend, check it against its golden outputs and warm it up.
+
+    Raises: ModelError: the bundle is missing, damaged, of another shape than its manifest says, does not reproduce its
+    golden outputs, or lets one image change another's result. StorageError: the bundle cannot be read.
+    """
+    spec.runtime_version  # noqa: B018  says which package is missing before anything is fetched
+    bundle = open_bundle(uri, spec.needs)
+    make = _BACKENDS[spec.backend]
+    try:
+        backend = make(bundle, spec)
+    except ModelError:
+        raise
+    except Exception as error:  # the runtimes raise whatever they like for a file they cannot read
+        raise ModelError(f"model {uri}: {spec.backend} cannot load it: {error}. Export the bundle again.") from error
+    model = Model(bundle.manifest, backend, spec.block_images)
+    _check_golden(bundle, model, spec)
+    return model
+
+
+class LiteRTBackend:
+    """LiteRT interpreters, one a thread, over one model file."""
+
+    def __init__(self, bundle: Bundle, spec: RuntimeSpec) -> None:
+        path = bundle.folder / spec.litert_file
+        if not path.is_file():
+            raise ModelError(
+                f"model {bundle.manifest.name}", f"the file {spec.litert_file}", "none", "Choose another precision."
+            )
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(spec.threads):
+            self._free.put(_interpreter(path, bundle.manifest, spec.block_images))
+
+    def run(self, block: Images) -> Probabilities:
+        """As :meth:`Backend.run`; waits while every interpreter is busy."""
+        interpreter = self._free.get()
+        try:
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], block)
+            interpreter.invoke()
+            output: NDArray[np.float32] = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+            return output.reshape(-1)
+        finally:
+            self._free.put(interpreter)
+
+
+def _interpreter(path: Path, manifest: Manifest, block_images: int) -> Any:
+    from ai_edge_litert.interpreter import Interpreter  # heavy, and absent where only TensorFlow is installed
+
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    details = interpreter.get_input_details()[0]
+    shape = [block_images, manifest.input.height, manifest.input.width, 3]
+    if list(details["shape"][1:]) != shape[1:] or details["dtype"] != np.uint8:
+        _refuse_signature(manifest, f"{list(details['shape'])} {np.dtype(details['dtype']).name}")
+    interpreter.resize_tensor_input(details["index"], shape, strict=False)
+    interpreter.allocate_tensors()
+    # The output's shape is known only after a call, whose kernel set-up the first block should not pay for anyway.
+    interpreter.invoke()
+    output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    if output.dtype != np.float32 or output.size != block_images:
+        _refuse_signature(manifest, f"output {list(output.shape)} {output.dtype.name}")
+    return interpreter
+
+
+class TensorFlowBackend:
+    """The SavedModel, through a function of one fixed input shape."""
+
+    def __init__(self, bundle: Bundle, spec: RuntimeSpec) -> None:
+        import tensorflow as tf  # heavy; a LiteRT worker never imports it
+
+        _limit_threads(tf, spec.threads)
+        saved_model = tf.saved_model.load(str(bundle.folder / SAVED_MODEL_FOLDER))
+        self._function = saved_model.signatures["serving_default"]
+        (spec_in,) = self._function.structured_input_signature[1].values()
+        shape = [bundle.manifest.input.height, bundle.manifest.input.width, 3]
+        if spec_in.dtype != tf.uint8 or spec_in.shape.as_list()[1:] != shape:
+            _refuse_signature(bundle.manifest, f"{spec_in.shape.as_list()} {spec_in.dtype.name}")
+        self._saved_model = saved_model  # its variables live as long as this object
+        self._constant = tf.constant
+
+    def run(self, block: Images) -> Probabilities:
+        """As :meth:`Backend.run`."""
+        (output,) = self._function(self._constant(block)).values()
+        probabilities: NDArray[np.float32] = output.numpy()
+        return probabilities.reshape(-1)
+
+
+def _limit_threads(tf: Any, threads: int) -> None:
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        # TensorFlow is already running in this process; its threads were chosen by whoever started it.
+        return
+
+
+def _refuse_signature(manifest: Manifest, received: str) -> None:
+    wanted = f"input uint8 (batch, {manifest.input.height}, {manifest.input.width}, 3), output float32 (batch,)"
+    raise ModelError(f"model {manifest.name}", wanted, received, "Export the bundle again.")
+
+
+def _check_golden(bundle: Bundle, model: Model, spec: RuntimeSpec) -> None:
+    inputs, expected = bundle.golden(spec.output_name)
+    received = model.predict(inputs)
+    worst = float(np.max(np.abs(received - expected)))
+    tolerance = _GOLDEN_TOLERANCE[spec.precision]
+    if not worst <= tolerance:  # also refuses NaN
+        raise ModelError(
+            f"model {bundle.manifest.model_id} on {spec.runtime_version}, {spec.precision}",
+            f"its golden outputs within {tolerance}",
+            f"{worst:.4f} off",
+            "The runtime computes something else than at export; export the bundle with this version.",
+        )
+    filler = np.repeat(inputs[::-1], -(-spec.block_images // len(inputs)), axis=0)[: spec.block_images]
+    block = np.concatenate([filler[: spec.block_images // 2], inputs])
+    shifted = model.predict(block)[spec.block_images // 2 :]
+    if not np.array_equal(shifted, received):
+        raise ModelError(
+            f"model {bundle.manifest.model_id} on {spec.runtime_version}, {spec.precision}",
+            "the same result for an image whatever else is in its block",
+            "different results",
+            "Use another backend or precision; tables from this one would not be reproducible.",
+        )
+
+
+_BACKENDS: dict[str, Callable[[Bundle, RuntimeSpec], Backend]] = {
+    "litert": LiteRTBackend,
+    "tensorflow": TensorFlowBackend,
+}

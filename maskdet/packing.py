@@ -1,0 +1,191 @@
+"""Image references to shards: deterministic, bounded, and stable as the input grows.
+
+A partition's images are the leaves of a binary trie over the SHA-256 of their URIs. A node that fits the limits is a
+shard; one that does not is split by the next bit. The cut therefore depends on the set of images alone, never on their
+order, and one image added, replaced or removed disturbs the one node it lies in: it changes that shard, or splits it,
+or merges two. (Cutting a sorted list by position would move every later boundary; content-defined chunking bounds only
+the mean.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from maskdet.config import ScoreSettings
+from maskdet.records import ImageRef, Shard, partition_path
+
+# Bits that the plan looks at: cells of 1/4096 of a partition, so a partition of 4 million images is planned exactly and
+# a larger one is split further where its images meet.
+PLAN_BITS = 12
+_HASH_BITS = 256
+
+
+class Size(NamedTuple):
+    """What limits a shard."""
+
+    images: int
+    size_bytes: int
+
+    def plus(self, other: Size) -> Size:
+        """The size of both together."""
+        return Size(self.images + other.images, self.size_bytes + other.size_bytes)
+
+
+@dataclass(frozen=True)
+class KeyRule:
+    """How an image's keys and capture time become its partition and its groups.
+
+    Attributes:
+        key_names: names of :attr:`ImageRef.keys`.
+        partition_by: names of the partition keys; ``date`` and ``hour`` may be derived from the capture time.
+        timezone: IANA name; that of derived dates and hours.
+    """
+
+    key_names: tuple[str, ...]
+    partition_by: tuple[str, ...]
+    timezone: str = "UTC"
+
+    @classmethod
+    def of(cls, settings: ScoreSettings) -> KeyRule:
+        """The rule of a run."""
+        return cls(settings.source.key_names, settings.partition_by, settings.source.timezone)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Keys that are columns of the tables: those that are not folders."""
+        return tuple(name for name in self.key_names if name not in self.partition_by)
+
+    def value(self, ref: ImageRef, name: str) -> str | None:
+        """The value of one key: given, or derived from the capture time."""
+        if name in self.key_names:
+            return ref.keys[self.key_names.index(name)]
+        return self.derive(ref.captured_at_ms, name)
+
+    def derive(self, captured_at_ms: int | None, name: str) -> str | None:
+        """The ``date`` (``2026-01-05``) or ``hour`` (``08``) of a capture time, in the rule's time zone."""
+        if captured_at_ms is None:
+            return None
+        captured_at = datetime.fromtimestamp(captured_at_ms / 1000, ZoneInfo(self.timezone))
+        return captured_at.strftime("%Y-%m-%d" if name == "date" else "%H")
+
+    def partition(self, ref: ImageRef) -> tuple[str | None, ...]:
+        """The values of the partition keys."""
+        return tuple(self.value(ref, name) for name in self.partition_by)
+
+    def folder(self, ref: ImageRef) -> str:
+        """The folders of the image's partition, ``site=a/date=2026-01-05``."""
+        return partition_path(self.partition_by, self.partition(ref))
+
+
+def uri_bits(uri: str) -> int:
+    """The URI's place in the trie: its SHA-256 as an integer, the highest bit first."""
+    return int.from_bytes(hashlib.sha256(uri.encode()).digest(), "big")
+
+
+def drop_duplicates(refs: Iterable[ImageRef]) -> tuple[list[ImageRef], int]:
+    """Keep one reference a URI, the first in sorted order.
+
+    Returns:
+        The references kept, sorted, and how many were dropped.
+    """
+    ordered = sorted(refs, key=_sort_key)
+    kept = [ref for i, ref in enumerate(ordered) if i == 0 or ref.uri != ordered[i - 1].uri]
+    return kept, len(ordered) - len(kept)
+
+
+def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size, prefix: str = "") -> list[Shard]:
+    """Cut the images of one partition into shards.
+
+    Args:
+        refs: images of one partition, all under ``prefix``, without duplicates, in any order.
+        rule: the run's keys.
+        limit: no shard is larger, save one of a single image.
+        prefix: bits that all the URIs' hashes begin with, as ``0`` and ``1``.
+
+    Returns:
+        The shards, in the order of their slots.
+    """
+    if not refs:
+        return []
+    if _fits(size_of(refs), limit) or len(prefix) == _HASH_BITS:
+        return [_shard(refs, rule, prefix)]
+    halves: tuple[list[ImageRef], list[ImageRef]] = ([], [])
+    for ref in refs:
+        halves[_bit(ref, len(prefix))].append(ref)
+    return [shard for bit in (0, 1) for shard in pack(halves[bit], rule, limit, f"{prefix}{bit}")]
+
+
+def size_of(refs: Iterable[ImageRef]) -> Size:
+    """Images and listed bytes of a set of references."""
+    sizes = [max(ref.size_bytes, 0) for ref in refs]
+    return Size(len(sizes), sum(sizes))
+
+
+def cell_of(ref: ImageRef) -> int:
+    """The plan's cell that an image lies in: the first :data:`PLAN_BITS` bits of its hash."""
+    return uri_bits(ref.uri) >> (_HASH_BITS - PLAN_BITS)
+
+
+def merge_cells(cells: Iterable[Mapping[int, Size]]) -> dict[int, Size]:
+    """Add up histograms of cells."""
+    images: Counter[int] = Counter()
+    size_bytes: Counter[int] = Counter()
+    for histogram in cells:
+        for cell, size in histogram.items():
+            images[cell] += size.images
+            size_bytes[cell] += size.size_bytes
+    return {cell: Size(images[cell], size_bytes[cell]) for cell in images}
+
+
+def plan(cells: Mapping[int, Size], limit: Size, prefix: str = "") -> tuple[str, ...]:
+    """Where :func:`pack` would cut a partition, from its histogram alone, down to :data:`PLAN_BITS` bits.
+
+    Returns:
+        Prefixes that cover the hash space; :func:`pack` of the images under each gives the partition's shards.
+    """
+    total = Size(sum(size.images for size in cells.values()), sum(size.size_bytes for size in cells.values()))
+    if _fits(total, limit) or len(prefix) == PLAN_BITS:
+        return (prefix,)
+    shift = PLAN_BITS - len(prefix) - 1
+    halves: tuple[dict[int, Size], dict[int, Size]] = ({}, {})
+    for cell, size in cells.items():
+        halves[(cell >> shift) & 1][cell] = size
+    return (*plan(halves[0], limit, prefix + "0"), *plan(halves[1], limit, prefix + "1"))
+
+
+def prefix_of(ref: ImageRef, prefixes: frozenset[str]) -> str:
+    """The prefix of a plan that an image lies under."""
+    bits = f"{cell_of(ref):0{PLAN_BITS}b}"
+    return next(bits[:depth] for depth in range(PLAN_BITS + 1) if bits[:depth] in prefixes)
+
+
+def _shard(refs: Sequence[ImageRef], rule: KeyRule, prefix: str) -> Shard:
+    ordered = tuple(sorted(refs, key=_sort_key))
+    content = json.dumps([rule.key_names, rule.partition_by, ordered], separators=(",", ":"), ensure_ascii=True)
+    folder = rule.folder(ordered[0])
+    return Shard(
+        slot=f"{folder}/shard-{prefix or 'all'}".lstrip("/"),
+        shard_id=hashlib.sha256(content.encode()).hexdigest(),
+        partition=rule.partition(ordered[0]),
+        refs=ordered,
+    )
+
+
+def _bit(ref: ImageRef, depth: int) -> int:
+    return (uri_bits(ref.uri) >> (_HASH_BITS - 1 - depth)) & 1
+
+
+def _fits(size: Size, limit: Size) -> bool:
+    return size.images <= 1 or (size.images <= limit.images and size.size_bytes <= limit.size_bytes)
+
+
+def _sort_key(ref: ImageRef) -> tuple[object, ...]:
+    # None does not order with str.
+    return (ref.uri, tuple(value or "" for value in ref.keys), ref.captured_at_ms or 0, ref.size_bytes, ref.version)

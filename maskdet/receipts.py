@@ -1,0 +1,204 @@
+"""Finished shards: score one or keep it, write its tables, and leave a receipt.
+
+The receipt is written last, so a shard with a receipt is complete; one without is scored again, to the same names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from maskdet import storage
+from maskdet.compliance import Counts, GroupKey, count_groups
+from maskdet.config import ScoreSettings
+from maskdet.errors import FailureCode, NotFoundError
+from maskdet.layout import FAILURES, PREDICTIONS, Layout, read_table, write_table
+from maskdet.model.backends import RuntimeSpec
+from maskdet.model.manifest import Decision, Manifest
+from maskdet.packing import KeyRule
+from maskdet.records import SCHEMA_VERSION, Shard, ShardResult, StageSeconds, failures_schema, predictions_schema
+
+# Raised when the code gives other rows for the same images, model and settings, so that older shards are scored again.
+SCORING_REVISION = 1
+
+
+class Receipt(BaseModel):
+    """What is known of a finished shard without opening its tables; the same bytes whichever run wrote it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slot: str
+    shard_id: str
+    fingerprint: str
+    """Of the model and settings; see :func:`scoring_fingerprint`."""
+    images: int
+    scored: int
+    no_face: int
+    failed: dict[str, int]
+    """Images failed, by code."""
+    rows: dict[str, int]
+    """Rows of each table that has any."""
+    size_bytes: int
+
+    @property
+    def retryable(self) -> bool:
+        """Whether some images failed in a way that another try may mend."""
+        return any(FailureCode(code).transient for code in self.failed)
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What a shard adds to its run: one element of the pipeline.
+
+    Attributes:
+        receipt: the shard's counts.
+        kept: whether an earlier run had finished it.
+        groups: counts of every group of every level.
+        seconds: thread-seconds by stage, 0 for a kept shard.
+    """
+
+    receipt: Receipt
+    kept: bool
+    groups: Mapping[GroupKey, Counts]
+    seconds: StageSeconds = field(default_factory=StageSeconds)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """Everything a worker needs to finish shards, beside the scorer.
+
+    Attributes:
+        layout: where the tables go.
+        fingerprint: of the model and settings.
+        rule: the run's keys.
+        levels: groups to count.
+        row_group_rows: rows a Parquet row group.
+    """
+
+    layout: Layout
+    fingerprint: str
+    rule: KeyRule
+    levels: Mapping[str, Sequence[str]]
+    row_group_rows: int
+
+    def finish(self, shard: Shard, score: Callable[[Shard], ShardResult]) -> ShardReport:
+        """Keep the shard if it is finished already, else score it, write its tables and its receipt.
+
+        Raises:
+            StorageError: the output cannot be read or written.
+        """
+        return self._kept(shard) or self._scored(shard, score(shard))
+
+    def is_finished(self, shard: Shard) -> bool:
+        """Whether an earlier run left a receipt that holds for the shard as it is now."""
+        receipt = read_receipt(self.layout, shard.slot)
+        return receipt is not None and self._holds(receipt, shard)
+
+    def _holds(self, receipt: Receipt, shard: Shard) -> bool:
+        same = receipt.shard_id == shard.shard_id and receipt.fingerprint == self.fingerprint
+        return same and not receipt.retryable
+
+    def _kept(self, shard: Shard) -> ShardReport | None:
+        receipt = read_receipt(self.layout, shard.slot)
+        if receipt is None or not self._holds(receipt, shard):
+            return None
+        columns = ["captured_at", *self.rule.column_names]
+        predictions = self._read(receipt, shard, PREDICTIONS, [*columns, "face_index", "label"])
+        failures = self._read(receipt, shard, FAILURES, columns)
+        if predictions is None or failures is None:
+            return None
+        return ShardReport(receipt, True, count_groups(predictions, failures, shard.partition, self.rule, self.levels))
+
+    def _read(self, receipt: Receipt, shard: Shard, name: str, columns: list[str]) -> pa.Table | None:
+        """Columns of a finished shard's table; ``None`` if the file is not the one the receipt speaks of."""
+        rows = receipt.rows.get(name, 0)
+        if rows == 0:
+            schema = {PREDICTIONS: predictions_schema, FAILURES: failures_schema}[name](self.rule.column_names)
+            return schema.empty_table().select(columns)
+        try:
+            table = read_table(self.layout.table(name, receipt.slot), columns)
+        except (NotFoundError, pa.ArrowException):
+            return None  # someone removed or damaged it
+        # A run that died between writing a table and its receipt leaves a newer table under an older receipt.
+        found = table.schema.metadata or {}
+        marked = all(found.get(key.encode()) == value.encode() for key, value in self._marks(shard).items())
+        return table if marked and table.num_rows == rows else None
+
+    def _marks(self, shard: Shard) -> dict[str, str]:
+        """What a shard's tables carry in their schema metadata."""
+        return {"maskdet.slot": shard.slot, "maskdet.shard_id": shard.shard_id, "maskdet.fingerprint": self.fingerprint}
+
+    def _scored(self, shard: Shard, result: ShardResult) -> ShardReport:
+        started = time.perf_counter()
+        tables = {PREDICTIONS: result.predictions, FAILURES: result.failures}
+        marks = self._marks(shard)
+        for name, table in tables.items():
+            uri = self.layout.table(name, shard.slot)
+            if table.num_rows:
+                write_table(uri, table, self.row_group_rows, marks)
+            else:
+                storage.delete([uri])
+        receipt = self._receipt(shard, result)
+        storage.write_bytes(self.layout.receipt(shard.slot), (receipt.model_dump_json() + "\n").encode())
+        groups = count_groups(result.predictions, result.failures, shard.partition, self.rule, self.levels)
+        seconds = result.seconds + StageSeconds(write=time.perf_counter() - started)
+        return ShardReport(receipt, False, groups, seconds)
+
+    def _receipt(self, shard: Shard, result: ShardResult) -> Receipt:
+        rows = {PREDICTIONS: result.predictions.num_rows, FAILURES: result.failures.num_rows}
+        return Receipt(
+            slot=shard.slot,
+            shard_id=shard.shard_id,
+            fingerprint=self.fingerprint,
+            images=len(shard.refs),
+            scored=len(set(result.predictions["image_uri"].to_pylist())),
+            no_face=result.images_no_face,
+            failed=dict(sorted(Counter(result.failures["code"].to_pylist()).items())),
+            rows={name: count for name, count in rows.items() if count},
+            size_bytes=result.size_bytes,
+        )
+
+
+def read_receipt(layout: Layout, slot: str) -> Receipt | None:
+    """The receipt in a slot, or ``None`` if there is none that can be read."""
+    try:
+        return Receipt.model_validate_json(storage.read_bytes(layout.receipt(slot)))
+    except (NotFoundError, ValidationError):
+        return None
+
+
+def output_files(layout: Layout, receipts: Iterable[Receipt]) -> set[str]:
+    """Every file that finished shards own."""
+    files = set()
+    for receipt in receipts:
+        files.add(layout.receipt(receipt.slot))
+        files.update(layout.table(table, receipt.slot) for table in receipt.rows)
+    return files
+
+
+def scoring_fingerprint(settings: ScoreSettings, manifest: Manifest, spec: RuntimeSpec, decision: Decision) -> str:
+    """SHA-256 of everything but the images that a prediction row depends on.
+
+    Threads, block sizes and shard limits are not part of it: they change no row.
+    """
+    content = [
+        SCHEMA_VERSION,
+        SCORING_REVISION,
+        manifest.fingerprint,
+        spec.output_name,
+        spec.runtime_version,
+        f"pillow {metadata.version('pillow')}",
+        decision.model_dump(mode="json"),
+        settings.imaging.model_dump(mode="json"),
+        settings.faces.model_dump(mode="json"),
+        [settings.source.key_names, settings.partition_by, settings.source.timezone],
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,215 @@
+"""Inputs to image references: folders, globs, list files and manifests, with partition keys and capture times.
+
+Listing is cut into :class:`ListTask` s so that it runs inside the pipeline: one for a glob or a prefix of an object
+store, one for each subfolder of a local folder, one for each row group of a Parquet manifest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo
+
+from maskdet import manifests, storage
+from maskdet.config import SourceSettings
+from maskdet.errors import ConfigError, FailureCode, SourceError, StorageError
+from maskdet.records import ImageRef, RefBatch
+from maskdet.storage import StoredFile
+
+T = TypeVar("T")
+
+BATCH_IMAGES = 5_000
+NOT_AN_IMAGE_EXTENSION = "extension"
+DUPLICATE = "duplicate"
+
+_KINDS_BY_EXTENSION: dict[str, Literal["list", "manifest"]] = {
+    "csv": "manifest",
+    "parquet": "manifest",
+    "txt": "list",
+    "lst": "list",
+}
+# A stat is a round trip that waits, not works; Beam's clients take this many at once.
+_STAT_THREADS = 16
+
+
+class ListTask(NamedTuple):
+    """A part of the input that one worker lists."""
+
+    kind: Literal["folder", "files", "glob", "list", "manifest"]
+    """``files`` lists a local folder's own files, without its subfolders."""
+    uri: str
+    root: str = ""
+    """The folder that paths are relative to when they are held against the template."""
+    part: int = -1
+    """Row group of a Parquet manifest; −1 for the whole file."""
+
+
+def input_tasks(inputs: Iterable[str], source: SourceSettings) -> list[ListTask]:
+    """The listing to do, one task an input (a glob of manifests: one a manifest).
+
+    Looks only at names and, for a local path, at what it is.
+
+    Raises:
+        ConfigError: there is no input.
+    """
+    tasks = [task for uri in inputs for task in _tasks_of(storage.normalize(uri), source)]
+    if not tasks:
+        raise ConfigError("--input", "a folder, glob, list file or manifest", "nothing", "Name at least one.")
+    return tasks
+
+
+def check_input(task: ListTask, source: SourceSettings) -> None:
+    """Refuse, at launch, an input that is missing or holds nothing.
+
+    Raises:
+        SourceError: the input matches no file, or a manifest lacks a column.
+        StorageError: the store does not answer.
+    """
+    if task.kind in ("list", "manifest"):
+        if not storage.exists(task.uri):
+            raise SourceError("--input", "a list file or manifest", task.uri, "Nothing exists there; check the path.")
+        if task.kind == "manifest":
+            manifests.check_columns(task.uri, source)
+        return
+    listing = storage.list_folder(task.uri) if task.kind == "folder" else storage.list_matching(task.uri)
+    if next(iter(listing), None) is None:
+        what = "a folder with files" if task.kind == "folder" else "a glob or path that matches files"
+        raise SourceError("--input", what, task.uri, "Nothing is there; check the path and, for globs, the quotes.")
+
+
+def split_task(task: ListTask) -> list[ListTask]:
+    """Cut a task into parts that workers list side by side."""
+    if task.kind == "folder" and storage.is_local_folder(task.uri):
+        subfolders = [entry for entry in sorted(storage.local_path(task.uri).iterdir()) if entry.is_dir()]
+        parts = [ListTask("folder", str(path), task.root) for path in subfolders if not path.is_symlink()]
+        return [task._replace(kind="files"), *parts]
+    if task.kind == "manifest" and task.uri.endswith(".parquet"):
+        return [task._replace(part=i) for i in range(manifests.row_group_count(task.uri))]
+    return [task]
+
+
+def list_images(task: ListTask, source: SourceSettings) -> Iterator[RefBatch]:
+    """List one task, in batches of at most :data:`BATCH_IMAGES`.
+
+    Raises:
+        SourceError: a path does not fit the template and the settings refuse such runs, or a manifest is damaged.
+        StorageError: the location cannot be listed.
+    """
+    if task.kind in ("list", "manifest"):
+        rows = manifests.read_rows(task.uri, task.part, source)
+        yield from batched((_ref_of_row(row, source) for row in rows), _plain_batch)
+        return
+    if task.kind == "files":
+        files: Iterable[StoredFile] = storage.list_files(task.uri)
+    else:
+        files = storage.list_folder(task.uri) if task.kind == "folder" else storage.list_matching(task.uri)
+    extensions = {extension.lower().lstrip(".") for extension in source.extensions}
+
+    def folder_batch(chunk: tuple[StoredFile, ...]) -> RefBatch:
+        wanted = [file for file in chunk if task.kind == "glob" or _extension(file.uri) in extensions]
+        skipped = len(chunk) - len(wanted)
+        refs = tuple(_ref_of_file(file, task.root, source) for file in wanted)
+        return RefBatch(refs, {NOT_AN_IMAGE_EXTENSION: skipped} if skipped else {})
+
+    yield from batched(files, folder_batch)
+
+
+def add_versions(refs: Iterable[ImageRef]) -> list[ImageRef]:
+    """Ask the store for the size and version of images that a list or manifest named.
+
+    What the store cannot tell stays unknown; reading the image will say why, as a failure row.
+    """
+    with ThreadPoolExecutor(_STAT_THREADS, thread_name_prefix="stat") as pool:
+        return list(pool.map(_with_version, refs))
+
+
+def batched(items: Iterable[T], make: Callable[[tuple[T, ...]], RefBatch]) -> Iterator[RefBatch]:
+    """Make a batch of each :data:`BATCH_IMAGES` items."""
+    iterator = iter(items)
+    while chunk := tuple(itertools.islice(iterator, BATCH_IMAGES)):
+        yield make(chunk)
+
+
+def merge_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Add up counts by name."""
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
+
+
+def _tasks_of(uri: str, source: SourceSettings) -> list[ListTask]:
+    kind = source.kind if source.kind != "auto" else _guess_kind(uri)
+    if kind in ("list", "manifest") and storage.has_glob(uri):
+        found = sorted(file.uri for file in storage.list_matching(uri))
+        return [ListTask(kind, file) for file in found] or [ListTask(kind, uri)]
+    return [ListTask(kind, uri, root=uri if kind == "folder" else "")]
+
+
+def _guess_kind(uri: str) -> Literal["folder", "glob", "list", "manifest"]:
+    extension = _extension(uri)
+    if extension in _KINDS_BY_EXTENSION:
+        return _KINDS_BY_EXTENSION[extension]
+    if storage.is_local_folder(uri):
+        return "folder"
+    if storage.has_glob(uri):
+        return "glob"
+    # An object store has no folders: a last segment with an extension is an object, anything else a prefix.
+    return "glob" if extension or storage.is_local(uri) else "folder"
+
+
+def _extension(uri: str) -> str:
+    name = uri.rsplit("/", 1)[-1]
+    return name.rsplit(".", 1)[-1].lower() if "." in name else ""
+
+
+def _plain_batch(refs: tuple[ImageRef, ...]) -> RefBatch:
+    return RefBatch(refs)
+
+
+def _ref_of_file(file: StoredFile, root: str, source: SourceSettings) -> ImageRef:
+    return _with_template(ImageRef(file.uri, file.size_bytes, file.version), root, source)
+
+
+def _ref_of_row(row: manifests.Row, source: SourceSettings) -> ImageRef:
+    ref = ImageRef(row.uri, row.size_bytes, row.version, problem=row.problem)
+    ref = _with_template(ref, "", source)
+    return ref._replace(
+        keys=(*ref.keys[: len(ref.keys) - len(row.keys)], *row.keys),
+        captured_at_ms=row.captured_at_ms if row.captured_at_ms is not None else ref.captured_at_ms,
+    )
+
+
+def _with_template(ref: ImageRef, root: str, source: SourceSettings) -> ImageRef:
+    """Read keys and capture time from the image's path; without a template, leave them open."""
+    template = source.path_template
+    unknown = (None,) * len(source.key_names)
+    if template is None or ref.problem is not None:
+        return ref._replace(keys=unknown)
+    timezone = ZoneInfo(source.timezone)
+    path = ref.uri[len(root) :].lstrip("/") if root else ref.uri
+    found = template.match(path, timezone) if root else template.match_tail(path, timezone)
+    if found is not None:
+        return ref._replace(keys=(*found.keys, *unknown[len(found.keys) :]), captured_at_ms=found.captured_at_ms)
+    if source.on_mismatch == "refuse_run":
+        raise SourceError(
+            "source.template",
+            f"every path to fit {template.text!r}",
+            path,
+            "Move the file, widen the template, or set source.on_mismatch to failure_row.",
+        )
+    message = f"{path!r} does not fit source.template {template.text!r}"
+    return ref._replace(keys=unknown, problem=(FailureCode.PATH_MISMATCH.value, message))
+
+
+def _with_version(ref: ImageRef) -> ImageRef:
+    if ref.version or ref.problem is not None:
+        return ref
+    try:
+        found = storage.stat(ref.uri)
+    except StorageError:
+        return ref
+    return ref._replace(size_bytes=found.size_bytes, version=found.version)

@@ -1,0 +1,141 @@
+"""Runs and tables in words, for people at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from maskdet import storage
+from maskdet.config import ScoreSettings
+from maskdet.layout import COMPLIANCE, FAILURES, PREDICTIONS, Layout, read_table
+from maskdet.packing import Size, size_of
+from maskdet.records import Shard
+from maskdet.runs import RunManifest
+
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+def describe_run(run: RunManifest, layout: Layout) -> str:
+    """A run's summary: how it ended, every image, faces by label, speed, and where the tables are."""
+    images = run.images
+    lines = [
+        f"run {run.run_id}: {run.status.replace('_', ' ')}" + (f" — {run.reason}" if run.reason else ""),
+        f"  images    {images.listed:,} listed = {images.scored:,} scored + {images.no_face:,} no face "
+        f"+ {images.failed:,} failed + {images.skipped:,} skipped",
+        *_detail("failed", run.failed_by_code),
+        *_detail("skipped", run.skipped_by_reason),
+        *_detail("faces", run.faces),
+        *_mask_rate(run.faces),
+        f"  shards    {run.shards.get('total', 0):,}: {run.shards.get('scored', 0):,} scored, "
+        f"{run.shards.get('kept', 0):,} kept from earlier runs",
+        f"  model     {run.model['id']} on {run.model['runtime']}; {run.model['decision']}",
+        f"  time      {_speed(run)}",
+        f"  tables    {layout.root}/{{{PREDICTIONS},{FAILURES},{COMPLIANCE}}}",
+    ]
+    return "\n".join(lines)
+
+
+def describe_plan(
+    settings: ScoreSettings, shards: Sequence[Shard], kept: int, listed: int, skipped: Mapping[str, int]
+) -> str:
+    """What a run would score, for ``--dry-run``."""
+    total = Size(0, 0)
+    for shard in shards:
+        total = total.plus(size_of(shard.refs))
+    partitions = len({shard.partition for shard in shards})
+    problems = sum(ref.problem is not None for shard in shards for ref in shard.refs)
+    lines = [
+        "dry run: nothing is scored, nothing is written",
+        f"  images      {total.images:,} to score, {describe_bytes(total.size_bytes)}, of {listed:,} listed",
+        *_detail("skipped", skipped),
+        f"  unreadable  {problems:,} paths or manifest rows, each to become a failure row",
+        f"  partitions  {partitions:,} by {list(settings.partition_by) or 'nothing'}",
+        f"  shards      {len(shards):,}, of which {kept:,} are finished already",
+    ]
+    if partitions and total.images / partitions < 50:
+        lines.append("              under 50 images a partition make many small files; see tables.partition_by")
+    return "\n".join([*lines, "settings:", _indented(settings)])
+
+
+def describe_tables(layout: Layout, levels: Iterable[str], max_rows: int) -> str:
+    """An output's tables: sizes, failures by code, and the head of each compliance table."""
+    lines = []
+    for table in (PREDICTIONS, FAILURES):
+        files = [file for file in storage.list_folder(layout.folder(table)) if file.uri.endswith(".parquet")]
+        size_bytes = sum(file.size_bytes for file in files)
+        lines.append(f"{table}: {len(files):,} files, {describe_bytes(size_bytes)}")
+    for level in levels:
+        rows = read_table(layout.compliance(level))
+        lines += ["", f"{COMPLIANCE}, level {level}: {rows.num_rows:,} groups", format_table(_head(rows, max_rows))]
+    return "\n".join(lines)
+
+
+def format_table(table: pa.Table) -> str:
+    """A table in aligned columns."""
+    texts = [[_cell(value) for value in column.to_pylist()] for column in table.columns]
+    widths = [max(map(len, [name, *column])) for name, column in zip(table.column_names, texts, strict=True)]
+    rows = [table.column_names, *(list(row) for row in zip(*texts, strict=True))]
+    return "\n".join(
+        "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+    )
+
+
+def describe_bytes(size_bytes: float) -> str:
+    """A size with a decimal unit."""
+    for unit in _UNITS:
+        if size_bytes < 1000 or unit == _UNITS[-1]:
+            return f"{size_bytes:,.0f} {unit}" if unit == "bytes" else f"{size_bytes:,.1f} {unit}"
+        size_bytes /= 1000
+    raise AssertionError("the last unit takes every size")
+
+
+def _head(rows: pa.Table, max_rows: int) -> pa.Table:
+    wanted = (
+        "images_listed",
+        "images_failed",
+        "faces",
+        "faces_uncertain",
+        "mask_rate",
+        "mask_rate_low",
+        "mask_rate_high",
+    )
+    keys = rows.column_names[: rows.column_names.index("images_listed")]
+    used = [name for name in keys if pc.count(rows[name]).as_py()]
+    return rows.select([*used, *wanted]).slice(0, max_rows)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "—"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _detail(name: str, counts: Mapping[str, int]) -> list[str]:
+    text = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    return [f"  {name:<9} {text}"] if counts else []
+
+
+def _mask_rate(faces: Mapping[str, int]) -> list[str]:
+    decided = faces.get("mask", 0) + faces.get("no_mask", 0)
+    return (
+        [f"  mask rate {faces['mask'] / decided:.1%} of {decided:,} faces labelled mask or no_mask (raw)"]
+        if decided
+        else []
+    )
+
+
+def _speed(run: RunManifest) -> str:
+    if run.finished_at is None:
+        return "not finished"
+    wall_s = (run.finished_at - run.started_at).total_seconds()
+    rate = f", {run.images_scored_now / wall_s:,.0f} images/s" if run.images_scored_now and wall_s > 0 else ""
+    threads = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.thread_seconds.items() if seconds)
+    return f"{wall_s:.1f} s{rate}" + (f" (thread-seconds: {threads})" if threads else "")
+
+
+def _indented(settings: ScoreSettings) -> str:
+    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return "\n".join(f"  {line}" for line in text.rstrip().splitlines())

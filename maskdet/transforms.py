@@ -1,0 +1,318 @@
+"""The PTransforms of a scoring run: thin dataclasses that map the library's functions over Beam's collections.
+
+Elements are few and large: batches of references, shards, reports. Whatever is annotated ``Any`` here is a type of
+:mod:`maskdet.records`; naming it would make Beam look for a row schema in named tuples that are simply pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.pvalue import AsDict, AsIter, AsList, PCollection, TaggedOutput
+from apache_beam.utils.shared import Shared
+
+from maskdet import packing, sources
+from maskdet.compliance import Counts, GroupKey, compliance_table, key_union, merge_counts
+from maskdet.config import SourceSettings
+from maskdet.layout import Layout, write_table
+from maskdet.model.backends import RuntimeSpec, load_model
+from maskdet.packing import KeyRule, Size
+from maskdet.progress import PROGRESS
+from maskdet.receipts import ShardJob, ShardReport
+from maskdet.records import ImageRef, RefBatch, Shard
+from maskdet.runs import LISTED, RunManifest, RunPlan, finish_run
+from maskdet.scoring import ScoreOptions, Scorer
+from maskdet.sources import ListTask
+
+_COUNTS = "counts"
+# Groups in which the images of lists and manifests meet, to drop duplicates and be looked up side by side.
+_URI_GROUPS = 256
+
+
+@dataclass
+class ListImages(beam.PTransform):  # type: ignore[misc]
+    """``None`` root → :class:`RefBatch`: every image of the input, listed by as many workers as there are parts."""
+
+    tasks: Sequence[ListTask]
+    source: SourceSettings
+
+    def expand(self, root: Any) -> PCollection[Any]:
+        """Apply the transform."""
+        return (
+            root
+            | "CreateTasks" >> beam.Create(list(self.tasks))
+            | "SplitTasks" >> beam.FlatMap(sources.split_task).with_output_types(Any)
+            | "SpreadTasks" >> beam.Reshuffle()
+            | "ListTasks" >> beam.FlatMap(_list_task, self.source).with_output_types(Any)
+        )
+
+
+@dataclass
+class LookUpImages(beam.PTransform):  # type: ignore[misc]
+    """:class:`RefBatch` → (:class:`RefBatch` with sizes and versions, counts of duplicates dropped)."""
+
+    def expand(self, batches: PCollection[Any]) -> Any:
+        """Apply the transform."""
+        return (
+            batches
+            | "KeyByUri" >> beam.FlatMap(_key_by_uri).with_output_types(tuple[int, Any])
+            | "GroupByUri" >> beam.GroupByKey()
+            | "LookUpGroups" >> beam.FlatMap(_look_up).with_outputs(_COUNTS, main="batches")
+        )
+
+
+@dataclass
+class PackShards(beam.PTransform):  # type: ignore[misc]
+    """:class:`RefBatch` → (:class:`Shard`, counts of duplicates dropped).
+
+    Partitions small enough for one shard need no plan; for the others a histogram of hashes, small whatever their size,
+    tells where :func:`maskdet.packing.pack` cuts, so that the references of a shard meet on one worker and no more do.
+    """
+
+    rule: KeyRule
+    limit: Size
+
+    def expand(self, batches: PCollection[Any]) -> Any:
+        """Apply the transform."""
+        plans = (
+            batches
+            | "CountCells" >> beam.FlatMap(_count_cells, self.rule).with_output_types(tuple[str, Any])
+            | "MergeCells" >> beam.CombinePerKey(packing.merge_cells)
+            | "PlanPartitions" >> beam.FlatMap(_plan_partition, self.limit).with_output_types(tuple[str, Any])
+        )
+        return (
+            batches
+            | "AssignPrefixes"
+            >> beam.FlatMap(_assign_prefixes, self.rule, AsDict(plans)).with_output_types(tuple[tuple[str, str], Any])
+            | "GroupImages" >> beam.GroupByKey()
+            | "CutShards" >> beam.FlatMap(_cut_shards, self.rule, self.limit).with_outputs(_COUNTS, main="shards")
+        )
+
+
+@dataclass
+class ScoreShards(beam.PTransform):  # type: ignore[misc]
+    """:class:`Shard` → :class:`ShardReport`: tables and receipt of each shard written, or kept from an earlier run."""
+
+    job: ShardJob
+    model_uri: str
+    spec: RuntimeSpec
+    options: ScoreOptions
+
+    def expand(self, shards: PCollection[Any]) -> PCollection[Any]:
+        """Apply the transform."""
+        return shards | "ScoreShard" >> beam.ParDo(_ScoreShard(self)).with_output_types(Any)
+
+
+@dataclass
+class WriteCompliance(beam.PTransform):  # type: ignore[misc]
+    """:class:`ShardReport` → ``(level, total Counts)``: one table a level written."""
+
+    layout: Layout
+    levels: Mapping[str, Sequence[str]]
+    confidence: float
+    row_group_rows: int
+
+    def expand(self, reports: PCollection[Any]) -> PCollection[Any]:
+        """Apply the transform."""
+        return (
+            reports
+            | "ReadGroups" >> beam.FlatMap(_groups_of).with_output_types(tuple[str, Any])
+            | "MergeGroups" >> beam.CombinePerKey(merge_counts)
+            | "KeyByLevel" >> beam.Map(_key_by_level).with_output_types(tuple[str, Any])
+            | "GroupByLevel" >> beam.GroupByKey()
+            | "WriteLevel" >> beam.Map(_write_level, self).with_output_types(tuple[str, Any])
+        )
+
+
+@dataclass
+class FinishRun(beam.PTransform):  # type: ignore[misc]
+    """``None`` root → :class:`RunManifest`, once listing, shards and compliance tables are all there.
+
+    In the pipeline rather than in the client, so that a run whose client went away still ends properly.
+    """
+
+    plan: RunPlan
+    counts: PCollection[Any]
+    reports: PCollection[Any]
+    levels: PCollection[Any]
+
+    def expand(self, root: Any) -> PCollection[Any]:
+        """Apply the transform."""
+        bare = self.reports | "DropGroups" >> beam.Map(_without_groups).with_output_types(Any)
+        return (
+            root
+            | "CreateOne" >> beam.Create([None])
+            | "FinishRun"
+            >> beam.Map(_finish, self.plan, AsIter(self.counts), AsList(bare), AsDict(self.levels)).with_output_types(
+                Any
+            )
+        )
+
+
+@dataclass
+class ScoreRun(beam.PTransform):  # type: ignore[misc]
+    """``None`` root → the final :class:`RunManifest`: a whole run.
+
+    Attributes:
+        plan: from the run's start.
+        tasks: the listing to do.
+        source: how paths and manifests are read.
+        rule: the run's keys.
+        limit: of a shard.
+        score: the scoring transform.
+        compliance: the compliance transform.
+    """
+
+    plan: RunPlan
+    tasks: Sequence[ListTask]
+    source: SourceSettings
+    rule: KeyRule
+    limit: Size
+    score: ScoreShards
+    compliance: WriteCompliance
+
+    def expand(self, root: Any) -> PCollection[Any]:
+        """Apply the transform."""
+        batches = root | "ListImages" >> ListImages(self.tasks, self.source)
+        counts = [batches | "CountListed" >> beam.Map(_count_listed).with_output_types(Any)]
+        if any(task.kind in ("list", "manifest") for task in self.tasks):
+            looked_up = batches | "LookUpImages" >> LookUpImages()
+            batches = looked_up["batches"]
+            counts.append(looked_up[_COUNTS])
+        packed = batches | "PackShards" >> PackShards(self.rule, self.limit)
+        counts.append(packed[_COUNTS])
+        reports = packed["shards"] | "ScoreShards" >> self.score
+        levels = reports | "WriteCompliance" >> self.compliance
+        merged = (
+            counts | "FlattenCounts" >> beam.Flatten() | "MergeCounts" >> beam.CombineGlobally(sources.merge_counts)
+        )
+        return root | "FinishRun" >> FinishRun(self.plan, merged, reports, levels)
+
+
+class _ScoreShard(beam.DoFn):  # type: ignore[misc]
+    """Keeps or scores shards. The model is loaded by the first shard that needs it, once a process."""
+
+    def __init__(self, transform: ScoreShards) -> None:
+        self._transform = transform
+        self._shared = Shared()
+        self._scorer: Scorer | None = None
+        self._images = {name: Metrics.counter("maskdet", f"images_{name}") for name in ("scored", "no_face", "failed")}
+        self._kept = Metrics.counter("maskdet", "shards_kept")
+
+    def process(self, shard: Shard) -> Iterator[ShardReport]:
+        """One shard → one report."""
+        report = self._transform.job.finish(shard, lambda todo: self._load().score_shard(todo, PROGRESS.add_done))
+        receipt = report.receipt
+        if report.kept:
+            self._kept.inc()
+            PROGRESS.add_done(receipt.images, kept=True)
+        PROGRESS.add_failed(sum(receipt.failed.values()))
+        self._images["scored"].inc(receipt.scored)
+        self._images["no_face"].inc(receipt.no_face)
+        self._images["failed"].inc(sum(receipt.failed.values()))
+        yield report
+
+    def _load(self) -> Scorer:
+        if self._scorer is None:
+            step = self._transform
+            make: Callable[[], Scorer] = lambda: Scorer(load_model(step.model_uri, step.spec), step.options)  # noqa: E731
+            self._scorer = self._shared.acquire(make, tag=(step.model_uri, step.job.fingerprint))
+        return self._scorer
+
+
+def _list_task(task: ListTask, source: SourceSettings) -> Iterator[RefBatch]:
+    for batch in sources.list_images(task, source):
+        PROGRESS.add_listed(len(batch.refs))
+        yield batch
+
+
+def _count_listed(batch: RefBatch) -> dict[str, int]:
+    return {LISTED: batch.listed, **batch.skipped}
+
+
+def _key_by_uri(batch: RefBatch) -> Iterator[tuple[int, list[ImageRef]]]:
+    groups: dict[int, list[ImageRef]] = {}
+    for ref in batch.refs:
+        groups.setdefault(packing.uri_bits(ref.uri) % _URI_GROUPS, []).append(ref)
+    yield from groups.items()
+
+
+def _look_up(group: tuple[int, Iterable[list[ImageRef]]]) -> Iterator[Any]:
+    refs, duplicates = packing.drop_duplicates(ref for part in group[1] for ref in part)
+    if duplicates:
+        yield TaggedOutput(_COUNTS, {sources.DUPLICATE: duplicates})
+    yield from sources.batched(sources.add_versions(refs), RefBatch)
+
+
+def _count_cells(batch: RefBatch, rule: KeyRule) -> Iterator[tuple[str, dict[int, Size]]]:
+    cells: dict[str, dict[int, Size]] = {}
+    for ref in batch.refs:
+        histogram = cells.setdefault(rule.folder(ref), {})
+        cell = packing.cell_of(ref)
+        histogram[cell] = packing.size_of([ref]).plus(histogram.get(cell, Size(0, 0)))
+    yield from cells.items()
+
+
+def _plan_partition(partition: tuple[str, dict[int, Size]], limit: Size) -> Iterator[tuple[str, frozenset[str]]]:
+    folder, cells = partition
+    prefixes = packing.plan(cells, limit)
+    if prefixes != ("",):
+        yield folder, frozenset(prefixes)
+
+
+def _assign_prefixes(
+    batch: RefBatch, rule: KeyRule, plans: Mapping[str, frozenset[str]]
+) -> Iterator[tuple[tuple[str, str], list[ImageRef]]]:
+    groups: dict[tuple[str, str], list[ImageRef]] = {}
+    for ref in batch.refs:
+        folder = rule.folder(ref)
+        prefix = packing.prefix_of(ref, plans[folder]) if folder in plans else ""
+        groups.setdefault((folder, prefix), []).append(ref)
+    yield from groups.items()
+
+
+def _cut_shards(group: tuple[tuple[str, str], Iterable[list[ImageRef]]], rule: KeyRule, limit: Size) -> Iterator[Any]:
+    (_, prefix), parts = group
+    refs, duplicates = packing.drop_duplicates(ref for part in parts for ref in part)
+    if duplicates:
+        yield TaggedOutput(_COUNTS, {sources.DUPLICATE: duplicates})
+    yield from packing.pack(refs, rule, limit, prefix)
+
+
+def _groups_of(report: ShardReport) -> list[tuple[str, Counts]]:
+    return [(key.encode(), counts) for key, counts in report.groups.items()]
+
+
+def _without_groups(report: ShardReport) -> ShardReport:
+    return dataclasses.replace(report, groups={})
+
+
+def _key_by_level(group: tuple[str, Counts]) -> tuple[str, tuple[tuple[str | None, ...], Counts]]:
+    key = GroupKey.decode(group[0])
+    return key.level, (key.values, group[1])
+
+
+def _write_level(
+    group: tuple[str, Iterable[tuple[tuple[str | None, ...], Counts]]], step: WriteCompliance
+) -> tuple[str, Counts]:
+    level, rows = group
+    counts = dict(rows)
+    table = compliance_table(counts, step.levels[level], key_union(step.levels), step.confidence)
+    write_table(step.layout.compliance(level), table, step.row_group_rows)
+    return level, merge_counts(counts.values())
+
+
+def _finish(
+    _: None,
+    plan: RunPlan,
+    counts: Iterable[dict[str, int]],
+    reports: Sequence[ShardReport],
+    levels: Mapping[str, Counts],
+) -> RunManifest:
+    return finish_run(plan, sources.merge_counts(counts), reports, levels, datetime.now(UTC))

@@ -1,0 +1,1 @@
+"""Entry points: each parses a command line, builds on the library, and runs."""

@@ -1,0 +1,42 @@
+"""The ``maskdet`` command: one subcommand an entry point."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from maskdet import __version__
+
+COMMANDS = {
+    "score": "score images, write predictions, failures and compliance tables",
+    "inspect": "show the tables of an output",
+    "train": "train a model and export it as a bundle",
+    "demo": "draw a tree of synthetic face images",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in COMMANDS:
+        _quiet_libraries()
+        # Imported on demand: `maskdet demo` needs neither Beam nor TensorFlow.
+        return int(importlib.import_module(f"pipelines.{arguments[0]}").main(arguments[1:]))
+    if arguments == ["--version"]:
+        print(f"maskdet {__version__}")
+        return 0
+    asked = arguments in (["--help"], ["-h"])
+    print(_usage(), file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
+def _usage() -> str:
+    lines = [f"  {name:<9} {description}" for name, description in COMMANDS.items()]
+    return "\n".join(["usage: maskdet COMMAND …   (maskdet COMMAND --help tells more)", "", *lines])
+
+
+def _quiet_libraries() -> None:
+    # Beam says at import that its optional BigQuery client is missing, which no command uses.
+    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())

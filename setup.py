@@ -1,0 +1,61 @@
+"""Packaging: what a scoring worker needs is the base install; training, stores and development are extras."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "maskdet" / "__init__.py").read_text())[1]
+
+# TensorFlow is not here: the built-in model runs on LiteRT, so a worker installs in seconds and starts in one.
+SCORING = [
+    "ai-edge-litert>=2.1,<3",
+    "apache-beam>=2.76,<3",
+    "google-auth-httplib2>=0.2,<1",  # Beam asks for it before it looks for Google credentials
+    "google-cloud-storage>=2.18,<4",
+    "numpy>=2.0,<3",
+    "pillow>=11.1,<13",
+    "pyarrow>=17,<26",
+    "pydantic>=2.8,<3",
+    "pyyaml>=6,<7",
+    "tqdm>=4.66,<5",
+]
+TENSORFLOW = ["keras>=3.6,<4", "tensorflow>=2.19,<2.22"]
+S3 = ["boto3>=1.34,<2"]
+DATAFLOW = ["apache-beam[gcp]>=2.76,<3"]
+DEVELOPMENT = [
+    "coverage[toml]>=7.6,<8",
+    "duckdb>=1.1,<3",
+    "hypothesis>=6.115,<7",
+    "mypy>=1.13,<3",
+    "pandas>=2.2,<4",
+    "polars>=1.17,<3",
+    "pytest>=8.3,<10",
+    "pytest-timeout>=2.3,<3",
+    "pytest-xdist>=3.6,<4",
+    "ruff>=0.8,<1",
+    "types-PyYAML>=6,<7",
+    "types-tqdm>=4.66,<5",
+]
+
+setup(
+    name="maskdet",
+    version=VERSION,
+    description="Distributed batch scoring of face images for masks, and compliance tables from the result",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["maskdet", "maskdet.*", "pipelines", "pipelines.*"]),
+    package_data={"maskdet": ["py.typed", "model/builtin/**/*"]},
+    install_requires=SCORING,
+    extras_require={
+        "tensorflow": TENSORFLOW,
+        "s3": S3,
+        "dataflow": DATAFLOW,
+        "full": [*TENSORFLOW, *S3],
+        "dev": [*TENSORFLOW, *S3, *DEVELOPMENT],
+    },
+    entry_points={"console_scripts": ["maskdet = pipelines.cli:main"]},
+)
