@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 from collections.abc import Sequence
 
@@ -20,13 +21,16 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
         arguments: flags that the command does not know itself.
 
     Raises:
-        ConfigError: Beam does not know a flag either (Beam itself would only log and drop it).
+        ConfigError: Beam does not know a flag either (Beam itself would only log and drop it), or it lacks its value.
     """
     parser = _BeamArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
     known = [option for action in parser._actions for option in action.option_strings]
-    _, unknown = parser.parse_known_args(list(arguments))
+    try:
+        _, unknown = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"command line: {error}") from error
     if unknown:
         close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         hint = (

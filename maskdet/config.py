@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from maskdet.errors import ConfigError
+from maskdet.records import compliance_schema, failures_schema, predictions_schema
 from maskdet.templates import PathTemplate
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -23,13 +25,9 @@ KeyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 # Keys that every image with a capture time has, beside those that the source names.
 DERIVED_KEYS = ("date", "hour")
 # Columns of the tables that a key would collide with.
-RESERVED_NAMES = frozenset(
-    {
-        *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "label", "model_id", "level"),
-        *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
-        *("probability_mask", "stage", "code", "message", "attempts"),
-    }
-)
+RESERVED_NAMES = frozenset({"level", *predictions_schema().names, *failures_schema().names, *compliance_schema().names})
+# ValueError: text that is not UTF-8, and what YAML takes for a date that is none ("2026-13-45").
+_YAML_ERRORS = (yaml.YAMLError, ValueError)
 
 
 class Section(BaseModel):
@@ -65,7 +63,7 @@ class SourceSettings(Section):
     @property
     def path_template(self) -> PathTemplate | None:
         """The compiled template, if there is one."""
-        return PathTemplate(self.template) if self.template else None
+        return _compiled(self.template) if self.template else None
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -148,6 +146,13 @@ class OutputSettings(Section):
     """Keys that become folders (``site=…/date=…``); default: every key, then the date if there is a capture time."""
     row_group_rows: Count = 100_000
 
+    @field_validator("partition_by")
+    @classmethod
+    def _distinct(cls, keys: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if keys is not None and len(set(keys)) < len(keys):
+            raise ValueError(f"a key is named twice: {list(keys)}")
+        return keys
+
 
 class ComplianceSettings(Section):
     """Which groups the compliance tables count."""
@@ -155,6 +160,16 @@ class ComplianceSettings(Section):
     levels: dict[KeyName, tuple[KeyName, ...]] = {}
     """Level name → keys that make a group; ``date`` and ``hour`` come from the capture time."""
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+
+    @field_validator("levels")
+    @classmethod
+    def _distinct(cls, levels: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        if "all" in levels:
+            raise ValueError("the level 'all' is the whole input as one group and always there; choose another name")
+        for level, keys in levels.items():
+            if len(set(keys)) < len(keys):
+                raise ValueError(f"level {level!r} names a key twice: {list(keys)}")
+        return levels
 
     @property
     def all_levels(self) -> dict[str, tuple[str, ...]]:
@@ -213,6 +228,12 @@ class ScoreSettings(Section):
         return (*keys, "date") if self.source.has_captured_at and "date" not in keys else keys
 
 
+@functools.lru_cache(maxsize=16)
+def _compiled(template: str) -> PathTemplate:
+    # Asked for once an image.
+    return PathTemplate(template)
+
+
 def _refuse_bad_keys(keys: tuple[str, ...]) -> None:
     for name in keys:
         if keys.count(name) > 1:
@@ -242,7 +263,7 @@ def load_yaml(model: type[Model], path: str | Path | None, overrides: Sequence[s
         key, equals, text = override.partition("=")
         if not equals:
             raise ConfigError("--set", "section.key=value", override, "Example: --set packing.max_images=500.")
-        put(tree, key.strip(), yaml.safe_load(text))
+        put(tree, key.strip(), _yaml_value(override, text))
     return parse_settings(model, tree, str(path) if path else "settings")
 
 
@@ -270,6 +291,14 @@ def put(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
+def _yaml_value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except _YAML_ERRORS as error:
+        remedy = "Put a value with {, [, * or : in quotes of its own, as in source.template='\"{site}/*.jpg\"'."
+        raise ConfigError("--set", "a value in YAML", override, remedy) from error
+
+
 def _read_tree(path: str | Path | None) -> dict[str, Any]:
     if path is None:
         return {}
@@ -277,7 +306,7 @@ def _read_tree(path: str | Path | None) -> dict[str, Any]:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError("--config", "a YAML file", str(path), "No file is there; check the path.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, *_YAML_ERRORS) as error:
         raise ConfigError(f"--config {path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if tree is None:
         return {}

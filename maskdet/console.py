@@ -21,10 +21,7 @@ _LOG_INTERVAL_S = 30.0
 
 def run_command(name: str, action: Callable[[], int]) -> int:
     """Run a command; a caller's mistake becomes one message on stderr and its exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    _LOGGER.setLevel(logging.INFO)
-    # Beam says so whenever its optional BigQuery client is not installed, which scoring does not use.
-    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
+    set_up_logging()
     try:
         return action()
     except MaskdetError as error:
@@ -36,6 +33,24 @@ def run_command(name: str, action: Callable[[], int]) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
         return 0
+
+
+def set_up_logging() -> None:
+    """Log warnings to stderr, and what maskdet has to say; leave out what the command says better itself."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _LOGGER.setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_worth_saying)
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    # Beam logs the traceback of what a step raised; a caller's mistake ends in one message of the command instead.
+    repeated = "maskdet.errors." in text or (
+        record.exc_info is not None and isinstance(record.exc_info[1], MaskdetError)
+    )
+    # Beam logs a traceback at each retry of a store, and at import that its optional BigQuery client is missing.
+    return not repeated and not text.startswith(("Retry with exponential backoff", "apitools not found"))
 
 
 def exit_code_help() -> str:

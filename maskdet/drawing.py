@@ -260,7 +260,7 @@ def _paint_glasses(pen: _Pen, look: _Look) -> None:
     frame = _shade(look.hat, 0.45)
     for side in (-1, 1):
         x, rim = side * 0.33, [(-0.24, -0.29), (0.24, -0.29), (0.24, 0.08), (-0.24, 0.08), (-0.24, -0.29)]
-        pen.shape(_smooth(np.array(rim[:4]) + (x, 0), closed=True), (220, 232, 240), 45)
+        pen.shape(_smooth(np.array(rim[:4]) + np.array([x, 0]), closed=True), (220, 232, 240), 45)
         pen.line([(x + dx, y) for dx, y in [(0, -0.29), *rim[1:], (0, -0.29)]], 0.04, frame)
         pen.line([(side * 0.53, -0.14), (side * look.half_width, -0.1)], 0.04, frame)
     pen.line([(-0.12, -0.12), (0, -0.17), (0.12, -0.12)], 0.04, frame)

@@ -5,10 +5,11 @@ Every image becomes upright 8-bit RGB by these rules, and the same bytes give th
 - Formats: JPEG, PNG, WebP, BMP, GIF and TIFF, told by content, never by file name.
 - EXIF orientation is applied; an unreadable EXIF block counts as upright.
 - Palette images are expanded; grey and bilevel are repeated over the three channels.
-- Alpha, a transparent palette entry or a transparent colour is composited over white, as viewers show it.
+- Alpha, a transparent palette entry or a transparent colour is composited over white, as viewers show it (save PNG's
+  transparent colours of 2, 4 and 3 x 16 bits, which the decoder does not find).
 - CMYK and YCbCr are converted arithmetically; embedded colour profiles are not applied.
-- 16-bit samples keep their high byte (what decoders do with 16-bit RGB); float samples have no defined range and are
-  refused.
+- 16-bit samples keep their high byte (what decoders do with 16-bit RGB); grey of 12 or 32 bits, signed and float
+  samples have no range that the decoder tells, and are refused.
 - Animations and multi-page files give their first frame.
 - Byte and pixel limits are checked from the header, before any pixel is allocated.
 - A JPEG is decoded at 1/2, 1/4 or 1/8 scale where that leaves at least :data:`DRAFT_MARGIN` times the size asked for.
@@ -17,6 +18,7 @@ Every image becomes upright 8-bit RGB by these rules, and the same bytes give th
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,6 +47,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 DRAFT_MARGIN = 2
 
 _EXIF_ORIENTATION = 0x0112
+_TIFF_BITS = 258
+_TIFF_PHOTOMETRIC = 262
+_BLACK_IS_ZERO = 1
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -173,6 +178,10 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         # Pillow's own message holds a memory address, which would differ from run to run.
+        for name in FORMATS:
+            accepts = Image.OPEN[name][1]
+            if accepts is not None and accepts(data[:16]):
+                raise ImageFault(FailureCode.CORRUPT_IMAGE, f"begins as {name}, but has no whole header") from None
         raise ImageFault(FailureCode.NOT_AN_IMAGE, f"no {', '.join(FORMATS)} header") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
         raise ImageFault(FailureCode.CORRUPT_IMAGE, f"unreadable header: {type(error).__name__}") from error
@@ -199,12 +208,24 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode == "RGB" and "transparency" not in image.info:
         return image
-    if mode.startswith("I"):
-        samples = np.clip(np.asarray(image).astype(np.int64), 0, 0xFFFF)
-        return Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
+    if mode.startswith("I;16"):
+        return _high_bytes(image).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     if mode in ("1", "L", "P", "CMYK", "YCbCr", "RGBX", "RGB", "HSV"):
         return image.convert("RGB")
     raise ImageFault(FailureCode.UNSUPPORTED_MODE, f"pixel mode {mode!r} has no defined conversion to 8-bit RGB")
+
+
+def _high_bytes(image: Image.Image) -> Image.Image:
+    """8-bit grey of 16-bit grey."""
+    tags: Mapping[int, object] = getattr(image, "tag_v2", {})
+    if tags.get(_TIFF_BITS, (16,)) != (16,) or tags.get(_TIFF_PHOTOMETRIC, _BLACK_IS_ZERO) != _BLACK_IS_ZERO:
+        # The decoder neither widens 12 bits nor inverts: such an image would come out black, or as its negative.
+        raise ImageFault(FailureCode.UNSUPPORTED_MODE, "grey TIFF of more than 8 bits, but not 16, or with white as 0")
+    samples = np.asarray(image)
+    grey = (samples >> 8).astype(np.uint8)
+    if "transparency" in image.info:
+        grey[samples == image.info["transparency"]] = 255
+    return Image.fromarray(grey)

@@ -1,7 +1,7 @@
 """Where a run's files lie under its output, and how its tables are written.
 
     predictions/site=a/date=2026-01-05/shard-all.parquet    one row a face
-    failures/site=a/date=2026-01-05/shard-all.parquet       one row a failed image; only where there are any
+    failures/3f2a9c51d07be864.parquet                       one row a failed image; a file a shard that has any
     compliance/level=site_hour/groups.parquet               one row a group
     _shards/site=a/date=2026-01-05/shard-all.json           receipt of a finished shard, written after its tables
     _runs/20260105T081500Z-3f2a9c.json                      run manifest
@@ -13,6 +13,7 @@ A shard's files are named by its slot, so that a shard whose images changed repl
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,8 +43,9 @@ class Layout:
     root: str
 
     def table(self, table: str, slot: str) -> str:
-        """A shard's file of the predictions or failures."""
-        return storage.join(self.root, table, f"{slot}.parquet")
+        """A shard's file of the predictions, which are partitioned, or of the failures, which are not."""
+        name = slot if table == PREDICTIONS else hashlib.sha256(slot.encode()).hexdigest()[:16]
+        return storage.join(self.root, table, f"{name}.parquet")
 
     def receipt(self, slot: str) -> str:
         """A shard's receipt."""
@@ -72,7 +74,7 @@ class Layout:
         return storage.join(self.root, name)
 
 
-def write_table(uri: str, table: pa.Table, row_group_rows: int, metadata: Mapping[str, str] | None = None) -> None:
+def write_table(uri: str, table: pa.Table, row_group_rows: int, metadata: Mapping[str, str] | None = None) -> str:
     """Write a table as Parquet, atomically: zstd, sized row groups, statistics.
 
     Args:
@@ -80,6 +82,9 @@ def write_table(uri: str, table: pa.Table, row_group_rows: int, metadata: Mappin
         table: what; never empty, since some readers stumble over files without rows.
         row_group_rows: rows a row group.
         metadata: more entries for the schema's metadata.
+
+    Returns:
+        SHA-256 of the file, in hexadecimal.
 
     Raises:
         StorageError: the location cannot be written.
@@ -90,7 +95,9 @@ def write_table(uri: str, table: pa.Table, row_group_rows: int, metadata: Mappin
     pq.write_table(
         described, sink, compression="zstd", row_group_size=row_group_rows, write_statistics=True, store_schema=True
     )
-    storage.write_bytes(uri, sink.getvalue().to_pybytes())
+    data = sink.getvalue().to_pybytes()
+    storage.write_bytes(uri, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:

@@ -8,8 +8,10 @@ folder.
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime, tzinfo
+from datetime import date, datetime, tzinfo
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -20,9 +22,16 @@ import pyarrow.parquet as pq
 from maskdet import storage
 from maskdet.config import SourceSettings
 from maskdet.errors import FailureCode, SourceError
+from maskdet.templates import epoch_ms
 
 SIZE_COLUMN = "size_bytes"
 VERSION_COLUMN = "version"
+
+# Python's parser takes any character between date and time, and so the digits of a Unix time for a day in 1712.
+_ISO_TIME = re.compile(r"\d{4}-?\d{2}-?\d{2}([Tt ].+)?")
+
+# OSError: what Arrow makes of pages that do not decompress, beside a store that fails while it is read.
+_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 class Row(NamedTuple):
@@ -47,6 +56,14 @@ def check_columns(uri: str, source: SourceSettings) -> None:
     for column, setting in _required_columns(source).items():
         if column not in found:
             raise SourceError(f"manifest {uri}", f"a column {column!r} ({setting})", found, "Rename one or the other.")
+    for column in (*_required_columns(source), SIZE_COLUMN, VERSION_COLUMN):
+        if found.count(column) > 1:
+            raise SourceError(f"manifest {uri}", f"one column {column!r}", found, "Rename or remove the others.")
+
+
+def is_parquet(uri: str) -> bool:
+    """Whether a manifest is Parquet, by its name."""
+    return uri.lower().endswith(".parquet")
 
 
 def row_group_count(uri: str) -> int:
@@ -58,7 +75,7 @@ def row_group_count(uri: str) -> int:
     with storage.open_binary(uri) as stream:
         try:
             return int(pq.ParquetFile(stream).num_row_groups)
-        except pa.ArrowException as error:
+        except _UNREADABLE as error:
             raise _damaged(uri, error) from error
 
 
@@ -73,8 +90,11 @@ def read_rows(uri: str, part: int, source: SourceSettings) -> Iterator[Row]:
     Raises:
         SourceError: the manifest is damaged or lacks a column.
     """
-    if _is_table(uri):
-        yield from _table_rows(uri, part, source)
+    if _is_table(uri, source):
+        # Part by part even when all are asked for, so that a row has one name however the manifest is read.
+        whole = is_parquet(uri) and part < 0
+        for group in range(row_group_count(uri)) if whole else [part]:
+            yield from _table_rows(uri, group, source)
         return
     with storage.open_binary(uri) as stream:
         for number, line in enumerate(stream, start=1):
@@ -92,7 +112,7 @@ def _table_rows(uri: str, part: int, source: SourceSettings) -> Iterator[Row]:
     timezone = ZoneInfo(source.timezone)
     number = 0
     for batch in _record_batches(uri, part, source):
-        columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+        columns = {name: _values(batch.column(name)) for name in batch.schema.names}
         missing = [None] * batch.num_rows
         uris = columns[source.uri_column]
         times = columns[source.captured_at_column] if source.captured_at_column else missing
@@ -114,42 +134,46 @@ def _row(
     if not _text(uri):
         problem = (FailureCode.BAD_MANIFEST_ROW.value, "the row names no URI")
         return Row(place, texts, problem=problem)
-    absolute = _absolute(str(uri), manifest)
+    absolute = _absolute(_text(uri) or "", manifest)
     try:
         captured_at_ms = _milliseconds(time, timezone)
-        size_bytes = int(size) if _text(size) and _text(version) else -1
-    except ValueError:
+        size_bytes = max(int(size), -1) if _text(size) and _text(version) else -1
+    except (ValueError, OverflowError):
         message = f"capture time {time!r} must look like 2026-01-31T08:15:00, and size_bytes {size!r} like 1234"
         return Row(absolute, texts, problem=(FailureCode.BAD_MANIFEST_ROW.value, message))
-    return Row(absolute, texts, captured_at_ms, size_bytes, str(version) if size_bytes >= 0 else "")
+    return Row(absolute, texts, captured_at_ms, size_bytes, _text(version) or "" if size_bytes >= 0 else "")
 
 
 def _record_batches(uri: str, part: int, source: SourceSettings) -> Iterator[pa.RecordBatch]:
     with storage.open_binary(uri) as stream:
         try:
             found = _column_names(uri)
-            wanted = [name for name in (*_required_columns(source), SIZE_COLUMN, VERSION_COLUMN) if name in found]
-            if uri.endswith(".parquet"):
-                groups = None if part < 0 else [part]
-                yield from pq.ParquetFile(stream).iter_batches(row_groups=groups, columns=wanted)
+            columns = dict.fromkeys((*_required_columns(source), SIZE_COLUMN, VERSION_COLUMN))
+            wanted = [name for name in columns if name in found]
+            if is_parquet(uri):
+                yield from pq.ParquetFile(stream).iter_batches(row_groups=[part], columns=wanted)
             else:
+                # Only nothing is null: a site may be called NA.
                 options = pa_csv.ConvertOptions(
-                    include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=True
+                    include_columns=wanted,
+                    column_types=dict.fromkeys(wanted, pa.string()),
+                    null_values=[""],
+                    strings_can_be_null=True,
                 )
                 parsing = pa_csv.ParseOptions(newlines_in_values=True)
                 yield from pa_csv.open_csv(stream, parse_options=parsing, convert_options=options)
-        except pa.ArrowException as error:
+        except _UNREADABLE as error:
             raise _damaged(uri, error) from error
 
 
 def _column_names(uri: str) -> list[str]:
     with storage.open_binary(uri) as stream:
         try:
-            if uri.endswith(".parquet"):
+            if is_parquet(uri):
                 return list(pq.ParquetFile(stream).schema_arrow.names)
             parsing = pa_csv.ParseOptions(newlines_in_values=True)
             return list(pa_csv.open_csv(stream, parse_options=parsing).schema.names)
-        except pa.ArrowException as error:
+        except _UNREADABLE as error:
             raise _damaged(uri, error) from error
 
 
@@ -161,35 +185,52 @@ def _required_columns(source: SourceSettings) -> dict[str, str]:
     return columns
 
 
-def _is_table(uri: str) -> bool:
-    return uri.endswith((".csv", ".parquet"))
+def _is_table(uri: str, source: SourceSettings) -> bool:
+    if source.kind in ("list", "manifest"):
+        return source.kind == "manifest"
+    return is_parquet(uri) or uri.lower().endswith(".csv")
 
 
 def _absolute(uri: str, manifest: str) -> str:
     if not storage.is_local(uri):
         return uri
-    if uri.startswith(("/", "~", "file://")):
+    if uri.startswith(("/", "~/")) or uri.lower().startswith("file://"):
         return storage.normalize(uri)
-    joined = storage.join(storage.parent(manifest), uri)
-    return storage.normalize(joined)
+    folder = storage.parent(manifest)
+    if storage.is_local(manifest):
+        return str(storage.local_path(storage.join(folder, uri)))
+    # A store takes "./a.jpg" and "../a.jpg" for names of objects.
+    scheme, _, path = folder.partition("://")
+    return f"{scheme}://{posixpath.normpath(storage.join(path, uri))}"
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """A column as Python values; times in microseconds, since ``datetime`` has no finer ones."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    return list(column.to_pylist())
 
 
 def _text(value: Any) -> str | None:
+    if isinstance(value, bytes):  # text that its writer did not mark as such
+        value = value.decode("utf-8", "backslashreplace")
     return None if value is None or value == "" else str(value)
 
 
 def _milliseconds(value: Any, timezone: tzinfo) -> int | None:
     """A capture time as milliseconds since the epoch; without an offset it is the source's local time."""
-    if _text(value) is None:
+    text = _text(value)
+    if text is None:
         return None
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
-    time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=timezone)
-    return round(time.astimezone(UTC).timestamp() * 1000)
+    if isinstance(value, datetime):
+        return epoch_ms(value, timezone)
+    if not _ISO_TIME.fullmatch(text.strip()):
+        raise ValueError(f"{text!r} is no time in the form of ISO 8601")
+    return epoch_ms(datetime.fromisoformat(text.strip()), timezone)
 
 
 def _damaged(uri: str, error: Exception) -> SourceError:
-    kind = "Parquet" if uri.endswith(".parquet") else "CSV"
+    kind = "Parquet" if is_parquet(uri) else "CSV"
     return SourceError(f"manifest {uri}: not readable as {kind}: {' '.join(str(error).split())}")

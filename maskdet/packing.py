@@ -62,6 +62,11 @@ class KeyRule:
         """Keys that are columns of the tables: those that are not folders."""
         return tuple(name for name in self.key_names if name not in self.partition_by)
 
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """Every key: given, and derived for partitions."""
+        return tuple(dict.fromkeys((*self.key_names, *self.partition_by)))
+
     def value(self, ref: ImageRef, name: str) -> str | None:
         """The value of one key: given, or derived from the capture time."""
         if name in self.key_names:
@@ -73,7 +78,7 @@ class KeyRule:
         if captured_at_ms is None:
             return None
         captured_at = datetime.fromtimestamp(captured_at_ms / 1000, ZoneInfo(self.timezone))
-        return captured_at.strftime("%Y-%m-%d" if name == "date" else "%H")
+        return captured_at.date().isoformat() if name == "date" else captured_at.strftime("%H")
 
     def partition(self, ref: ImageRef) -> tuple[str | None, ...]:
         """The values of the partition keys."""
@@ -187,5 +192,12 @@ def _fits(size: Size, limit: Size) -> bool:
 
 
 def _sort_key(ref: ImageRef) -> tuple[object, ...]:
-    # None does not order with str.
-    return (ref.uri, tuple(value or "" for value in ref.keys), ref.captured_at_ms or 0, ref.size_bytes, ref.version)
+    # None does not order with str. Every field takes part, or what is kept would hang on the order of listing.
+    return (
+        ref.uri,
+        tuple((value is not None, value or "") for value in ref.keys),
+        (ref.captured_at_ms is not None, ref.captured_at_ms or 0),
+        ref.size_bytes,
+        ref.version,
+        ref.problem or (),
+    )

@@ -172,7 +172,12 @@ def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
 
 
 def failures_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of the failures: one row an image that could not be scored (``key_names`` as for predictions)."""
+    """Schema of the failures: one row an image that could not be scored.
+
+    Args:
+        key_names: all keys, partition keys too: a path that cannot be understood has none, and pandas cannot read
+            folders of which some have a null key.
+    """
     return _schema(
         "failures",
         [

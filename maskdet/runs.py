@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fractions import Fraction
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -113,7 +114,7 @@ class RunPlan:
 
 def new_run_id(now: datetime) -> str:
     """A name that sorts by time and is unique."""
-    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(3)}"
 
 
 def claim_output(layout: Layout, settings: ScoreSettings, *, overwrite: bool) -> None:
@@ -209,6 +210,10 @@ def read_run(layout: Layout, run_id: str | None = None) -> RunManifest:
         uri = layout.run(run_id)
     try:
         return RunManifest.model_validate_json(storage.read_bytes(uri))
+    except NotFoundError as error:
+        raise OutputError(
+            f"output {layout.root}", f"the run {run_id!r} (_runs/{run_id}.json)", "none", "Check the run's id."
+        ) from error
     except ValidationError as error:
         raise OutputError(f"{uri}: not a run manifest of this version: {error.errors()[0]['msg']}") from error
 
@@ -270,11 +275,12 @@ def _judge(
                 "unreconciled",
                 f"reconciliation: the compliance level {level!r} counts {counts!r}, the shards {images!r}",
             )
-    allowed = to_score * budget.max_ratio
+    # The ratio as it was written: in binary, 0.29 of 100 images would be 28.
+    allowed = int(Fraction(str(budget.max_ratio)) * to_score)
     allowed = allowed if budget.max_images is None else min(allowed, budget.max_images)
     if images.failed > allowed:
         return "over_budget", (
-            f"failure budget: expected at most {int(allowed)} failed images of {to_score} (failure_budget.max_ratio = "
+            f"failure budget: expected at most {allowed} failed images of {to_score} (failure_budget.max_ratio = "
             f"{budget.max_ratio:g}, max_images = {budget.max_images}), received {images.failed} "
             f"{manifest.failed_by_code}. The tables are written, _SUCCESS is not: see the failures, or raise the budget"
         )

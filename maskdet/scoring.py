@@ -245,7 +245,7 @@ class Scorer:
         probabilities = np.array([value for _, _, value in scored], np.float32)
         rows = len(scored)
         columns = {
-            **self._identity([ref for ref, _, _ in scored]),
+            **self._identity([ref for ref, _, _ in scored], self.options.rule.column_names),
             "content_sha256": [image.content_sha256 for _, image, _ in scored],
             "width_px": [image.width_px for _, image, _ in scored],
             "height_px": [image.height_px for _, image, _ in scored],
@@ -261,20 +261,20 @@ class Scorer:
 
     def _failures(self, failed: list[tuple[ImageRef, ImageFault]]) -> pa.Table:
         columns = {
-            **self._identity([ref for ref, _ in failed]),
+            **self._identity([ref for ref, _ in failed], self.options.rule.all_names),
             "stage": [fault.code.stage.value for _, fault in failed],
             "code": [fault.code.value for _, fault in failed],
             "message": [fault.message for _, fault in failed],
             "attempts": [fault.attempts for _, fault in failed],
         }
-        return pa.table(columns, schema=failures_schema(self.options.rule.column_names))
+        return pa.table(columns, schema=failures_schema(self.options.rule.all_names))
 
-    def _identity(self, refs: list[ImageRef]) -> dict[str, list[object]]:
+    def _identity(self, refs: list[ImageRef], key_names: Sequence[str]) -> dict[str, list[object]]:
         rule = self.options.rule
         return {
             "image_uri": [ref.uri for ref in refs],
             "captured_at": [ref.captured_at_ms for ref in refs],
-            **{name: [rule.value(ref, name) for ref in refs] for name in rule.column_names},
+            **{name: [rule.value(ref, name) for ref in refs] for name in key_names},
         }
 
 

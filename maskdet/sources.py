@@ -55,10 +55,12 @@ def input_tasks(inputs: Iterable[str], source: SourceSettings) -> list[ListTask]
     Raises:
         ConfigError: there is no input.
     """
-    tasks = [task for uri in inputs for task in _tasks_of(storage.normalize(uri), source)]
-    if not tasks:
-        raise ConfigError("--input", "a folder, glob, list file or manifest", "nothing", "Name at least one.")
-    return tasks
+    named = list(inputs)
+    for uri in named or [""]:
+        # An empty name is a shell variable that is not set, not the working directory.
+        if not uri.strip():
+            raise ConfigError("--input", "a folder, glob, list file or manifest", uri, "Name at least one.")
+    return [task for uri in named for task in _tasks_of(uri, source)]
 
 
 def check_input(task: ListTask, source: SourceSettings) -> None:
@@ -86,7 +88,7 @@ def split_task(task: ListTask) -> list[ListTask]:
         subfolders = [entry for entry in sorted(storage.local_path(task.uri).iterdir()) if entry.is_dir()]
         parts = [ListTask("folder", str(path), task.root) for path in subfolders if not path.is_symlink()]
         return [task._replace(kind="files"), *parts]
-    if task.kind == "manifest" and task.uri.endswith(".parquet"):
+    if task.kind == "manifest" and manifests.is_parquet(task.uri):
         return [task._replace(part=i) for i in range(manifests.row_group_count(task.uri))]
     return [task]
 
@@ -141,16 +143,20 @@ def merge_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return dict(total)
 
 
-def _tasks_of(uri: str, source: SourceSettings) -> list[ListTask]:
-    kind = source.kind if source.kind != "auto" else _guess_kind(uri)
+def _tasks_of(written: str, source: SourceSettings) -> list[ListTask]:
+    uri = storage.normalize(written)
+    kind = source.kind if source.kind != "auto" else _guess_kind(uri, is_folder=written.endswith("/"))
     if kind in ("list", "manifest") and storage.has_glob(uri):
         found = sorted(file.uri for file in storage.list_matching(uri))
         return [ListTask(kind, file) for file in found] or [ListTask(kind, uri)]
     return [ListTask(kind, uri, root=uri if kind == "folder" else "")]
 
 
-def _guess_kind(uri: str) -> Literal["folder", "glob", "list", "manifest"]:
-    extension = _extension(uri)
+def _guess_kind(uri: str, is_folder: bool) -> Literal["folder", "glob", "list", "manifest"]:
+    if is_folder and not storage.has_glob(uri):
+        return "folder"
+    # A bucket's name may hold dots.
+    extension = "" if storage.parent(uri).endswith(":") else _extension(uri)
     if extension in _KINDS_BY_EXTENSION:
         return _KINDS_BY_EXTENSION[extension]
     if storage.is_local_folder(uri):
@@ -171,7 +177,13 @@ def _plain_batch(refs: tuple[ImageRef, ...]) -> RefBatch:
 
 
 def _ref_of_file(file: StoredFile, root: str, source: SourceSettings) -> ImageRef:
-    return _with_template(ImageRef(file.uri, file.size_bytes, file.version), root, source)
+    ref = ImageRef(file.uri, file.size_bytes, file.version)
+    if any("\ud800" <= character <= "\udfff" for character in file.uri):
+        # Python's stand-ins for bytes that are not UTF-8; no table can hold them.
+        shown = file.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        problem = (FailureCode.PATH_MISMATCH.value, "the path is not UTF-8; rename the file")
+        ref = ref._replace(uri=shown, problem=problem)
+    return _with_template(ref, root, source)
 
 
 def _ref_of_row(row: manifests.Row, source: SourceSettings) -> ImageRef:

@@ -12,12 +12,13 @@ import errno
 import os
 import posixpath
 import re
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar, cast
+from urllib.parse import unquote
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
@@ -27,6 +28,7 @@ from maskdet.errors import AccessDeniedError, NotFoundError, StorageError
 T = TypeVar("T")
 
 _SCHEME = re.compile(r"^([a-zA-Z][-a-zA-Z0-9+.]*)://")
+_FILE_URI = re.compile(r"^file://(localhost(?=/))?", re.IGNORECASE)
 _GLOB_CHARACTERS = re.compile(r"[*?\[]")
 _EXTRAS = {"gs": "google-cloud-storage and google-auth-httplib2", "s3": "maskdet[s3]", "hdfs": "hdfs"}
 
@@ -51,8 +53,10 @@ def is_local(uri: str) -> bool:
 
 
 def local_path(uri: str) -> Path:
-    """The absolute path of a local URI."""
-    return Path(os.path.abspath(os.path.expanduser(uri.removeprefix("file://"))))
+    """The absolute path of a local URI; percent signs are escapes in ``file://`` URIs only."""
+    match = _FILE_URI.match(uri)
+    path = unquote(uri[match.end() :]) if match else os.path.expanduser(uri)
+    return Path(os.path.abspath(path))
 
 
 def normalize(uri: str) -> str:
@@ -176,26 +180,29 @@ def list_folder(folder: str) -> Iterator[StoredFile]:
             yield from _walk_local(str(root)) if root.is_dir() else ()
             return
         prefix = folder.rstrip("/") + "/"
-        yield from (_stored_file(found) for found in _filesystem(folder)._list(prefix))
+        # Consoles make empty objects that end in a slash stand for folders.
+        yield from (_stored_file(found) for found in _filesystem(folder)._list(prefix) if found.path[-1:] != "/")
 
 
 def list_files(folder: str) -> Iterator[StoredFile]:
     """The files of a local folder itself, without its subfolders."""
     with _translated(folder, "list"), os.scandir(local_path(folder)) as entries:
         for entry in entries:
-            # A file that vanishes while its folder is read was never listed; a link to nowhere is not a file.
+            # A file that vanishes while its folder is read was never listed.
             with contextlib.suppress(FileNotFoundError):
-                if not entry.is_dir():
+                if _is_file(entry):
                     yield _local_file(entry.path, entry.stat())
 
 
 def list_matching(pattern: str) -> Iterator[StoredFile]:
     """Every file that a glob matches: ``*`` within a path segment, ``**`` across, ``?``, ``[…]``.
 
+    A local file of exactly that name is meant before any pattern.
+
     Raises:
         StorageError: the location cannot be listed.
     """
-    if not has_glob(pattern):
+    if not has_glob(pattern) or (is_local(pattern) and os.path.isfile(local_path(pattern))):
         with contextlib.suppress(NotFoundError):
             yield stat(pattern)
         return
@@ -229,26 +236,32 @@ def remove_empty_folders(folders: Iterable[str]) -> None:
                     os.rmdir(path)
 
 
-def within_deadline(action: Callable[[], T], uri: str, deadline_s: float = REACH_DEADLINE_S) -> T:
+def within_deadline(action: Callable[[], T], uri: str, deadline_s: float | None = None) -> T:
     """Run a storage call, giving up on a store that does not answer.
 
-    The abandoned call's thread is left to its own time-outs; it is a daemon of a process that is about to end.
+    The abandoned call is left to its own time-outs, in a daemon thread: a pool's would hold up the end of the process.
 
     Raises:
         StorageError: no answer within the deadline, or the call's own error.
     """
-    pool = ThreadPoolExecutor(1, thread_name_prefix="reach")
-    try:
-        return pool.submit(action).result(timeout=deadline_s)
-    except FutureTimeoutError as error:
+    deadline_s = REACH_DEADLINE_S if deadline_s is None else deadline_s
+    answer: Future[T] = Future()
+
+    def reach() -> None:
+        try:
+            answer.set_result(action())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=reach, name="reach", daemon=True).start()
+    if not wait([answer], timeout=deadline_s).done:
         raise StorageError(
             uri,
             f"an answer within {deadline_s:g} s",
             "none",
             "Check the network, the bucket's name, the region or endpoint, and the credentials.",
-        ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        )
+    return answer.result()
 
 
 def _walk_local(folder: str) -> Iterator[StoredFile]:
@@ -258,6 +271,15 @@ def _walk_local(folder: str) -> Iterator[StoredFile]:
         yield from list_files(folder)
         with os.scandir(folder) as entries:
             folders.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link that leads nowhere, as a dangling one
+            return False
+        raise
 
 
 def _local_file(path: str, status: os.stat_result) -> StoredFile:
@@ -299,7 +321,7 @@ def _translate(error: BaseException, uri: str, action: str) -> StorageError:
             f"cannot {action} {uri}",
             "a scheme with a filesystem installed",
             scheme,
-            f"Install {_EXTRAS.get(scheme, scheme)}.",
+            f"Install {_EXTRAS[scheme]}." if scheme in _EXTRAS else "Use a local path, gs://, s3:// or hdfs://.",
         )
     return StorageError(f"cannot {action} {uri}: {type(cause).__name__}: {cause}")
 

@@ -3,15 +3,17 @@
 ``{site}/{camera}/{captured_at:%Y-%m-%d}/{captured_at:%H}/*.jpg`` reads two keys and a capture time in two parts:
 
 - ``{name}`` matches within one path segment and becomes the key ``name``;
-- ``{captured_at:FORMAT}`` matches :meth:`~datetime.datetime.strptime` directives; several parts make one time;
+- ``{captured_at:FORMAT}`` matches directives as :meth:`~datetime.datetime.strptime` has them; several parts make one
+  time, which must name a day, and a directive that comes again must say the same again;
 - ``*`` matches within a segment, ``**`` across segments; everything else stands for itself.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import NamedTuple
 
 from maskdet.errors import ConfigError
@@ -20,18 +22,19 @@ CAPTURED_AT = "captured_at"
 
 # Fixed-width directives only: with others ("%B", "%p") a path would mean different times in different locales.
 _DIRECTIVES = {
-    "Y": r"\d{4}",
-    "m": r"\d{2}",
-    "d": r"\d{2}",
-    "H": r"\d{2}",
-    "M": r"\d{2}",
-    "S": r"\d{2}",
-    "f": r"\d{1,6}",
-    "j": r"\d{3}",
+    "Y": "[0-9]{4}",
+    "m": "[0-9]{2}",
+    "d": "[0-9]{2}",
+    "H": "[0-9]{2}",
+    "M": "[0-9]{2}",
+    "S": "[0-9]{2}",
+    "f": "[0-9]{1,6}",
+    "j": "[0-9]{3}",
     "%": "%",
 }
 _TOKEN = re.compile(r"\{(?P<field>[^{}]*)\}|(?P<deep>\*\*)|(?P<star>\*)|(?P<brace>[{}])|(?P<literal>[^{}*]+)")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class TemplateMatch(NamedTuple):
@@ -55,20 +58,22 @@ class PathTemplate:
     text: str
     keys: tuple[str, ...] = field(init=False)
     _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
-    _time_format: str = field(init=False, repr=False, compare=False)
+    _directives: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         keys: list[str] = []
-        formats: list[str] = []
-        pattern = "".join(self._compile(token, keys, formats) for token in _TOKEN.finditer(self.text.strip("/")))
+        directives: list[str] = []
+        pattern = "".join(self._compile(token, keys, directives) for token in _TOKEN.finditer(self.text.strip("/")))
+        if directives and not {"Y", "m", "d"} <= set(directives) and not {"Y", "j"} <= set(directives):
+            raise self._error("a capture time that names a day, by %Y with %m and %d or with %j", " ".join(directives))
         object.__setattr__(self, "keys", tuple(keys))
-        object.__setattr__(self, "_time_format", " ".join(formats))
-        object.__setattr__(self, "_regex", re.compile(pattern))
+        object.__setattr__(self, "_directives", tuple(directives))
+        object.__setattr__(self, "_regex", re.compile(pattern, re.DOTALL))
 
     @property
     def has_captured_at(self) -> bool:
         """Whether the template reads a capture time."""
-        return bool(self._time_format)
+        return bool(self._directives)
 
     @property
     def depth(self) -> int | None:
@@ -91,12 +96,11 @@ class PathTemplate:
         keys = tuple(found[name] for name in self.keys)
         if not self.has_captured_at:
             return TemplateMatch(keys, None)
-        parts = " ".join(found[f"captured_at_{i}"] for i in range(self._time_format.count(" ") + 1))
         try:
-            captured_at = datetime.strptime(parts, self._time_format).replace(tzinfo=timezone)
+            captured_at = _time_of({directive: found[f"_{directive}"] for directive in self._directives})
+            return TemplateMatch(keys, epoch_ms(captured_at, timezone))
         except ValueError:
             return None
-        return TemplateMatch(keys, round(captured_at.timestamp() * 1000))
 
     def match_tail(self, path: str, timezone: tzinfo = UTC) -> TemplateMatch | None:
         """Read the last segments of a path that has no known root (an absolute path or a URI)."""
@@ -104,7 +108,7 @@ class PathTemplate:
             return self.match(path.lstrip("/"), timezone)
         return self.match("/".join(path.split("/")[-self.depth :]), timezone)
 
-    def _compile(self, token: re.Match[str], keys: list[str], formats: list[str]) -> str:
+    def _compile(self, token: re.Match[str], keys: list[str], seen: list[str]) -> str:
         if token["deep"]:
             return ".*"
         if token["star"]:
@@ -115,8 +119,7 @@ class PathTemplate:
             raise self._error("every { closed by }", token["brace"])
         name, _, time_format = token["field"].partition(":")
         if name == CAPTURED_AT:
-            formats.append(time_format)
-            return f"(?P<captured_at_{len(formats) - 1}>{self._time_pattern(time_format)})"
+            return self._time_pattern(time_format, seen)
         if not _NAME.fullmatch(name) or time_format:
             raise self._error("{name} or {captured_at:%Y-%m-%d}, names in lower case", "{" + token["field"] + "}")
         if name in keys:
@@ -124,17 +127,60 @@ class PathTemplate:
         keys.append(name)
         return f"(?P<{name}>[^/]+?)"
 
-    def _time_pattern(self, time_format: str) -> str:
+    def _time_pattern(self, time_format: str, seen: list[str]) -> str:
         pieces = re.split(r"%(.)", time_format)
         directives, literals = pieces[1::2], pieces[::2]
         unknown = [directive for directive in directives if directive not in _DIRECTIVES]
-        if unknown or not directives or " " in time_format or "/" in time_format:
+        if unknown or not set(directives) - {"%"} or any(set(text) & set(" /%") for text in literals):
             known = ", ".join(f"%{name}" for name in _DIRECTIVES)
             raise self._error(f"a time format of {known} within one path segment", time_format)
-        patterns = [_DIRECTIVES[directive] for directive in directives]
+        patterns = [self._directive_pattern(directive, seen) for directive in directives]
         return "".join(re.escape(text) + pattern for text, pattern in zip(literals, [*patterns, ""], strict=True))
+
+    @staticmethod
+    def _directive_pattern(directive: str, seen: list[str]) -> str:
+        if directive == "%":
+            return "%"
+        # The underscore keeps the group apart from those of keys, which begin with a letter.
+        if directive in seen:
+            return f"(?P=_{directive})"
+        seen.append(directive)
+        return f"(?P<_{directive}>{_DIRECTIVES[directive]})"
 
     def _error(self, expected: str, received: str) -> ConfigError:
         return ConfigError(
             f"source.template {self.text!r}", expected, received, "Example: {site}/{captured_at:%Y-%m-%d}/*.jpg."
         )
+
+
+def epoch_ms(time: datetime, timezone: tzinfo) -> int:
+    """Milliseconds since the epoch, rounded down so that a time stays within its second, hour and day.
+
+    Args:
+        time: with or without an offset.
+        timezone: that of a time without an offset, and that in which the time will be read.
+
+    Raises:
+        ValueError: the time lies outside the years 1 to 9999 in UTC or in the time zone.
+    """
+    local = time.replace(tzinfo=timezone) if time.tzinfo is None else time
+    try:
+        local.astimezone(timezone)
+        return (local.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
+    except OverflowError as error:
+        raise ValueError(f"{time} is outside the years 1 to 9999") from error
+
+
+def _time_of(parts: Mapping[str, str]) -> datetime:
+    """The time that directives name; ``strptime`` would let one borrow digits from the next ("%S%f" of "7012")."""
+    number = {directive: int(text) for directive, text in parts.items()}
+    year, month, day = number["Y"], number.get("m", 1), number.get("d", 1)
+    if "j" in number:
+        if not 1 <= number["j"] <= 366:
+            raise ValueError(f"no year has a day {number['j']}")
+        named = date(year, 1, 1) + timedelta(days=number["j"] - 1)
+        if (named.year, number.get("m", named.month), number.get("d", named.day)) != (year, named.month, named.day):
+            raise ValueError(f"day {number['j']} of {year} is {named}")
+        month, day = named.month, named.day
+    microseconds = int(parts.get("f", "0").ljust(6, "0"))
+    return datetime(year, month, day, number.get("H", 0), number.get("M", 0), number.get("S", 0), microseconds)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 from collections.abc import Sequence
 
 from maskdet import __version__
+from maskdet.console import set_up_logging
 
 COMMANDS = {
     "score": "score images, write predictions, failures and compliance tables",
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
-        _quiet_libraries()
+        set_up_logging()
         # Imported on demand: `maskdet demo` needs neither Beam nor TensorFlow.
         return int(importlib.import_module(f"pipelines.{arguments[0]}").main(arguments[1:]))
     if arguments == ["--version"]:
@@ -35,8 +35,3 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _usage() -> str:
     lines = [f"  {name:<9} {description}" for name, description in COMMANDS.items()]
     return "\n".join(["usage: maskdet COMMAND …   (maskdet COMMAND --help tells more)", "", *lines])
-
-
-def _quiet_libraries() -> None:
-    # Beam says at import that its optional BigQuery client is missing, which no command uses.
-    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())

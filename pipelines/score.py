@@ -74,7 +74,7 @@ def _run(launch: Launch, options: PipelineOptions, *, quiet: bool) -> None:
     try:
         with console.show_progress(PROGRESS, quiet=quiet):
             pipeline = beam.Pipeline(options=options)
-            pipeline | "Score" >> build(launch)  # type: ignore[operator]
+            pipeline | "Score" >> build(launch)
             pipeline.run().wait_until_finish()
     except BaseException as error:
         known = recover_error(error)

@@ -125,6 +125,7 @@ def load_model(uri: str, spec: RuntimeSpec) -> Model:
     """
     spec.runtime_version  # noqa: B018  says which package is missing before anything is fetched
     bundle = open_bundle(uri, spec.needs)
+    _refuse_unlisted(bundle, spec)
     make = _BACKENDS[spec.backend]
     try:
         backend = make(bundle, spec)
@@ -135,6 +136,16 @@ def load_model(uri: str, spec: RuntimeSpec) -> Model:
     model = Model(bundle.manifest, backend, spec.block_images)
     _check_golden(bundle, model, spec)
     return model
+
+
+def _refuse_unlisted(bundle: Bundle, spec: RuntimeSpec) -> None:
+    """A file that the runtime would read, though no hash in the manifest covers it."""
+    present = (path.relative_to(bundle.folder).as_posix() for path in bundle.folder.rglob("*") if path.is_file())
+    unlisted = sorted(name for name in present if spec.needs(name) and name not in bundle.manifest.files)
+    if unlisted:
+        raise ModelError(
+            f"model {bundle.folder}", "only files that its manifest lists", unlisted, "Copy the bundle again, in whole."
+        )
 
 
 class LiteRTBackend:
@@ -219,6 +230,9 @@ def _refuse_signature(manifest: Manifest, received: str) -> None:
 
 def _check_golden(bundle: Bundle, model: Model, spec: RuntimeSpec) -> None:
     inputs, expected = bundle.golden(spec.output_name)
+    shape = (len(inputs), model.manifest.input.height, model.manifest.input.width, 3)
+    if inputs.shape != shape or expected.shape != shape[:1]:
+        _refuse_signature(bundle.manifest, f"golden inputs {list(inputs.shape)}, outputs {list(expected.shape)}")
     received = model.predict(inputs)
     worst = float(np.max(np.abs(received - expected)))
     tolerance = _GOLDEN_TOLERANCE[spec.precision]

@@ -7,6 +7,7 @@ fingerprint.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -47,6 +48,8 @@ class Bundle:
         Raises:
             ModelError: the bundle has no such output.
         """
+        if GOLDEN_FILE not in self.manifest.files:
+            raise ModelError(f"model {self.folder}", f"the file {GOLDEN_FILE}", "none", "Export the bundle again.")
         with np.load(self.folder / GOLDEN_FILE, allow_pickle=False) as arrays:
             if output not in arrays:
                 raise ModelError(
@@ -104,12 +107,13 @@ def open_bundle(uri: str, needs: Callable[[str], bool] = lambda name: True) -> B
     location = resolve(uri)
     manifest = read_manifest(uri)
     names = [name for name in manifest.files if needs(name)]
+    _refuse_escapes(location, names)  # before anything is written under a name
     if storage.is_local(location):
         bundle = Bundle(manifest, storage.local_path(location))
     else:
         bundle = Bundle(manifest, _fetch(location, manifest, names))
     for name in names:
-        _verify(bundle, name)
+        _verify(bundle, name, location)
     return bundle
 
 
@@ -124,22 +128,28 @@ def _fetch(location: str, manifest: Manifest, names: Iterable[str]) -> Path:
     cache = Path(os.environ.get(CACHE_VARIABLE, default)) / "bundles" / manifest.fingerprint
     for name in names:
         path = cache / name
-        if not path.exists():
+        if path.is_file() and file_sha256(path) == manifest.files[name].sha256:
+            continue
+        with contextlib.suppress(NotFoundError):  # verification says which file is missing
             # Several workers of one machine may fetch at once; each writes whole files, atomically.
             storage.write_bytes(str(path), storage.read_bytes(storage.join(location, name)))
     return cache
 
 
-def _verify(bundle: Bundle, name: str) -> None:
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ModelError(f"model {bundle.folder}", "file names within the bundle", name, "Do not use this bundle.")
+def _refuse_escapes(location: str, names: Iterable[str]) -> None:
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ModelError(f"model {location}", "file names within the bundle", name, "Do not use this bundle.")
+
+
+def _verify(bundle: Bundle, name: str, location: str) -> None:
     path = bundle.folder / name
     if not path.is_file():
-        raise ModelError(f"model {bundle.folder}", f"the file {name}", "none", "Copy the bundle again, in whole.")
+        raise ModelError(f"model {location}", f"the file {name}", "none", "Copy the bundle again, in whole.")
     digest = file_sha256(path)
     if digest != bundle.manifest.files[name].sha256:
         raise ModelError(
-            f"model {bundle.folder}",
+            f"model {location}",
             f"{name} with SHA-256 {bundle.manifest.files[name].sha256}",
             digest,
             "The file was changed or damaged; copy the bundle again.",

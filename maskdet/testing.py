@@ -1,0 +1,81 @@
+"""Parts for tests: a model that needs no weights, images with a known answer, storage that fails on demand."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from maskdet import storage
+from maskdet.model.backends import Images, Model, Probabilities
+from maskdet.model.manifest import InputSpec, Manifest, TrainingData
+
+
+class BrightnessBackend:
+    """Gives the mean of an image's pixels over 255: a model whose answer anyone can compute.
+
+    Attributes:
+        calls: blocks run so far.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def run(self, block: Images) -> Probabilities:
+        """As :meth:`maskdet.model.backends.Backend.run`."""
+        self.calls += 1
+        means: Probabilities = block.reshape(len(block), -1).mean(axis=1, dtype=np.float64).astype(np.float32)
+        return means / np.float32(255)
+
+
+def brightness_model(side_px: int = 16, block_images: int = 8) -> Model:
+    """A model of :class:`BrightnessBackend`."""
+    manifest = Manifest(
+        name="brightness",
+        architecture="mean",
+        input=InputSpec(height=side_px, width=side_px),
+        training_data=TrainingData(description="none", images=0, fingerprint=""),
+    )
+    return Model(manifest.sealed(), BrightnessBackend(), block_images)
+
+
+def solid_image(value: int | tuple[int, int, int], side_px: int = 24, file_format: str = "PNG") -> bytes:
+    """An image file of one colour (an ``int``: grey)."""
+    colour = (value, value, value) if isinstance(value, int) else value
+    stream = io.BytesIO()
+    Image.new("RGB", (side_px, side_px), colour).save(stream, file_format)
+    return stream.getvalue()
+
+
+class FaultyReader:
+    """Reads as storage does, after raising the errors planned for a URI, one a try.
+
+    Args:
+        faults: URI → errors to raise before the file is read.
+        read: what reads it then.
+
+    Attributes:
+        tries: reads asked for, by URI.
+    """
+
+    def __init__(
+        self, faults: Mapping[str, Sequence[Exception]], read: Callable[[str], bytes] = storage.read_bytes
+    ) -> None:
+        self._faults = {uri: list(errors) for uri, errors in faults.items()}
+        self._read = read
+        self._lock = threading.Lock()
+        self.tries: Counter[str] = Counter()
+
+    def __call__(self, uri: str) -> bytes:
+        """Raise the next planned error, or read the file."""
+        with self._lock:
+            self.tries[uri] += 1
+            planned = self._faults.get(uri)
+            error = planned.pop(0) if planned else None
+        if error is not None:
+            raise error
+        return self._read(uri)

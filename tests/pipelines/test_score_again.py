@@ -1,0 +1,190 @@
+"""Runs over an output that has tables already: what is kept, what is scored again, and what readers see meanwhile."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from maskdet import storage
+from maskdet.layout import FAILURES, PREDICTIONS
+from maskdet.testing import solid_image
+
+LENIENT = ("--set", "failure_budget.max_ratio=0.5")
+SMALL_SHARDS = ("--set", "packing.max_images=3")
+
+
+@pytest.fixture
+def photos(demo, tmp_path):
+    """A copy of the demo tree to change."""
+    shutil.copytree(demo.folder, tmp_path / "photos")
+    return tmp_path / "photos"
+
+
+def face(folder):
+    return sorted(folder.rglob("face-*"))[0]
+
+
+def added(folder):
+    (face(folder).parent / "face-99999-mask.png").write_bytes(solid_image(50))
+
+
+def removed(folder):
+    face(folder).unlink()
+
+
+def replaced(folder):
+    face(folder).write_bytes(solid_image(90, file_format="JPEG"))
+
+
+def broken(folder):
+    face(folder).write_bytes(b"damaged since")
+
+
+def mended(folder):
+    next(folder.rglob("*empty*")).write_bytes(solid_image(30))
+
+
+def test_a_second_run_over_unchanged_images_scores_none_and_changes_no_table(photos, score, tmp_path):
+    first = score(tmp_path / "tables", photos, flags=LENIENT)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "tables" / PREDICTIONS).rglob("*.parquet")}
+    before = first.contents()
+    second = score(tmp_path / "tables", photos, flags=LENIENT)
+    assert second.code == 0
+    assert second.run.shards == {"total": first.run.shards["total"], "scored": 0, "kept": first.run.shards["total"]}
+    assert second.run.images_scored_now == 0
+    assert second.contents() == before
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert second.run.images == first.run.images
+
+
+@pytest.mark.parametrize("limits", [(), SMALL_SHARDS], ids=["large shards", "small shards"])
+@pytest.mark.parametrize("change", [added, removed, replaced, broken, mended], ids=lambda change: change.__name__)
+def test_after_a_change_only_its_shards_are_scored_and_the_tables_are_those_of_a_fresh_run(
+    photos, score, tmp_path, change, limits
+):
+    first = score(tmp_path / "tables", photos, flags=(*LENIENT, *limits))
+    change(photos)
+    second = score(tmp_path / "tables", photos, flags=(*LENIENT, *limits))
+    fresh = score(tmp_path / "fresh", photos, flags=(*LENIENT, *limits))
+    assert second.code == fresh.code == 0
+    assert second.run.shards["scored"] <= 2
+    assert second.run.shards["kept"] >= first.run.shards["total"] - 2
+    assert second.contents() == fresh.contents()
+    assert table_files(second.folder) == table_files(fresh.folder)
+
+
+def table_files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "_runs" not in path.parts}
+
+
+def test_while_a_run_replaces_shards_no_image_is_missing_from_the_tables(photos, score, tmp_path, monkeypatch):
+    flags = (*LENIENT, *SMALL_SHARDS)
+    score(tmp_path / "tables", photos, flags=flags)
+    for change in (added, replaced):
+        change(photos)
+    still_there = {str(path) for path in photos.rglob("face-*")} - {str(face(photos)), str(photos)}
+    still_there -= {uri for uri in still_there if "99999" in uri}
+    missing = []
+
+    def watch(action):
+        def acted(*arguments):
+            action(*arguments)
+            missing.append(still_there - visible(tmp_path / "tables" / PREDICTIONS))
+
+        return acted
+
+    monkeypatch.setattr(storage, "write_bytes", watch(storage.write_bytes))
+    monkeypatch.setattr(storage, "delete", watch(storage.delete))
+    assert score(tmp_path / "tables", photos, flags=flags).code == 0
+    assert len(missing) > 5
+    assert not any(missing)
+
+
+def visible(folder):
+    return {
+        uri
+        for path in folder.rglob("*.parquet")
+        for uri in pq.ParquetFile(path).read(["image_uri"])["image_uri"].to_pylist()
+    }
+
+
+@pytest.mark.parametrize("victim", [PREDICTIONS, FAILURES, "_shards"])
+def test_a_table_or_receipt_that_someone_removed_is_made_again(photos, score, tmp_path, victim):
+    first = score(tmp_path / "tables", photos, flags=LENIENT)
+    before = first.contents()
+    sorted(path for path in (tmp_path / "tables" / victim).rglob("*") if path.is_file())[0].unlink()
+    second = score(tmp_path / "tables", photos, flags=LENIENT)
+    assert second.run.shards["scored"] == 1
+    assert second.contents() == before
+
+
+def test_a_change_of_thresholds_scores_everything_again_and_a_change_of_levels_nothing(photos, score, tmp_path):
+    first = score(tmp_path / "tables", photos, flags=LENIENT)
+    levels = score(tmp_path / "tables", photos, flags=(*LENIENT, "--set", "compliance.levels={site: [site]}"))
+    assert levels.run.shards["kept"] == first.run.shards["total"]
+    assert {row["level"] for row in levels.table("compliance").to_pylist()} == {"all", "site"}
+    strict = score(tmp_path / "tables", photos, flags=(*LENIENT, "--set", "model.mask_from=0.999999"))
+    assert strict.run.shards["scored"] == first.run.shards["total"]
+
+
+def test_success_is_withdrawn_while_a_run_is_under_way(photos, score, tmp_path, monkeypatch):
+    score(tmp_path / "tables", photos, flags=LENIENT)
+    replaced(photos)
+    seen = []
+    read_bytes = storage.read_bytes
+
+    def watch(uri):
+        if uri.startswith(str(photos)):
+            seen.append((tmp_path / "tables" / "_SUCCESS").exists())
+        return read_bytes(uri)
+
+    # Scorer takes its reader as a default at definition time, so the module's function is what listing and tables use.
+    monkeypatch.setattr("maskdet.scoring.Scorer.__init__.__kwdefaults__", {"read": watch, "sleep": time.sleep})
+    assert score(tmp_path / "tables", photos, flags=LENIENT).succeeded
+    assert seen and not any(seen)
+
+
+def test_an_input_that_lost_all_its_images_leaves_the_tables_as_they_are(photos, score, tmp_path, capfd):
+    first = score(tmp_path / "tables", photos, flags=LENIENT)
+    before = first.contents()
+    for path in photos.rglob("*"):
+        if path.is_file() and path.suffix != ".txt":
+            path.unlink()
+    emptied = score(tmp_path / "tables", photos, flags=LENIENT)
+    assert emptied.code == 3
+    assert "--input" in capfd.readouterr().err
+    assert emptied.contents() == before
+    assert not emptied.succeeded
+
+
+def test_a_run_killed_half_way_is_finished_by_the_next(photos, score, tmp_path):
+    expected = score(tmp_path / "fresh", photos, flags=(*LENIENT, "--set", "packing.max_images=1")).contents()
+    code = "import sys; from pipelines.score import main; sys.exit(main(sys.argv[1:]))"
+    template = "{site}/{camera}/{captured_at:%Y-%m-%d}/{captured_at:%H}/*"
+    levels = "compliance.levels={site_hour: [site, date, hour], camera: [camera]}"
+    flags = ["--template", template, "--set", levels, *LENIENT, "--set", "packing.max_images=1"]
+    tables = tmp_path / "tables"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "--input", str(photos), "--output", str(tables), *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while len(list(tables.rglob("*.json"))) < 8 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (tables / "_SUCCESS").exists()
+    # What a kill leaves: a half-written file under a name no reader takes for a table.
+    half = next((tables / PREDICTIONS).rglob("*.parquet")).parent / ".shard-all.parquet.0123.tmp"
+    half.write_bytes(b"half")
+    resumed = score(tables, photos, flags=(*LENIENT, "--set", "packing.max_images=1"))
+    assert resumed.code == 0
+    assert resumed.run.shards["kept"] >= 1
+    assert resumed.contents() == expected
+    assert not half.exists()

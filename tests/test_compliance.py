@@ -1,0 +1,294 @@
+"""Counts that merge, rates and intervals: against a slow count, a numeric solution and published values."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from functools import reduce
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskdet.compliance import (
+    Counts,
+    GroupKey,
+    compliance_table,
+    count_groups,
+    key_union,
+    merge_counts,
+    wilson_interval,
+)
+from maskdet.packing import KeyRule
+from maskdet.records import compliance_schema, failures_schema, predictions_schema
+
+Z_95 = 1.959963984540054
+counts = st.builds(Counts, *[st.integers(0, 10**12)] * 6)
+trials_and_successes = st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n)))
+
+
+def bisect(function, low, high):
+    """Where a function that is negative at ``low`` and positive at ``high`` is zero."""
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if function(middle) < 0 else (low, middle)
+    return low
+
+
+class TestWilson:
+    @pytest.mark.parametrize(
+        ("successes", "trials", "low", "high"),
+        [
+            # R. G. Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in Medicine 17
+            # (1998), 857-872, table I, method 3.
+            (81, 263, 0.2553, 0.3662),
+            (15, 148, 0.0624, 0.1605),
+            (0, 20, 0.0, 0.1611),
+            (1, 29, 0.0061, 0.1718),
+        ],
+    )
+    def test_published_values(self, successes, trials, low, high):
+        assert wilson_interval(successes, trials, 0.95) == pytest.approx((low, high), abs=5e-5)
+
+    @pytest.mark.parametrize(("confidence", "z"), [(0.95, Z_95), (0.9, 1.6448536269514722), (0.99, 2.5758293035489004)])
+    @pytest.mark.parametrize(("successes", "trials"), [(1, 2), (3, 10), (50, 100), (999, 1000), (1, 10**6)])
+    def test_ends_are_the_roots_of_the_score_equation(self, successes, trials, confidence, z):
+        share = successes / trials
+        # (p - share)^2 = z^2 p (1 - p) / n, as a quadratic in p
+        roots = sorted(np.roots([1 + z * z / trials, -2 * share - z * z / trials, share * share]))
+        assert wilson_interval(successes, trials, confidence) == pytest.approx(roots, rel=1e-9, abs=1e-15)
+
+    @given(trials_and_successes)
+    def test_each_end_lies_z_standard_errors_from_the_share(self, observed):
+        trials, successes = observed
+        share = successes / trials
+
+        def distance(p):
+            return (share - p) / math.sqrt(p * (1 - p) / trials)
+
+        interval = wilson_interval(successes, trials, 0.95)
+        if successes > 0:
+            assert interval.low == pytest.approx(bisect(lambda p: Z_95 - distance(p), 1e-15, share), rel=1e-6)
+        if successes < trials:
+            assert interval.high == pytest.approx(bisect(lambda p: -Z_95 - distance(p), share, 1 - 1e-15), rel=1e-6)
+
+    @given(trials_and_successes, st.floats(0.01, 0.999))
+    def test_within_bounds_around_the_share_and_symmetric(self, observed, confidence):
+        trials, successes = observed
+        interval = wilson_interval(successes, trials, confidence)
+        mirrored = wilson_interval(trials - successes, trials, confidence)
+        assert 0 <= interval.low <= successes / trials <= interval.high <= 1
+        assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx(interval, abs=1e-12)
+
+    @pytest.mark.parametrize("trials", [1, 7, 10**9])
+    def test_ends_are_exact_without_successes_and_without_failures(self, trials):
+        bound = Z_95**2 / (trials + Z_95**2)
+        none, all_of_them = wilson_interval(0, trials, 0.95), wilson_interval(trials, trials, 0.95)
+        assert none.low == 0.0
+        assert none.high == pytest.approx(bound)
+        assert all_of_them.high == 1.0
+        assert all_of_them.low == pytest.approx(1 - bound)
+
+    def test_no_trials_have_no_interval(self):
+        assert wilson_interval(0, 0, 0.95) is None
+
+    def test_more_trials_or_less_confidence_narrow_it(self):
+        widths = [high - low for low, high in (wilson_interval(3 * n, 10 * n, 0.95) for n in (1, 10, 100))]
+        widths += [high - low for low, high in (wilson_interval(300, 1000, c) for c in (0.9, 0.5, 0.1))]
+        assert all(wide > narrow for wide, narrow in pairwise(widths))
+
+
+class TestCounts:
+    def test_sums_of_fields(self):
+        count = Counts(10, 2, 3, 6, 4, 1)
+        assert (count.images_listed, count.faces) == (15, 11)
+        assert Counts().images_listed == Counts().faces == 0
+
+    @given(st.lists(counts, max_size=6), st.randoms())
+    def test_merging_does_not_depend_on_order_or_grouping(self, parts, rng):
+        expected = Counts(*(sum(part[i] for part in parts) for i in range(6)))
+        shuffled = rng.sample(parts, len(parts))
+        cut = rng.randint(0, len(parts))
+        assert merge_counts(parts) == merge_counts(shuffled) == expected
+        assert merge_counts([merge_counts(parts[:cut]), merge_counts(parts[cut:])]) == expected
+        assert reduce(lambda a, b: merge_counts([a, b]), parts, Counts()) == expected
+
+    @given(st.text(), st.lists(st.none() | st.text()))
+    def test_a_key_survives_its_encoding(self, level, values):
+        key = GroupKey(level, tuple(values))
+        assert GroupKey.decode(key.encode()) == key
+        assert key.encode().isascii()
+
+    def test_null_the_empty_string_and_the_word_null_are_different_keys(self):
+        assert len({GroupKey("x", (value,)).encode() for value in (None, "", "null")}) == 3
+
+
+def random_rows(rng, count):
+    start = datetime(2026, 3, 28, 20, tzinfo=UTC)  # the clocks of Berlin go forward in the night
+    return [
+        {
+            "captured_at": rng.choice([None, start + timedelta(minutes=rng.randrange(60 * 24))]),
+            "camera": rng.choice([None, "c1", "c2", "Ü"]),
+            "label": rng.choice(["mask", "no_mask", "uncertain"]),
+            "face_index": rng.choice([0, 0, 0, 1, 2]),
+        }
+        for _ in range(count)
+    ]
+
+
+def table_of(rows, schema):
+    wanted = [field for field in schema if field.name in ("captured_at", "camera", "label", "face_index")]
+    return pa.Table.from_pylist([{f.name: row[f.name] for f in wanted} for row in rows], schema=pa.schema(wanted))
+
+
+def slow_count(predictions, failures, site, zone, levels):
+    total = {}
+    for level, names in levels.items():
+        for row, failed in [(row, False) for row in predictions] + [(row, True) for row in failures]:
+            local = row["captured_at"] and row["captured_at"].astimezone(ZoneInfo(zone))
+            values = {
+                "site": site,
+                "camera": row["camera"],
+                "date": local and local.date().isoformat(),
+                "hour": local and f"{local.hour:02d}",
+            }
+            found = total.setdefault((level, tuple(values[name] for name in names)), Counter())
+            if failed:
+                found["images_failed"] += 1
+            else:
+                found["images_scored"] += row["face_index"] == 0
+                found[f"faces_{row['label']}"] += 1
+    return {key: Counts(**{name: found[name] for name in Counts._fields}) for key, found in total.items()}
+
+
+LEVELS = {
+    "all": (),
+    "site": ("site",),
+    "camera": ("camera",),
+    "day": ("date",),
+    "mixed": ("hour", "camera", "date", "site"),
+}
+
+
+class TestCountGroups:
+    @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu"])
+    @pytest.mark.parametrize(("predicted", "failed"), [(0, 0), (1, 0), (0, 1), (300, 40)])
+    @pytest.mark.parametrize("site", ["north", None])
+    def test_counts_are_those_of_a_slow_count(self, zone, predicted, failed, site):
+        rng = random.Random(f"{zone}{predicted}{failed}{site}")
+        predictions, failures = random_rows(rng, predicted), random_rows(rng, failed)
+        rule = KeyRule(("site", "camera"), ("site",), zone)
+        result = count_groups(
+            table_of(predictions, predictions_schema(["camera"])),
+            table_of(failures, failures_schema(["camera"])),
+            (site,),
+            rule,
+            LEVELS,
+        )
+        assert result == slow_count(predictions, failures, site, zone, LEVELS)
+
+    @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+    def test_a_derived_partition_key_is_taken_from_the_partition(self, zone):
+        rows = random_rows(random.Random(1), 50)
+        rule = KeyRule(("camera",), ("camera", "date"), zone)
+        predictions = table_of(rows, predictions_schema([])).select(["captured_at", "face_index", "label"])
+        failures = table_of([], failures_schema([]))
+        result = count_groups(predictions, failures, ("c9", "2026-03-28"), rule, {"x": ("date", "camera")})
+        assert list(result) == [GroupKey("x", ("2026-03-28", "c9"))]
+
+    def test_shards_add_up_to_the_whole(self):
+        rng = random.Random(2)
+        predictions, failures = random_rows(rng, 200), random_rows(rng, 50)
+        rule = KeyRule(("site", "camera"), ("site",), "Europe/Berlin")
+
+        def count(some, others):
+            schemas = predictions_schema(["camera"]), failures_schema(["camera"])
+            return count_groups(table_of(some, schemas[0]), table_of(others, schemas[1]), ("s",), rule, LEVELS)
+
+        parts = [count(predictions[:70], failures[20:]), count(predictions[70:], []), count([], failures[:20])]
+        keys = {key for part in parts for key in part}
+        merged = {key: merge_counts(part[key] for part in parts if key in part) for key in keys}
+        assert merged == count(predictions, failures)
+
+
+class TestTable:
+    def table(self, groups, names=("site", "hour", "date"), all_names=("site", "date", "hour", "camera")):
+        return compliance_table(groups, names, all_names, 0.9)
+
+    def test_keys_are_typed_and_sorted_with_nulls_first(self):
+        values = [
+            ("b", "09", "2026-01-02"),
+            ("a", "10", "2026-01-01"),
+            (None, "00", "2026-01-01"),
+            ("a", None, None),
+            ("a", "09", None),
+        ]
+        table = self.table(dict.fromkeys(values, Counts(1, 0, 0, 1)))
+        assert table.schema.equals(compliance_schema(("site", "date", "hour", "camera")), check_metadata=True)
+        keys = [(row["site"], row["hour"], row["date"], row["camera"]) for row in table.to_pylist()]
+        assert keys == [
+            (None, 0, date(2026, 1, 1), None),
+            ("a", None, None, None),
+            ("a", 9, None, None),
+            ("a", 10, date(2026, 1, 1), None),
+            ("b", 9, date(2026, 1, 2), None),
+        ]
+
+    def test_the_empty_string_is_no_null(self):
+        table = self.table({("",): Counts(1), (None,): Counts(2)}, ["site"], ["site"])
+        assert table.select(["site", "images_scored"]).to_pylist() == [
+            {"site": None, "images_scored": 2},
+            {"site": "", "images_scored": 1},
+        ]
+
+    def test_measures_follow_from_the_counts(self):
+        [row] = self.table({(): Counts(100, 7, 3, 30, 60, 15)}, [], []).to_pylist()
+        roots = sorted(
+            np.roots([1 + 1.6448536269514722**2 / 90, -2 * 30 / 90 - 1.6448536269514722**2 / 90, (30 / 90) ** 2])
+        )
+        assert (row.pop("mask_rate_low"), row.pop("mask_rate_high")) == pytest.approx(roots)
+        assert row == {
+            "images_listed": 110,
+            "images_scored": 100,
+            "images_no_face": 7,
+            "images_failed": 3,
+            "faces": 105,
+            "faces_mask": 30,
+            "faces_no_mask": 60,
+            "faces_uncertain": 15,
+            "mask_rate": 30 / 90,
+            "rate_method": "raw",
+            "interval_method": "wilson",
+            "interval_confidence": 0.9,
+        }
+
+    @pytest.mark.parametrize("count", [Counts(0, 0, 5), Counts(0, 4, 0), Counts(3, 0, 0, 0, 0, 3)])
+    def test_without_decided_faces_there_is_no_rate(self, count):
+        [row] = self.table({(): count}, [], []).to_pylist()
+        assert [row[name] for name in ("mask_rate", "mask_rate_low", "mask_rate_high")] == [None] * 3
+
+    @given(
+        st.dictionaries(
+            st.tuples(st.none() | st.text(max_size=3), st.none() | st.integers(0, 23).map("{:02d}".format)),
+            counts,
+            min_size=1,
+        )
+    )
+    def test_the_table_does_not_depend_on_the_order_of_the_groups(self, groups):
+        table = self.table(groups, ["site", "hour"], ["site", "hour"])
+        assert table.equals(self.table(dict(reversed(groups.items())), ["site", "hour"], ["site", "hour"]))
+        assert table.num_rows == len(groups)
+
+    def test_key_union_keeps_the_order_of_first_use(self):
+        assert key_union({"all": (), "a": ("x", "y"), "b": ("z", "x")}) == ("x", "y", "z")
+
+
+def test_encoding_is_json_of_level_and_values():
+    assert json.loads(GroupKey("site", ("a", None)).encode()) == ["site", ["a", None]]

@@ -1,0 +1,115 @@
+"""Schemas of the tables, references, shards and the paths of partitions."""
+
+from __future__ import annotations
+
+import pickle
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskdet.config import RESERVED_NAMES
+from maskdet.records import (
+    HIVE_NULL,
+    ImageRef,
+    RefBatch,
+    Shard,
+    StageSeconds,
+    compliance_schema,
+    failures_schema,
+    partition_path,
+    predictions_schema,
+)
+
+SCHEMAS = {"predictions": predictions_schema, "failures": failures_schema, "compliance": compliance_schema}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("keys", [(), ("site", "camera")])
+def test_every_column_is_described_and_named_once(name, keys):
+    schema = SCHEMAS[name](keys)
+    assert len(set(schema.names)) == len(schema.names)
+    assert set(keys) < set(schema.names)
+    for field in schema:
+        assert len(field.metadata[b"description"].decode()) > 10
+        assert field.metadata[b"description"] != field.name.encode()
+    assert schema.metadata == {b"maskdet.table": name.encode(), b"maskdet.schema_version": b"1"}
+
+
+@pytest.mark.parametrize("name", ["predictions", "failures"])
+def test_a_key_cannot_take_the_name_of_a_column(name):
+    assert set(SCHEMAS[name]().names) <= RESERVED_NAMES
+
+
+def test_pixels_and_scores_say_their_unit():
+    for field in [*predictions_schema(), *compliance_schema()]:
+        if field.name.endswith("_px"):
+            assert "in pixels" in field.metadata[b"description"].decode()
+        if field.name == "captured_at":
+            assert field.type == pa.timestamp("ms", tz="UTC")
+
+
+def test_only_what_may_be_unknown_is_nullable():
+    nullable = {field.name for field in predictions_schema(["site"]) if field.nullable}
+    boxes = {"face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"}
+    assert nullable == {"captured_at", "site", *boxes}
+    assert {field.name for field in failures_schema() if field.nullable} == {"captured_at"}
+
+
+def test_compliance_keys_have_types_that_sort():
+    schema = compliance_schema(["site", "date", "hour"])
+    assert [schema.field(name).type for name in ("site", "date", "hour")] == [pa.string(), pa.date32(), pa.int32()]
+
+
+@pytest.mark.parametrize(
+    ("values", "path"),
+    [
+        (["a", "2026-01-05"], "site=a/date=2026-01-05"),
+        (["a b", None], f"site=a b/date={HIVE_NULL}"),
+        (["x=y/../z", "100%"], "site=x%3Dy%2F..%2Fz/date=100%25"),
+        (["é", ""], "site=%C3%A9/date="),
+        (["*?[1]", 'a\\b:"c'], "site=%2A%3F%5B1%5D/date=a%5Cb%3A%22c"),
+    ],
+)
+def test_partition_folders_are_percent_encoded(values, path):
+    assert partition_path(["site", "date"], values) == path
+
+
+@given(st.lists(st.text(), min_size=1, max_size=3))
+def test_a_partition_never_leaves_its_folder_and_can_be_read_back(values):
+    names = ["a", "b", "c"][: len(values)]
+    segments = partition_path(names, values).split("/")
+    assert [unquote(segment.split("=", 1)[1]) for segment in segments] == values
+    assert [segment.split("=", 1)[0] for segment in segments] == names
+
+
+def test_no_partition_keys_have_no_folder():
+    assert partition_path([], []) == ""
+
+
+def test_values_and_names_must_match():
+    with pytest.raises(ValueError, match="zip"):
+        partition_path(["site"], [])
+
+
+def test_listed_images_are_those_to_score_and_those_skipped():
+    ref = ImageRef("/a", 5, "1")
+    assert RefBatch((ref, ref), {"extension": 3, "hidden": 1}).listed == 6
+    assert RefBatch(()).listed == 0
+
+
+def test_a_shard_s_size_leaves_out_what_is_unknown():
+    refs = (ImageRef("/a", 5, "1"), ImageRef("/b", -1, ""), ImageRef("/c", 7, "1"))
+    assert Shard("slot", "id", (), refs).size_bytes == 12
+
+
+def test_seconds_add_up_stage_by_stage():
+    total = StageSeconds(1, 2, 3, 4) + StageSeconds(0.5, 0.25, 0.125, 0)
+    assert total == StageSeconds(1.5, 2.25, 3.125, 4)
+
+
+def test_references_and_shards_survive_pickling():
+    shard = Shard("slot", "id", ("a", None), (ImageRef("/a", 5, "1", ("x",), 17, ("path_mismatch", "no")),))
+    assert pickle.loads(pickle.dumps(shard)) == shard

@@ -1,0 +1,167 @@
+"""What people read: the summary of a run, its plan, and its tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from maskdet.compliance import Counts, compliance_table
+from maskdet.config import ScoreSettings
+from maskdet.layout import Layout, write_table
+from maskdet.records import ImageRef, Shard
+from maskdet.runs import ImageCounts, RunManifest
+from maskdet.summary import describe_bytes, describe_plan, describe_run, describe_tables, format_table
+
+START = datetime(2026, 1, 5, 8, 15, tzinfo=UTC)
+
+
+def run_of(**changes):
+    fields = {
+        "run_id": "r1",
+        "status": "succeeded",
+        "started_at": START,
+        "finished_at": START + timedelta(seconds=20),
+        "settings": {},
+        "model": {"id": "m@1", "runtime": "litert 2, int8", "decision": "mask from 0.5"},
+        "fingerprint": "f",
+        "versions": {},
+        "images": ImageCounts(listed=12_346, scored=12_000, no_face=40, failed=6, skipped=300),
+        "failed_by_code": {"empty_file": 1, "not_found": 5},
+        "skipped_by_reason": {"extension": 300},
+        "faces": {"mask": 9_000, "no_mask": 1_000, "uncertain": 2_000},
+        "shards": {"total": 1_300, "scored": 1_200, "kept": 100},
+        "images_scored_now": 8_000,
+        "thread_seconds": {"fetch": 1.25, "decode": 30.0, "infer": 0.0, "write": 2.0},
+    }
+    return RunManifest(**{**fields, **changes})
+
+
+class TestRun:
+    def test_a_run_in_words(self):
+        assert describe_run(run_of(), Layout("/out")).splitlines() == [
+            "run r1: succeeded",
+            "  images    12,346 listed = 12,000 scored + 40 no face + 6 failed + 300 skipped",
+            "  failed    1 empty_file, 5 not_found",
+            "  skipped   300 extension",
+            "  faces     9,000 mask, 1,000 no_mask, 2,000 uncertain",
+            "  mask rate 90.0% of 10,000 faces labelled mask or no_mask (raw)",
+            "  shards    1,300: 1,200 scored, 100 kept from earlier runs",
+            "  model     m@1 on litert 2, int8; mask from 0.5",
+            "  time      20.0 s, 400 images/s (thread-seconds: fetch 1.2 s, decode 30.0 s, write 2.0 s)",
+            "  tables    /out/{predictions,failures,compliance}",
+        ]
+
+    def test_a_run_that_failed_says_why_first(self):
+        text = describe_run(run_of(status="over_budget", reason="too many"), Layout("/out"))
+        assert text.startswith("run r1: over budget — too many\n")
+
+    @pytest.mark.parametrize(
+        ("changes", "line"),
+        [
+            ({"finished_at": None}, "  time      not finished"),
+            ({"images_scored_now": 0, "thread_seconds": {}}, "  time      20.0 s"),
+            ({"finished_at": START, "thread_seconds": {}}, "  time      0.0 s"),
+        ],
+    )
+    def test_no_rate_without_work_or_time(self, changes, line):
+        assert line in describe_run(run_of(**changes), Layout("/out")).splitlines()
+
+    @pytest.mark.parametrize("faces", [{}, {"mask": 0, "no_mask": 0, "uncertain": 3}])
+    def test_no_mask_rate_without_decided_faces(self, faces):
+        assert "mask rate" not in describe_run(run_of(faces=faces), Layout("/out"))
+
+    def test_a_run_that_only_began_can_be_described(self):
+        fields = {"run_id": "r", "started_at": START, "settings": {}, "fingerprint": "", "versions": {}}
+        begun = RunManifest(**fields, model={"id": "m", "runtime": "r", "decision": "d"})
+        assert "0 listed = 0 scored" in describe_run(begun, Layout("/out"))
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (1_550, "1.6 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (999_999, "1.0 MB"),
+        (12_345_678, "12.3 MB"),
+        (5 * 10**9, "5.0 GB"),
+        (2 * 10**15, "2,000.0 TB"),
+    ],
+)
+def test_sizes_have_decimal_units(size, text):
+    assert describe_bytes(size) == text
+
+
+class TestPlan:
+    def plan(self, shards, **changes):
+        settings = ScoreSettings.model_validate(
+            {"input": "/in", "output": "/out", "source": {"keys": ["site"]}, **changes}
+        )
+        return describe_plan(settings, shards, kept=1, listed=70, skipped={"extension": 8}).splitlines()
+
+    def shard(self, site, images, problem=None):
+        refs = tuple(ImageRef(f"/{site}{i}", 1000, "1", (site,), None, problem) for i in range(images))
+        return Shard(f"site={site}/shard-all", "id", (site,), refs)
+
+    def test_a_plan_in_words(self):
+        lines = self.plan([self.shard("a", 50), self.shard("a", 10), self.shard("b", 2, ("path_mismatch", "x"))])
+        assert lines[:7] == [
+            "dry run: nothing is scored, nothing is written",
+            "  images      62 to score, 62.0 kB, of 70 listed",
+            "  skipped   8 extension",
+            "  unreadable  2 paths or manifest rows, each to become a failure row",
+            "  partitions  2 by ['site']",
+            "  shards      3, of which 1 are finished already",
+            "              under 50 images a partition make many small files; see tables.partition_by",
+        ]
+        assert lines[7] == "settings:"
+        assert "  output: /out" in lines
+
+    def test_partitions_of_fifty_images_are_no_reason_to_warn(self):
+        assert not any("small files" in line for line in self.plan([self.shard("a", 50), self.shard("b", 50)]))
+
+    def test_nothing_to_score_can_be_described(self):
+        assert "  images      0 to score, 0 bytes, of 70 listed" in self.plan([])
+
+    def test_without_keys_the_plan_says_so(self):
+        assert any(line.endswith("by nothing") for line in self.plan([], source={}))
+
+
+class TestTables:
+    def test_columns_are_aligned(self):
+        table = pa.table({"site": ["a", None, "longer"], "n": [1, 20, None], "rate": [0.5, None, 1 / 3]})
+        assert format_table(table).splitlines() == [
+            "    site   n   rate",
+            "       a   1  0.500",
+            "       —  20      —",
+            "  longer   —  0.333",
+        ]
+
+    def test_a_table_without_rows_has_its_header(self):
+        assert format_table(pa.table({"site": pa.array([], pa.string())})) == "  site"
+
+    def test_tables_of_an_output(self, tmp_path):
+        layout = Layout(str(tmp_path))
+        groups = {(site, "2026-01-05"): Counts(10, 0, 1, 8, 2, 0) for site in "abc"}
+        table = compliance_table(groups, ["site", "date"], ["site", "date", "hour"], 0.95)
+        write_table(layout.compliance("day"), table, 100)
+        for slot in ("x", "y"):
+            (tmp_path / "predictions").mkdir(exist_ok=True)
+            (tmp_path / "predictions" / f"{slot}.parquet").write_bytes(bytes(600))
+        (tmp_path / "predictions" / "other.txt").write_text("not counted")
+        lines = describe_tables(layout, ["day"], max_rows=2).splitlines()
+        assert lines[:4] == [
+            "predictions: 2 files, 1.2 kB",
+            "failures: 0 files, 0 bytes",
+            "",
+            "compliance, level day: 3 groups",
+        ]
+        names = ["site", "date", "images_listed", "images_failed", "faces", "faces_uncertain"]
+        assert lines[4].split() == [*names, "mask_rate", "mask_rate_low", "mask_rate_high"]
+        assert lines[5].split()[:7] == ["a", str(date(2026, 1, 5)), "11", "1", "10", "0", "0.800"]
+        assert len(lines) == 7
