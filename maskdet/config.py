@@ -13,7 +13,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from maskdet.errors import ConfigError
-from maskdet.records import compliance_schema, failures_schema, predictions_schema
 from maskdet.templates import PathTemplate
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -24,8 +23,17 @@ KeyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 # Keys that every image with a capture time has, beside those that the source names.
 DERIVED_KEYS = ("date", "hour")
-# Columns of the tables that a key would collide with.
-RESERVED_NAMES = frozenset({"level", *predictions_schema().names, *failures_schema().names, *compliance_schema().names})
+# Columns of the tables that a key would collide with; a test holds them against the schemas.
+RESERVED_NAMES = frozenset(
+    {
+        *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "label", "model_id", "level"),
+        *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
+        *("probability_mask", "stage", "code", "message", "attempts"),
+        *("images_listed", "images_scored", "images_no_face", "images_failed"),
+        *("faces", "faces_mask", "faces_no_mask", "faces_uncertain"),
+        *("mask_rate", "mask_rate_low", "mask_rate_high", "rate_method", "interval_method", "interval_confidence"),
+    }
+)
 # ValueError: text that is not UTF-8, and what YAML takes for a date that is none ("2026-13-45").
 _YAML_ERRORS = (yaml.YAMLError, ValueError)
 

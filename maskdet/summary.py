@@ -86,7 +86,7 @@ def format_table(table: pa.Table) -> str:
 def describe_bytes(size_bytes: float) -> str:
     """A size with a decimal unit."""
     for unit in _UNITS:
-        if size_bytes < 1000 or unit == _UNITS[-1]:
+        if size_bytes < 999.95 or unit == _UNITS[-1]:  # what would be rounded to 1,000.0
             return f"{size_bytes:,.0f} {unit}" if unit == "bytes" else f"{size_bytes:,.1f} {unit}"
         size_bytes /= 1000
     raise AssertionError("the last unit takes every size")

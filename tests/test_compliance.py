@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskdet.compliance import (
@@ -65,6 +65,7 @@ class TestWilson:
         roots = sorted(np.roots([1 + z * z / trials, -2 * share - z * z / trials, share * share]))
         assert wilson_interval(successes, trials, confidence) == pytest.approx(roots, rel=1e-9, abs=1e-15)
 
+    @settings(deadline=None)
     @given(trials_and_successes)
     def test_each_end_lies_z_standard_errors_from_the_share(self, observed):
         trials, successes = observed
@@ -79,6 +80,7 @@ class TestWilson:
         if successes < trials:
             assert interval.high == pytest.approx(bisect(lambda p: -Z_95 - distance(p), share, 1 - 1e-15), rel=1e-6)
 
+    @settings(deadline=None)
     @given(trials_and_successes, st.floats(0.01, 0.999))
     def test_within_bounds_around_the_share_and_symmetric(self, observed, confidence):
         trials, successes = observed
@@ -111,6 +113,7 @@ class TestCounts:
         assert (count.images_listed, count.faces) == (15, 11)
         assert Counts().images_listed == Counts().faces == 0
 
+    @settings(deadline=None)
     @given(st.lists(counts, max_size=6), st.randoms())
     def test_merging_does_not_depend_on_order_or_grouping(self, parts, rng):
         expected = Counts(*(sum(part[i] for part in parts) for i in range(6)))
@@ -120,6 +123,7 @@ class TestCounts:
         assert merge_counts([merge_counts(parts[:cut]), merge_counts(parts[cut:])]) == expected
         assert reduce(lambda a, b: merge_counts([a, b]), parts, Counts()) == expected
 
+    @settings(deadline=None)
     @given(st.text(), st.lists(st.none() | st.text()))
     def test_a_key_survives_its_encoding(self, level, values):
         key = GroupKey(level, tuple(values))
@@ -274,6 +278,7 @@ class TestTable:
         [row] = self.table({(): count}, [], []).to_pylist()
         assert [row[name] for name in ("mask_rate", "mask_rate_low", "mask_rate_high")] == [None] * 3
 
+    @settings(deadline=None)
     @given(
         st.dictionaries(
             st.tuples(st.none() | st.text(max_size=3), st.none() | st.integers(0, 23).map("{:02d}".format)),

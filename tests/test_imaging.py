@@ -392,6 +392,9 @@ SAMPLES = {
     "deflated TIFF": encode(noise(32, 40), "TIFF", compression="tiff_deflate"),
     "turned JPEG": encode(noise(32, 40), "JPEG", exif=exif(6)),
 }
+# Of an animation the header states the canvas: width and height less one, in three bytes each.
+ANIMATED_WEBP = encode(noise(32, 40), "WEBP", save_all=True, append_images=[Image.new("RGB", (40, 32))])
+CANVAS = bytes([39, 0, 0, 31, 0, 0])
 
 
 class TestLimits:
@@ -425,8 +428,9 @@ class TestLimits:
             (SAMPLES["JPEG"].replace(struct.pack(">HH", 32, 40), struct.pack(">HH", 65_000, 65_000), 1), 65_000**2),
             (SAMPLES["BMP"].replace(struct.pack("<ii", 40, 32), struct.pack("<ii", 90_000, 80_000), 1), 72 * 10**8),
             (SAMPLES["GIF"].replace(struct.pack("<HH", 40, 32), struct.pack("<HH", 65_535, 65_535)), 65_535**2),
+            (ANIMATED_WEBP.replace(CANVAS, bytes([0xFE, 0x3F, 0] * 2)), 16_383**2),
         ],
-        ids=["PNG", "largest PNG", "TIFF", "JPEG", "BMP", "GIF"],
+        ids=["PNG", "largest PNG", "TIFF", "JPEG", "BMP", "GIF", "WebP"],
     )
     def test_a_bomb_is_refused_by_its_header_before_anything_is_decoded(self, data, pixels, monkeypatch):
         def refuse(self):

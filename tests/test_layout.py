@@ -54,6 +54,9 @@ def failures(count, keys=(), start=0):
 def test_files_lie_where_the_module_says():
     layout = Layout("gs://bucket/out")
     assert layout.table("predictions", "site=a/shard-all") == "gs://bucket/out/predictions/site=a/shard-all.parquet"
+    # SHA-256 of the slot, cut: failures are one table, without folders.
+    name = hashlib.sha256(b"site=a/shard-all").hexdigest()[:16]
+    assert layout.table("failures", "site=a/shard-all") == f"gs://bucket/out/failures/{name}.parquet"
     assert layout.receipt("site=a/shard-0") == "gs://bucket/out/_shards/site=a/shard-0.json"
     assert layout.compliance("site hour/x") == "gs://bucket/out/compliance/level=site hour%2Fx/groups.parquet"
     assert layout.run("20260105T081500Z-3f2a9c") == "gs://bucket/out/_runs/20260105T081500Z-3f2a9c.json"
@@ -132,8 +135,8 @@ class TestPartitions:
         for i, site in enumerate(sites):
             refs = [ImageRef(f"/images/{i}", 1, "1", (site,))]
             [shard] = pack(refs, KeyRule(("site",), ("site",)), Size(10, 10**9))
-            write_table(Layout(str(folder)).table("failures", shard.slot), failures(1, start=i), 10)
-        return folder / "failures"
+            write_table(Layout(str(folder)).table("predictions", shard.slot), failures(1, start=i), 10)
+        return folder / "predictions"
 
     def expected(self, sites):
         return {f"/images/{i}": site for i, site in enumerate(sites)}

@@ -39,7 +39,8 @@ class Work:
         self.layout = Layout(str(folder / "out"))
         self.output = folder / "out"
         self.predictions = self.output / "predictions" / f"{SLOT}.parquet"
-        self.failures = self.output / "failures" / f"{SLOT}.parquet"
+        self.failures = Path(self.layout.table("failures", SLOT))
+        self.failures_name = str(self.failures.relative_to(self.output))
         self.receipt = self.output / "_shards" / f"{SLOT}.json"
         self.shards_scored = 0
 
@@ -112,7 +113,7 @@ class TestReceipt:
         shutil.rmtree(work.output)
         work.finish()
         assert work.contents() == first
-        assert set(first) == {f"predictions/{SLOT}.parquet", f"failures/{SLOT}.parquet", f"_shards/{SLOT}.json"}
+        assert set(first) == {f"predictions/{SLOT}.parquet", work.failures_name, f"_shards/{SLOT}.json"}
 
     def test_the_receipt_is_written_last(self, work, monkeypatch):
         write = storage.write_bytes
@@ -266,7 +267,7 @@ class TestKeeping:
         new = work.contents()
         # The old receipt, with the newer predictions under it.
         work.receipt.write_bytes(old[f"_shards/{SLOT}.json"])
-        work.failures.write_bytes(old[f"failures/{SLOT}.parquet"])
+        work.failures.write_bytes(old[work.failures_name])
         assert not work.finish(work.shard(version="2")).kept
         assert work.contents() == new
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskdet.config import RESERVED_NAMES
@@ -77,6 +77,7 @@ def test_partition_folders_are_percent_encoded(values, path):
     assert partition_path(["site", "date"], values) == path
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), min_size=1, max_size=3))
 def test_a_partition_never_leaves_its_folder_and_can_be_read_back(values):
     names = ["a", "b", "c"][: len(values)]

@@ -81,7 +81,7 @@ class Run:
         for receipt in (r.receipt for r in reports):
             self.put(f"_shards/{receipt.slot}.json")
             for table in receipt.rows:
-                self.put(f"{table}/{receipt.slot}.parquet")
+                self.put(self.layout.table(table, receipt.slot))
         self.put("compliance/level=all/groups.parquet")
 
     def finish(self, reports, listing=None, levels=None, **budget):
@@ -383,7 +383,7 @@ class TestReading:
 
 def test_run_ids_sort_by_time_in_utc_and_differ():
     now = datetime(2026, 1, 5, 1, 15, 30, tzinfo=timezone(timedelta(hours=2)))
-    first, second, later = new_run_id(now), new_run_id(now), new_run_id(now + timedelta(seconds=1))
-    assert re.fullmatch(r"20260104T231530Z-[0-9a-f]{6}", first)
+    first, second, later = new_run_id(now), new_run_id(now), new_run_id(now + timedelta(microseconds=1))
+    assert re.fullmatch(r"20260104T231530\.000000Z-[0-9a-f]{6}", first)
     assert first != second
     assert max(first, second) < later

@@ -122,13 +122,13 @@ class TestRows:
         refs, read = in_memory(files)
         result = make_scorer(read=read).score_shard(shard_of(refs))
         assert result.predictions.num_rows == 0
-        assert result.failures.schema.equals(failures_schema(["camera"]), check_metadata=True)
+        assert result.failures.schema.equals(failures_schema(["site", "camera"]), check_metadata=True)
         for row in result.failures.to_pylist():
             assert row["image_uri"] == f"/images/{row['code']}"
             assert row["stage"] == ("fetch" if row["code"] == "empty_file" else "decode")
             assert row["attempts"] == 1
             assert row["message"]
-            assert row["camera"] == "cam"
+            assert (row["site"], row["camera"]) == ("a", "cam")
 
     def test_the_content_and_not_the_name_tells_the_format(self, tmp_path):
         (tmp_path / "photo.png").write_bytes(solid_image(100, file_format="JPEG"))
@@ -385,6 +385,7 @@ class TestLabels:
     def test_one_threshold_leaves_nothing_uncertain(self, probability, expected):
         assert label(np.array([probability], np.float32), Decision()) == [expected]
 
+    @settings(deadline=None)
     @given(st.floats(0, 1, width=32), st.floats(0, 1), st.floats(0, 1))
     def test_labels_follow_from_the_value_as_it_is_stored(self, probability, first, second):
         low, high = sorted((first, second))

@@ -59,6 +59,9 @@ class ShelfFileSystem(LocalFileSystem):
     def has_dirs(self) -> bool:
         return False
 
+    def metadata(self, path: str) -> FileMetadata:
+        return FileMetadata(path, len(self.objects[path]), 7.25)
+
     def _fault(self, path: str) -> None:
         for word, code in (("deny", 403), ("broken", 500)):
             if word in path:

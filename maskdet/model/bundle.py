@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -154,15 +153,3 @@ def _verify(bundle: Bundle, name: str, location: str) -> None:
             digest,
             "The file was changed or damaged; copy the bundle again.",
         )
-
-
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Write a folder as a whole: ``fill`` a temporary one beside it, then put it in its place."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        new = Path(scratch) / "new"
-        new.mkdir()
-        fill(new)
-        if folder.exists():
-            folder.rename(Path(scratch) / "old")
-        shutil.move(new, folder)

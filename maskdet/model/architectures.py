@@ -1,0 +1,139 @@
+"""The networks that training fits, by name.
+
+Every network takes RGB ``(batch, height, width, 3)`` with values 0 to 255 (uint8, or floats of that range), scales them
+inside the graph, and gives the probability of "mask" as float32 ``(batch, 1)``. Keras is imported when a network is
+built, never when this module is: a scoring worker has no need of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from maskdet.errors import ConfigError
+
+PIXEL_SCALE = 1.0 / 255.0
+"""What the first layer of every network multiplies pixel values by."""
+
+# Four 3x3 'valid' convolutions, each halved: 46 px is the smallest side that leaves one pixel for the dense layers.
+_REFERENCE_MIN_SIDE_PX = 46
+_COMPACT_MIN_SIDE_PX = 32
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network that can be built by name."""
+
+    name: str
+    description: str
+    default_side_px: int
+    """Height and width it was designed for."""
+    min_side_px: int
+    layers: Callable[[Any], Any]
+    """Scaled pixels (a Keras tensor) to logits ``(batch, 1)``."""
+
+
+def build_model(name: str, height: int, width: int) -> Any:
+    """Build an untrained network.
+
+    Args:
+        name: a key of :data:`ARCHITECTURES`.
+        height: rows of the input in pixels.
+        width: columns of the input in pixels.
+
+    Returns:
+        A ``keras.Model``: ``(batch, height, width, 3)`` of values 0 to 255 to probabilities float32 ``(batch, 1)``. Its
+        layers ``rescaling``, ``logit`` and ``probability_mask`` are named so.
+
+    Raises:
+        ConfigError: the name is unknown, or the input is too small for the network.
+    """
+    if name not in ARCHITECTURES:
+        raise ConfigError("architecture", f"one of {', '.join(sorted(ARCHITECTURES))}", name, "Correct the name.")
+    architecture = ARCHITECTURES[name]
+    if min(height, width) < architecture.min_side_px:
+        raise ConfigError(
+            f"input size of {name}",
+            f"at least {architecture.min_side_px} pixels a side",
+            (height, width),
+            f"Use {architecture.default_side_px}, the size it was designed for.",
+        )
+    import keras
+
+    pixels = keras.Input((height, width, 3), name="images")
+    scaled = keras.layers.Rescaling(PIXEL_SCALE, name="rescaling")(pixels)
+    logit = architecture.layers(scaled)
+    # float32 even where a mixed-precision policy makes the rest of the network float16.
+    probability = keras.layers.Activation("sigmoid", dtype="float32", name="probability_mask")(logit)
+    return keras.Model(pixels, probability, name=name)
+
+
+def _reference_cnn(tensor: Any) -> Any:
+    """4 blocks of 3x3 ReLU and 2x2 maximum, 512 dense units.
+
+    At 128x128: 2,601,153 parameters, 164 million multiply-adds.
+    """
+    from keras import layers
+
+    for filters in (32, 64, 128, 128):
+        tensor = layers.Conv2D(filters, 3, activation="relu")(tensor)
+        tensor = layers.MaxPooling2D(2)(tensor)
+    tensor = layers.Flatten()(tensor)
+    tensor = layers.Dense(512, activation="relu")(tensor)
+    return layers.Dense(1, name="logit")(tensor)
+
+
+def _compact(tensor: Any) -> Any:
+    """Residual 3x3 convolutions at 1/4, 1/8 and 1/16 of the input: 28 million multiply-adds at 112x112.
+
+    Plain 3x3 convolutions of few channels: at this size they train 2.8 times faster on a CPU than depthwise-separable
+    ones of as many multiply-adds, and run no slower as int8.
+    """
+    from keras import layers
+
+    tensor = _convolve(tensor, 16, stride=2)
+    tensor = _residual(_convolve(tensor, 24, stride=2))
+    tensor = _residual(_convolve(tensor, 48, stride=2))
+    tensor = _convolve(_convolve(tensor, 96, stride=2), 96)
+    tensor = layers.GlobalAveragePooling2D()(tensor)
+    tensor = layers.Dropout(0.2)(tensor)
+    return layers.Dense(1, name="logit")(tensor)
+
+
+def _convolve(tensor: Any, filters: int, stride: int = 1, *, activate: bool = True) -> Any:
+    """3x3 convolution, batch normalisation (folded into the convolution by LiteRT), ReLU6 (a known range for int8)."""
+    from keras import layers
+
+    tensor = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(tensor)
+    tensor = layers.BatchNormalization(momentum=0.95)(tensor)
+    return layers.ReLU(6.0)(tensor) if activate else tensor
+
+
+def _residual(tensor: Any) -> Any:
+    from keras import layers
+
+    filters = tensor.shape[-1]
+    change = _convolve(_convolve(tensor, filters), filters, activate=False)
+    return layers.ReLU(6.0)(layers.Add()([tensor, change]))
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.name: architecture
+    for architecture in (
+        Architecture(
+            name="reference_cnn",
+            description="the four-block network that mask classifiers are commonly taught with",
+            default_side_px=128,
+            min_side_px=_REFERENCE_MIN_SIDE_PX,
+            layers=_reference_cnn,
+        ),
+        Architecture(
+            name="compact",
+            description="a small residual network made for int8 on a CPU",
+            default_side_px=112,
+            min_side_px=_COMPACT_MIN_SIDE_PX,
+            layers=_compact,
+        ),
+    )
+}

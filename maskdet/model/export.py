@@ -1,0 +1,190 @@
+"""A trained network to a model bundle: Keras, SavedModel, two LiteRT files, golden outputs and the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskdet.errors import ModelError, OutputError
+from maskdet.model import litert_export
+from maskdet.model.manifest import (
+    GOLDEN_FILE,
+    KERAS_FILE,
+    LITERT_FLOAT_FILE,
+    LITERT_INT8_FILE,
+    MANIFEST_FILE,
+    SAVED_MODEL_FOLDER,
+    BundleFile,
+    Manifest,
+)
+
+GOLDEN_IMAGES = 8
+
+_VERSIONED_PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "pillow")
+
+
+def check_output_folder(folder: Path) -> None:
+    """Make sure that a bundle may be written to a folder: it is absent, empty, or holds a bundle, which gets replaced.
+
+    Raises:
+        OutputError: the folder holds something else.
+    """
+    if folder.is_dir() and (not any(folder.iterdir()) or (folder / MANIFEST_FILE).is_file()):
+        return
+    if folder.exists():
+        raise OutputError(
+            str(folder), "an absent or empty folder, or a model bundle", "something else", "Name another output folder."
+        )
+
+
+def export_bundle(model: Any, folder: Path, draft: Manifest, *, representative: NDArray[np.uint8]) -> Manifest:
+    """Write a bundle; it appears under its name when it is complete.
+
+    Args:
+        model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`, trained.
+        folder: where the bundle goes; a bundle that is there already is replaced.
+        draft: the manifest without ``versions``, ``files`` and ``fingerprint``, which are filled in.
+        representative: RGB uint8 ``(images, height, width, 3)`` like those to be scored; gives the ranges for int8.
+
+    Returns:
+        The manifest as written, sealed.
+
+    Raises:
+        OutputError: the folder holds something that is no bundle.
+        ModelError: the images or the network do not have the size that the draft states.
+    """
+    check_output_folder(folder)
+    _check_shapes(model, draft, representative)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write_models(model, building, representative)
+        golden = golden_inputs(draft.input.height, draft.input.width)
+        np.savez_compressed(
+            building / GOLDEN_FILE, allow_pickle=False, inputs=golden, **_expected_outputs(building, golden)
+        )
+        manifest = draft.model_copy(update={"versions": _versions(), "files": dict(_files(building))}).sealed()
+        (building / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+        building.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+        _put_in_place(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return manifest
+
+
+def golden_inputs(height: int, width: int) -> NDArray[np.uint8]:
+    """Synthetic images that every export is checked on: flat, gradients, blocks and ovals with a covered lower half.
+
+    Integer arithmetic only, so they are the same everywhere, and they compress well.
+
+    Returns:
+        uint8 RGB ``(8, height, width, 3)``.
+    """
+    y, x = np.mgrid[0:height, 0:width]
+    u, v = 256 * x // width, 256 * y // height  # 0 to 255 across and down
+    flat = np.zeros((height, width, 3), np.int64)
+    gradient = np.stack([u, v, 255 - u], axis=-1)
+    blocks = np.stack([(u // 32 + v // 32) % 2 * 255, u // 64 * 85, v // 64 * 85], axis=-1)
+    images = [flat, flat + 255, gradient, blocks]
+    for skin, cover in ((200, 235), (120, 40), (225, None), (90, None)):
+        images.append(_oval(u, v, skin, cover))
+    return np.stack(images).astype(np.uint8)
+
+
+def _oval(u: NDArray[np.int64], v: NDArray[np.int64], skin: int, cover: int | None) -> NDArray[np.int64]:
+    """An oval of skin colour with dark eyes on a grey ground; below the middle a cover, or a red mouth."""
+    image = np.stack([110 + u // 8, 120 + v // 8, 130 + u // 8], axis=-1)
+    oval = ((u - 128) * 4) ** 2 + ((v - 128) * 3) ** 2 < 360**2
+    image[oval] = (skin, skin * 4 // 5, skin * 7 // 10)
+    for eye in (100, 156):
+        image[(u - eye) ** 2 + 2 * (v - 100) ** 2 < 120] = (40, 30, 30)
+    if cover is None:
+        image[(u - 128) ** 2 + 8 * (v - 185) ** 2 < 600] = (150, 50, 60)
+    else:
+        image[oval & (v > 130)] = (cover, cover, cover + 10)
+    return image
+
+
+def _check_shapes(model: Any, draft: Manifest, representative: NDArray[np.uint8]) -> None:
+    stated = (draft.input.height, draft.input.width, 3)
+    for what, shape in (("network input", tuple(model.input_shape[1:])), ("representative", representative.shape[1:])):
+        if shape != stated:
+            raise ModelError(what, f"{stated}, as the manifest states", shape, "Make the sizes agree.")
+
+
+def _write_models(model: Any, folder: Path, representative: NDArray[np.uint8]) -> None:
+    import keras
+
+    # A network made anew has no optimizer, whose state would triple the file; Keras' own clone would bring it along.
+    bare = keras.Model.from_config(model.get_config())
+    bare.set_weights(model.get_weights())
+    bare.save(folder / KERAS_FILE)
+    _write_saved_model(bare, folder / SAVED_MODEL_FOLDER)
+    (folder / LITERT_FLOAT_FILE).write_bytes(litert_export.convert_float(bare))
+    (folder / LITERT_INT8_FILE).write_bytes(litert_export.convert_int8(bare, representative))
+
+
+def _write_saved_model(model: Any, folder: Path) -> None:
+    """One signature: ``images`` uint8 ``(batch, height, width, 3)`` to ``probability_mask`` float32 ``(batch,)``."""
+    import tensorflow as tf
+
+    class Scorer(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
+        def __init__(self) -> None:
+            super().__init__()
+            # Weights only: the Keras model itself would bring its training graphs along.
+            self.weights = [variable.value for variable in model.variables]
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="images")])  # type: ignore[untyped-decorator]
+        def score(self, images: Any) -> dict[str, Any]:
+            probability = model(tf.cast(images, tf.float32), training=False)
+            return {"probability_mask": tf.reshape(probability, [-1])}
+
+    scorer = Scorer()
+    tf.saved_model.save(scorer, str(folder), signatures={"serving_default": scorer.score})
+    (folder / "assets").rmdir()  # empty, and so lost wherever folders are only parts of names
+
+
+def _expected_outputs(folder: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    import tensorflow as tf
+
+    score = tf.saved_model.load(str(folder / SAVED_MODEL_FOLDER)).signatures["serving_default"]
+    return {
+        "tensorflow_float32": score(images=tf.constant(images))["probability_mask"].numpy(),
+        "litert_float32": litert_export.run(folder / LITERT_FLOAT_FILE, images),
+        "litert_int8": litert_export.run(folder / LITERT_INT8_FILE, images),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {package: importlib.metadata.version(package) for package in _VERSIONED_PACKAGES}
+
+
+def _files(folder: Path) -> Iterator[tuple[str, BundleFile]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
+            yield path.relative_to(folder).as_posix(), BundleFile(size_bytes=len(data), sha256=digest)
+
+
+def _put_in_place(building: Path, folder: Path) -> None:
+    """Rename; a bundle in the way is moved aside first, because a folder with content cannot be renamed onto."""
+    if not folder.exists():
+        os.rename(building, folder)
+        return
+    replaced = building.with_name(f"{building.name}.replaced")
+    os.rename(folder, replaced)
+    os.rename(building, folder)
+    if replaced.is_symlink():
+        replaced.unlink()  # what a link led to belongs to someone else
+    else:
+        shutil.rmtree(replaced)

@@ -1,0 +1,1 @@
+"""Training: labelled folders to a model bundle, as a recipe says."""

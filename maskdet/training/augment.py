@@ -1,0 +1,115 @@
+"""Random views of an image, alike for both classes, so that resolution, compression and framing give no label away.
+
+Every view ends as an encoded file that goes through :func:`maskdet.imaging.prepare_image`: a model sees in training
+what the one preprocessing makes of small, blurred, badly compressed files.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageFilter
+
+from maskdet.imaging import ImageLimits, open_upright, prepare_image
+from maskdet.training.recipe import Augmentation
+
+
+def make_views(
+    data: bytes, height: int, width: int, settings: Augmentation, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Make random views of an image.
+
+    Args:
+        data: the image file's bytes.
+        height: rows of each view.
+        width: columns of each view.
+        settings: how far views differ.
+        rng: the only source of randomness.
+
+    Returns:
+        uint8 RGB ``(copies, height, width, 3)``.
+
+    Raises:
+        ImageFault: the image is unreadable.
+    """
+    limit_px = settings.max_side_px
+    image, _ = open_upright(data, ImageLimits(), at_least=(limit_px, limit_px))
+    image.thumbnail((2 * limit_px, 2 * limit_px), Image.Resampling.BOX)
+    views = [_view(image, settings, rng) for _ in range(settings.copies)]
+    limits = ImageLimits(min_side_px=1)  # a narrow photo shrunk to 24 px may have a shorter side under 8
+    return np.stack([prepare_image(view, height, width, limits).pixels for view in views])
+
+
+def _view(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> bytes:
+    """One view as a JPEG file."""
+    view = _reframe(image, settings, rng)
+    view = _shrink(view, settings, rng)
+    if rng.random() < 0.5:
+        view = view.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, settings.max_blur) * max(view.size)))
+    view = _recolor(view, settings, rng)
+    encoded = io.BytesIO()
+    lowest, highest = settings.jpeg_quality
+    view.save(encoded, "JPEG", quality=int(rng.integers(lowest, highest + 1)), subsampling=int(rng.integers(0, 3)))
+    return encoded.getvalue()
+
+
+def _reframe(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:
+    """Rotate a little, then crop tighter or set into a larger frame, at a random place."""
+    angle_degrees = rng.uniform(-settings.max_rotation_degrees, settings.max_rotation_degrees)
+    if rng.random() < 0.5:
+        image = image.rotate(angle_degrees, Image.Resampling.BILINEAR, fillcolor=_some_color(rng))
+    zoom = math.exp(rng.uniform(-math.log(settings.max_zoom_out), math.log(settings.max_zoom_in)))
+    stretch = math.exp(rng.uniform(-0.1, 0.1))
+    frame_width = max(8, round(image.width / zoom * stretch))
+    frame_height = max(8, round(image.height / zoom / stretch))
+    left = _place(image.width - frame_width, rng)
+    top = _place(image.height - frame_height, rng)
+    box = (left, top, left + frame_width, top + frame_height)
+    if left >= 0 and top >= 0 and box[2] <= image.width and box[3] <= image.height:
+        return image.crop(box)
+    frame = _background(image, (frame_width, frame_height), rng)
+    frame.paste(image, (-left, -top))
+    return frame
+
+
+def _place(slack_px: int, rng: np.random.Generator) -> int:
+    """Where the frame starts; before the image's own edge (negative) if it is the larger of the two."""
+    return int(rng.integers(min(0, slack_px), max(0, slack_px) + 1))
+
+
+def _background(image: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+    if rng.random() < 0.5:
+        return Image.new("RGB", size, _some_color(rng))
+    coarse = image.resize((4, 4), Image.Resampling.BOX, box=_border_box(image, rng))
+    return coarse.resize(size, Image.Resampling.BICUBIC)
+
+
+def _border_box(image: Image.Image, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """A strip along the top or bottom: its colours are plausible surroundings."""
+    strip_px = max(1, image.height // 8)
+    top = 0 if rng.random() < 0.5 else image.height - strip_px
+    return 0, top, image.width, top + strip_px
+
+
+def _some_color(rng: np.random.Generator) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in rng.integers(0, 256, 3))
+    return red, green, blue
+
+
+def _shrink(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:
+    side_px = math.exp(rng.uniform(math.log(settings.min_side_px), math.log(settings.max_side_px)))
+    ratio = side_px / max(image.size)
+    # Small images are enlarged too, or else large views would only come from the class whose files are large.
+    size = (max(8, round(image.width * ratio)), max(8, round(image.height * ratio)))
+    filters = (Image.Resampling.BILINEAR, Image.Resampling.BOX, Image.Resampling.BICUBIC)
+    return image.resize(size, filters[int(rng.integers(len(filters)))])
+
+
+def _recolor(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:
+    low, high = 1.0 - settings.color_jitter, 1.0 + settings.color_jitter
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhance(image).enhance(rng.uniform(low, high))
+    return image.convert("L").convert("RGB") if rng.random() < settings.gray_share else image

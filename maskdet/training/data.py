@@ -1,0 +1,208 @@
+"""Labelled folders to arrays: what a model is trained and measured on.
+
+Class 1 is "mask", everywhere. Images are decoded by :func:`maskdet.imaging.prepare_image`, as scoring decodes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskdet import storage
+from maskdet.errors import ImageFault, SourceError, StorageError
+from maskdet.imaging import prepare_image
+from maskdet.training.recipe import DataSource
+
+DATA_VARIABLE = "MASKDET_DATA"
+DEFAULT_DATA_FOLDER = "../shared/data"
+
+NO_MASK, MASK = 0, 1
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_log = logging.getLogger(__name__)
+
+# File bytes and the image's place in the list to views uint8 (copies, height, width, 3).
+ViewMaker = Callable[[bytes, int], NDArray[np.uint8]]
+
+
+class LabelledImage(NamedTuple):
+    """An image file and its class."""
+
+    path: str
+    """Relative to the data folder, '/'-separated, where it lies in there: the name that the fingerprint holds."""
+    uri: str
+    label: int
+    """1 for "mask", 0 for "no mask"."""
+    repeats: int
+
+
+@dataclass(frozen=True)
+class LabelledArrays:
+    """Decoded images with their labels; row i of each array belongs to ``images[i]``."""
+
+    images: tuple[LabelledImage, ...]
+    pixels: NDArray[np.uint8]
+    """RGB ``(images, copies, height, width, 3)``; one copy unless the images were augmented."""
+    labels: NDArray[np.uint8]
+    content_sha256: tuple[str, ...]
+    unreadable: tuple[tuple[str, str], ...]
+    """Path and reason of every image that was left out."""
+
+    def joined_with(self, others: LabelledArrays) -> LabelledArrays:
+        """These images, then the others; both must have as many copies of the same size."""
+        return LabelledArrays(
+            images=self.images + others.images,
+            pixels=np.concatenate([self.pixels, others.pixels]),
+            labels=np.concatenate([self.labels, others.labels]),
+            content_sha256=self.content_sha256 + others.content_sha256,
+            unreadable=self.unreadable + others.unreadable,
+        )
+
+    def selected(self, keep: NDArray[np.bool_]) -> LabelledArrays:
+        """The images whose entry in ``keep``, ``(images,)``, is true."""
+        return LabelledArrays(
+            images=tuple(compress(self.images, keep)),
+            pixels=self.pixels[keep],
+            labels=self.labels[keep],
+            content_sha256=tuple(compress(self.content_sha256, keep)),
+            unreadable=self.unreadable,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the sorted (path, content SHA-256, label) of every image."""
+        triples = zip(self.images, self.content_sha256, strict=True)
+        return fingerprint((image.path, digest, image.label) for image, digest in triples)
+
+
+def data_folder() -> str:
+    """The folder that relative data sources start from: the variable ``MASKDET_DATA``, or ``../shared/data``."""
+    return os.environ.get(DATA_VARIABLE) or str(Path(DEFAULT_DATA_FOLDER).absolute())
+
+
+def fingerprint(triples: Iterable[tuple[str, str, int]]) -> str:
+    """SHA-256, in hexadecimal, over the sorted ``path TAB content-SHA-256 TAB label LF`` lines in UTF-8."""
+    lines = sorted(f"{path}\t{digest}\t{label}\n" for path, digest, label in triples)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def in_hash_band(group: str, band: tuple[float, float]) -> bool:
+    """Whether the group's SHA-256, its first 8 bytes read as a fraction of 1, lies in ``[from, to)``."""
+    fraction = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    return band[0] <= fraction < band[1] or (band[1] == 1.0 and fraction >= 1.0)
+
+
+def list_labelled(sources: Sequence[DataSource], root: str) -> list[LabelledImage]:
+    """Find the images of labelled sources, sorted by path.
+
+    Args:
+        sources: a folder or glob for each class.
+        root: what relative folders and globs start from.
+
+    Raises:
+        SourceError: a class of a source has no images, or one file has both labels.
+        StorageError: a folder cannot be listed.
+    """
+    images = []
+    for source in sources:
+        for label, place in ((NO_MASK, source.no_mask), (MASK, source.mask)):
+            images += _list_class(source, label, place, root)
+    _check_labels(images)
+    return sorted(images)
+
+
+def _list_class(source: DataSource, label: int, place: str, root: str) -> list[LabelledImage]:
+    location = place if not storage.is_local(place) or os.path.isabs(place) else storage.join(root, place)
+    found = storage.list_matching(location) if storage.has_glob(location) else storage.list_folder(location)
+    pattern = re.compile(source.group_pattern)
+    prefix = storage.normalize(root) + "/"
+    images = []
+    for file in found:
+        name = file.uri.rsplit("/", 1)[-1]
+        if not name.lower().endswith(_IMAGE_SUFFIXES):
+            continue
+        match = pattern.search(name)
+        if in_hash_band(match[1] if match and match[1] is not None else name, source.hash_band):
+            images.append(LabelledImage(file.uri.removeprefix(prefix), file.uri, label, source.repeats))
+    if not images:
+        raise SourceError(
+            f"training data of class {'mask' if label == MASK else 'no_mask'}",
+            f"images ({', '.join(_IMAGE_SUFFIXES)}) in hash band {list(source.hash_band)}",
+            f"none under {location}",
+            f"Correct the recipe's data, or set {DATA_VARIABLE} to the folder that holds it.",
+        )
+    return images
+
+
+def _check_labels(images: Sequence[LabelledImage]) -> None:
+    label_by_uri: dict[str, int] = {}
+    for image in images:
+        if label_by_uri.setdefault(image.uri, image.label) != image.label:
+            raise SourceError("label", "one class per file", f"both for {image.path}", "Make the two folders disjoint.")
+
+
+def decode(
+    images: Sequence[LabelledImage], height: int, width: int, *, copies: int = 1, make_views: ViewMaker | None = None
+) -> LabelledArrays:
+    """Read and decode images into one array; an unreadable image is logged with its path, counted and left out.
+
+    Args:
+        images: what to read.
+        height: rows of each decoded image.
+        width: columns of each decoded image.
+        copies: views that ``make_views`` gives of each image.
+        make_views: replaces plain decoding; what it does must depend on its arguments alone.
+
+    Raises:
+        SourceError: no readable image is left of one of the classes.
+    """
+    pixels = np.empty((len(images), copies, height, width, 3), np.uint8)
+    make = make_views or (lambda data, _index: prepare_image(data, height, width).pixels[np.newaxis])
+
+    def load(index: int) -> tuple[str, str]:
+        """Fill one row; the content's SHA-256, and what went wrong."""
+        try:
+            data = storage.read_bytes(images[index].uri)
+            pixels[index] = make(data, index)
+        except (ImageFault, StorageError) as error:
+            return "", str(error)
+        return hashlib.sha256(data).hexdigest(), ""
+
+    # Threads suffice: Pillow decodes, resizes and encodes without holding the interpreter lock.
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        outcomes = list(pool.map(load, range(len(images))))
+    unreadable = tuple((images[i].path, problem) for i, (_, problem) in enumerate(outcomes) if problem)
+    for path, problem in unreadable:
+        _log.warning("left out, unreadable: %s: %s", path, problem)
+    kept = [i for i, (_, problem) in enumerate(outcomes) if not problem]
+    labels = np.array([images[i].label for i in kept], np.uint8)
+    _check_classes(labels, len(unreadable))
+    return LabelledArrays(
+        images=tuple(images[i] for i in kept),
+        pixels=pixels[kept] if unreadable else pixels,
+        labels=labels,
+        content_sha256=tuple(outcomes[i][0] for i in kept),
+        unreadable=unreadable,
+    )
+
+
+def _check_classes(labels: NDArray[np.uint8], unreadable: int) -> None:
+    counts = {"no_mask": int(np.sum(labels == NO_MASK)), "mask": int(np.sum(labels == MASK))}
+    if min(counts.values()) == 0:
+        raise SourceError(
+            "readable images",
+            "some of each class",
+            f"{counts} with {unreadable} unreadable",
+            "Check the files that the warnings name.",
+        )

@@ -1,0 +1,63 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from maskdet.errors import ConfigError
+from maskdet.model.architectures import ARCHITECTURES, build_model
+
+
+def test_importing_needs_no_tensorflow():
+    code = (
+        "import sys, maskdet.model.architectures, maskdet.model.export, maskdet.training.fit, maskdet.training.data\n"
+        "sys.exit(int(bool({'tensorflow', 'keras', 'ai_edge_litert'} & set(sys.modules))))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_reference_cnn_has_the_stated_layers():
+    # 128 -> 126 -> 63 -> 61 -> 30 -> 28 -> 14 -> 12 -> 6: 'valid' 3x3 convolutions, each halved.
+    convolutions = (9 * 3 + 1) * 32 + (9 * 32 + 1) * 64 + (9 * 64 + 1) * 128 + (9 * 128 + 1) * 128
+    dense = (6 * 6 * 128 + 1) * 512 + (512 + 1) * 1
+    model = build_model("reference_cnn", 128, 128)
+    assert model.count_params() == convolutions + dense == 2_601_153
+    assert model.input_shape == (None, 128, 128, 3)
+    assert model.output_shape == (None, 1)
+
+
+def test_compact_stays_small_at_its_size():
+    # (input channels, output channels, output side), each 3x3.
+    convolutions = [(3, 16, 56), (16, 24, 28), (24, 24, 28), (24, 24, 28)]
+    convolutions += [(24, 48, 14), (48, 48, 14), (48, 48, 14), (48, 96, 7), (96, 96, 7)]
+    parameters = sum(9 * before * after + 4 * after for before, after, _ in convolutions) + 96 + 1
+    multiply_adds = sum(9 * before * after * side**2 for before, after, side in convolutions) + 96
+    assert build_model("compact", 112, 112).count_params() == parameters
+    assert multiply_adds <= 40e6
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_pixels_are_scaled_inside_the_graph(name):
+    import keras
+
+    side = ARCHITECTURES[name].min_side_px
+    model = build_model(name, side, side)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, side, side, 3)).astype(np.uint8)
+    after_scaling = keras.Model(model.get_layer("rescaling").output, model.output)
+    expected = after_scaling(pixels.astype(np.float32) / np.float32(255.0)).numpy()
+    np.testing.assert_allclose(model(pixels).numpy(), expected, atol=1e-6)
+    assert expected.dtype == np.float32
+    assert expected.shape == (2, 1)
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_smallest_input_builds_and_smaller_is_refused(name):
+    side = ARCHITECTURES[name].min_side_px
+    assert build_model(name, side, side).input_shape == (None, side, side, 3)
+    with pytest.raises(ConfigError, match=rf"at least {side} pixels a side, received \({side}, {side - 1}\)"):
+        build_model(name, side, side - 1)
+
+
+def test_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="expected one of compact, reference_cnn, received 'vgg'"):
+        build_model("vgg", 128, 128)
