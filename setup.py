@@ -28,6 +28,7 @@ DEVELOPMENT = [
     "coverage[toml]>=7.6,<8",
     "duckdb>=1.1,<3",
     "hypothesis>=6.115,<7",
+    "moto[server]>=5,<6",
     "mypy>=1.13,<3",
     "pandas>=2.2,<4",
     "polars>=1.17,<3",

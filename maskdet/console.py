@@ -87,7 +87,7 @@ def describe_progress(state: ProgressState, elapsed_s: float) -> str:
 
 
 def _live_line(progress: Progress, stop: threading.Event) -> None:
-    clock = _ScoringClock()
+    clock = _RunClock()
     with tqdm(bar_format="{l_bar}{bar:24}| {desc}", leave=False, file=sys.stderr, mininterval=0) as bar:
         while not stop.wait(_TERMINAL_INTERVAL_S):
             state = progress.state
@@ -96,18 +96,22 @@ def _live_line(progress: Progress, stop: threading.Event) -> None:
 
 
 def _log_lines(progress: Progress, stop: threading.Event) -> None:
-    clock = _ScoringClock()
-    while not stop.wait(_LOG_INTERVAL_S):
-        _LOGGER.info(describe_progress(progress.state, clock.elapsed_s(progress.state)))
+    clock = _RunClock()
+    said_s = time.monotonic()
+    while not stop.wait(_TERMINAL_INTERVAL_S):
+        elapsed_s = clock.elapsed_s(progress.state)
+        if time.monotonic() - said_s >= _LOG_INTERVAL_S:
+            said_s = time.monotonic()
+            _LOGGER.info(describe_progress(progress.state, elapsed_s))
 
 
-class _ScoringClock:
-    """Seconds since the first image was finished, so that listing does not depress the rate."""
+class _RunClock:
+    """Seconds since the first image was listed, so that the start of runner and workers does not depress the rate."""
 
     def __init__(self) -> None:
         self._started: float | None = None
 
     def elapsed_s(self, state: ProgressState) -> float:
-        if self._started is None and state.done > state.kept:
+        if self._started is None and state.listed:
             self._started = time.monotonic()
         return 0.0 if self._started is None else time.monotonic() - self._started

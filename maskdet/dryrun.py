@@ -22,8 +22,7 @@ def plan_shards(launch: Launch) -> tuple[list[Shard], int, int, Mapping[str, int
     source, rule = launch.settings.source, launch.options.rule
     batches = [batch for task in launch.tasks for batch in sources.list_images(task, source)]
     refs, duplicates = packing.drop_duplicates(ref for batch in batches for ref in batch.refs)
-    if any(task.kind in ("list", "manifest") for task in launch.tasks):
-        refs = sources.add_versions(refs)
+    refs = sources.add_versions(refs)
     partitions: dict[str, list[ImageRef]] = {}
     for ref in refs:
         partitions.setdefault(rule.folder(ref), []).append(ref)

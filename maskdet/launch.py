@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,9 +61,7 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
     """
     if not settings.output:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the tables shall go.")
-    tasks = input_tasks(settings.input, settings.source)
-    for task in tasks:
-        storage.within_deadline(lambda task=task: check_input(task, settings.source), task.uri)  # type: ignore[misc]
+    tasks = _checked_inputs(settings)
     spec = runtime_spec(settings)
     runtime = spec.runtime_version
     manifest = open_bundle(settings.model.uri).manifest
@@ -93,6 +92,16 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
         plan=RunPlan(layout, run, settings.failure_budget),
         job=ShardJob(layout, fingerprint, rule, settings.compliance.all_levels, settings.tables.row_group_rows),
     )
+
+
+def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
+    tasks = input_tasks(settings.input, settings.source)
+    if settings.source.keys and not any(task.kind == "manifest" for task in tasks):
+        remedy = "Folders and globs take keys from source.template."
+        raise ConfigError("source.keys", "a manifest among the inputs", settings.input, remedy)
+    for task in tasks:
+        storage.within_deadline(functools.partial(check_input, task, settings.source), task.uri)
+    return tasks
 
 
 def runtime_spec(settings: ScoreSettings) -> RuntimeSpec:

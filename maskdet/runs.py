@@ -21,6 +21,7 @@ from maskdet.receipts import ShardReport, output_files
 from maskdet.records import SCHEMA_VERSION, StageSeconds
 
 LISTED = "listed"
+_MAX_REASON_LENGTH = 2000  # runners put whole tracebacks into their errors
 
 Status = Literal["running", "succeeded", "over_budget", "unreconciled", "empty", "failed", "interrupted"]
 
@@ -186,6 +187,14 @@ def finish_run(
     if status == "succeeded":
         storage.write_bytes(plan.layout.success, f"{manifest.run_id}\n".encode())
     return manifest
+
+
+def end_early(plan: RunPlan, error: BaseException, now: datetime) -> None:
+    """Leave in a run's manifest what ended it before its time; finished shards stay, and the next run keeps them."""
+    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    reason = str(error) if isinstance(error, MaskdetError) else f"{type(error).__name__}: {error}"
+    update = {"status": status, "reason": reason[:_MAX_REASON_LENGTH], "finished_at": now}
+    write_manifest(plan.layout, plan.manifest.model_copy(update=update))
 
 
 def write_manifest(layout: Layout, manifest: RunManifest) -> None:

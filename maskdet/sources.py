@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
@@ -82,11 +82,15 @@ def check_input(task: ListTask, source: SourceSettings) -> None:
         raise SourceError("--input", what, task.uri, "Nothing is there; check the path and, for globs, the quotes.")
 
 
+def may_repeat(tasks: Sequence[ListTask]) -> bool:
+    """Whether an image can be listed twice: by several inputs, or by one that names images."""
+    return len(tasks) > 1 or any(task.kind in ("list", "manifest") for task in tasks)
+
+
 def split_task(task: ListTask) -> list[ListTask]:
     """Cut a task into parts that workers list side by side."""
     if task.kind == "folder" and storage.is_local_folder(task.uri):
-        subfolders = [entry for entry in sorted(storage.local_path(task.uri).iterdir()) if entry.is_dir()]
-        parts = [ListTask("folder", str(path), task.root) for path in subfolders if not path.is_symlink()]
+        parts = [ListTask("folder", path, task.root) for path in storage.subfolders(task.uri)]
         return [task._replace(kind="files"), *parts]
     if task.kind == "manifest" and manifests.is_parquet(task.uri):
         return [task._replace(part=i) for i in range(manifests.row_group_count(task.uri))]

@@ -32,7 +32,7 @@ _DIRECTIVES = {
     "j": "[0-9]{3}",
     "%": "%",
 }
-_TOKEN = re.compile(r"\{(?P<field>[^{}]*)\}|(?P<deep>\*\*)|(?P<star>\*)|(?P<brace>[{}])|(?P<literal>[^{}*]+)")
+_TOKEN = re.compile(r"\{(?P<field>[^{}]*)\}|(?P<deep>\*\*/?)|(?P<star>\*)|(?P<brace>[{}])|(?P<literal>[^{}*]+)")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -110,7 +110,7 @@ class PathTemplate:
 
     def _compile(self, token: re.Match[str], keys: list[str], seen: list[str]) -> str:
         if token["deep"]:
-            return ".*"
+            return "(?:.*/)?" if token["deep"].endswith("/") else ".*"
         if token["star"]:
             return "[^/]*"
         if token["literal"]:

@@ -31,7 +31,7 @@ from maskdet.scoring import ScoreOptions, Scorer
 from maskdet.sources import ListTask
 
 _COUNTS = "counts"
-# Groups in which the images of lists and manifests meet, to drop duplicates and be looked up side by side.
+# Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up.
 _URI_GROUPS = 256
 
 
@@ -69,7 +69,7 @@ class LookUpImages(beam.PTransform):  # type: ignore[misc]
 
 @dataclass
 class PackShards(beam.PTransform):  # type: ignore[misc]
-    """:class:`RefBatch` → (:class:`Shard`, counts of duplicates dropped).
+    """:class:`RefBatch` without duplicates → :class:`Shard`.
 
     Partitions small enough for one shard need no plan; for the others a histogram of hashes, small whatever their size,
     tells where :func:`maskdet.packing.pack` cuts, so that the references of a shard meet on one worker and no more do.
@@ -78,7 +78,7 @@ class PackShards(beam.PTransform):  # type: ignore[misc]
     rule: KeyRule
     limit: Size
 
-    def expand(self, batches: PCollection[Any]) -> Any:
+    def expand(self, batches: PCollection[Any]) -> PCollection[Any]:
         """Apply the transform."""
         plans = (
             batches
@@ -91,7 +91,7 @@ class PackShards(beam.PTransform):  # type: ignore[misc]
             | "AssignPrefixes"
             >> beam.FlatMap(_assign_prefixes, self.rule, AsDict(plans)).with_output_types(tuple[tuple[str, str], Any])
             | "GroupImages" >> beam.GroupByKey()
-            | "CutShards" >> beam.FlatMap(_cut_shards, self.rule, self.limit).with_outputs(_COUNTS, main="shards")
+            | "CutShards" >> beam.FlatMap(_cut_shards, self.rule, self.limit).with_output_types(Any)
         )
 
 
@@ -181,13 +181,12 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
         """Apply the transform."""
         batches = root | "ListImages" >> ListImages(self.tasks, self.source)
         counts = [batches | "CountListed" >> beam.Map(_count_listed).with_output_types(Any)]
-        if any(task.kind in ("list", "manifest") for task in self.tasks):
+        if sources.may_repeat(self.tasks):
             looked_up = batches | "LookUpImages" >> LookUpImages()
             batches = looked_up["batches"]
             counts.append(looked_up[_COUNTS])
-        packed = batches | "PackShards" >> PackShards(self.rule, self.limit)
-        counts.append(packed[_COUNTS])
-        reports = packed["shards"] | "ScoreShards" >> self.score
+        shards = batches | "PackShards" >> PackShards(self.rule, self.limit)
+        reports = shards | "ScoreShards" >> self.score
         levels = reports | "WriteCompliance" >> self.compliance
         merged = (
             counts | "FlattenCounts" >> beam.Flatten() | "MergeCounts" >> beam.CombineGlobally(sources.merge_counts)
@@ -277,12 +276,9 @@ def _assign_prefixes(
     yield from groups.items()
 
 
-def _cut_shards(group: tuple[tuple[str, str], Iterable[list[ImageRef]]], rule: KeyRule, limit: Size) -> Iterator[Any]:
+def _cut_shards(group: tuple[tuple[str, str], Iterable[list[ImageRef]]], rule: KeyRule, limit: Size) -> list[Shard]:
     (_, prefix), parts = group
-    refs, duplicates = packing.drop_duplicates(ref for part in parts for ref in part)
-    if duplicates:
-        yield TaggedOutput(_COUNTS, {sources.DUPLICATE: duplicates})
-    yield from packing.pack(refs, rule, limit, prefix)
+    return packing.pack([ref for part in parts for ref in part], rule, limit, prefix)
 
 
 def _groups_of(report: ShardReport) -> list[tuple[str, Counts]]:

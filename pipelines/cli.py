@@ -35,3 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _usage() -> str:
     lines = [f"  {name:<9} {description}" for name, description in COMMANDS.items()]
     return "\n".join(["usage: maskdet COMMAND …   (maskdet COMMAND --help tells more)", "", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

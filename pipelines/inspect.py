@@ -1,6 +1,6 @@
 """Show the tables of an output.
 
-    maskdet inspect tables/ [--run RUN_ID] [--rows 20]
+    maskdet inspect tables/ [--run RUN_ID] [--rows 20] [Beam options, for stores that need them]
 
 Prints the latest run's summary, the sizes of the tables, and the head of every compliance table.
 """
@@ -11,7 +11,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from apache_beam.io.filesystems import FileSystems
+
 from maskdet import console, storage, summary
+from maskdet.beam_options import parse_beam_options
 from maskdet.layout import COMPLIANCE, Layout
 from maskdet.runs import read_run
 
@@ -28,9 +31,10 @@ def _inspect(argv: Sequence[str]) -> int:
     parser.add_argument("output", help="the output of a scoring run")
     parser.add_argument("--run", help="a run's id (default: the latest)")
     parser.add_argument("--rows", type=int, default=20, help="rows of each compliance table (default: 20)")
-    arguments = parser.parse_args(argv)
+    arguments, rest = parser.parse_known_args(argv)
+    FileSystems.set_options(parse_beam_options(rest))
     layout = Layout(storage.normalize(arguments.output))
-    run = read_run(layout, arguments.run)
+    run = storage.within_deadline(lambda: read_run(layout, arguments.run), layout.root)
     print(summary.describe_run(run, layout))
     print()
     print(summary.describe_tables(layout, _levels(layout), arguments.rows))

@@ -4,13 +4,14 @@
                   [--set section.key=value …] [Beam options, such as --runner=FlinkRunner]
 
 Reads images from folders, globs, list files or CSV/Parquet manifests, on any filesystem that Beam knows; writes
-predictions, failures and compliance tables as Parquet, and a run manifest. A second run over the same output scores
-only what is missing or changed.
+predictions, failures and compliance tables as Parquet, and a run manifest. A second run scores only what changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,15 +20,25 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from maskdet import console, summary
+from maskdet import console, storage, summary
 from maskdet.beam_options import parse_beam_options
 from maskdet.config import ScoreSettings, load_yaml
 from maskdet.dryrun import plan_shards
 from maskdet.errors import recover_error
 from maskdet.launch import Launch, check_run
 from maskdet.progress import PROGRESS
-from maskdet.runs import begin_run, claim_output, read_run, write_manifest
+from maskdet.runs import begin_run, claim_output, end_early, read_run
 from maskdet.transforms import ScoreRun, ScoreShards, WriteCompliance
+
+# Flags that are settings: flag → where its value goes, and what it means.
+_SETTING_FLAGS = {
+    "--input": ("input", "folders, globs, list files (.txt) or manifests (.csv, .parquet)"),
+    "--output": ("output", "folder or prefix for the tables"),
+    "--model": ("model.uri", "a model bundle, or 'builtin' (default)"),
+    "--backend": ("model.backend", "litert (default) or tensorflow"),
+    "--precision": ("model.precision", "int8 or float32 (default: int8 on litert, float32 on tensorflow)"),
+    "--template": ("source.template", "path template, such as {site}/{captured_at:%%Y-%%m-%%d}/*.jpg"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,13 +69,14 @@ def _score(argv: Sequence[str]) -> int:
     if arguments.dry_run:
         print(summary.describe_plan(launch.settings, *plan_shards(launch)))
         return 0
-    claim_output(launch.plan.layout, launch.settings, overwrite=arguments.overwrite)
+    layout = launch.plan.layout
+    claim = functools.partial(claim_output, layout, launch.settings, overwrite=arguments.overwrite)
+    storage.within_deadline(claim, layout.root)
     begin_run(launch.plan)
     _run(launch, options, quiet=arguments.quiet)
-    run = read_run(launch.plan.layout, launch.plan.manifest.run_id)
-    print(summary.describe_run(run, launch.plan.layout))
-    error = run.outcome()
-    if error is not None:
+    run = read_run(layout, launch.plan.manifest.run_id)
+    print(summary.describe_run(run, layout))
+    if error := run.outcome():
         raise error
     return 0
 
@@ -77,28 +89,14 @@ def _run(launch: Launch, options: PipelineOptions, *, quiet: bool) -> None:
             pipeline | "Score" >> build(launch)
             pipeline.run().wait_until_finish()
     except BaseException as error:
-        known = recover_error(error)
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        reason = str(known or f"{type(error).__name__}: {error}")[:2000]
-        ended = launch.plan.manifest.model_copy(
-            update={"status": status, "reason": reason, "finished_at": datetime.now(UTC)}
-        )
-        write_manifest(launch.plan.layout, ended)
-        if known is not None:
-            raise known from error
-        raise
+        known = recover_error(error) or error
+        end_early(launch.plan, known, datetime.now(UTC))
+        raise known from error
 
 
 def _settings(arguments: argparse.Namespace) -> ScoreSettings:
-    flags = {
-        "input": arguments.input,
-        "output": arguments.output,
-        "model.uri": arguments.model,
-        "model.backend": arguments.backend,
-        "model.precision": arguments.precision,
-        "source.template": arguments.template,
-    }
-    given = [f"{key}={value!r}" for key, value in flags.items() if value is not None]
+    values = [(key, vars(arguments)[key]) for key, _ in _SETTING_FLAGS.values()]
+    given = [f"{key}={json.dumps(value)}" for key, value in values if value is not None]  # JSON is YAML
     return load_yaml(ScoreSettings, arguments.config, [*given, *arguments.set])
 
 
@@ -110,18 +108,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--input", nargs="+", help="folders, globs, list files (.txt) or manifests (.csv, .parquet)")
-    parser.add_argument("--output", help="folder or prefix for the tables")
-    parser.add_argument("--model", help="a model bundle, or 'builtin' (default)")
-    parser.add_argument("--backend", choices=("litert", "tensorflow"), help="what runs the model (default: litert)")
-    parser.add_argument(
-        "--precision", choices=("int8", "float32"), help="default: int8 on litert, float32 on tensorflow"
-    )
-    parser.add_argument("--template", help="path template, such as {site}/{captured_at:%%Y-%%m-%%d}/*.jpg")
+    for flag, (key, text) in _SETTING_FLAGS.items():
+        parser.add_argument(flag, dest=key, nargs="+" if flag == "--input" else None, help=text)
     parser.add_argument("--config", help="a YAML file of settings; see configs/score.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print what would be scored, and the settings, then stop"
+        "--dry-run", action="store_true", help="print what would be scored, and the settings; then stop"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace tables of another input or layout")
     parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")

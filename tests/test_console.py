@@ -94,14 +94,13 @@ class TestProgressLine:
     def test_images_rate_and_time_left(self, state, elapsed_s, text):
         assert describe_progress(state, elapsed_s) == text
 
-    def test_the_clock_starts_with_the_first_image_scored(self, monkeypatch):
+    def test_the_clock_starts_with_the_first_image_listed(self, monkeypatch):
         now = [100.0]
         monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-        clock = console._ScoringClock()
-        assert clock.elapsed_s(ProgressState(listed=10)) == 0.0
+        clock = console._RunClock()
+        assert clock.elapsed_s(ProgressState()) == 0.0
         now[0] = 150.0
-        assert clock.elapsed_s(ProgressState(10, 5, 5)) == 0.0
-        assert clock.elapsed_s(ProgressState(10, 6, 5)) == 0.0
+        assert clock.elapsed_s(ProgressState(listed=10)) == 0.0
         now[0] = 152.5
         assert clock.elapsed_s(ProgressState(10, 9, 5)) == 2.5
 

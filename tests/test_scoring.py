@@ -148,10 +148,6 @@ class TestRows:
         assert found == [("list", "path_mismatch", "does not fit", 0), ("list", "bad_manifest_row", "no uri", 0)]
 
     def test_an_image_listed_as_too_large_is_not_read(self):
-        def read(uri):
-            assert uri == "/fits"
-            return WHOLE
-
         refs = [make_ref("/fits", 5000), make_ref("/large", 5001), make_ref("/unknown", -1)]
         reader = FaultyReader({}, lambda uri: WHOLE)
         result = make_scorer(read=reader, limits=ImageLimits(max_bytes=5000)).score_shard(shard_of(refs))

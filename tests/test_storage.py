@@ -60,6 +60,9 @@ class ShelfFileSystem(LocalFileSystem):
         return False
 
     def metadata(self, path: str) -> FileMetadata:
+        self._fault(path)
+        if path not in self.objects:
+            raise BeamIOError("metadata failed", {path: HttpError(404)})
         return FileMetadata(path, len(self.objects[path]), 7.25)
 
     def _fault(self, path: str) -> None:
