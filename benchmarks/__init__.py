@@ -1,0 +1,1 @@
+"""Commands that measure maskdet against a peer in the same run, and print ratios."""
