@@ -5,7 +5,8 @@
 
 Peer: a bare loop of read, decode, resize and inference over the same files, one thread a core, with nothing around it:
 no Beam, no shards, no hashing, no tables. Both run as whole processes, in turn; the loop is also timed without its
-start-up (imports, model), so that the ratio says what scoring adds to the work. Without photographs a demo tree is drawn.
+start-up (imports, model), so that the ratio says what scoring adds to the work. Without photographs a demo tree is
+drawn.
 """
 
 from __future__ import annotations

@@ -137,12 +137,12 @@ class ModelSettings(Section):
 class ScoringSettings(Section):
     """Threads and blocks; none of these changes a result."""
 
-    decode_threads: Count | None = None
-    """Threads that fetch and decode; default: one a core, and four a core when images come over a network."""
+    threads: Count | None = None
+    """Blocks under way at a time; default: one a core, four a core for images read over a network."""
     inference_threads: Count | None = None
-    """Blocks that run through the model at a time; default: one a core."""
-    block_images: Count = 32
-    """Images a model call."""
+    """Blocks in the model at a time; default: one a core."""
+    block_images: Count = 8
+    """Images a model call; larger blocks are no faster on LiteRT and leave more room unused in small shards."""
     fetch_attempts: Count = 4
     """Tries to read an image whose store answers with a transient error."""
 

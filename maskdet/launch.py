@@ -136,8 +136,7 @@ def score_options(settings: ScoreSettings, rule: KeyRule, decision: Decision) ->
         limits=ImageLimits(imaging.max_bytes, imaging.max_pixels, imaging.min_side_px),
         jpeg_draft=imaging.jpeg_draft,
         fetch_attempts=settings.scoring.fetch_attempts,
-        decode_threads=settings.scoring.decode_threads,
-        inference_threads=settings.scoring.inference_threads,
+        threads=settings.scoring.threads,
     )
 
 

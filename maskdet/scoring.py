@@ -1,9 +1,9 @@
 """Score one shard: fetch → decode → block → infer → Arrow, threaded, knowing nothing of Beam.
 
-A pool of threads reads and decodes images straight into the rows of preallocated blocks; full blocks go through the
-model on a second pool, while the next ones fill. Pillow, hashing, file reads and the model all release the interpreter
-lock, so threads of one process use every core and share one model. A broken image leaves its row of the block unused
-and becomes a failure row; its neighbours never notice.
+Each thread of a pool takes a block of images, reads and decodes them straight into the block's rows, and runs the model
+on it; nothing is handed from thread to thread. Pillow, hashing, file reads and the model all release the interpreter
+lock, so the threads of one process use every core and share one model. A broken image leaves its row of the block
+unused and becomes a failure row; its neighbours never notice.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import hashlib
 import os
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +29,6 @@ from maskdet.model.manifest import Decision
 from maskdet.packing import KeyRule
 from maskdet.records import ImageRef, Shard, ShardResult, StageSeconds, failures_schema, predictions_schema
 
-# Images a decode task: handing over one costs the interpreter lock about as much as 3 % of decoding it.
-_TASK_IMAGES = 4
 # A read over the network waits most of its time.
 _REMOTE_THREADS_PER_CORE = 4
 _FIRST_BACKOFF_S = 0.2
@@ -47,8 +44,7 @@ class ScoreOptions:
         limits: byte and pixel limits.
         jpeg_draft: decode JPEGs at reduced scale where allowed.
         fetch_attempts: tries to read an image whose store answers with a transient error.
-        decode_threads: default: one a core, four a core for images read over a network.
-        inference_threads: default: one a core.
+        threads: blocks under way at a time; default: one a core, four a core for images read over a network.
     """
 
     rule: KeyRule
@@ -56,8 +52,7 @@ class ScoreOptions:
     limits: ImageLimits = ImageLimits()
     jpeg_draft: bool = True
     fetch_attempts: int = 4
-    decode_threads: int | None = None
-    inference_threads: int | None = None
+    threads: int | None = None
 
 
 class _Prepared(NamedTuple):
@@ -65,19 +60,18 @@ class _Prepared(NamedTuple):
     width_px: int
     height_px: int
     size_bytes: int
-    fetch_s: float
-    decode_s: float
 
 
-@dataclass
-class _Block:
-    """A block on its way: images ``refs[i]`` decode into ``pixels[i]``."""
+class _Scored(NamedTuple):
+    image: _Prepared
+    probability: float
 
-    refs: Sequence[ImageRef]
-    pixels: Images
-    tasks: list[Future[list[_Prepared | ImageFault]]]
-    predictions: Future[tuple[list[float | ImageFault], float]] | None = None
-    prepared: list[_Prepared | ImageFault] = field(default_factory=list)
+
+class _Outcomes(NamedTuple):
+    """How each image of a block ended, in order, and thread-seconds."""
+
+    images: list[_Scored | ImageFault]
+    seconds: StageSeconds
 
 
 class Scorer:
@@ -97,11 +91,9 @@ class Scorer:
         self._sleep = sleep
         self._jitter = random.Random()  # spreads retries only; no result depends on it
         cores = available_cores()
-        decode = options.decode_threads
-        self._inference_threads = options.inference_threads or cores
-        self._local_pool = ThreadPoolExecutor(decode or cores, thread_name_prefix="decode")
-        self._remote_pool = ThreadPoolExecutor(decode or cores * _REMOTE_THREADS_PER_CORE, thread_name_prefix="fetch")
-        self._inference_pool = ThreadPoolExecutor(self._inference_threads, thread_name_prefix="infer")
+        remote = cores * _REMOTE_THREADS_PER_CORE
+        self._local_pool = ThreadPoolExecutor(options.threads or cores, thread_name_prefix="score")
+        self._remote_pool = ThreadPoolExecutor(options.threads or remote, thread_name_prefix="score-remote")
 
     def score_shard(self, shard: Shard, on_progress: Callable[[int], None] = lambda images: None) -> ShardResult:
         """Score every image of a shard.
@@ -113,64 +105,45 @@ class Scorer:
         Returns: One row a face and one row a failed image, in the order of the shard's references. Rows depend on the
         images, the model and the options alone.
         """
-        outcomes: list[tuple[ImageRef, _Prepared | ImageFault, float]] = []
-        infer_s = 0.0
-        for block in self._scored_blocks(shard.refs):
-            assert block.predictions is not None  # set when the block was submitted to the model
-            probabilities, seconds = block.predictions.result()
-            infer_s += seconds
-            for ref, prepared, probability in zip(block.refs, block.prepared, probabilities, strict=True):
-                if isinstance(probability, ImageFault):
-                    outcomes.append((ref, probability, 0.0))
-                else:
-                    outcomes.append((ref, prepared, probability))
-            on_progress(len(block.refs))
-        return self._result(outcomes, infer_s)
-
-    def _scored_blocks(self, refs: Sequence[ImageRef]) -> Iterator[_Block]:
-        """Blocks in order, each decoded and through the model, with as many more under way as keep both pools busy."""
+        pool = self._local_pool if storage.is_local(shard.refs[0].uri) else self._remote_pool
         size = self.model.block_images
-        decoding: deque[_Block] = deque()
-        inferring: deque[_Block] = deque()
-        for start in range(0, len(refs), size):
-            decoding.append(self._start_decoding(refs[start : start + size]))
-            if len(decoding) > 2:
-                inferring.append(self._start_inference(decoding.popleft()))
-            if len(inferring) > self._inference_threads:
-                yield inferring.popleft()
-        while decoding:
-            inferring.append(self._start_inference(decoding.popleft()))
-        yield from inferring
+        blocks = [pool.submit(self._score_block, shard.refs[i : i + size]) for i in range(0, len(shard.refs), size)]
+        images: list[_Scored | ImageFault] = []
+        seconds = StageSeconds()
+        try:
+            for block in blocks:
+                outcomes = block.result()
+                images += outcomes.images
+                seconds += outcomes.seconds
+                on_progress(len(outcomes.images))
+        finally:
+            for block in blocks:  # after an error nobody waits for the rest
+                block.cancel()
+        return self._result(list(zip(shard.refs, images, strict=True)), seconds)
 
-    def _start_decoding(self, refs: Sequence[ImageRef]) -> _Block:
+    def _score_block(self, refs: Sequence[ImageRef]) -> _Outcomes:
         spec = self.model.manifest.input
         # Rows of failed images stay zero: the model sees them, nobody reads the result.
         pixels = np.zeros((len(refs), spec.height, spec.width, 3), np.uint8)
-        pool = self._local_pool if storage.is_local(refs[0].uri) else self._remote_pool
-        starts = range(0, len(refs), _TASK_IMAGES)
-        tasks = [
-            pool.submit(self._prepare_all, refs[i : i + _TASK_IMAGES], pixels[i : i + _TASK_IMAGES]) for i in starts
-        ]
-        return _Block(refs, pixels, tasks)
+        clock = _StageClock()
+        prepared = [self._prepare(ref, row, clock) for ref, row in zip(refs, pixels, strict=True)]
+        images: list[_Scored | ImageFault] = [image for image in prepared if isinstance(image, ImageFault)]
+        if len(images) < len(refs):
+            clock.start()
+            images = [_join(*pair) for pair in zip(prepared, self._infer(pixels), strict=True)]
+            clock.stop("infer")
+        return _Outcomes(images, clock.seconds)
 
-    def _start_inference(self, block: _Block) -> _Block:
-        block.prepared = [outcome for task in block.tasks for outcome in task.result()]
-        block.predictions = self._inference_pool.submit(self._infer, block)
-        return block
-
-    def _prepare_all(self, refs: Sequence[ImageRef], pixels: Images) -> list[_Prepared | ImageFault]:
-        return [self._prepare(ref, row) for ref, row in zip(refs, pixels, strict=True)]
-
-    def _prepare(self, ref: ImageRef, row: Images) -> _Prepared | ImageFault:
+    def _prepare(self, ref: ImageRef, row: Images, clock: _StageClock) -> _Prepared | ImageFault:
         """Fetch and decode one image into its row of a block."""
         spec = self.model.manifest.input
         try:
             if ref.problem is not None:
                 code, message = ref.problem
                 raise ImageFault(FailureCode(code), message, attempts=0)
-            started = time.perf_counter()
+            clock.start()
             data = self._fetch(ref)
-            fetched = time.perf_counter()
+            clock.stop("fetch")
             image = prepare_image(
                 data,
                 spec.height,
@@ -181,8 +154,8 @@ class Scorer:
             )
             row[:] = image.pixels
             digest = hashlib.sha256(data).hexdigest()
-            decode_s = time.perf_counter() - fetched
-            return _Prepared(digest, image.width_px, image.height_px, len(data), fetched - started, decode_s)
+            clock.stop("decode")
+            return _Prepared(digest, image.width_px, image.height_px, len(data))
         except ImageFault as fault:
             return fault
 
@@ -206,21 +179,12 @@ class Scorer:
                 self._sleep(backoff_s * self._jitter.uniform(0.5, 1.5))
         raise AssertionError("the last attempt returns or raises")
 
-    def _infer(self, block: _Block) -> tuple[list[float | ImageFault], float]:
-        """Probabilities of a block's images, with faults in place of those that have none, and seconds."""
-        started = time.perf_counter()
-        probabilities: list[float | ImageFault]
-        if all(isinstance(outcome, ImageFault) for outcome in block.prepared):
-            return [outcome for outcome in block.prepared if isinstance(outcome, ImageFault)], 0.0
+    def _infer(self, pixels: Images) -> list[float | ImageFault]:
+        """Probabilities of a block's images, with faults in place of those that have none."""
         try:
-            probabilities = _checked(self.model.predict(block.pixels))
+            return _checked(self.model.predict(pixels))
         except Exception:  # one image alone may be what the runtime chokes on
-            probabilities = [self._infer_one(block.pixels[i : i + 1]) for i in range(len(block.refs))]
-        outcomes = [
-            prepared if isinstance(prepared, ImageFault) else probability
-            for prepared, probability in zip(block.prepared, probabilities, strict=True)
-        ]
-        return outcomes, time.perf_counter() - started
+            return [self._infer_one(pixels[i : i + 1]) for i in range(len(pixels))]
 
     def _infer_one(self, pixels: Images) -> float | ImageFault:
         try:
@@ -228,30 +192,30 @@ class Scorer:
         except Exception as error:
             return ImageFault(FailureCode.INFERENCE_ERROR, f"the model raised {type(error).__name__}")
 
-    def _result(self, outcomes: list[tuple[ImageRef, _Prepared | ImageFault, float]], infer_s: float) -> ShardResult:
-        scored = [(ref, image, value) for ref, image, value in outcomes if isinstance(image, _Prepared)]
-        failed = [(ref, fault) for ref, fault, _ in outcomes if isinstance(fault, ImageFault)]
-        images = [image for _, image, _ in scored]
-        seconds = StageSeconds(sum(i.fetch_s for i in images), sum(i.decode_s for i in images), infer_s)
+    def _result(self, outcomes: list[tuple[ImageRef, _Scored | ImageFault]], seconds: StageSeconds) -> ShardResult:
+        scored = [(ref, outcome) for ref, outcome in outcomes if isinstance(outcome, _Scored)]
+        failed = [(ref, outcome) for ref, outcome in outcomes if isinstance(outcome, ImageFault)]
         return ShardResult(
             predictions=self._predictions(scored),
             failures=self._failures(failed),
-            size_bytes=sum(image.size_bytes for image in images),
+            size_bytes=sum(outcome.image.size_bytes for _, outcome in scored),
             seconds=seconds,
         )
 
-    def _predictions(self, scored: list[tuple[ImageRef, _Prepared, float]]) -> pa.Table:
-        schema = predictions_schema(self.options.rule.column_names)
-        probabilities = np.array([value for _, _, value in scored], np.float32)
+    def _predictions(self, scored: list[tuple[ImageRef, _Scored]]) -> pa.Table:
+        rule = self.options.rule
+        schema = predictions_schema(rule.column_names)
+        images = [outcome.image for _, outcome in scored]
+        probabilities = np.array([outcome.probability for _, outcome in scored], np.float32)
         rows = len(scored)
         columns = {
-            **self._identity([ref for ref, _, _ in scored], self.options.rule.column_names),
-            "content_sha256": [image.content_sha256 for _, image, _ in scored],
-            "width_px": [image.width_px for _, image, _ in scored],
-            "height_px": [image.height_px for _, image, _ in scored],
+            **self._identity([ref for ref, _ in scored], rule.column_names),
+            "content_sha256": [image.content_sha256 for image in images],
+            "width_px": [image.width_px for image in images],
+            "height_px": [image.height_px for image in images],
             "face_index": [0] * rows,
             **{
-                name: [None] * rows for name in schema.names if schema.field(name).nullable and name.startswith("face_")
+                name: [None] * rows for name in schema.names if name.startswith("face_") and schema.field(name).nullable
             },
             "probability_mask": probabilities,
             "label": label(probabilities, self.options.decision),
@@ -276,6 +240,29 @@ class Scorer:
             "captured_at": [ref.captured_at_ms for ref in refs],
             **{name: [rule.value(ref, name) for ref in refs] for name in key_names},
         }
+
+
+class _StageClock:
+    """Adds up what one thread spends in each stage."""
+
+    def __init__(self) -> None:
+        self.seconds = StageSeconds()
+        self._since = 0.0
+
+    def start(self) -> None:
+        self._since = time.perf_counter()
+
+    def stop(self, stage: str) -> None:
+        """Count the time since the last start or stop for a stage."""
+        now = time.perf_counter()
+        self.seconds += StageSeconds(**{stage: now - self._since})
+        self._since = now
+
+
+def _join(prepared: _Prepared | ImageFault, probability: float | ImageFault) -> _Scored | ImageFault:
+    if isinstance(prepared, ImageFault):
+        return prepared
+    return probability if isinstance(probability, ImageFault) else _Scored(prepared, probability)
 
 
 def label(probabilities: Probabilities, decision: Decision) -> list[str]:

@@ -320,7 +320,7 @@ class TestFingerprint:
         [
             {
                 "settings": settings_of(
-                    scoring={"decode_threads": 7, "inference_threads": 3, "block_images": 5, "fetch_attempts": 9}
+                    scoring={"threads": 7, "inference_threads": 3, "block_images": 5, "fetch_attempts": 9}
                 )
             },
             {"settings": settings_of(packing={"max_images": 7, "max_bytes": 1000})},

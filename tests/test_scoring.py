@@ -194,15 +194,13 @@ class TestNeighbours:
         assert result.failures["image_uri"].to_pylist() == [f"/images/{i:02d}" for i in sorted(faults)]
 
     @pytest.mark.parametrize("block_images", [1, 2, 7, 20, 64])
-    @pytest.mark.parametrize(("decode_threads", "inference_threads"), [(1, 1), (2, 3), (16, 2)])
-    def test_tables_do_not_depend_on_blocks_or_threads(self, folder, block_images, decode_threads, inference_threads):
+    @pytest.mark.parametrize("threads", [1, 2, 16])
+    def test_tables_do_not_depend_on_blocks_or_threads(self, folder, block_images, threads):
         (folder / "05.any").write_bytes(b"broken")
         shard = shard_of([make_ref(path) for path in folder.iterdir()])
         expected = make_scorer(brightness_model(block_images=20)).score_shard(shard)
         model = brightness_model(block_images=block_images)
-        result = make_scorer(model, decode_threads=decode_threads, inference_threads=inference_threads).score_shard(
-            shard
-        )
+        result = make_scorer(model, threads=threads).score_shard(shard)
         assert result.predictions.equals(expected.predictions)
         assert result.failures.equals(expected.failures)
 
@@ -222,7 +220,7 @@ class TestNeighbours:
 
     def test_several_shards_at_once_give_what_they_give_alone(self, folder):
         shards = pack([make_ref(path) for path in folder.iterdir()], RULE, Size(2, 10**15)) * 4
-        scorer = make_scorer(brightness_model(block_images=2), decode_threads=3, inference_threads=2)
+        scorer = make_scorer(brightness_model(block_images=2), threads=3)
         expected = [make_scorer(brightness_model(block_images=2)).score_shard(shard).predictions for shard in shards]
         with ThreadPoolExecutor(8) as pool:
             results = list(pool.map(scorer.score_shard, shards))
@@ -244,7 +242,7 @@ class TestNeighbours:
         model = Model(brightness_model().manifest, Held(), 4)
         refs = [make_ref(f"/{i:03d}") for i in range(400)]
         with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(make_scorer(model, read, inference_threads=2).score_shard, shard_of(refs))
+            done = pool.submit(make_scorer(model, read, threads=2).score_shard, shard_of(refs))
             time.sleep(0.3)
             assert len(reads) <= 4 * 8  # 3 blocks decoding, 3 inferring, and what the loop is about to hand over
             waiting.set()
@@ -319,7 +317,7 @@ class TestInference:
     def score(self, backend, values, block_images=4):
         refs, read = in_memory({f"{value:03d}": solid_image(value) for value in values})
         model = Model(brightness_model().manifest, backend, block_images)
-        result = make_scorer(model, read, inference_threads=1).score_shard(shard_of(refs))
+        result = make_scorer(model, read, threads=1).score_shard(shard_of(refs))
         scored = {int(uri[-3:]): row["probability_mask"] for uri, row in rows_of(result.predictions).items()}
         return scored, {int(uri[-3:]): (row["code"], row["message"]) for uri, row in rows_of(result.failures).items()}
 

@@ -51,7 +51,7 @@ class RuntimeSpec:
     precision: Literal["int8", "float32"] = "int8"
     threads: int = 1
     """Blocks that run at a time, one thread each (TensorFlow: threads within a block)."""
-    block_images: int = 32
+    block_images: int = 8
 
     @property
     def output_name(self) -> str:

@@ -88,7 +88,7 @@ def test_every_level_counts_every_image(output):
             "--set",
             "scoring.block_images=7",
             "--set",
-            "scoring.decode_threads=5",
+            "scoring.threads=5",
             "--set",
             "scoring.inference_threads=3",
         ),
