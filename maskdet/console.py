@@ -17,6 +17,7 @@ from maskdet.progress import Progress, ProgressState
 _LOGGER = logging.getLogger("maskdet")
 _TERMINAL_INTERVAL_S = 0.2
 _LOG_INTERVAL_S = 30.0
+_MIN_RATE_S = 0.5  # before that, a rate is mostly noise
 
 
 def run_command(name: str, action: Callable[[], int]) -> int:
@@ -28,11 +29,17 @@ def run_command(name: str, action: Callable[[], int]) -> int:
         print(f"maskdet {name}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"maskdet {name}: interrupted", file=sys.stderr)
+        print(f"maskdet {name}: interrupted; what is finished is kept, and the same command goes on", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
         return 0
+
+
+def recover_interrupt(error: BaseException) -> KeyboardInterrupt | None:
+    """The Ctrl-C that a runner made an error of its own of, if that is what it was."""
+    interrupted = isinstance(error, KeyboardInterrupt) or str(error).startswith("KeyboardInterrupt")
+    return KeyboardInterrupt() if interrupted else None
 
 
 def set_up_logging() -> None:
@@ -46,9 +53,8 @@ def set_up_logging() -> None:
 def _worth_saying(record: logging.LogRecord) -> bool:
     text = record.getMessage()
     # Beam logs the traceback of what a step raised; a caller's mistake ends in one message of the command instead.
-    repeated = "maskdet.errors." in text or (
-        record.exc_info is not None and isinstance(record.exc_info[1], MaskdetError)
-    )
+    error = record.exc_info[1] if record.exc_info else None
+    repeated = "maskdet.errors." in text or isinstance(error, MaskdetError | KeyboardInterrupt)
     # Beam logs a traceback at each retry of a store, and at import that its optional BigQuery client is missing.
     return not repeated and not text.startswith(("Retry with exponential backoff", "apitools not found"))
 
@@ -76,8 +82,10 @@ def show_progress(progress: Progress, *, quiet: bool = False) -> Iterator[None]:
 def describe_progress(state: ProgressState, elapsed_s: float) -> str:
     """Progress in words: images done, rate, time left. Kept images cost nothing and do not count in the rate."""
     scored = state.done - state.kept
-    rate = scored / elapsed_s if elapsed_s > 0 else 0.0
-    text = f"{state.done:,} of {state.listed:,} images · {rate:,.0f} images/s"
+    rate = scored / elapsed_s if elapsed_s >= _MIN_RATE_S else 0.0
+    text = f"{state.done:,} of {state.listed:,} images"
+    if rate > 0:
+        text += f" · {rate:,.0f} images/s"
     if rate > 0 and state.listed > state.done:
         minutes, seconds = divmod(round((state.listed - state.done) / rate), 60)
         text += f" · {minutes}:{seconds:02d} left"
@@ -88,10 +96,11 @@ def describe_progress(state: ProgressState, elapsed_s: float) -> str:
 
 def _live_line(progress: Progress, stop: threading.Event) -> None:
     clock = _RunClock()
-    with tqdm(bar_format="{l_bar}{bar:24}| {desc}", leave=False, file=sys.stderr, mininterval=0) as bar:
+    bar_format = "{percentage:3.0f}% {bar:24} {desc}"
+    with tqdm(total=1, bar_format=bar_format, leave=False, file=sys.stderr, mininterval=0) as bar:
         while not stop.wait(_TERMINAL_INTERVAL_S):
             state = progress.state
-            bar.total, bar.n = state.listed or None, min(state.done, state.listed)
+            bar.total, bar.n = max(state.listed, 1), min(state.done, state.listed)
             bar.set_description_str(describe_progress(state, clock.elapsed_s(state)), refresh=True)
 
 

@@ -192,7 +192,7 @@ def finish_run(
 def end_early(plan: RunPlan, error: BaseException, now: datetime) -> None:
     """Leave in a run's manifest what ended it before its time; finished shards stay, and the next run keeps them."""
     status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-    reason = str(error) if isinstance(error, MaskdetError) else f"{type(error).__name__}: {error}"
+    reason = str(error) if isinstance(error, MaskdetError) else f"{type(error).__name__} {error}".strip()
     update = {"status": status, "reason": reason[:_MAX_REASON_LENGTH], "finished_at": now}
     write_manifest(plan.layout, plan.manifest.model_copy(update=update))
 

@@ -21,8 +21,11 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 def describe_run(run: RunManifest, layout: Layout) -> str:
     """A run's summary: how it ended, every image, faces by label, speed, and where the tables are."""
     images = run.images
+    head = f"run {run.run_id}: {run.status.replace('_', ' ')}" + (f" — {run.reason}" if run.reason else "")
+    if run.status in ("running", "failed", "interrupted"):
+        return f"{head}\n  tables    not complete; finished shards are in {layout.root}"
     lines = [
-        f"run {run.run_id}: {run.status.replace('_', ' ')}" + (f" — {run.reason}" if run.reason else ""),
+        head,
         f"  images    {images.listed:,} listed = {images.scored:,} scored + {images.no_face:,} no face "
         f"+ {images.failed:,} failed + {images.skipped:,} skipped",
         *_detail("failed", run.failed_by_code),

@@ -89,7 +89,7 @@ def _run(launch: Launch, options: PipelineOptions, *, quiet: bool) -> None:
             pipeline | "Score" >> build(launch)
             pipeline.run().wait_until_finish()
     except BaseException as error:
-        known = recover_error(error) or error
+        known = console.recover_interrupt(error) or recover_error(error) or error
         end_early(launch.plan, known, datetime.now(UTC))
         raise known from error
 

@@ -59,7 +59,7 @@ class TestExitCodes:
 
     def test_an_interrupt_is_130(self, capsys):
         assert run_command("score", raising(KeyboardInterrupt())) == 130
-        assert capsys.readouterr().err == "maskdet score: interrupted\n"
+        assert capsys.readouterr().err.startswith("maskdet score: interrupted; what is finished is kept")
 
     def test_a_reader_that_went_away_is_no_failure(self, monkeypatch):
         closed = []
@@ -76,13 +76,13 @@ class TestProgressLine:
     @pytest.mark.parametrize(
         ("state", "elapsed_s", "text"),
         [
-            (ProgressState(), 0.0, "0 of 0 images · 0 images/s"),
-            (ProgressState(listed=500), 3.0, "0 of 500 images · 0 images/s"),
+            (ProgressState(), 0.0, "0 of 0 images"),
+            (ProgressState(listed=500), 3.0, "0 of 500 images"),
             # 100 a second; 900 to go.
             (ProgressState(listed=1000, done=100), 1.0, "100 of 1,000 images · 100 images/s · 0:09 left"),
             # 40 of the 140 were kept, so 100 in 4 s: 25 a second; 15,860 to go are 634.4 s.
             (ProgressState(16_000, 140, 40), 4.0, "140 of 16,000 images · 25 images/s · 10:34 left"),
-            (ProgressState(100, 50, 50), 4.0, "50 of 100 images · 0 images/s"),
+            (ProgressState(100, 50, 50), 4.0, "50 of 100 images"),
             (ProgressState(1000, 1000, 0, 7), 10.0, "1,000 of 1,000 images · 100 images/s · 7 failed"),
             (ProgressState(1200, 1000, 0, 999), 10.0, "1,000 of 1,200 images · 100 images/s · 0:02 left · 999 failed"),
             # Listing still runs: more done than known to be listed.

@@ -75,7 +75,8 @@ class TestRun:
     def test_a_run_that_only_began_can_be_described(self):
         fields = {"run_id": "r", "started_at": START, "settings": {}, "fingerprint": "", "versions": {}}
         begun = RunManifest(**fields, model={"id": "m", "runtime": "r", "decision": "d"})
-        assert "0 listed = 0 scored" in describe_run(begun, Layout("/out"))
+        assert describe_run(begun, Layout("/out")).startswith("run r: running\n")
+        assert "not complete" in describe_run(begun, Layout("/out"))
 
 
 @pytest.mark.parametrize(

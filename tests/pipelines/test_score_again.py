@@ -1,6 +1,6 @@
 """Runs over an output that has tables already: what is kept, what is scored again, and what readers see meanwhile."""
 
-import os
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -12,6 +12,7 @@ import pytest
 
 from maskdet import storage
 from maskdet.layout import FAILURES, PREDICTIONS
+from maskdet.synthetic import DEMO_TEMPLATE
 from maskdet.testing import solid_image
 
 LENIENT = ("--set", "failure_budget.max_ratio=0.5")
@@ -162,23 +163,31 @@ def test_an_input_that_lost_all_its_images_leaves_the_tables_as_they_are(photos,
     assert not emptied.succeeded
 
 
+@contextlib.contextmanager
+def started(photos, tables, signal_at):
+    """A run in a process of its own, one image a shard, once it has written some receipts."""
+    code = "import sys; from pipelines.score import main; sys.exit(main(sys.argv[1:]))"
+    keyed = [
+        "--template",
+        DEMO_TEMPLATE,
+        "--set",
+        "compliance.levels={site_hour: [site, date, hour], camera: [camera]}",
+    ]
+    flags = [*keyed, *LENIENT, "--set", "packing.max_images=1"]
+    command = [sys.executable, "-c", code, "--input", str(photos), "--output", str(tables), *flags]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while len(list(tables.rglob("*.json"))) < signal_at and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        yield process
+
+
 def test_a_run_killed_half_way_is_finished_by_the_next(photos, score, tmp_path):
     expected = score(tmp_path / "fresh", photos, flags=(*LENIENT, "--set", "packing.max_images=1")).contents()
-    code = "import sys; from pipelines.score import main; sys.exit(main(sys.argv[1:]))"
-    template = "{site}/{camera}/{captured_at:%Y-%m-%d}/{captured_at:%H}/*"
-    levels = "compliance.levels={site_hour: [site, date, hour], camera: [camera]}"
-    flags = ["--template", template, "--set", levels, *LENIENT, "--set", "packing.max_images=1"]
     tables = tmp_path / "tables"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, "--input", str(photos), "--output", str(tables), *flags],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        deadline = time.monotonic() + 120
-        while len(list(tables.rglob("*.json"))) < 8 and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    with started(photos, tables, signal_at=8) as process:
+        process.kill()
+        process.communicate(timeout=60)
     assert not (tables / "_SUCCESS").exists()
     # What a kill leaves: a half-written file under a name no reader takes for a table.
     half = next((tables / PREDICTIONS).rglob("*.parquet")).parent / ".shard-all.parquet.0123.tmp"
@@ -188,3 +197,18 @@ def test_a_run_killed_half_way_is_finished_by_the_next(photos, score, tmp_path):
     assert resumed.run.shards["kept"] >= 1
     assert resumed.contents() == expected
     assert not half.exists()
+
+
+def test_an_interrupted_run_says_so_and_keeps_what_it_finished(photos, score, tmp_path):
+    flags = (*LENIENT, "--set", "packing.max_images=1")
+    expected = score(tmp_path / "fresh", photos, flags=flags).contents()
+    tables = tmp_path / "tables"
+    with started(photos, tables, signal_at=8) as process:
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in shown
+    assert "interrupted" in shown
+    resumed = score(tables, photos, flags=flags)
+    assert resumed.run.shards["kept"] >= 1
+    assert resumed.contents() == expected
