@@ -99,7 +99,11 @@ def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
     if settings.source.keys and not any(task.kind == "manifest" for task in tasks):
         remedy = "Folders and globs take keys from source.template."
         raise ConfigError("source.keys", "a manifest among the inputs", settings.input, remedy)
+    output = storage.normalize(settings.output)
     for task in tasks:
+        if task.kind == "folder" and f"{output}/".startswith(f"{task.uri}/"):
+            # The run would list its own tables, and the next run more of them.
+            raise ConfigError("--output", f"a place outside the input {task.uri}", output, "Choose one beside it.")
         storage.within_deadline(functools.partial(check_input, task, settings.source), task.uri)
     return tasks
 

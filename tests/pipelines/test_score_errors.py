@@ -113,6 +113,13 @@ def test_an_output_that_is_a_file_is_refused(photos, refused, tmp_path):
     assert (tmp_path / "taken").read_text() == "mine"
 
 
+@pytest.mark.parametrize("output", [".", "tables", "below/tables"])
+def test_an_output_inside_the_input_is_refused(photos, refused, output):
+    code, message = refused("--input", photos, output=photos / output)
+    assert code == 2
+    assert "--output" in message and str(photos) in message
+
+
 def test_an_output_that_cannot_be_written_is_refused(photos, refused, tmp_path):
     (tmp_path / "taken").write_text("mine")
     code, message = refused("--input", photos, output=tmp_path / "taken" / "below")
