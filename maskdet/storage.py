@@ -326,8 +326,6 @@ def _translated(uri: str, action: str) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except GeneratorExit:
-        raise
     except Exception as error:
         raise _translate(error, uri, action) from error
 
