@@ -36,6 +36,7 @@ DEVELOPMENT = [
     "pytest-timeout>=2.3,<3",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.8,<1",
+    "scikit-learn>=1.5,<2",
     "types-PyYAML>=6,<7",
     "types-tqdm>=4.66,<5",
 ]

@@ -11,7 +11,9 @@ from maskdet.console import set_up_logging
 
 COMMANDS = {
     "score": "score images, write predictions, failures and compliance tables",
+    "evaluate": "measure a model on labelled images",
     "inspect": "show the tables of an output",
+    "prepare": "make a training manifest of labelled images: duplicates, leaks, splits",
     "train": "train a model and export it as a bundle",
     "demo": "draw a tree of synthetic face images",
 }

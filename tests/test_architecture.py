@@ -18,10 +18,13 @@ ROOMS = [
     ["layout", "manifests", "compliance"],
     ["sources"],
     ["model"],
-    ["scoring", "training", "testing"],
+    ["scoring", "testing"],
+    ["preparation"],
+    ["training"],
     ["receipts"],
     ["runs"],
     ["launch"],
+    ["evaluation"],
     ["dryrun", "summary", "console", "beam_options"],
     ["transforms"],
 ]
@@ -62,7 +65,7 @@ def test_imports_point_to_earlier_rooms(path):
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("apache_beam", {"storage", "transforms", "beam_options"}),
+        ("apache_beam", {"storage", "transforms", "preparation", "beam_options"}),
         ("tensorflow", {"model", "training"}),
         ("keras", {"model", "training"}),
         ("ai_edge_litert", {"model", "training"}),
@@ -71,6 +74,15 @@ def test_imports_point_to_earlier_rooms(path):
 def test_heavy_libraries_stay_in_their_rooms(library, rooms):
     users = {room_of(path) for path in MODULES if any(name.split(".")[0] == library for name in imported(path))}
     assert users <= rooms
+
+
+def test_beam_stays_in_the_transforms_of_a_package():
+    users = {
+        str(path.relative_to(ROOT / "maskdet"))
+        for path in MODULES
+        if path.parent != ROOT / "maskdet" and any(name.split(".")[0] == "apache_beam" for name in imported(path))
+    }
+    assert all(name.endswith("/transforms.py") for name in users), users
 
 
 def test_a_scoring_worker_never_imports_tensorflow():

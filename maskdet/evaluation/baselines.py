@@ -1,0 +1,139 @@
+"""How far shortcuts get: image width alone, and a thumbnail's border alone, which show no face.
+
+Where a shortcut does well, the data tell the classes apart by something other than masks, and a model's figures on them
+mean as much less. Fitted on one half of the images, by hash of their groups; measured on the other, as the model is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from maskdet.evaluation import metrics
+from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
+from maskdet.evaluation.metrics import MASK, Bools, Floats, Sample
+from maskdet.training.data import in_hash_band
+
+_RIDGE = 1.0
+_MAX_STEPS = 50
+
+
+class Row(NamedTuple):
+    """A model or a shortcut, on the half that nothing was fitted on."""
+
+    name: str
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+
+
+def halves(names: list[str]) -> Bools:
+    """Whether an image belongs to the half to fit on, ``(images,)``: by SHA-256 of its group's name."""
+    return np.array([in_hash_band(name, (0.0, 0.5)) for name in names], np.bool_)
+
+
+def compare(sample: Sample, rows: pa.Table, thumbnails: NDArray[np.uint8], fit: Bools, confidence: float) -> list[Row]:
+    """The model and the shortcuts, side by side; none if a half lacks a class.
+
+    Args:
+        sample: the model's labels and the truth.
+        rows: with ``width_px``.
+        thumbnails: RGB uint8 ``(images, height, width, 3)``.
+        fit: which images the shortcuts are fitted on, ``(images,)``.
+        confidence: of the intervals.
+    """
+    truth, test = sample.truth, ~fit
+    if any(len(set(truth[half].tolist())) < 2 for half in (fit, test)):
+        return []
+    widths = rows["width_px"].to_numpy()
+    low, high, inside = fit_interval(widths[fit], truth[fit])
+    by_width = ((widths >= low) & (widths <= high)) == inside
+    features = border(thumbnails)
+    by_border = apply_logistic(fit_logistic(features[fit], truth[fit]), features) >= 0.5
+    word = "inside" if inside else "outside"
+    right = np.where(truth, sample.labels == MASK, sample.labels == metrics.NO_MASK)
+    return [
+        _row("model", right[test], truth[test], confidence),
+        _row(f"image width alone (mask {word} {low}-{high} px)", (by_width == truth)[test], truth[test], confidence),
+        _row("border of a 16x16 thumbnail alone", (by_border == truth)[test], truth[test], confidence),
+    ]
+
+
+def fit_interval(values: NDArray[np.integer], truth: Bools) -> tuple[int, int, bool]:
+    """The interval of values that best separates the classes, by balanced accuracy.
+
+    Args:
+        values: ``(images,)``.
+        truth: whether a mask is worn, ``(images,)``, some of each.
+
+    Returns:
+        Its ends, both included, and whether "mask" lies inside.
+    """
+    distinct, place = np.unique(values, return_inverse=True)
+    masked = np.bincount(place, truth, len(distinct)) / truth.sum()
+    unmasked = np.bincount(place, ~truth, len(distinct)) / (~truth).sum()
+    best = (-1.0, 0, 0, True)
+    for gains, inside in ((masked - unmasked, True), (unmasked - masked, False)):
+        # The run of values with the largest sum: from each start's lowest prefix sum to each end.
+        sums = np.concatenate([[0.0], np.cumsum(gains)])
+        lowest = np.minimum.accumulate(sums[:-1])
+        end = int(np.argmax(sums[1:] - lowest))
+        start = int(np.argmin(sums[: end + 1]))
+        best = max(best, (float(sums[end + 1] - sums[start]), start, end, inside))
+    _, start, end, inside = best
+    return int(distinct[start]), int(distinct[end]), inside
+
+
+def border(thumbnails: NDArray[np.uint8]) -> Floats:
+    """The outermost pixels of thumbnails, 0 to 1, float64 ``(images, features)``."""
+    ring = np.ones(thumbnails.shape[1:3], np.bool_)
+    ring[1:-1, 1:-1] = False
+    return thumbnails[:, ring].reshape(len(thumbnails), -1).astype(np.float64) / 255
+
+
+def fit_logistic(features: Floats, truth: Bools) -> Floats:
+    """Logistic regression with classes of equal weight and a ridge penalty of 1, by Newton's method.
+
+    Args:
+        features: ``(images, features)``.
+        truth: ``(images,)``, some of each.
+
+    Returns:
+        Intercept, then a coefficient a feature, ``(1 + features,)``.
+    """
+    design = np.column_stack([np.ones(len(features)), features])
+    weights = np.where(truth, 0.5 / truth.mean(), 0.5 / (~truth).mean())
+    penalty = np.full(design.shape[1], _RIDGE)
+    penalty[0] = 1e-6  # the intercept is free, but for a matrix that can be inverted
+    coefficients = np.zeros(design.shape[1])
+    for _ in range(_MAX_STEPS):
+        chance = _sigmoid(design @ coefficients)
+        gradient = design.T @ (weights * (chance - truth)) + penalty * coefficients
+        curvature = (design * (weights * chance * (1 - chance))[:, np.newaxis]).T @ design + np.diag(penalty)
+        step = np.linalg.solve(curvature, gradient)
+        coefficients = coefficients - step
+        if np.abs(step).max() < 1e-8:
+            break
+    return np.asarray(coefficients, np.float64)
+
+
+def apply_logistic(coefficients: Floats, features: Floats) -> Floats:
+    """Probabilities, ``(images,)``."""
+    return _sigmoid(features @ coefficients[1:] + coefficients[0])
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -500, 500))), np.float64)
+
+
+def _row(name: str, right: Bools, truth: Bools, confidence: float) -> Row:
+    sensitivity, specificity = (
+        wilson_estimate("", float(right[of].sum()), float(of.sum()), confidence) for of in (truth, ~truth)
+    )
+    interval = mean_of_two(sensitivity, specificity)
+    assert interval is not None and sensitivity.value is not None and specificity.value is not None
+    value = (sensitivity.value + specificity.value) / 2
+    balanced = Estimate("balanced_accuracy", value, *interval, "wilson, square-and-add", len(truth))
+    return Row(name, wilson_estimate("accuracy", float(right.sum()), float(len(truth)), confidence), balanced)

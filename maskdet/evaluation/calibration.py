@@ -1,0 +1,140 @@
+"""Whether the probabilities are honest, and what would make them so: temperature, and a decision band.
+
+Both are advice for the model's maker: fitted on one half of the data, measured on the other, applied to nothing here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from maskdet.evaluation import metrics
+from maskdet.evaluation.metrics import Floats, Sample, Tally
+
+# Half a step of an int8 output, so that a probability of exactly 0 is no certainty.
+CLIP = 1 / 512
+_GOLDEN = (5**0.5 - 1) / 2
+_LOG_TEMPERATURES = (-3.0, 3.0)
+
+
+class TemperatureFit(NamedTuple):
+    """Temperature scaling, fitted on one half and measured on the other."""
+
+    temperature: float
+    log_loss_before: float
+    log_loss_after: float
+    ece_before: float
+    ece_after: float
+    fitted_on: int
+    measured_on: int
+
+
+class Band(NamedTuple):
+    """Decision thresholds and what they give on the half they were not chosen on."""
+
+    no_mask_below: float
+    mask_from: float
+    max_error: float
+    masked_as_no_mask: float
+    """Share of masked faces labelled ``no_mask``."""
+    unmasked_as_mask: float
+    """Share of unmasked faces labelled ``mask``."""
+    uncertain: float
+    measured_on: int
+
+
+def scale(probabilities: Floats, temperature: float) -> Floats:
+    """Probabilities whose log odds are divided by a temperature; above 1 they move towards 0.5.
+
+    Guo et al., "On calibration of modern neural networks", ICML 2017.
+    """
+    clipped = np.clip(probabilities, CLIP, 1 - CLIP)
+    logits = np.log(clipped) - np.log1p(-clipped)
+    return np.asarray(1 / (1 + np.exp(-logits / temperature)), np.float64)
+
+
+def fit_temperature(sample: Sample) -> float:
+    """The temperature of least log loss, between e⁻³ and e³, by golden-section search on its logarithm.
+
+    The loss is convex in 1/temperature, so it has one minimum, and so it has in any monotone function of that.
+
+    Args:
+        sample: faces of both classes.
+    """
+    tally = Tally.of(sample)
+
+    def loss(log_temperature: float) -> float:
+        scaled = metrics.Tally(scale(tally.values, np.exp(log_temperature)), tally.masked, tally.unmasked, tally.labels)
+        return float(metrics.log_loss(scaled, clip=1e-12))
+
+    low, high = _LOG_TEMPERATURES
+    while high - low > 1e-4:
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        low, high = (low, right) if loss(left) < loss(right) else (left, high)
+    return float(np.exp((low + high) / 2))
+
+
+def choose_band(sample: Sample, max_error: float) -> tuple[float, float]:
+    """The narrowest uncertain band that holds a stated error rate in each class of the sample.
+
+    Args:
+        sample: faces of both classes.
+        max_error: largest share of masked faces that may be labelled ``no_mask``, and of unmasked ones ``mask``.
+
+    Returns:
+        ``no_mask_below`` and ``mask_from``; equal, in the middle of all that serve, where no band is needed.
+    """
+    masked = np.sort(sample.probabilities[sample.truth])
+    unmasked = np.sort(sample.probabilities[~sample.truth])
+    values = np.unique(np.concatenate([[0.0, 1.0], sample.probabilities]))
+    # Between two probabilities, so that rounding moves no face across.
+    candidates = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0]])
+    missed = np.searchsorted(masked, candidates) / len(masked)
+    alarms = (len(unmasked) - np.searchsorted(unmasked, candidates)) / len(unmasked)
+    below = float(candidates[missed <= max_error].max(initial=0.0))
+    quiet = candidates[alarms <= max_error]
+    above = float(quiet.min()) if len(quiet) else 1.0
+    if above <= below:
+        below = above = (above + below) / 2
+    return round(below, 4), round(above, 4)
+
+
+def measure_temperature(fitted: Sample, held_out: Sample) -> TemperatureFit | None:
+    """Fit on one half, measure on the other; ``None`` if a half lacks a class."""
+    if not (_both_classes(fitted) and _both_classes(held_out)):
+        return None
+    temperature = fit_temperature(fitted)
+    before = Tally.of(held_out)
+    after = Tally(scale(before.values, temperature), before.masked, before.unmasked, before.labels)
+    (loss_before, ece_before), (loss_after, ece_after) = map(_losses, (before, after))
+    return TemperatureFit(
+        temperature, loss_before, loss_after, ece_before, ece_after, fitted_on=len(fitted), measured_on=len(held_out)
+    )
+
+
+def measure_band(fitted: Sample, held_out: Sample, max_error: float) -> Band | None:
+    """Choose on one half, measure on the other; ``None`` if a half lacks a class."""
+    if not (_both_classes(fitted) and _both_classes(held_out)):
+        return None
+    below, above = choose_band(fitted, max_error)
+    probabilities, truth = held_out.probabilities, held_out.truth
+    return Band(
+        below,
+        above,
+        max_error,
+        masked_as_no_mask=float(np.mean(probabilities[truth] < below)),
+        unmasked_as_mask=float(np.mean(probabilities[~truth] >= above)),
+        uncertain=float(np.mean((probabilities >= below) & (probabilities < above))),
+        measured_on=len(held_out),
+    )
+
+
+def _both_classes(sample: Sample) -> bool:
+    return bool(sample.truth.any()) and not bool(sample.truth.all())
+
+
+def _losses(tally: Tally) -> tuple[float, float]:
+    """Log loss and ECE."""
+    error = metrics.calibration_error(tally, metrics.equal_mass_bins(tally))
+    return float(metrics.log_loss(tally)), float(error)

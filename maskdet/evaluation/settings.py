@@ -1,0 +1,118 @@
+"""Settings of an evaluation: those of a scoring run, and what to make of its predictions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from maskdet import storage
+from maskdet.config import Count, KeyName, Ratio, ScoreSettings, Section
+from maskdet.errors import ConfigError
+
+SCORES = "scores"
+
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+def plain_name(text: str) -> str:
+    """A name as it is compared: without regard to case, ``-``, ``_`` and spaces."""
+    return "".join(character for character in text.casefold() if character not in "-_ ")
+
+
+class TruthSettings(Section):
+    """Where the true class of an image stands.
+
+    Names are compared without regard to case, ``-``, ``_`` and spaces.
+    """
+
+    mask: tuple[str, ...] = ("with_mask", "mask", "masked")
+    """Folders, or values of the column, that mean "mask"."""
+    no_mask: tuple[str, ...] = ("without_mask", "no_mask", "unmasked")
+    column: str | None = None
+    """A manifest column or key of the template; default: of an image's folders, the nearest that names a class."""
+
+    @field_validator("mask", "no_mask", mode="before")
+    @classmethod
+    def _texts(cls, names: object) -> object:
+        # YAML reads 0 and 1 as numbers.
+        return tuple(str(name) for name in names) if isinstance(names, list | tuple) else names
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> TruthSettings:
+        masked, unmasked = ({plain_name(name) for name in names} for names in (self.mask, self.no_mask))
+        if not masked or not unmasked or masked & unmasked:
+            raise ValueError(f"mask and no_mask: expected names for each, none in both, received {self.model_dump()!r}")
+        return self
+
+
+class IntervalSettings(Section):
+    """How confidence intervals are made."""
+
+    confidence: Share = 0.95
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    seed: Annotated[int, Field(ge=0)] = 20260101
+    group_column: str | None = None
+    """Images that share its value (a person, a source photo) are not independent; intervals are widened to match."""
+
+
+class SliceSettings(Section):
+    """Parts of the data that get metrics of their own."""
+
+    columns: tuple[str, ...] = ()
+    """Manifest columns or keys of the template: a slice for each value."""
+    size_px: tuple[Count, ...] = (32, 64, 128, 256, 512)
+    """Bounds of the slices by the image's shorter side."""
+    pixels: bool = False
+    """Slices by brightness and sharpness, a quarter of the images each; reads every image again."""
+    max_values: Count = 50
+    """Values of a column beyond the most frequent ones make one slice, "others"."""
+
+    @field_validator("size_px")
+    @classmethod
+    def _ascending(cls, bounds: tuple[int, ...]) -> tuple[int, ...]:
+        if list(bounds) != sorted(set(bounds)):
+            raise ValueError(f"expected ascending bounds, received {list(bounds)}")
+        return bounds
+
+
+class CalibrationSettings(Section):
+    """What is fitted on one half of the data, by hash of its groups, and measured on the other."""
+
+    max_error: Share = 0.01
+    """Error rate of each class that the decision band is chosen for."""
+
+
+class EvaluateSettings(ScoreSettings):
+    """Everything an evaluation is told."""
+
+    truth: TruthSettings = TruthSettings()
+    intervals: IntervalSettings = IntervalSettings()
+    slices: SliceSettings = SliceSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    baselines: bool = False
+    """Whether to measure how far image width alone, and a thumbnail's border alone, get; reads every image again."""
+    thresholds: tuple[Ratio, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+    """Rows of the threshold table."""
+    mistakes_shown: Count = 40
+    """Worst mistakes on the page; the table holds all."""
+
+    @property
+    def extra_columns(self) -> tuple[KeyName, ...]:
+        """Columns beside the predictions' own that the evaluation needs, each once."""
+        named = (self.truth.column, self.intervals.group_column, *self.slices.columns)
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    def score_settings(self) -> EvaluateSettings:
+        """Settings of the scoring run underneath: its tables in a folder of their own, its keys as columns.
+
+        Raises:
+            ConfigError: no output, or keys as folders.
+        """
+        if not self.output:
+            raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the results shall go.")
+        if self.tables.partition_by:
+            remedy = "Leave it out: an evaluation keeps keys as columns."
+            raise ConfigError("tables.partition_by", "nothing", list(self.tables.partition_by), remedy)
+        tables = self.tables.model_copy(update={"partition_by": ()})
+        return self.model_copy(update={"output": storage.join(self.output, SCORES), "tables": tables})

@@ -1,0 +1,208 @@
+"""Predictions joined with the truth: which class each scored image has, by its folders or by a column.
+
+A labelled image shows one person; where a detector found several faces, the largest stands for the image.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from maskdet import manifests, storage
+from maskdet.config import SourceSettings
+from maskdet.errors import ConfigError, SourceError
+from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Bools, Sample
+from maskdet.evaluation.settings import EvaluateSettings, TruthSettings, plain_name
+from maskdet.layout import FAILURES, PREDICTIONS, Layout, read_table
+from maskdet.records import failures_schema, predictions_schema
+from maskdet.sources import ListTask
+
+_LABELS = {"mask": MASK, "no_mask": NO_MASK, "uncertain": UNCERTAIN}
+_EXAMPLES = 20
+# A manifest's column may be named as one of the predictions': its "label" must not hide the model's.
+_MANIFEST_PREFIX = "manifest."
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Scored images with their truth.
+
+    Attributes:
+        rows: one an image, sorted by URI: the predictions' columns, and those that settings name.
+        truth: whether a mask is worn, bool ``(images,)``.
+        counts: images by what became of them: mask, no_mask, truth_unknown, failed_mask, ….
+        unknown: some of the images whose truth cannot be told.
+    """
+
+    rows: pa.Table
+    truth: Bools
+    counts: Mapping[str, int]
+    unknown: tuple[str, ...]
+
+    def sample(self, group_column: str | None = None) -> Sample:
+        """What metrics are computed from.
+
+        Args:
+            group_column: the column that says which images belong together; an image without a value is alone.
+        """
+        labels = np.array([_LABELS[label] for label in self.rows["label"].to_pylist()], np.int8)
+        probabilities = self.rows["probability_mask"].to_numpy().astype(np.float64)
+        groups = None
+        if group_column is not None:
+            names = group_names(self.rows, group_column)
+            groups = np.unique(names, return_inverse=True)[1].astype(np.int64) if names else None
+        return Sample(probabilities, self.truth, labels, groups)
+
+
+def check_columns(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> None:
+    """Refuse, at launch, columns that neither the template nor every manifest has.
+
+    Raises:
+        ConfigError: there is no such key, and no manifest.
+        SourceError: a manifest lacks the column.
+    """
+    wanted = _manifest_columns(settings)
+    listed = [task for task in tasks if task.kind == "manifest"]
+    if wanted and len(listed) < len(tasks):
+        keys = list(settings.source.key_names)
+        remedy = "Name it in source.template, or give manifests alone as the input."
+        raise ConfigError(
+            "truth.column, intervals.group_column or slices.columns",
+            f"a key of the source, {keys}, or a manifest's column",
+            wanted[0],
+            remedy,
+        )
+    for task in listed:
+        manifests.check_columns(task.uri, _with_columns(settings.source, wanted))
+
+
+def read_labelled(layout: Layout, settings: EvaluateSettings, tasks: Sequence[ListTask]) -> Labelled:
+    """Join a finished scoring run's predictions with the truth.
+
+    Raises:
+        SourceError: no image's truth can be told.
+        StorageError: tables or manifests cannot be read.
+    """
+    columns = _manifest_values(settings, tasks)
+    names = settings.source.key_names
+    rows = _one_row_an_image(_read_all(layout, PREDICTIONS, predictions_schema(names)))
+    failures = _read_all(layout, FAILURES, failures_schema(names))
+    rows, failures = (_with_extra(table, columns) for table in (rows, failures))
+    classes, failed = (_classes(table, settings.truth) for table in (rows, failures))
+    known = np.array([name is not None for name in classes], np.bool_)
+    unknown = rows["image_uri"].filter(pa.array(~known)).to_pylist()
+    counts = _counted(classes, "truth_unknown") | {
+        f"failed_{name}": count for name, count in _counted(failed, "truth_unknown").items()
+    }
+    if not known.any():
+        seen = unknown[:3] or failures["image_uri"].to_pylist()[:3]
+        remedy = "Set truth.mask and truth.no_mask to the folders' names, or truth.column to a column."
+        raise SourceError("truth", f"images of {settings.truth.model_dump()}", seen, remedy)
+    truth = np.array([name == "mask" for name in classes if name is not None], np.bool_)
+    return Labelled(rows.filter(pa.array(known)), truth, counts, tuple(unknown[:_EXAMPLES]))
+
+
+def class_of_folders(uri: str, truth: TruthSettings) -> str | None:
+    """``"mask"`` or ``"no_mask"`` by the nearest folder above an image that names a class."""
+    for folder in reversed(uri.split("/")[:-1]):
+        if (found := class_of_name(folder, truth)) is not None:
+            return found
+    return None
+
+
+def class_of_name(name: str | None, truth: TruthSettings) -> str | None:
+    """``"mask"`` or ``"no_mask"`` by a folder's name or a column's value."""
+    if name is None:
+        return None
+    for label, names in (("mask", truth.mask), ("no_mask", truth.no_mask)):
+        if plain_name(name) in {plain_name(text) for text in names}:
+            return label
+    return None
+
+
+def group_names(rows: pa.Table, group_column: str | None) -> list[str]:
+    """What must stay together of each image, ``(images,)``: its group, or else equal file contents."""
+    contents = [f"content {digest}" for digest in rows["content_sha256"].to_pylist()]
+    if group_column is None:
+        return contents
+    groups = column_values(rows, group_column)
+    return [content if group is None else f"group {group}" for group, content in zip(groups, contents, strict=True)]
+
+
+def column_values(rows: pa.Table, column: str) -> list[str | None]:
+    """Values of a manifest's column or a template's key, ``(images,)``."""
+    name = _MANIFEST_PREFIX + column
+    values: list[str | None] = rows[name if name in rows.column_names else column].to_pylist()
+    return values
+
+
+def _classes(table: pa.Table, truth: TruthSettings) -> list[str | None]:
+    if truth.column is not None:
+        return [class_of_name(value, truth) for value in column_values(table, truth.column)]
+    by_folder: dict[str, str | None] = {}
+    found = []
+    for uri in table["image_uri"].to_pylist():
+        folder = storage.parent(uri)
+        if folder not in by_folder:
+            by_folder[folder] = class_of_folders(uri, truth)
+        found.append(by_folder[folder])
+    return found
+
+
+def _counted(classes: Iterable[str | None], unknown: str) -> dict[str, int]:
+    counts = Counter(unknown if name is None else name for name in classes)
+    return {name: counts[name] for name in ("mask", "no_mask", unknown)}
+
+
+def _one_row_an_image(faces: pa.Table) -> pa.Table:
+    """The largest face of each image, of equal ones the first, sorted by URI; a whole image is its one face."""
+    widths, heights = (faces[name].to_pylist() for name in ("face_width_px", "face_height_px"))
+    best: dict[str, tuple[float, int, int]] = {}
+    for row, (uri, index, width, height) in enumerate(
+        zip(faces["image_uri"].to_pylist(), faces["face_index"].to_pylist(), widths, heights, strict=True)
+    ):
+        rank = (-(width or 0.0) * (height or 0.0), index, row)
+        best[uri] = min(best.get(uri, rank), rank)
+    return faces.take(pa.array([best[uri][2] for uri in sorted(best)], pa.int64()))
+
+
+def _read_all(layout: Layout, name: str, schema: pa.Schema) -> pa.Table:
+    files = sorted(f.uri for f in storage.list_folder(layout.folder(name)) if f.uri.endswith(".parquet"))
+    tables = [read_table(uri).replace_schema_metadata(None) for uri in files]
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def _manifest_columns(settings: EvaluateSettings) -> list[str]:
+    return [name for name in settings.extra_columns if name not in settings.source.key_names]
+
+
+def _with_columns(source: SourceSettings, columns: Sequence[str]) -> SourceSettings:
+    """The same source with other columns as keys; not validated, so that a column may be named ``label``."""
+    return source.model_copy(update={"keys": tuple(columns), "template": None})
+
+
+def _manifest_values(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> dict[str, dict[str, str | None]]:
+    """Column → URI → value. An image in two rows that differ has no value: the data do not say which is right."""
+    wanted = _manifest_columns(settings)
+    values: dict[str, dict[str, str | None]] = {name: {} for name in wanted}
+    if not wanted:
+        return values
+    source = _with_columns(settings.source, wanted)
+    for task in tasks:
+        for row in manifests.read_rows(task.uri, task.part, source):
+            for name, value in zip(wanted, row.keys, strict=True):
+                if values[name].setdefault(row.uri, value) != value:
+                    values[name][row.uri] = None
+    return values
+
+
+def _with_extra(table: pa.Table, columns: Mapping[str, Mapping[str, str | None]]) -> pa.Table:
+    uris = table["image_uri"].to_pylist()
+    for name, by_uri in columns.items():
+        column = pa.array([by_uri.get(uri) for uri in uris], pa.string())
+        table = table.append_column(_MANIFEST_PREFIX + name, column)
+    return table

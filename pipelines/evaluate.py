@@ -1,0 +1,56 @@
+"""Measure a model on labelled images.
+
+    maskdet evaluate --input photos/ --output results/ [--model builtin] [--config configs/evaluate.yaml]
+                     [--set section.key=value …] [Beam options, such as --runner=FlinkRunner]
+
+Scores the images as `maskdet score` does, into <output>/scores, and compares the labels with the truth: by default the
+nearest folder above an image that is named with_mask or without_mask (or WithMask, no_mask, …; see truth.mask and
+truth.no_mask), or a manifest's column (--set truth.column=NAME). Writes metrics.json, metrics.parquet, mistakes.parquet
+and report.html. A second run scores only what changed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from apache_beam.io.filesystems import FileSystems
+
+from maskdet import console, storage, summary
+from maskdet.beam_options import parse_beam_options
+from maskdet.config import load_yaml
+from maskdet.evaluation.report import REPORT_FILE, describe, render
+from maskdet.evaluation.results import evaluate, write_results
+from maskdet.evaluation.settings import EvaluateSettings
+from maskdet.evaluation.truth import check_columns, read_labelled
+from maskdet.launch import check_run
+from pipelines.scoring_run import command_parser, overrides, run_to_end
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return console.run_command("evaluate", lambda: _evaluate(sys.argv[1:] if argv is None else argv))
+
+
+def _evaluate(argv: Sequence[str]) -> int:
+    arguments, rest = command_parser("evaluate", __doc__).parse_known_args(argv)
+    options = parse_beam_options(rest)
+    FileSystems.set_options(options)
+    settings = load_yaml(EvaluateSettings, arguments.config, overrides(arguments))
+    launch = check_run(settings.score_settings(), datetime.now(UTC))
+    check_columns(settings, launch.tasks)
+    layout = launch.plan.layout
+    run = run_to_end(launch, options, overwrite=arguments.overwrite, quiet=arguments.quiet)
+    if error := run.outcome():
+        raise error
+    print(summary.describe_run(run, layout))
+    evaluation = evaluate(read_labelled(layout, settings, launch.tasks), run, settings)
+    root = storage.normalize(settings.output)
+    write_results(root, evaluation, settings, render(evaluation, settings), REPORT_FILE)
+    print(describe(evaluation, root))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The scoring run that `score` and `evaluate` share: its flags, its pipeline, and running it to its end."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+from datetime import UTC, datetime
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from maskdet import console, storage
+from maskdet.errors import recover_error
+from maskdet.launch import Launch
+from maskdet.progress import PROGRESS
+from maskdet.runs import RunManifest, begin_run, claim_output, end_early, read_run
+from maskdet.transforms import ScoreRun, ScoreShards, WriteCompliance
+
+# Flags that are settings: flag → where its value goes, and what it means.
+_SETTING_FLAGS = {
+    "--input": ("input", "folders, globs, list files (.txt) or manifests (.csv, .parquet)"),
+    "--output": ("output", "folder or prefix for the tables"),
+    "--model": ("model.uri", "a model bundle, or 'builtin' (default)"),
+    "--backend": ("model.backend", "litert (default) or tensorflow"),
+    "--precision": ("model.precision", "int8 or float32 (default: int8 on litert, float32 on tensorflow)"),
+    "--template": ("source.template", "path template, such as {site}/{captured_at:%%Y-%%m-%%d}/*.jpg"),
+}
+
+
+def command_parser(command: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser with the flags of every command that scores."""
+    parser = argparse.ArgumentParser(
+        prog=f"maskdet {command}",
+        description=description,
+        epilog=console.exit_code_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for flag, (key, text) in _SETTING_FLAGS.items():
+        parser.add_argument(flag, dest=key, nargs="+" if flag == "--input" else None, help=text)
+    parser.add_argument("--config", help=f"a YAML file of settings; see configs/{command}.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
+    parser.add_argument("--overwrite", action="store_true", help="replace tables of another input or layout")
+    parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
+    return parser
+
+
+def overrides(arguments: argparse.Namespace) -> list[str]:
+    """The flags given, in the form of ``--set``, and what ``--set`` adds to them."""
+    values = [(key, vars(arguments)[key]) for key, _ in _SETTING_FLAGS.values()]
+    given = [f"{key}={json.dumps(value)}" for key, value in values if value is not None]  # JSON is YAML
+    return [*given, *arguments.set]
+
+
+def build(launch: Launch) -> ScoreRun:
+    """The pipeline of a checked run."""
+    settings = launch.settings
+    levels, rows = settings.compliance.all_levels, settings.tables.row_group_rows
+    return ScoreRun(
+        plan=launch.plan,
+        tasks=launch.tasks,
+        source=settings.source,
+        rule=launch.options.rule,
+        limit=launch.limit,
+        score=ScoreShards(launch.job, settings.model.uri, launch.spec, launch.options),
+        compliance=WriteCompliance(launch.plan.layout, levels, settings.compliance.confidence, rows),
+    )
+
+
+def run_to_end(launch: Launch, options: PipelineOptions, *, overwrite: bool, quiet: bool) -> RunManifest:
+    """Claim the output, run the pipeline and read the manifest it left; what ends it early is in there too.
+
+    Raises:
+        MaskdetError: the output cannot be claimed, or a worker met a caller's mistake.
+    """
+    layout = launch.plan.layout
+    claim = functools.partial(claim_output, layout, launch.settings, overwrite=overwrite)
+    storage.within_deadline(claim, layout.root)
+    begin_run(launch.plan)
+    try:
+        with console.show_progress(PROGRESS, quiet=quiet):
+            pipeline = beam.Pipeline(options=options)
+            pipeline | "Score" >> build(launch)
+            pipeline.run().wait_until_finish()
+    except BaseException as error:
+        known = console.recover_interrupt(error) or recover_error(error) or error
+        end_early(launch.plan, known, datetime.now(UTC))
+        raise known from error
+    return read_run(layout, launch.plan.manifest.run_id)
