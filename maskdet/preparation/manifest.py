@@ -1,0 +1,75 @@
+"""Read a training manifest: what training asks of a preparation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from maskdet import storage
+from maskdet.errors import SourceError, StorageError
+from maskdet.layout import read_table
+from maskdet.preparation.records import SUCCESS
+from maskdet.preparation.settings import SPLITS
+
+_COLUMNS = ["source", "image_uri", "label", "official_split", "split", "group_id", "suspicious", "flat"]
+
+
+def read_split(
+    uri: str,
+    split: str,
+    sources: Collection[str] | None = None,
+    *,
+    official: bool = False,
+    drop_suspicious: bool = False,
+    drop_flat: bool = False,
+) -> list[tuple[str, str, str]]:
+    """The images of one split of a training manifest.
+
+    Args:
+        uri: the manifest, ``DIR/images.parquet``.
+        split: ``train``, ``validation`` or ``test``.
+        sources: only images of these sources; default: of all.
+        official: go by the sources' own splits rather than by the group-disjoint ones.
+        drop_suspicious: leave out images whose duplicates have the other label.
+        drop_flat: leave out images that show nothing.
+
+    Returns:
+        URI, label (``mask`` or ``no_mask``) and group of each image, in the manifest's order.
+
+    Raises:
+        SourceError: the manifest is missing, unfinished or of another kind, or has no image of the split and sources.
+        StorageError: it cannot be read.
+    """
+    if split not in SPLITS:
+        raise SourceError("split", f"one of {list(SPLITS)}", split, "Correct the recipe.")
+    table = _read(uri)
+    unknown = sorted(set(sources or ()) - set(table["source"].to_pylist()))
+    if unknown:
+        found = sorted(set(table["source"].to_pylist()))
+        raise SourceError(f"manifest {uri}", f"sources among {found}", unknown, "Correct the names of the sources.")
+    keep = pc.equal(table["official_split" if official else "split"], split)
+    if sources is not None:
+        keep = pc.and_(keep, pc.is_in(table["source"], value_set=pa.array(sorted(sources), pa.string())))
+    for column, drop in (("suspicious", drop_suspicious), ("flat", drop_flat)):
+        if drop:
+            keep = pc.and_(keep, pc.invert(table[column]))
+    rows = table.filter(keep)
+    if rows.num_rows == 0:
+        remedy = "Name another split or other sources, or prepare with a larger share."
+        raise SourceError(f"manifest {uri}", f"images of split {split!r}", "none", remedy)
+    return list(zip(*(rows[name].to_pylist() for name in ("image_uri", "label", "group_id")), strict=True))
+
+
+def _read(uri: str) -> pa.Table:
+    # Without the mark, the tables beside it may be of two runs.
+    mark = storage.join(storage.parent(uri), SUCCESS)
+    if not storage.exists(mark):
+        raise SourceError(f"manifest {uri}", f"a finished preparation, with {mark}", "none", "Run maskdet prepare.")
+    try:
+        return read_table(uri, _COLUMNS)
+    except StorageError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"manifest {uri}: not readable: {' '.join(str(error).split())}") from error

@@ -1,0 +1,80 @@
+"""Prepare training data: from labelled folders or manifests to a training manifest without leaks.
+
+    maskdet prepare --config configs/prepare.yaml --output manifest/ [--set section.key=value …]
+                    [Beam options, such as --runner=FlinkRunner]
+
+Decodes every image as scoring does; finds exact, near and mirrored duplicates within and across splits and classes;
+puts images that belong together into leakage groups; cuts group-disjoint splits; flags duplicates with opposite labels.
+Writes images.parquet, failures.parquet, duplicates.parquet, report.json and summary.txt. The same input gives the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+
+from maskdet import console, storage
+from maskdet.beam_options import parse_beam_options
+from maskdet.config import load_yaml
+from maskdet.errors import recover_error
+from maskdet.preparation import writing
+from maskdet.preparation.launch import check_preparation
+from maskdet.preparation.report import describe_report
+from maskdet.preparation.settings import PrepareSettings
+from maskdet.preparation.transforms import Prepare
+from maskdet.progress import PROGRESS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return console.run_command("prepare", lambda: _prepare(sys.argv[1:] if argv is None else argv))
+
+
+def _prepare(argv: Sequence[str]) -> int:
+    arguments, rest = _parser().parse_known_args(argv)
+    options = parse_beam_options(rest)
+    FileSystems.set_options(options)
+    settings, tasks = check_preparation(_settings(arguments))
+    storage.within_deadline(functools.partial(writing.begin, settings), settings.output)
+    started_s = time.monotonic()
+    try:
+        with console.show_progress(PROGRESS, quiet=arguments.quiet):
+            pipeline = beam.Pipeline(options=options)
+            pipeline | "Prepare" >> Prepare(settings, tasks)
+            pipeline.run().wait_until_finish()
+    except BaseException as error:
+        raise (console.recover_interrupt(error) or recover_error(error) or error) from error
+    report = writing.read_report(settings.output)
+    print(describe_report(report))
+    print(f"  time        {time.monotonic() - started_s:.1f} s\n  tables      {settings.output}")
+    if failure := report.outcome():
+        raise failure
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> PrepareSettings:
+    given = [f"output={json.dumps(arguments.output)}"] if arguments.output is not None else []  # JSON is YAML
+    return load_yaml(PrepareSettings, arguments.config, [*given, *arguments.set])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="maskdet prepare",
+        description=__doc__,
+        epilog=console.exit_code_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", help="a YAML file that names the sources; see configs/prepare.yaml")
+    parser.add_argument("--output", help="folder or prefix for the tables")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
+    parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
+    return parser
