@@ -54,9 +54,9 @@ def _bare_loop(files: list[Path], model_uri: str, precision: str) -> None:
     """Read, decode, resize and infer; prints seconds and images as JSON."""
     import numpy as np
 
+    from maskdet.fetching import available_cores
     from maskdet.imaging import prepare_image
     from maskdet.model.backends import RuntimeSpec, load_model
-    from maskdet.scoring import available_cores
 
     cores = available_cores()
     model = load_model(model_uri, RuntimeSpec(precision=precision, threads=cores))  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
         hint = (
             f"Did you mean {close[0]}?" if close else "See --help for maskdet's flags; Beam's are in its documentation."
         )
-        raise ConfigError("command line", "a flag of maskdet score or of Beam", unknown[0], hint)
+        raise ConfigError("command line", "a flag of the command or of Beam", unknown[0], hint)
     parsed = PipelineOptions(list(arguments))
     standard = parsed.view_as(StandardOptions)
     if standard.runner is None:

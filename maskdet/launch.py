@@ -12,6 +12,7 @@ from importlib import metadata
 from maskdet import __version__, storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import ConfigError
+from maskdet.fetching import available_cores
 from maskdet.imaging import ImageLimits
 from maskdet.layout import Layout
 from maskdet.model.backends import RuntimeSpec
@@ -20,7 +21,7 @@ from maskdet.model.manifest import Decision, Manifest
 from maskdet.packing import KeyRule, Size
 from maskdet.receipts import ShardJob, scoring_fingerprint
 from maskdet.runs import RunManifest, RunPlan, new_run_id
-from maskdet.scoring import ScoreOptions, available_cores
+from maskdet.scoring import ScoreOptions
 from maskdet.sources import ListTask, check_input, input_tasks
 
 

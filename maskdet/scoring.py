@@ -9,29 +9,23 @@ unused and becomes a failure row; its neighbours never notice.
 from __future__ import annotations
 
 import hashlib
-import os
-import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from maskdet import storage
-from maskdet.errors import AccessDeniedError, FailureCode, ImageFault, NotFoundError, StorageError
+from maskdet.errors import FailureCode, ImageFault
+from maskdet.fetching import Fetcher, reading_threads
 from maskdet.imaging import ImageLimits, prepare_image
 from maskdet.model.backends import Images, Model, Probabilities
 from maskdet.model.manifest import Decision
 from maskdet.packing import KeyRule
 from maskdet.records import ImageRef, Shard, ShardResult, StageSeconds, failures_schema, predictions_schema
-
-# A read over the network waits most of its time.
-_REMOTE_THREADS_PER_CORE = 4
-_FIRST_BACKOFF_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -87,13 +81,10 @@ class Scorer:
     ) -> None:
         self.model = model
         self.options = options
-        self._read = read
-        self._sleep = sleep
-        self._jitter = random.Random()  # spreads retries only; no result depends on it
-        cores = available_cores()
-        remote = cores * _REMOTE_THREADS_PER_CORE
-        self._local_pool = ThreadPoolExecutor(options.threads or cores, thread_name_prefix="score")
-        self._remote_pool = ThreadPoolExecutor(options.threads or remote, thread_name_prefix="score-remote")
+        self._fetcher = Fetcher(options.limits.max_bytes, options.fetch_attempts, read, sleep)
+        local, remote = (options.threads or reading_threads(local=local) for local in (True, False))
+        self._local_pool = ThreadPoolExecutor(local, thread_name_prefix="score")
+        self._remote_pool = ThreadPoolExecutor(remote, thread_name_prefix="score-remote")
 
     def score_shard(self, shard: Shard, on_progress: Callable[[int], None] = lambda images: None) -> ShardResult:
         """Score every image of a shard.
@@ -142,7 +133,7 @@ class Scorer:
                 code, message = ref.problem
                 raise ImageFault(FailureCode(code), message, attempts=0)
             clock.start()
-            data = self._fetch(ref)
+            data = self._fetcher.fetch(ref)
             clock.stop("fetch")
             image = prepare_image(
                 data,
@@ -158,26 +149,6 @@ class Scorer:
             return _Prepared(digest, image.width_px, image.height_px, len(data))
         except ImageFault as fault:
             return fault
-
-    def _fetch(self, ref: ImageRef) -> bytes:
-        limit = self.options.limits.max_bytes
-        if ref.size_bytes > limit:
-            message = f"{ref.size_bytes} bytes, more than imaging.max_bytes = {limit}"
-            raise ImageFault(FailureCode.TOO_MANY_BYTES, message, attempts=0)
-        attempts = self.options.fetch_attempts
-        for attempt in range(1, attempts + 1):
-            try:
-                return self._read(ref.uri)
-            except NotFoundError:
-                raise ImageFault(FailureCode.NOT_FOUND, "nothing exists at the URI", attempt) from None
-            except AccessDeniedError:
-                raise ImageFault(FailureCode.ACCESS_DENIED, "the store refuses access", attempt) from None
-            except StorageError as error:
-                if attempt == attempts:
-                    raise ImageFault(FailureCode.READ_ERROR, str(error), attempt) from error
-                backoff_s = _FIRST_BACKOFF_S * 2 ** (attempt - 1)
-                self._sleep(backoff_s * self._jitter.uniform(0.5, 1.5))
-        raise AssertionError("the last attempt returns or raises")
 
     def _infer(self, pixels: Images) -> list[float | ImageFault]:
         """Probabilities of a block's images, with faults in place of those that have none."""
@@ -277,16 +248,6 @@ def label(probabilities: Probabilities, decision: Decision) -> list[str]:
         values >= decision.mask_from, "mask", np.where(values < decision.no_mask_below, "no_mask", "uncertain")
     )
     return [str(name) for name in names]
-
-
-def available_cores() -> int:
-    """Cores this process may use: its affinity, and its control group's quota, which containers set."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))
-    except (OSError, ValueError):
-        return cores
 
 
 def _checked(probabilities: Probabilities) -> list[float | ImageFault]:

@@ -15,7 +15,7 @@ ROOMS = [
     ["templates", "progress", "drawing"],
     ["records", "config", "synthetic"],
     ["storage", "imaging", "packing"],
-    ["layout", "manifests", "compliance"],
+    ["layout", "manifests", "compliance", "fetching"],
     ["sources"],
     ["model"],
     ["scoring", "testing"],

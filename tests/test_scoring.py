@@ -16,14 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskdet import scoring
+from maskdet import fetching
 from maskdet.errors import AccessDeniedError, FailureCode, NotFoundError, StorageError
+from maskdet.fetching import available_cores
 from maskdet.imaging import ImageLimits
 from maskdet.model.backends import Model
 from maskdet.model.manifest import Decision
 from maskdet.packing import KeyRule, Size, pack
 from maskdet.records import ImageRef, failures_schema, predictions_schema
-from maskdet.scoring import ScoreOptions, Scorer, available_cores, label
+from maskdet.scoring import ScoreOptions, Scorer, label
 from maskdet.testing import BrightnessBackend, FaultyReader, brightness_model, solid_image
 
 RULE = KeyRule(key_names=("site", "camera"), partition_by=("site",))
@@ -405,6 +406,6 @@ class TestCores:
         ],
     )
     def test_cores_are_those_of_affinity_and_quota(self, quota, expected, monkeypatch):
-        monkeypatch.setattr(scoring.os, "sched_getaffinity", lambda pid: set(range(8)))
-        monkeypatch.setattr(scoring.Path, "read_text", lambda self: quota)
+        monkeypatch.setattr(fetching.os, "sched_getaffinity", lambda pid: set(range(8)))
+        monkeypatch.setattr(fetching.Path, "read_text", lambda self: quota)
         assert available_cores() == expected

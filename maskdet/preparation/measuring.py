@@ -17,20 +17,16 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from maskdet import storage
-from maskdet.errors import AccessDeniedError, FailureCode, ImageFault, NotFoundError, SourceError, StorageError
+from maskdet.errors import FailureCode, ImageFault, SourceError
+from maskdet.fetching import Fetcher, reading_threads
 from maskdet.imaging import FORMATS, ImageLimits, prepare_image
 from maskdet.preparation import hashing
 from maskdet.preparation.records import MeasuredBatch, SourceBatch, failures_schema, measured_schema
 from maskdet.preparation.settings import LABELS, SPLITS, LabelledSource
 from maskdet.records import ImageRef
-from maskdet.scoring import available_cores
 
 Name = TypeVar("Name", bound=str)
 Row = dict[str, Any]
-
-_ATTEMPTS = 4
-_FIRST_BACKOFF_S = 0.2
-_REMOTE_THREADS_PER_CORE = 4
 
 # Luminance table of ITU-T T.81, annex K.1, which the IJG library scales by quality; its sum is all that is used.
 _STANDARD_LUMINANCE_SUM = 3688
@@ -60,17 +56,18 @@ def measure_batch(
         SourceError: the group manifest cannot be read.
     """
     groups = _groups_of(source)
+    fetcher = Fetcher(limits.max_bytes, read=read, sleep=sleep)
 
     def measure(ref: ImageRef) -> Row | ImageFault:
         try:
             known = {**_told_by_path(ref, batch.root, source), "given_group": groups.get(ref.uri)}
-            data = _fetch(ref, limits.max_bytes, read, sleep)
+            data = fetcher.fetch(ref)
             return {"source": batch.source, "image_uri": ref.uri, **known, **_measured(data, limits)}
         except ImageFault as fault:
             return fault
 
     local = not batch.refs or storage.is_local(batch.refs[0].uri)
-    with ThreadPoolExecutor(available_cores() * (1 if local else _REMOTE_THREADS_PER_CORE)) as pool:
+    with ThreadPoolExecutor(reading_threads(local=local)) as pool:
         outcomes = list(pool.map(measure, batch.refs))
     rows = [outcome for outcome in outcomes if not isinstance(outcome, ImageFault)]
     failures = [
@@ -176,24 +173,6 @@ def _named(
     if len(told) > 1:
         raise ImageFault(FailureCode.PATH_MISMATCH, f"the folders of the path say both {' and '.join(told)}", 0)
     return next((names[folder] for folder in folders if folder in names), None)
-
-
-def _fetch(ref: ImageRef, max_bytes: int, read: Callable[[str], bytes], sleep: Callable[[float], None]) -> bytes:
-    if ref.size_bytes > max_bytes:
-        message = f"{ref.size_bytes} bytes, more than imaging.max_bytes = {max_bytes}"
-        raise ImageFault(FailureCode.TOO_MANY_BYTES, message, attempts=0)
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return read(ref.uri)
-        except NotFoundError:
-            raise ImageFault(FailureCode.NOT_FOUND, "nothing exists at the URI", attempt) from None
-        except AccessDeniedError:
-            raise ImageFault(FailureCode.ACCESS_DENIED, "the store refuses access", attempt) from None
-        except StorageError as error:
-            if attempt == _ATTEMPTS:
-                raise ImageFault(FailureCode.READ_ERROR, str(error), attempt) from error
-            sleep(_FIRST_BACKOFF_S * 2 ** (attempt - 1))
-    raise AssertionError("the last attempt returns or raises")
 
 
 def _groups_of(source: LabelledSource) -> dict[str, str]:

@@ -1,0 +1,74 @@
+"""Read images that a worker is to decode: limits, retries, and how many to read side by side."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskdet import storage
+from maskdet.errors import AccessDeniedError, FailureCode, ImageFault, NotFoundError, StorageError
+from maskdet.records import ImageRef
+
+_FIRST_BACKOFF_S = 0.2
+# A read over the network waits most of its time.
+_REMOTE_THREADS_PER_CORE = 4
+# Spreads the retries of many workers; no result depends on it.
+_JITTER = random.Random()
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """Reads images, trying again where the store answers with a transient error.
+
+    Attributes:
+        max_bytes: images listed as larger are not read.
+        attempts: tries an image.
+        read: reads a URI.
+        sleep: waits before another try, in seconds.
+    """
+
+    max_bytes: int
+    attempts: int = 4
+    read: Callable[[str], bytes] = storage.read_bytes
+    sleep: Callable[[float], None] = time.sleep
+
+    def fetch(self, ref: ImageRef) -> bytes:
+        """An image file's bytes.
+
+        Raises:
+            ImageFault: the image is too large, missing, forbidden, or could not be read in any try.
+        """
+        if ref.size_bytes > self.max_bytes:
+            message = f"{ref.size_bytes} bytes, more than imaging.max_bytes = {self.max_bytes}"
+            raise ImageFault(FailureCode.TOO_MANY_BYTES, message, attempts=0)
+        for attempt in range(1, self.attempts + 1):
+            try:
+                return self.read(ref.uri)
+            except NotFoundError:
+                raise ImageFault(FailureCode.NOT_FOUND, "nothing exists at the URI", attempt) from None
+            except AccessDeniedError:
+                raise ImageFault(FailureCode.ACCESS_DENIED, "the store refuses access", attempt) from None
+            except StorageError as error:
+                if attempt == self.attempts:
+                    raise ImageFault(FailureCode.READ_ERROR, str(error), attempt) from error
+                self.sleep(_FIRST_BACKOFF_S * 2 ** (attempt - 1) * _JITTER.uniform(0.5, 1.5))
+        raise AssertionError("the last attempt returns or raises")
+
+
+def reading_threads(*, local: bool) -> int:
+    """How many images to read and decode side by side: one a core, more where reading is mostly waiting."""
+    return available_cores() * (1 if local else _REMOTE_THREADS_PER_CORE)
+
+
+def available_cores() -> int:
+    """Cores this process may use: its affinity, and its control group's quota, which containers set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))
+    except (OSError, ValueError):
+        return cores
