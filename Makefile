@@ -40,7 +40,7 @@ coverage: $(VENV)/.development ## run the tests and report what they do not reac
 bench: $(VENV)/.development ## measure scoring against its limit on this machine
 	$(BIN)/python -m benchmarks.limit
 
-train-reference: $(VENV)/.development ## train the reference CNN on $MASKDET_DATA/k12 (about 15 minutes on 2 cores)
+train-reference: $(VENV)/.development ## train the reference CNN on $MASKDET_DATA/k12 (8 to 16 minutes on 2 cores)
 	$(BIN)/maskdet train --config configs/train/reference_cnn.yaml --output $(MODELS)/reference_cnn
 
 constraints: $(VENV)/.development ## record the versions in .venv as constraints.txt

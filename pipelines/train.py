@@ -4,7 +4,8 @@
 
 Relative data folders in the recipe start from the variable MASKDET_DATA, by default ../shared/data. `--set epochs=3`
 changes one setting; `--smoke` runs the whole recipe on a few images in seconds. One row an epoch goes to
-<output>.history.csv.
+<output>.history.csv, the full state to <output>.checkpoints: the same command goes on where a killed one ended, and
+ends with the same weights (bit for bit where the recipe says `deterministic: true`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from maskdet import console
 from maskdet.config import load_yaml
 from maskdet.model.manifest import Manifest
 from maskdet.training.data import data_folder
-from maskdet.training.fit import train
+from maskdet.training.fit import Resume, train
 from maskdet.training.recipe import Recipe
 
 
@@ -43,6 +44,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="change a setting: epochs=3, augmentation.copies=2",
     )
+    going_on = parser.add_mutually_exclusive_group()
+    going_on.add_argument("--resume", action="store_true", help="refuse to begin anew if there is no checkpoint")
+    going_on.add_argument("--restart", action="store_true", help="begin anew even if there is a checkpoint")
     parser.add_argument("--smoke", action="store_true", help="two steps on 16 images a class: does the recipe run?")
     return parser.parse_args(argv)
 
@@ -50,7 +54,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def _train(options: argparse.Namespace) -> int:
     recipe = load_yaml(Recipe, options.config, options.set)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to the user
-    manifest = train(recipe.smoke() if options.smoke else recipe, data_folder(), options.output)
+    resume: Resume = "required" if options.resume else "never" if options.restart else "if_possible"
+    manifest = train(recipe.smoke() if options.smoke else recipe, data_folder(), options.output, resume=resume)
     _report(manifest, options.output)
     return 0
 

@@ -19,6 +19,7 @@ PIXEL_SCALE = 1.0 / 255.0
 # Four 3x3 'valid' convolutions, each halved: 46 px is the smallest side that leaves one pixel for the dense layers.
 _REFERENCE_MIN_SIDE_PX = 46
 _COMPACT_MIN_SIDE_PX = 32
+_VGG19_MIN_SIDE_PX = 32  # halved five times
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Architecture:
     min_side_px: int
     layers: Callable[[Any], Any]
     """Scaled pixels (a Keras tensor) to logits ``(batch, 1)``."""
+    base_output: str = ""
+    """The layer that the base, which may start from pre-trained weights, ends with; empty if there is no base."""
 
 
 def build_model(name: str, height: int, width: int) -> Any:
@@ -69,7 +72,7 @@ def build_model(name: str, height: int, width: int) -> Any:
     return keras.Model(pixels, probability, name=name)
 
 
-def _reference_cnn(tensor: Any) -> Any:
+def _reference_cnn(tensor: Any, dropout: float = 0.0) -> Any:
     """4 blocks of 3x3 ReLU and 2x2 maximum, 512 dense units.
 
     At 128x128: 2,601,153 parameters, 164 million multiply-adds.
@@ -80,8 +83,29 @@ def _reference_cnn(tensor: Any) -> Any:
         tensor = layers.Conv2D(filters, 3, activation="relu")(tensor)
         tensor = layers.MaxPooling2D(2)(tensor)
     tensor = layers.Flatten()(tensor)
+    if dropout:
+        tensor = layers.Dropout(dropout)(tensor)
     tensor = layers.Dense(512, activation="relu")(tensor)
-    return layers.Dense(1, name="logit")(tensor)
+    return _logit(tensor)
+
+
+def _reference_cnn_dropout(tensor: Any) -> Any:
+    """The reference CNN with half of what enters its 512 dense units dropped in training."""
+    return _reference_cnn(tensor, dropout=0.5)
+
+
+def _reference_vgg19(tensor: Any) -> Any:
+    """VGG19 without its top, 256 dense units.
+
+    At 128x128: 22,122,049 parameters, 6.4 billion multiply-adds. Its layers stand in the network's own graph, not in a
+    nested one, so that exports see them.
+    """
+    import keras
+
+    base = keras.applications.VGG19(include_top=False, weights=None, input_tensor=tensor)
+    tensor = keras.layers.Flatten()(base.output)
+    tensor = keras.layers.Dense(256, activation="relu")(tensor)
+    return _logit(tensor)
 
 
 def _compact(tensor: Any) -> Any:
@@ -98,7 +122,14 @@ def _compact(tensor: Any) -> Any:
     tensor = _convolve(_convolve(tensor, 96, stride=2), 96)
     tensor = layers.GlobalAveragePooling2D()(tensor)
     tensor = layers.Dropout(0.2)(tensor)
-    return layers.Dense(1, name="logit")(tensor)
+    return _logit(tensor)
+
+
+def _logit(tensor: Any) -> Any:
+    """One float32 unit, even under a mixed-precision policy: 16 bits are too coarse for a loss."""
+    from keras import layers
+
+    return layers.Dense(1, dtype="float32", name="logit")(tensor)
 
 
 def _convolve(tensor: Any, filters: int, stride: int = 1, *, activate: bool = True) -> Any:
@@ -127,6 +158,21 @@ ARCHITECTURES: dict[str, Architecture] = {
             default_side_px=128,
             min_side_px=_REFERENCE_MIN_SIDE_PX,
             layers=_reference_cnn,
+        ),
+        Architecture(
+            name="reference_cnn_dropout",
+            description="the same with dropout before its dense layer, for training with augmentation",
+            default_side_px=128,
+            min_side_px=_REFERENCE_MIN_SIDE_PX,
+            layers=_reference_cnn_dropout,
+        ),
+        Architecture(
+            name="reference_vgg19",
+            description="VGG19 without its top under a small dense head",
+            default_side_px=128,
+            min_side_px=_VGG19_MIN_SIDE_PX,
+            layers=_reference_vgg19,
+            base_output="block5_pool",
         ),
         Architecture(
             name="compact",

@@ -153,7 +153,13 @@ def _check_labels(images: Sequence[LabelledImage]) -> None:
 
 
 def decode(
-    images: Sequence[LabelledImage], height: int, width: int, *, copies: int = 1, make_views: ViewMaker | None = None
+    images: Sequence[LabelledImage],
+    height: int,
+    width: int,
+    *,
+    copies: int = 1,
+    make_views: ViewMaker | None = None,
+    stop_on_unreadable: bool = False,
 ) -> LabelledArrays:
     """Read and decode images into one array; an unreadable image is logged with its path, counted and left out.
 
@@ -163,9 +169,10 @@ def decode(
         width: columns of each decoded image.
         copies: views that ``make_views`` gives of each image.
         make_views: replaces plain decoding; what it does must depend on its arguments alone.
+        stop_on_unreadable: refuse unreadable images instead of leaving them out.
 
     Raises:
-        SourceError: no readable image is left of one of the classes.
+        SourceError: no readable image is left of one of the classes, or an unreadable one is refused.
     """
     pixels = np.empty((len(images), copies, height, width, 3), np.uint8)
     make = make_views or (lambda data, _index: prepare_image(data, height, width).pixels[np.newaxis])
@@ -183,8 +190,7 @@ def decode(
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         outcomes = list(pool.map(load, range(len(images))))
     unreadable = tuple((images[i].path, problem) for i, (_, problem) in enumerate(outcomes) if problem)
-    for path, problem in unreadable:
-        _log.warning("left out, unreadable: %s: %s", path, problem)
+    _report_unreadable(unreadable, stop=stop_on_unreadable)
     kept = [i for i, (_, problem) in enumerate(outcomes) if not problem]
     labels = np.array([images[i].label for i in kept], np.uint8)
     _check_classes(labels, len(unreadable))
@@ -195,6 +201,19 @@ def decode(
         content_sha256=tuple(outcomes[i][0] for i in kept),
         unreadable=unreadable,
     )
+
+
+def _report_unreadable(unreadable: Sequence[tuple[str, str]], *, stop: bool) -> None:
+    for path, problem in unreadable:
+        _log.warning("%s: %s: %s", "unreadable" if stop else "left out, unreadable", path, problem)
+    if stop and unreadable:
+        path, problem = unreadable[0]
+        raise SourceError(
+            "training images",
+            "readable ones alone",
+            f"{len(unreadable)} unreadable, the first {path}: {problem}",
+            "Mend or remove the files that the warnings name, or set on_unreadable to skip.",
+        )
 
 
 def _check_classes(labels: NDArray[np.uint8], unreadable: int) -> None:

@@ -1,68 +1,115 @@
-"""Fit a network as its recipe says, and export it."""
+"""Fit a network as its recipe says, an epoch at a time, and export it."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
+import json
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdet.drawing import draw_face
 from maskdet.errors import ConfigError, SourceError
-from maskdet.imaging import prepare_image
 from maskdet.model.architectures import build_model
 from maskdet.model.export import check_output_folder, export_bundle
 from maskdet.model.manifest import Decision, InputSpec, Manifest, OperatingCharacteristics, TrainingData
-from maskdet.training.augment import make_views
-from maskdet.training.data import (
-    MASK,
-    NO_MASK,
-    LabelledArrays,
-    LabelledImage,
-    ViewMaker,
-    decode,
-    list_labelled,
-)
+from maskdet.training import devices, pretrained
+from maskdet.training.batches import Examples, batch_dataset, class_weights, examples_of
+from maskdet.training.checkpoints import Checkpoints, HistoryRow, restore, write_atomically
+from maskdet.training.data import MASK, NO_MASK, LabelledArrays, decode
 from maskdet.training.leakage import THUMBNAIL_SIDE_PX, near_duplicates
 from maskdet.training.operating_point import choose_threshold, measure
-from maskdet.training.recipe import DataSource, Recipe
+from maskdet.training.recipe import Recipe
+from maskdet.training.sets import load_plain, load_training, representative
+from maskdet.training.stopping import best_epoch, should_stop
+
+Resume = Literal["if_possible", "required", "never"]
 
 _PREDICT_BATCH = 64
-_SYNTHETIC_SIDES_PX = (64, 224)
+
+# What may change between a run and its continuation: words, what happens after fitting, what stays on disk.
+_OUTSIDE_FIT = {
+    "name",
+    "description",
+    "data_description",
+    "data",
+    "validation_data",
+    "operating_point",
+    "representative_images",
+    "early_stopping",
+    "checkpoints_kept",
+    "tensorboard",
+    "on_unreadable",
+}
 
 _log = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe, root: str, output: Path) -> Manifest:
-    """Fit a recipe's network and write its bundle.
+@dataclass(frozen=True)
+class RunFiles:
+    """What a training run leaves beside its bundle."""
 
-    Beside the bundle, ``<output>.history.csv`` gets one row an epoch.
+    output: Path
+
+    @property
+    def history(self) -> Path:
+        """One row an epoch."""
+        return self._beside("history.csv")
+
+    @property
+    def checkpoints(self) -> Path:
+        """The state after the latest epochs, and a frozen base's features."""
+        return self._beside("checkpoints")
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's events."""
+        return self._beside("tensorboard")
+
+    def _beside(self, suffix: str) -> Path:
+        return self.output.with_name(f"{self.output.name}.{suffix}")
+
+
+def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possible") -> Manifest:
+    """Fit a recipe's network and write its bundle.
 
     Args:
         recipe: what to do.
         root: folder that the recipe's relative data sources start from.
-        output: the bundle's folder; replaced if it holds a bundle.
+        output: the bundle's folder; replaced if it holds a bundle. :class:`RunFiles` says what stands beside it.
+        resume: whether to go on from a checkpoint of the same recipe and images.
 
     Returns:
         The bundle's manifest.
 
     Raises:
         OutputError: ``output`` holds something that is no bundle.
-        SourceError: training data is missing, or lacks a class.
-        ConfigError: the architecture is unknown or does not fit the input size, or TensorFlow is not installed.
+        SourceError: training data is missing, or lacks a class, or is unreadable and the recipe says to stop.
+        ConfigError: the architecture is unknown or does not fit the input size, pre-trained weights cannot be had,
+            there is nothing to resume though it is required, or TensorFlow (or TensorBoard, if asked for) is missing.
     """
     check_output_folder(output)
-    _seed(recipe.seed)
-    model = build_model(recipe.architecture, recipe.height, recipe.width)
+    devices.prepare(recipe.seed, deterministic=recipe.deterministic)
+    if recipe.tensorboard:
+        devices.check_tensorboard()
+    with devices.precision(mixed=recipe.mixed_precision) as policy:
+        model = build_model(recipe.architecture, recipe.height, recipe.width)
+    if recipe.frozen_base:
+        pretrained.split_base(model)  # now, not when all images are decoded, if it has none
+    pretrained.load_base_weights(model, recipe.weights)
     training = load_training(recipe, root)
-    _log.info("training on %d images, %d unreadable", len(training.labels), len(training.unreadable))
-    fit(model, recipe, training, load_plain(recipe, recipe.validation_data, root), _history_file(output))
-    decision, characteristics = operating_point(model, recipe, training, root)
+    _log.info("training on %d images, %d unreadable, in %s", len(training.labels), len(training.unreadable), policy)
+    fit(model, recipe, training, load_plain(recipe, recipe.validation_data, root), RunFiles(output), resume=resume)
+    fitted = build_model(recipe.architecture, recipe.height, recipe.width)  # in float32, whatever it was trained in
+    fitted.set_weights(model.get_weights())
+    decision, characteristics = operating_point(fitted, recipe, training, root)
     draft = Manifest(
         name=recipe.name,
         architecture=recipe.architecture,
@@ -74,68 +121,176 @@ def train(recipe: Recipe, root: str, output: Path) -> Manifest:
             description=recipe.data_description, images=len(training.labels), fingerprint=training.fingerprint
         ),
     )
-    return export_bundle(model, output, draft, representative=_representative(recipe, training))
-
-
-def load_training(recipe: Recipe, root: str) -> LabelledArrays:
-    """Decode a recipe's training images, augmented if it says so, and add its drawn faces.
-
-    Returns:
-        Arrays of pixels uint8 ``(images, copies, height, width, 3)``.
-
-    Raises:
-        SourceError: images are missing, or a class is.
-    """
-    copies = recipe.augmentation.copies if recipe.augmentation else 1
-    listed = _first_of_each_class(list_labelled(recipe.data, root), recipe.max_images_per_class)
-    arrays = decode(listed, recipe.height, recipe.width, copies=copies, make_views=_view_maker(recipe, "photos"))
-    if recipe.synthetic_faces == 0:
-        return arrays
-    return arrays.joined_with(_draw_faces(recipe, copies))
-
-
-def load_plain(recipe: Recipe, sources: Sequence[DataSource], root: str) -> LabelledArrays | None:
-    """Decode images as scoring does, without augmentation; ``None`` if there are no sources.
-
-    Raises:
-        SourceError: images are missing, or a class is.
-    """
-    if not sources:
-        return None
-    listed = _first_of_each_class(list_labelled(sources, root), recipe.max_images_per_class)
-    return decode(listed, recipe.height, recipe.width)
+    return export_bundle(fitted, output, draft, representative=representative(recipe, training))
 
 
 def fit(
-    model: Any, recipe: Recipe, training: LabelledArrays, validation: LabelledArrays | None, history_file: Path
-) -> None:
-    """Fit a built network in place.
+    model: Any,
+    recipe: Recipe,
+    training: LabelledArrays,
+    validation: LabelledArrays | None,
+    files: RunFiles,
+    *,
+    resume: Resume = "if_possible",
+) -> list[HistoryRow]:
+    """Fit a built network in place, or its head alone if the base is frozen.
 
     Args:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
         recipe: how to fit.
         training: images and labels.
         validation: what each epoch's loss and accuracy are measured on, if anything.
-        history_file: CSV that gets one row an epoch.
+        files: where history and checkpoints go.
+        resume: whether to go on from a checkpoint.
+
+    Returns:
+        One row an epoch, those before a resumption included.
+
+    Raises:
+        ConfigError: there is nothing to resume though it is required, or the base is to be frozen and there is none.
     """
+    fingerprint = _fingerprint(recipe, training, validation)
+    learner, seen = model, examples_of(training)
+    checked = examples_of(validation) if validation else None
+    if recipe.frozen_base:
+        base, learner = pretrained.split_base(model)
+        fingerprint = _sha256(fingerprint, pretrained.weights_sha256(base))
+        seen = _of_features(base, training, files.checkpoints, "training-features")
+        if validation:
+            checked = _of_features(base, validation, files.checkpoints, "validation-features")
+    _compile(learner, recipe)
+    checkpoints = Checkpoints(files.checkpoints, fingerprint)
+    history = _resume(learner, checkpoints, resume, recipe.epochs)
+    if len(history) < recipe.epochs and not should_stop(history, recipe.early_stopping):
+        _run_epochs(learner, recipe, seen, checked, _Epochs(learner, recipe, files, checkpoints, history))
+    if recipe.early_stopping and recipe.early_stopping.restore_best:
+        best = best_epoch(history, recipe.early_stopping)
+        restore(learner, checkpoints.after(best + 1), weights_only=True)
+        print(f"weights of epoch {best + 1}, the best {recipe.early_stopping.monitor}")
+    return history
+
+
+class _Epochs:
+    """What happens at the end of each epoch."""
+
+    def __init__(
+        self, model: Any, recipe: Recipe, files: RunFiles, checkpoints: Checkpoints, history: list[HistoryRow]
+    ) -> None:
+        self._model, self._recipe, self.files = model, recipe, files
+        self._checkpoints = checkpoints
+        self.history = history
+        self._began_s = time.perf_counter()
+
+    def end(self, epoch: int, figures: dict[str, float]) -> None:
+        """Record an epoch: history, checkpoint, a line; ask the network to stop if it is time."""
+        now_s = time.perf_counter()
+        duration_s, self._began_s = now_s - self._began_s, now_s
+        row = {"epoch": epoch, **{name: float(value) for name, value in figures.items()}, "duration_s": duration_s}
+        self.history.append(row)
+        stopping = self._recipe.early_stopping
+        best = best_epoch(self.history, stopping) + 1 if stopping and stopping.restore_best else None
+        self._checkpoints.save(self._model, self.history, kept=self._recipe.checkpoints_kept, best=best)
+        write_history(self.files.history, self.history)
+        self._model.stop_training = should_stop(self.history, stopping)
+        print(describe_epoch(self.history, self._recipe.epochs, stopped=self._model.stop_training), flush=True)
+
+
+def describe_epoch(history: Sequence[HistoryRow], epochs: int, *, stopped: bool = False) -> str:
+    """An epoch in words: its number, duration, figures, and how long the rest will take."""
+    row = history[-1]
+    figures = [f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "duration_s")]
+    text = " · ".join([f"epoch {len(history)} of {epochs}", f"{row['duration_s']:.0f} s", *figures])
+    left = epochs - len(history)
+    if stopped:
+        return f"{text} · stopped early"
+    if left == 0:
+        return text
+    minutes, seconds = divmod(round(left * row["duration_s"]), 60)
+    return f"{text} · {minutes}:{seconds:02d} left"
+
+
+def write_history(file: Path, history: Sequence[HistoryRow]) -> None:
+    """Write every epoch's row as CSV, those before a resumption included."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, text.getvalue().encode())
+
+
+def _run_epochs(model: Any, recipe: Recipe, training: Examples, validation: Examples | None, epochs: _Epochs) -> None:
     import keras
 
-    history_file.parent.mkdir(parents=True, exist_ok=True)
+    first_epoch = len(epochs.history)
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=epochs.end)]
+    if recipe.tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(log_dir=str(epochs.files.tensorboard), write_graph=False))
+    model.fit(
+        batch_dataset(recipe, training, first_epoch),
+        steps_per_epoch=recipe.steps_per_epoch,
+        initial_epoch=first_epoch,
+        epochs=recipe.epochs,
+        class_weight=class_weights(recipe, training),
+        validation_data=validation and (validation.inputs[:, 0], validation.labels[:, np.newaxis].astype(np.float32)),
+        validation_batch_size=_PREDICT_BATCH,
+        callbacks=callbacks,
+        shuffle=False,  # batch_at() shuffles
+        verbose=0,
+    )
+
+
+def _resume(model: Any, checkpoints: Checkpoints, resume: Resume, epochs: int) -> list[HistoryRow]:
+    """Put the latest checkpoint's state in place, if there is one and it is wanted; its history."""
+    saved = None if resume == "never" else checkpoints.latest(at_most=epochs)
+    if saved is not None:
+        restore(model, saved)
+        print(f"resumed after epoch {len(saved.history)} from {checkpoints.folder}", flush=True)
+        return list(saved.history)
+    others = checkpoints.others()
+    if resume == "required":
+        raise ConfigError(
+            "--resume",
+            f"a checkpoint of this recipe and these images in {checkpoints.folder.parent}",
+            "only those of others" if others else "none",
+            "Leave --resume out to begin anew.",
+        )
+    if others and resume == "if_possible":
+        _log.warning("beginning anew: the checkpoints in %s are of another recipe or images", checkpoints.folder.parent)
+    checkpoints.clear()
+    return []
+
+
+def _fingerprint(recipe: Recipe, training: LabelledArrays, validation: LabelledArrays | None) -> str:
+    """Of everything that the next epoch's weights depend on."""
+    # A constant rate does not look ahead: such a run may go on for more epochs than first planned.
+    outside = _OUTSIDE_FIT | ({"epochs"} if recipe.learning_rate_schedule == "constant" else set())
+    settings = json.dumps(recipe.model_dump(mode="json", exclude=outside), sort_keys=True)
+    repeats = json.dumps(sorted((image.path, image.repeats) for image in training.images))
+    return _sha256(settings, training.fingerprint, repeats, validation.fingerprint if validation else "")
+
+
+def _sha256(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _of_features(base: Any, arrays: LabelledArrays, folder: Path, name: str) -> Examples:
+    return examples_of(arrays, pretrained.cached_features(base, arrays.pixels, folder, name))
+
+
+def _compile(model: Any, recipe: Recipe) -> None:
+    import keras
+
+    rate: Any = recipe.learning_rate
+    if recipe.learning_rate_schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, recipe.epochs * recipe.steps_per_epoch)
+    optimizer = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}[recipe.optimizer](rate)
     model.compile(
-        optimizer=_optimizer(recipe),
+        optimizer=optimizer,
         loss=keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
     )
-    model.fit(
-        _dataset(recipe, training),
-        steps_per_epoch=recipe.steps_per_epoch,
-        epochs=recipe.epochs,
-        validation_data=validation and (validation.pixels[:, 0], validation.labels[:, np.newaxis].astype(np.float32)),
-        validation_batch_size=_PREDICT_BATCH,
-        callbacks=[keras.callbacks.CSVLogger(str(history_file))],
-        shuffle=False,  # batches() shuffles
-        verbose=2,
-    )
+    model.optimizer.build(model.trainable_variables)  # now, not at the first step: a checkpoint may fill it
 
 
 def operating_point(
@@ -193,108 +348,6 @@ def _without_duplicates(arrays: LabelledArrays, seen: NDArray[np.uint8]) -> Labe
     return kept
 
 
-def batches(recipe: Recipe, training: LabelledArrays) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-    """Endless shuffled batches, the same sequence for the same seed.
-
-    Every image comes ``repeats`` times a pass, each time as one of its views drawn at random, mirrored or not.
-
-    Yields:
-        Pixels uint8 ``(batch, height, width, 3)`` and labels float32 ``(batch, 1)``.
-    """
-    rng = np.random.default_rng([recipe.seed, 1])
-    order = np.repeat(np.arange(len(training.labels)), [image.repeats for image in training.images])
-    pending = np.empty(0, np.int64)
-    while True:
-        while len(pending) < recipe.batch_size:
-            pending = np.concatenate([pending, rng.permutation(order)])
-        rows, pending = pending[: recipe.batch_size], pending[recipe.batch_size :]
-        pixels = training.pixels[rows, rng.integers(training.pixels.shape[1], size=len(rows))]
-        mirrored = np.flatnonzero(rng.random(len(rows)) < 0.5) if recipe.flip else np.empty(0, np.int64)
-        pixels[mirrored] = pixels[mirrored, :, ::-1]
-        yield pixels, training.labels[rows, np.newaxis].astype(np.float32)
-
-
-def _seed(seed: int) -> None:
-    try:
-        import keras
-        import tensorflow  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "training", "TensorFlow", str(error), "Install it: pip install 'maskdet[tensorflow]'."
-        ) from error
-    keras.utils.set_random_seed(seed)
-
-
-def _dataset(recipe: Recipe, training: LabelledArrays) -> Any:
-    import tensorflow as tf
-
-    signature = (
-        tf.TensorSpec((recipe.batch_size, recipe.height, recipe.width, 3), tf.uint8),
-        tf.TensorSpec((recipe.batch_size, 1), tf.float32),
-    )
-    dataset = tf.data.Dataset.from_generator(lambda: batches(recipe, training), output_signature=signature)
-    return dataset.prefetch(4)
-
-
-def _optimizer(recipe: Recipe) -> Any:
-    import keras
-
-    rate: Any = recipe.learning_rate
-    if recipe.learning_rate_schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, recipe.epochs * recipe.steps_per_epoch)
-    return {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}[recipe.optimizer](rate)
-
-
-def _view_maker(recipe: Recipe, stream: str) -> ViewMaker | None:
-    settings = recipe.augmentation
-    if settings is None:
-        return None
-    stream_key = int.from_bytes(stream.encode(), "big")
-
-    def views_of(data: bytes, index: int) -> NDArray[np.uint8]:
-        rng = np.random.default_rng([recipe.seed, stream_key, index])
-        return make_views(data, recipe.height, recipe.width, settings, rng)
-
-    return views_of
-
-
-def _draw_faces(recipe: Recipe, copies: int) -> LabelledArrays:
-    """Drawn faces, masked and not in turn, as if read from files."""
-    make = _view_maker(recipe, "drawn") or (
-        lambda data, _index: prepare_image(data, recipe.height, recipe.width).pixels[np.newaxis]
-    )
-    images: list[LabelledImage] = []
-    digests: list[str] = []
-    pixels = np.empty((recipe.synthetic_faces, copies, recipe.height, recipe.width, 3), np.uint8)
-    for index in range(recipe.synthetic_faces):
-        label = (NO_MASK, MASK)[index % 2]
-        rng = np.random.default_rng([recipe.seed, 2, index])
-        encoded = io.BytesIO()
-        draw_face(rng, int(rng.integers(*_SYNTHETIC_SIDES_PX)), masked=label == MASK).save(encoded, "BMP")
-        pixels[index] = make(encoded.getvalue(), index)
-        images.append(LabelledImage(f"synthetic/{recipe.seed}/{index}", "", label, 1))
-        digests.append(hashlib.sha256(encoded.getvalue()).hexdigest())
-    labels = np.array([image.label for image in images], np.uint8)
-    return LabelledArrays(tuple(images), pixels, labels, tuple(digests), ())
-
-
-def _first_of_each_class(images: list[LabelledImage], limit: int | None) -> list[LabelledImage]:
-    if limit is None:
-        return images
-    return [image for label in (NO_MASK, MASK) for image in [i for i in images if i.label == label][:limit]]
-
-
 def _predict(model: Any, arrays: LabelledArrays) -> NDArray[np.float32]:
     probabilities: NDArray[np.float32] = model.predict(arrays.pixels[:, 0], batch_size=_PREDICT_BATCH, verbose=0)
     return probabilities[:, 0]
-
-
-def _representative(recipe: Recipe, training: LabelledArrays) -> NDArray[np.uint8]:
-    count = min(recipe.representative_images, len(training.labels))
-    rows = np.random.default_rng([recipe.seed, 3]).choice(len(training.labels), count, replace=False)
-    views: NDArray[np.uint8] = training.pixels[np.sort(rows), 0]
-    return views
-
-
-def _history_file(output: Path) -> Path:
-    return output.with_name(f"{output.name}.history.csv")

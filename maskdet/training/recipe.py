@@ -73,6 +73,41 @@ class Augmentation(_Settings):
         return self
 
 
+class OnlineAugmentation(_Settings):
+    """Random geometry drawn anew each time an image is shown; the ranges mean what ImageDataGenerator's mean."""
+
+    rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    """Rotation about the centre is uniform in plus or minus this."""
+    width_shift: Share = 0.0
+    """Largest shift to either side, as a share of the width."""
+    height_shift: Share = 0.0
+    shear_degrees: Annotated[float, Field(ge=0.0, lt=90.0)] = 0.0
+    """Largest angle that columns are slanted by. ImageDataGenerator's ``shear_range`` was in degrees, too."""
+    zoom: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Each side is scaled on its own, by 1 minus this to 1 plus this."""
+    horizontal_flip: bool = False
+
+
+class ClassWeights(_Settings):
+    """What one image of each class counts in the loss."""
+
+    mask: Annotated[float, Field(gt=0.0)]
+    no_mask: Annotated[float, Field(gt=0.0)]
+
+
+class EarlyStopping(_Settings):
+    """End training when a figure has stopped getting better."""
+
+    monitor: Literal["loss", "accuracy", "val_loss", "val_accuracy"] = "val_loss"
+    """A column of the history; losses should fall, accuracies rise."""
+    patience: Annotated[int, Field(ge=1)] = 3
+    """Stop after so many epochs in a row without a new best."""
+    min_delta: Annotated[float, Field(ge=0.0)] = 0.0
+    """A best must be better than the one before by more than this."""
+    restore_best: bool = True
+    """Export the best epoch's weights, not the last's."""
+
+
 class OperatingPoint(_Settings):
     """Where the decision threshold comes from, and where the reported error rates come from."""
 
@@ -109,16 +144,56 @@ class Recipe(_Settings):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
     steps_per_epoch: Annotated[int, Field(gt=0)]
     epochs: Annotated[int, Field(gt=0)]
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
     """Mirror every other image, drawn anew each time it is shown."""
     augmentation: Augmentation | None = None
+    """Views made of each image before training."""
+    online_augmentation: OnlineAugmentation | None = None
+    """Changes made to each batch in the input pipeline."""
+    weights: Annotated[str, Field(min_length=1)] = "none"
+    """What the base starts from: ``none`` (random), ``imagenet`` (Keras fetches them), or a Keras weights file."""
+    frozen_base: bool = False
+    """Train the head alone, on features of the base that are computed once."""
+    class_weights: Literal["none", "balanced"] | ClassWeights = "none"
+    """``balanced``: both classes count alike in a pass, however many images each has."""
+    early_stopping: EarlyStopping | None = None
+    mixed_precision: bool = False
+    """16-bit arithmetic where the device is faster with it: CPUs and GPUs with units for it. No effect elsewhere."""
+    deterministic: bool = False
+    """Use only operations that give the same bits on every run on one machine."""
+    checkpoints_kept: Annotated[int, Field(ge=1)] = 2
+    """How many of the latest epochs' checkpoints stay; the best epoch's stays too where it is to be restored."""
+    tensorboard: bool = False
+    """Write TensorBoard events to ``<output>.tensorboard``."""
+    on_unreadable: Literal["skip", "stop"] = "skip"
+    """What an unreadable training image does; its path is reported either way."""
     representative_images: Annotated[int, Field(ge=1)] = 300
     """Training images that the int8 ranges are measured on."""
     operating_point: OperatingPoint = OperatingPoint()
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.frozen_base and (self.flip or self.online_augmentation):
+            raise ValueError("frozen_base: expected neither flip nor online_augmentation, which change cached features")
+        stopping = self.early_stopping
+        if stopping and stopping.monitor.startswith("val_") and not self.validation_data:
+            raise ValueError(f"early_stopping.monitor = {stopping.monitor!r} needs validation_data")
+        return self
+
     def smoke(self) -> Recipe:
-        """The same recipe cut down to seconds: two steps of one epoch, one view of each image, few images a class."""
-        augmentation = self.augmentation and self.augmentation.model_copy(update={"copies": 1})
-        changes = {"epochs": 1, "steps_per_epoch": 2, "augmentation": augmentation, "max_images_per_class": 16}
-        return self.model_copy(update=changes | {"synthetic_faces": min(self.synthetic_faces, 8)})
+        """The same recipe cut down to seconds: two steps of one epoch, one view of each image, few images a class.
+
+        The base starts from random weights: whether the pre-trained ones can be had is another question.
+        """
+        changes = {
+            "epochs": 1,
+            "steps_per_epoch": 2,
+            "batch_size": min(self.batch_size, 8),
+            "augmentation": self.augmentation and self.augmentation.model_copy(update={"copies": 1}),
+            "max_images_per_class": 16,
+            "representative_images": 8,
+            "weights": "none",
+            "synthetic_faces": min(self.synthetic_faces, 8),
+        }
+        return self.model_copy(update=changes)

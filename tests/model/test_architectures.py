@@ -26,6 +26,30 @@ def test_reference_cnn_has_the_stated_layers():
     assert model.output_shape == (None, 1)
 
 
+def test_dropout_stands_before_the_dense_units_and_adds_no_parameters():
+    model = build_model("reference_cnn_dropout", 128, 128)
+    assert model.count_params() == 2_601_153
+    kinds = [type(layer).__name__ for layer in model.layers]
+    dropout = kinds.index("Dropout")
+    assert kinds[dropout - 1 : dropout + 2] == ["Flatten", "Dropout", "Dense"]
+    assert model.layers[dropout].rate == 0.5
+
+
+def test_vgg19_has_the_stated_layers():
+    # Blocks of 2, 2, 4, 4, 4 'same' 3x3 convolutions, each block halved: 128 -> 4.
+    channels = [3, 64, 64, 128, 128, *[256] * 4, *[512] * 8]
+    sides = [128] * 2 + [64] * 2 + [32] * 4 + [16] * 4 + [8] * 4
+    convolutions = list(zip(channels[:-1], channels[1:], sides, strict=True))
+    base = sum((9 * before + 1) * after for before, after, _ in convolutions)
+    head = (4 * 4 * 512 + 1) * 256 + 256 + 1
+    model = build_model("reference_vgg19", 128, 128)
+    assert base == 20_024_384
+    assert model.count_params() == base + head == 22_122_049
+    multiply_adds = sum(9 * before * after * side**2 for before, after, side in convolutions) + 4 * 4 * 512 * 256 + 256
+    assert 6.3e9 < multiply_adds < 6.5e9
+    assert model.get_layer("block5_pool").output.shape == (None, 4, 4, 512)
+
+
 def test_compact_stays_small_at_its_size():
     # (input channels, output channels, output side), each 3x3.
     convolutions = [(3, 16, 56), (16, 24, 28), (24, 24, 28), (24, 24, 28)]
@@ -59,5 +83,8 @@ def test_smallest_input_builds_and_smaller_is_refused(name):
 
 
 def test_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="expected one of compact, reference_cnn, received 'vgg'"):
+    with pytest.raises(
+        ConfigError,
+        match="expected one of compact, reference_cnn, reference_cnn_dropout, reference_vgg19, received 'vgg'",
+    ):
         build_model("vgg", 128, 128)

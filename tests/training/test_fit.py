@@ -1,5 +1,4 @@
 import csv
-import itertools
 import sys
 from pathlib import Path
 
@@ -9,68 +8,26 @@ from PIL import Image
 from pydantic import ValidationError
 
 from maskdet.config import load_yaml
-from maskdet.errors import SourceError
+from maskdet.errors import ConfigError, SourceError
 from maskdet.model.manifest import Decision, Manifest
-from maskdet.training.data import LabelledArrays, LabelledImage
-from maskdet.training.fit import batches, load_training, train
+from maskdet.training.batches import batch_at, examples_of
+from maskdet.training.fit import RunFiles, _Epochs, describe_epoch, fit, train
 from maskdet.training.operating_point import choose_threshold, measure
 from maskdet.training.recipe import Recipe
+from maskdet.training.sets import load_plain, load_training
 from pipelines.train import main
 
 # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.xdist_group("tensorflow"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
 
 PROJECT = Path(__file__).parents[2]
 SIDE_PX = 32
 
 
-def recipe(**changes):
-    settings = {
-        "name": "tiny",
-        "architecture": "compact",
-        "height": SIDE_PX,
-        "width": SIDE_PX,
-        "data": [{"mask": "with", "no_mask": "without"}],
-        "data_description": "blue below or red below",
-        "batch_size": 8,
-        "optimizer": "adam",
-        "learning_rate": 0.005,
-        "steps_per_epoch": 12,
-        "epochs": 2,
-    }
-    return Recipe.model_validate(settings | changes)
-
-
-@pytest.fixture
-def root(tmp_path):
-    """Grey patches whose lower half is tinted blue in one class and red in the other; "new" holds more of each."""
-    rng = np.random.default_rng(0)
-    for label, channel in (("with", 2), ("without", 0), ("new/with", 2), ("new/without", 0)):
-        (tmp_path / "data" / label).mkdir(parents=True)
-        for index in range(24):
-            pixels = rng.integers(0, 256, (8, 8, 1)).repeat(4, axis=0).repeat(4, axis=1).repeat(3, axis=2)
-            pixels[16:, :, channel] = 255
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / label / f"{index}.png")
-    return tmp_path / "data"
-
-
-def arrays(repeats=(1, 1, 1, 1, 1), copies=3):
-    """Five images whose pixels say which image, copy and column they are."""
-    images = tuple(LabelledImage(f"{row}.png", "", row % 2, count) for row, count in enumerate(repeats))
-    row, copy, _, column, channel = np.indices((5, copies, 2, 2, 3))
-    pixels = np.select([channel == 0, channel == 1], [row, copy], column).astype(np.uint8)
-    labels = np.array([image.label for image in images], np.uint8)
-    return LabelledArrays(images, pixels, labels, ("",) * 5, ())
-
-
-def take(count, settings, training):
-    chosen = list(itertools.islice(batches(settings, training), count))
-    return np.concatenate([pixels for pixels, _ in chosen]), np.concatenate([labels for _, labels in chosen])
-
-
-def test_training_learns_and_writes_a_bundle(root, tmp_path):
+def test_training_learns_and_writes_a_bundle(recipe, root, tmp_path):
     source = {"mask": "new/with", "no_mask": "new/without"}
     point = {"threshold_data": [source], "test_data": [source], "test_description": "new images"}
     settings = recipe(epochs=4, operating_point=point, validation_data=[source])
@@ -87,7 +44,143 @@ def test_training_learns_and_writes_a_bundle(root, tmp_path):
     assert "val_accuracy" in rows[0]
 
 
-def test_near_duplicates_of_training_images_are_not_measured_on(root, tmp_path):
+@pytest.fixture
+def fit_with_scripted_losses(recipe, root, tmp_path, monkeypatch):
+    """Fit a network whose validation loss reads as scripted; the history, and the weights after each epoch and now."""
+    import keras
+
+    from maskdet.model.architectures import build_model
+
+    settings = recipe(
+        epochs=6,
+        steps_per_epoch=2,
+        validation_data=[{"mask": "new/with", "no_mask": "new/without"}],
+        early_stopping={"patience": 2},
+        checkpoints_kept=1,
+    )
+    training, validation = load_training(settings, str(root)), load_plain(settings, settings.validation_data, str(root))
+
+    def run(losses, **flags):
+        keras.utils.set_random_seed(1)
+        model, after = build_model(settings.architecture, SIDE_PX, SIDE_PX), []
+        record = _Epochs.end
+
+        def end(self, epoch, figures):
+            after.append(model.get_weights())
+            record(self, epoch, figures | {"val_loss": losses[epoch]})
+
+        monkeypatch.setattr(_Epochs, "end", end)
+        return fit(model, settings, training, validation, RunFiles(tmp_path / "tiny"), **flags), after, model
+
+    return run
+
+
+def test_early_stopping_restores_the_best_epoch(fit_with_scripted_losses, tmp_path, capsys):
+    history, after, model = fit_with_scripted_losses([3.0, 2.0, 2.5, 2.0, 0.0, 0.0])
+    assert [row["val_loss"] for row in history] == [3.0, 2.0, 2.5, 2.0]
+    for now, best in zip(model.get_weights(), after[1], strict=True):
+        np.testing.assert_array_equal(now, best)
+    assert not np.array_equal(after[1][0], after[3][0])
+    kept = sorted(path.name for path in (tmp_path / "tiny.checkpoints").glob("*/*"))
+    assert kept == ["epoch-0002.npz", "epoch-0004.npz"]
+    assert "stopped early\nweights of epoch 2, the best val_loss" in capsys.readouterr().out
+
+
+def test_a_run_that_stopped_early_is_not_trained_on(fit_with_scripted_losses):
+    _, after, _ = fit_with_scripted_losses([3.0, 2.0, 2.5, 2.0, 0.0, 0.0])
+    history, more, model = fit_with_scripted_losses([0.0] * 6, resume="required")
+    assert (len(history), more) == (4, [])
+    np.testing.assert_array_equal(model.get_weights()[0], after[1][0])
+
+
+def test_more_epochs_go_on_and_other_images_begin_anew(recipe, root, tmp_path, capsys):
+    from maskdet.model.architectures import build_model
+
+    def run(epochs, **flags):
+        settings = recipe(epochs=epochs, steps_per_epoch=2)
+        training = load_training(settings, str(root))
+        return fit(
+            build_model("compact", SIDE_PX, SIDE_PX), settings, training, None, RunFiles(tmp_path / "m"), **flags
+        )
+
+    first = run(1)
+    assert [row["epoch"] for row in run(3)] == [0, 1, 2]
+    assert len(run(2)) == 2  # its checkpoint is still there
+    assert run(3)[0] == first[0]
+    (root / "with" / "0.png").unlink()
+    with pytest.raises(ConfigError, match=r"--resume: expected a checkpoint .*received 'only those of others'"):
+        run(3, resume="required")
+    assert "resumed after epoch 1" in capsys.readouterr().out
+    assert run(1)[0] != first[0]
+    assert "resumed" not in capsys.readouterr().out
+    with (tmp_path / "m.history.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 1
+
+
+def test_an_epoch_in_words():
+    rows = [
+        {"epoch": 0, "loss": 0.5, "duration_s": 70.0},
+        {"epoch": 1, "loss": 0.25, "val_loss": 0.125, "duration_s": 65.4},
+    ]
+    assert describe_epoch(rows, 4) == "epoch 2 of 4 · 65 s · loss 0.2500 · val_loss 0.1250 · 2:11 left"
+    assert describe_epoch(rows, 2) == "epoch 2 of 2 · 65 s · loss 0.2500 · val_loss 0.1250"
+    assert describe_epoch(rows, 9, stopped=True).endswith("val_loss 0.1250 · stopped early")
+
+
+def test_class_weights_reach_the_loss(recipe, root, tmp_path):
+    from maskdet.model.architectures import build_model
+
+    side = 46
+    weights = {"mask": 3.0, "no_mask": 0.5}
+    shape = {"architecture": "reference_cnn", "height": side, "width": side}  # nothing random in it
+    settings = recipe(class_weights=weights, epochs=1, steps_per_epoch=1, **shape)
+    model, training = build_model("reference_cnn", side, side), load_training(settings, str(root))
+    inputs, labels, _ = batch_at(settings, examples_of(training), 0, 0)
+    probability = model(inputs).numpy()
+    surprise = -np.log(np.where(labels == 1, probability, 1 - probability))
+    expected = np.mean(np.where(labels == 1, 3.0, 0.5) * surprise)
+    (row,) = fit(model, settings, training, None, RunFiles(tmp_path / "m"))
+    assert row["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_frozen_base_stays_and_its_head_learns(recipe, root, tmp_path):
+    from maskdet.model.architectures import build_model
+
+    settings = recipe(architecture="reference_vgg19", frozen_base=True, epochs=2, steps_per_epoch=3)
+    settings = settings.model_copy(update={"max_images_per_class": 8})
+    model, training = build_model("reference_vgg19", SIDE_PX, SIDE_PX), load_training(settings, str(root))
+    before = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+    for _ in range(2):  # the second finds everything done
+        assert len(fit(model, settings, training, None, RunFiles(tmp_path / "m"))) == 2
+    changed = {
+        name for name, kept in before.items() if not np.array_equal(kept[0], model.get_layer(name).get_weights()[0])
+    }
+    assert changed == {name for name in before if not name.startswith("block")}
+    assert len(list((tmp_path / "m.checkpoints").glob("training-features-*.npy"))) == 1
+
+
+def test_unreadable_images_stop_training_if_so_configured(recipe, root, caplog):
+    (root / "with" / "3.png").write_bytes(b"no image")
+    assert len(load_training(recipe(), str(root)).labels) == 47
+    with pytest.raises(
+        SourceError, match=r"expected readable ones alone, received '1 unreadable, the first with/3\.png"
+    ):
+        load_training(recipe(on_unreadable="stop"), str(root))
+    assert "with/3.png" in caplog.text
+
+
+def test_tensorboard_without_the_package_says_how_to_get_it(recipe, root, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install tensorboard"):
+        train(recipe(tensorboard=True), str(root), tmp_path / "m")
+
+
+def test_a_frozen_base_needs_a_base(recipe, root, tmp_path):
+    with pytest.raises(ConfigError, match="frozen_base: expected an architecture with a base: reference_vgg19"):
+        train(recipe(frozen_base=True), str(root), tmp_path / "m")
+
+
+def test_near_duplicates_of_training_images_are_not_measured_on(recipe, root, tmp_path):
     for label in ("with", "without"):
         for index in range(4):  # a known image under another name, in another format
             known = Image.open(root / label / f"{index}.png")
@@ -98,45 +191,14 @@ def test_near_duplicates_of_training_images_are_not_measured_on(root, tmp_path):
     assert (measured.masked_total, measured.unmasked_total) == (24, 24)
 
 
-def test_measuring_on_training_images_is_refused(root, tmp_path):
+def test_measuring_on_training_images_is_refused(recipe, root, tmp_path):
     settings = recipe(operating_point={"test_data": [{"mask": "with", "no_mask": "without"}]}).smoke()
     with pytest.raises(SourceError, match="0 of 32 images without a near duplicate in the training data"):
         train(settings, str(root), tmp_path / "tiny")
     assert not (tmp_path / "tiny").exists()
 
 
-def test_batches_repeat_images_as_asked_and_keep_labels():
-    pixels, labels = take(3, recipe(batch_size=4), arrays(repeats=(1, 1, 1, 1, 8)))
-    assert np.bincount(pixels[:, 0, 0, 0]).tolist() == [1, 1, 1, 1, 8]  # one pass is twelve images
-    np.testing.assert_array_equal(labels[:, 0], pixels[:, 0, 0, 0] % 2)
-    assert labels.dtype == np.float32
-    assert labels.shape == (12, 1)
-
-
-def test_batches_draw_every_copy_and_mirror_half():
-    pixels, _ = take(40, recipe(flip=True, batch_size=5), arrays())
-    assert set(pixels[:, 0, 0, 1]) == {0, 1, 2}
-    mirrored = pixels[:, 0, 0, 2] == 1
-    np.testing.assert_array_equal(pixels[:, 0, 1, 2] == 0, mirrored)
-    assert 0.35 < mirrored.mean() < 0.65
-    unflipped, _ = take(4, recipe(flip=False, batch_size=5), arrays())
-    assert not unflipped[:, 0, 0, 2].any()
-
-
-def test_batches_depend_on_the_seed_alone():
-    first, again = take(5, recipe(seed=3), arrays()), take(5, recipe(seed=3), arrays())
-    np.testing.assert_array_equal(first[0], again[0])
-    assert not np.array_equal(first[0], take(5, recipe(seed=4), arrays())[0])
-
-
-def test_mirroring_leaves_the_training_images_as_they_are():
-    training = arrays()
-    before = training.pixels.copy()
-    take(10, recipe(flip=True), training)
-    np.testing.assert_array_equal(training.pixels, before)
-
-
-def test_drawn_faces_are_added_half_of_them_masked(root):
+def test_drawn_faces_are_added_half_of_them_masked(recipe, root):
     plain = load_training(recipe(), str(root))
     settings = recipe(synthetic_faces=6, augmentation={"copies": 2})
     training = load_training(settings, str(root))
@@ -146,7 +208,7 @@ def test_drawn_faces_are_added_half_of_them_masked(root):
     assert training.fingerprint == load_training(settings, str(root)).fingerprint
 
 
-def test_smoke_cuts_a_recipe_down(root):
+def test_smoke_cuts_a_recipe_down(recipe, root):
     smoke = recipe(epochs=50, synthetic_faces=300, augmentation={"copies": 9}).smoke()
     assert (smoke.epochs, smoke.steps_per_epoch, smoke.augmentation.copies) == (1, 2, 1)
     assert len(load_training(smoke, str(root)).labels) == 2 * 16 + 8
@@ -182,9 +244,17 @@ def test_uncertain_counts_as_wrong():
         {"augmentation": {"min_side_px": 300}},
         {"augmentation": {"jpeg_quality": [90, 20]}},
         {"batchsize": 8},
+        {"seed": -1},
+        {"class_weights": {"mask": 1.0}},
+        {"class_weights": {"mask": 1.0, "no_mask": 0.0}},
+        {"early_stopping": {"monitor": "val_loss"}},
+        {"frozen_base": True, "flip": True},
+        {"frozen_base": True, "online_augmentation": {}},
+        {"online_augmentation": {"zoom": 1.0}},
+        {"on_unreadable": "ask"},
     ],
 )
-def test_wrong_recipes_are_refused(changes):
+def test_wrong_recipes_are_refused(recipe, changes):
     with pytest.raises(ValidationError):
         recipe(**changes)
 

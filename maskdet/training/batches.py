@@ -1,0 +1,114 @@
+"""Which images each step sees: a function of seed, epoch and step alone, so that a resumed run sees the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskdet.training.data import MASK, NO_MASK, LabelledArrays
+from maskdet.training.online import online_augmenter
+from maskdet.training.recipe import ClassWeights, Recipe
+
+_ORDER_STREAM, _DRAW_STREAM = 1, 4  # 2 draws faces, 3 picks representative images
+_PREFETCHED_BATCHES = 4
+_LARGEST_SEED = 2**31 - 1
+
+
+class Examples(NamedTuple):
+    """What a network learns from."""
+
+    inputs: NDArray[Any]
+    """``(images, copies, …)``: uint8 pixels ``(height, width, 3)`` of each view, or float32 features of it."""
+    labels: NDArray[np.uint8]
+    repeats: NDArray[np.int64]
+    """How often each image comes in a pass."""
+
+
+class Batch(NamedTuple):
+    """What one step learns from."""
+
+    inputs: NDArray[Any]
+    """``(batch, …)``."""
+    labels: NDArray[np.float32]
+    """``(batch, 1)``."""
+    seed: NDArray[np.int32]
+    """``(2,)``: what the online augmentation of this batch is drawn from."""
+
+
+def examples_of(arrays: LabelledArrays, inputs: NDArray[Any] | None = None) -> Examples:
+    """The images of a set, or ``inputs`` computed from them, row for row."""
+    repeats = np.array([image.repeats for image in arrays.images], np.int64)
+    return Examples(arrays.pixels if inputs is None else inputs, arrays.labels, repeats)
+
+
+def batch_at(recipe: Recipe, examples: Examples, epoch: int, step: int) -> Batch:
+    """The batch of one step.
+
+    Every image comes ``repeats`` times a pass, each time as one of its views drawn at random, mirrored or not. Passes
+    are shuffled anew, and follow each other without regard to epochs.
+
+    Args:
+        recipe: batch size, steps an epoch, seed, flip.
+        examples: the images.
+        epoch: from 0.
+        step: within the epoch, from 0.
+    """
+    first = (epoch * recipe.steps_per_epoch + step) * recipe.batch_size
+    rows = _rows_at(recipe.seed, np.repeat(np.arange(len(examples.labels)), examples.repeats), first, recipe.batch_size)
+    rng = np.random.default_rng([recipe.seed, _DRAW_STREAM, epoch, step])
+    inputs = examples.inputs[rows, rng.integers(examples.inputs.shape[1], size=len(rows))]
+    mirrored = np.flatnonzero(rng.random(len(rows)) < 0.5) if recipe.flip else np.empty(0, np.int64)
+    inputs[mirrored] = inputs[mirrored, :, ::-1]
+    seed = rng.integers(_LARGEST_SEED, size=2, dtype=np.int32)
+    return Batch(inputs, examples.labels[rows, np.newaxis].astype(np.float32), seed)
+
+
+def _rows_at(seed: int, one_pass: NDArray[np.int64], first: int, count: int) -> NDArray[np.int64]:
+    """Positions ``first`` to ``first + count`` of the endless sequence of shuffled passes."""
+    first_pass, offset = divmod(first, len(one_pass))
+    passes = range(first_pass, (first + count - 1) // len(one_pass) + 1)
+    shuffled = [np.random.default_rng([seed, _ORDER_STREAM, number]).permutation(one_pass) for number in passes]
+    return np.concatenate(shuffled)[offset : offset + count]
+
+
+def batch_dataset(recipe: Recipe, examples: Examples, first_epoch: int) -> Any:
+    """A ``tf.data.Dataset`` of (inputs, labels) for every step from the start of an epoch to the end of training.
+
+    Batches are gathered, augmented and handed over while the network works on earlier ones.
+    """
+    import tensorflow as tf
+
+    def batches() -> Iterator[Batch]:
+        for epoch in range(first_epoch, recipe.epochs):
+            for step in range(recipe.steps_per_epoch):
+                yield batch_at(recipe, examples, epoch, step)
+
+    signature = (
+        tf.TensorSpec((recipe.batch_size, *examples.inputs.shape[2:]), examples.inputs.dtype),
+        tf.TensorSpec((recipe.batch_size, 1), tf.float32),
+        tf.TensorSpec((2,), tf.int32),
+    )
+    augment: Callable[[Any, Any], Any] = lambda inputs, _seed: inputs  # noqa: E731
+    if recipe.online_augmentation is not None:
+        augment = online_augmenter(recipe.online_augmentation)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    dataset = dataset.map(
+        lambda inputs, labels, seed: (augment(inputs, seed), labels), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    return dataset.prefetch(_PREFETCHED_BATCHES)
+
+
+def class_weights(recipe: Recipe, examples: Examples) -> dict[int, float] | None:
+    """What one image of each class counts in the loss; ``None`` if all count 1.
+
+    ``balanced`` gives a class of n of all N showings in a pass the weight N / (2 n): both classes sum to N / 2.
+    """
+    if isinstance(recipe.class_weights, ClassWeights):
+        return {NO_MASK: recipe.class_weights.no_mask, MASK: recipe.class_weights.mask}
+    if recipe.class_weights == "none":
+        return None
+    shown = np.bincount(examples.labels, weights=examples.repeats, minlength=2)
+    return {label: float(shown.sum() / (2.0 * shown[label])) for label in (NO_MASK, MASK)}

@@ -1,0 +1,86 @@
+"""What the machine offers: a Keras backend, 16-bit arithmetic, repeatable operations."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from maskdet.errors import ConfigError
+
+_FLOAT32 = "float32"
+_CPU_INFO = Path("/proc/cpuinfo")
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+_BFLOAT16_CAPABILITY, _FLOAT16_CAPABILITY = (8, 0), (7, 0)
+
+
+def prepare(seed: int, *, deterministic: bool) -> None:
+    """Seed every generator; make operations repeatable if asked, for the rest of the process.
+
+    Raises:
+        ConfigError: TensorFlow is not installed.
+    """
+    try:
+        import keras
+        import tensorflow as tf
+    except ImportError as error:
+        raise ConfigError(
+            "training", "TensorFlow", str(error), "Install it: pip install 'maskdet[tensorflow]'."
+        ) from error
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def check_tensorboard() -> None:
+    """Make sure that Keras can write TensorBoard's events.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError(
+            "tensorboard: true", "the package tensorboard", "none", "Install it: pip install tensorboard."
+        )
+
+
+@contextmanager
+def precision(*, mixed: bool) -> Iterator[str]:
+    """Build networks under the fastest policy of this machine while the body runs, or under float32.
+
+    Yields:
+        The policy's name.
+    """
+    import keras
+
+    before = keras.config.dtype_policy()
+    policy = _mixed_policy() if mixed else _FLOAT32
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield policy
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _mixed_policy() -> str:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "mixed_bfloat16" if cpu_flags(_CPU_INFO) & _BFLOAT16_FLAGS else _FLOAT32
+    capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+    if capability >= _BFLOAT16_CAPABILITY:
+        return "mixed_bfloat16"
+    return "mixed_float16" if capability >= _FLOAT16_CAPABILITY else _FLOAT32
+
+
+def cpu_flags(cpu_info: Path) -> set[str]:
+    """What the first core can do, by Linux's names; nothing where there is no such file."""
+    if not cpu_info.is_file():
+        return set()
+    for line in cpu_info.read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "flags":
+            return set(value.split())
+    return set()

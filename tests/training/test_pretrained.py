@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from maskdet.errors import ConfigError
+from maskdet.model.architectures import build_model
+from maskdet.training.pretrained import cached_features, load_base_weights, split_base, weights_sha256
+
+pytestmark = [
+    pytest.mark.xdist_group("tensorflow"),
+    # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
+
+SIDE_PX = 32
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build_model("reference_vgg19", SIDE_PX, SIDE_PX)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (3, 2, SIDE_PX, SIDE_PX, 3)).astype(np.uint8)
+
+
+def test_weights_from_a_local_file_reach_the_base_alone(network, tmp_path):
+    import keras
+
+    source = keras.applications.VGG19(include_top=False, weights=None)
+    source.save_weights(tmp_path / "vgg19.weights.h5")
+    head = network.get_layer("logit").get_weights()[0]
+    load_base_weights(network, str(tmp_path / "vgg19.weights.h5"))
+    for name in ("block1_conv1", "block3_conv4", "block5_conv4"):
+        for loaded, expected in zip(
+            network.get_layer(name).get_weights(), source.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(loaded, expected)
+    np.testing.assert_array_equal(network.get_layer("logit").get_weights()[0], head)
+
+
+def test_weights_that_cannot_be_had_are_a_clear_error(network, tmp_path, monkeypatch):
+    import keras
+
+    with pytest.raises(ConfigError, match=r"weights: expected none, imagenet, or a Keras weights file, .*nowhere\.h5"):
+        load_base_weights(network, str(tmp_path / "nowhere.h5"))
+    (tmp_path / "broken.weights.h5").write_bytes(b"no weights")
+    with pytest.raises(ConfigError, match=r"expected Keras weights of VGG19 without top, received .*broken"):
+        load_base_weights(network, str(tmp_path / "broken.weights.h5"))
+
+    def offline(**settings):
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.applications, "VGG19", offline)
+    with pytest.raises(ConfigError, match=r"received 'URL fetch failure'\. .*name a local file"):
+        load_base_weights(network, "imagenet")
+
+
+def test_networks_without_a_base_are_refused():
+    compact = build_model("compact", 32, 32)
+    load_base_weights(compact, "none")
+    with pytest.raises(ConfigError, match="an architecture with a base: reference_vgg19, received 'compact'"):
+        load_base_weights(compact, "imagenet")
+    with pytest.raises(ConfigError, match="frozen_base: expected an architecture with a base"):
+        split_base(compact)
+
+
+def test_base_and_head_make_the_whole(network, pixels):
+    base, head = split_base(network)
+    images = pixels[:, 0]
+    np.testing.assert_allclose(head(base(images)).numpy(), network(images).numpy(), atol=1e-6)
+    # At 32 px five halvings leave one pixel of 512 features.
+    assert base.output_shape == (None, 1, 1, 512)
+    assert head.count_params() == 512 * 256 + 256 + 256 + 1
+    assert head.layers[-2] is network.get_layer("logit")
+
+
+def test_features_are_computed_once(network, pixels, tmp_path):
+    base, _ = split_base(network)
+    features = cached_features(base, pixels, tmp_path / "cache", "training")
+    assert features.shape == (3, 2, 1, 1, 512)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features[2, 1], base(pixels[2:, 1]).numpy()[0], rtol=1e-4, atol=1e-5)
+    (file,) = (tmp_path / "cache").iterdir()
+    np.save(file, features + 1.0)  # so that one sees where they come from
+    np.testing.assert_array_equal(cached_features(base, pixels, tmp_path / "cache", "training"), features + 1.0)
+    other = cached_features(base, pixels[:2], tmp_path / "cache", "training")
+    np.testing.assert_allclose(other, features[:2], rtol=1e-4, atol=1e-5)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert not file.exists()
+
+
+def test_weights_fingerprint(network):
+    base, _ = split_base(network)
+    before = weights_sha256(base)
+    assert weights_sha256(base) == before
+    layer = network.get_layer("block1_conv1")
+    kernel, bias = layer.get_weights()
+    bias[0] += 1.0
+    layer.set_weights([kernel, bias])
+    assert weights_sha256(base) != before
