@@ -16,9 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskdet import fetching
 from maskdet.errors import AccessDeniedError, FailureCode, NotFoundError, StorageError
-from maskdet.fetching import available_cores
 from maskdet.imaging import ImageLimits
 from maskdet.model.backends import Model
 from maskdet.model.manifest import Decision
@@ -391,21 +389,3 @@ class TestLabels:
     def test_a_threshold_that_float32_cannot_hold_is_not_rounded(self):
         # As float32, 0.7 is 0.69999999 and a little less than the threshold.
         assert label(np.array([0.7], np.float32), Decision(no_mask_below=0.7, mask_from=0.7)) == ["no_mask"]
-
-
-class TestCores:
-    @pytest.mark.parametrize(
-        ("quota", "expected"),
-        [
-            ("max 100000", 8),
-            ("200000 100000", 2),
-            ("150000 100000", 2),
-            ("50000 100000", 1),
-            ("9900000 100000", 8),
-            ("", 8),
-        ],
-    )
-    def test_cores_are_those_of_affinity_and_quota(self, quota, expected, monkeypatch):
-        monkeypatch.setattr(fetching.os, "sched_getaffinity", lambda pid: set(range(8)))
-        monkeypatch.setattr(fetching.Path, "read_text", lambda self: quota)
-        assert available_cores() == expected

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from maskdet import storage
 from maskdet.config import FailureBudget, ImagingSettings, KeyName, Ratio, Section, SourceSettings
@@ -19,6 +19,20 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 DATA_VARIABLE = "MASKDET_DATA"
 DEFAULT_DATA_FOLDER = "../shared/data"
+
+
+def _one_group(value: str) -> str:
+    try:
+        groups = re.compile(value).groups
+    except re.error as error:
+        raise ValueError(f"expected a regular expression, received {value!r}: {error}") from error
+    if groups != 1:
+        raise ValueError(f"expected a regular expression with one group, received {value!r}")
+    return value
+
+
+GroupPattern = Annotated[str, AfterValidator(_one_group)]
+"""A regular expression whose one group names what must not be split: a person, a source photo."""
 
 
 class LabelledSource(Section):
@@ -46,24 +60,13 @@ class LabelledSource(Section):
     """What the group manifest's paths start from; default: the first input."""
     group_path_column: str = "path"
     group_column: str = "source_group"
-    group_pattern: str | None = None
+    group_pattern: GroupPattern | None = None
     """Regular expression on the file name; images of the source for which its one group is equal belong together."""
 
     @field_validator("input", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
-
-    @field_validator("group_pattern")
-    @classmethod
-    def _one_group(cls, value: str | None) -> str | None:
-        try:
-            groups = 1 if value is None else re.compile(value).groups
-        except re.error as error:
-            raise ValueError(f"expected a regular expression, received {value!r}: {error}") from error
-        if groups != 1:
-            raise ValueError(f"expected a regular expression with one group, received {value!r}")
-        return value
 
     @model_validator(mode="after")
     def _told_once(self) -> LabelledSource:

@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 from maskdet import storage
 from maskdet.errors import ImageFault, SourceError, StorageError
 from maskdet.imaging import prepare_image
+from maskdet.preparation.settings import DATA_VARIABLE, DEFAULT_DATA_FOLDER
 from maskdet.training.recipe import DataSource
-
-DATA_VARIABLE = "MASKDET_DATA"
-DEFAULT_DATA_FOLDER = "../shared/data"
 
 NO_MASK, MASK = 0, 1
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from maskdet.preparation.settings import GroupPattern
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -19,23 +20,12 @@ class DataSource(_Settings):
 
     mask: str
     no_mask: str
-    group_pattern: str = r"^(.*)$"
+    group_pattern: GroupPattern = r"^(.*)$"
     """Regular expression on the file name; its one group names what must not be split: a person, a source photo."""
     hash_band: tuple[Share, Share] = (0.0, 1.0)
     """Keep a group if SHA-256 of its name, read as a fraction of 1, lies in ``[from, to)``."""
     repeats: Annotated[int, Field(ge=1)] = 1
     """How often each image is shown per pass; more than 1 gives a small source more weight."""
-
-    @field_validator("group_pattern")
-    @classmethod
-    def _one_group(cls, value: str) -> str:
-        try:
-            groups = re.compile(value).groups
-        except re.error as error:
-            raise ValueError(f"expected a regular expression, received {value!r}: {error}") from error
-        if groups != 1:
-            raise ValueError(f"expected a regular expression with one group, received {value!r}")
-        return value
 
     @model_validator(mode="after")
     def _band_ordered(self) -> DataSource:

@@ -1,0 +1,73 @@
+"""How images are read: limits, retries, and how many side by side."""
+
+import pytest
+
+from maskdet import fetching
+from maskdet.errors import AccessDeniedError, ImageFault, NotFoundError, StorageError
+from maskdet.fetching import Fetcher, available_cores, reading_threads
+from maskdet.records import ImageRef
+from maskdet.testing import FaultyReader
+
+REF = ImageRef("a.jpg", 100, "v1")
+
+
+def fetcher(errors, **changes):
+    waits = []
+    read = FaultyReader({"a.jpg": errors}, read=lambda uri: b"content")
+    return Fetcher(max_bytes=100, read=read, sleep=waits.append, **changes), read, waits
+
+
+@pytest.mark.parametrize("failures", [0, 1, 3])
+def test_a_store_that_fails_in_passing_is_asked_again(failures):
+    reader, read, waits = fetcher([StorageError("busy")] * failures)
+    assert reader.fetch(REF) == b"content"
+    assert read.tries["a.jpg"] == failures + 1
+    # A fifth of a second, doubled each time, spread by half either way.
+    assert len(waits) == failures
+    assert all(0.5 <= wait / (0.2 * 2**i) <= 1.5 for i, wait in enumerate(waits))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "tries"),
+    [
+        (NotFoundError("gone"), "not_found", 1),
+        (AccessDeniedError("closed"), "access_denied", 1),
+        (StorageError("busy"), "read_error", 2),
+    ],
+)
+def test_what_cannot_be_read_is_a_fault_of_the_image(error, code, tries):
+    reader, read, _ = fetcher([error] * 5, attempts=2)
+    with pytest.raises(ImageFault) as raised:
+        reader.fetch(REF)
+    assert (raised.value.code.value, raised.value.attempts, read.tries["a.jpg"]) == (code, tries, tries)
+
+
+def test_an_image_listed_as_too_large_is_not_read():
+    reader, read, _ = fetcher([])
+    with pytest.raises(ImageFault, match="101 bytes, more than imaging"):
+        reader.fetch(REF._replace(size_bytes=101))
+    assert not read.tries
+
+
+@pytest.mark.parametrize(("local", "expected"), [(True, 3), (False, 12)])
+def test_images_over_a_network_get_four_threads_a_core(monkeypatch, local, expected):
+    monkeypatch.setattr(fetching, "available_cores", lambda: 3)
+    assert reading_threads(local=local) == expected
+
+
+class TestCores:
+    @pytest.mark.parametrize(
+        ("quota", "expected"),
+        [
+            ("max 100000", 8),
+            ("200000 100000", 2),
+            ("150000 100000", 2),
+            ("50000 100000", 1),
+            ("9900000 100000", 8),
+            ("", 8),
+        ],
+    )
+    def test_cores_are_those_of_affinity_and_quota(self, quota, expected, monkeypatch):
+        monkeypatch.setattr(fetching.os, "sched_getaffinity", lambda pid: set(range(8)))
+        monkeypatch.setattr(fetching.Path, "read_text", lambda self: quota)
+        assert available_cores() == expected
