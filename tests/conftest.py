@@ -94,7 +94,7 @@ def score() -> Callable[..., Output]:
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder of real images; a test that needs it is skipped where there is none."""
-    folder = Path(os.environ.get("MASKDET_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = Path(os.environ.get("MASKDET_DATA", Path(__file__).parents[2] / "shared" / "data")).absolute()
     if not (folder / "k12").is_dir():
         pytest.skip(f"no real images at {folder}; set MASKDET_DATA to their folder")
     return folder
