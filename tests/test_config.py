@@ -86,7 +86,7 @@ def test_an_unknown_key_is_named_with_a_suggestion(tree: dict[str, Any], fragmen
         ({"failure_budget": {"max_ratio": float("nan")}}, "failure_budget.max_ratio", "received nan"),
         ({"failure_budget": {"max_images": -1}}, "failure_budget.max_images", "received -1"),
         ({"compliance": {"confidence": 1.0}}, "compliance.confidence", "received 1.0"),
-        ({"model": {"backend": "onnx"}}, "model.backend", "received 'onnx'"),
+        ({"model": {"backend": "torch"}}, "model.backend", "received 'torch'"),
         ({"faces": {"mode": "some"}}, "faces.mode", "received 'some'"),
         ({"source": {"kind": "zip"}}, "source.kind", "received 'zip'"),
         ({"source": {"extensions": "jpg"}}, "source.extensions", "received 'jpg'"),
@@ -271,6 +271,7 @@ def test_no_key_may_be_named_like_a_column_of_a_table(name: str) -> None:
     [
         ({}, "int8"),
         ({"backend": "tensorflow"}, "float32"),
+        ({"backend": "onnx"}, "float32"),
         ({"precision": "float32"}, "float32"),
         ({"backend": "tensorflow", "precision": "float32"}, "float32"),
     ],
@@ -282,7 +283,8 @@ def test_precision_follows_the_backend(model: dict[str, str], expected: str) -> 
 @pytest.mark.parametrize(
     ("model", "fragment"),
     [
-        ({"backend": "tensorflow", "precision": "int8"}, "float32' only"),
+        ({"backend": "tensorflow", "precision": "int8"}, "'tensorflow' runs precision 'float32' only"),
+        ({"backend": "onnx", "precision": "int8"}, "'onnx' runs precision 'float32' only"),
         ({"no_mask_below": 0.6, "mask_from": 0.4}, "lies above"),
     ],
 )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from maskdet.evaluation import metrics
 from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
 from maskdet.evaluation.metrics import MASK, Bools, Floats, Sample
-from maskdet.training.data import in_hash_band
+from maskdet.preparation.grouping import in_hash_band
 
 _RIDGE = 1.0
 _MAX_STEPS = 50

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -68,6 +69,46 @@ def histogram_chart(masked: Floats, unmasked: Floats) -> str:
     return _frame(parts, "Faces of each class by probability", "probability of mask", "faces (logarithmic)", ticks)
 
 
+def history_chart(
+    epochs: Sequence[int], curves: Mapping[str, tuple[str, Sequence[float | None]]], quantity: str
+) -> str:
+    """Curves of a quantity over the epochs of a training, on a scale of their own.
+
+    Args:
+        epochs: ascending.
+        curves: name → style, and the value after each epoch; a ``None`` breaks the line.
+        quantity: what they show.
+    """
+    known = [value for _, values in curves.values() for value in values if value is not None]
+    ticks = nice_ticks(min(known), max(known))
+    low, span = ticks[0], ticks[-1] - ticks[0]
+    first, last = epochs[0] - 0.5, epochs[-1] + 0.5
+    parts = []
+    for name, (style, values) in curves.items():
+        run: list[tuple[float, float]] = []
+        for epoch, value in [*zip(epochs, values, strict=True), (0, None)]:
+            if value is None:
+                parts += [_line(run, f"curve {style}")] if run else []
+                run = []
+                continue
+            run.append(((epoch - first) / (last - first), (value - low) / span))
+            parts.append(_dot(*run[-1], 3, f"epoch {style}", f"epoch {epoch}, {name}: {value:.4f}"))
+    every = max(1, math.ceil(len(epochs) / 8))
+    x_ticks = [((epoch - first) / (last - first), str(epoch)) for epoch in epochs[::every]]
+    y_ticks = [((tick - low) / span, f"{tick:g}") for tick in ticks]
+    return _frame(parts, f"{quantity} by epoch", "epoch", quantity, y_ticks, x_ticks)
+
+
+def nice_ticks(low: float, high: float) -> list[float]:
+    """About five round values, evenly spaced, that a range lies between; at least two."""
+    span = (high - low) or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / 4))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * 4 >= span * (1 - 1e-9))
+    first = math.floor(low / step + 1e-9)
+    last = max(math.ceil(high / step - 1e-9), first + 1)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
 def interval_bar(low: float | None, value: float | None, high: float | None) -> str:
     """A value and its interval on a scale from 0 to 1, small enough for a table cell."""
     if low is None or value is None or high is None:
@@ -81,11 +122,16 @@ def interval_bar(low: float | None, value: float | None, high: float | None) -> 
 
 
 def _frame(
-    parts: Sequence[str], label: str, x_label: str, y_label: str, y_ticks: Sequence[tuple[float, str]] | None = None
+    parts: Sequence[str],
+    label: str,
+    x_label: str,
+    y_label: str,
+    y_ticks: Sequence[tuple[float, str]] | None = None,
+    x_ticks: Sequence[tuple[float, str]] | None = None,
 ) -> str:
     shares = [(tick / 5, f"{tick / 5:.1f}") for tick in range(6)]
     grid = []
-    for at, text in shares:
+    for at, text in shares if x_ticks is None else x_ticks:
         grid.append(f'<line class="grid" x1="{_x(at):.1f}" x2="{_x(at):.1f}" y1="{_y(0)}" y2="{_y(1)}"/>')
         grid.append(f'<text x="{_x(at):.1f}" y="{_y(0) + 16}" text-anchor="middle">{text}</text>')
     for at, text in shares if y_ticks is None else y_ticks:

@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 
 from maskdet.evaluation import charts, metrics, slices
+from maskdet.evaluation.history import History
 from maskdet.evaluation.intervals import DESCRIPTIONS, Estimate
 from maskdet.evaluation.metrics import MASK
 from maskdet.evaluation.results import Evaluation
@@ -42,6 +43,7 @@ figure { margin: 0; } svg text { font: 11px system-ui, sans-serif; fill: var(--s
 .chart { width: 100%; max-width: 400px; } .grid { stroke: var(--line); stroke-width: 1; }
 .diagonal { fill: none; stroke: var(--soft); stroke-dasharray: 4 4; } .curve { fill: none; stroke: var(--mask);
   stroke-width: 2.5; } .mark, .unmasked { fill: var(--bare); } .masked { fill: var(--mask); }
+.curve.bare { stroke: var(--bare); } .epoch.held { fill: var(--mask); } .epoch.bare { fill: var(--bare); }
 .bin { fill: var(--mask); fill-opacity: .65; stroke: var(--mask); }
 .track { fill: var(--line); } .span { fill: var(--mask); fill-opacity: .45; } .point { fill: var(--ink); }
 .key::before { content: ""; display: inline-block; width: 10px; height: 10px; margin: 0 5px 0 10px;
@@ -50,8 +52,14 @@ figure { margin: 0; } svg text { font: 11px system-ui, sans-serif; fill: var(--s
 """
 
 
-def render(evaluation: Evaluation, settings: EvaluateSettings) -> str:
-    """The page's HTML."""
+def render(evaluation: Evaluation, settings: EvaluateSettings, history: History | None = None) -> str:
+    """The page's HTML.
+
+    Args:
+        evaluation: what it is about.
+        settings: the evaluation's.
+        history: of the model's training, where it is known.
+    """
     title = f"{evaluation.run.model['id']} on {', '.join(settings.input)}"
     body = [
         _head(evaluation, settings),
@@ -62,6 +70,7 @@ def render(evaluation: Evaluation, settings: EvaluateSettings) -> str:
         _slices(evaluation),
         _calibration(evaluation),
         _baselines(evaluation),
+        _history(history) if history is not None else "",
         _mistakes(evaluation, settings.mistakes_shown),
     ]
     return (
@@ -214,6 +223,25 @@ def _baselines(evaluation: Evaluation) -> str:
     )
     heads = ["", "accuracy", "", "balanced accuracy", ""]
     return "<h2>Shortcuts</h2>" + _table(caption, heads, rows) if rows else ""
+
+
+def _history(history: History) -> str:
+    styles = {"training": "bare", "validation": "held"}
+    keys = {"training": '<span class="key u">training</span>', "validation": '<span class="key m">validation</span>'}
+    figures = []
+    for quantity in ("loss", "accuracy"):
+        if curves := history.curves(quantity):
+            drawn = {name: (styles[name], values) for name, values in curves.items()}
+            caption = f"{quantity.capitalize()} of {''.join(keys[name] for name in curves)} images."
+            figure = charts.history_chart(history.epochs, drawn, quantity)
+            figures.append(f"<figure>{figure}<figcaption>{caption}</figcaption></figure>")
+    count = f"{len(history.epochs):,} epoch{'s' if len(history.epochs) > 1 else ''}"
+    return (
+        f'<h2>Training</h2><p class="soft">{count}, from {escape(history.uri)}</p>'
+        f'<div class="charts">{"".join(figures)}</div>'
+        if figures
+        else ""
+    )
 
 
 def _mistakes(evaluation: Evaluation, shown: int) -> str:

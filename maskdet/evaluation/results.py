@@ -219,12 +219,13 @@ def _totals(tally: Tally) -> tuple[metrics.Floats, metrics.Floats]:
     return tally.masked_total, tally.unmasked_total
 
 
-def _schema(table: str, columns: Sequence[tuple[str, pa.DataType, str, bool]]) -> pa.Schema:
+def table_schema(table: str, columns: Sequence[tuple[str, pa.DataType, str, bool]]) -> pa.Schema:
+    """The schema of a table, with name, type, description and nullability of each column."""
     fields = [pa.field(name, kind, nullable, {"description": text}) for name, kind, text, nullable in columns]
     return pa.schema(fields, {"maskdet.table": table, "maskdet.schema_version": str(SCHEMA_VERSION)})
 
 
-_METRICS_SCHEMA = _schema(
+_METRICS_SCHEMA = table_schema(
     "metrics",
     [
         ("slice", pa.string(), "all, or a part of the data such as site=north", False),
@@ -237,7 +238,7 @@ _METRICS_SCHEMA = _schema(
         ("confidence", pa.float64(), "nominal coverage of the interval, 0 to 1", False),
     ],
 )
-_MISTAKES_SCHEMA = _schema(
+_MISTAKES_SCHEMA = table_schema(
     "mistakes",
     [
         ("image_uri", pa.string(), "where the image was read from", False),

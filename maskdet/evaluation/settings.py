@@ -96,6 +96,8 @@ class EvaluateSettings(ScoreSettings):
     """Rows of the threshold table."""
     mistakes_shown: Count = 40
     """Worst mistakes on the page; the table holds all."""
+    history: str | None = None
+    """The training's history for the page; default: ``<model>.history.csv`` beside the bundle, if it is there."""
 
     @property
     def extra_columns(self) -> tuple[KeyName, ...]:

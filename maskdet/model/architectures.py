@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskdet.errors import ConfigError
+from maskdet.model.efficientnet import FEATURES_LAYER, efficientnet_lite0
 
 PIXEL_SCALE = 1.0 / 255.0
 """What the first layer of every network multiplies pixel values by."""
@@ -20,6 +21,9 @@ PIXEL_SCALE = 1.0 / 255.0
 _REFERENCE_MIN_SIDE_PX = 46
 _COMPACT_MIN_SIDE_PX = 32
 _VGG19_MIN_SIDE_PX = 32  # halved five times
+_EFFICIENTNET_MIN_SIDE_PX = 32
+
+EFFICIENTNET_LITE0 = "efficientnet_lite0"
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,13 @@ def _reference_vgg19(tensor: Any) -> Any:
     return _logit(tensor)
 
 
+def _efficientnet_lite0(tensor: Any) -> Any:
+    """EfficientNet-Lite0 under one unit: 3.4 million parameters, 100 million multiply-adds at 112x112."""
+    from keras import layers
+
+    return _logit(layers.Dropout(0.2)(efficientnet_lite0(tensor)))
+
+
 def _compact(tensor: Any) -> Any:
     """Residual 3x3 convolutions at 1/4, 1/8 and 1/16 of the input: 28 million multiply-adds at 112x112.
 
@@ -173,6 +184,14 @@ ARCHITECTURES: dict[str, Architecture] = {
             min_side_px=_VGG19_MIN_SIDE_PX,
             layers=_reference_vgg19,
             base_output="block5_pool",
+        ),
+        Architecture(
+            name=EFFICIENTNET_LITE0,
+            description="the teacher of the compact network",
+            default_side_px=112,
+            min_side_px=_EFFICIENTNET_MIN_SIDE_PX,
+            layers=_efficientnet_lite0,
+            base_output=FEATURES_LAYER,
         ),
         Architecture(
             name="compact",

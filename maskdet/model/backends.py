@@ -8,6 +8,7 @@ real one. Tables are then identical for any shard size, order and number of thre
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,8 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet.errors import ModelError
+from maskdet.model import onnx_export
 from maskdet.model.bundle import Bundle, open_bundle
-from maskdet.model.manifest import GOLDEN_FILE, LITERT_FLOAT_FILE, LITERT_INT8_FILE, SAVED_MODEL_FOLDER, Manifest
+from maskdet.model.manifest import (
+    GOLDEN_FILE,
+    LITERT_FLOAT_FILE,
+    LITERT_INT8_FILE,
+    ONNX_FILE,
+    SAVED_MODEL_FOLDER,
+    Manifest,
+)
 
 Images = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
@@ -47,7 +56,7 @@ class Backend(Protocol):
 class RuntimeSpec:
     """Which runtime runs a bundle, and how."""
 
-    backend: Literal["litert", "tensorflow"] = "litert"
+    backend: Literal["litert", "tensorflow", "onnx"] = "litert"
     precision: Literal["int8", "float32"] = "int8"
     threads: int = 1
     """Blocks that run at a time, one thread each (TensorFlow: threads within a block)."""
@@ -61,11 +70,14 @@ class RuntimeSpec:
     @property
     def runtime_version(self) -> str:
         """Name and version of the library that runs the model; part of a run's fingerprint."""
-        package = {"litert": "ai-edge-litert", "tensorflow": "tensorflow"}[self.backend]
+        package, extra = {
+            "litert": ("ai-edge-litert", "maskdet"),
+            "tensorflow": ("tensorflow", "maskdet[tensorflow]"),
+            "onnx": ("onnxruntime", "maskdet[onnx]"),
+        }[self.backend]
         try:
             return f"{package} {metadata.version(package)}"
         except metadata.PackageNotFoundError as error:
-            extra = "maskdet" if self.backend == "litert" else "maskdet[tensorflow]"
             raise ModelError(
                 f"model.backend {self.backend!r}",
                 f"the package {package}",
@@ -77,7 +89,7 @@ class RuntimeSpec:
         """Whether this runtime reads a file of a bundle."""
         if self.backend == "tensorflow":
             return name == GOLDEN_FILE or name.startswith(f"{SAVED_MODEL_FOLDER}/")
-        return name in (GOLDEN_FILE, self.litert_file)
+        return name in (GOLDEN_FILE, ONNX_FILE if self.backend == "onnx" else self.litert_file)
 
     @property
     def litert_file(self) -> str:
@@ -126,6 +138,7 @@ def load_model(uri: str, spec: RuntimeSpec) -> Model:
     spec.runtime_version  # noqa: B018  says which package is missing before anything is fetched
     bundle = open_bundle(uri, spec.needs)
     _refuse_unlisted(bundle, spec)
+    _refuse_absent(uri, bundle, spec)
     make = _BACKENDS[spec.backend]
     try:
         backend = make(bundle, spec)
@@ -146,6 +159,17 @@ def _refuse_unlisted(bundle: Bundle, spec: RuntimeSpec) -> None:
         raise ModelError(
             f"model {bundle.folder}", "only files that its manifest lists", unlisted, "Copy the bundle again, in whole."
         )
+
+
+def _refuse_absent(uri: str, bundle: Bundle, spec: RuntimeSpec) -> None:
+    if any(name != GOLDEN_FILE and spec.needs(name) for name in bundle.manifest.files):
+        return
+    raise ModelError(
+        f"model {uri}",
+        f"a file for backend {spec.backend!r} in {spec.precision}",
+        "none",
+        f"Make one: maskdet export --model {uri} --output DIR; then use --model DIR.",
+    )
 
 
 class LiteRTBackend:
@@ -214,6 +238,27 @@ class TensorFlowBackend:
         return probabilities.reshape(-1)
 
 
+class OnnxBackend:
+    """The ONNX file; as many blocks at a time as there are threads."""
+
+    def __init__(self, bundle: Bundle, spec: RuntimeSpec) -> None:
+        self._session = onnx_export.open_session(bundle.folder / ONNX_FILE)
+        (tensor_in,), (tensor_out,) = self._session.get_inputs(), self._session.get_outputs()
+        shape = [bundle.manifest.input.height, bundle.manifest.input.width, 3]
+        types = (tensor_in.type, tensor_out.type)
+        if types != ("tensor(uint8)", "tensor(float)") or tensor_in.shape[1:] != shape or len(tensor_out.shape) != 1:
+            _refuse_signature(bundle.manifest, f"{types[0]} {tensor_in.shape}, {types[1]} {tensor_out.shape}")
+        self._input = tensor_in.name
+        self._free = threading.BoundedSemaphore(spec.threads)  # a call runs on the thread that makes it
+
+    def run(self, block: Images) -> Probabilities:
+        """As :meth:`Backend.run`."""
+        with self._free:
+            output: Probabilities
+            (output,) = self._session.run(None, {self._input: block})
+            return output
+
+
 def _limit_threads(tf: Any, threads: int) -> None:
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -258,4 +303,5 @@ def _check_golden(bundle: Bundle, model: Model, spec: RuntimeSpec) -> None:
 _BACKENDS: dict[str, Callable[[Bundle, RuntimeSpec], Backend]] = {
     "litert": LiteRTBackend,
     "tensorflow": TensorFlowBackend,
+    "onnx": OnnxBackend,
 }

@@ -39,7 +39,7 @@ class Bundle:
         """Inputs and the probabilities that one backend gave for them when the bundle was made.
 
         Args:
-            output: ``"tensorflow_float32"``, ``"litert_float32"`` or ``"litert_int8"``.
+            output: ``"tensorflow_float32"``, ``"litert_float32"``, ``"litert_int8"`` or ``"onnx_float32"``.
 
         Returns:
             uint8 RGB ``(n, height, width, 3)`` and float32 ``(n,)``.

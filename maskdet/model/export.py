@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -16,19 +17,13 @@ from numpy.typing import NDArray
 
 from maskdet.errors import ModelError, OutputError
 from maskdet.model import litert_export
-from maskdet.model.manifest import (
-    GOLDEN_FILE,
-    KERAS_FILE,
-    LITERT_FLOAT_FILE,
-    LITERT_INT8_FILE,
-    MANIFEST_FILE,
-    SAVED_MODEL_FOLDER,
-    BundleFile,
-    Manifest,
-)
+from maskdet.model.formats import FORMATS
+from maskdet.model.manifest import GOLDEN_FILE, LITERT_INT8_FILE, MANIFEST_FILE, BundleFile, Manifest
 
 GOLDEN_IMAGES = 8
 
+# Without ONNX, which few want and which would make every bundle a third larger: `maskdet export` adds it.
+_STANDARD_FORMATS = ("keras", "saved_model", "litert_float", "litert_int8")
 _VERSIONED_PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "pillow")
 
 
@@ -64,21 +59,48 @@ def export_bundle(model: Any, folder: Path, draft: Manifest, *, representative: 
     """
     check_output_folder(folder)
     _check_shapes(model, draft, representative)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with replaced_whole(folder) as building:
         _write_models(model, building, representative)
         golden = golden_inputs(draft.input.height, draft.input.width)
         np.savez_compressed(
             building / GOLDEN_FILE, allow_pickle=False, inputs=golden, **_expected_outputs(building, golden)
         )
-        manifest = draft.model_copy(update={"versions": _versions(), "files": dict(_files(building))}).sealed()
+        manifest = draft.model_copy(update={"versions": _versions(), "files": dict(list_files(building))}).sealed()
         (building / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+@contextlib.contextmanager
+def replaced_whole(folder: Path) -> Iterator[Path]:
+    """Build a folder beside its place and put it there when the body has ended; if it raises, nothing is left behind.
+
+    Args:
+        folder: where it goes; a folder that is there already is replaced.
+
+    Yields:
+        The folder to build in.
+    """
+    made = [parent for parent in folder.parents if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield building
         building.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         _put_in_place(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return manifest
+        for parent in made:
+            with contextlib.suppress(OSError):  # in use: by what was built, or by someone else
+                parent.rmdir()
+
+
+def list_files(folder: Path) -> Iterator[tuple[str, BundleFile]]:
+    """The files below a folder: names relative to it, with size and hash, in order."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
+            yield path.relative_to(folder).as_posix(), BundleFile(size_bytes=len(data), sha256=digest)
 
 
 def golden_inputs(height: int, width: int) -> NDArray[np.uint8]:
@@ -127,53 +149,20 @@ def _write_models(model: Any, folder: Path, representative: NDArray[np.uint8]) -
     # A network made anew has no optimizer, whose state would triple the file; Keras' own clone would bring it along.
     bare = keras.Model.from_config(model.get_config())
     bare.set_weights(model.get_weights())
-    bare.save(folder / KERAS_FILE)
-    _write_saved_model(bare, folder / SAVED_MODEL_FOLDER)
-    (folder / LITERT_FLOAT_FILE).write_bytes(litert_export.convert_float(bare))
+    for name in _STANDARD_FORMATS:
+        made = FORMATS[name]
+        if made.write is not None:
+            made.write(bare, folder / made.path)
     (folder / LITERT_INT8_FILE).write_bytes(litert_export.convert_int8(bare, representative))
 
 
-def _write_saved_model(model: Any, folder: Path) -> None:
-    """One signature: ``images`` uint8 ``(batch, height, width, 3)`` to ``probability_mask`` float32 ``(batch,)``."""
-    import tensorflow as tf
-
-    class Scorer(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
-        def __init__(self) -> None:
-            super().__init__()
-            # Weights only: the Keras model itself would bring its training graphs along.
-            self.weights = [variable.value for variable in model.variables]
-
-        @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="images")])  # type: ignore[untyped-decorator]
-        def score(self, images: Any) -> dict[str, Any]:
-            probability = model(tf.cast(images, tf.float32), training=False)
-            return {"probability_mask": tf.reshape(probability, [-1])}
-
-    scorer = Scorer()
-    tf.saved_model.save(scorer, str(folder), signatures={"serving_default": scorer.score})
-    (folder / "assets").rmdir()  # empty, and so lost wherever folders are only parts of names
-
-
 def _expected_outputs(folder: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    import tensorflow as tf
-
-    score = tf.saved_model.load(str(folder / SAVED_MODEL_FOLDER)).signatures["serving_default"]
-    return {
-        "tensorflow_float32": score(images=tf.constant(images))["probability_mask"].numpy(),
-        "litert_float32": litert_export.run(folder / LITERT_FLOAT_FILE, images),
-        "litert_int8": litert_export.run(folder / LITERT_INT8_FILE, images),
-    }
+    run = [FORMATS[name] for name in _STANDARD_FORMATS if FORMATS[name].golden_output]
+    return {made.golden_output: made.run(folder / made.path, images) for made in run}
 
 
 def _versions() -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in _VERSIONED_PACKAGES}
-
-
-def _files(folder: Path) -> Iterator[tuple[str, BundleFile]]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            data = path.read_bytes()
-            digest = hashlib.sha256(data).hexdigest()
-            yield path.relative_to(folder).as_posix(), BundleFile(size_bytes=len(data), sha256=digest)
 
 
 def _put_in_place(building: Path, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """A Keras network to LiteRT files: float32, and int8 with a float32 end.
 
-Both take raw pixels: the 1/255 is folded into the first convolution. In the int8 file uint8 pixels are the quantised
-input (scale 1, zero point 0), every layer up to the last dense one is int8, and that one and the sigmoid are float32: a
-sigmoid in int8 knows 256 probabilities, logits in int8 are coarser still, and one dense unit costs nothing.
+Both take raw pixels: the 1/255 is folded into the layer that follows it. In the int8 file uint8 pixels are the
+quantised input (scale 1, zero point 0), every layer up to the last dense one is int8, and that one and the sigmoid are
+float32: a sigmoid in int8 knows 256 probabilities, logits in int8 are coarser still, and one dense unit costs nothing.
 """
 
 from __future__ import annotations
@@ -96,19 +96,33 @@ def run(file: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _fold_pixel_scale(model: Any) -> Any:
-    """The same network without its rescaling: the first convolution's kernel is scaled instead."""
+    """The same network without its first rescaling: the next layer that multiplies does that too.
+
+    Raises:
+        ModelError: that layer is neither a convolution, nor dense, nor a rescaling.
+    """
     import keras
 
-    def without_rescaling(layer: Any) -> Any:
-        if isinstance(layer, keras.layers.Rescaling):
-            return keras.layers.Activation("linear", name=layer.name)
-        return type(layer).from_config(layer.get_config())
+    following = model.layers[model.layers.index(model.get_layer("rescaling")) + 1 :]
+    first = next(layer for layer in following if layer.weights or isinstance(layer, keras.layers.Rescaling))
+    scale = model.get_layer("rescaling").scale
 
-    folded = keras.models.clone_model(model, clone_function=without_rescaling)
+    def folded_layer(layer: Any) -> Any:
+        if layer.name == "rescaling":
+            return keras.layers.Activation("linear", name=layer.name)
+        config = layer.get_config()
+        if layer is first and isinstance(layer, keras.layers.Rescaling):
+            config["scale"] = layer.scale * scale
+        return type(layer).from_config(config)
+
+    folded = keras.models.clone_model(model, clone_function=folded_layer)
     folded.set_weights(model.get_weights())
-    first = next(layer for layer in folded.layers if isinstance(layer, keras.layers.Conv2D))
-    kernel, *bias = first.get_weights()
-    first.set_weights([kernel * model.get_layer("rescaling").scale, *bias])
+    if not isinstance(first, keras.layers.Rescaling):
+        if not hasattr(first, "kernel"):
+            remedy = "Let a convolution follow the rescaling."
+            raise ModelError(f"layer {first.name}", "a layer with a kernel, after the rescaling", type(first), remedy)
+        kernel, *bias = first.get_weights()
+        folded.get_layer(first.name).set_weights([kernel * scale, *bias])
     return folded
 
 

@@ -14,6 +14,7 @@ KERAS_FILE = "model.keras"
 SAVED_MODEL_FOLDER = "saved_model"
 LITERT_INT8_FILE = "model.tflite"
 LITERT_FLOAT_FILE = "model_float.tflite"
+ONNX_FILE = "model.onnx"
 GOLDEN_FILE = "golden.npz"
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -73,6 +73,12 @@ def assign_splits(
     return found
 
 
+def in_hash_band(group: str, band: tuple[float, float]) -> bool:
+    """Whether the group's SHA-256, its first 8 bytes read as a fraction of 1, lies in ``[from, to)``."""
+    fraction = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    return band[0] <= fraction < band[1] or (band[1] == 1.0 and fraction >= 1.0)
+
+
 def _split_at(fraction: float, shares: Mapping[Split, float]) -> Split:
     end = 0.0
     last: Split = "train"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +13,7 @@ from maskdet.layout import read_table
 from maskdet.preparation.records import SUCCESS
 from maskdet.preparation.settings import SPLITS
 
-_COLUMNS = ["source", "image_uri", "label", "official_split", "split", "group_id", "suspicious", "flat"]
+COLUMNS = ("source", "image_uri", "label", "official_split", "split", "group_id", "suspicious", "flat")
 
 
 def read_split(
@@ -22,6 +22,7 @@ def read_split(
     sources: Collection[str] | None = None,
     *,
     official: bool = False,
+    official_splits: Collection[str] = (),
     drop_suspicious: bool = False,
     drop_flat: bool = False,
 ) -> list[tuple[str, str, str]]:
@@ -32,6 +33,7 @@ def read_split(
         split: ``train``, ``validation`` or ``test``.
         sources: only images of these sources; default: of all.
         official: go by the sources' own splits rather than by the group-disjoint ones.
+        official_splits: leave out images of any other official split; default: leave out none.
         drop_suspicious: leave out images whose duplicates have the other label.
         drop_flat: leave out images that show nothing.
 
@@ -44,7 +46,7 @@ def read_split(
     """
     if split not in SPLITS:
         raise SourceError("split", f"one of {list(SPLITS)}", split, "Correct the recipe.")
-    table = _read(uri)
+    table = read_images(uri)
     unknown = sorted(set(sources or ()) - set(table["source"].to_pylist()))
     if unknown:
         found = sorted(set(table["source"].to_pylist()))
@@ -52,6 +54,9 @@ def read_split(
     keep = pc.equal(table["official_split" if official else "split"], split)
     if sources is not None:
         keep = pc.and_(keep, pc.is_in(table["source"], value_set=pa.array(sorted(sources), pa.string())))
+    if official_splits:
+        named = pc.is_in(table["official_split"], value_set=pa.array(sorted(official_splits), pa.string()))
+        keep = pc.and_(keep, pc.or_(named, pc.is_null(table["official_split"])))
     for column, drop in (("suspicious", drop_suspicious), ("flat", drop_flat)):
         if drop:
             keep = pc.and_(keep, pc.invert(table[column]))
@@ -62,13 +67,23 @@ def read_split(
     return list(zip(*(rows[name].to_pylist() for name in ("image_uri", "label", "group_id")), strict=True))
 
 
-def _read(uri: str) -> pa.Table:
+def read_images(uri: str, columns: Sequence[str] = COLUMNS) -> pa.Table:
+    """The images of a training manifest, a row an image, in its order.
+
+    Args:
+        uri: the manifest, ``DIR/images.parquet``.
+        columns: of :func:`maskdet.preparation.records.images_schema`.
+
+    Raises:
+        SourceError: the manifest is missing, unfinished or of another kind.
+        StorageError: it cannot be read.
+    """
     # Without the mark, the tables beside it may be of two runs.
     mark = storage.join(storage.parent(uri), SUCCESS)
     if not storage.exists(mark):
         raise SourceError(f"manifest {uri}", f"a finished preparation, with {mark}", "none", "Run maskdet prepare.")
     try:
-        return read_table(uri, _COLUMNS)
+        return read_table(uri, list(columns))
     except StorageError:
         raise
     except (pa.ArrowException, OSError) as error:

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from maskdet.imaging import ImageLimits, open_upright, prepare_image
 from maskdet.training.recipe import Augmentation
@@ -49,6 +49,8 @@ def _view(image: Image.Image, settings: Augmentation, rng: np.random.Generator) 
     view = _shrink(view, settings, rng)
     if rng.random() < 0.5:
         view = view.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, settings.max_blur) * max(view.size)))
+    if settings.max_motion_blur and rng.random() < 0.25:
+        view = _move(view, rng.uniform(0.0, settings.max_motion_blur) * max(view.size), rng)
     view = _recolor(view, settings, rng)
     encoded = io.BytesIO()
     lowest, highest = settings.jpeg_quality
@@ -106,6 +108,25 @@ def _shrink(image: Image.Image, settings: Augmentation, rng: np.random.Generator
     size = (max(8, round(image.width * ratio)), max(8, round(image.height * ratio)))
     filters = (Image.Resampling.BILINEAR, Image.Resampling.BOX, Image.Resampling.BICUBIC)
     return image.resize(size, filters[int(rng.integers(len(filters)))])
+
+
+def _move(image: Image.Image, streak_px: float, rng: np.random.Generator) -> Image.Image:
+    """Blur along a line, as a moving face is: the mean of the image at places along the streak."""
+    angle_rad = rng.uniform(0.0, math.pi)
+    steps, border_px = math.ceil(streak_px) + 2, math.ceil(streak_px / 2) + 1
+    framed = _with_edges(image, border_px)
+    total = np.zeros((image.height, image.width, 3), np.float32)
+    for along_px in np.linspace(-streak_px / 2, streak_px / 2, steps):
+        shift = (1.0, 0.0, float(along_px * math.cos(angle_rad)), 0.0, 1.0, float(along_px * math.sin(angle_rad)))
+        moved = framed.transform(framed.size, Image.Transform.AFFINE, shift, Image.Resampling.BILINEAR)
+        total += np.asarray(ImageOps.crop(moved, border_px), np.float32)
+    return Image.fromarray((total / steps + 0.5).astype(np.uint8))
+
+
+def _with_edges(image: Image.Image, border_px: int) -> Image.Image:
+    """The image in a frame that continues its outermost pixels."""
+    padded = np.pad(np.asarray(image), ((border_px, border_px), (border_px, border_px), (0, 0)), mode="edge")
+    return Image.fromarray(padded)
 
 
 def _recolor(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:

@@ -25,6 +25,8 @@ class Examples(NamedTuple):
     labels: NDArray[np.uint8]
     repeats: NDArray[np.int64]
     """How often each image comes in a pass."""
+    targets: NDArray[np.float32]
+    """``(images, copies)``: what the network should say of each view; the label, unless a teacher knows better."""
 
 
 class Batch(NamedTuple):
@@ -38,10 +40,16 @@ class Batch(NamedTuple):
     """``(2,)``: what the online augmentation of this batch is drawn from."""
 
 
-def examples_of(arrays: LabelledArrays, inputs: NDArray[Any] | None = None) -> Examples:
-    """The images of a set, or ``inputs`` computed from them, row for row."""
+def examples_of(
+    arrays: LabelledArrays, inputs: NDArray[Any] | None = None, targets: NDArray[np.float32] | None = None
+) -> Examples:
+    """The images of a set, or ``inputs`` computed from them, row for row; targets other than the labels, if any."""
     repeats = np.array([image.repeats for image in arrays.images], np.int64)
-    return Examples(arrays.pixels if inputs is None else inputs, arrays.labels, repeats)
+    if inputs is None:
+        inputs = arrays.pixels
+    if targets is None:
+        targets = np.broadcast_to(arrays.labels[:, np.newaxis].astype(np.float32), inputs.shape[:2])
+    return Examples(inputs, arrays.labels, repeats, targets)
 
 
 def batch_at(recipe: Recipe, examples: Examples, epoch: int, step: int) -> Batch:
@@ -59,11 +67,12 @@ def batch_at(recipe: Recipe, examples: Examples, epoch: int, step: int) -> Batch
     first = (epoch * recipe.steps_per_epoch + step) * recipe.batch_size
     rows = _rows_at(recipe.seed, np.repeat(np.arange(len(examples.labels)), examples.repeats), first, recipe.batch_size)
     rng = np.random.default_rng([recipe.seed, _DRAW_STREAM, epoch, step])
-    inputs = examples.inputs[rows, rng.integers(examples.inputs.shape[1], size=len(rows))]
+    views = rng.integers(examples.inputs.shape[1], size=len(rows))
+    inputs = examples.inputs[rows, views]
     mirrored = np.flatnonzero(rng.random(len(rows)) < 0.5) if recipe.flip else np.empty(0, np.int64)
     inputs[mirrored] = inputs[mirrored, :, ::-1]
     seed = rng.integers(_LARGEST_SEED, size=2, dtype=np.int32)
-    return Batch(inputs, examples.labels[rows, np.newaxis].astype(np.float32), seed)
+    return Batch(inputs, examples.targets[rows, views, np.newaxis], seed)
 
 
 def _rows_at(seed: int, one_pass: NDArray[np.int64], first: int, count: int) -> NDArray[np.int64]:

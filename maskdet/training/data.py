@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from maskdet import storage
 from maskdet.errors import ImageFault, SourceError, StorageError
 from maskdet.imaging import prepare_image
+from maskdet.preparation.grouping import in_hash_band
+from maskdet.preparation.manifest import read_split
 from maskdet.preparation.settings import DATA_VARIABLE, DEFAULT_DATA_FOLDER
 from maskdet.training.recipe import DataSource
 
@@ -95,12 +97,6 @@ def fingerprint(triples: Iterable[tuple[str, str, int]]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def in_hash_band(group: str, band: tuple[float, float]) -> bool:
-    """Whether the group's SHA-256, its first 8 bytes read as a fraction of 1, lies in ``[from, to)``."""
-    fraction = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
-    return band[0] <= fraction < band[1] or (band[1] == 1.0 and fraction >= 1.0)
-
-
 def list_labelled(sources: Sequence[DataSource], root: str) -> list[LabelledImage]:
     """Find the images of labelled sources, sorted by path.
 
@@ -114,6 +110,9 @@ def list_labelled(sources: Sequence[DataSource], root: str) -> list[LabelledImag
     """
     images = []
     for source in sources:
+        if source.manifest:
+            images += _list_split(source, root)
+            continue
         for label, place in ((NO_MASK, source.no_mask), (MASK, source.mask)):
             images += _list_class(source, label, place, root)
     _check_labels(images)
@@ -141,6 +140,24 @@ def _list_class(source: DataSource, label: int, place: str, root: str) -> list[L
             f"Correct the recipe's data, or set {DATA_VARIABLE} to the folder that holds it.",
         )
     return images
+
+
+def _list_split(source: DataSource, root: str) -> list[LabelledImage]:
+    rows = read_split(
+        source.manifest,
+        source.split,
+        source.sources or None,
+        official_splits=source.official_splits,
+        drop_suspicious=True,
+        drop_flat=True,
+    )
+    prefix = storage.normalize(root) + "/"
+    labels = {"mask": MASK, "no_mask": NO_MASK}
+    return [
+        LabelledImage(uri.removeprefix(prefix), uri, labels[label], source.repeats)
+        for uri, label, group in rows
+        if in_hash_band(group, source.hash_band)
+    ]
 
 
 def _check_labels(images: Sequence[LabelledImage]) -> None:

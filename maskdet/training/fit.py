@@ -14,25 +14,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from maskdet.errors import ConfigError, SourceError
+from maskdet.errors import ConfigError
 from maskdet.model.architectures import build_model
+from maskdet.model.bundle import read_manifest
 from maskdet.model.export import check_output_folder, export_bundle
-from maskdet.model.manifest import Decision, InputSpec, Manifest, OperatingCharacteristics, TrainingData
-from maskdet.training import devices, pretrained
+from maskdet.model.manifest import InputSpec, Manifest, TrainingData
+from maskdet.training import devices, distillation, pretrained
 from maskdet.training.batches import Examples, batch_dataset, class_weights, examples_of
 from maskdet.training.checkpoints import Checkpoints, HistoryRow, restore, write_atomically
-from maskdet.training.data import MASK, NO_MASK, LabelledArrays, decode
-from maskdet.training.leakage import THUMBNAIL_SIDE_PX, near_duplicates
-from maskdet.training.operating_point import choose_threshold, measure
+from maskdet.training.data import LabelledArrays
+from maskdet.training.operating_point import PREDICT_BATCH, set_operating_point
 from maskdet.training.recipe import Recipe
 from maskdet.training.sets import load_plain, load_training, representative
 from maskdet.training.stopping import best_epoch, should_stop
 
 Resume = Literal["if_possible", "required", "never"]
-
-_PREDICT_BATCH = 64
 
 # What may change between a run and its continuation: words, what happens after fitting, what stays on disk.
 _OUTSIDE_FIT = {
@@ -109,14 +106,15 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
     fit(model, recipe, training, load_plain(recipe, recipe.validation_data, root), RunFiles(output), resume=resume)
     fitted = build_model(recipe.architecture, recipe.height, recipe.width)  # in float32, whatever it was trained in
     fitted.set_weights(model.get_weights())
-    decision, characteristics = operating_point(fitted, recipe, training, root)
+    point = set_operating_point(fitted, recipe, training, root)
     draft = Manifest(
         name=recipe.name,
         architecture=recipe.architecture,
         description=recipe.description,
         input=InputSpec(height=recipe.height, width=recipe.width),
-        decision=decision,
-        operating_characteristics=characteristics,
+        decision=point.decision,
+        calibration=point.calibration,
+        operating_characteristics=point.characteristics,
         training_data=TrainingData(
             description=recipe.data_description, images=len(training.labels), fingerprint=training.fingerprint
         ),
@@ -150,7 +148,9 @@ def fit(
         ConfigError: there is nothing to resume though it is required, or the base is to be frozen and there is none.
     """
     fingerprint = _fingerprint(recipe, training, validation)
-    learner, seen = model, examples_of(training)
+    if recipe.teacher:
+        fingerprint = _sha256(fingerprint, read_manifest(recipe.teacher).fingerprint)
+    learner, seen = model, examples_of(training, targets=distillation.targets(recipe, training, files.checkpoints))
     checked = examples_of(validation) if validation else None
     if recipe.frozen_base:
         base, learner = pretrained.split_base(model)
@@ -233,7 +233,7 @@ def _run_epochs(model: Any, recipe: Recipe, training: Examples, validation: Exam
         epochs=recipe.epochs,
         class_weight=class_weights(recipe, training),
         validation_data=validation and (validation.inputs[:, 0], validation.labels[:, np.newaxis].astype(np.float32)),
-        validation_batch_size=_PREDICT_BATCH,
+        validation_batch_size=PREDICT_BATCH,
         callbacks=callbacks,
         shuffle=False,  # batch_at() shuffles
         verbose=0,
@@ -291,63 +291,3 @@ def _compile(model: Any, recipe: Recipe) -> None:
         metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
     )
     model.optimizer.build(model.trainable_variables)  # now, not at the first step: a checkpoint may fill it
-
-
-def operating_point(
-    model: Any, recipe: Recipe, training: LabelledArrays, root: str
-) -> tuple[Decision, OperatingCharacteristics | None]:
-    """Choose the decision threshold and measure the error rates at it.
-
-    Near duplicates of training images are left out of both sets; if the recipe says of its test data that it shares
-    groups with the training data anyway, they are kept.
-
-    Args:
-        model: a fitted ``keras.Model``.
-        recipe: names the images to choose on and to measure on.
-        training: what the model was fitted on.
-        root: folder that relative data sources start from.
-
-    Raises:
-        SourceError: images are missing, or a class is, or all of one were trained on.
-    """
-    point, decision = recipe.operating_point, Decision()
-    seen = _thumbnails(training)
-    chosen_on = load_plain(recipe, point.threshold_data, root)
-    if chosen_on is not None:
-        chosen_on = _without_duplicates(chosen_on, seen)
-        threshold = choose_threshold(_predict(model, chosen_on), chosen_on.labels)
-        decision = Decision(no_mask_below=threshold, mask_from=threshold)
-    tested_on = load_plain(recipe, point.test_data, root)
-    if tested_on is None:
-        return decision, None
-    shares_groups = point.test_shares_groups_with_training
-    tested_on = tested_on if shares_groups else _without_duplicates(tested_on, seen)
-    probabilities = _predict(model, tested_on)
-    return decision, measure(
-        probabilities, tested_on.labels, decision, point.test_description, shares_groups_with_training=shares_groups
-    )
-
-
-def _thumbnails(arrays: LabelledArrays) -> NDArray[np.uint8]:
-    """The images as files show them, whatever views were made of them; drawn ones have no files."""
-    from_files = [image for image in arrays.images if image.uri]
-    return decode(from_files, THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX).pixels[:, 0]
-
-
-def _without_duplicates(arrays: LabelledArrays, seen: NDArray[np.uint8]) -> LabelledArrays:
-    duplicates = near_duplicates(_thumbnails(arrays), seen)
-    _log.info("left out %d of %d images: near duplicates of training images", duplicates.sum(), len(duplicates))
-    kept = arrays.selected(~duplicates)
-    if len(set(kept.labels.tolist())) < len((NO_MASK, MASK)):
-        raise SourceError(
-            "held-out images",
-            "some of each class that were not trained on",
-            f"{len(kept.labels)} of {len(duplicates)} images without a near duplicate in the training data",
-            "Name other folders or hash bands in the recipe's operating_point.",
-        )
-    return kept
-
-
-def _predict(model: Any, arrays: LabelledArrays) -> NDArray[np.float32]:
-    probabilities: NDArray[np.float32] = model.predict(arrays.pixels[:, 0], batch_size=_PREDICT_BATCH, verbose=0)
-    return probabilities[:, 0]

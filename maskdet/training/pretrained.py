@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet.errors import ConfigError
-from maskdet.model.architectures import ARCHITECTURES
+from maskdet.model.architectures import ARCHITECTURES, EFFICIENTNET_LITE0
+from maskdet.training import efficientnet_weights
 from maskdet.training.checkpoints import write_atomically
 
 NO_WEIGHTS, IMAGENET = "none", "imagenet"
@@ -26,7 +27,8 @@ def load_base_weights(model: Any, weights: str) -> None:
 
     Args:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
-        weights: ``none``; ``imagenet``, which Keras fetches or has kept; or a Keras weights file of VGG19 without top.
+        weights: ``none``; ``imagenet``, which Keras fetches or has kept (VGG19), or an installed package carries
+            (EfficientNet-Lite0); or a file: Keras weights of VGG19 without top, a checkpoint of EfficientNet-Lite0.
 
     Raises:
         ConfigError: the network has no base, or the weights cannot be had or do not fit.
@@ -34,6 +36,10 @@ def load_base_weights(model: Any, weights: str) -> None:
     if weights == NO_WEIGHTS:
         return
     base_output_of(model, f"weights: {weights}")
+    if model.name == EFFICIENTNET_LITE0:
+        path = efficientnet_weights.checkpoint_path() if weights == IMAGENET else Path(weights)
+        _log.info("started %d layers of the base from %s", efficientnet_weights.put_into(model, path), path.name)
+        return
     source = _pretrained_vgg19(weights)
     copied = [layer for layer in source.layers if layer.weights]
     for layer in copied:

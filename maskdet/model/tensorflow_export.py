@@ -1,0 +1,85 @@
+"""A network to what TensorFlow reads: a Keras file and a SavedModel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def write_keras(model: Any, file: Path) -> None:
+    """Write a Keras file.
+
+    Args:
+        model: a ``keras.Model`` without optimizer.
+        file: where to.
+    """
+    model.save(file)
+
+
+def load_keras(file: Path) -> Any:
+    """The ``keras.Model`` of a Keras file; layers that hold Python code are refused."""
+    import keras
+
+    return keras.saving.load_model(file, compile=False, safe_mode=True)
+
+
+def run_keras(file: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Score images with a Keras file, in one batch.
+
+    Args:
+        file: a Keras file.
+        images: RGB uint8 ``(batch, height, width, 3)``.
+
+    Returns:
+        Probabilities of "mask", float32 ``(batch,)``.
+    """
+    probabilities: NDArray[np.float32] = load_keras(file)(images.astype(np.float32), training=False).numpy()
+    return probabilities.reshape(-1)
+
+
+def write_saved_model(model: Any, folder: Path) -> None:
+    """Write a SavedModel of one signature.
+
+    Its signature takes ``images`` uint8 ``(batch, height, width, 3)`` and gives ``probability_mask`` float32
+    ``(batch,)``.
+
+    Args:
+        model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
+        folder: where to; does not exist yet.
+    """
+    import tensorflow as tf
+
+    class Scorer(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
+        def __init__(self) -> None:
+            super().__init__()
+            # Weights only: the Keras model itself would bring its training graphs along.
+            self.weights = [variable.value for variable in model.variables]
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="images")])  # type: ignore[untyped-decorator]
+        def score(self, images: Any) -> dict[str, Any]:
+            probability = model(tf.cast(images, tf.float32), training=False)
+            return {"probability_mask": tf.reshape(probability, [-1])}
+
+    scorer = Scorer()
+    tf.saved_model.save(scorer, str(folder), signatures={"serving_default": scorer.score})
+    (folder / "assets").rmdir()  # empty, and so lost wherever folders are only parts of names
+
+
+def run_saved_model(folder: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Score images with a SavedModel, in one batch.
+
+    Args:
+        folder: a SavedModel that this module wrote.
+        images: RGB uint8 ``(batch, height, width, 3)``.
+
+    Returns:
+        Probabilities of "mask", float32 ``(batch,)``.
+    """
+    import tensorflow as tf
+
+    score = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    probabilities: NDArray[np.float32] = score(images=tf.constant(images))["probability_mask"].numpy()
+    return probabilities

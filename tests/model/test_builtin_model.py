@@ -1,0 +1,106 @@
+"""What the built-in model promises on real faces: of the sources it knows, in groups that it was not trained on."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from maskdet.evaluation import metrics
+from maskdet.evaluation.cases import select
+from maskdet.evaluation.compare_settings import RobustnessSettings, Selection
+from maskdet.evaluation.metrics import Tally
+from maskdet.evaluation.robustness import View, first_of_each_class, measure, rows_of, sample_of, views_of
+from maskdet.fetching import available_cores
+from maskdet.model.backends import RuntimeSpec, load_model
+from maskdet.preparation.manifest import read_images
+from pipelines import cli
+
+ROOT = Path(__file__).parents[2]
+OFFICIAL, DISJOINT = Selection(official_split=("test",)), Selection(split=("test",))
+SMALL_PX, LARGE_PX = (24, 32, 48, 64, 112, 224), (500, 1000)
+# A face of 1,000 pixels takes as long to make as 20 small ones.
+SMALL_IMAGES, LARGE_IMAGES = 500, 100  # of each class
+
+pytestmark = pytest.mark.data
+
+
+@pytest.fixture(scope="module")
+def images(data_folder, tmp_path_factory):
+    """Images of a source's part: ``images(source, part)`` → rows of the training manifest."""
+    output = tmp_path_factory.mktemp("manifest")
+    config = ["--config", str(ROOT / "configs" / "prepare.yaml"), "--set", f"root={data_folder}", "--quiet"]
+    assert cli.main(["prepare", *config, "--output", str(output)]) == 0
+    columns = ("image_uri", "label", "content_sha256", "source", "official_split", "split")
+    manifest = read_images(str(output / "images.parquet"), columns)
+    return lambda source, part: select(manifest, source, part)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("builtin", RuntimeSpec(threads=available_cores()))
+
+
+def truth_of(table):
+    return np.array([label == "mask" for label in table["label"].to_pylist()])
+
+
+@pytest.fixture(scope="module")
+def tallies(images, model):
+    """The files as they are: official Test, and the group-disjoint test part of each source."""
+    found = {}
+    for name, source, part in (("official", "k12", OFFICIAL), ("k12", "k12", DISJOINT), ("wild", "wild", DISJOINT)):
+        table = images(source, part)
+        (probabilities,) = measure([model], table["image_uri"].to_pylist(), [View("plain")])
+        found[name] = Tally.of(sample_of(probabilities[0], truth_of(table), model.manifest.decision))
+    return found
+
+
+@pytest.fixture(scope="module")
+def views(images, model):
+    """Rows of held-out faces of both sources by view, each beside the plain faces that it is of."""
+    table = pa.concat_tables([images("k12", DISJOINT), images("wild", DISJOINT)])
+    found = {}
+    for limit, sides, widths in ((SMALL_IMAGES, SMALL_PX, (112, 224)), (LARGE_IMAGES, LARGE_PX, ())):
+        keep = first_of_each_class(table["label"].to_pylist(), table["content_sha256"].to_pylist(), limit)
+        faces = table.take(pa.array(keep))
+        shown = views_of(RobustnessSettings(data=("held_out",), sides_px=sides, widths_px=widths))
+        (probabilities,) = measure([model], faces["image_uri"].to_pylist(), shown)
+        rows = rows_of(probabilities, shown, truth_of(faces), model.manifest.decision, 0.95)
+        found |= {row.view: row for row in rows[1:]}
+    return found
+
+
+def test_the_official_test_set(tallies):
+    assert float(metrics.share(metrics.accuracy(tallies["official"]))) >= 0.998
+
+
+def test_groups_of_k12_that_it_was_not_trained_on(tallies):
+    assert float(metrics.share(metrics.accuracy(tallies["k12"]))) >= 0.995
+
+
+def test_groups_of_wild_that_it_was_not_trained_on(tallies):
+    assert float(metrics.balanced_accuracy(tallies["wild"])) >= 0.98
+
+
+@pytest.mark.parametrize("name", ["official", "k12", "wild"])
+def test_its_probabilities_are_honest(tallies, name):
+    tally = tallies[name]
+    assert float(metrics.calibration_error(tally, metrics.equal_mass_bins(tally))) <= 0.02
+
+
+@pytest.mark.parametrize("note", ["", ", blurred"])
+def test_faces_of_32_pixels_lose_little(views, note):
+    assert views[f"longer side 32 px{note}"].balanced_change >= -1.5
+
+
+@pytest.mark.parametrize("width_px", [112, 224])
+def test_one_width_for_all_changes_next_to_nothing(views, width_px):
+    assert abs(views[f"every width {width_px} px"].accuracy_change) <= 0.3
+
+
+@pytest.mark.parametrize("side_px", [*SMALL_PX, *LARGE_PX])
+@pytest.mark.parametrize("note", ["", ", blurred"])
+def test_unmasked_faces_of_any_size_are_not_called_masked(views, side_px, note):
+    row = views[f"longer side {side_px} px{note}"]
+    assert row.unmasked_as_mask / row.unmasked <= 0.02

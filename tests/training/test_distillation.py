@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from maskdet.errors import ConfigError
+from maskdet.model.architectures import build_model
+from maskdet.model.manifest import KERAS_FILE
+from maskdet.training.batches import batch_at, examples_of
+from maskdet.training.distillation import targets
+from maskdet.training.fit import train
+from maskdet.training.sets import load_training
+
+pytestmark = [
+    pytest.mark.xdist_group("tensorflow"),
+    # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    model = build_model("compact", 32, 32)
+    model.get_layer("logit").set_weights([weights * 40 for weights in model.get_layer("logit").get_weights()])
+    model.save(folder / KERAS_FILE)
+    return folder, model
+
+
+def test_targets_mix_the_teachers_word_and_the_label(recipe, root, teacher, tmp_path):
+    folder, model = teacher
+    settings = recipe(teacher=str(folder), teacher_weight=0.75, augmentation={"copies": 2})
+    training = load_training(settings, str(root))
+    found = targets(settings, training, tmp_path / "kept")
+    assert found.shape == (48, 2)
+    for row, copy in ((0, 0), (5, 1), (30, 0), (47, 1)):
+        said = float(model(training.pixels[row, copy][np.newaxis], training=False)[0, 0])
+        assert found[row, copy] == pytest.approx(0.75 * said + 0.25 * training.labels[row], abs=1e-5)
+    assert np.ptp(found) > 0.3  # the teacher has something to say
+    batch = batch_at(settings, examples_of(training, targets=found), 0, 0)
+    for pixels, target in zip(batch.inputs, batch.labels[:, 0], strict=True):
+        row, copy = np.argwhere((training.pixels == pixels).all(axis=(2, 3, 4)))[0]
+        assert target == found[row, copy]
+
+
+def test_without_a_teacher_the_label_is_the_target(recipe, arrays, tmp_path):
+    assert targets(recipe(), arrays(), tmp_path) is None
+    examples = examples_of(arrays())
+    np.testing.assert_array_equal(examples.targets, np.tile([[0], [1], [0], [1], [0]], 3))
+
+
+def test_a_teacher_that_is_no_bundle_or_of_another_size_is_refused(recipe, arrays, teacher, tmp_path):
+    with pytest.raises(ConfigError, match=r"teacher: expected a model bundle, received 'no .*model\.keras"):
+        targets(recipe(teacher=str(tmp_path / "nothing")), arrays(), tmp_path)
+    with pytest.raises(ConfigError, match="expected input of 46 × 46 pixels, received '32 × 32'"):
+        targets(recipe(teacher=str(teacher[0]), height=46, width=46), arrays(), tmp_path)
+
+
+def test_a_student_learns_from_a_bundle(recipe, root, tmp_path):
+    train(recipe(epochs=1), str(root), tmp_path / "teacher")
+    manifest = train(recipe(teacher=str(tmp_path / "teacher")), str(root), tmp_path / "student")
+    assert manifest.training_data.images == 48
