@@ -8,7 +8,7 @@ MASKDET_DATA ?= ../shared/data
 export MASKDET_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format coverage bench train-reference constraints clean
+.PHONY: help setup demo test tools check format coverage bench train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ demo: $(VENV)/.scoring ## draw synthetic face images and score them with the bui
 
 test: $(VENV)/.development ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+tools: $(VENV)/.development ## build what tests start beside Python: a Google Cloud Storage server, with Go (the tests build it, too)
+	$(BIN)/python tests/integration/store_servers.py
 
 check: $(VENV)/.development ## lint and type-check
 	$(BIN)/ruff check .

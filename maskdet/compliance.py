@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from statistics import NormalDist
 from typing import NamedTuple
@@ -72,6 +72,7 @@ def merge_counts(counts: Iterable[Counts]) -> Counts:
 def count_groups(
     predictions: pa.Table,
     failures: pa.Table,
+    no_face: pa.Table,
     partition: Sequence[str | None],
     rule: KeyRule,
     levels: Mapping[str, Sequence[str]],
@@ -81,41 +82,51 @@ def count_groups(
     Args:
         predictions: at least ``face_index``, ``label``, ``captured_at`` and the key columns.
         failures: at least ``captured_at`` and the key columns.
+        no_face: the same of images without a face.
         partition: the shard's values of the partition keys.
         rule: the run's keys.
         levels: level name → key names.
     """
     total: dict[GroupKey, Counts] = {}
     for level, names in levels.items():
-        for table, is_failure in ((predictions, False), (failures, True)):
-            for values, counts in _count_level(table, partition, rule, names, is_failure=is_failure):
+        for table, count in ((predictions, _of_faces), (failures, _of_failures), (no_face, _of_no_face)):
+            for values, counts in _count_level(table, partition, rule, names, count):
                 key = GroupKey(level, values)
                 total[key] = merge_counts([total.get(key, Counts()), counts])
     return total
 
 
 def _count_level(
-    table: pa.Table, partition: Sequence[str | None], rule: KeyRule, names: Sequence[str], *, is_failure: bool
+    table: pa.Table,
+    partition: Sequence[str | None],
+    rule: KeyRule,
+    names: Sequence[str],
+    count: Callable[[pa.Table], dict[str, pa.ChunkedArray]],
 ) -> list[tuple[tuple[str | None, ...], Counts]]:
     if table.num_rows == 0:
         return []
     keys = {name: _key_column(table, partition, rule, name) for name in names}
-    counted = {"failed": pa.repeat(1, table.num_rows)} if is_failure else _face_columns(table)
+    counted = count(table)
     grouped = pa.table({**keys, **counted}).group_by(list(keys)).aggregate([(name, "sum") for name in counted])
-    rows = grouped.to_pylist()
-    result = []
-    for row in rows:
-        values = tuple(row[name] for name in names)
-        sums = [int(row[f"{name}_sum"]) for name in counted]
-        result.append((values, Counts(images_failed=sums[0]) if is_failure else Counts(sums[0], 0, 0, *sums[1:])))
-    return result
+    return [
+        (tuple(row[name] for name in names), Counts(**{name: int(row[f"{name}_sum"]) for name in counted}))
+        for row in grouped.to_pylist()
+    ]
 
 
-def _face_columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+def _of_faces(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     # An image's first face stands for the image.
-    columns = {"images": pc.equal(table["face_index"], 0)}
-    columns.update({name: pc.equal(table["label"], name) for name in ("mask", "no_mask", "uncertain")})
+    columns = {"images_scored": pc.equal(table["face_index"], 0)}
+    columns.update({f"faces_{name}": pc.equal(table["label"], name) for name in ("mask", "no_mask", "uncertain")})
     return {name: pc.cast(column, pa.int64()) for name, column in columns.items()}
+
+
+def _of_failures(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return {"images_failed": pa.repeat(1, table.num_rows)}
+
+
+def _of_no_face(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return {"images_no_face": pa.repeat(1, table.num_rows)}
 
 
 def _key_column(

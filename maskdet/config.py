@@ -103,10 +103,18 @@ class ImagingSettings(Section):
 
 
 class FacesSettings(Section):
-    """Where the faces of an image are."""
+    """Where the faces of an image are, and which of them are scored."""
 
-    mode: Literal["whole"] = "whole"
-    """``whole``: the image is one face."""
+    mode: Literal["detect", "whole"] = "detect"
+    """``detect``: find the faces; ``whole``: the image is one face, as in collections of face crops."""
+    if_none: Literal["no_face", "whole"] = "no_face"
+    """What an image without a found face counts as: ``no_face``, or one face that fills it."""
+    min_face_px: Count = 16
+    """Longer side of the smallest face to score, in pixels of the image. Twice as large, four times as fast."""
+    min_score: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.45
+    """Detections below are dropped."""
+    max_faces: Count = 200
+    """Most faces an image; those of the highest scores stay."""
 
 
 class ModelSettings(Section):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from tqdm import tqdm
 
@@ -15,6 +17,8 @@ from maskdet.errors import EXIT_CODES, MaskdetError
 from maskdet.progress import Progress, ProgressState
 
 _LOGGER = logging.getLogger("maskdet")
+# A line a shard, for workers' logs; at a terminal the progress line says it better.
+_SHARD_LOGGER = "maskdet.shards"
 _TERMINAL_INTERVAL_S = 0.2
 _LOG_INTERVAL_S = 30.0
 _MIN_RATE_S = 0.5  # before that, a rate is mostly noise
@@ -28,8 +32,9 @@ def run_command(name: str, action: Callable[[], int]) -> int:
     except MaskdetError as error:
         print(f"maskdet {name}: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"maskdet {name}: interrupted; what is finished is kept, and the same command goes on", file=sys.stderr)
+        print(*error.args, sep="\n", end="\n" if error.args else "", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
@@ -48,6 +53,29 @@ def set_up_logging() -> None:
     _LOGGER.setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_worth_saying)
+        handler.addFilter(_not_of_a_shard)
+
+
+def log_json() -> None:
+    """Log one JSON object a line instead, and a line for each shard finished in this process."""
+    for handler in logging.getLogger().handlers:
+        handler.removeFilter(_not_of_a_shard)
+        handler.setFormatter(_JsonFormatter())
+
+
+class _JsonFormatter(logging.Formatter):
+    """A record as one line of JSON; a message that is a JSON object itself, as that of a shard, adds its fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        fields = json.loads(message) if record.name == _SHARD_LOGGER else {"message": message}
+        trace = {"traceback": self.formatException(record.exc_info)} if record.exc_info else {}
+        time_text = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return json.dumps({"time": time_text, "level": record.levelname, "logger": record.name, **fields, **trace})
+
+
+def _not_of_a_shard(record: logging.LogRecord) -> bool:
+    return record.name != _SHARD_LOGGER
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:

@@ -84,6 +84,12 @@ class OutputError(MaskdetError):
     exit_code = 8
 
 
+class UnfinishedError(MaskdetError):
+    """A run that was asked about has not ended."""
+
+    exit_code = 9
+
+
 # Shown by `maskdet score --help` and in README; a test keeps them together.
 EXIT_CODES: dict[int, str] = {
     0: "success: every image is accounted for and the failure budget holds",
@@ -95,6 +101,7 @@ EXIT_CODES: dict[int, str] = {
     6: "failure budget exceeded: the tables are written, _SUCCESS is not",
     7: "reconciliation failed: images listed differ from images accounted for",
     8: "output location holds something this run must not overwrite",
+    9: "not finished: the run goes on, or was killed (maskdet status)",
     130: "interrupted",
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +12,8 @@ from maskdet import storage
 from maskdet.errors import AccessDeniedError, FailureCode, ImageFault, NotFoundError, StorageError
 from maskdet.records import ImageRef
 
-_FIRST_BACKOFF_S = 0.2
 # A read over the network waits most of its time.
 _REMOTE_THREADS_PER_CORE = 4
-# Spreads the retries of many workers; no result depends on it.
-_JITTER = random.Random()
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,8 @@ class Fetcher:
             raise ImageFault(FailureCode.TOO_MANY_BYTES, message, attempts=0)
         for attempt in range(1, self.attempts + 1):
             try:
-                return self.read(ref.uri)
+                with storage.one_try():
+                    return self.read(ref.uri)
             except NotFoundError:
                 raise ImageFault(FailureCode.NOT_FOUND, "nothing exists at the URI", attempt) from None
             except AccessDeniedError:
@@ -55,7 +52,7 @@ class Fetcher:
             except StorageError as error:
                 if attempt == self.attempts:
                     raise ImageFault(FailureCode.READ_ERROR, str(error), attempt) from error
-                self.sleep(_FIRST_BACKOFF_S * 2 ** (attempt - 1) * _JITTER.uniform(0.5, 1.5))
+                self.sleep(storage.backoff_s(attempt))
         raise AssertionError("the last attempt returns or raises")
 
 

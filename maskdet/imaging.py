@@ -62,7 +62,7 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPS_AXES = (5, 6, 7, 8)
-_RESIZE_FILTERS = {
+RESIZE_FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "box": Image.Resampling.BOX,
     "bicubic": Image.Resampling.BICUBIC,
@@ -118,12 +118,12 @@ def prepare_image(
         ImageFault: the image is empty, too large, too small, damaged or of an unsupported kind.
     """
     image, upright_size = open_upright(data, limits, at_least=(width, height) if jpeg_draft else None)
-    resized = image.resize((width, height), _RESIZE_FILTERS[resize_filter])
+    resized = image.resize((width, height), RESIZE_FILTERS[resize_filter])
     return PreparedImage(np.asarray(resized), *upright_size)
 
 
 def open_upright(
-    data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None = None
+    data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None = None, *, reduce: int = 1
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Decode an image file to an upright 8-bit RGB image.
 
@@ -131,6 +131,7 @@ def open_upright(
         data: the file's bytes.
         limits: byte and pixel limits.
         at_least: ``(width, height)`` that the result will be resized to; lets JPEGs be decoded at reduced scale.
+        reduce: lets JPEGs be decoded at 1/2, 1/4 or 1/8 of their size, down to 1 / ``reduce``.
 
     Returns:
         The image, and the ``(width, height)`` in pixels of the upright original (larger than the image's own if it was
@@ -146,6 +147,8 @@ def open_upright(
     if at_least is not None and image.format in ("JPEG", "MPO"):
         target = at_least[::-1] if _orientation(image) in _SWAPS_AXES else at_least
         image.draft(None, (DRAFT_MARGIN * target[0], DRAFT_MARGIN * target[1]))
+    elif reduce > 1 and image.format in ("JPEG", "MPO"):
+        image.draft(None, (-(-image.width // reduce), -(-image.height // reduce)))
     rgb = _to_rgb(_load(image))
     # Read last: of a PNG it decodes the pixels, and would swallow their damage, if they were not decoded yet.
     orientation = _orientation(image)

@@ -11,6 +11,7 @@ from importlib import metadata
 
 from maskdet import __version__, storage
 from maskdet.config import ScoreSettings
+from maskdet.detection.viewer import describe_view
 from maskdet.errors import ConfigError
 from maskdet.fetching import available_cores
 from maskdet.imaging import ImageLimits
@@ -78,6 +79,7 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
             "id": manifest.model_id,
             "fingerprint": manifest.fingerprint,
             "runtime": f"{runtime}, {spec.precision}",
+            "view": describe_view(settings.faces),
             "decision": f"mask from {decision.mask_from:g}, no_mask below {decision.no_mask_below:g}",
         },
         fingerprint=fingerprint,
@@ -140,6 +142,7 @@ def score_options(settings: ScoreSettings, rule: KeyRule, decision: Decision) ->
         decision=decision,
         limits=ImageLimits(imaging.max_bytes, imaging.max_pixels, imaging.min_side_px),
         jpeg_draft=imaging.jpeg_draft,
+        faces=settings.faces,
         fetch_attempts=settings.scoring.fetch_attempts,
         threads=settings.scoring.threads,
     )

@@ -2,9 +2,11 @@
 
     predictions/site=a/date=2026-01-05/shard-all.parquet    one row a face
     failures/3f2a9c51d07be864.parquet                       one row a failed image; a file a shard that has any
+    no_face/3f2a9c51d07be864.parquet                        one row an image without a face; a file a shard that has any
     compliance/level=site_hour/groups.parquet               one row a group
     _shards/site=a/date=2026-01-05/shard-all.json           receipt of a finished shard, written after its tables
     _runs/20260105T081500Z-3f2a9c.json                      run manifest
+    _plan.json                                              the shards of the latest run
     _dataset.json                                           what the tables are made of
     _SUCCESS                                                the last run's id, once everything above is complete
 
@@ -25,11 +27,14 @@ from maskdet.records import partition_path
 
 PREDICTIONS = "predictions"
 FAILURES = "failures"
+NO_FACE = "no_face"
+SHARD_TABLES = (PREDICTIONS, FAILURES, NO_FACE)
 COMPLIANCE = "compliance"
 RECEIPTS = "_shards"
 RUNS = "_runs"
 SUCCESS = "_SUCCESS"
 DATASET = "_dataset.json"
+PLAN = "_plan.json"
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Layout:
     root: str
 
     def table(self, table: str, slot: str) -> str:
-        """A shard's file of the predictions, which are partitioned, or of the failures, which are not."""
+        """A shard's file of the predictions, which are partitioned, or of another table, which is not."""
         name = slot if table == PREDICTIONS else hashlib.sha256(slot.encode()).hexdigest()[:16]
         return storage.join(self.root, table, f"{name}.parquet")
 
@@ -68,6 +73,11 @@ class Layout:
     def dataset(self) -> str:
         """What the tables are made of."""
         return storage.join(self.root, DATASET)
+
+    @property
+    def plan(self) -> str:
+        """The shards of the latest run."""
+        return storage.join(self.root, PLAN)
 
     def folder(self, name: str) -> str:
         """A top-level folder."""

@@ -20,12 +20,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from maskdet import storage
 from maskdet.compliance import Counts, GroupKey, count_groups
 from maskdet.config import ScoreSettings
+from maskdet.detection.viewer import view_identity
 from maskdet.errors import FailureCode, NotFoundError
-from maskdet.layout import FAILURES, PREDICTIONS, Layout, write_table
+from maskdet.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, write_table
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.manifest import Decision, Manifest
 from maskdet.packing import KeyRule
-from maskdet.records import SCHEMA_VERSION, Shard, ShardResult, StageSeconds, failures_schema, predictions_schema
+from maskdet.records import (
+    SCHEMA_VERSION,
+    Shard,
+    ShardResult,
+    StageSeconds,
+    failures_schema,
+    no_face_schema,
+    predictions_schema,
+)
 
 # Raised when the code gives other rows for the same images, model and settings, so that older shards are scored again.
 SCORING_REVISION = 1
@@ -115,10 +124,11 @@ class ShardJob:
             return None
         columns = ["captured_at", *self.rule.column_names]
         predictions = self._read(receipt, PREDICTIONS, [*columns, "face_index", "label"])
-        failures = self._read(receipt, FAILURES, columns)
-        if predictions is None or failures is None:
+        failures, no_face = (self._read(receipt, name, columns) for name in (FAILURES, NO_FACE))
+        if predictions is None or failures is None or no_face is None:
             return None
-        return ShardReport(receipt, True, count_groups(predictions, failures, shard.partition, self.rule, self.levels))
+        groups = count_groups(predictions, failures, no_face, shard.partition, self.rule, self.levels)
+        return ShardReport(receipt, True, groups)
 
     def _read(self, receipt: Receipt, name: str, columns: list[str]) -> pa.Table | None:
         """Columns of a finished shard's table; ``None`` if the file is not the one the receipt speaks of."""
@@ -137,7 +147,11 @@ class ShardJob:
     @property
     def _schemas(self) -> dict[str, pa.Schema]:
         rule = self.rule
-        return {PREDICTIONS: predictions_schema(rule.column_names), FAILURES: failures_schema(rule.all_names)}
+        return {
+            PREDICTIONS: predictions_schema(rule.column_names),
+            FAILURES: failures_schema(rule.all_names),
+            NO_FACE: no_face_schema(rule.all_names),
+        }
 
     def _marks(self, shard: Shard) -> dict[str, str]:
         """What a shard's tables carry in their schema metadata."""
@@ -146,7 +160,7 @@ class ShardJob:
     def _scored(self, shard: Shard, result: ShardResult) -> ShardReport:
         started = time.perf_counter()
         sha256 = {}
-        for name, table in ((PREDICTIONS, result.predictions), (FAILURES, result.failures)):
+        for name, table in _tables(result).items():
             uri = self.layout.table(name, shard.slot)
             if table.num_rows:
                 sha256[name] = write_table(uri, table, self.row_group_rows, self._marks(shard))
@@ -154,24 +168,30 @@ class ShardJob:
                 storage.delete([uri])
         receipt = self._receipt(shard, result, sha256)
         storage.write_bytes(self.layout.receipt(shard.slot), (receipt.model_dump_json() + "\n").encode())
-        groups = count_groups(result.predictions, result.failures, shard.partition, self.rule, self.levels)
+        groups = count_groups(
+            result.predictions, result.failures, result.no_face, shard.partition, self.rule, self.levels
+        )
         seconds = result.seconds + StageSeconds(write=time.perf_counter() - started)
         return ShardReport(receipt, False, groups, seconds)
 
     def _receipt(self, shard: Shard, result: ShardResult, sha256: dict[str, str]) -> Receipt:
-        rows = {PREDICTIONS: result.predictions.num_rows, FAILURES: result.failures.num_rows}
+        rows = {name: table.num_rows for name, table in _tables(result).items()}
         return Receipt(
             slot=shard.slot,
             shard_id=shard.shard_id,
             fingerprint=self.fingerprint,
             images=len(shard.refs),
             scored=len(set(result.predictions["image_uri"].to_pylist())),
-            no_face=result.images_no_face,
+            no_face=result.no_face.num_rows,
             failed=dict(sorted(Counter(result.failures["code"].to_pylist()).items())),
             rows={name: count for name, count in rows.items() if count},
             sha256=sha256,
             size_bytes=result.size_bytes,
         )
+
+
+def _tables(result: ShardResult) -> dict[str, pa.Table]:
+    return {PREDICTIONS: result.predictions, FAILURES: result.failures, NO_FACE: result.no_face}
 
 
 def read_receipt(layout: Layout, slot: str) -> Receipt | None:
@@ -205,7 +225,7 @@ def scoring_fingerprint(settings: ScoreSettings, manifest: Manifest, spec: Runti
         f"pillow {metadata.version('pillow')}",
         decision.model_dump(mode="json"),
         settings.imaging.model_dump(mode="json"),
-        settings.faces.model_dump(mode="json"),
+        view_identity(settings.faces),
         [settings.source.key_names, settings.partition_by, settings.source.timezone],
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

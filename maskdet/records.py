@@ -7,7 +7,7 @@ Parquet file itself (field metadata, key ``description``).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -80,13 +80,12 @@ class StageSeconds:
 
     fetch: float = 0.0
     decode: float = 0.0
+    detect: float = 0.0
     infer: float = 0.0
     write: float = 0.0
 
     def __add__(self, other: StageSeconds) -> StageSeconds:
-        return StageSeconds(
-            self.fetch + other.fetch, self.decode + other.decode, self.infer + other.infer, self.write + other.write
-        )
+        return StageSeconds(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -96,14 +95,14 @@ class ShardResult:
     Attributes:
         predictions: one row a face, of :func:`predictions_schema`.
         failures: one row a failed image, of :func:`failures_schema`.
-        images_no_face: images in which no face was found.
+        no_face: one row an image in which no face was found, of :func:`no_face_schema`.
         size_bytes: bytes read.
         seconds: thread-seconds by stage.
     """
 
     predictions: pa.Table
     failures: pa.Table
-    images_no_face: int = 0
+    no_face: pa.Table
     size_bytes: int = 0
     seconds: StageSeconds = field(default_factory=StageSeconds)
 
@@ -137,6 +136,14 @@ def _identity_columns(key_names: Iterable[str]) -> list[pa.Field]:
     ]
 
 
+def _content_columns() -> list[pa.Field]:
+    return [
+        _column("content_sha256", pa.string(), "SHA-256 of the image file's bytes, in hexadecimal"),
+        _column("width_px", pa.int32(), "width of the upright image, in pixels"),
+        _column("height_px", pa.int32(), "height of the upright image, in pixels"),
+    ]
+
+
 def _schema(table: str, columns: Iterable[pa.Field]) -> pa.Schema:
     return pa.schema(columns, metadata={"maskdet.table": table, "maskdet.schema_version": str(SCHEMA_VERSION)})
 
@@ -151,9 +158,7 @@ def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
         "predictions",
         [
             *_identity_columns(key_names),
-            _column("content_sha256", pa.string(), "SHA-256 of the image file's bytes, in hexadecimal"),
-            _column("width_px", pa.int32(), "width of the upright image, in pixels"),
-            _column("height_px", pa.int32(), "height of the upright image, in pixels"),
+            *_content_columns(),
             _column("face_index", pa.int32(), "number of the face within its image, from 0"),
             _column(
                 "face_left_px", pa.float32(), "left edge of the face in the upright image, in pixels", nullable=True
@@ -188,6 +193,15 @@ def failures_schema(key_names: Iterable[str] = ()) -> pa.Schema:
             _column("attempts", pa.int32(), "how often it was tried"),
         ],
     )
+
+
+def no_face_schema(key_names: Iterable[str] = ()) -> pa.Schema:
+    """Schema of the images in which no face was found: one row an image.
+
+    Args:
+        key_names: all keys; the table is not partitioned, since such images are few.
+    """
+    return _schema("no_face", [*_identity_columns(key_names), *_content_columns()])
 
 
 def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:

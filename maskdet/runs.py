@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from maskdet import storage
 from maskdet.compliance import Counts
 from maskdet.config import FailureBudget, ScoreSettings
 from maskdet.errors import BudgetError, MaskdetError, NotFoundError, OutputError, ReconciliationError, SourceError
-from maskdet.layout import COMPLIANCE, FAILURES, PREDICTIONS, RECEIPTS, Layout
+from maskdet.layout import COMPLIANCE, RECEIPTS, SHARD_TABLES, Layout
 from maskdet.receipts import ShardReport, output_files
 from maskdet.records import SCHEMA_VERSION, StageSeconds
 
@@ -73,6 +74,8 @@ class RunManifest(BaseModel):
     files_removed: int = 0
     """Files of earlier runs that no longer belong to the tables."""
     thread_seconds: dict[str, float] = {}
+    shard_seconds: dict[str, dict[str, float]] = {}
+    """Thread-seconds a shard spent in each stage, as a distribution over the shards that this run scored."""
 
     def outcome(self) -> MaskdetError | None:
         """The error that the run ended in, if any."""
@@ -251,8 +254,21 @@ def _with_counts(manifest: RunManifest, listing: Mapping[str, int], reports: Seq
             "images_scored_now": sum(report.receipt.images for report in reports if not report.kept),
             "size_bytes": sum(receipt.size_bytes for receipt in receipts),
             "thread_seconds": {name: round(value, 3) for name, value in vars(seconds).items()},
+            "shard_seconds": _distributions([report.seconds for report in reports if not report.kept]),
         }
     )
+
+
+def _distributions(shards: Sequence[StageSeconds]) -> dict[str, dict[str, float]]:
+    """Of each stage, by nearest rank; nothing without shards."""
+    columns = {name: sorted(getattr(shard, name) for shard in shards) for name in vars(StageSeconds()) if shards}
+    ranks = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
+    return {
+        name: {
+            rank: round(values[math.ceil(share * len(values)) - 1 if share else 0], 3) for rank, share in ranks.items()
+        }
+        for name, values in columns.items()
+    }
 
 
 def _judge(
@@ -302,7 +318,7 @@ def _faces(total: Counts) -> dict[str, int]:
 
 def _remove_others(layout: Layout, owned: set[str]) -> int:
     """Delete files in the tables' folders that no shard of this run owns."""
-    folders = (PREDICTIONS, FAILURES, RECEIPTS, COMPLIANCE)
+    folders = (*SHARD_TABLES, RECEIPTS, COMPLIANCE)
     stale = [
         file.uri for folder in folders for file in storage.list_folder(layout.folder(folder)) if file.uri not in owned
     ]
@@ -324,7 +340,7 @@ def _read_dataset(layout: Layout) -> Dataset | None:
 
 def _refuse_foreign_tables(layout: Layout) -> None:
     """An output whose tables nobody claimed belongs to something else, which the run's clean-up would delete."""
-    for folder in (PREDICTIONS, FAILURES, COMPLIANCE):
+    for folder in (*SHARD_TABLES, COMPLIANCE):
         found = next(iter(storage.list_folder(layout.folder(folder))), None)
         if found is not None:
             raise OutputError(

@@ -1,16 +1,17 @@
-"""Score one shard: fetch → decode → block → infer → Arrow, threaded, knowing nothing of Beam.
+"""Score one shard: fetch → decode → faces → infer → Arrow, threaded, knowing nothing of Beam.
 
-Each thread of a pool takes a block of images, reads and decodes them straight into the block's rows, and runs the model
-on it; nothing is handed from thread to thread. Pillow, hashing, file reads and the model all release the interpreter
-lock, so the threads of one process use every core and share one model. A broken image leaves its row of the block
-unused and becomes a failure row; its neighbours never notice.
+Each thread of a pool takes a block of images, reads and decodes them, finds their faces if asked to, and runs the model
+on all faces of the block; nothing is handed from thread to thread. Pillow, hashing, file reads and the models all
+release the interpreter lock, so the threads of one process use every core and share one model. A broken image becomes a
+failure row; its neighbours never notice.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,13 +20,23 @@ import numpy as np
 import pyarrow as pa
 
 from maskdet import storage
+from maskdet.config import FacesSettings
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.fetching import Fetcher, reading_threads
-from maskdet.imaging import ImageLimits, prepare_image
+from maskdet.imaging import ImageLimits
 from maskdet.model.backends import Images, Model, Probabilities
 from maskdet.model.manifest import Decision
 from maskdet.packing import KeyRule
-from maskdet.records import ImageRef, Shard, ShardResult, StageSeconds, failures_schema, predictions_schema
+from maskdet.records import (
+    ImageRef,
+    Shard,
+    ShardResult,
+    StageSeconds,
+    failures_schema,
+    no_face_schema,
+    predictions_schema,
+)
+from maskdet.viewing import FaceBox, StageClock, View, Viewer, WholeImage
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,7 @@ class ScoreOptions:
         decision: thresholds of the labels.
         limits: byte and pixel limits.
         jpeg_draft: decode JPEGs at reduced scale where allowed.
+        faces: where the faces of an image are; what the scorer's viewer is made by.
         fetch_attempts: tries to read an image whose store answers with a transient error.
         threads: blocks under way at a time; default: one a core, four a core for images read over a network.
     """
@@ -45,20 +57,23 @@ class ScoreOptions:
     decision: Decision = Decision()
     limits: ImageLimits = ImageLimits()
     jpeg_draft: bool = True
+    faces: FacesSettings = FacesSettings(mode="whole")
     fetch_attempts: int = 4
     threads: int | None = None
 
 
-class _Prepared(NamedTuple):
+class _Seen(NamedTuple):
+    """An image as the model is about to see it."""
+
     content_sha256: str
-    width_px: int
-    height_px: int
     size_bytes: int
+    view: View
 
 
 class _Scored(NamedTuple):
-    image: _Prepared
-    probability: float
+    image: _Seen
+    probabilities: Sequence[float]
+    """One a face; none where no face was found."""
 
 
 class _Outcomes(NamedTuple):
@@ -69,18 +84,28 @@ class _Outcomes(NamedTuple):
 
 
 class Scorer:
-    """Scores shards with one model; safe to call from several threads, which then share its pools."""
+    """Scores shards with one model; safe to call from several threads, which then share its pools.
+
+    Args:
+        model: gives a face's probability.
+        options: limits, thresholds, threads.
+        viewer: finds the faces of an image; default: the image is one face.
+        read: reads a file's bytes.
+        sleep: waits between tries.
+    """
 
     def __init__(
         self,
         model: Model,
         options: ScoreOptions,
+        viewer: Viewer | None = None,
         *,
         read: Callable[[str], bytes] = storage.read_bytes,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.model = model
         self.options = options
+        self._viewer = viewer or WholeImage(model.manifest.input, options.limits, jpeg_draft=options.jpeg_draft)
         self._fetcher = Fetcher(options.limits.max_bytes, options.fetch_attempts, read, sleep)
         local, remote = (options.threads or reading_threads(local=local) for local in (True, False))
         self._local_pool = ThreadPoolExecutor(local, thread_name_prefix="score")
@@ -113,21 +138,17 @@ class Scorer:
         return self._result(list(zip(shard.refs, images, strict=True)), seconds)
 
     def _score_block(self, refs: Sequence[ImageRef]) -> _Outcomes:
-        spec = self.model.manifest.input
-        # Rows of failed images stay zero: the model sees them, nobody reads the result.
-        pixels = np.zeros((len(refs), spec.height, spec.width, 3), np.uint8)
-        clock = _StageClock()
-        prepared = [self._prepare(ref, row, clock) for ref, row in zip(refs, pixels, strict=True)]
-        images: list[_Scored | ImageFault] = [image for image in prepared if isinstance(image, ImageFault)]
-        if len(images) < len(refs):
-            clock.start()
-            images = [_join(*pair) for pair in zip(prepared, self._infer(pixels), strict=True)]
-            clock.stop("infer")
+        clock = StageClock()
+        seen = [self._see(ref, clock) for ref in refs]
+        faces = [face.pixels for image in seen if isinstance(image, _Seen) for face in image.view.faces]
+        clock.start()
+        probabilities = iter(self._infer(faces))
+        images = [image if isinstance(image, ImageFault) else _join(image, probabilities) for image in seen]
+        clock.stop("infer")
         return _Outcomes(images, clock.seconds)
 
-    def _prepare(self, ref: ImageRef, row: Images, clock: _StageClock) -> _Prepared | ImageFault:
-        """Fetch and decode one image into its row of a block."""
-        spec = self.model.manifest.input
+    def _see(self, ref: ImageRef, clock: StageClock) -> _Seen | ImageFault:
+        """Fetch and decode one image, and find its faces."""
         try:
             if ref.problem is not None:
                 code, message = ref.problem
@@ -135,27 +156,21 @@ class Scorer:
             clock.start()
             data = self._fetcher.fetch(ref)
             clock.stop("fetch")
-            image = prepare_image(
-                data,
-                spec.height,
-                spec.width,
-                self.options.limits,
-                resize_filter=spec.resize_filter,
-                jpeg_draft=self.options.jpeg_draft,
-            )
-            row[:] = image.pixels
             digest = hashlib.sha256(data).hexdigest()
-            clock.stop("decode")
-            return _Prepared(digest, image.width_px, image.height_px, len(data))
+            return _Seen(digest, len(data), self._viewer(data, clock))
         except ImageFault as fault:
             return fault
 
-    def _infer(self, pixels: Images) -> list[float | ImageFault]:
-        """Probabilities of a block's images, with faults in place of those that have none."""
-        try:
-            return _checked(self.model.predict(pixels))
-        except Exception:  # one image alone may be what the runtime chokes on
-            return [self._infer_one(pixels[i : i + 1]) for i in range(len(pixels))]
+    def _infer(self, faces: Sequence[Images]) -> list[float | ImageFault]:
+        """Probabilities of a block's faces, with faults in place of those that have none."""
+        size, found = self.model.block_images, []
+        for start in range(0, len(faces), size):
+            pixels = np.stack(faces[start : start + size])
+            try:
+                found += _checked(self.model.predict(pixels))
+            except Exception:  # one image alone may be what the runtime chokes on
+                found += [self._infer_one(pixels[i : i + 1]) for i in range(len(pixels))]
+        return found
 
     def _infer_one(self, pixels: Images) -> float | ImageFault:
         try:
@@ -169,30 +184,32 @@ class Scorer:
         return ShardResult(
             predictions=self._predictions(scored),
             failures=self._failures(failed),
+            no_face=self._no_face([(ref, outcome.image) for ref, outcome in scored if not outcome.probabilities]),
             size_bytes=sum(outcome.image.size_bytes for _, outcome in scored),
             seconds=seconds,
         )
 
     def _predictions(self, scored: list[tuple[ImageRef, _Scored]]) -> pa.Table:
-        rule = self.options.rule
-        schema = predictions_schema(rule.column_names)
-        images = [outcome.image for _, outcome in scored]
-        probabilities = np.array([outcome.probability for _, outcome in scored], np.float32)
-        rows = len(scored)
+        names = self.options.rule.column_names
+        images = [(ref, outcome.image) for ref, outcome in scored for _ in outcome.probabilities]
+        faces = [face for _, outcome in scored for face in outcome.image.view.faces]
+        probabilities = np.array([value for _, outcome in scored for value in outcome.probabilities], np.float32)
         columns = {
-            **self._identity([ref for ref, _ in scored], rule.column_names),
-            "content_sha256": [image.content_sha256 for image in images],
-            "width_px": [image.width_px for image in images],
-            "height_px": [image.height_px for image in images],
-            "face_index": [0] * rows,
-            **{
-                name: [None] * rows for name in schema.names if name.startswith("face_") and schema.field(name).nullable
-            },
+            **self._identity([ref for ref, _ in images], names),
+            **_content([image for _, image in images]),
+            "face_index": [index for _, outcome in scored for index in range(len(outcome.probabilities))],
+            **{f"face_{name}_px": [face.box and getattr(face.box, name) for face in faces] for name in FaceBox._fields},
+            "face_score": [face.score for face in faces],
             "probability_mask": probabilities,
             "label": label(probabilities, self.options.decision),
-            "model_id": [self.model.manifest.model_id] * rows,
+            "model_id": [self.model.manifest.model_id] * len(faces),
         }
-        return pa.table(columns, schema=schema)
+        return pa.table(columns, schema=predictions_schema(names))
+
+    def _no_face(self, images: list[tuple[ImageRef, _Seen]]) -> pa.Table:
+        names = self.options.rule.all_names
+        columns = {**self._identity([ref for ref, _ in images], names), **_content([image for _, image in images])}
+        return pa.table(columns, schema=no_face_schema(names))
 
     def _failures(self, failed: list[tuple[ImageRef, ImageFault]]) -> pa.Table:
         columns = {
@@ -213,27 +230,19 @@ class Scorer:
         }
 
 
-class _StageClock:
-    """Adds up what one thread spends in each stage."""
-
-    def __init__(self) -> None:
-        self.seconds = StageSeconds()
-        self._since = 0.0
-
-    def start(self) -> None:
-        self._since = time.perf_counter()
-
-    def stop(self, stage: str) -> None:
-        """Count the time since the last start or stop for a stage."""
-        now = time.perf_counter()
-        self.seconds += StageSeconds(**{stage: now - self._since})
-        self._since = now
+def _join(image: _Seen, probabilities: Iterator[float | ImageFault]) -> _Scored | ImageFault:
+    """An image and the next probabilities, one for each of its faces; all are taken even if one is a fault."""
+    found = list(itertools.islice(probabilities, len(image.view.faces)))
+    faults = [value for value in found if isinstance(value, ImageFault)]
+    return faults[0] if faults else _Scored(image, [value for value in found if not isinstance(value, ImageFault)])
 
 
-def _join(prepared: _Prepared | ImageFault, probability: float | ImageFault) -> _Scored | ImageFault:
-    if isinstance(prepared, ImageFault):
-        return prepared
-    return probability if isinstance(probability, ImageFault) else _Scored(prepared, probability)
+def _content(images: Sequence[_Seen]) -> dict[str, list[object]]:
+    return {
+        "content_sha256": [image.content_sha256 for image in images],
+        "width_px": [image.view.width_px for image in images],
+        "height_px": [image.view.height_px for image in images],
+    }
 
 
 def label(probabilities: Probabilities, decision: Decision) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,10 +11,12 @@ import yaml
 
 from maskdet import storage
 from maskdet.config import ScoreSettings
-from maskdet.layout import COMPLIANCE, FAILURES, PREDICTIONS, Layout, read_table
+from maskdet.errors import StorageError
+from maskdet.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
 from maskdet.packing import Size, size_of
 from maskdet.records import Shard
 from maskdet.runs import RunManifest
+from maskdet.status import RunStatus, read_status
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -35,10 +38,57 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
         f"  shards    {run.shards.get('total', 0):,}: {run.shards.get('scored', 0):,} scored, "
         f"{run.shards.get('kept', 0):,} kept from earlier runs",
         f"  model     {run.model['id']} on {run.model['runtime']}; {run.model['decision']}",
+        *([f"  view      {run.model['view']}"] if "view" in run.model else []),
         f"  time      {_speed(run)}",
-        f"  tables    {layout.root}/{{{PREDICTIONS},{FAILURES},{COMPLIANCE}}}",
+        f"  tables    {layout.root}/{{{','.join([*SHARD_TABLES, COMPLIANCE])}}}",
     ]
     return "\n".join(lines)
+
+
+def describe_status(status: RunStatus, layout: Layout, now: datetime) -> str:
+    """How far a run is, in words; a run that ended by itself as after ``maskdet score``."""
+    run = status.run
+    if run.status not in ("running", "failed", "interrupted"):
+        return describe_run(run, layout)
+    reason = f" — {run.reason}" if run.reason else ""
+    minutes = ((run.finished_at or now) - run.started_at).total_seconds() / 60
+    lines = [
+        f"run {run.run_id}: {run.status}{reason}",
+        f"  begun     {run.started_at:%Y-%m-%d %H:%M:%S} UTC, {minutes:,.1f} minutes before "
+        + ("it ended" if run.finished_at else "now"),
+        *_finished(status),
+        f"  tables    not complete; finished shards are in {layout.root}",
+    ]
+    if run.status == "running":
+        lines.append("  a run that was killed says the same: if this stands still, run the same command again")
+    else:
+        lines.append("  finished shards are kept: the same maskdet command goes on from there")
+    return "\n".join(lines)
+
+
+def describe_kept(layout: Layout, run_id: str) -> str:
+    """What an interrupted run leaves."""
+    try:
+        status = read_status(layout, run_id)
+    except StorageError as error:
+        return f"  {error}"
+    return "\n".join([*_finished(status), f"  maskdet status {layout.root} says it again"])
+
+
+def _finished(status: RunStatus) -> list[str]:
+    if status.shards is None:
+        return ["  shards    not planned yet: the input is being listed"]
+    images = status.images
+    return [
+        f"  shards    {status.finished:,} of {status.shards:,} finished{_share(status.finished, status.shards)}",
+        f"  images    {images.accounted:,} of {images.listed:,} finished{_share(images.accounted, images.listed)}: "
+        f"{images.scored:,} scored + {images.no_face:,} no face + {images.failed:,} failed",
+        *_detail("failed", dict(status.failed_by_code)),
+    ]
+
+
+def _share(part: int, whole: int) -> str:
+    return f" ({part / whole:.1%})" if whole else ""
 
 
 def describe_plan(
@@ -66,7 +116,7 @@ def describe_plan(
 def describe_tables(layout: Layout, levels: Iterable[str], max_rows: int) -> str:
     """An output's tables: sizes, failures by code, and the head of each compliance table."""
     lines = []
-    for table in (PREDICTIONS, FAILURES):
+    for table in SHARD_TABLES:
         files = [file for file in storage.list_folder(layout.folder(table)) if file.uri.endswith(".parquet")]
         size_bytes = sum(file.size_bytes for file in files)
         lines.append(f"{table}: {len(files):,} files, {describe_bytes(size_bytes)}")

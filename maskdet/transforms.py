@@ -7,19 +7,21 @@ Elements are few and large: batches of references, shards, reports. Whatever is 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsDict, AsIter, AsList, PCollection, TaggedOutput
 from apache_beam.utils.shared import Shared
 
 from maskdet import packing, sources
 from maskdet.compliance import Counts, GroupKey, compliance_table, key_union, merge_counts
 from maskdet.config import SourceSettings
+from maskdet.detection.viewer import make_viewer
+from maskdet.fetching import available_cores
 from maskdet.layout import Layout, write_table
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.packing import KeyRule, Size
@@ -29,6 +31,8 @@ from maskdet.records import ImageRef, RefBatch, Shard
 from maskdet.runs import LISTED, RunManifest, RunPlan, finish_run
 from maskdet.scoring import ScoreOptions, Scorer
 from maskdet.sources import ListTask
+from maskdet.status import PlannedShard, write_plan
+from maskdet.telemetry import ShardTelemetry
 
 _COUNTS = "counts"
 # Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up.
@@ -96,6 +100,30 @@ class PackShards(beam.PTransform):  # type: ignore[misc]
 
 
 @dataclass
+class PlanShards(beam.PTransform):  # type: ignore[misc]
+    """:class:`Shard` → :class:`Shard`: the same, spread anew, once a list of them all is in the output.
+
+    So ``maskdet status`` knows how many there are before the first is scored.
+    """
+
+    plan: RunPlan
+
+    def expand(self, shards: PCollection[Any]) -> PCollection[Any]:
+        """Apply the transform."""
+        planned = shards | "DescribeShards" >> beam.Map(PlannedShard.of).with_output_types(Any)
+        written = (
+            shards.pipeline
+            | "CreateOne" >> beam.Create([None])
+            | "WritePlan" >> beam.Map(_write_plan, self.plan, AsList(planned)).with_output_types(Any)
+        )
+        return (
+            shards
+            | "SpreadShards" >> beam.Reshuffle()
+            | "AwaitPlan" >> beam.Map(lambda shard, _: shard, AsIter(written)).with_output_types(Any)
+        )
+
+
+@dataclass
 class ScoreShards(beam.PTransform):  # type: ignore[misc]
     """:class:`Shard` → :class:`ShardReport`: tables and receipt of each shard written, or kept from an earlier run."""
 
@@ -103,6 +131,23 @@ class ScoreShards(beam.PTransform):  # type: ignore[misc]
     model_uri: str
     spec: RuntimeSpec
     options: ScoreOptions
+    run_id: str = ""
+    """Names the run in the workers' logs."""
+    inference_threads: int | None = None
+    """Default: one a core of the worker, of which the machine that submits knows nothing."""
+
+    def load(self) -> Scorer:
+        """Load model and detector, as a worker does once."""
+        spec = dataclasses.replace(self.spec, threads=self.inference_threads or available_cores())
+        model, options = load_model(self.model_uri, spec), self.options
+        viewer = make_viewer(
+            options.faces,
+            model.manifest.input,
+            options.limits,
+            jpeg_draft=options.jpeg_draft,
+            threads=spec.threads,
+        )
+        return Scorer(model, options, viewer)
 
     def expand(self, shards: PCollection[Any]) -> PCollection[Any]:
         """Apply the transform."""
@@ -185,7 +230,7 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
             looked_up = batches | "LookUpImages" >> LookUpImages()
             batches = looked_up["batches"]
             counts.append(looked_up[_COUNTS])
-        shards = batches | "PackShards" >> PackShards(self.rule, self.limit)
+        shards = batches | "PackShards" >> PackShards(self.rule, self.limit) | "PlanShards" >> PlanShards(self.plan)
         reports = shards | "ScoreShards" >> self.score
         levels = reports | "WriteCompliance" >> self.compliance
         merged = (
@@ -201,27 +246,23 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
         self._transform = transform
         self._shared = Shared()
         self._scorer: Scorer | None = None
-        self._images = {name: Metrics.counter("maskdet", f"images_{name}") for name in ("scored", "no_face", "failed")}
-        self._kept = Metrics.counter("maskdet", "shards_kept")
+        self._telemetry = ShardTelemetry(transform.run_id)
 
     def process(self, shard: Shard) -> Iterator[ShardReport]:
         """One shard → one report."""
+        started = time.perf_counter()
         report = self._transform.job.finish(shard, lambda todo: self._load().score_shard(todo, PROGRESS.add_done))
         receipt = report.receipt
         if report.kept:
-            self._kept.inc()
             PROGRESS.add_done(receipt.images, kept=True)
         PROGRESS.add_failed(sum(receipt.failed.values()))
-        self._images["scored"].inc(receipt.scored)
-        self._images["no_face"].inc(receipt.no_face)
-        self._images["failed"].inc(sum(receipt.failed.values()))
+        self._telemetry.record(report, time.perf_counter() - started)
         yield report
 
     def _load(self) -> Scorer:
         if self._scorer is None:
             step = self._transform
-            make: Callable[[], Scorer] = lambda: Scorer(load_model(step.model_uri, step.spec), step.options)  # noqa: E731
-            self._scorer = self._shared.acquire(make, tag=(step.model_uri, step.job.fingerprint))
+            self._scorer = self._shared.acquire(step.load, tag=(step.model_uri, step.job.fingerprint))
         return self._scorer
 
 
@@ -279,6 +320,10 @@ def _assign_prefixes(
 def _cut_shards(group: tuple[tuple[str, str], Iterable[list[ImageRef]]], rule: KeyRule, limit: Size) -> list[Shard]:
     (_, prefix), parts = group
     return packing.pack([ref for part in parts for ref in part], rule, limit, prefix)
+
+
+def _write_plan(_: None, plan: RunPlan, shards: Sequence[PlannedShard]) -> None:
+    write_plan(plan.layout, plan.manifest.run_id, shards)
 
 
 def _groups_of(report: ShardReport) -> list[tuple[str, Counts]]:

@@ -13,10 +13,13 @@ COMMANDS = {
     "score": "score images, write predictions, failures and compliance tables",
     "evaluate": "measure a model on labelled images",
     "compare": "set models side by side on several data sets, for a model card",
+    "status": "show how far a run is",
     "inspect": "show the tables of an output",
     "prepare": "make a training manifest of labelled images: duplicates, leaks, splits",
+    "compose": "make training images of training images: masks drawn on, faces covered or on other shoulders",
     "train": "train a model and export it as a bundle",
     "export": "write a model in other formats: Keras, SavedModel, LiteRT, ONNX",
+    "scenes": "make scenes with known faces, to measure detection on",
     "demo": "draw a tree of synthetic face images",
 }
 

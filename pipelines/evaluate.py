@@ -5,9 +5,10 @@
 
 Scores the images as `maskdet score` does, into <output>/scores, and compares the labels with the truth: by default the
 nearest folder above an image that is named with_mask or without_mask (or WithMask, no_mask, …; see truth.mask and
-truth.no_mask), or a manifest's column (--set truth.column=NAME). Writes metrics.json, metrics.parquet, mistakes.parquet
-and report.html, with the curves of <model>.history.csv if the training left it beside the bundle. A second run scores
-only what changed.
+truth.no_mask), or a manifest's column (--set truth.column=NAME). Annotated faces (--faces detect, --set
+truth.boxes=FILE: COCO JSON, VOC XML or a folder of it, a Parquet manifest) also tell how well faces are found. Writes
+metrics.json, metrics.parquet, mistakes.parquet and report.html, with the curves of <model>.history.csv if the training
+left it beside the bundle. A second run scores only what changed.
 """
 
 from __future__ import annotations
@@ -16,20 +17,19 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet import console, storage, summary
-from maskdet.beam_options import parse_beam_options
 from maskdet.config import load_yaml
+from maskdet.evaluation.annotated import join_annotations, read_annotations
 from maskdet.evaluation.history import find_history, read_history
 from maskdet.evaluation.report import REPORT_FILE, describe, render
 from maskdet.evaluation.results import Evaluation, evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings
-from maskdet.evaluation.truth import check_columns, read_labelled
+from maskdet.evaluation.truth import check_columns, read_labelled, read_tables
 from maskdet.launch import check_run
 from maskdet.layout import Layout
-from pipelines.scoring_run import command_parser, overrides, run_to_end
+from pipelines.scoring_run import beam_options, command_parser, overrides, run_to_end
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(argv: Sequence[str]) -> int:
     arguments, rest = command_parser("evaluate", __doc__).parse_known_args(argv)
-    options = parse_beam_options(rest)
-    FileSystems.set_options(options)
+    options = beam_options(arguments, rest)
     settings = load_yaml(EvaluateSettings, arguments.config, overrides(arguments))
     evaluation = run_evaluation(settings, options, overwrite=arguments.overwrite, quiet=arguments.quiet)
     print(summary.describe_run(evaluation.run, Layout(storage.normalize(settings.score_settings().output))))
@@ -58,11 +57,19 @@ def run_evaluation(
     """
     launch = check_run(settings.score_settings(), datetime.now(UTC))
     check_columns(settings, launch.tasks)
+    annotations = None if settings.truth.boxes is None else read_annotations(settings.truth)
     history = read_history(uri) if (uri := find_history(settings)) else None
     run = run_to_end(launch, options, overwrite=overwrite, quiet=quiet)
     if error := run.outcome():
         raise error
-    evaluation = evaluate(read_labelled(launch.plan.layout, settings, launch.tasks), run, settings)
+    layout, annotated = launch.plan.layout, None
+    if annotations is None:
+        labelled = read_labelled(layout, settings, launch.tasks)
+    else:
+        tables = read_tables(layout, settings, launch.tasks)
+        annotated = join_annotations(annotations, tables, settings, run.model["id"])
+        labelled = annotated.labelled()
+    evaluation = evaluate(labelled, run, settings, annotated)
     root = storage.normalize(settings.output)
     write_results(root, evaluation, settings, render(evaluation, settings, history), REPORT_FILE)
     return evaluation

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
-from maskdet import console, storage
-from maskdet.beam_options import parse_beam_options
+from maskdet import console, jobs, storage
+from maskdet.beam_options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.config import load_yaml
 from maskdet.errors import recover_error
 from maskdet.preparation import writing
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prepare(argv: Sequence[str]) -> int:
     arguments, rest = _parser().parse_known_args(argv)
-    options = parse_beam_options(rest)
+    options = parse_beam_options(rest, arguments.runner_config)
     FileSystems.set_options(options)
     settings, tasks = check_preparation(_settings(arguments))
     storage.within_deadline(functools.partial(writing.begin, settings), settings.output)
@@ -49,7 +49,7 @@ def _prepare(argv: Sequence[str]) -> int:
         with console.show_progress(PROGRESS, quiet=arguments.quiet):
             pipeline = beam.Pipeline(options=options)
             pipeline | "Prepare" >> Prepare(settings, tasks)
-            pipeline.run().wait_until_finish()
+            jobs.wait_or_cancel(pipeline.run())
     except BaseException as error:
         raise (console.recover_interrupt(error) or recover_error(error) or error) from error
     report = writing.read_report(settings.output)
@@ -77,4 +77,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", help="folder or prefix for the tables")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
+    parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
     return parser

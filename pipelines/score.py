@@ -1,7 +1,8 @@
 """Score face images for masks.
 
     maskdet score --input photos/ --output tables/ [--model builtin] [--config configs/score.yaml]
-                  [--set section.key=value …] [Beam options, such as --runner=FlinkRunner]
+                  [--set section.key=value …] [--runner-config configs/runners/dataflow.yaml]
+                  [Beam options, such as --runner=FlinkRunner]
 
 Reads images from folders, globs, list files or CSV/Parquet manifests, on any filesystem that Beam knows; writes
 predictions, failures and compliance tables as Parquet, and a run manifest. A second run over the same output scores
@@ -14,14 +15,11 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from apache_beam.io.filesystems import FileSystems
-
-from maskdet import console, summary
-from maskdet.beam_options import parse_beam_options
+from maskdet import console, jobs, summary
 from maskdet.config import ScoreSettings, load_yaml
 from maskdet.dryrun import plan_shards
 from maskdet.launch import check_run
-from pipelines.scoring_run import command_parser, overrides, run_to_end
+from pipelines.scoring_run import beam_options, command_parser, overrides, run_to_end
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,13 +33,15 @@ def _score(argv: Sequence[str]) -> int:
         "--dry-run", action="store_true", help="print what would be scored, and the settings; then stop"
     )
     arguments, rest = parser.parse_known_args(argv)
-    options = parse_beam_options(rest)
-    FileSystems.set_options(options)
+    options = beam_options(arguments, rest)
     launch = check_run(load_yaml(ScoreSettings, arguments.config, overrides(arguments)), datetime.now(UTC))
     if arguments.dry_run:
         print(summary.describe_plan(launch.settings, *plan_shards(launch)))
         return 0
     run = run_to_end(launch, options, overwrite=arguments.overwrite, quiet=arguments.quiet)
+    if jobs.is_template_launch(options):
+        print(f"run {run.run_id}: its job is written; maskdet status {launch.plan.layout.root} shows how far it is")
+        return 0
     print(summary.describe_run(run, launch.plan.layout))
     if error := run.outcome():
         raise error

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from maskdet import console, storage
+from maskdet import console, jobs, storage, summary
+from maskdet.beam_options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.errors import recover_error
 from maskdet.launch import Launch
 from maskdet.progress import PROGRESS
@@ -24,6 +27,10 @@ _SETTING_FLAGS = {
     "--model": ("model.uri", "a model bundle, or 'builtin' (default)"),
     "--backend": ("model.backend", "litert (default), tensorflow or onnx"),
     "--precision": ("model.precision", "int8 or float32 (default: int8 on litert, else float32)"),
+    "--faces": (
+        "faces.mode",
+        "detect: find the faces; whole: each image is one face (default: detect; in evaluate: whole)",
+    ),
     "--template": ("source.template", "path template, such as {site}/{captured_at:%%Y-%%m-%%d}/*.jpg"),
 }
 
@@ -43,6 +50,8 @@ def command_parser(command: str, description: str | None) -> argparse.ArgumentPa
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     parser.add_argument("--overwrite", action="store_true", help="replace tables of another input or layout")
     parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
+    parser.add_argument("--json-logs", action="store_true", help="log lines as JSON, one more for each shard")
+    parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
     return parser
 
 
@@ -63,9 +72,25 @@ def build(launch: Launch) -> ScoreRun:
         source=settings.source,
         rule=launch.options.rule,
         limit=launch.limit,
-        score=ScoreShards(launch.job, settings.model.uri, launch.spec, launch.options),
+        score=ScoreShards(
+            launch.job,
+            settings.model.uri,
+            launch.spec,
+            launch.options,
+            launch.plan.manifest.run_id,
+            settings.scoring.inference_threads,
+        ),
         compliance=WriteCompliance(launch.plan.layout, levels, settings.compliance.confidence, rows),
     )
+
+
+def beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> PipelineOptions:
+    """Beam's options, in force for storage; and the kind of log lines asked for."""
+    if arguments.json_logs:
+        console.log_json()
+    options = parse_beam_options(rest, arguments.runner_config)
+    FileSystems.set_options(options)
+    return options
 
 
 def run_to_end(launch: Launch, options: PipelineOptions, *, overwrite: bool, quiet: bool) -> RunManifest:
@@ -73,8 +98,11 @@ def run_to_end(launch: Launch, options: PipelineOptions, *, overwrite: bool, qui
 
     Raises:
         MaskdetError: the output cannot be claimed, or a worker met a caller's mistake.
+        KeyboardInterrupt: the run was interrupted; says what is kept.
     """
     layout = launch.plan.layout
+    jobs.check_reachable(options, [*(task.uri for task in launch.tasks), layout.root])
+    jobs.name_job(options, launch.plan.manifest.run_id)
     claim = functools.partial(claim_output, layout, launch.settings, overwrite=overwrite)
     storage.within_deadline(claim, layout.root)
     begin_run(launch.plan)
@@ -82,9 +110,11 @@ def run_to_end(launch: Launch, options: PipelineOptions, *, overwrite: bool, qui
         with console.show_progress(PROGRESS, quiet=quiet):
             pipeline = beam.Pipeline(options=options)
             pipeline | "Score" >> build(launch)
-            pipeline.run().wait_until_finish()
+            jobs.wait_or_cancel(pipeline.run())
     except BaseException as error:
         known = console.recover_interrupt(error) or recover_error(error) or error
         end_early(launch.plan, known, datetime.now(UTC))
+        if isinstance(known, KeyboardInterrupt):
+            known = KeyboardInterrupt(summary.describe_kept(layout, launch.plan.manifest.run_id))
         raise known from error
     return read_run(layout, launch.plan.manifest.run_id)

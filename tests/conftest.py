@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from maskdet.layout import COMPLIANCE, FAILURES, PREDICTIONS, Layout
+from maskdet.layout import COMPLIANCE, SHARD_TABLES, Layout
 from maskdet.runs import RunManifest, read_run
 from maskdet.synthetic import DEMO_TEMPLATE, DemoTree, write_demo_tree
 
@@ -50,7 +50,7 @@ class Output:
 
     def contents(self) -> dict[str, bytes]:
         """Every table, sorted, as bytes."""
-        return {name: _as_bytes(self.table(name)) for name in (PREDICTIONS, FAILURES, COMPLIANCE)}
+        return {name: _as_bytes(self.table(name)) for name in (*SHARD_TABLES, COMPLIANCE)}
 
 
 def _sort_columns(table: pa.Table) -> list[str]:
@@ -84,9 +84,16 @@ def score() -> Callable[..., Output]:
     """Run `maskdet score` here: ``score(output, input, …, flags=(…))``, by default with the demo's template."""
     from pipelines.score import main
 
-    def run(output: Path, *inputs: object, flags: tuple[str, ...] = (), template: str | None = DEMO_TEMPLATE) -> Output:
+    def run(
+        output: Path,
+        *inputs: object,
+        flags: tuple[str, ...] = (),
+        template: str | None = DEMO_TEMPLATE,
+        faces: str = "whole",
+    ) -> Output:
         keyed = () if template is None else ("--template", template, "--set", f"compliance.levels={LEVELS}")
-        return Output(main(["--input", *map(str, inputs), "--output", str(output), *keyed, *flags]), output)
+        where = ("--output", str(output), "--faces", faces)
+        return Output(main(["--input", *map(str, inputs), *where, *keyed, *flags]), output)
 
     return run
 

@@ -27,7 +27,7 @@ from maskdet.compliance import (
     wilson_interval,
 )
 from maskdet.packing import KeyRule
-from maskdet.records import compliance_schema, failures_schema, predictions_schema
+from maskdet.records import compliance_schema, failures_schema, no_face_schema, predictions_schema
 
 Z_95 = 1.959963984540054
 counts = st.builds(Counts, *[st.integers(0, 10**12)] * 6)
@@ -152,10 +152,11 @@ def table_of(rows, schema):
     return pa.Table.from_pylist([{f.name: row[f.name] for f in wanted} for row in rows], schema=pa.schema(wanted))
 
 
-def slow_count(predictions, failures, site, zone, levels):
+def slow_count(predictions, failures, no_face, site, zone, levels):
     total = {}
+    outcomes = (("", predictions), ("images_failed", failures), ("images_no_face", no_face))
     for level, names in levels.items():
-        for row, failed in [(row, False) for row in predictions] + [(row, True) for row in failures]:
+        for row, outcome in [(row, outcome) for outcome, rows in outcomes for row in rows]:
             local = row["captured_at"] and row["captured_at"].astimezone(ZoneInfo(zone))
             values = {
                 "site": site,
@@ -164,8 +165,8 @@ def slow_count(predictions, failures, site, zone, levels):
                 "hour": local and f"{local.hour:02d}",
             }
             found = total.setdefault((level, tuple(values[name] for name in names)), Counter())
-            if failed:
-                found["images_failed"] += 1
+            if outcome:
+                found[outcome] += 1
             else:
                 found["images_scored"] += row["face_index"] == 0
                 found[f"faces_{row['label']}"] += 1
@@ -183,28 +184,31 @@ LEVELS = {
 
 class TestCountGroups:
     @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu"])
-    @pytest.mark.parametrize(("predicted", "failed"), [(0, 0), (1, 0), (0, 1), (300, 40)])
+    @pytest.mark.parametrize(
+        ("predicted", "failed", "faceless"), [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (300, 40, 30)]
+    )
     @pytest.mark.parametrize("site", ["north", None])
-    def test_counts_are_those_of_a_slow_count(self, zone, predicted, failed, site):
+    def test_counts_are_those_of_a_slow_count(self, zone, predicted, failed, faceless, site):
         rng = random.Random(f"{zone}{predicted}{failed}{site}")
-        predictions, failures = random_rows(rng, predicted), random_rows(rng, failed)
+        predictions, failures, no_face = (random_rows(rng, count) for count in (predicted, failed, faceless))
         rule = KeyRule(("site", "camera"), ("site",), zone)
         result = count_groups(
             table_of(predictions, predictions_schema(["camera"])),
             table_of(failures, failures_schema(["camera"])),
+            table_of(no_face, no_face_schema(["camera"])),
             (site,),
             rule,
             LEVELS,
         )
-        assert result == slow_count(predictions, failures, site, zone, LEVELS)
+        assert result == slow_count(predictions, failures, no_face, site, zone, LEVELS)
 
     @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
     def test_a_derived_partition_key_is_taken_from_the_partition(self, zone):
         rows = random_rows(random.Random(1), 50)
         rule = KeyRule(("camera",), ("camera", "date"), zone)
         predictions = table_of(rows, predictions_schema([])).select(["captured_at", "face_index", "label"])
-        failures = table_of([], failures_schema([]))
-        result = count_groups(predictions, failures, ("c9", "2026-03-28"), rule, {"x": ("date", "camera")})
+        failures, no_face = table_of([], failures_schema([])), table_of([], no_face_schema([]))
+        result = count_groups(predictions, failures, no_face, ("c9", "2026-03-28"), rule, {"x": ("date", "camera")})
         assert list(result) == [GroupKey("x", ("2026-03-28", "c9"))]
 
     def test_shards_add_up_to_the_whole(self):
@@ -213,8 +217,9 @@ class TestCountGroups:
         rule = KeyRule(("site", "camera"), ("site",), "Europe/Berlin")
 
         def count(some, others):
-            schemas = predictions_schema(["camera"]), failures_schema(["camera"])
-            return count_groups(table_of(some, schemas[0]), table_of(others, schemas[1]), ("s",), rule, LEVELS)
+            schemas = (predictions_schema(["camera"]), failures_schema(["camera"]), no_face_schema(["camera"]))
+            tables = (table_of(rows, schema) for rows, schema in zip((some, others, others), schemas, strict=True))
+            return count_groups(*tables, ("s",), rule, LEVELS)
 
         parts = [count(predictions[:70], failures[20:]), count(predictions[70:], []), count([], failures[:20])]
         keys = {key for part in parts for key in part}

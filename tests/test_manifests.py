@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -13,10 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from apache_beam.io.filesystems import FileSystems
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskdet import storage
 from maskdet.config import SourceSettings
 from maskdet.errors import NotFoundError, SourceError
 from maskdet.manifests import Row, check_columns, read_rows, row_group_count
@@ -387,7 +388,7 @@ def test_relative_uris_count_from_the_manifests_folder(tmp_path: Path, monkeypat
 
 def test_relative_uris_of_a_manifest_in_a_store_name_its_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = b"a.jpg\n./b.jpg\n../c.jpg\n../d/./e f%20#.jpg\ngs://other//x.jpg\n/local.jpg\n"
-    monkeypatch.setattr(FileSystems, "open", lambda uri, compression_type: io.BytesIO(lines))
+    monkeypatch.setattr(storage, "open_binary", lambda uri: contextlib.closing(io.BytesIO(lines)))
     rows = list(read_rows("gs://bucket/lists/all.txt", -1, SourceSettings()))
     assert [row.uri for row in rows] == [
         "gs://bucket/lists/a.jpg",

@@ -107,8 +107,8 @@ def test_a_shard_s_size_leaves_out_what_is_unknown():
 
 
 def test_seconds_add_up_stage_by_stage():
-    total = StageSeconds(1, 2, 3, 4) + StageSeconds(0.5, 0.25, 0.125, 0)
-    assert total == StageSeconds(1.5, 2.25, 3.125, 4)
+    total = StageSeconds(1, 2, 3, 4, 5) + StageSeconds(0.5, 0.25, 0.125, 0, 1)
+    assert total == StageSeconds(1.5, 2.25, 3.125, 4, 6)
 
 
 def test_references_and_shards_survive_pickling():

@@ -52,7 +52,7 @@ def report(slot, scored=0, failed=None, kept=False, no_face=0):
         rows={name: count for name, count in rows.items() if count},
         size_bytes=100 * scored,
     )
-    return ShardReport(receipt, kept, {}, StageSeconds() if kept else StageSeconds(1, 2, 3, 0.25))
+    return ShardReport(receipt, kept, {}, StageSeconds() if kept else StageSeconds(1, 2, 5, 3, 0.25))
 
 
 def totals(reports, **changes):
@@ -138,7 +138,7 @@ class TestOutcomes:
         assert result.images_scored_now == 6 + 8
         assert result.size_bytes == 1800
         assert result.faces == {"mask": 12, "no_mask": 6, "uncertain": 0}
-        assert result.thread_seconds == {"fetch": 2, "decode": 4, "infer": 6, "write": 0.5}
+        assert result.thread_seconds == {"fetch": 2, "decode": 4, "detect": 10, "infer": 6, "write": 0.5}
         assert result.finished_at == END
         assert (run.folder / "_SUCCESS").read_text() == f"{result.run_id}\n"
         assert read_run(run.layout) == result

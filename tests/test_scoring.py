@@ -113,7 +113,7 @@ class TestRows:
             "label": "mask",
             "model_id": brightness_model().manifest.model_id,
         }
-        assert (result.size_bytes, result.images_no_face, result.failures.num_rows) == (len(data), 0, 0)
+        assert (result.size_bytes, result.no_face.num_rows, result.failures.num_rows) == (len(data), 0, 0)
         assert min(result.seconds.fetch, result.seconds.decode, result.seconds.infer) > 0
 
     def test_failures_name_stage_code_and_attempts(self):

@@ -50,7 +50,7 @@ class TestRun:
             "  shards    1,300: 1,200 scored, 100 kept from earlier runs",
             "  model     m@1 on litert 2, int8; mask from 0.5",
             "  time      20.0 s, 400 images/s (thread-seconds: fetch 1.2 s, decode 30.0 s, write 2.0 s)",
-            "  tables    /out/{predictions,failures,compliance}",
+            "  tables    /out/{predictions,failures,no_face,compliance}",
         ]
 
     def test_a_run_that_failed_says_why_first(self):
@@ -156,13 +156,14 @@ class TestTables:
             (tmp_path / "predictions" / f"{slot}.parquet").write_bytes(bytes(600))
         (tmp_path / "predictions" / "other.txt").write_text("not counted")
         lines = describe_tables(layout, ["day"], max_rows=2).splitlines()
-        assert lines[:4] == [
+        assert lines[:5] == [
             "predictions: 2 files, 1.2 kB",
             "failures: 0 files, 0 bytes",
+            "no_face: 0 files, 0 bytes",
             "",
             "compliance, level day: 3 groups",
         ]
         names = ["site", "date", "images_listed", "images_failed", "faces", "faces_uncertain"]
-        assert lines[4].split() == [*names, "mask_rate", "mask_rate_low", "mask_rate_high"]
-        assert lines[5].split()[:7] == ["a", str(date(2026, 1, 5)), "11", "1", "10", "0", "0.800"]
-        assert len(lines) == 7
+        assert lines[5].split() == [*names, "mask_rate", "mask_rate_low", "mask_rate_high"]
+        assert lines[6].split()[:7] == ["a", str(date(2026, 1, 5)), "11", "1", "10", "0", "0.800"]
+        assert len(lines) == 8

@@ -17,6 +17,7 @@ from maskdet.composites.busts import Donor, draw_bust, replace_face
 from maskdet.composites.covers import cover_face, put_mask_on
 from maskdet.composites.geometry import Points, head_pose
 from maskdet.composites.settings import ComposeSettings
+from maskdet.detection.decoding import Detections
 from maskdet.drawing import Pose
 from maskdet.errors import ImageFault, SourceError
 from maskdet.imaging import ImageLimits, open_upright
@@ -26,18 +27,7 @@ _BUST_SIDES_PX = (160, 400)
 _JPEG_QUALITY = 93
 
 
-class Found(NamedTuple):
-    """What a detector finds in an image."""
-
-    boxes: NDArray[np.float32]
-    """``(faces, 4)``: left, top, right, bottom in pixels."""
-    scores: NDArray[np.float32]
-    """``(faces,)``, 0 to 1."""
-    landmarks: NDArray[np.float32]
-    """``(faces, 5, 2)``: eyes, nose, corners of the mouth, x and y in pixels."""
-
-
-Detect = Callable[[NDArray[np.uint8]], Found]
+Detect = Callable[[NDArray[np.uint8]], Detections]
 """Upright RGB uint8 ``(height, width, 3)`` to faces, the surest first."""
 
 

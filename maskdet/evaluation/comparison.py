@@ -13,8 +13,9 @@ from maskdet import storage
 from maskdet.evaluation.cases import EVALUATE_CONFIG, Case, Relation
 from maskdet.evaluation.compare_settings import CompareSettings
 from maskdet.evaluation.intervals import DESCRIPTIONS, Estimate
-from maskdet.evaluation.results import METRICS_JSON, table_schema
+from maskdet.evaluation.results import METRICS_JSON
 from maskdet.evaluation.robustness import ViewRow
+from maskdet.evaluation.tables import table_schema
 from maskdet.layout import write_table
 
 COMPARE_JSON = "compare.json"

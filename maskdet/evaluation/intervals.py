@@ -201,7 +201,7 @@ def _of_score(name: str, score: Metric, tally: Tally, drawn: Mapping[str, Floats
     count = round(float(tally.masked_total + tally.unmasked_total))
     if math.isnan(value):
         return Estimate(name, None, None, None, "bootstrap", count)
-    low, high = _percentiles(drawn[name], bootstrap.confidence)
+    low, high = percentiles(drawn[name], bootstrap.confidence)
     # The resamples of a biased estimate, as ECE is, may all lie above it.
     return Estimate(name, value, min(low, value), max(high, value), "bootstrap", count)
 
@@ -231,11 +231,12 @@ def _of_balanced(
 def _widened(estimate: Estimate, drawn: Floats | None, bootstrap: Bootstrap) -> Estimate:
     if drawn is None or estimate.low is None or estimate.high is None:
         return estimate
-    low, high = _percentiles(drawn, bootstrap.confidence)
+    low, high = percentiles(drawn, bootstrap.confidence)
     method = f"{estimate.method}, widened by groups"
     return replace(estimate, low=min(low, estimate.low), high=max(high, estimate.high), method=method)
 
 
-def _percentiles(drawn: Floats, confidence: float) -> tuple[float, float]:
+def percentiles(drawn: Floats, confidence: float) -> tuple[float, float]:
+    """The middle part of what resamples gave, ``(resamples,)``; those that do not define the metric are left out."""
     low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
-from maskdet.evaluation import charts, metrics, slices
+from maskdet.evaluation import charts, faces_page, metrics, mistakes, slices
 from maskdet.evaluation.history import History
-from maskdet.evaluation.intervals import DESCRIPTIONS, Estimate
+from maskdet.evaluation.intervals import DESCRIPTIONS
 from maskdet.evaluation.metrics import MASK
+from maskdet.evaluation.page_parts import figure, interval, left, table
 from maskdet.evaluation.results import Evaluation
 from maskdet.evaluation.settings import EvaluateSettings
 
@@ -63,6 +65,7 @@ def render(evaluation: Evaluation, settings: EvaluateSettings, history: History 
     title = f"{evaluation.run.model['id']} on {', '.join(settings.input)}"
     body = [
         _head(evaluation, settings),
+        faces_page.section(evaluation.faces) if evaluation.faces is not None else "",
         _charts(evaluation),
         _confusion(evaluation),
         _all_metrics(evaluation, settings),
@@ -85,17 +88,20 @@ def render(evaluation: Evaluation, settings: EvaluateSettings, history: History 
 def _head(evaluation: Evaluation, settings: EvaluateSettings) -> str:
     run, counts, overall = evaluation.run, evaluation.labelled.counts, evaluation.overall
     tiles = "".join(
-        f'<div class="tile"><span>{name.replace("_", " ")}</span><b>{_figure(overall[name].value)}</b>'
-        f"<span>{_interval(overall[name])}</span></div>"
+        f'<div class="tile"><span>{name.replace("_", " ")}</span><b>{figure(overall[name].value)}</b>'
+        f"<span>{interval(overall[name])}</span></div>"
         for name in ("balanced_accuracy", "sensitivity", "specificity", "roc_auc", "ece")
     )
     unknown = counts["truth_unknown"] + counts["failed_truth_unknown"]
+    evaluated = f"{counts['mask']:,} masked and {counts['no_mask']:,} unmasked {_units(evaluation)}"
     facts = (
-        f"{run.images.listed:,} files listed: {counts['mask']:,} masked and {counts['no_mask']:,} unmasked evaluated, "
-        f"{counts['truth_unknown']:,} scored but of unknown truth, {run.images.no_face:,} without a face, "
+        f"{run.images.listed:,} files listed: {evaluated} evaluated, "
+        f"{counts['truth_unknown']:,} scored but of unknown truth, {run.images.no_face:,} images without a face, "
         f"{run.images.failed:,} failed, {run.images.skipped:,} skipped."
     )
-    note = f'<p class="note">The truth of {unknown:,} images could not be told; no figure counts them.</p>'
+    note = (
+        f'<p class="note">The truth of {unknown:,} {_units(evaluation)} could not be told; no figure counts them.</p>'
+    )
     grouped = settings.intervals.group_column
     width = f"by groups of {escape(grouped)!r}" if grouped else "that take images for independent"
     return (
@@ -144,32 +150,34 @@ def _confusion(evaluation: Evaluation) -> str:
         )
         rows.append(f'<tr><th scope="row">truly {truth}</th>{cells}<td>{total:,}</td></tr>')
     heads = [f"labelled {label}" for label in labels]
-    return "<h2>Confusion matrix</h2>" + _table("Images, and share of the row", ["", *heads, "images"], rows)
+    caption = f"{_units(evaluation).capitalize()}, and share of the row"
+    return "<h2>Confusion matrix</h2>" + table(caption, ["", *heads, _units(evaluation)], rows)
 
 
 def _all_metrics(evaluation: Evaluation, settings: EvaluateSettings) -> str:
     rows = [
-        f'<tr><th scope="row">{name}</th><td>{_figure(one.value)}</td><td>{_interval(one)}</td>'
+        f'<tr><th scope="row">{name}</th><td>{figure(one.value)}</td><td>{interval(one)}</td>'
         f"<td>{charts.interval_bar(one.low, one.value, one.high) if name != 'log_loss' else ''}</td>"
         f'<td>{one.count:,}</td><td class="text">{one.method}</td><td class="text">{DESCRIPTIONS[name]}</td></tr>'
         for name, one in evaluation.overall.items()
     ]
-    caption = f"All images; bootstrap of {settings.intervals.resamples:,} resamples, seed {settings.intervals.seed}"
-    heads = ["metric", "value", "interval", "0 to 1", "faces", *map(_left, ("method", "meaning"))]
-    return "<h2>Metrics</h2>" + _table(caption, heads, rows)
+    bootstrap = settings.intervals
+    caption = f"All {_units(evaluation)}; bootstrap of {bootstrap.resamples:,} resamples, seed {bootstrap.seed}"
+    heads = ["metric", "value", "interval", "0 to 1", "faces", *map(left, ("method", "meaning"))]
+    return "<h2>Metrics</h2>" + table(caption, heads, rows)
 
 
 def _thresholds(evaluation: Evaluation) -> str:
     rows = [
         f'<tr><th scope="row">{row.threshold:g}</th>'
-        + "".join(f"<td>{_figure(one.value)}</td><td class='soft'>{_interval(one)}</td>" for one in row[1:])
+        + "".join(f"<td>{figure(one.value)}</td><td class='soft'>{interval(one)}</td>" for one in row[1:])
         + "</tr>"
         for row in evaluation.thresholds
     ]
     names = ("sensitivity", "specificity", "balanced accuracy", "precision")
     heads = ["mask from", *(text for name in names for text in (name, ""))]
     caption = "If every face were labelled mask from this probability on, and no_mask below"
-    return "<h2>Thresholds</h2>" + _table(caption, heads, rows)
+    return "<h2>Thresholds</h2>" + table(caption, heads, rows)
 
 
 def _slices(evaluation: Evaluation) -> str:
@@ -178,18 +186,18 @@ def _slices(evaluation: Evaluation) -> str:
         found = {one.metric: one for one in estimates}
         balanced = found["balanced_accuracy"]
         cells = "".join(
-            f"<td>{_figure(found[metric].value)}</td>" for metric in ("sensitivity", "specificity", "roc_auc", "ece")
+            f"<td>{figure(found[metric].value)}</td>" for metric in ("sensitivity", "specificity", "roc_auc", "ece")
         )
         bar = charts.interval_bar(balanced.low, balanced.value, balanced.high)
         counts = f"<td>{found['sensitivity'].count:,}</td><td>{found['specificity'].count:,}</td>"
         rows.append(
-            f'<tr><th scope="row">{escape(name)}</th>{counts}<td>{_figure(balanced.value)}</td>'
-            f'<td class="soft">{_interval(balanced)}</td><td>{bar}</td>{cells}</tr>'
+            f'<tr><th scope="row">{escape(name)}</th>{counts}<td>{figure(balanced.value)}</td>'
+            f'<td class="soft">{interval(balanced)}</td><td>{bar}</td>{cells}</tr>'
         )
     figures = ("sensitivity", "specificity", "ROC AUC", "ECE")
     heads = ["slice", "masked", "unmasked", "balanced accuracy", "", "0 to 1", *figures]
     caption = "Parts of the data; a dash where a part lacks a class"
-    return "<h2>Slices</h2>" + _table(caption, heads, rows) if len(rows) > 1 else ""
+    return "<h2>Slices</h2>" + table(caption, heads, rows) if len(rows) > 1 else ""
 
 
 def _calibration(evaluation: Evaluation) -> str:
@@ -214,7 +222,7 @@ def _calibration(evaluation: Evaluation) -> str:
 def _baselines(evaluation: Evaluation) -> str:
     rows = [
         f'<tr><th scope="row">{escape(row.name)}</th>'
-        + "".join(f"<td>{_figure(one.value)}</td><td class='soft'>{_interval(one)}</td>" for one in row[1:])
+        + "".join(f"<td>{figure(one.value)}</td><td class='soft'>{interval(one)}</td>" for one in row[1:])
         + "</tr>"
         for row in evaluation.baselines
     ]
@@ -222,7 +230,7 @@ def _baselines(evaluation: Evaluation) -> str:
         "Fitted on one half of these images, measured on the other. Where a shortcut does well, so can a bad model."
     )
     heads = ["", "accuracy", "", "balanced accuracy", ""]
-    return "<h2>Shortcuts</h2>" + _table(caption, heads, rows) if rows else ""
+    return "<h2>Shortcuts</h2>" + table(caption, heads, rows) if rows else ""
 
 
 def _history(history: History) -> str:
@@ -233,8 +241,8 @@ def _history(history: History) -> str:
         if curves := history.curves(quantity):
             drawn = {name: (styles[name], values) for name, values in curves.items()}
             caption = f"{quantity.capitalize()} of {''.join(keys[name] for name in curves)} images."
-            figure = charts.history_chart(history.epochs, drawn, quantity)
-            figures.append(f"<figure>{figure}<figcaption>{caption}</figcaption></figure>")
+            svg = charts.history_chart(history.epochs, drawn, quantity)
+            figures.append(f"<figure>{svg}<figcaption>{caption}</figcaption></figure>")
     count = f"{len(history.epochs):,} epoch{'s' if len(history.epochs) > 1 else ''}"
     return (
         f'<h2>Training</h2><p class="soft">{count}, from {escape(history.uri)}</p>'
@@ -245,20 +253,37 @@ def _history(history: History) -> str:
 
 
 def _mistakes(evaluation: Evaluation, shown: int) -> str:
-    total = evaluation.mistakes.num_rows
-    rows = [
-        f"<tr><td>{row['truth']}</td><td>{row['label']}</td><td>{row['probability_mask']:.3f}</td>"
-        f"<td>{row['width_px']} × {row['height_px']}</td><td class='path'>{escape(row['image_uri'])}</td></tr>"
-        for row in evaluation.mistakes.slice(0, shown).to_pylist()
-    ]
-    heads = ["truth", "label", "probability", "pixels", _left("image")]
-    caption = f"The worst {len(rows):,} of {total:,} images labelled wrong or uncertain; mistakes.parquet has all"
-    return "<h2>Worst mistakes</h2>" + (_table(caption, heads, rows) if rows else "<p>None.</p>")
+    captions = {
+        mistakes.WRONG_LABEL: f"{_units(evaluation)} labelled wrong or uncertain",
+        mistakes.MISSED: "annotated faces that were missed, the largest first",
+        mistakes.FALSE_POSITIVE: "detections that are no annotated face, the surest first",
+    }
+    heads = ["truth", "label", "probability", "score", "box", "pixels", left("image")]
+    parts = []
+    for kind, caption in captions.items():
+        chosen = evaluation.mistakes.filter(pc.equal(evaluation.mistakes["kind"], kind))
+        rows = [_mistake_row(row) for row in chosen.slice(0, shown).to_pylist()]
+        text = f"The worst {len(rows):,} of {chosen.num_rows:,} {caption}; mistakes.parquet has all"
+        parts += [table(text, heads, rows)] if rows else []
+    return "<h2>Worst mistakes</h2>" + ("".join(parts) or "<p>None.</p>")
+
+
+def _mistake_row(row: dict[str, Any]) -> str:
+    sides = [row[f"face_{side}_px"] for side in ("left", "top", "width", "height")]
+    box = "—" if None in sides else "{:.0f}, {:.0f}: {:.0f} × {:.0f}".format(*sides)
+    numbers = ("—" if row[name] is None else f"{row[name]:.3f}" for name in ("probability_mask", "face_score"))
+    cells = (row["truth"] or "—", row["label"] or "—", *numbers, box, f"{row['width_px']} × {row['height_px']}")
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}<td class='path'>{escape(row['image_uri'])}</td></tr>"
+
+
+def _units(evaluation: Evaluation) -> str:
+    """What rows of the data are."""
+    return "images" if evaluation.faces is None else "found faces"
 
 
 def _weakest_slice(evaluation: Evaluation) -> list[str]:
     found = [
-        (one.value, name, _interval(one))
+        (one.value, name, interval(one))
         for name, estimates in evaluation.by_slice.items()
         for one in estimates
         if name != slices.ALL and one.metric == "balanced_accuracy" and one.value is not None
@@ -269,45 +294,24 @@ def _weakest_slice(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _left(head: str) -> str:
-    """The head of a column of text."""
-    return f'<span class="left">{head}</span>'
-
-
-def _table(caption: str, heads: Sequence[str], rows: Iterable[str]) -> str:
-    head = "".join(f'<th scope="col">{text}</th>' if text else "<td></td>" for text in heads)
-    return (
-        f'<div class="scroll"><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _figure(value: float | None) -> str:
-    return "—" if value is None else f"{value:.4f}"
-
-
-def _interval(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return ""
-    return f"{estimate.low:.4f} – {estimate.high:.4f}"
-
-
 def describe(evaluation: Evaluation, root: str) -> str:
     """The evaluation in a few lines, for the terminal."""
     counts, overall = evaluation.labelled.counts, evaluation.overall
     images = evaluation.run.images
-    lines = [
-        f"evaluated {counts['mask']:,} masked and {counts['no_mask']:,} unmasked images; "
-        f"{counts['truth_unknown']:,} of unknown truth, {images.no_face:,} without a face, {images.failed:,} failed"
-    ]
+    lines = faces_page.describe(evaluation.faces) if evaluation.faces is not None else []
+    lines.append(
+        f"evaluated {counts['mask']:,} masked and {counts['no_mask']:,} unmasked {_units(evaluation)}; "
+        f"{counts['truth_unknown']:,} of unknown truth, {images.no_face:,} images without a face, "
+        f"{images.failed:,} failed"
+    )
     if counts["truth_unknown"]:
         lines.append(f"  truth unknown, for example: {evaluation.labelled.unknown[0]}")
     for name in DESCRIPTIONS:
         one = overall[name]
-        lines.append(f"  {name:<18} {_figure(one.value):>7}   {_interval(one):<17}  {DESCRIPTIONS[name]}")
+        lines.append(f"  {name:<18} {figure(one.value):>7}   {interval(one):<17}  {DESCRIPTIONS[name]}")
     for truth, row in evaluation.confusion.items():
         lines.append(f"  truly {truth:<12} " + ", ".join(f"{count:,} {label}" for label, count in row.items()))
     for shortcut in evaluation.baselines:
-        lines.append(f"  {shortcut.name}: accuracy {_figure(shortcut.accuracy.value)}, on the held-out half")
+        lines.append(f"  {shortcut.name}: accuracy {figure(shortcut.accuracy.value)}, on the held-out half")
     lines += _weakest_slice(evaluation)
     return "\n".join([*lines, f"  page    {root}/{REPORT_FILE}"])

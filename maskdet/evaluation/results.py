@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from maskdet import storage
 from maskdet.evaluation import baselines, calibration, metrics, slices
-from maskdet.evaluation.intervals import DESCRIPTIONS, Bootstrap, Estimate, estimate_all, mean_of_two, wilson_estimate
-from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Sample, Tally
+from maskdet.evaluation.annotated import AnnotatedRun
+from maskdet.evaluation.faces import FaceFigures, measure_faces
+from maskdet.evaluation.intervals import Bootstrap, Estimate, estimate_all, mean_of_two, wilson_estimate
+from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Tally
+from maskdet.evaluation.mistakes import face_mistakes, label_mistakes
 from maskdet.evaluation.pixels import look_at
 from maskdet.evaluation.settings import EvaluateSettings
+from maskdet.evaluation.tables import METRICS_SCHEMA, SCHEMA_VERSION
 from maskdet.evaluation.truth import Labelled, group_names
 from maskdet.imaging import ImageLimits
 from maskdet.layout import write_table
@@ -24,7 +27,8 @@ from maskdet.runs import RunManifest
 METRICS_JSON = "metrics.json"
 METRICS_TABLE = "metrics.parquet"
 MISTAKES_TABLE = "mistakes.parquet"
-SCHEMA_VERSION = 1
+DETECTION = "detection"
+"""Name of the slice of ``metrics.parquet`` that says how faces were found."""
 _LABEL_NAMES = {MASK: "mask", NO_MASK: "no_mask", UNCERTAIN: "uncertain"}
 
 
@@ -52,7 +56,9 @@ class Evaluation:
         temperature: temperature scaling on held-out halves, where it can be fitted.
         band: a decision band on held-out halves, likewise.
         baselines: the model beside the shortcuts; empty unless asked for.
-        mistakes: one row an image not labelled right, the worst first.
+        mistakes: one row an image, or annotated face, not labelled right, the worst first; then faces missed and
+            detections that are none.
+        faces: how the faces were found, where truth is told of faces; all the above is then of the found ones.
     """
 
     run: RunManifest
@@ -65,6 +71,7 @@ class Evaluation:
     band: calibration.Band | None
     baselines: list[baselines.Row]
     mistakes: pa.Table
+    faces: FaceFigures | None = None
 
     @property
     def overall(self) -> dict[str, Estimate]:
@@ -72,13 +79,16 @@ class Evaluation:
         return {estimate.metric: estimate for estimate in self.by_slice[slices.ALL]}
 
 
-def evaluate(labelled: Labelled, run: RunManifest, settings: EvaluateSettings) -> Evaluation:
-    """Measure a model on labelled images.
+def evaluate(
+    labelled: Labelled, run: RunManifest, settings: EvaluateSettings, annotated: AnnotatedRun | None = None
+) -> Evaluation:
+    """Measure a model on labelled images, or a detector and a model on annotated faces.
 
     Args:
-        labelled: scored images with their truth.
+        labelled: scored images, or annotated faces that were found, with their truth.
         run: the scoring run.
         settings: the evaluation's.
+        annotated: every annotated face and every detection, where truth is told of faces.
     """
     intervals, rows = settings.intervals, labelled.rows
     bootstrap = Bootstrap(intervals.confidence, intervals.resamples, intervals.seed)
@@ -93,17 +103,19 @@ def evaluate(labelled: Labelled, run: RunManifest, settings: EvaluateSettings) -
     if looks is not None and settings.baselines:
         shortcuts = baselines.compare(sample, rows, looks.thumbnails, fit, intervals.confidence)
     tally = Tally.of(sample)
+    by_slice = {piece.name: estimate_all(sample.select(piece.keep), bootstrap) for piece in pieces}
     return Evaluation(
         run=run,
         labelled=labelled,
         tally=tally,
-        by_slice={piece.name: estimate_all(sample.select(piece.keep), bootstrap) for piece in pieces},
+        by_slice=by_slice,
         confusion=confusion_of(tally),
         thresholds=[threshold_row(tally, at, intervals.confidence) for at in settings.thresholds],
         temperature=calibration.measure_temperature(sample.select(fit), sample.select(~fit)),
         band=calibration.measure_band(sample.select(fit), sample.select(~fit), settings.calibration.max_error),
         baselines=shortcuts,
-        mistakes=mistakes_of(labelled, sample),
+        mistakes=pa.concat_tables([label_mistakes(labelled, sample), *(face_mistakes(annotated) if annotated else [])]),
+        faces=None if annotated is None else measure_faces(annotated, by_slice[slices.ALL], bootstrap),
     )
 
 
@@ -133,38 +145,24 @@ def threshold_row(tally: Tally, threshold: float, confidence: float) -> Threshol
     return ThresholdRow(threshold, sensitivity, specificity, balanced, estimate("precision", metrics.precision))
 
 
-def mistakes_of(labelled: Labelled, sample: Sample) -> pa.Table:
-    """Images labelled wrong or uncertain, the largest error of the probability first."""
-    wanted = np.where(sample.truth, MASK, NO_MASK)
-    error = np.where(sample.truth, 1 - sample.probabilities, sample.probabilities)
-    wrong = np.flatnonzero(sample.labels != wanted)
-    order = wrong[np.argsort(-error[wrong], kind="stable")]
-    rows = labelled.rows.take(pa.array(order, pa.int64()))
-    return pa.table(
-        [
-            rows["image_uri"].combine_chunks(),
-            pa.array([("no_mask", "mask")[int(sample.truth[row])] for row in order], pa.string()),
-            *(rows[name].combine_chunks() for name in ("label", "probability_mask")),
-            pa.array(error[order], pa.float64()),
-            *(rows[name].combine_chunks() for name in ("width_px", "height_px", "content_sha256", "model_id")),
-        ],
-        schema=_MISTAKES_SCHEMA,
-    )
-
-
 def metrics_table(evaluation: Evaluation, confidence: float) -> pa.Table:
-    """One row a metric and slice, then the threshold table as ``sensitivity@0.5`` and so on."""
+    """One row a metric and slice, then the threshold table as ``sensitivity@0.5`` and so on.
+
+    How faces were found is the slice :data:`DETECTION`.
+    """
     rows: list[tuple[str, Estimate]] = []
     for name, estimates in evaluation.by_slice.items():
         rows += [(name, estimate) for estimate in estimates]
     for row in evaluation.thresholds:
         rows += [(slices.ALL, replace(estimate, metric=f"{estimate.metric}@{row.threshold:g}")) for estimate in row[1:]]
+    if evaluation.faces is not None:
+        rows += [(DETECTION, estimate) for estimate in evaluation.faces.estimates]
     columns: list[Sequence[Any]] = [[name for name, _ in rows]]
     columns += [list(column) for column in zip(*(astuple(estimate) for _, estimate in rows), strict=True)]
     columns.append([confidence] * len(rows))
     return pa.table(
-        [pa.array(column, field.type) for column, field in zip(columns, _METRICS_SCHEMA, strict=True)],
-        schema=_METRICS_SCHEMA,
+        [pa.array(column, field.type) for column, field in zip(columns, METRICS_SCHEMA, strict=True)],
+        schema=METRICS_SCHEMA,
     )
 
 
@@ -186,6 +184,7 @@ def as_json(evaluation: Evaluation, settings: EvaluateSettings) -> dict[str, Any
         "temperature": evaluation.temperature and evaluation.temperature._asdict(),
         "band": evaluation.band and evaluation.band._asdict(),
         "baselines": [{"name": row.name, **_by_metric(row[1:])} for row in evaluation.baselines],
+        "detection": evaluation.faces and _detection(evaluation.faces),
     }
 
 
@@ -207,6 +206,14 @@ def write_results(root: str, evaluation: Evaluation, settings: EvaluateSettings,
     storage.write_bytes(storage.join(root, METRICS_JSON), f"{text}\n".encode())
 
 
+def _detection(faces: FaceFigures) -> dict[str, Any]:
+    return {
+        "counts": dict(faces.counts),
+        "examples": {name: list(examples) for name, examples in faces.examples.items()},
+        "metrics": _by_metric(faces.estimates),
+    }
+
+
 def _by_metric(estimates: Sequence[Any]) -> dict[str, dict[str, Any]]:
     found = {}
     for estimate in estimates:
@@ -217,38 +224,3 @@ def _by_metric(estimates: Sequence[Any]) -> dict[str, dict[str, Any]]:
 
 def _totals(tally: Tally) -> tuple[metrics.Floats, metrics.Floats]:
     return tally.masked_total, tally.unmasked_total
-
-
-def table_schema(table: str, columns: Sequence[tuple[str, pa.DataType, str, bool]]) -> pa.Schema:
-    """The schema of a table, with name, type, description and nullability of each column."""
-    fields = [pa.field(name, kind, nullable, {"description": text}) for name, kind, text, nullable in columns]
-    return pa.schema(fields, {"maskdet.table": table, "maskdet.schema_version": str(SCHEMA_VERSION)})
-
-
-_METRICS_SCHEMA = table_schema(
-    "metrics",
-    [
-        ("slice", pa.string(), "all, or a part of the data such as site=north", False),
-        ("metric", pa.string(), "; ".join(f"{name}: {text}" for name, text in DESCRIPTIONS.items()), False),
-        ("value", pa.float64(), "the metric; null where the slice does not define it", True),
-        ("low", pa.float64(), "lower end of its confidence interval", True),
-        ("high", pa.float64(), "upper end of its confidence interval", True),
-        ("method", pa.string(), "how the interval was made", False),
-        ("count", pa.int64(), "faces that the metric is about", False),
-        ("confidence", pa.float64(), "nominal coverage of the interval, 0 to 1", False),
-    ],
-)
-_MISTAKES_SCHEMA = table_schema(
-    "mistakes",
-    [
-        ("image_uri", pa.string(), "where the image was read from", False),
-        ("truth", pa.string(), "mask or no_mask", False),
-        ("label", pa.string(), "what the model said: mask, no_mask or uncertain", False),
-        ("probability_mask", pa.float32(), "probability that the face wears a mask, 0 to 1", False),
-        ("error", pa.float64(), "distance of the probability from the truth, 0 to 1", False),
-        ("width_px", pa.int32(), "width of the upright image, in pixels", False),
-        ("height_px", pa.int32(), "height of the upright image, in pixels", False),
-        ("content_sha256", pa.string(), "SHA-256 of the image file's bytes, in hexadecimal", False),
-        ("model_id", pa.string(), "name and fingerprint of the model bundle", False),
-    ],
-)

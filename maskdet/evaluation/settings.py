@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from maskdet import storage
-from maskdet.config import Count, KeyName, Ratio, ScoreSettings, Section
+from maskdet.config import Count, FacesSettings, KeyName, Ratio, ScoreSettings, Section
+from maskdet.detection.annotations import IGNORED, plain_name
 from maskdet.errors import ConfigError
 
 SCORES = "scores"
@@ -15,13 +17,8 @@ SCORES = "scores"
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
-def plain_name(text: str) -> str:
-    """A name as it is compared: without regard to case, ``-``, ``_`` and spaces."""
-    return "".join(character for character in text.casefold() if character not in "-_ ")
-
-
 class TruthSettings(Section):
-    """Where the true class of an image stands.
+    """Where the true class of an image stands, or the true faces.
 
     Names are compared without regard to case, ``-``, ``_`` and spaces.
     """
@@ -31,8 +28,16 @@ class TruthSettings(Section):
     no_mask: tuple[str, ...] = ("without_mask", "no_mask", "unmasked")
     column: str | None = None
     """A manifest column or key of the template; default: of an image's folders, the nearest that names a class."""
+    boxes: str | None = None
+    """Annotated faces: COCO JSON, VOC XML or a folder of it, or a Parquet manifest. Needs ``faces.mode: detect``."""
+    face: tuple[str, ...] = ("face", "head", "person")
+    """Classes of boxes that say that there is a face, and no more."""
+    ignore: tuple[str, ...] = ("ignore", "mask_weared_incorrect", "incorrect_mask")
+    """Classes of boxes that are neither asked for nor, if found, counted as false; so are difficult ones and crowds."""
+    unannotated: Literal["ignore", "faceless"] = "ignore"
+    """What images are that the annotations do not name."""
 
-    @field_validator("mask", "no_mask", mode="before")
+    @field_validator("mask", "no_mask", "face", "ignore", mode="before")
     @classmethod
     def _texts(cls, names: object) -> object:
         # YAML reads 0 and 1 as numbers.
@@ -43,7 +48,21 @@ class TruthSettings(Section):
         masked, unmasked = ({plain_name(name) for name in names} for names in (self.mask, self.no_mask))
         if not masked or not unmasked or masked & unmasked:
             raise ValueError(f"mask and no_mask: expected names for each, none in both, received {self.model_dump()!r}")
+        if self.boxes is not None and self.column is not None:
+            raise ValueError(f"boxes and column: expected one of them, received {self.boxes!r} and {self.column!r}")
+        if both := {plain_name(name) for name in self.ignore} & (masked | unmasked):
+            raise ValueError(f"ignore: expected none of the names of mask and no_mask, received {sorted(both)}")
         return self
+
+    @property
+    def classes(self) -> Mapping[str, str | None]:
+        """Class names of boxes and what they mean, as :data:`maskdet.detection.annotations.LABELS` has it."""
+        return {
+            **dict.fromkeys(self.face, None),
+            **dict.fromkeys(self.ignore, IGNORED),
+            **dict.fromkeys(self.no_mask, "no_mask"),
+            **dict.fromkeys(self.mask, "mask"),
+        }
 
 
 class IntervalSettings(Section):
@@ -86,6 +105,8 @@ class CalibrationSettings(Section):
 class EvaluateSettings(ScoreSettings):
     """Everything an evaluation is told."""
 
+    faces: FacesSettings = FacesSettings(mode="whole")
+    """With ``detect``, an image's largest face stands for it, unless ``truth.boxes`` tells the truth of every face."""
     truth: TruthSettings = TruthSettings()
     intervals: IntervalSettings = IntervalSettings()
     slices: SliceSettings = SliceSettings()
@@ -98,6 +119,19 @@ class EvaluateSettings(ScoreSettings):
     """Worst mistakes on the page; the table holds all."""
     history: str | None = None
     """The training's history for the page; default: ``<model>.history.csv`` beside the bundle, if it is there."""
+
+    @model_validator(mode="after")
+    def _faces_to_compare(self) -> EvaluateSettings:
+        if self.truth.boxes is None:
+            return self
+        if self.faces.mode != "detect" or self.faces.if_none != "no_face":
+            received = f"{self.faces.mode} and {self.faces.if_none}"
+            raise ValueError(f"truth.boxes: expected faces.mode detect and faces.if_none no_face, received {received}")
+        if self.baselines:
+            raise ValueError(
+                "baselines: expected false, since shortcuts are told of images with one face, received true"
+            )
+        return self
 
     @property
     def extra_columns(self) -> tuple[KeyName, ...]:

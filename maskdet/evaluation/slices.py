@@ -1,4 +1,4 @@
-"""Parts of the data: by image size, by brightness and sharpness, by any column."""
+"""Parts of the data: by image size, by faces found, by brightness and sharpness, by any column."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from maskdet.evaluation.metrics import Bools, Floats
 from maskdet.evaluation.pixels import Looks
 from maskdet.evaluation.settings import SliceSettings
-from maskdet.evaluation.truth import column_values
+from maskdet.evaluation.truth import FACES_FOUND, column_values
 
 ALL = "all"
 OTHERS = "others"
@@ -28,7 +28,7 @@ class Slice(NamedTuple):
 
 
 def cut(rows: pa.Table, settings: SliceSettings, looks: Looks | None = None) -> list[Slice]:
-    """Every slice that has an image, the whole data first.
+    """The whole data, then every slice that has an image.
 
     Args:
         rows: one row an image, with ``width_px``, ``height_px`` and the columns that settings name.
@@ -37,12 +37,13 @@ def cut(rows: pa.Table, settings: SliceSettings, looks: Looks | None = None) -> 
     """
     slices = [Slice(ALL, np.ones(rows.num_rows, np.bool_))]
     slices += _by_size(rows, settings.size_px)
+    slices += _by_faces(rows)
     if looks is not None:
         slices += _by_quarter("brightness", looks.brightness)
         slices += _by_quarter("sharpness", looks.sharpness)
     for column in settings.columns:
         slices += _by_value(column, column_values(rows, column), settings.max_values)
-    return [piece for piece in slices if piece.keep.any()]
+    return [piece for piece in slices if piece.name == ALL or piece.keep.any()]
 
 
 def _by_size(rows: pa.Table, bounds: Sequence[int]) -> Iterator[Slice]:
@@ -52,6 +53,16 @@ def _by_size(rows: pa.Table, bounds: Sequence[int]) -> Iterator[Slice]:
     for low, high in zip(edges, [*bounds, None], strict=True):
         name = f"{low}+" if high is None else f"{low}-{high - 1}"
         yield Slice(f"shorter_side_px={name}", (side >= low) & (side < (np.inf if high is None else high)))
+
+
+def _by_faces(rows: pa.Table) -> Iterator[Slice]:
+    """Images with one face and with several, where both occur: of several, the largest is not always the one meant."""
+    if FACES_FOUND not in rows.column_names:
+        return
+    several = rows[FACES_FOUND].to_numpy() > 1
+    if several.any() and not several.all():
+        yield Slice(f"{FACES_FOUND}=1", ~several)
+        yield Slice(f"{FACES_FOUND}=2+", several)
 
 
 def _by_quarter(name: str, values: Floats) -> Iterator[Slice]:

@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from maskdet import manifests, storage
 from maskdet.config import SourceSettings
+from maskdet.detection.annotations import plain_name
 from maskdet.errors import ConfigError, SourceError
 from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Bools, Sample
-from maskdet.evaluation.settings import EvaluateSettings, TruthSettings, plain_name
-from maskdet.layout import FAILURES, PREDICTIONS, Layout, read_table
-from maskdet.records import failures_schema, predictions_schema
+from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
+from maskdet.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
+from maskdet.records import failures_schema, no_face_schema, predictions_schema
 from maskdet.sources import ListTask
 
 _LABELS = {"mask": MASK, "no_mask": NO_MASK, "uncertain": UNCERTAIN}
@@ -26,33 +28,47 @@ _EXAMPLES = 20
 # A manifest's column may be named as one of the predictions': its "label" must not hide the model's.
 _MANIFEST_PREFIX = "manifest."
 
+FACES_FOUND = "faces_found"
+"""Column of the joined rows: how many faces were found in the image that a row stands for."""
+
+
+class RunTables(NamedTuple):
+    """What a run says of its images, with the columns that the settings name beside the tables' own."""
+
+    predictions: pa.Table
+    failures: pa.Table
+    no_face: pa.Table
+
 
 @dataclass(frozen=True)
 class Labelled:
-    """Scored images with their truth.
+    """Scored images, or annotated faces that were found, with their truth.
 
     Attributes:
-        rows: one an image, sorted by URI: the predictions' columns, and those that settings name.
-        truth: whether a mask is worn, bool ``(images,)``.
-        counts: images by what became of them: mask, no_mask, truth_unknown, failed_mask, ….
+        rows: one each, sorted by URI: the predictions' columns, and those that settings name.
+        truth: whether a mask is worn, bool ``(rows,)``.
+        counts: images or faces by what became of them: mask, no_mask, truth_unknown, failed_mask, ….
         unknown: some of the images whose truth cannot be told.
+        of_faces: whether rows are faces; those of an image then belong together.
     """
 
     rows: pa.Table
     truth: Bools
     counts: Mapping[str, int]
     unknown: tuple[str, ...]
+    of_faces: bool = False
 
     def sample(self, group_column: str | None = None) -> Sample:
         """What metrics are computed from.
 
         Args:
-            group_column: the column that says which images belong together; an image without a value is alone.
+            group_column: the column that says which images belong together; an image without a value is alone. Default:
+                each image is alone, with its faces.
         """
         labels = np.array([_LABELS[label] for label in self.rows["label"].to_pylist()], np.int8)
         probabilities = self.rows["probability_mask"].to_numpy().astype(np.float64)
         groups = None
-        if group_column is not None:
+        if group_column is not None or self.of_faces:
             names = group_names(self.rows, group_column)
             groups = np.unique(names, return_inverse=True)[1].astype(np.int64) if names else None
         return Sample(probabilities, self.truth, labels, groups)
@@ -87,11 +103,8 @@ def read_labelled(layout: Layout, settings: EvaluateSettings, tasks: Sequence[Li
         SourceError: no image's truth can be told.
         StorageError: tables or manifests cannot be read.
     """
-    columns = _manifest_values(settings, tasks)
-    names = settings.source.key_names
-    rows = _one_row_an_image(_read_all(layout, PREDICTIONS, predictions_schema(names)))
-    failures = _read_all(layout, FAILURES, failures_schema(names))
-    rows, failures = (_with_extra(table, columns) for table in (rows, failures))
+    tables = read_tables(layout, settings, tasks)
+    rows, failures = _one_row_an_image(tables.predictions), tables.failures
     classes, failed = (_classes(table, settings.truth) for table in (rows, failures))
     known = np.array([name is not None for name in classes], np.bool_)
     unknown = rows["image_uri"].filter(pa.array(~known)).to_pylist()
@@ -104,6 +117,22 @@ def read_labelled(layout: Layout, settings: EvaluateSettings, tasks: Sequence[Li
         raise SourceError("truth", f"images of {settings.truth.model_dump()}", seen, remedy)
     truth = np.array([name == "mask" for name in classes if name is not None], np.bool_)
     return Labelled(rows.filter(pa.array(known)), truth, counts, tuple(unknown[:_EXAMPLES]))
+
+
+def read_tables(layout: Layout, settings: EvaluateSettings, tasks: Sequence[ListTask]) -> RunTables:
+    """The tables of a finished scoring run.
+
+    Raises:
+        StorageError: tables or manifests cannot be read.
+    """
+    columns = _manifest_values(settings, tasks)
+    names = settings.source.key_names
+    schemas = {
+        PREDICTIONS: predictions_schema(names),
+        FAILURES: failures_schema(names),
+        NO_FACE: no_face_schema(names),
+    }
+    return RunTables(*(_with_extra(_read_all(layout, name, schema), columns) for name, schema in schemas.items()))
 
 
 def class_of_folders(uri: str, truth: TruthSettings) -> str | None:
@@ -159,7 +188,10 @@ def _counted(classes: Iterable[str | None], unknown: str) -> dict[str, int]:
 
 
 def _one_row_an_image(faces: pa.Table) -> pa.Table:
-    """The largest face of each image, of equal ones the first, sorted by URI; a whole image is its one face."""
+    """The largest face of each image, of equal ones the first, sorted by URI; a whole image is its one face.
+
+    A column :data:`FACES_FOUND` is added.
+    """
     widths, heights = (faces[name].to_pylist() for name in ("face_width_px", "face_height_px"))
     best: dict[str, tuple[float, int, int]] = {}
     for row, (uri, index, width, height) in enumerate(
@@ -167,7 +199,9 @@ def _one_row_an_image(faces: pa.Table) -> pa.Table:
     ):
         rank = (-(width or 0.0) * (height or 0.0), index, row)
         best[uri] = min(best.get(uri, rank), rank)
-    return faces.take(pa.array([best[uri][2] for uri in sorted(best)], pa.int64()))
+    counts = Counter(faces["image_uri"].to_pylist())
+    rows = faces.take(pa.array([best[uri][2] for uri in sorted(best)], pa.int64()))
+    return rows.append_column(FACES_FOUND, pa.array([counts[uri] for uri in sorted(best)], pa.int32()))
 
 
 def _read_all(layout: Layout, name: str, schema: pa.Schema) -> pa.Table:

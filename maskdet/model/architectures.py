@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskdet.errors import ConfigError
-from maskdet.model.efficientnet import FEATURES_LAYER, efficientnet_lite0
+from maskdet.model.efficientnet import FEATURES_LAYER, efficientnet_lite0, first_blocks
 
 PIXEL_SCALE = 1.0 / 255.0
 """What the first layer of every network multiplies pixel values by."""
@@ -20,10 +20,11 @@ PIXEL_SCALE = 1.0 / 255.0
 # Four 3x3 'valid' convolutions, each halved: 46 px is the smallest side that leaves one pixel for the dense layers.
 _REFERENCE_MIN_SIDE_PX = 46
 _COMPACT_MIN_SIDE_PX = 32
+_COMPACT_BLOCKS = 7
 _VGG19_MIN_SIDE_PX = 32  # halved five times
 _EFFICIENTNET_MIN_SIDE_PX = 32
 
-EFFICIENTNET_LITE0 = "efficientnet_lite0"
+EFFICIENTNET_LITE0, COMPACT = "efficientnet_lite0", "compact"
 
 
 @dataclass(frozen=True)
@@ -120,20 +121,19 @@ def _efficientnet_lite0(tensor: Any) -> Any:
 
 
 def _compact(tensor: Any) -> Any:
-    """Residual 3x3 convolutions at 1/4, 1/8 and 1/16 of the input: 28 million multiply-adds at 112x112.
+    """The first 7 of EfficientNet-Lite0's 16 blocks and one more convolution: 36 million multiply-adds at 112x112.
 
-    Plain 3x3 convolutions of few channels: at this size they train 2.8 times faster on a CPU than depthwise-separable
-    ones of as many multiply-adds, and run no slower as int8.
+    An output of the last block sees 115 pixels of the input, all of it; what the other nine blocks know of a thousand
+    kinds of things is not needed to tell masks.
     """
     from keras import layers
 
-    tensor = _convolve(tensor, 16, stride=2)
-    tensor = _residual(_convolve(tensor, 24, stride=2))
-    tensor = _residual(_convolve(tensor, 48, stride=2))
-    tensor = _convolve(_convolve(tensor, 96, stride=2), 96)
+    tensor = first_blocks(tensor, _COMPACT_BLOCKS)
+    tensor = layers.Conv2D(256, 1, use_bias=False, name="widen")(tensor)
+    tensor = layers.BatchNormalization(name="widen_bn")(tensor)
+    tensor = layers.ReLU(6.0, name="widen_relu")(tensor)
     tensor = layers.GlobalAveragePooling2D()(tensor)
-    tensor = layers.Dropout(0.2)(tensor)
-    return _logit(tensor)
+    return _logit(layers.Dropout(0.2)(tensor))
 
 
 def _logit(tensor: Any) -> Any:
@@ -141,23 +141,6 @@ def _logit(tensor: Any) -> Any:
     from keras import layers
 
     return layers.Dense(1, dtype="float32", name="logit")(tensor)
-
-
-def _convolve(tensor: Any, filters: int, stride: int = 1, *, activate: bool = True) -> Any:
-    """3x3 convolution, batch normalisation (folded into the convolution by LiteRT), ReLU6 (a known range for int8)."""
-    from keras import layers
-
-    tensor = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(tensor)
-    tensor = layers.BatchNormalization(momentum=0.95)(tensor)
-    return layers.ReLU(6.0)(tensor) if activate else tensor
-
-
-def _residual(tensor: Any) -> Any:
-    from keras import layers
-
-    filters = tensor.shape[-1]
-    change = _convolve(_convolve(tensor, filters), filters, activate=False)
-    return layers.ReLU(6.0)(layers.Add()([tensor, change]))
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -194,11 +177,12 @@ ARCHITECTURES: dict[str, Architecture] = {
             base_output=FEATURES_LAYER,
         ),
         Architecture(
-            name="compact",
-            description="a small residual network made for int8 on a CPU",
+            name=COMPACT,
+            description="the first blocks of EfficientNet-Lite0, made for int8 on a CPU",
             default_side_px=112,
             min_side_px=_COMPACT_MIN_SIDE_PX,
             layers=_compact,
+            base_output=f"block{_COMPACT_BLOCKS - 1}_add",
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: the network that the compact model's teacher starts from.
+"""EfficientNet-Lite0: the network that the compact model starts from, in part, and its teacher in whole.
 
 Source: Mingxing Tan and Quoc V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019);
 the Lite variant leaves out squeeze-and-excitation and uses ReLU6. 3.4 million parameters without its top; 128 million
@@ -7,6 +7,7 @@ multiply-adds at 128x128.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -69,15 +70,23 @@ def efficientnet_lite0(scaled: Any) -> Any:
     """
     from keras import layers
 
+    tensor = first_blocks(scaled, len(list(blocks())))
+    tensor = _normalize(layers.Conv2D(_HEAD_FILTERS, 1, use_bias=False, name=HEAD)(tensor), HEAD)
+    return layers.GlobalAveragePooling2D(name=FEATURES_LAYER)(tensor)
+
+
+def first_blocks(scaled: Any, count: int) -> Any:
+    """The network up to its ``count``-th block: a tensor ``(batch, height, width, channels)``."""
+    from keras import layers
+
     # The published weights were trained on values of -1 to 1.
     tensor = layers.Rescaling(2.0, offset=-1.0, name="centred")(scaled)
     tensor = _normalize(
         layers.Conv2D(_STEM_FILTERS, 3, strides=2, padding="same", use_bias=False, name=STEM)(tensor), STEM
     )
-    for block in blocks():
+    for block in itertools.islice(blocks(), count):
         tensor = _inverted_residual(tensor, block)
-    tensor = _normalize(layers.Conv2D(_HEAD_FILTERS, 1, use_bias=False, name=HEAD)(tensor), HEAD)
-    return layers.GlobalAveragePooling2D(name=FEATURES_LAYER)(tensor)
+    return tensor
 
 
 def _inverted_residual(tensor: Any, block: Block) -> Any:

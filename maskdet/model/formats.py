@@ -18,9 +18,10 @@ from maskdet.model.manifest import KERAS_FILE, LITERT_FLOAT_FILE, LITERT_INT8_FI
 REFERENCE_OUTPUT = "tensorflow_float32"
 """The golden output that the other formats are compared with."""
 
-# Float kernels differ in the last bits. int8 moves golden probabilities by .001 (compact) to .017 (the reference CNN).
+# Float kernels differ in the last bits.
 _FLOAT_TOLERANCE = 1e-4
-_INT8_TOLERANCE = 0.05
+# int8 ranges come from faces; the golden images are drawn, and move by .017 (the reference CNN) to .13 (compact).
+_INT8_TOLERANCE = 0.2
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def checkpoint_path() -> Path:
 
 
 def put_into(model: Any, path: Path) -> int:
-    """Put a checkpoint's weights into the layers of :func:`maskdet.model.efficientnet.efficientnet_lite0`.
+    """Put a checkpoint's weights into a network's layers of :mod:`maskdet.model.efficientnet`, as many as it has.
 
     Returns:
         How many layers were filled.
@@ -53,10 +53,12 @@ def put_into(model: Any, path: Path) -> int:
         ConfigError: the file cannot be read, or is another network's.
     """
     tensors, filled = read_checkpoint(path), 0
+    present = {layer.name for layer in model.layers}
     try:
         for layer, weights in _layers(tensors):
-            model.get_layer(layer).set_weights(weights)
-            filled += 1
+            if layer in present:
+                model.get_layer(layer).set_weights(weights)
+                filled += 1
     except (KeyError, ValueError) as error:
         raise ConfigError("weights", "a checkpoint of EfficientNet-Lite0", f"{path}: {error}") from error
     return filled

@@ -46,6 +46,8 @@ _OUTSIDE_FIT = {
     "on_unreadable",
 }
 
+_NEUTRAL = 0.5
+
 _log = logging.getLogger(__name__)
 
 
@@ -278,6 +280,14 @@ def _of_features(base: Any, arrays: LabelledArrays, folder: Path, name: str) -> 
     return examples_of(arrays, pretrained.cached_features(base, arrays.pixels, folder, name))
 
 
+def _agreement(targets: Any, probabilities: Any) -> Any:
+    """Whether both lie on one side of 0.5; a teacher's targets are no labels, which Keras' accuracy would expect."""
+    import keras
+
+    same = keras.ops.equal(targets >= _NEUTRAL, probabilities >= _NEUTRAL)
+    return keras.ops.mean(keras.ops.cast(same, "float32"), axis=-1)
+
+
 def _compile(model: Any, recipe: Recipe) -> None:
     import keras
 
@@ -288,6 +298,6 @@ def _compile(model: Any, recipe: Recipe) -> None:
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
+        metrics=[keras.metrics.MeanMetricWrapper(_agreement, name="accuracy")],
     )
     model.optimizer.build(model.trainable_variables)  # now, not at the first step: a checkpoint may fill it

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet.errors import ConfigError
-from maskdet.model.architectures import ARCHITECTURES, EFFICIENTNET_LITE0
+from maskdet.model.architectures import ARCHITECTURES, COMPACT, EFFICIENTNET_LITE0
 from maskdet.training import efficientnet_weights
 from maskdet.training.checkpoints import write_atomically
 
@@ -36,7 +36,7 @@ def load_base_weights(model: Any, weights: str) -> None:
     if weights == NO_WEIGHTS:
         return
     base_output_of(model, f"weights: {weights}")
-    if model.name == EFFICIENTNET_LITE0:
+    if model.name in (EFFICIENTNET_LITE0, COMPACT):
         path = efficientnet_weights.checkpoint_path() if weights == IMAGENET else Path(weights)
         _log.info("started %d layers of the base from %s", efficientnet_weights.put_into(model, path), path.name)
         return

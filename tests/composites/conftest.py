@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskdet.composites.making import Found
+from maskdet.detection.decoding import Detections
 from maskdet.drawing import EYES_Y, MOUTH_Y
 
 SKIN = (200, 150, 120)
@@ -34,11 +34,11 @@ def detect(head):
 
     def find(pixels):
         if pixels.std() < 1:
-            return Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32))
+            return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32))
         side_px = pixels.shape[1]
         _, points = head(side_px)
         reach = UNIT * side_px
         box = np.array([[0.5 * side_px - reach, 0.5 * side_px - reach, 0.5 * side_px + reach, 0.5 * side_px + reach]])
-        return Found(box.astype(np.float32), np.array([0.9], np.float32), points[np.newaxis].astype(np.float32))
+        return Detections(box.astype(np.float32), np.array([0.9], np.float32), points[np.newaxis].astype(np.float32))
 
     return find

@@ -8,7 +8,8 @@ import pytest
 
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
-from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
+from maskdet.evaluation.settings import EvaluateSettings, SliceSettings, TruthSettings
+from maskdet.evaluation.slices import cut
 from maskdet.evaluation.truth import class_of_folders, class_of_name, group_names, read_labelled
 from maskdet.layout import PREDICTIONS, Layout, write_table
 from maskdet.records import predictions_schema
@@ -103,6 +104,16 @@ def test_the_largest_face_stands_for_an_image(tmp_path):
     assert labelled.sample().probabilities.tolist() == pytest.approx([0.8, 0.3])
     assert labelled.truth.tolist() == [True, False]
     assert labelled.unknown == ("/elsewhere/c.png",)
+
+
+def test_images_with_one_face_and_with_several_are_slices_where_both_occur(tmp_path):
+    rows = [face("/mask/a.png"), face("/mask/b.png", 0, 10), face("/mask/b.png", 1, 20), face("/no_mask/c.png")]
+    labelled = read_labelled(written(tmp_path / "both", rows), EvaluateSettings(), [])
+    pieces = {piece.name: piece.keep.tolist() for piece in cut(labelled.rows, SliceSettings())}
+    assert pieces["faces_found=1"] == [True, False, True]
+    assert pieces["faces_found=2+"] == [False, True, False]
+    alone = read_labelled(written(tmp_path / "one", [rows[0], rows[3]]), EvaluateSettings(), [])
+    assert not any(piece.name.startswith("faces_found") for piece in cut(alone.rows, SliceSettings()))
 
 
 def test_rows_of_a_manifest_that_disagree_tell_no_truth(tmp_path):

@@ -51,13 +51,31 @@ def test_vgg19_has_the_stated_layers():
 
 
 def test_compact_stays_small_at_its_size():
-    # (input channels, output channels, output side), each 3x3.
-    convolutions = [(3, 16, 56), (16, 24, 28), (24, 24, 28), (24, 24, 28)]
-    convolutions += [(24, 48, 14), (48, 48, 14), (48, 48, 14), (48, 96, 7), (96, 96, 7)]
-    parameters = sum(9 * before * after + 4 * after for before, after, _ in convolutions) + 96 + 1
-    multiply_adds = sum(9 * before * after * side**2 for before, after, side in convolutions) + 96
-    assert build_model("compact", 112, 112).count_params() == parameters
+    # (kernel, stride, expansion, channels) of the first seven blocks; then 256 channels and one unit.
+    blocks = [(3, 1, 1, 16), (3, 2, 6, 24), (3, 1, 6, 24), (5, 2, 6, 40), (5, 1, 6, 40), (3, 2, 6, 80), (3, 1, 6, 80)]
+    parameters, multiply_adds, side = count_blocks(blocks, 112)
+    parameters += 80 * 256 + 4 * 256 + 257
+    multiply_adds += 80 * 256 * side**2 + 256
+    model = build_model("compact", 112, 112)
+    assert model.count_params() == parameters
     assert multiply_adds <= 40e6
+    assert model.get_layer("block6_add").output.shape == (None, 7, 7, 80) == (None, side, side, 80)
+
+
+def count_blocks(blocks, side):
+    """Parameters and multiply-adds of the stem and inverted residual blocks, and the side of their output."""
+    side //= 2
+    channels, parameters, multiply_adds = 32, 3 * 9 * 32 + 4 * 32, 3 * 9 * 32 * side**2
+    for kernel, stride, expansion, filters in blocks:
+        wide = channels * expansion
+        if expansion > 1:
+            parameters += channels * wide + 4 * wide
+            multiply_adds += channels * wide * side**2
+        side //= stride
+        parameters += kernel**2 * wide + 4 * wide + wide * filters + 4 * filters
+        multiply_adds += (kernel**2 * wide + wide * filters) * side**2
+        channels = filters
+    return parameters, multiply_adds, side
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
@@ -95,19 +113,9 @@ def test_efficientnet_lite0_has_the_published_size():
     blocks = [(3, 1, 1, 16), *[(3, 2, 6, 24), (3, 1, 6, 24)], *[(5, 2, 6, 40), (5, 1, 6, 40)]]
     blocks += [(3, 2, 6, 80), *[(3, 1, 6, 80)] * 2, *[(5, 1, 6, 112)] * 3, (5, 2, 6, 192), *[(5, 1, 6, 192)] * 3]
     blocks += [(3, 1, 6, 320)]
-    channels, side = 32, 112
-    parameters, multiply_adds = 3 * 9 * 32 + 4 * 32, 3 * 9 * 32 * side**2
-    for kernel, stride, expansion, filters in blocks:
-        wide = channels * expansion
-        if expansion > 1:
-            parameters += channels * wide + 4 * wide
-            multiply_adds += channels * wide * side**2
-        side //= stride
-        parameters += kernel**2 * wide + 4 * wide + wide * filters + 4 * filters
-        multiply_adds += (kernel**2 * wide + wide * filters) * side**2
-        channels = filters
-    parameters += channels * 1280 + 4 * 1280
-    multiply_adds += channels * 1280 * side**2
+    parameters, multiply_adds, side = count_blocks(blocks, 224)
+    parameters += 320 * 1280 + 4 * 1280
+    multiply_adds += 320 * 1280 * side**2
     model = build_model("efficientnet_lite0", 224, 224)
     assert model.count_params() == parameters + 1281
     assert 380e6 < multiply_adds < 410e6  # 407 million with the top, by the publication

@@ -29,7 +29,7 @@ def synthetic_images(count, seed=0):
 def draft(side=SIDE_PX):
     training_data = TrainingData(description="random patches", images=1, fingerprint="0" * 64)
     return Manifest(
-        name="tiny", architecture="compact", input=InputSpec(height=side, width=side), training_data=training_data
+        name="tiny", architecture="reference_cnn", input=InputSpec(height=side, width=side), training_data=training_data
     )
 
 
@@ -39,7 +39,7 @@ def model():
     import keras
 
     keras.utils.set_random_seed(5)
-    network = build_model("compact", SIDE_PX, SIDE_PX)
+    network = build_model("reference_cnn", SIDE_PX, SIDE_PX)
     network.compile("adam", "binary_crossentropy")
     # A few steps move the batch statistics away from their starting values, and give the optimizer some state.
     network.fit(synthetic_images(64, seed=3), np.arange(64).reshape(-1, 1) % 2, epochs=8, batch_size=32, verbose=0)

@@ -44,7 +44,7 @@ def test_every_format_is_written_and_shown_with_size_and_difference(exported):
     for _, path, size_mb, difference, allowed, _ in rows:
         files = [file for file in (folder / path, *(folder / path).rglob("*")) if file.is_file()]
         assert float(size_mb) == pytest.approx(sum(file.stat().st_size for file in files) / 1e6, abs=0.006)
-        assert float(difference) <= float(allowed) <= 0.05
+        assert float(difference) <= float(allowed) <= 0.2
 
 
 def test_the_bundle_scores_with_onnx_as_with_litert(exported, demo, score, tmp_path):

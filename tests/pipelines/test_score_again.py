@@ -174,7 +174,7 @@ def started(photos, tables, signal_at):
         "compliance.levels={site_hour: [site, date, hour], camera: [camera]}",
     ]
     flags = [*keyed, *LENIENT, "--set", "packing.max_images=1"]
-    command = [sys.executable, "-c", code, "--input", str(photos), "--output", str(tables), *flags]
+    command = [sys.executable, "-c", code, "--faces", "whole", "--input", str(photos), "--output", str(tables), *flags]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while len(list(tables.rglob("*.json"))) < signal_at and time.monotonic() < deadline and process.poll() is None:

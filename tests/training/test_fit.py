@@ -177,7 +177,7 @@ def test_tensorboard_without_the_package_says_how_to_get_it(recipe, root, tmp_pa
 
 def test_a_frozen_base_needs_a_base(recipe, root, tmp_path):
     with pytest.raises(ConfigError, match="frozen_base: expected an architecture with a base: reference_vgg19"):
-        train(recipe(frozen_base=True), str(root), tmp_path / "m")
+        train(recipe(frozen_base=True, architecture="reference_cnn", height=46, width=46), str(root), tmp_path / "m")
 
 
 def test_near_duplicates_of_training_images_are_not_measured_on(recipe, root, tmp_path):

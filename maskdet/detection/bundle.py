@@ -1,0 +1,126 @@
+"""The detector's bundle: ``manifest.json`` and the files it lists with their SHA-256, verified on opening.
+
+Of the same kind as a classifier's bundle (:mod:`maskdet.model.bundle`): nothing in it is executed as Python, nothing is
+unpickled, and golden outputs show that this machine computes what the exporting one did. It ships with the package,
+so that no run needs a network to find its detector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from maskdet.detection.decoding import Heads
+from maskdet.errors import ModelError
+from maskdet.model.bundle import file_sha256
+from maskdet.model.manifest import MANIFEST_FILE, BundleFile
+
+BUILTIN_FOLDER = Path(__file__).parent / "builtin" / "centerface"
+NETWORK_FILE = "detector.tflite"
+GOLDEN_FILE = "golden.npz"
+LICENCE_FILE = "LICENSE"
+
+
+class DetectorManifest(BaseModel):
+    """The content of a detector's ``manifest.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    name: str
+    architecture: Literal["centerface"] = "centerface"
+    description: str = ""
+    licence: str
+    """SPDX name of the weights' licence, whose text is the bundle's :data:`LICENCE_FILE`."""
+    channel_order: Literal["RGB"] = "RGB"
+    dtype: Literal["uint8"] = "uint8"
+    side_multiple_px: Annotated[int, Field(gt=0)] = 32
+    """Height and width of a canvas are multiples of this."""
+    turned: Literal[True] = True
+    """The network takes canvases turned by 180 degrees, and gives maps so: :mod:`maskdet.detection.centerface`."""
+    training_data: str
+    source_sha256: str
+    """SHA-256 of the file that the weights were read from."""
+    versions: dict[str, str] = {}
+    files: dict[str, BundleFile] = {}
+    fingerprint: str = ""
+
+    @property
+    def model_id(self) -> str:
+        """The bundle's name and the head of its fingerprint."""
+        return f"{self.name}@{self.fingerprint[:12]}"
+
+    def computed_fingerprint(self) -> str:
+        """SHA-256 of the manifest's canonical JSON without the fingerprint itself; covers every file by its hash."""
+        content = self.model_dump(mode="json", exclude={"fingerprint"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def sealed(self) -> DetectorManifest:
+        """The same manifest with its fingerprint filled in."""
+        return self.model_copy(update={"fingerprint": self.computed_fingerprint()})
+
+    def to_json(self) -> str:
+        """The text of ``manifest.json``."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class DetectorBundle:
+    """A verified detector on this machine."""
+
+    manifest: DetectorManifest
+    folder: Path
+
+    @property
+    def network(self) -> Path:
+        """The LiteRT file."""
+        return self.folder / NETWORK_FILE
+
+    def golden(self) -> tuple[NDArray[np.uint8], Heads]:
+        """A canvas uint8 RGB ``(height, width, 3)``, upright, and what the network gave for it when it was exported."""
+        with np.load(self.folder / GOLDEN_FILE, allow_pickle=False) as arrays:
+            return arrays["canvas"], Heads(*(arrays[name] for name in Heads._fields))
+
+
+def open_detector(folder: Path = BUILTIN_FOLDER) -> DetectorBundle:
+    """Read and verify a detector's bundle.
+
+    Args:
+        folder: on this machine; by default the one that ships with the package.
+
+    Raises:
+        ModelError: there is no bundle, a file is missing or changed, or the manifest is damaged.
+    """
+    manifest = _read_manifest(folder)
+    for name in (NETWORK_FILE, GOLDEN_FILE, LICENCE_FILE):
+        path, listed = folder / name, manifest.files.get(name)
+        digest = file_sha256(path) if path.is_file() else "no file"
+        if listed is None or digest != listed.sha256:
+            expected = f"{name} with SHA-256 {listed.sha256}" if listed else f"{name} in {MANIFEST_FILE}"
+            raise ModelError(f"detector {folder}", expected, digest, "Copy the bundle again, in whole.")
+    return DetectorBundle(manifest, folder)
+
+
+def _read_manifest(folder: Path) -> DetectorManifest:
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = DetectorManifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        remedy = "Check the path, or install the package again."
+        raise ModelError("detector", f"a bundle (a folder with {MANIFEST_FILE})", str(folder), remedy) from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise ModelError(f"{path}: {place}: {problem['msg']}. Export the bundle again.") from error
+    if manifest.fingerprint != manifest.computed_fingerprint():
+        expected = f"content with fingerprint {manifest.fingerprint}"
+        remedy = "The manifest was changed after export; restore it or export the bundle again."
+        raise ModelError(str(path), expected, manifest.computed_fingerprint(), remedy)
+    return manifest

@@ -1,0 +1,192 @@
+"""How well faces are found, and how well they are labelled once found.
+
+Matching is that of the PASCAL VOC challenge (Everingham et al., "The PASCAL Visual Object Classes Challenge", 2010): by
+falling score each detection looks at the face it overlaps most, finds it if the overlap reaches the threshold and
+nobody found it before, and counts as false otherwise. Faces marked as ignored are neither asked for nor, if found, held
+against the detector; nor is a detection that lies with half of its area or more in such a box, which may be a crowd
+(as in COCO, whose threshold this is at IoU .5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskdet.detection.annotations import AnnotatedImage
+from maskdet.detection.boxes import Floats, pairwise_iou, part_inside
+
+MIN_IOU = 0.5
+SIZE_BINS_PX = ((16.0, 32.0), (32.0, 64.0), (64.0, float("inf")))
+"""Longer side of a face, from and below."""
+
+FALSE = -1
+IGNORED = -2
+
+
+class FoundFaces(NamedTuple):
+    """What was found in one image."""
+
+    boxes: Floats
+    """float32 ``(n, 4)``: left, top, right, bottom in pixels."""
+    scores: Floats
+    """float32 ``(n,)``."""
+    labels: tuple[str, ...] | None = None
+    """What the classifier said of each face; ``None`` if it was not asked."""
+
+
+@dataclass(frozen=True)
+class SizeRecall:
+    """Faces of one range of sizes."""
+
+    from_px: float
+    below_px: float
+    faces: int
+    found: int
+
+    @property
+    def recall(self) -> float:
+        """Share found; NaN without faces."""
+        return self.found / self.faces if self.faces else float("nan")
+
+
+@dataclass(frozen=True)
+class DetectionReport:
+    """Metrics over a set of images.
+
+    Attributes:
+        images: images looked at.
+        by_size: recall by the longer side of the annotated face.
+        false_detections: detections that are no annotated face.
+        average_precision: area under precision against recall at IoU .5; NaN without faces.
+        labelled: annotated faces with a label.
+        found_and_right: of these, those found and labelled rightly; 0 if the classifier was not asked.
+    """
+
+    images: int
+    by_size: tuple[SizeRecall, ...]
+    false_detections: int
+    average_precision: float
+    labelled: int
+    found_and_right: int
+
+    @property
+    def false_per_image(self) -> float:
+        """False detections an image; NaN without images."""
+        return self.false_detections / self.images if self.images else float("nan")
+
+    @property
+    def end_to_end(self) -> float:
+        """Share of labelled faces that are found and labelled rightly; NaN without such faces."""
+        return self.found_and_right / self.labelled if self.labelled else float("nan")
+
+
+def match_faces(
+    found: FoundFaces, truth: Floats, ignored: NDArray[np.bool_] | None = None, min_iou: float = MIN_IOU
+) -> NDArray[np.int64]:
+    """Which annotated face each detection is.
+
+    Args:
+        found: detections of one image; of equal scores the earlier one goes first.
+        truth: float32 ``(faces, 4)``.
+        ignored: bool ``(faces,)``; default: none.
+        min_iou: overlap from which a detection is the face; also the part of a detection that an ignored box may hold.
+
+    Returns:
+        int64 ``(n,)``: index into ``truth``, or :data:`FALSE`, or :data:`IGNORED` for detections of ignored faces.
+    """
+    result = np.full(len(found.scores), FALSE, np.int64)
+    if len(truth) == 0:
+        return result
+    skipped = np.zeros(len(truth), bool) if ignored is None else ignored
+    overlaps = pairwise_iou(found.boxes, truth)
+    taken = np.zeros(len(truth), bool)
+    for detection in np.argsort(-found.scores, kind="stable"):
+        face = int(np.argmax(overlaps[detection]))
+        if overlaps[detection, face] < min_iou:
+            continue
+        if skipped[face]:
+            result[detection] = IGNORED
+        elif not taken[face]:
+            taken[face] = True
+            result[detection] = face
+    for box in truth[skipped]:
+        inside = part_inside(found.boxes, box[np.newaxis]) >= min_iou
+        result[inside & (result == FALSE)] = IGNORED
+    return result
+
+
+def average_precision(
+    scores: Floats, right: NDArray[np.bool_], faces: float, weights: NDArray[np.int64] | None = None
+) -> float:
+    """Area under the curve of precision against recall, precision made monotone from the right (VOC since 2010).
+
+    Detections of equal score enter the curve together, so that their order does not matter.
+
+    Args:
+        scores: float32 ``(n,)``, over all images.
+        right: bool ``(n,)``: whether the detection is a face.
+        faces: annotated faces.
+        weights: int64 ``(n,)``: how often each detection counts, as in a resample; default: once.
+
+    Returns:
+        0 to 1; NaN without faces.
+    """
+    if faces == 0:
+        return float("nan")
+    if len(scores) == 0:
+        return 0.0
+    order = np.argsort(-scores, kind="stable")
+    last_of_score = np.append(np.diff(scores[order]) != 0, True)
+    often = np.ones(len(order), np.int64) if weights is None else weights[order]
+    hits = np.cumsum(right[order] * often)[last_of_score]
+    shown = np.cumsum(often)[last_of_score]
+    recall = np.concatenate([[0.0], hits / faces])
+    precision = np.maximum.accumulate((hits / np.maximum(shown, 1))[::-1])[::-1]
+    return float(np.sum(np.diff(recall) * precision))
+
+
+def measure(images: Sequence[tuple[FoundFaces, AnnotatedImage]], min_iou: float = MIN_IOU) -> DetectionReport:
+    """Metrics of detection, and of labels where the classifier was asked.
+
+    Args:
+        images: what was found in each image, and what is in it.
+        min_iou: overlap from which a detection is the face.
+    """
+    matches = [match_faces(found, truth.boxes, truth.ignored, min_iou) for found, truth in images]
+    sizes, hits, asked, right = [], [], 0, 0
+    for (found, truth), match in zip(images, matches, strict=True):
+        sides = truth.boxes[:, 2:] - truth.boxes[:, :2]
+        wanted = ~truth.ignored
+        hit = np.isin(np.arange(len(wanted)), match[match >= 0])
+        sizes.append(sides.max(axis=1)[wanted] if len(sides) else np.empty(0, np.float32))
+        hits.append(hit[wanted])
+        asked += sum(label is not None for label, face in zip(truth.labels, wanted, strict=True) if face)
+        right += _right_labels(found, truth, match)
+    size, hit = np.concatenate([[], *sizes]), np.concatenate([np.empty(0, bool), *hits])
+    flat = np.concatenate([np.empty(0, np.int64), *matches])
+    scores = np.concatenate([np.empty(0, np.float32), *(found.scores for found, _ in images)])
+    counted = flat != IGNORED
+    return DetectionReport(
+        images=len(images),
+        by_size=tuple(_size_recall(size, hit, *edges) for edges in SIZE_BINS_PX),
+        false_detections=int(np.sum(flat == FALSE)),
+        average_precision=average_precision(scores[counted], flat[counted] >= 0, len(size)),
+        labelled=asked,
+        found_and_right=right,
+    )
+
+
+def _size_recall(sizes: NDArray[np.float64], hits: NDArray[np.bool_], low: float, high: float) -> SizeRecall:
+    inside = (sizes >= low) & (sizes < high)
+    return SizeRecall(low, high, int(np.sum(inside)), int(np.sum(hits[inside])))
+
+
+def _right_labels(found: FoundFaces, truth: AnnotatedImage, match: NDArray[np.int64]) -> int:
+    if found.labels is None:
+        return 0
+    pairs = [(label, truth.labels[face]) for label, face in zip(found.labels, match, strict=True) if face >= 0]
+    return sum(wanted is not None and label == wanted for label, wanted in pairs)

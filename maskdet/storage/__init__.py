@@ -1,0 +1,240 @@
+"""List, read, write atomically and delete, on this machine and any store.
+
+The one place that opens a URI. Local paths take a direct route; Google Cloud Storage and S3 have clients that are kept;
+everything else goes through Beam's filesystems. What fails in passing (429, 5xx, a broken connection) is tried again
+with back-off. What goes wrong for good is raised as one of three errors (not found, access denied, everything else)
+whatever the client library's own exception was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
+from typing import BinaryIO, TypeVar, cast
+
+from apache_beam.io.filesystem import FileSystem
+
+from maskdet.errors import NotFoundError, StorageError
+from maskdet.storage import local
+from maskdet.storage.faults import backoff_s, one_try, persist, translated
+from maskdet.storage.gcs import GcsStore
+from maskdet.storage.names import (
+    GLOB_CHARACTERS,
+    StoredFile,
+    has_glob,
+    is_local,
+    join,
+    local_path,
+    normalize,
+    parent,
+    scheme_of,
+)
+from maskdet.storage.s3 import S3Store
+from maskdet.storage.stores import BeamStore, Store
+
+__all__ = [
+    "StoredFile",
+    "backoff_s",
+    "delete",
+    "exists",
+    "has_glob",
+    "is_local",
+    "is_local_folder",
+    "join",
+    "list_files",
+    "list_folder",
+    "list_matching",
+    "local_path",
+    "normalize",
+    "one_try",
+    "open_binary",
+    "parent",
+    "read_bytes",
+    "remove_empty_folders",
+    "stat",
+    "subfolders",
+    "within_deadline",
+    "write_bytes",
+]
+
+T = TypeVar("T")
+
+# Anything that answers at all answers sooner; an unreachable store would cost minutes of silence.
+REACH_DEADLINE_S = 20.0
+
+_STORES: dict[str, Store] = {"gs": GcsStore(), "s3": S3Store()}
+_OTHER_STORES: Store = BeamStore()
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        StorageError: the file is missing, forbidden or unreadable.
+    """
+    with translated(uri, "read"):
+        if is_local(uri):
+            return local_path(uri).read_bytes()
+        return persist(lambda: _store(uri).read(uri))
+
+
+@contextlib.contextmanager
+def open_binary(uri: str) -> Iterator[BinaryIO]:
+    """Open a file to read it piecewise.
+
+    Raises:
+        StorageError: the file is missing, forbidden or unreadable.
+    """
+    with translated(uri, "read"):
+        stream = cast(BinaryIO, local_path(uri).open("rb")) if is_local(uri) else persist(lambda: _store(uri).open(uri))
+    with stream:
+        yield stream
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole file so that a reader sees the old content or the new, never a part.
+
+    Local files are written beside their name and renamed; objects in a store appear when their upload ends.
+
+    Raises:
+        StorageError: the location cannot be written.
+    """
+    with translated(uri, "write"):
+        if is_local(uri):
+            local.write(local_path(uri), data)
+        else:
+            persist(lambda: _store(uri).write(uri, data))
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or local folder exists.
+
+    Raises:
+        StorageError: the store cannot be asked.
+    """
+    with translated(uri, "look for"):
+        return local_path(uri).exists() if is_local(uri) else persist(lambda: _store(uri).exists(uri))
+
+
+def is_local_folder(uri: str) -> bool:
+    """Whether a URI is a folder on this machine (object stores have none)."""
+    return is_local(uri) and local_path(uri).is_dir()
+
+
+def stat(uri: str) -> StoredFile:
+    """Size and version of one file.
+
+    Raises:
+        NotFoundError: nothing exists there.
+        StorageError: the store cannot be asked.
+    """
+    with translated(uri, "look for"):
+        return local.stat(local_path(uri)) if is_local(uri) else persist(lambda: _store(uri).stat(uri))
+
+
+def list_folder(folder: str) -> Iterator[StoredFile]:
+    """Every file under a folder or prefix, at any depth, lazily and in no particular order.
+
+    A folder that does not exist holds no files.
+
+    Raises:
+        StorageError: the folder cannot be listed.
+    """
+    with translated(folder, "list"):
+        if is_local(folder):
+            root = local_path(folder)
+            yield from local.walk(str(root)) if root.is_dir() else ()
+            return
+        prefix = folder.rstrip("/") + "/"
+        # Consoles make empty objects that end in a slash stand for folders.
+        yield from (found for found in _store(prefix).files(prefix) if found.uri[-1:] != "/")
+
+
+def list_files(folder: str) -> Iterator[StoredFile]:
+    """The files of a local folder itself, without its subfolders."""
+    with translated(folder, "list"):
+        yield from local.files(local_path(folder))
+
+
+def subfolders(folder: str) -> list[str]:
+    """The subfolders of a local folder, sorted. Links to folders are not followed, which a warning says."""
+    with translated(folder, "list"):
+        return local.subfolders(local_path(folder))
+
+
+def list_matching(pattern: str) -> Iterator[StoredFile]:
+    """Every file that a glob matches: ``*`` within a path segment, ``**`` across, ``?``, ``[…]``.
+
+    A local file of exactly that name is meant before any pattern.
+
+    Raises:
+        StorageError: the location cannot be listed.
+    """
+    if not has_glob(pattern) or (is_local(pattern) and os.path.isfile(local_path(pattern))):
+        with contextlib.suppress(NotFoundError):
+            yield stat(pattern)
+        return
+    if is_local(pattern):
+        pattern = str(local_path(pattern))
+    root = posixpath.dirname(GLOB_CHARACTERS.split(pattern, maxsplit=1)[0])
+    # Beam's `**/` asks for at least one folder; people and shells mean any number.
+    matches = re.compile(FileSystem.translate_pattern(pattern).replace(".*/", "(?:.*/)?")).match
+    yield from (found for found in list_folder(root or "/") if matches(found.uri))
+
+
+def delete(uris: Iterable[str]) -> None:
+    """Delete files; one that is already gone is no error.
+
+    Raises:
+        StorageError: a file cannot be deleted.
+    """
+    for uri in uris:
+        with contextlib.suppress(NotFoundError), translated(uri, "delete"):
+            if is_local(uri):
+                local_path(uri).unlink()
+            else:
+                persist(lambda uri=uri: _store(uri).delete(uri))  # type: ignore[misc]
+
+
+def remove_empty_folders(folders: Iterable[str]) -> None:
+    """Remove local folders without files, at any depth; object stores have none."""
+    for folder in folders:
+        if is_local_folder(folder):
+            local.remove_empty(local_path(folder))
+
+
+def within_deadline(action: Callable[[], T], uri: str, deadline_s: float | None = None) -> T:
+    """Run a storage call, giving up on a store that does not answer.
+
+    The abandoned call is left to its own time-outs, in a daemon thread: a pool's would hold up the end of the process.
+
+    Raises:
+        StorageError: no answer within the deadline, or the call's own error.
+    """
+    deadline_s = REACH_DEADLINE_S if deadline_s is None else deadline_s
+    answer: Future[T] = Future()
+
+    def reach() -> None:
+        try:
+            answer.set_result(action())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=reach, name="reach", daemon=True).start()
+    if not wait([answer], timeout=deadline_s).done:
+        raise StorageError(
+            uri,
+            f"an answer within {deadline_s:g} s",
+            "none",
+            "Check the network, the bucket's name, the region or endpoint, and the credentials.",
+        )
+    return answer.result()
+
+
+def _store(uri: str) -> Store:
+    return _STORES.get(scheme_of(uri), _OTHER_STORES)

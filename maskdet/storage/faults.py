@@ -1,0 +1,142 @@
+"""What went wrong, whichever client library says it: one of three errors, and whether to ask again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import random
+import re
+import threading
+from collections.abc import Callable, Iterator
+from time import sleep
+from typing import TypeVar
+
+from apache_beam.io.filesystem import BeamIOError
+
+from maskdet.errors import AccessDeniedError, NotFoundError, StorageError
+from maskdet.storage.names import SCHEME, scheme_of
+
+T = TypeVar("T")
+
+_LOGGER = logging.getLogger(__name__)
+
+# Six tries wait 6 s in all: a store's bad moment passes, and the launch's deadline of 20 s still holds.
+ATTEMPTS = 6
+_FIRST_BACKOFF_S = 0.2
+# Spreads the tries of many workers; no result depends on it. Its own generator, since client libraries use the global.
+_JITTER = random.Random()
+_COUNTED = threading.local()
+
+_EXTRAS = {"gs": "google-cloud-storage and google-auth-httplib2", "s3": "maskdet[s3]", "hdfs": "hdfs"}
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+# S3 answers 400 to a body that arrived too slowly or not whole.
+_TRANSIENT_CODES = {"RequestTimeout", "IncompleteBody", "SlowDown", "BadDigest"}
+
+
+def backoff_s(attempt: int) -> float:
+    """How long to wait after a failed try, in seconds: a fifth, doubled each time, spread by half either way."""
+    return _FIRST_BACKOFF_S * float(2 ** (attempt - 1)) * _JITTER.uniform(0.5, 1.5)
+
+
+@contextlib.contextmanager
+def one_try() -> Iterator[None]:
+    """Within, this thread makes each request once: the caller tries again itself, and counts."""
+    _COUNTED.elsewhere = True
+    try:
+        yield
+    finally:
+        _COUNTED.elsewhere = False
+
+
+def persist(call: Callable[[], T]) -> T:
+    """Make one request of a store, again with back-off while it fails in passing.
+
+    Args:
+        call: may be made again at any time: a whole read, a whole write, one page of a listing.
+    """
+    attempts = 1 if getattr(_COUNTED, "elsewhere", False) else ATTEMPTS
+    for attempt in range(1, attempts):
+        try:
+            return call()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            pause = backoff_s(attempt)
+            _LOGGER.warning("%s; try %d of %d in %.1f s", _described(_root_cause(error)), attempt + 1, attempts, pause)
+            sleep(pause)
+    return call()
+
+
+@contextlib.contextmanager
+def translated(uri: str, action: str) -> Iterator[None]:
+    """Raise whatever goes wrong within as a storage error that names the action and the URI."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        raise _translate(error, uri, action) from error
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that a client library's exception holds."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        status = getattr(error, "code", None)
+    return int(status) if isinstance(status, int) else None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether asking again may help: the connection failed, or the store is busy or broken."""
+    cause = _root_cause(error)
+    if isinstance(cause, StorageError | ValueError | TypeError | NotImplementedError):
+        return False
+    status = status_of(cause)
+    if status is None:
+        return getattr(cause, "errno", None) not in (errno.ENOENT, errno.EACCES, errno.EPERM)
+    return status in (408, 429) or status >= 500 or _store_code(cause) in _TRANSIENT_CODES
+
+
+def _translate(error: BaseException, uri: str, action: str) -> StorageError:
+    cause = _root_cause(error)
+    status = status_of(cause)
+    number = getattr(cause, "errno", None)
+    if number == errno.ENOENT or status == 404 or (number == errno.ENOTDIR and action != "write"):
+        return NotFoundError(f"cannot {action} {uri}: nothing exists there")
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS) or status in (401, 403):
+        return AccessDeniedError(f"cannot {action} {uri}: access denied. Check the credentials and their permissions")
+    if isinstance(cause, ImportError) or (isinstance(cause, ValueError) and "filesystem from specified" in str(cause)):
+        scheme = scheme_of(uri) if SCHEME.match(uri) else "file"
+        return StorageError(
+            f"cannot {action} {uri}",
+            "a scheme with a filesystem installed",
+            scheme,
+            f"Install {_EXTRAS[scheme]}." if scheme in _EXTRAS else "Use a local path, gs://, s3:// or hdfs://.",
+        )
+    return StorageError(f"cannot {action} {uri}: {_described(cause)}")
+
+
+def _described(cause: BaseException) -> str:
+    """A store's fault in words that are the same each time: failure rows are compared between runs."""
+    status = status_of(cause)
+    if status is not None and (status == 429 or status >= 500):
+        return f"the store answered {status}"
+    return f"{type(cause).__name__}: {_ADDRESS.sub('', ' '.join(str(cause).split()))}"
+
+
+def _store_code(cause: BaseException) -> object:
+    response = getattr(cause, "response", None)
+    return response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """The innermost exception that says what happened, under Beam's wrappers."""
+    while isinstance(error, BeamIOError) and error.exception_details:
+        inner = next(iter(error.exception_details.values()))
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return error

@@ -1,0 +1,83 @@
+"""Files of this machine, directly: Beam's route costs more per file than a small image takes to decode."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from maskdet.storage.names import StoredFile
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file beside its name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def stat(path: Path) -> StoredFile:
+    """Size and version of a file."""
+    return _stored_file(str(path), os.stat(path))
+
+
+def files(folder: str | Path) -> Iterator[StoredFile]:
+    """The files of a folder itself."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # A file that vanishes while its folder is read was never listed.
+            with contextlib.suppress(FileNotFoundError):
+                if _is_file(entry):
+                    yield _stored_file(entry.path, entry.stat())
+
+
+def walk(folder: str) -> Iterator[StoredFile]:
+    """The files of a folder at any depth."""
+    folders = [folder]
+    while folders:
+        folder = folders.pop()
+        yield from files(folder)
+        folders.extend(subfolders(folder))
+
+
+def subfolders(folder: str | Path) -> list[str]:
+    """The subfolders of a folder, sorted. Links to folders are not followed, which a warning says."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                found.append(entry.path)
+            elif entry.is_symlink() and Path(entry.path).is_dir():
+                _LOGGER.warning("%s: a link to a folder is not followed; name it as an input of its own", entry.path)
+    return sorted(found)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder, and those in it, as far as they hold no files."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):  # not empty
+            os.rmdir(path)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link that leads nowhere, as a dangling one
+            return False
+        raise
+
+
+def _stored_file(path: str, status: os.stat_result) -> StoredFile:
+    return StoredFile(path, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")

@@ -1,0 +1,104 @@
+"""From an image file to the faces that the model sees of it.
+
+One way takes the image for one face; the other is in :mod:`maskdet.detection.viewer`. What a view holds depends on the
+image and the settings alone.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple, Protocol
+
+from maskdet.imaging import ImageLimits, prepare_image
+from maskdet.model.backends import Images
+from maskdet.model.manifest import InputSpec
+from maskdet.records import StageSeconds
+
+
+class FaceBox(NamedTuple):
+    """Where a face is in the upright image, in pixels."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class FaceView(NamedTuple):
+    """What the model sees of a face."""
+
+    pixels: Images
+    """uint8 RGB ``(height, width, 3)`` of the model's size."""
+    box: FaceBox | None = None
+    """``None`` where the whole image is the face."""
+    score: float | None = None
+    """The detector's; ``None`` where it was not asked, or found nothing."""
+
+
+class View(NamedTuple):
+    """What the model sees of an image."""
+
+    width_px: int
+    """Of the upright original."""
+    height_px: int
+    faces: tuple[FaceView, ...]
+
+
+class StageClock:
+    """Adds up what one thread spends in each stage."""
+
+    def __init__(self) -> None:
+        self.seconds = StageSeconds()
+        self._since = 0.0
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._since = time.perf_counter()
+
+    def stop(self, stage: str) -> None:
+        """Count the time since the last start or stop for a stage."""
+        now = time.perf_counter()
+        self.seconds += StageSeconds(**{stage: now - self._since})
+        self._since = now
+
+
+class Viewer(Protocol):
+    """Finds the faces of an image file; called from several threads."""
+
+    def __call__(self, data: bytes, clock: StageClock) -> View:
+        """View an image.
+
+        Args:
+            data: the file's bytes.
+            clock: counts the stages; running.
+
+        Raises:
+            ImageFault: the image cannot be decoded.
+        """
+        ...
+
+
+class WholeImage:
+    """Takes an image for one face, resized without keeping its aspect ratio.
+
+    Args:
+        spec: the model's input.
+        limits: byte and pixel limits.
+        jpeg_draft: decode JPEGs at reduced scale where allowed.
+    """
+
+    def __init__(self, spec: InputSpec, limits: ImageLimits, *, jpeg_draft: bool) -> None:
+        self._spec, self._limits, self._jpeg_draft = spec, limits, jpeg_draft
+
+    def __call__(self, data: bytes, clock: StageClock) -> View:
+        """View an image as one face."""
+        image = prepare_image(
+            data,
+            self._spec.height,
+            self._spec.width,
+            self._limits,
+            resize_filter=self._spec.resize_filter,
+            jpeg_draft=self._jpeg_draft,
+        )
+        clock.stop("decode")
+        return View(image.width_px, image.height_px, (FaceView(image.pixels),))

@@ -1,0 +1,53 @@
+"""Show how far a scoring run is, from its output alone.
+
+    maskdet status tables/ [--run RUN_ID] [--runner-config YAML] [Beam options, for stores that need them]
+
+Works from any machine, for any runner, during a run and after it. The exit code is the run's own once it has ended
+(0 for success), and 9 before that, so that a script can wait:
+
+    until maskdet status tables/; [ $? != 9 ]; do sleep 60; done
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from apache_beam.io.filesystems import FileSystems
+
+from maskdet import console, storage, summary
+from maskdet.beam_options import RUNNER_CONFIG_HELP, parse_beam_options
+from maskdet.layout import Layout
+from maskdet.runs import read_run
+from maskdet.status import read_status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return console.run_command("status", lambda: _status(sys.argv[1:] if argv is None else argv))
+
+
+def _status(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="maskdet status",
+        description=__doc__,
+        epilog=console.exit_code_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("output", help="the output of a scoring run")
+    parser.add_argument("--run", help="a run's id (default: the latest)")
+    parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
+    arguments, rest = parser.parse_known_args(argv)
+    FileSystems.set_options(parse_beam_options(rest, arguments.runner_config))
+    layout = Layout(storage.normalize(arguments.output))
+    storage.within_deadline(lambda: read_run(layout, arguments.run), layout.root)
+    status = read_status(layout, arguments.run)
+    print(summary.describe_status(status, layout, datetime.now(UTC)))
+    return status.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""A store of each kind behind a proxy, and what a run left there."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from apache_beam.io.filesystems import FileSystems
+from fault_proxy import FaultProxy
+from store_servers import GcsServer, NotInstallableError, S3Server, StoreServer
+
+from maskdet.beam_options import parse_beam_options
+from maskdet.storage import faults
+
+SERVERS = {"gs": GcsServer, "s3": S3Server}
+PHOTOS = "photos"
+_NUMBERS = itertools.count()
+
+
+@dataclasses.dataclass
+class Store:
+    """A server, a proxy before it, and a prefix for one test's outputs."""
+
+    server: StoreServer
+    proxy: FaultProxy
+    bucket: str
+
+    @property
+    def photos(self) -> str:
+        """The demo tree's northern site, with images of every fault; not to be changed."""
+        return f"{self.server.scheme}://{PHOTOS}/north"
+
+    @property
+    def sound(self) -> str:
+        """The southern site: sound images alone; not to be changed."""
+        return f"{self.server.scheme}://{PHOTOS}/south"
+
+    @property
+    def tables(self) -> str:
+        """Where this test's runs write."""
+        return self.uri("tables")
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What leads `maskdet score` to the proxy."""
+        return self.server.flags(self.proxy.url)
+
+    def uri(self, key: str) -> str:
+        """The URI of an object of this test's bucket."""
+        return f"{self.server.scheme}://{self.bucket}/{key}"
+
+    def contents(self, prefix: str = "tables") -> dict[str, bytes]:
+        """Every object under a prefix, by its key below that."""
+        keys = self.server.keys(self.bucket, f"{prefix}/")
+        return {key.removeprefix(f"{prefix}/"): self.server.get(self.bucket, key) for key in keys}
+
+    def download(self, output, folder: Path):
+        """Copy an output to a local folder and give it the form that tests read."""
+        for key, data in self.contents().items():
+            path = folder / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return dataclasses.replace(output, folder=folder)
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in SERVERS])
+def server(request, demo) -> Iterator[StoreServer]:
+    """A store of each kind, with the demo tree's images."""
+    try:
+        server = SERVERS[request.param]()
+    except NotInstallableError as error:
+        pytest.skip(str(error))
+    server.make_bucket(PHOTOS)
+    for file in demo.tree.files:
+        side = "north" if file.path.startswith("demo-north/") else "south"
+        server.put(PHOTOS, f"{side}/{file.path}", (demo.folder / file.path).read_bytes())
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def proxy(server) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(server.url)
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def store(server, proxy, monkeypatch) -> Iterator[Store]:
+    """The store as this process reaches it: through a proxy that passes everything on until told otherwise."""
+    proxy.clear()
+    monkeypatch.setattr(faults, "_FIRST_BACKOFF_S", 0.01)
+    for name, value in server.environment(proxy.url).items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{os.getpid()}-{next(_NUMBERS)}"
+    server.make_bucket(bucket)
+    store = Store(server, proxy, bucket)
+    before = FileSystems._pipeline_options
+    FileSystems.set_options(parse_beam_options(store.flags))
+    yield store
+    FileSystems.set_options(before)

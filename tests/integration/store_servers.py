@@ -1,0 +1,244 @@
+"""Object stores on loopback that tests start and stop: moto for S3, fake-gcs-server for Google Cloud Storage.
+
+python tests/integration/store_servers.py      build fake-gcs-server into build/tools (`make tools`)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+FAKE_GCS_VERSION = "v1.56.1"
+TOOLS = Path(__file__).parents[2] / "build" / "tools"
+_START_S = 30.0
+
+
+class NotInstallableError(Exception):
+    """A server cannot be had on this machine; the text says why."""
+
+
+def install_fake_gcs_server() -> Path:
+    """Build the pinned fake-gcs-server, unless it is there; 1 to 3 minutes on two cores.
+
+    Raises:
+        NotInstallableError: there is no Go, or the build failed.
+    """
+    program = TOOLS / f"fake-gcs-server-{FAKE_GCS_VERSION}"
+    if program.is_file():
+        return program
+    go = shutil.which("go")
+    if go is None:
+        raise NotInstallableError("fake-gcs-server is built with Go, which is not on PATH")
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
+        package = f"github.com/fsouza/fake-gcs-server@{FAKE_GCS_VERSION}"
+        built = subprocess.run(
+            # Not in the repository, whose folder is no Go module.
+            [go, "install", package],
+            cwd=folder,
+            env={**os.environ, "GOBIN": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if built.returncode:
+            raise NotInstallableError(f"go install {package}: {' '.join(built.stderr.split())[-300:]}")
+        (Path(folder) / "fake-gcs-server").replace(program)
+    return program
+
+
+class StoreServer(ABC):
+    """A store on loopback.
+
+    Attributes:
+        scheme: of its URIs.
+        url: where it answers.
+    """
+
+    scheme: str
+    url: str
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End the server."""
+
+    @abstractmethod
+    def flags(self, url: str) -> tuple[str, ...]:
+        """Flags of `maskdet score` that lead to the server, or to a proxy before it."""
+
+    def environment(self, url: str) -> dict[str, str]:
+        """Variables that do."""
+        return {}
+
+    @abstractmethod
+    def make_bucket(self, bucket: str) -> None:
+        """Create a bucket."""
+
+    @abstractmethod
+    def put(self, bucket: str, key: str, data: bytes) -> None:
+        """Store an object."""
+
+    @abstractmethod
+    def get(self, bucket: str, key: str) -> bytes:
+        """An object's bytes."""
+
+    @abstractmethod
+    def delete(self, bucket: str, key: str) -> None:
+        """Remove an object."""
+
+    @abstractmethod
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """The keys under a prefix, sorted."""
+
+
+class S3Server(StoreServer):
+    """moto's server, in a thread."""
+
+    scheme = "s3"
+    read = "GET"
+    write = "PUT"
+
+    def __init__(self) -> None:
+        import boto3
+        from moto.server import ThreadedMotoServer
+
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        port = free_port()
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+        self._server.start()
+        self.url = f"http://127.0.0.1:{port}"
+        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+        self._client = boto3.client("s3", endpoint_url=self.url, **keys)
+
+    def stop(self) -> None:
+        self._client.close()
+        self._server.stop()
+
+    def flags(self, url: str) -> tuple[str, ...]:
+        return (
+            f"--s3_endpoint_url={url}",
+            "--s3_access_key_id=key",
+            "--s3_secret_access_key=secret",
+            "--s3_region_name=us-east-1",
+        )
+
+    def make_bucket(self, bucket: str) -> None:
+        self._client.create_bucket(Bucket=bucket)
+
+    def put(self, bucket: str, key: str, data: bytes) -> None:
+        self._client.put_object(Bucket=bucket, Key=key, Body=data)
+
+    def get(self, bucket: str, key: str) -> bytes:
+        with self._client.get_object(Bucket=bucket, Key=key)["Body"] as body:
+            return body.read()
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._client.delete_object(Bucket=bucket, Key=key)
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return sorted(found["Key"] for page in pages for found in page.get("Contents", ()))
+
+
+class GcsServer(StoreServer):
+    """fake-gcs-server, as a process that keeps its objects in memory."""
+
+    scheme = "gs"
+    read = "GET /download/"
+    write = "POST /upload/"
+
+    def __init__(self) -> None:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud.storage import Client
+
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        flags = (
+            "-scheme",
+            "http",
+            "-host",
+            "127.0.0.1",
+            "-port",
+            str(port),
+            "-backend",
+            "memory",
+            "-log-level",
+            "error",
+        )
+        # The shell ends the server when its input closes, as it does however this process ends.
+        watched = ("sh", "-c", '"$@" & cat; kill $!', "sh", install_fake_gcs_server(), *flags)
+        self._process = subprocess.Popen(
+            watched, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        _await_answer(port)
+        self._client = Client(
+            "test", AnonymousCredentials(), client_options={"api_endpoint": self.url}, use_auth_w_custom_endpoint=False
+        )
+
+    def stop(self) -> None:
+        self._client.close()
+        self._process.communicate(timeout=10)
+
+    def flags(self, url: str) -> tuple[str, ...]:
+        return ("--no_auth",)
+
+    def environment(self, url: str) -> dict[str, str]:
+        return {"STORAGE_EMULATOR_HOST": url}
+
+    def make_bucket(self, bucket: str) -> None:
+        self._client.create_bucket(bucket)
+
+    def put(self, bucket: str, key: str, data: bytes) -> None:
+        self._client.bucket(bucket).blob(key).upload_from_string(data, "image/jpeg")
+
+    def get(self, bucket: str, key: str) -> bytes:
+        return self._client.bucket(bucket).blob(key).download_as_bytes()
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._client.bucket(bucket).blob(key).delete()
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        return sorted(blob.name for blob in self._client.list_blobs(bucket, prefix=prefix))
+
+
+def accounted(output) -> bool:
+    """Whether every image listed is accounted for, in the run manifest and in the tables."""
+    images = output.run.images
+    tables = {name: output.table(name).num_rows for name in ("predictions", "failures")}
+    return images.listed == images.scored + images.no_face + images.failed + images.skipped and tables == {
+        "predictions": images.scored,
+        "failures": images.failed,
+    }
+
+
+def free_port() -> int:
+    """A port of the loopback address that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _await_answer(port: int) -> None:
+    deadline = time.monotonic() + _START_S
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/storage/v1/b?project=test")
+            connection.getresponse().read()
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"fake-gcs-server did not answer within {_START_S:g} s")
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    print(install_fake_gcs_server())

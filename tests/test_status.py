@@ -1,0 +1,154 @@
+"""How far a run is, told from its output alone: while it runs, after it was stopped, after it ended."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from maskdet.config import FailureBudget
+from maskdet.errors import EXIT_CODES, OutputError, UnfinishedError
+from maskdet.layout import Layout
+from maskdet.records import ImageRef, Shard
+from maskdet.runs import RunPlan, end_early, read_run, write_manifest
+from maskdet.status import INTERRUPTED, PlannedShard, RunStatus, ShardPlan, read_status, write_plan
+from maskdet.summary import describe_kept, describe_status
+from pipelines import cli
+
+UNFINISHED = UnfinishedError.exit_code
+LENIENT = ("--set", "failure_budget.max_ratio=0.5", "--set", "packing.max_images=10")
+
+
+@pytest.fixture(scope="module")
+def finished(demo, score, tmp_path_factory):
+    """A run that succeeded; tests that change it copy it first."""
+    output = score(tmp_path_factory.mktemp("status") / "tables", demo.folder, flags=LENIENT)
+    assert output.code == 0
+    return output
+
+
+@pytest.fixture
+def running(finished, tmp_path):
+    """The same output as it was half way: the manifest as it began, and three shards finished."""
+    folder = tmp_path / "tables"
+    shutil.copytree(finished.folder, folder)
+    layout = Layout(str(folder))
+    run = read_run(layout)
+    begun = {"status": "running", "finished_at": None, "images": {}, "shards": {}, "failed_by_code": {}}
+    write_manifest(layout, type(run).model_validate({**run.model_dump(), **begun}))
+    for receipt in sorted((folder / "_shards").rglob("*.json"))[3:]:
+        receipt.unlink()
+    return layout
+
+
+def plan_of(layout):
+    return ShardPlan.model_validate_json(Path(layout.plan).read_text())
+
+
+def test_a_plan_names_every_shard_of_the_run(finished):
+    layout = Layout(str(finished.folder))
+    plan = plan_of(layout)
+    run = finished.run
+    assert plan.run_id == run.run_id
+    assert len(plan.shards) == run.shards["total"]
+    assert sum(shard.images for shard in plan.shards) == run.images.listed - run.images.skipped
+    assert list(plan.shards) == sorted(plan.shards)
+
+
+def test_a_planned_shard_is_what_its_receipt_will_say():
+    refs = (ImageRef("a.jpg", 1, "v"), ImageRef("b.jpg", 1, "v"))
+    assert PlannedShard.of(Shard("site=a/shard-all", "id", ("a",), refs)) == ("site=a/shard-all", "id", 2)
+
+
+def test_a_plan_is_the_same_bytes_in_any_order(tmp_path):
+    layout, shards = Layout(str(tmp_path)), [PlannedShard("b", "2", 1), PlannedShard("a", "1", 5)]
+    write_plan(layout, "run", shards)
+    first = Path(layout.plan).read_text()
+    write_plan(layout, "run", reversed(shards))
+    assert Path(layout.plan).read_text() == first
+
+
+def test_a_finished_run_says_what_the_command_said(finished):
+    layout = Layout(str(finished.folder))
+    status = read_status(layout)
+    assert (status.finished, status.shards, status.exit_code) == (*[finished.run.shards["total"]] * 2, 0)
+    text = describe_status(status, layout, datetime.now(UTC))
+    assert "succeeded" in text
+    assert "listed =" in text
+
+
+def test_a_running_one_counts_the_shards_with_receipts(running, finished):
+    status = read_status(running)
+    assert (status.finished, status.shards) == (3, finished.run.shards["total"])
+    images = {shard.slot: shard.images for shard in plan_of(running).shards}
+    left = [
+        path.relative_to(Path(running.folder("_shards"))) for path in Path(running.folder("_shards")).rglob("*.json")
+    ]
+    assert status.images.listed == sum(images.values())
+    assert status.images.accounted == sum(images[str(path.with_suffix(""))] for path in left)
+    assert status.exit_code == UNFINISHED
+    text = describe_status(status, running, status.run.started_at + timedelta(minutes=90))
+    assert f"  shards    3 of {status.shards} finished (" in text
+    assert "90.0 minutes before now" in text
+
+
+@pytest.mark.parametrize("change", ["shard_id", "fingerprint"])
+def test_receipts_of_other_images_or_another_model_do_not_count(running, change, tmp_path):
+    for path in (tmp_path / "tables" / "_shards").rglob("*.json"):
+        text = path.read_text()
+        start = text.index(f'"{change}":"') + len(change) + 4
+        path.write_text(text[:start] + ("0" if text[start] != "0" else "1") + text[start + 1 :])
+    status = read_status(running)
+    assert (status.finished, status.images.accounted) == (0, 0)
+
+
+def test_the_plan_of_an_earlier_run_is_not_this_one_s(running):
+    write_plan(running, "earlier", [PlannedShard("a", "1", 5)])
+    status = read_status(running)
+    assert (status.shards, status.exit_code) == (None, UNFINISHED)
+    assert "the input is being listed" in describe_status(status, running, datetime.now(UTC))
+
+
+def test_an_aborted_one_says_why_and_what_is_kept(running):
+    run = read_run(running)
+    plan = RunPlan(running, run, FailureBudget())
+    end_early(plan, RuntimeError("the cluster went away"), run.started_at + timedelta(seconds=30))
+    status = read_status(running)
+    text = describe_status(status, running, datetime.now(UTC))
+    assert "failed — RuntimeError the cluster went away" in text
+    assert "0.5 minutes before it ended" in text
+    assert "finished shards are kept" in text
+    assert status.exit_code == 1
+    assert describe_kept(running, run.run_id).startswith(f"  shards    3 of {status.shards} finished")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("running", UNFINISHED),
+        ("interrupted", INTERRUPTED),
+        ("failed", 1),
+        ("empty", 3),
+        ("over_budget", 6),
+        ("unreconciled", 7),
+        ("succeeded", 0),
+    ],
+)
+def test_the_exit_code_is_the_run_s(finished, status, code):
+    run = finished.run.model_copy(update={"status": status})
+    assert RunStatus(run).exit_code == code
+    assert code in EXIT_CODES
+
+
+def test_the_command_prints_it_and_ends_with_that_code(running, finished, capsys):
+    assert cli.main(["status", running.root]) == UNFINISHED
+    assert "3 of" in capsys.readouterr().out
+    assert cli.main(["status", str(finished.folder), "--run", finished.run.run_id]) == 0
+    assert "succeeded" in capsys.readouterr().out
+
+
+def test_a_place_without_runs_is_refused(tmp_path, capsys):
+    assert cli.main(["status", str(tmp_path)]) == OutputError.exit_code
+    assert "Run maskdet score first" in capsys.readouterr().err

@@ -1,0 +1,29 @@
+"""What a worker loads is fit to the worker, not to the machine that submitted the run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from maskdet import transforms
+from maskdet.config import ScoreSettings
+from maskdet.launch import check_run
+from maskdet.testing import brightness_model
+from pipelines.scoring_run import build
+
+
+@pytest.mark.parametrize(("setting", "threads"), [(None, 7), (3, 3)])
+def test_a_model_runs_on_as_many_threads_as_the_worker_has_cores(demo, tmp_path, monkeypatch, setting, threads):
+    settings = ScoreSettings(
+        input=(str(demo.folder),),
+        output=str(tmp_path / "tables"),
+        faces={"mode": "whole"},
+        scoring={"inference_threads": setting},
+    )
+    step = build(check_run(settings, datetime.now(UTC))).score
+    specs = []
+    monkeypatch.setattr(transforms, "available_cores", lambda: 7)
+    monkeypatch.setattr(transforms, "load_model", lambda uri, spec: specs.append(spec) or brightness_model())
+    step.load()
+    assert [spec.threads for spec in specs] == [threads]
