@@ -1,8 +1,12 @@
-"""Show the tables of an output.
+"""Show the tables of an output, or its faces.
 
     maskdet inspect tables/ [--run RUN_ID] [--rows 20] [Beam options, for stores that need them]
+    maskdet inspect tables/ --sheet 20 [--sheet-output sheet.png] [--sheet-seed 0]
 
-Prints the latest run's summary, the sizes of the tables, and the head of every compliance table.
+Prints the latest run's summary, the sizes of the tables, and the head of every compliance table. With --sheet, writes
+one picture of the faces whose labels are least sure, the surest of each label, some at random, and images without a
+face, and prints which they are. Faces are read from their sources at that moment; an image that is gone, or changed
+since it was scored, is a grey tile that says so. The sheet shows faces: delete it when you have looked.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ from apache_beam.io.filesystems import FileSystems
 from maskdet import console, storage, summary
 from maskdet.beam_options import parse_beam_options
 from maskdet.layout import COMPLIANCE, Layout
-from maskdet.runs import read_run
+from maskdet.runs import RunManifest, read_run
+from maskdet.showing.sheet import check_sheet_name, make_sheet, write_sheet
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,13 +36,29 @@ def _inspect(argv: Sequence[str]) -> int:
     parser.add_argument("output", help="the output of a scoring run")
     parser.add_argument("--run", help="a run's id (default: the latest)")
     parser.add_argument("--rows", type=int, default=20, help="rows of each compliance table (default: 20)")
+    parser.add_argument("--sheet", type=int, metavar="N", help="make a contact sheet, N tiles a section")
+    parser.add_argument("--sheet-output", metavar="FILE", default="sheet.png", help="a PNG file (default: sheet.png)")
+    parser.add_argument("--sheet-seed", type=int, default=0, help="names what is chosen at random (default: 0)")
     arguments, rest = parser.parse_known_args(argv)
     FileSystems.set_options(parse_beam_options(rest))
     layout = Layout(storage.normalize(arguments.output))
+    if arguments.sheet is not None:
+        check_sheet_name(arguments.sheet_output)
     run = storage.within_deadline(lambda: read_run(layout, arguments.run), layout.root)
     print(summary.describe_run(run, layout))
     print()
+    if arguments.sheet is not None:
+        return _make_sheet(layout, run, arguments)
     print(summary.describe_tables(layout, _levels(layout), arguments.rows))
+    return 0
+
+
+def _make_sheet(layout: Layout, run: RunManifest, arguments: argparse.Namespace) -> int:
+    sheet = make_sheet(layout, run, arguments.sheet, arguments.sheet_seed)
+    uri = storage.normalize(arguments.sheet_output)
+    write_sheet(uri, sheet)
+    print(*sheet.lines, sep="\n")
+    print(f"sheet: {uri}; tiles of images gone, changed or unreadable: {sheet.missing:,}")
     return 0
 
 

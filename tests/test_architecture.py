@@ -27,6 +27,7 @@ ROOMS = [
     ["runs", "telemetry"],
     ["status"],
     ["launch"],
+    ["showing"],
     ["evaluation"],
     ["training"],
     ["dryrun", "summary", "console", "beam_options", "jobs"],

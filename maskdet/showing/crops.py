@@ -1,0 +1,92 @@
+"""The faces of prediction rows, read again from their sources: what a row is about, if it is still there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from maskdet.detection.crops import CropOptions, crop_face
+from maskdet.errors import FailureCode, ImageFault
+from maskdet.fetching import Fetcher, available_cores
+from maskdet.imaging import ImageLimits, open_upright
+from maskdet.records import ImageRef
+from maskdet.showing.marks import GREY
+
+CHANGED = "changed since it was scored"
+GONE = "gone since it was scored"
+
+# More than the classifier sees, so that people can tell what a face is part of.
+_OPTIONS = CropOptions(margin=0.25, outside="grey")
+# Each holds a whole decoded image.
+_MOST_THREADS = 4
+
+Crop = Image.Image | str
+"""A picture, or why there is none."""
+
+
+def read_crops(rows: Sequence[dict[str, Any]], limits: ImageLimits, side_px: int, fetch_attempts: int) -> list[Crop]:
+    """Cut faces out of their images, each of which is read once.
+
+    Args:
+        rows: of the predictions, or of images without a face (or with a face that is the whole image): all of those.
+        limits: byte and pixel limits.
+        side_px: side of the square that a crop is; a whole image keeps its proportions.
+        fetch_attempts: tries to read an image whose store answers with a transient error.
+
+    Returns:
+        RGB ``side_px`` square, one a row; a text for an image that is gone, changed or cannot be read.
+    """
+    of_image = defaultdict(list)
+    for index, row in enumerate(rows):
+        # Two rows may name one URI and two contents, if it was replaced while shards were scored.
+        of_image[row["image_uri"], row["content_sha256"]].append(index)
+    fetcher = Fetcher(limits.max_bytes, fetch_attempts)
+    crops: dict[int, Crop] = {}
+
+    def cut(image: tuple[str, str]) -> None:
+        indices = of_image[image]
+        found = _crops_of(*image, [rows[index] for index in indices], fetcher, limits, side_px)
+        crops.update(zip(indices, found, strict=True))
+
+    with ThreadPoolExecutor(min(_MOST_THREADS, available_cores()), thread_name_prefix="crop") as pool:
+        list(pool.map(cut, of_image))
+    return [crops[index] for index in range(len(rows))]
+
+
+def _crops_of(
+    uri: str, content_sha256: str, rows: Sequence[dict[str, Any]], fetcher: Fetcher, limits: ImageLimits, side_px: int
+) -> list[Crop]:
+    try:
+        data = fetcher.fetch(ImageRef(uri, -1, ""))
+        if hashlib.sha256(data).hexdigest() != content_sha256:
+            return [CHANGED] * len(rows)
+        boxed = any(row.get("face_left_px") is not None for row in rows)
+        image, _ = open_upright(data, limits, at_least=None if boxed else (side_px, side_px))
+    except ImageFault as fault:
+        return [GONE if fault.code is FailureCode.NOT_FOUND else f"unreadable: {fault.code}"] * len(rows)
+    return [_crop(image, row, side_px) for row in rows]
+
+
+def _crop(image: Image.Image, row: dict[str, Any], side_px: int) -> Image.Image:
+    if row.get("face_left_px") is None:
+        return _whole(image, side_px)
+    left, top = row["face_left_px"], row["face_top_px"]
+    box = np.array([left, top, left + row["face_width_px"], top + row["face_height_px"]], np.float32)
+    unaligned = np.zeros((5, 2), np.float32)
+    return Image.fromarray(crop_face(image, box, unaligned, side_px, side_px, _OPTIONS))
+
+
+def _whole(image: Image.Image, side_px: int) -> Image.Image:
+    """An image within a grey square, in its own proportions."""
+    scale = side_px / max(image.size)
+    size = [max(1, round(side * scale)) for side in image.size]
+    square = Image.new("RGB", (side_px, side_px), GREY)
+    inner = image.resize((size[0], size[1]), Image.Resampling.BILINEAR)
+    square.paste(inner, ((side_px - size[0]) // 2, (side_px - size[1]) // 2))
+    return square

@@ -1,0 +1,137 @@
+"""Boxes, tags and text on pictures: what a label looks like, at a size that can be read."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+Place = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom lie outside."""
+
+WHITE: Colour = (255, 255, 255)
+BLACK: Colour = (0, 0, 0)
+GREY: Colour = (150, 150, 150)
+"""Of what has no picture, or no label."""
+
+_PADDING_PX = 3
+_SMALLEST_SIDE_PX = 8
+_DOTS = "..."
+
+
+class Style(NamedTuple):
+    """How a label looks."""
+
+    colour: Colour
+    ink: Colour
+    """Of text on the colour; the contrast is at least 4.5 : 1, what WCAG 2 asks for."""
+
+
+# Blue, vermilion and yellow of Okabe and Ito, "Color universal design", 2008: told apart in all kinds of colour
+# blindness. Yellow is far lighter than the others; these two differ in hue for whoever lacks red or green.
+STYLES = {
+    "mask": Style((0, 114, 178), WHITE),
+    "no_mask": Style((213, 94, 0), BLACK),
+    "uncertain": Style((240, 228, 66), BLACK),
+}
+UNLABELLED = Style(GREY, BLACK)
+
+
+class Tag(NamedTuple):
+    """A box and what is said of it."""
+
+    box: Place
+    text: str
+    style: Style
+
+
+@functools.cache
+def font_of(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's built-in font at a size; it needs no font of the system."""
+    return ImageFont.load_default(size_px)
+
+
+def text_size(text: str, size_px: int) -> tuple[int, int]:
+    """Width and height in pixels of one line of text."""
+    font = font_of(size_px)
+    # The height of a line, not of its letters, so that tags of one size are alike.
+    return int(font.getbbox(text)[2] + 0.99), int(font.getbbox("Ag")[3] + 0.99)
+
+
+def fit_text(text: str, size_px: int, width_px: int) -> str:
+    """Text that is no wider than asked for; what is too long loses its middle, for names differ at their ends."""
+    if text_size(text, size_px)[0] <= width_px:
+        return text
+    for kept in range(len(text) - 1, 0, -1):
+        shorter = text[: (kept + 1) // 2] + _DOTS + text[len(text) - kept // 2 :]
+        if text_size(shorter, size_px)[0] <= width_px:
+            return shorter
+    return _DOTS
+
+
+def printable(text: str) -> str:
+    """Text on one line, without characters that steer a terminal: file names may hold any."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def draw_tags(canvas: Image.Image, tags: Sequence[Tag], line_px: int, text_px: range) -> None:
+    """Draw boxes, then their tags where they hide the least of other boxes and tags.
+
+    Args:
+        canvas: RGB; drawn on.
+        tags: what to draw, the most important first.
+        line_px: width of a box's line, which lies within the box.
+        text_px: smallest and, as its end, one more than the largest text; a tag's follows from its box's width.
+    """
+    draw = ImageDraw.Draw(canvas)
+    boxes = [_large_enough(tag.box) for tag in tags]
+    for (left, top, right, bottom), tag in zip(boxes, tags, strict=True):
+        # A hair line outside, black or white, so that a box shows on any background.
+        draw.rectangle((left - 1, top - 1, right, bottom), outline=tag.style.ink)
+        draw.rectangle((left, top, right - 1, bottom - 1), outline=tag.style.colour, width=line_px)
+    taken: list[Place] = []
+    for index, (box, tag) in enumerate(zip(boxes, tags, strict=True)):
+        size_px = min(max((box[2] - box[0]) // 5, text_px.start), text_px.stop - 1)
+        others = [*boxes[:index], *boxes[index + 1 :]]
+        place = _tag_place(canvas.size, box, text_size(tag.text, size_px), others, taken)
+        taken.append(place)
+        draw_tag(draw, place, tag.text, size_px, tag.style)
+
+
+def draw_tag(draw: ImageDraw.ImageDraw, place: Place, text: str, size_px: int, style: Style) -> None:
+    """Draw text on a filled rectangle."""
+    left, top, right, bottom = place
+    draw.rectangle((left, top, right - 1, bottom - 1), fill=style.colour)
+    draw.text((left + _PADDING_PX, top + _PADDING_PX), text, fill=style.ink, font=font_of(size_px))
+
+
+def _large_enough(box: Place) -> Place:
+    """A box with room for its lines; that of a small face in a large image shrinks to nothing when shown."""
+    left, top, right, bottom = box
+    return left, top, max(right, left + _SMALLEST_SIDE_PX), max(bottom, top + _SMALLEST_SIDE_PX)
+
+
+def _tag_place(
+    canvas: tuple[int, int], box: Place, text: tuple[int, int], others: Sequence[Place], taken: Sequence[Place]
+) -> Place:
+    """Above, below, or within the box: where the tag lies on the canvas and covers the least."""
+    width, height = (side + 2 * _PADDING_PX for side in text)
+    left = max(min(box[0], canvas[0] - width), 0)
+    tops = [box[1] - height, box[3], box[1], box[3] - height]
+    on_canvas = [top for top in tops if 0 <= top <= canvas[1] - height]
+    places = [(left, top, left + width, top + height) for top in on_canvas or [0]]
+
+    def covered(place: Place) -> int:
+        # Text over text says nothing at all.
+        return sum(_common(place, other) for other in others) + 4 * sum(_common(place, other) for other in taken)
+
+    return min(places, key=covered)
+
+
+def _common(one: Place, other: Place) -> int:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0) * max(height, 0)

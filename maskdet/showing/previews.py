@@ -1,0 +1,259 @@
+"""Images with their faces marked: scored as a run scores them, drawn from the very bytes that were scored."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+from PIL import Image
+
+from maskdet import storage
+from maskdet.config import ScoreSettings
+from maskdet.detection.viewer import make_viewer
+from maskdet.errors import ConfigError, FailureCode, ImageFault, SourceError, StorageError
+from maskdet.imaging import ImageLimits, open_upright
+from maskdet.launch import resolve_decision, runtime_spec, score_options
+from maskdet.model.backends import Model, load_model
+from maskdet.packing import KeyRule
+from maskdet.records import ImageRef, Shard
+from maskdet.scoring import ScoreOptions, Scorer
+from maskdet.showing.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags
+from maskdet.sources import ListTask, check_input, input_tasks, list_images
+from maskdet.viewing import FaceBox, Viewer
+
+MAX_SIDE_PX = 1600
+"""Longer side of a preview; a larger image is shown smaller."""
+
+MIN_SIDE_PX = 480
+"""Longer side of a preview; a smaller image is shown larger, for text does not shrink."""
+
+MIN_CANVAS_PX = (200, 48)
+"""Room for one tag beside an image however narrow."""
+
+# Images scored at a time, whose bytes are kept until they are drawn.
+_CHUNK_IMAGES = 16
+_TEXT_PX = range(14, 33)
+_NAME_BYTES = 100
+_JPEG_QUALITY = 92
+
+
+class MarkedFace(NamedTuple):
+    """A face and its label."""
+
+    label: str
+    probability: float
+    box: FaceBox | None
+    """In pixels of the upright original; ``None`` where the whole image is the face."""
+    score: float | None
+    """The detector's."""
+
+
+class Preview(NamedTuple):
+    """An image with its faces marked, or why there is none."""
+
+    uri: str
+    faces: tuple[MarkedFace, ...] = ()
+    picture: Image.Image | None = None
+    fault: ImageFault | None = None
+
+
+class Previewer:
+    """Scores images as a run does, and draws them.
+
+    Args:
+        model: gives a face's probability.
+        options: limits and thresholds.
+        viewer: finds the faces of an image; default: the image is one face.
+        read: reads a file's bytes.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: ScoreOptions,
+        viewer: Viewer | None = None,
+        *,
+        read: Callable[[str], bytes] = storage.read_bytes,
+    ) -> None:
+        self._limits = options.limits
+        self._keeper = _Keeper(read)
+        self._scorer = Scorer(model, options, viewer, read=self._keeper)
+
+    def previews(self, refs: Iterable[ImageRef]) -> Iterator[Preview]:
+        """Preview images, in order; a broken one has a fault and costs the others nothing.
+
+        Args:
+            refs: images, each named once.
+        """
+        iterator = iter(refs)
+        while chunk := tuple(itertools.islice(iterator, _CHUNK_IMAGES)):
+            result = self._scorer.score_shard(Shard("preview", "", (), chunk))
+            rows = defaultdict(list)
+            for row in result.predictions.to_pylist():
+                rows[row["image_uri"]].append(row)
+            faults = {row["image_uri"]: _fault_of(row) for row in result.failures.to_pylist()}
+            for ref in chunk:
+                data = self._keeper.take(ref.uri)
+                yield self._preview(ref.uri, data, rows[ref.uri], faults.get(ref.uri))
+
+    def _preview(self, uri: str, data: bytes, rows: Sequence[dict[str, Any]], fault: ImageFault | None) -> Preview:
+        if fault is not None:
+            return Preview(uri, fault=fault)
+        faces = tuple(_face_of(row) for row in rows)
+        try:
+            return Preview(uri, faces, draw_preview(data, faces, self._limits))
+        except (
+            ImageFault
+        ) as later:  # decoded at another scale than for the model, a damaged JPEG may fail where it did not
+            return Preview(uri, fault=later)
+
+
+class _Keeper:
+    """Reads files and keeps their bytes until they are taken; called from several threads."""
+
+    def __init__(self, read: Callable[[str], bytes]) -> None:
+        self._read = read
+        self._kept: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, uri: str) -> bytes:
+        data = self._read(uri)
+        with self._lock:
+            self._kept[uri] = data
+        return data
+
+    def take(self, uri: str) -> bytes:
+        return self._kept.pop(uri, b"")
+
+
+def load_previewer(settings: ScoreSettings) -> Previewer:
+    """Load model and detector as a run's worker does.
+
+    Raises:
+        ModelError: a bundle is missing, damaged, or does not reproduce its golden outputs.
+        ConfigError: the thresholds contradict each other.
+    """
+    spec = runtime_spec(settings)
+    model = load_model(settings.model.uri, spec)
+    options = score_options(settings, KeyRule.of(settings), resolve_decision(settings, model.manifest))
+    viewer = make_viewer(
+        options.faces, model.manifest.input, options.limits, jpeg_draft=options.jpeg_draft, threads=spec.threads
+    )
+    return Previewer(model, options, viewer)
+
+
+def find_images(settings: ScoreSettings) -> list[ImageRef]:
+    """The images that the settings' input names, each once: in the order given, those of a folder or glob sorted.
+
+    An image named outright is not looked for: reading it says what is wrong with it, on its own line.
+
+    Raises:
+        ConfigError: there is no input, or the output lies in a folder of it.
+        SourceError: a folder holds no image, or a glob matches nothing.
+        StorageError: a folder or glob cannot be listed.
+    """
+    output = storage.normalize(settings.output)
+    found: dict[str, ImageRef] = {}
+    for task in input_tasks(settings.input, settings.source):
+        if task.kind == "folder" and f"{output}/".startswith(f"{task.uri.rstrip('/')}/"):
+            # The next preview would show previews.
+            raise ConfigError("--output", f"a place outside the input {task.uri}", output, "Choose one beside it.")
+        for ref in _refs_of(task, settings):
+            found.setdefault(ref.uri, ref)
+    if not found:
+        what = "images (.jpg, .png, … in folders)"
+        raise SourceError("input", what, list(settings.input), "Name files, or set source.extensions.")
+    return list(found.values())
+
+
+def draw_preview(data: bytes, faces: Sequence[MarkedFace], limits: ImageLimits) -> Image.Image:
+    """An image with its faces marked: :data:`MIN_SIDE_PX` to :data:`MAX_SIDE_PX` pixels on its longer side.
+
+    Args:
+        data: the image file's bytes.
+        faces: the surest first; a face without a box is the whole image.
+        limits: byte and pixel limits.
+
+    Returns:
+        RGB; grey where an image is too narrow for a tag.
+
+    Raises:
+        ImageFault: the image cannot be decoded.
+    """
+    image, upright = open_upright(data, limits, at_least=(MAX_SIDE_PX, MAX_SIDE_PX))
+    longer = max(upright)
+    scale = min(max(longer, MIN_SIDE_PX), MAX_SIDE_PX) / longer
+    width, height = (max(1, round(side * scale)) for side in upright)
+    shown = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    canvas = Image.new("RGB", (max(width, MIN_CANVAS_PX[0]), max(height, MIN_CANVAS_PX[1])), GREY)
+    canvas.paste(shown)
+    tags = [Tag(_shown_box(face.box, scale, shown.size), *_words(face)) for face in faces]
+    if not faces:
+        tags = [Tag((0, 0, width, height), "no face found", UNLABELLED)]
+    draw_tags(canvas, tags, line_px=max(3, round(max(shown.size) / 400)), text_px=_TEXT_PX)
+    return canvas
+
+
+def preview_name(uri: str, kind: Literal["jpeg", "png"]) -> str:
+    """The file name of an image's preview, made of its name and the hash of its URI: no two images share one."""
+    stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in PurePosixPath(uri).stem)
+    short = stem.encode()[:_NAME_BYTES].decode(errors="ignore")
+    return f"{short}-{hashlib.sha256(uri.encode()).hexdigest()[:10]}.{'jpg' if kind == 'jpeg' else 'png'}"
+
+
+def write_preview(folder: str, preview: Preview, kind: Literal["jpeg", "png"]) -> str:
+    """Write a preview, atomically; returns where.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    assert preview.picture is not None, f"{preview.uri}: nothing to write"
+    stream = io.BytesIO()
+    # Colour at full resolution: thin coloured lines would fade otherwise.
+    options: dict[str, Any] = {"quality": _JPEG_QUALITY, "subsampling": "4:4:4"} if kind == "jpeg" else {}
+    preview.picture.save(stream, kind, **options)
+    uri = storage.join(folder, preview_name(preview.uri, kind))
+    storage.write_bytes(uri, stream.getvalue())
+    return uri
+
+
+def _refs_of(task: ListTask, settings: ScoreSettings) -> list[ImageRef]:
+    if task.kind != "glob" or storage.has_glob(task.uri):
+        storage.within_deadline(lambda: check_input(task, settings.source), task.uri)
+        refs = [ref for batch in list_images(task, settings.source) for ref in batch.refs]
+        return refs if task.kind in ("list", "manifest") else sorted(refs)
+    try:
+        refs = [ref for batch in list_images(task, settings.source) for ref in batch.refs]
+    except StorageError:
+        refs = []
+    # As sources do: no table holds the stand-ins for bytes that are not UTF-8.
+    shown = task.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return refs or [ImageRef(shown, -1, "", (None,) * len(settings.source.key_names))]
+
+
+def _fault_of(row: dict[str, Any]) -> ImageFault:
+    return ImageFault(FailureCode(row["code"]), row["message"], row["attempts"])
+
+
+def _face_of(row: dict[str, Any]) -> MarkedFace:
+    sides = [row[f"face_{name}_px"] for name in FaceBox._fields]
+    box = None if sides[0] is None else FaceBox(*sides)
+    return MarkedFace(row["label"], row["probability_mask"], box, row["face_score"])
+
+
+def _words(face: MarkedFace) -> tuple[str, Any]:
+    return f"{face.label} {face.probability:.2f}", STYLES[face.label]
+
+
+def _shown_box(box: FaceBox | None, scale: float, size: tuple[int, int]) -> Place:
+    """A box in pixels of the preview; without one, all of it."""
+    if box is None:
+        return 0, 0, *size
+    left, top = round(box.left * scale), round(box.top * scale)
+    return left, top, round((box.left + box.width) * scale), round((box.top + box.height) * scale)

@@ -1,0 +1,163 @@
+"""Which rows of an output to look at: one pass over its files, of which only what is kept stays in memory."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from maskdet import storage
+from maskdet.errors import StorageError
+from maskdet.layout import NO_FACE, PREDICTIONS, Layout
+from maskdet.runs import RunManifest
+
+Hashes = NDArray[np.uint64]
+
+_BATCH_ROWS = 65_536
+_IDENTITY = ["image_uri", "content_sha256"]
+_FACE_COLUMNS = [
+    *_IDENTITY,
+    *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "probability_mask", "label"),
+]
+# Beyond it, float32 probabilities near 1 are 1.
+_SMALLEST = 1e-8
+_THRESHOLDS = re.compile(r"mask from ([-+.e\d]+), no_mask below ([-+.e\d]+)")
+
+
+class Section(NamedTuple):
+    """Some rows of an output and what they have in common."""
+
+    title: str
+    rows: list[dict[str, Any]]
+    total: int
+    """Rows among which they were chosen."""
+
+
+def choose_sections(layout: Layout, run: RunManifest, count: int, seed: int) -> list[Section]:
+    """Rows to look at: the least sure, the surest of each label, some at random, and images without a face.
+
+    Among equal probabilities, and at random, a row is chosen by a hash of seed and content, so that the choice depends
+    on the rows alone, not on how they are spread over files.
+
+    Args:
+        layout: the output.
+        run: its latest run, whose thresholds say what is least sure.
+        count: most rows a section.
+        seed: names the choice.
+
+    Returns:
+        Sections that have rows.
+
+    Raises:
+        StorageError: a table cannot be read.
+    """
+    middle = _middle(run)
+    unsure, mask, no_mask, chance, faceless = (_Best(count) for _ in range(5))
+    for rows in _scan(layout, PREDICTIONS, _FACE_COLUMNS):
+        ties, draws = _hash(rows, seed), _hash(rows, ~seed)
+        probabilities = rows["probability_mask"].to_numpy().astype(np.float64)
+        unsure.offer(rows, np.abs(_log_odds(probabilities) - _log_odds(middle)), ties)
+        for label, best, sign in (("mask", mask, -1.0), ("no_mask", no_mask, 1.0)):
+            of_label = np.flatnonzero(pc.equal(rows["label"], label).to_numpy())
+            best.offer(rows.take(of_label), sign * probabilities[of_label], ties[of_label])
+        chance.offer(rows, np.zeros(len(draws)), draws)
+    for rows in _scan(layout, NO_FACE, _IDENTITY):
+        faceless.offer(rows, np.zeros(rows.num_rows), _hash(rows, ~seed))
+    sections = [
+        unsure.section(f"most uncertain: log-odds nearest to those of {middle:.3g}, the middle of the thresholds"),
+        mask.section("most confident mask"),
+        no_mask.section("most confident no_mask"),
+        chance.section(f"random faces (seed {seed})"),
+        faceless.section(f"images without a face, at random (seed {seed})"),
+    ]
+    return [section for section in sections if section.rows]
+
+
+class _Best:
+    """Keeps the rows of the smallest keys; among equal keys those of the smallest hashes."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._total = 0
+        self._kept: pa.Table | None = None
+
+    def offer(self, rows: pa.Table, keys: NDArray[np.float64], ties: Hashes) -> None:
+        """Consider a batch of rows."""
+        self._total += rows.num_rows
+        if self._kept is not None and self._kept.num_rows == self._count:
+            rows, keys, ties = _up_to(rows, keys, ties, self._kept["key"][-1].as_py(), self._kept["tie"][-1].as_py())
+        if len(keys) > self._count:
+            last = np.lexsort((ties, keys))[self._count - 1]
+            rows, keys, ties = _up_to(rows, keys, ties, keys[last], ties[last])
+        if not rows.num_rows:
+            return
+        more = rows.append_column("key", pa.array(keys)).append_column("tie", pa.array(ties))
+        candidates = more if self._kept is None else pa.concat_tables([self._kept, more])
+        # The last two tell copies of an image apart, and faces of one.
+        order = [name for name in ("key", "tie", "image_uri", "face_index") if name in candidates.column_names]
+        self._kept = candidates.sort_by([(name, "ascending") for name in order]).slice(0, self._count).combine_chunks()
+
+    def section(self, title: str) -> Section:
+        """What was kept."""
+        rows = [] if self._kept is None else self._kept.drop_columns(["key", "tie"]).to_pylist()
+        return Section(title, rows, self._total)
+
+
+def _up_to(
+    rows: pa.Table, keys: NDArray[np.float64], ties: Hashes, last_key: float, last_tie: int
+) -> tuple[pa.Table, NDArray[np.float64], Hashes]:
+    """Rows that do not come after a key and hash."""
+    near = np.flatnonzero((keys < last_key) | ((keys == last_key) & (ties <= np.uint64(last_tie))))
+    return rows.take(near), keys[near], ties[near]
+
+
+def _scan(layout: Layout, table: str, columns: list[str]) -> Iterator[pa.Table]:
+    """Batches of some columns of a table, whatever its partitions."""
+    for file in storage.list_folder(layout.folder(table)):
+        if not file.uri.endswith(".parquet"):
+            continue
+        try:
+            with storage.open_binary(file.uri) as stream:
+                for batch in pq.ParquetFile(stream).iter_batches(_BATCH_ROWS, columns=columns):
+                    yield pa.Table.from_batches([batch])
+        except pa.ArrowException as error:
+            raise StorageError(
+                file.uri, "a Parquet file of this version", str(error), "Run maskdet score again; it makes it anew."
+            ) from error
+
+
+def _hash(rows: pa.Table, seed: int) -> Hashes:
+    """64 bits of a row's content, face and seed, ``(rows,)``."""
+    heads = pc.utf8_slice_codeunits(rows["content_sha256"], 0, 16).to_numpy().astype("S16")
+    words = np.ascontiguousarray(heads).view("<u8").reshape(-1, 2)
+    faces = rows["face_index"].to_numpy() if "face_index" in rows.column_names else np.zeros(rows.num_rows, np.int32)
+    parts = (words[:, 0], words[:, 1], faces.astype(np.uint64), np.uint64(seed % 2**64))
+    return functools.reduce(lambda mixed, part: _mix(mixed ^ part), parts, np.zeros(rows.num_rows, np.uint64))
+
+
+def _mix(values: Hashes) -> Hashes:
+    """SplitMix64's step (Steele, Lea and Flood, 2014): every bit of the value moves half of the result's."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _log_odds(probabilities: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Logarithms of the odds; a plain difference would call 0.01 less sure than 0.9 where the threshold is 0.2."""
+    inner = np.clip(np.asarray(probabilities, np.float64), _SMALLEST, 1 - _SMALLEST)
+    odds: NDArray[np.float64] = np.log(inner) - np.log1p(-inner)
+    return odds
+
+
+def _middle(run: RunManifest) -> float:
+    """Where a run's labels change: the middle of its two thresholds."""
+    found = _THRESHOLDS.search(run.model.get("decision", ""))
+    return (float(found[1]) + float(found[2])) / 2 if found else 0.5

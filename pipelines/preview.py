@@ -1,0 +1,106 @@
+"""Look at what a model says of some images.
+
+    maskdet preview photos/*.jpg gs://bucket/a.png --output previews/ [--model builtin] [--faces detect]
+                    [--set faces.min_face_px=32 …] [Beam options, for stores that need them]
+
+Writes each image with its faces boxed, labelled and with their probabilities, as a picture of 480 to 1,600 pixels, and
+prints a line a face. Images are files, folders, globs or lists of any storage, scored as `maskdet score` scores them.
+Blue is mask, vermilion no_mask, yellow uncertain. An image that cannot be scored has its failure code on its line; the
+others are shown all the same, and the exit code is 3. Previews are named after an image and the hash of its URI, so
+that images of the same name do not meet. Previews show faces: delete them when you have looked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from apache_beam.io.filesystems import FileSystems
+
+from maskdet import console, storage
+from maskdet.beam_options import parse_beam_options
+from maskdet.config import ScoreSettings, load_yaml
+from maskdet.errors import ConfigError, SourceError
+from maskdet.showing.marks import printable
+from maskdet.showing.previews import MarkedFace, Preview, find_images, load_previewer, write_preview
+
+_SETTING_FLAGS = {
+    "--output": ("output", "folder or prefix for the previews"),
+    "--model": ("model.uri", "a model bundle, or 'builtin' (default)"),
+    "--backend": ("model.backend", "litert (default), tensorflow or onnx"),
+    "--precision": ("model.precision", "int8 or float32 (default: int8 on litert, else float32)"),
+    "--faces": ("faces.mode", "detect: find the faces (default); whole: each image is one face"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return console.run_command("preview", lambda: _preview(sys.argv[1:] if argv is None else argv))
+
+
+def _preview(argv: Sequence[str]) -> int:
+    arguments, rest = _parser().parse_known_args(argv)
+    FileSystems.set_options(parse_beam_options(rest))
+    settings = load_yaml(ScoreSettings, arguments.config, _overrides(arguments))
+    if not settings.output:
+        raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the previews shall go.")
+    folder, refs = storage.normalize(settings.output), find_images(settings)
+    faces = faceless = failed = 0
+    for preview in load_previewer(settings).previews(refs):
+        written = "" if preview.fault is not None else write_preview(folder, preview, arguments.format)
+        for line in _lines(preview):
+            print(f"{printable(preview.uri)}  {line}  {written.rpartition('/')[2]}".rstrip(), flush=True)
+        faces, failed = faces + len(preview.faces), failed + (preview.fault is not None)
+        faceless += preview.fault is None and not preview.faces
+    print(
+        f"{len(refs):,} images: {faces:,} faces, {faceless:,} images without one, {failed:,} failed; "
+        f"{len(refs) - failed:,} previews in {folder}"
+    )
+    if failed:
+        remedy = "Their lines say why; the others are shown."
+        raise SourceError("images", f"{len(refs):,} that can be scored", len(refs) - failed, remedy)
+    return 0
+
+
+def _lines(preview: Preview) -> list[str]:
+    """What is said of an image: a line a face, or one that says why there is none."""
+    if preview.fault is not None:
+        return [f"failed  {printable(str(preview.fault))}"]
+    return [f"face {index}  {_words(face)}" for index, face in enumerate(preview.faces)] or ["no face"]
+
+
+def _words(face: MarkedFace) -> str:
+    text = f"{face.label:<9}  {face.probability:.3f}"
+    if face.box is None:
+        return f"{text}  whole image"
+    left, top, width, height = face.box
+    return f"{text}  {width:.0f} x {height:.0f} px at {left:.0f}, {top:.0f}  detected {face.score or 0:.2f}"
+
+
+def _overrides(arguments: argparse.Namespace) -> list[str]:
+    values = [(key, vars(arguments)[key]) for key in ("input", *(key for key, _ in _SETTING_FLAGS.values()))]
+    given = [f"{key}={json.dumps(value)}" for key, value in values if value]  # JSON is YAML
+    return [*given, *arguments.set]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="maskdet preview",
+        description=__doc__,
+        epilog=console.exit_code_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("input", nargs="+", metavar="IMAGE", help="files, folders, globs or list files (.txt)")
+    for flag, (key, text) in _SETTING_FLAGS.items():
+        parser.add_argument(flag, dest=key, help=text)
+    parser.add_argument("--format", choices=["jpeg", "png"], default="jpeg", help="of the previews (default: jpeg)")
+    parser.add_argument("--config", help="a YAML file of settings; see configs/score.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
