@@ -105,8 +105,9 @@ class ImagingSettings(Section):
 class FacesSettings(Section):
     """Where the faces of an image are, and which of them are scored."""
 
-    mode: Literal["detect", "whole"] = "detect"
-    """``detect``: find the faces; ``whole``: the image is one face, as in collections of face crops."""
+    mode: Literal["auto", "detect", "whole"] = "auto"
+    """``detect``: find the faces; ``whole``: the image is one face, as in collections of face crops; ``auto``: the
+    latter for the reference networks, which are trained on whole images, else the former."""
     if_none: Literal["no_face", "whole"] = "no_face"
     """What an image without a found face counts as: ``no_face``, or one face that fills it."""
     min_face_px: Count = 16

@@ -16,6 +16,7 @@ from maskdet.errors import ConfigError
 from maskdet.fetching import available_cores
 from maskdet.imaging import ImageLimits
 from maskdet.layout import Layout
+from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.bundle import open_bundle
 from maskdet.model.manifest import Decision, Manifest
@@ -67,6 +68,7 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
     spec = runtime_spec(settings)
     runtime = spec.runtime_version
     manifest = open_bundle(settings.model.uri).manifest
+    settings = with_view(settings, manifest)
     decision = resolve_decision(settings, manifest)
     fingerprint = scoring_fingerprint(settings, manifest, spec, decision)
     rule = KeyRule.of(settings)
@@ -95,6 +97,14 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
         plan=RunPlan(layout, run, settings.failure_budget),
         job=ShardJob(layout, fingerprint, rule, settings.compliance.all_levels, settings.tables.row_group_rows),
     )
+
+
+def with_view(settings: ScoreSettings, manifest: Manifest) -> ScoreSettings:
+    """The settings with ``faces.mode`` decided."""
+    if settings.faces.mode != "auto":
+        return settings
+    faces = settings.faces.model_copy(update={"mode": default_view(manifest.architecture)})
+    return settings.model_copy(update={"faces": faces})
 
 
 def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:

@@ -31,7 +31,7 @@ _SETTING_FLAGS = {
     "--model": ("model.uri", "a model bundle, or 'builtin' (default)"),
     "--backend": ("model.backend", "litert (default), tensorflow or onnx"),
     "--precision": ("model.precision", "int8 or float32 (default: int8 on litert, else float32)"),
-    "--faces": ("faces.mode", "detect: find the faces (default); whole: each image is one face"),
+    "--faces": ("faces.mode", "detect: find the faces; whole: each image is one face; auto (default): by the model"),
 }
 
 

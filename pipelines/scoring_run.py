@@ -29,7 +29,7 @@ _SETTING_FLAGS = {
     "--precision": ("model.precision", "int8 or float32 (default: int8 on litert, else float32)"),
     "--faces": (
         "faces.mode",
-        "detect: find the faces; whole: each image is one face (default: detect; in evaluate: whole)",
+        "detect: find the faces; whole: each image is one face; auto (default): by the model",
     ),
     "--template": ("source.template", "path template, such as {site}/{captured_at:%%Y-%%m-%%d}/*.jpg"),
 }

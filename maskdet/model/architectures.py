@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from maskdet.errors import ConfigError
 from maskdet.model.efficientnet import FEATURES_LAYER, efficientnet_lite0, first_blocks
@@ -40,6 +40,14 @@ class Architecture:
     """Scaled pixels (a Keras tensor) to logits ``(batch, 1)``."""
     base_output: str = ""
     """The layer that the base, which may start from pre-trained weights, ends with; empty if there is no base."""
+
+
+def default_view(architecture: str) -> Literal["detect", "whole"]:
+    """What a network is to be shown unless a run says otherwise: faces that are found, or whole images.
+
+    The reference recipes train on whole images of one collection of face crops; a face cut out anew is another picture.
+    """
+    return "whole" if architecture.startswith("reference_") else "detect"
 
 
 def build_model(name: str, height: int, width: int) -> Any:

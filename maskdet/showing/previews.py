@@ -18,7 +18,7 @@ from maskdet.config import ScoreSettings
 from maskdet.detection.viewer import make_viewer
 from maskdet.errors import ConfigError, FailureCode, ImageFault, SourceError, StorageError
 from maskdet.imaging import ImageLimits, open_upright
-from maskdet.launch import resolve_decision, runtime_spec, score_options
+from maskdet.launch import resolve_decision, runtime_spec, score_options, with_view
 from maskdet.model.backends import Model, load_model
 from maskdet.packing import KeyRule
 from maskdet.records import ImageRef, Shard
@@ -141,6 +141,7 @@ def load_previewer(settings: ScoreSettings) -> Previewer:
     """
     spec = runtime_spec(settings)
     model = load_model(settings.model.uri, spec)
+    settings = with_view(settings, model.manifest)
     options = score_options(settings, KeyRule.of(settings), resolve_decision(settings, model.manifest))
     viewer = make_viewer(
         options.faces, model.manifest.input, options.limits, jpeg_draft=options.jpeg_draft, threads=spec.threads
