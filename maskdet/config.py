@@ -100,6 +100,9 @@ class ImagingSettings(Section):
     max_pixels: Count = 64_000_000
     min_side_px: Count = 8
     jpeg_draft: bool = True
+    codecs: Literal["auto", "pillow", "fast"] = "auto"
+    """Who decodes and resizes: ``fast`` needs the extra of that name wherever images are scored; ``auto``: ``fast``
+    where the run is launched from a machine that has it."""
 
 
 class FacesSettings(Section):

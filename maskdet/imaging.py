@@ -13,6 +13,8 @@ Every image becomes upright 8-bit RGB by these rules, and the same bytes give th
 - Animations and multi-page files give their first frame.
 - Byte and pixel limits are checked from the header, before any pixel is allocated.
 - A JPEG is decoded at 1/2, 1/4 or 1/8 scale where that leaves at least :data:`DRAFT_MARGIN` times the size asked for.
+
+Who decodes and resizes is told by :mod:`maskdet.codecs`; the rules are the same for all.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from maskdet.codecs import PILLOW, Codecs, Pixels
 from maskdet.errors import FailureCode, ImageFault
 
 # Only these decoders run: others (EPS starts Ghostscript) are no business of a scoring worker. Importing the modules
@@ -62,11 +65,6 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPS_AXES = (5, 6, 7, 8)
-RESIZE_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "box": Image.Resampling.BOX,
-    "bicubic": Image.Resampling.BICUBIC,
-}
 
 # Our own limit, checked on every header, replaces Pillow's: its warning would be printed by every worker, and its error
 # does not say which limit to raise.
@@ -103,6 +101,7 @@ def prepare_image(
     *,
     resize_filter: str = "bilinear",
     jpeg_draft: bool = True,
+    codecs: Codecs = PILLOW,
 ) -> PreparedImage:
     """Decode an image file and resize it to the model's input, without keeping its aspect ratio.
 
@@ -113,17 +112,22 @@ def prepare_image(
         limits: byte and pixel limits.
         resize_filter: ``"bilinear"``, ``"box"`` or ``"bicubic"``, antialiased when shrinking.
         jpeg_draft: decode JPEGs at reduced scale where allowed (see the module's rules).
+        codecs: who decodes and resizes.
 
     Raises:
         ImageFault: the image is empty, too large, too small, damaged or of an unsupported kind.
     """
-    image, upright_size = open_upright(data, limits, at_least=(width, height) if jpeg_draft else None)
-    resized = image.resize((width, height), RESIZE_FILTERS[resize_filter])
-    return PreparedImage(np.asarray(resized), *upright_size)
+    picture, upright_size = _decode(data, limits, (width, height) if jpeg_draft else None, 1, codecs)
+    return PreparedImage(codecs.resize(picture, width, height, resize_filter), *upright_size)
 
 
 def open_upright(
-    data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None = None, *, reduce: int = 1
+    data: bytes,
+    limits: ImageLimits,
+    at_least: tuple[int, int] | None = None,
+    *,
+    reduce: int = 1,
+    codecs: Codecs = PILLOW,
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Decode an image file to an upright 8-bit RGB image.
 
@@ -132,6 +136,7 @@ def open_upright(
         limits: byte and pixel limits.
         at_least: ``(width, height)`` that the result will be resized to; lets JPEGs be decoded at reduced scale.
         reduce: lets JPEGs be decoded at 1/2, 1/4 or 1/8 of their size, down to 1 / ``reduce``.
+        codecs: who decodes.
 
     Returns:
         The image, and the ``(width, height)`` in pixels of the upright original (larger than the image's own if it was
@@ -140,6 +145,14 @@ def open_upright(
     Raises:
         ImageFault: as :func:`prepare_image`.
     """
+    picture, upright_size = _decode(data, limits, at_least, reduce, codecs)
+    return picture if isinstance(picture, Image.Image) else Image.fromarray(picture), upright_size
+
+
+def _decode(
+    data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None, reduce: int, codecs: Codecs
+) -> tuple[Image.Image | Pixels, tuple[int, int]]:
+    """As :func:`open_upright`; the picture as whoever decoded it left it."""
     _check_bytes(len(data), limits)
     image = _open(data)
     _check_pixels(image.size, limits)
@@ -149,12 +162,16 @@ def open_upright(
         image.draft(None, (DRAFT_MARGIN * target[0], DRAFT_MARGIN * target[1]))
     elif reduce > 1 and image.format in ("JPEG", "MPO"):
         image.draft(None, (-(-image.width // reduce), -(-image.height // reduce)))
-    rgb = _to_rgb(_load(image))
+    pixels = codecs.decode(image, data)
+    if pixels is not None and image.format == "PNG":
+        return pixels, stored_size  # a PNG with an orientation is Pillow's to decode
+    picture: Image.Image | Pixels = _to_rgb(_load(image)) if pixels is None else pixels
     # Read last: of a PNG it decodes the pixels, and would swallow their damage, if they were not decoded yet.
     orientation = _orientation(image)
     if orientation in _TRANSPOSES:
-        rgb = rgb.transpose(_TRANSPOSES[orientation])
-    return rgb, stored_size[::-1] if orientation in _SWAPS_AXES else stored_size
+        upright = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        picture = upright.transpose(_TRANSPOSES[orientation])
+    return picture, stored_size[::-1] if orientation in _SWAPS_AXES else stored_size
 
 
 def _check_bytes(size_bytes: int, limits: ImageLimits) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from importlib import metadata
 
 from maskdet import __version__, storage
+from maskdet.codecs import load_codecs, resolve_codecs
 from maskdet.config import ScoreSettings
 from maskdet.detection.viewer import describe_view
 from maskdet.errors import ConfigError
@@ -68,7 +69,7 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
     spec = runtime_spec(settings)
     runtime = spec.runtime_version
     manifest = open_bundle(settings.model.uri).manifest
-    settings = with_view(settings, manifest)
+    settings = resolved(settings, manifest)
     decision = resolve_decision(settings, manifest)
     fingerprint = scoring_fingerprint(settings, manifest, spec, decision)
     rule = KeyRule.of(settings)
@@ -82,6 +83,7 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
             "fingerprint": manifest.fingerprint,
             "runtime": f"{runtime}, {spec.precision}",
             "view": describe_view(settings.faces),
+            "codecs": load_codecs(resolve_codecs(settings.imaging.codecs)).identity,
             "decision": f"mask from {decision.mask_from:g}, no_mask below {decision.no_mask_below:g}",
         },
         fingerprint=fingerprint,
@@ -99,12 +101,16 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
     )
 
 
-def with_view(settings: ScoreSettings, manifest: Manifest) -> ScoreSettings:
-    """The settings with ``faces.mode`` decided."""
-    if settings.faces.mode != "auto":
-        return settings
-    faces = settings.faces.model_copy(update={"mode": default_view(manifest.architecture)})
-    return settings.model_copy(update={"faces": faces})
+def resolved(settings: ScoreSettings, manifest: Manifest) -> ScoreSettings:
+    """The settings with what they leave to the model and this machine decided: ``faces.mode``, ``imaging.codecs``."""
+    mode = default_view(manifest.architecture) if settings.faces.mode == "auto" else settings.faces.mode
+    codecs = resolve_codecs(settings.imaging.codecs)
+    return settings.model_copy(
+        update={
+            "faces": settings.faces.model_copy(update={"mode": mode}),
+            "imaging": settings.imaging.model_copy(update={"codecs": codecs}),
+        }
+    )
 
 
 def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
@@ -152,6 +158,7 @@ def score_options(settings: ScoreSettings, rule: KeyRule, decision: Decision) ->
         decision=decision,
         limits=ImageLimits(imaging.max_bytes, imaging.max_pixels, imaging.min_side_px),
         jpeg_draft=imaging.jpeg_draft,
+        codecs=resolve_codecs(imaging.codecs),
         faces=settings.faces,
         fetch_attempts=settings.scoring.fetch_attempts,
         threads=settings.scoring.threads,

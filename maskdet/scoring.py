@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from maskdet import storage
+from maskdet.codecs import CodecsName, load_codecs
 from maskdet.config import FacesSettings
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.fetching import Fetcher, reading_threads
@@ -48,6 +49,7 @@ class ScoreOptions:
         decision: thresholds of the labels.
         limits: byte and pixel limits.
         jpeg_draft: decode JPEGs at reduced scale where allowed.
+        codecs: who decodes and resizes.
         faces: where the faces of an image are; what the scorer's viewer is made by.
         fetch_attempts: tries to read an image whose store answers with a transient error.
         threads: blocks under way at a time; default: one a core, four a core for images read over a network.
@@ -57,6 +59,7 @@ class ScoreOptions:
     decision: Decision = Decision()
     limits: ImageLimits = ImageLimits()
     jpeg_draft: bool = True
+    codecs: CodecsName = "pillow"
     faces: FacesSettings = FacesSettings(mode="whole")
     fetch_attempts: int = 4
     threads: int | None = None
@@ -105,7 +108,12 @@ class Scorer:
     ) -> None:
         self.model = model
         self.options = options
-        self._viewer = viewer or WholeImage(model.manifest.input, options.limits, jpeg_draft=options.jpeg_draft)
+        self._viewer = viewer or WholeImage(
+            model.manifest.input,
+            options.limits,
+            jpeg_draft=options.jpeg_draft,
+            codecs=load_codecs(options.codecs),
+        )
         self._fetcher = Fetcher(options.limits.max_bytes, options.fetch_attempts, read, sleep)
         local, remote = (options.threads or reading_threads(local=local) for local in (True, False))
         self._local_pool = ThreadPoolExecutor(local, thread_name_prefix="score")

@@ -18,6 +18,7 @@ from apache_beam.pvalue import AsDict, AsIter, AsList, PCollection, TaggedOutput
 from apache_beam.utils.shared import Shared
 
 from maskdet import packing, sources
+from maskdet.codecs import load_codecs
 from maskdet.compliance import Counts, GroupKey, compliance_table, key_union, merge_counts
 from maskdet.config import SourceSettings
 from maskdet.detection.viewer import make_viewer
@@ -146,6 +147,7 @@ class ScoreShards(beam.PTransform):  # type: ignore[misc]
             options.limits,
             jpeg_draft=options.jpeg_draft,
             threads=spec.threads,
+            codecs=load_codecs(options.codecs),
         )
         return Scorer(model, options, viewer)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple, Protocol
 
+from maskdet.codecs import PILLOW, Codecs
 from maskdet.imaging import ImageLimits, prepare_image
 from maskdet.model.backends import Images
 from maskdet.model.manifest import InputSpec
@@ -85,10 +86,11 @@ class WholeImage:
         spec: the model's input.
         limits: byte and pixel limits.
         jpeg_draft: decode JPEGs at reduced scale where allowed.
+        codecs: who decodes and resizes.
     """
 
-    def __init__(self, spec: InputSpec, limits: ImageLimits, *, jpeg_draft: bool) -> None:
-        self._spec, self._limits, self._jpeg_draft = spec, limits, jpeg_draft
+    def __init__(self, spec: InputSpec, limits: ImageLimits, *, jpeg_draft: bool, codecs: Codecs = PILLOW) -> None:
+        self._spec, self._limits, self._jpeg_draft, self._codecs = spec, limits, jpeg_draft, codecs
 
     def __call__(self, data: bytes, clock: StageClock) -> View:
         """View an image as one face."""
@@ -99,6 +101,7 @@ class WholeImage:
             self._limits,
             resize_filter=self._spec.resize_filter,
             jpeg_draft=self._jpeg_draft,
+            codecs=self._codecs,
         )
         clock.stop("decode")
         return View(image.width_px, image.height_px, (FaceView(image.pixels),))

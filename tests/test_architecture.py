@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Each room may import from those before it, and its own.
 ROOMS = [
     ["errors"],
-    ["templates", "progress", "drawing"],
+    ["templates", "progress", "drawing", "codecs"],
     ["records", "config", "synthetic"],
     ["storage", "imaging", "packing"],
     ["layout", "manifests", "compliance", "fetching"],

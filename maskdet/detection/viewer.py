@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from maskdet.codecs import PILLOW, Codecs
 from maskdet.config import FacesSettings
 from maskdet.detection.bundle import open_detector
 from maskdet.detection.crops import CropOptions, crop_face
 from maskdet.detection.detector import MAX_IOU, Detector, load_detector
 from maskdet.detection.network import runtime_version
 from maskdet.errors import FailureCode, ImageFault
-from maskdet.imaging import RESIZE_FILTERS, ImageLimits, open_upright
+from maskdet.imaging import ImageLimits, open_upright
 from maskdet.model.manifest import InputSpec
 from maskdet.viewing import FaceBox, FaceView, StageClock, View, Viewer, WholeImage
 
@@ -23,7 +23,13 @@ _SMALLEST_CROP_PX = 32
 
 
 def make_viewer(
-    settings: FacesSettings, spec: InputSpec, limits: ImageLimits, *, jpeg_draft: bool, threads: int
+    settings: FacesSettings,
+    spec: InputSpec,
+    limits: ImageLimits,
+    *,
+    jpeg_draft: bool,
+    threads: int,
+    codecs: Codecs = PILLOW,
 ) -> Viewer:
     """What finds the faces of a run's images.
 
@@ -33,13 +39,15 @@ def make_viewer(
         limits: byte and pixel limits.
         jpeg_draft: decode JPEGs at reduced scale where allowed.
         threads: images that are looked at a time.
+        codecs: who decodes, and resizes whole images.
 
     Raises:
         ModelError: the detector's bundle is missing or damaged, or does not reproduce its golden outputs.
     """
     if settings.mode == "whole":
-        return WholeImage(spec, limits, jpeg_draft=jpeg_draft)
-    return DetectedFaces(load_detector(settings, threads=threads), spec, settings, limits, jpeg_draft=jpeg_draft)
+        return WholeImage(spec, limits, jpeg_draft=jpeg_draft, codecs=codecs)
+    detector = load_detector(settings, threads=threads)
+    return DetectedFaces(detector, spec, settings, limits, jpeg_draft=jpeg_draft, codecs=codecs)
 
 
 def view_identity(settings: FacesSettings) -> dict[str, Any]:
@@ -83,22 +91,30 @@ class DetectedFaces:
         settings: what an image without a face counts as; the rest the detector knows.
         limits: byte and pixel limits.
         jpeg_draft: decode JPEGs at reduced scale where the smallest face asked for stays large enough to be found.
+        codecs: who decodes, and resizes images without a face.
     """
 
     def __init__(
-        self, detector: Detector, spec: InputSpec, settings: FacesSettings, limits: ImageLimits, *, jpeg_draft: bool
+        self,
+        detector: Detector,
+        spec: InputSpec,
+        settings: FacesSettings,
+        limits: ImageLimits,
+        *,
+        jpeg_draft: bool,
+        codecs: Codecs = PILLOW,
     ) -> None:
         self._detector, self._spec, self._settings = detector, spec, settings
-        self._limits, self._jpeg_draft = limits, jpeg_draft
+        self._limits, self._jpeg_draft, self._codecs = limits, jpeg_draft, codecs
 
     def __call__(self, data: bytes, clock: StageClock) -> View:
         """View an image as the faces in it, the surest first."""
-        image, (width_px, height_px) = open_upright(data, self._limits, reduce=self._reduction())
+        image, (width_px, height_px) = open_upright(data, self._limits, reduce=self._reduction(), codecs=self._codecs)
         clock.stop("decode")
         faces = self._faces(image, width_px / image.width, height_px / image.height)
         if not faces and self._settings.if_none == "whole":
-            resized = image.resize((self._spec.width, self._spec.height), RESIZE_FILTERS[self._spec.resize_filter])
-            faces = (FaceView(np.asarray(resized)),)
+            spec = self._spec
+            faces = (FaceView(self._codecs.resize(image, spec.width, spec.height, spec.resize_filter)),)
         clock.stop("detect")
         return View(width_px, height_px, faces)
 

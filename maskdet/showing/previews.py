@@ -14,11 +14,12 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 
 from maskdet import storage
+from maskdet.codecs import load_codecs
 from maskdet.config import ScoreSettings
 from maskdet.detection.viewer import make_viewer
 from maskdet.errors import ConfigError, FailureCode, ImageFault, SourceError, StorageError
 from maskdet.imaging import ImageLimits, open_upright
-from maskdet.launch import resolve_decision, runtime_spec, score_options, with_view
+from maskdet.launch import resolve_decision, resolved, runtime_spec, score_options
 from maskdet.model.backends import Model, load_model
 from maskdet.packing import KeyRule
 from maskdet.records import ImageRef, Shard
@@ -141,10 +142,15 @@ def load_previewer(settings: ScoreSettings) -> Previewer:
     """
     spec = runtime_spec(settings)
     model = load_model(settings.model.uri, spec)
-    settings = with_view(settings, model.manifest)
+    settings = resolved(settings, model.manifest)
     options = score_options(settings, KeyRule.of(settings), resolve_decision(settings, model.manifest))
     viewer = make_viewer(
-        options.faces, model.manifest.input, options.limits, jpeg_draft=options.jpeg_draft, threads=spec.threads
+        options.faces,
+        model.manifest.input,
+        options.limits,
+        jpeg_draft=options.jpeg_draft,
+        threads=spec.threads,
+        codecs=load_codecs(options.codecs),
     )
     return Previewer(model, options, viewer)
 

@@ -1,0 +1,204 @@
+"""Who decodes and resizes: Pillow, or faster libraries for the files that most images are.
+
+The faster ones are the extra ``maskdet[fast]``: libpng (imagecodecs) with vectorised filters, libjpeg-turbo
+(simplejpeg) without a copy through Pillow's four-byte pixels, and a vectorised resize (cykooz-resizer). They are asked
+only for plain files: whole PNGs of 8-bit RGB that hold nothing but pixels and colour metadata, and RGB JPEGs. There
+they give Pillow's pixels, bit for bit. Whatever they refuse is left to Pillow, which also words the failure, so a
+damaged file ends the same way whoever decodes. Bilinear resizing differs from Pillow's by at most
+:data:`RESIZE_TOLERANCE` of 255 in a sample, by rounding; other filters are Pillow's own, since the two libraries define
+them differently.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from importlib import metadata
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskdet.errors import ConfigError
+
+Pixels = NDArray[np.uint8]
+CodecsName = Literal["pillow", "fast"]
+
+RESIZE_TOLERANCE = 2
+
+_PILLOW_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "box": Image.Resampling.BOX,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+_FAST_PACKAGES = ("imagecodecs", "simplejpeg", "cykooz-resizer")
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_RGB8 = b"\x08\x02"  # bit depth and colour type
+_PNG_CHUNK = struct.Struct(">I4s")
+# Neither transparency, nor text or EXIF that may hold an orientation, nor animation.
+_PNG_PLAIN = frozenset(
+    (b"IHDR", b"IDAT", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"bKGD", b"hIST", b"pHYs", b"tIME")
+)
+
+
+class Codecs(Protocol):
+    """Decodes and resizes; safe to call from several threads."""
+
+    @property
+    def identity(self) -> str:
+        """Names and versions of everything that pixels depend on; part of a run's fingerprint."""
+
+    def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
+        """Decode a file whose header Pillow has read, and to whose size, drafts included, it is to be decoded.
+
+        Args:
+            header: the opened image; not loaded.
+            data: the file's bytes.
+
+        Returns:
+            uint8 RGB ``(height, width, 3)``, not yet turned upright; ``None`` if Pillow is to decode it.
+        """
+
+    def resize(self, picture: Image.Image | Pixels, width: int, height: int, resize_filter: str) -> Pixels:
+        """Resize an RGB picture, antialiased when shrinking.
+
+        Args:
+            picture: an RGB image, or uint8 RGB ``(height, width, 3)``.
+            width: columns to return.
+            height: rows to return.
+            resize_filter: ``"bilinear"``, ``"box"`` or ``"bicubic"``.
+
+        Returns:
+            uint8 RGB ``(height, width, 3)``.
+        """
+
+
+class PillowCodecs:
+    """Pillow alone."""
+
+    @property
+    def identity(self) -> str:
+        """As :attr:`Codecs.identity`."""
+        return f"pillow {metadata.version('pillow')}"
+
+    def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
+        """As :meth:`Codecs.decode`."""
+        return None
+
+    def resize(self, picture: Image.Image | Pixels, width: int, height: int, resize_filter: str) -> Pixels:
+        """As :meth:`Codecs.resize`."""
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        return np.asarray(image.resize((width, height), _PILLOW_FILTERS[resize_filter]))
+
+
+class FastCodecs:
+    """The libraries of ``maskdet[fast]``, with Pillow for what they do not take."""
+
+    def __init__(self) -> None:
+        import cykooz_resizer
+        import imagecodecs
+        import simplejpeg
+
+        self._png, self._jpeg, self._resizing = imagecodecs, simplejpeg, cykooz_resizer
+        self._bilinear = cykooz_resizer.ResizeOptions(
+            cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear)
+        )
+        self._of_thread = threading.local()  # a resizer keeps buffers of its own
+
+    @property
+    def identity(self) -> str:
+        """As :attr:`Codecs.identity`."""
+        return ", ".join(f"{package} {metadata.version(package)}" for package in ("pillow", *_FAST_PACKAGES))
+
+    def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
+        """As :meth:`Codecs.decode`."""
+        if header.mode != "RGB":
+            return None
+        try:
+            if header.format == "PNG":
+                pixels = self._png.png_decode(data) if is_plain_png(data) else None
+            elif header.format in ("JPEG", "MPO"):
+                pixels = self._jpeg.decode_jpeg(data, min_height=header.height, min_width=header.width)
+            else:
+                return None
+        except Exception:  # damage, most often: Pillow finds it too, and says what it is
+            return None
+        if pixels is None or pixels.dtype != np.uint8 or pixels.shape != (header.height, header.width, 3):
+            return None
+        return np.asarray(pixels)
+
+    def resize(self, picture: Image.Image | Pixels, width: int, height: int, resize_filter: str) -> Pixels:
+        """As :meth:`Codecs.resize`."""
+        if resize_filter != "bilinear":
+            return PILLOW.resize(picture, width, height, resize_filter)
+        kind, library = self._resizing.PixelType.U8x3, self._resizing
+        pixels = np.asarray(picture)
+        if pixels.shape[:2] == (height, width):
+            return pixels
+        source = library.ImageData(pixels.shape[1], pixels.shape[0], kind, pixels.tobytes())
+        target = library.ImageData(width, height, kind)
+        self._resizer().resize(source, target, self._bilinear)
+        return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
+
+    def _resizer(self) -> Any:
+        if not hasattr(self._of_thread, "resizer"):
+            self._of_thread.resizer = self._resizing.Resizer()
+        return self._of_thread.resizer
+
+
+PILLOW: Codecs = PillowCodecs()
+
+
+def resolve_codecs(name: Literal["auto", "pillow", "fast"]) -> CodecsName:
+    """The codecs that a setting means on this machine: ``auto`` is ``fast`` where the extra is installed."""
+    if name != "auto":
+        return name
+    return "pillow" if _missing_packages() else "fast"
+
+
+def load_codecs(name: CodecsName) -> Codecs:
+    """The codecs of a name.
+
+    Raises:
+        ConfigError: their packages are not installed on this machine.
+    """
+    if name == "pillow":
+        return PILLOW
+    if missing := _missing_packages():
+        raise ConfigError(
+            "imaging.codecs 'fast'",
+            f"the packages {', '.join(_FAST_PACKAGES)} where images are scored",
+            f"no {', '.join(missing)}",
+            "Run there: pip install 'maskdet[fast]'; or set imaging.codecs to pillow.",
+        )
+    return FastCodecs()
+
+
+def is_plain_png(data: bytes) -> bool:
+    """Whether a file is one whole PNG of 8-bit RGB with nothing in it that could change how it is shown.
+
+    Looks at the chunks' names and lengths alone; checksums are the decoder's to check.
+    """
+    if data[:8] != _PNG_SIGNATURE or data[24:26] != _PNG_RGB8:
+        return False
+    place, end = 8, len(data)
+    while place + 12 <= end:
+        length, name = _PNG_CHUNK.unpack_from(data, place)
+        place += 12 + length
+        if name == b"IEND":
+            return bool(place == end)
+        if name not in _PNG_PLAIN:
+            return False
+    return False
+
+
+def _missing_packages() -> list[str]:
+    missing = []
+    for package in _FAST_PACKAGES:
+        try:
+            metadata.version(package)
+        except metadata.PackageNotFoundError:
+            missing.append(package)
+    return missing
