@@ -150,7 +150,9 @@ class ScoringSettings(Section):
     """Threads and blocks; none of these changes a result."""
 
     threads: Count | None = None
-    """Blocks under way at a time; default: one a core, four a core for images read over a network."""
+    """Blocks under way at a time; default: one a core."""
+    fetch_threads: Count | None = None
+    """Images of a store that are read at a time; default: 64 a core."""
     inference_threads: Count | None = None
     """Blocks in the model at a time; default: one a core."""
     block_images: Count = 8

@@ -162,6 +162,7 @@ def score_options(settings: ScoreSettings, rule: KeyRule, decision: Decision) ->
         faces=settings.faces,
         fetch_attempts=settings.scoring.fetch_attempts,
         threads=settings.scoring.threads,
+        fetch_threads=settings.scoring.fetch_threads,
     )
 
 

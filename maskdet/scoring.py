@@ -1,9 +1,10 @@
 """Score one shard: fetch → decode → faces → infer → Arrow, threaded, knowing nothing of Beam.
 
 Each thread of a pool takes a block of images, reads and decodes them, finds their faces if asked to, and runs the model
-on all faces of the block; nothing is handed from thread to thread. Pillow, hashing, file reads and the models all
-release the interpreter lock, so the threads of one process use every core and share one model. A broken image becomes a
-failure row; its neighbours never notice.
+on all faces of the block; nothing is handed from thread to thread. Decoders, hashing, file reads and the models all
+release the interpreter lock, so the threads of one process use every core and share one model. Images of a store are
+read ahead, by many more threads, as far as :data:`READ_AHEAD` allows. A broken image becomes a failure row; its
+neighbours never notice.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,6 +41,10 @@ from maskdet.records import (
 )
 from maskdet.viewing import FaceBox, StageClock, View, Viewer, WholeImage
 
+# Reads that may be under way or waiting to be scored, as a multiple of those that run at a time. Enough that no reader
+# waits for the scorers' turn; 2 cores then hold at most 256 images, and never more bytes than a shard has.
+READ_AHEAD = 2
+
 
 @dataclass(frozen=True)
 class ScoreOptions:
@@ -52,7 +58,8 @@ class ScoreOptions:
         codecs: who decodes and resizes.
         faces: where the faces of an image are; what the scorer's viewer is made by.
         fetch_attempts: tries to read an image whose store answers with a transient error.
-        threads: blocks under way at a time; default: one a core, four a core for images read over a network.
+        threads: blocks under way at a time; default: one a core.
+        fetch_threads: images of a store that are read at a time; default: 64 a core.
     """
 
     rule: KeyRule
@@ -63,6 +70,7 @@ class ScoreOptions:
     faces: FacesSettings = FacesSettings(mode="whole")
     fetch_attempts: int = 4
     threads: int | None = None
+    fetch_threads: int | None = None
 
 
 class _Seen(NamedTuple):
@@ -84,6 +92,30 @@ class _Outcomes(NamedTuple):
 
     images: list[_Scored | ImageFault]
     seconds: StageSeconds
+
+
+class _Block(NamedTuple):
+    """A block under way, and the reads that it waits for."""
+
+    outcomes: Future[_Outcomes]
+    reads: Sequence[Future[bytes]]
+
+    def cancel(self) -> None:
+        """Drop what has not begun."""
+        self.outcomes.cancel()
+        for read in self.reads:
+            read.cancel()
+
+
+class _Arrivals:
+    """Hands out a block's images in the order in which they were asked for, each once it has arrived."""
+
+    def __init__(self, reads: Sequence[Future[bytes]]) -> None:
+        self._reads = iter(reads)
+
+    def __call__(self, ref: ImageRef) -> bytes:
+        """The next image's bytes, or its fault."""
+        return next(self._reads).result()
 
 
 class Scorer:
@@ -115,9 +147,9 @@ class Scorer:
             codecs=load_codecs(options.codecs),
         )
         self._fetcher = Fetcher(options.limits.max_bytes, options.fetch_attempts, read, sleep)
-        local, remote = (options.threads or reading_threads(local=local) for local in (True, False))
-        self._local_pool = ThreadPoolExecutor(local, thread_name_prefix="score")
-        self._remote_pool = ThreadPoolExecutor(remote, thread_name_prefix="score-remote")
+        self._pool = ThreadPoolExecutor(options.threads or reading_threads(local=True), thread_name_prefix="score")
+        self._readers = options.fetch_threads or reading_threads(local=False)
+        self._fetch_pool = ThreadPoolExecutor(self._readers, thread_name_prefix="fetch")
 
     def score_shard(self, shard: Shard, on_progress: Callable[[int], None] = lambda images: None) -> ShardResult:
         """Score every image of a shard.
@@ -129,25 +161,43 @@ class Scorer:
         Returns: One row a face and one row a failed image, in the order of the shard's references. Rows depend on the
         images, the model and the options alone.
         """
-        pool = self._local_pool if storage.is_local(shard.refs[0].uri) else self._remote_pool
-        size = self.model.block_images
-        blocks = [pool.submit(self._score_block, shard.refs[i : i + size]) for i in range(0, len(shard.refs), size)]
         images: list[_Scored | ImageFault] = []
         seconds = StageSeconds()
+        under_way: deque[_Block] = deque()
+        waiting = self._blocks(shard.refs)
+        ahead = max(1, READ_AHEAD * self._readers // self.model.block_images)
         try:
-            for block in blocks:
-                outcomes = block.result()
+            under_way.extend(itertools.islice(waiting, ahead))
+            while under_way:
+                outcomes = under_way[0].outcomes.result()
+                under_way.popleft()
+                under_way.extend(itertools.islice(waiting, 1))
                 images += outcomes.images
                 seconds += outcomes.seconds
                 on_progress(len(outcomes.images))
         finally:
-            for block in blocks:  # after an error nobody waits for the rest
+            for block in under_way:  # after an error nobody waits for the rest
                 block.cancel()
         return self._result(list(zip(shard.refs, images, strict=True)), seconds)
 
-    def _score_block(self, refs: Sequence[ImageRef]) -> _Outcomes:
+    def _blocks(self, refs: Sequence[ImageRef]) -> Iterator[_Block]:
+        """Start the blocks of a shard, one when asked for the next."""
+        size, local = self.model.block_images, storage.is_local(refs[0].uri)
+        for start in range(0, len(refs), size):
+            part = refs[start : start + size]
+            reads = [] if local else [self._fetch_pool.submit(self._fetch, ref) for ref in part]
+            fetch = self._fetch if local else _Arrivals(reads)
+            yield _Block(self._pool.submit(self._score_block, part, fetch), reads)
+
+    def _fetch(self, ref: ImageRef) -> bytes:
+        if ref.problem is not None:
+            code, message = ref.problem
+            raise ImageFault(FailureCode(code), message, attempts=0)
+        return self._fetcher.fetch(ref)
+
+    def _score_block(self, refs: Sequence[ImageRef], fetch: Callable[[ImageRef], bytes]) -> _Outcomes:
         clock = StageClock()
-        seen = [self._see(ref, clock) for ref in refs]
+        seen = [self._see(ref, fetch, clock) for ref in refs]
         faces = [face.pixels for image in seen if isinstance(image, _Seen) for face in image.view.faces]
         clock.start()
         probabilities = iter(self._infer(faces))
@@ -155,14 +205,11 @@ class Scorer:
         clock.stop("infer")
         return _Outcomes(images, clock.seconds)
 
-    def _see(self, ref: ImageRef, clock: StageClock) -> _Seen | ImageFault:
+    def _see(self, ref: ImageRef, fetch: Callable[[ImageRef], bytes], clock: StageClock) -> _Seen | ImageFault:
         """Fetch and decode one image, and find its faces."""
         try:
-            if ref.problem is not None:
-                code, message = ref.problem
-                raise ImageFault(FailureCode(code), message, attempts=0)
             clock.start()
-            data = self._fetcher.fetch(ref)
+            data = fetch(ref)
             clock.stop("fetch")
             digest = hashlib.sha256(data).hexdigest()
             return _Seen(digest, len(data), self._viewer(data, clock))

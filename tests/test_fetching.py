@@ -49,8 +49,8 @@ def test_an_image_listed_as_too_large_is_not_read():
     assert not read.tries
 
 
-@pytest.mark.parametrize(("local", "expected"), [(True, 3), (False, 12)])
-def test_images_over_a_network_get_four_threads_a_core(monkeypatch, local, expected):
+@pytest.mark.parametrize(("local", "expected"), [(True, 3), (False, 192)])
+def test_images_over_a_network_get_64_threads_a_core(monkeypatch, local, expected):
     monkeypatch.setattr(fetching, "available_cores", lambda: 3)
     assert reading_threads(local=local) == expected
 

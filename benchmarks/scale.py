@@ -1,0 +1,144 @@
+"""Whether an image costs the same among a million as among ten thousand, and how much memory a run takes.
+
+    .venv/bin/python -m benchmarks.scale
+    .venv/bin/python -m benchmarks.scale --images 1000000 --input ../shared/data/k12/Test
+
+Peer: the same command on fewer images. Images are hard links to some real files (default: drawn crops of 32 pixels, so
+that listing, packing and counting weigh as much as they can), 5,000 to a folder. Each run is a whole process with a
+fresh output; a run on ten images tells the start-up, which is taken off before times are divided by images. Small runs
+come before and after the large one, so that a machine whose speed drifts shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER_IMAGES = 5_000
+# Filesystems bound the links of a file (ext4: 65,000).
+LINKS_PER_FILE = 60_000
+SOURCES = 64
+
+
+class Run(NamedTuple):
+    """One whole process."""
+
+    images: int
+    wall_s: float
+    cpu_s: float
+    peak_bytes: int
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+        place = Path(scratch)
+        sources = _sources(arguments.input, place / "sources")
+        trees = {
+            count: _link_tree(sources, count, place / f"images-{count}")
+            for count in (10, arguments.small, arguments.images)
+        }
+        order = [10, 10, *[arguments.small] * arguments.rounds, arguments.images, *[arguments.small] * arguments.rounds]
+        runs = []
+        for number, count in enumerate([10, *order]):
+            run = _score(trees[count], place / f"tables-{number}", count, arguments.model)
+            print(f"{count:>9,} images: {run.wall_s:8.2f} s wall, {run.cpu_s:8.2f} s CPU, {_mib(run)} MiB", flush=True)
+            runs.append(run)
+    _report(runs[1:], arguments.small, arguments.images)  # the first fills the file cache
+
+
+def _score(tree: Path, output: Path, count: int, model: str) -> Run:
+    arguments = ["--input", str(tree), "--output", str(output), "--model", model, "--faces", "whole", "--quiet"]
+    started = time.perf_counter()
+    child = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "pipelines.cli", "score", *arguments],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)],
+    )
+    _, status, usage = os.wait4(child, 0)
+    wall_s = time.perf_counter() - started
+    [manifest] = (output / "_runs").glob("*.json")
+    run = json.loads(manifest.read_text())
+    scored = run["images"]["scored"]
+    if status != 0 or run["status"] != "succeeded" or scored != count:
+        sys.exit(f"a run on {count} images ended with status {status}, {scored} scored: {run['reason']}")
+    return Run(count, wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def _report(runs: list[Run], small: int, large: int) -> None:
+    start_s = statistics.median(run.wall_s for run in runs if run.images == 10)
+    per_image = {
+        count: statistics.median((run.wall_s - start_s) / count for run in runs if run.images == count)
+        for count in (small, large)
+    }
+    peaks = {count: max(run.peak_bytes for run in runs if run.images == count) for count in (small, large)}
+    print(f"start-up {start_s:.2f} s")
+    for count in (small, large):
+        print(f"{count:>9,} images: {per_image[count] * 1e6:.0f} µs an image, peak {peaks[count] / 2**20:,.0f} MiB")
+    grown = (peaks[large] - peaks[small]) / (large - small)
+    print(f"time an image, large / small: {per_image[large] / per_image[small]:.3f}; {grown:.0f} bytes more an image")
+
+
+def _sources(folder: Path | None, scratch: Path) -> list[Path]:
+    if folder is not None:
+        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        if not found:
+            sys.exit(f"--input: expected a folder with images, received {folder}")
+        return found
+    import numpy as np
+
+    from maskdet.drawing import draw_face
+
+    scratch.mkdir()
+    for number in range(SOURCES):
+        masked = number % 2 == 0
+        face = draw_face(np.random.default_rng([number, masked]), 32, masked=masked)
+        face.save(scratch / f"{number:03d}.jpg", quality=90)
+    return sorted(scratch.iterdir())
+
+
+def _link_tree(sources: list[Path], count: int, root: Path) -> Path:
+    """So many links to copies of the sources, under names of their own."""
+    copies = root.with_name(f"{root.name}-files")
+    copies.mkdir()
+    repeats = -(-count // (len(sources) * LINKS_PER_FILE))
+    originals = []
+    for repeat, source in itertools.product(range(repeats), sources):
+        copy = copies / f"{repeat}-{len(originals):05d}{source.suffix}"
+        copy.write_bytes(source.read_bytes())
+        originals.append(copy)
+    for number in range(count):
+        folder = root / f"{number // FOLDER_IMAGES:04d}"
+        if number % FOLDER_IMAGES == 0:
+            folder.mkdir(parents=True)
+        original = originals[number % len(originals)]
+        os.link(original, folder / f"{number:07d}{original.suffix}")
+    return root
+
+
+def _mib(run: Run) -> str:
+    return f"{run.peak_bytes / 2**20:,.0f}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", type=Path, help="a folder of images to link to (default: drawn crops of 32 pixels)")
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--small", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=2, help="small runs before, and again after, the large one")
+    parser.add_argument("--model", default="builtin")
+    parser.add_argument("--scratch", help="where links and tables go meanwhile")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
