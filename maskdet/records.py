@@ -6,6 +6,8 @@ Parquet file itself (field metadata, key ``description``).
 
 from __future__ import annotations
 
+import pickle
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import NamedTuple
@@ -68,10 +70,20 @@ class Shard:
     partition: tuple[str | None, ...]
     refs: tuple[ImageRef, ...]
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Runners hold every shard of a run, pickled, between packing and scoring: a tenth of the memory.
+        content = (self.slot, self.shard_id, self.partition, [tuple(ref) for ref in self.refs])
+        return _unpack_shard, (zlib.compress(pickle.dumps(content, pickle.HIGHEST_PROTOCOL), 1),)
+
     @property
     def size_bytes(self) -> int:
         """Bytes of all its images, as listed."""
         return sum(max(ref.size_bytes, 0) for ref in self.refs)
+
+
+def _unpack_shard(packed: bytes) -> Shard:
+    slot, shard_id, partition, refs = pickle.loads(zlib.decompress(packed))
+    return Shard(slot, shard_id, partition, tuple(ImageRef(*ref) for ref in refs))
 
 
 @dataclass(frozen=True)

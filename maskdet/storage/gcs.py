@@ -6,6 +6,7 @@ silent for 20 s and more on a machine without credentials.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
 import os
@@ -18,6 +19,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from maskdet.errors import AccessDeniedError, NotFoundError
 from maskdet.storage import stores
 from maskdet.storage.faults import persist, status_of
+from maskdet.storage.gcs_reads import Reads
 from maskdet.storage.names import StoredFile, bucket_and_key
 
 T = TypeVar("T")
@@ -36,15 +38,24 @@ class _Access(NamedTuple):
     """Why requests go without credentials; empty if they have some, or are meant to have none."""
 
 
+class _KeptReads(NamedTuple):
+    reads: Reads
+    anonymous_because: str
+
+
 class GcsStore:
     """As :class:`maskdet.storage.stores.Store`."""
 
     def __init__(self) -> None:
         self._access = stores.KeptClient(_make_access, shared=False)  # a requests session is not for several threads
+        self._reads = stores.KeptClient(_make_reads, shared=True)
 
     def read(self, uri: str) -> bytes:
         """As :class:`maskdet.storage.stores.Store`."""
-        return self._get(uri)
+        bucket, key = bucket_and_key(uri)
+        kept = self._reads.get()
+        with _credentials_told(uri, kept.anonymous_because):
+            return kept.reads.get(bucket, key)
 
     def open(self, uri: str) -> BinaryIO:
         """As :class:`maskdet.storage.stores.Store`."""
@@ -105,19 +116,26 @@ class GcsStore:
         return self._call(uri, get)
 
     def _call(self, uri: str, request: Callable[[Any, dict[str, Any]], T]) -> T:
-        from google.auth.exceptions import GoogleAuthError
-
         bucket, key = bucket_and_key(uri)
         access = self._access.get()
         timeouts = (stores.CONNECT_TIMEOUT_S, stores.READ_TIMEOUT_S)
-        try:
+        with _credentials_told(uri, access.anonymous_because):
             return request(access.client.bucket(bucket).blob(key), {"retry": None, "timeout": timeouts})
-        except Exception as error:
-            unusable = isinstance(error, GoogleAuthError) and not error.retryable
-            if not unusable and not (access.anonymous_because and status_of(error) in (401, 403)):
-                raise
-            reason = access.anonymous_because or " ".join(str(error).split()).rstrip(".")
-            raise AccessDeniedError(f"cannot reach {uri}: {reason}. {_REMEDY}") from error
+
+
+@contextlib.contextmanager
+def _credentials_told(uri: str, anonymous_because: str) -> Iterator[None]:
+    """Raise what goes wrong within for want of credentials as an error that says so."""
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except Exception as error:
+        unusable = isinstance(error, GoogleAuthError) and not error.retryable
+        if not unusable and not (anonymous_because and status_of(error) in (401, 403)):
+            raise
+        reason = anonymous_because or " ".join(str(error).split()).rstrip(".")
+        raise AccessDeniedError(f"cannot reach {uri}: {reason}. {_REMEDY}") from error
 
 
 def _stored_file(uri: str, blob: Any) -> StoredFile:
@@ -134,6 +152,11 @@ def _make_access(options: PipelineOptions) -> _Access:
     if chosen.no_auth or emulated or because:
         return _Access(Client.create_anonymous_client(), because)
     return _Access(create_storage_client(options), "")
+
+
+def _make_reads(options: PipelineOptions) -> _KeptReads:
+    access = _make_access(options)
+    return _KeptReads(Reads.of(access.client), access.anonymous_because)
 
 
 @functools.cache
