@@ -47,6 +47,9 @@ class RefBatch:
     refs: tuple[ImageRef, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unpack_batch, (_packed(self.refs), self.skipped)
+
     @property
     def listed(self) -> int:
         """Files listed: to be scored, and skipped."""
@@ -71,9 +74,7 @@ class Shard:
     refs: tuple[ImageRef, ...]
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Runners hold every shard of a run, pickled, between packing and scoring: a tenth of the memory.
-        content = (self.slot, self.shard_id, self.partition, [tuple(ref) for ref in self.refs])
-        return _unpack_shard, (zlib.compress(pickle.dumps(content, pickle.HIGHEST_PROTOCOL), 1),)
+        return _unpack_shard, (self.slot, self.shard_id, self.partition, _packed(self.refs))
 
     @property
     def size_bytes(self) -> int:
@@ -81,9 +82,21 @@ class Shard:
         return sum(max(ref.size_bytes, 0) for ref in self.refs)
 
 
-def _unpack_shard(packed: bytes) -> Shard:
-    slot, shard_id, partition, refs = pickle.loads(zlib.decompress(packed))
-    return Shard(slot, shard_id, partition, tuple(ImageRef(*ref) for ref in refs))
+def _packed(refs: Sequence[ImageRef]) -> bytes:
+    """References as they travel: runners hold all of a run's at once, several times over, and they are much alike."""
+    return zlib.compress(pickle.dumps([tuple(ref) for ref in refs], pickle.HIGHEST_PROTOCOL), 1)
+
+
+def _unpacked(packed: bytes) -> tuple[ImageRef, ...]:
+    return tuple(ImageRef(*ref) for ref in pickle.loads(zlib.decompress(packed)))
+
+
+def _unpack_batch(packed: bytes, skipped: Mapping[str, int]) -> RefBatch:
+    return RefBatch(_unpacked(packed), skipped)
+
+
+def _unpack_shard(slot: str, shard_id: str, partition: tuple[str | None, ...], packed: bytes) -> Shard:
+    return Shard(slot, shard_id, partition, _unpacked(packed))
 
 
 @dataclass(frozen=True)

@@ -278,15 +278,15 @@ def _count_listed(batch: RefBatch) -> dict[str, int]:
     return {LISTED: batch.listed, **batch.skipped}
 
 
-def _key_by_uri(batch: RefBatch) -> Iterator[tuple[int, list[ImageRef]]]:
+def _key_by_uri(batch: RefBatch) -> Iterator[tuple[int, RefBatch]]:
     groups: dict[int, list[ImageRef]] = {}
     for ref in batch.refs:
         groups.setdefault(packing.uri_bits(ref.uri) % _URI_GROUPS, []).append(ref)
-    yield from groups.items()
+    yield from ((key, RefBatch(tuple(refs))) for key, refs in groups.items())
 
 
-def _look_up(group: tuple[int, Iterable[list[ImageRef]]]) -> Iterator[Any]:
-    refs, duplicates = packing.drop_duplicates(ref for part in group[1] for ref in part)
+def _look_up(group: tuple[int, Iterable[RefBatch]]) -> Iterator[Any]:
+    refs, duplicates = packing.drop_duplicates(ref for part in group[1] for ref in part.refs)
     if duplicates:
         yield TaggedOutput(_COUNTS, {sources.DUPLICATE: duplicates})
     yield from sources.batched(sources.add_versions(refs), RefBatch)
@@ -310,18 +310,18 @@ def _plan_partition(partition: tuple[str, dict[int, Size]], limit: Size) -> Iter
 
 def _assign_prefixes(
     batch: RefBatch, rule: KeyRule, plans: Mapping[str, frozenset[str]]
-) -> Iterator[tuple[tuple[str, str], list[ImageRef]]]:
+) -> Iterator[tuple[tuple[str, str], RefBatch]]:
     groups: dict[tuple[str, str], list[ImageRef]] = {}
     for ref in batch.refs:
         folder = rule.folder(ref)
         prefix = packing.prefix_of(ref, plans[folder]) if folder in plans else ""
         groups.setdefault((folder, prefix), []).append(ref)
-    yield from groups.items()
+    yield from ((key, RefBatch(tuple(refs))) for key, refs in groups.items())
 
 
-def _cut_shards(group: tuple[tuple[str, str], Iterable[list[ImageRef]]], rule: KeyRule, limit: Size) -> list[Shard]:
+def _cut_shards(group: tuple[tuple[str, str], Iterable[RefBatch]], rule: KeyRule, limit: Size) -> list[Shard]:
     (_, prefix), parts = group
-    return packing.pack([ref for part in parts for ref in part], rule, limit, prefix)
+    return packing.pack([ref for part in parts for ref in part.refs], rule, limit, prefix)
 
 
 def _write_plan(_: None, plan: RunPlan, shards: Sequence[PlannedShard]) -> None:

@@ -114,3 +114,32 @@ def test_seconds_add_up_stage_by_stage():
 def test_references_and_shards_survive_pickling():
     shard = Shard("slot", "id", ("a", None), (ImageRef("/a", 5, "1", ("x",), 17, ("path_mismatch", "no")),))
     assert pickle.loads(pickle.dumps(shard)) == shard
+
+
+REFS = st.lists(
+    st.builds(
+        ImageRef,
+        st.text(max_size=20),
+        st.integers(-1, 2**40),
+        st.text(max_size=8),
+        st.lists(st.none() | st.text(max_size=4), max_size=3).map(tuple),
+        st.none() | st.integers(-(2**50), 2**50),
+        st.none() | st.tuples(st.text(max_size=4), st.text(max_size=4)),
+    ),
+    max_size=20,
+).map(tuple)
+
+
+@given(REFS, st.dictionaries(st.text(max_size=4), st.integers(0, 9), max_size=2))
+def test_batches_and_shards_travel_unchanged(refs, skipped):
+    for element in (RefBatch(refs, skipped), Shard("site=a/shard-01", "id", ("a", None), refs)):
+        received = pickle.loads(pickle.dumps(element))
+        assert received == element
+        assert all(type(ref) is ImageRef and type(ref.keys) is tuple for ref in received.refs)
+
+
+def test_references_that_are_alike_travel_in_little_room():
+    refs = tuple(
+        ImageRef(f"gs://bucket/site/camera/{i:08d}.jpg", 20_000, "20000-1764115200000000") for i in range(1000)
+    )
+    assert len(pickle.dumps(Shard("shard-all", "id", (), refs))) < 1000 * 30
