@@ -18,6 +18,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from maskdet.errors import AccessDeniedError, NotFoundError
 from maskdet.storage import stores
+from maskdet.storage.connections import are_direct
 from maskdet.storage.faults import persist, status_of
 from maskdet.storage.gcs_reads import Reads
 from maskdet.storage.names import StoredFile, bucket_and_key
@@ -39,7 +40,8 @@ class _Access(NamedTuple):
 
 
 class _KeptReads(NamedTuple):
-    reads: Reads
+    reads: Reads | None
+    """``None`` where the library has to make them."""
     anonymous_because: str
 
 
@@ -54,6 +56,8 @@ class GcsStore:
         """As :class:`maskdet.storage.stores.Store`."""
         bucket, key = bucket_and_key(uri)
         kept = self._reads.get()
+        if kept.reads is None:
+            return self._get(uri)
         with _credentials_told(uri, kept.anonymous_because):
             return kept.reads.get(bucket, key)
 
@@ -156,7 +160,8 @@ def _make_access(options: PipelineOptions) -> _Access:
 
 def _make_reads(options: PipelineOptions) -> _KeptReads:
     access = _make_access(options)
-    return _KeptReads(Reads.of(access.client), access.anonymous_because)
+    reads = Reads.of(access.client) if are_direct(access.client.api_endpoint) else None
+    return _KeptReads(reads, access.anonymous_because)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ and waits minutes before it reports a store that fails.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
@@ -14,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
 from maskdet.errors import AccessDeniedError
 from maskdet.storage import stores
+from maskdet.storage.connections import Answer, Connections, are_direct
 from maskdet.storage.faults import persist, status_of
 from maskdet.storage.names import StoredFile, bucket_and_key
 
@@ -21,6 +23,7 @@ T = TypeVar("T")
 
 # Idle connections kept; more threads than that would make a new one for each request.
 _CONNECTIONS = 64
+_ERROR_CODE = re.compile(rb"<Code>([^<]+)</Code>")
 _NO_CREDENTIALS = (
     "no AWS credentials were found: neither --s3_access_key_id and --s3_secret_access_key, nor in the environment, nor "
     "in ~/.aws, nor as a role of this machine. Give them in one of these ways"
@@ -32,10 +35,21 @@ class S3Store:
 
     def __init__(self) -> None:
         self._client = stores.KeptClient(_make_client, shared=True)
+        self._connections = stores.KeptClient(_make_connections, shared=True)
 
     def read(self, uri: str) -> bytes:
         """As :class:`maskdet.storage.stores.Store`."""
-        return self._get(uri)
+        connections = self._connections.get()
+        if connections is None:
+            return self._get(uri)
+
+        def read(client: Any, place: dict[str, str]) -> bytes:
+            answer = connections.get(client.generate_presigned_url("get_object", Params=place), {})
+            if answer.status != 200:
+                raise _error(answer)
+            return answer.data
+
+        return self._call(uri, read)
 
     def open(self, uri: str) -> BinaryIO:
         """As :class:`maskdet.storage.stores.Store`."""
@@ -98,6 +112,23 @@ class S3Store:
             raise AccessDeniedError(f"cannot reach {uri}: {_NO_CREDENTIALS}") from error
 
 
+def _error(answer: Answer) -> Exception:
+    """What the library raises for an answer that is no object."""
+    from botocore.exceptions import ClientError
+
+    code = _ERROR_CODE.search(answer.data)
+    error = {"Code": code[1].decode() if code else str(answer.status)}
+    said: Exception = ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": answer.status}}, "GetObject")
+    return said
+
+
+def _make_connections(options: PipelineOptions) -> Connections | None:
+    """Connections for reads; ``None`` where the library has to make them."""
+    chosen = options.view_as(S3Options)
+    own = chosen.s3_verify is not None or not are_direct(chosen.s3_endpoint_url or "https://s3.amazonaws.com")
+    return None if own else Connections(("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"))
+
+
 def _stored_file(uri: str, size_bytes: int, found: dict[str, Any]) -> StoredFile:
     tag = found["ETag"].strip('"')
     return StoredFile(uri, size_bytes, f"{size_bytes}-{found['LastModified'].timestamp():.6f}-{tag}")
@@ -122,6 +153,7 @@ def _make_client(options: PipelineOptions) -> Any:
             connect_timeout=stores.CONNECT_TIMEOUT_S,
             read_timeout=stores.READ_TIMEOUT_S,
             max_pool_connections=_CONNECTIONS,
+            signature_version="s3v4",
             retries={"mode": "standard", "total_max_attempts": 1},  # `persist` and the fetcher try again
         ),
     )
