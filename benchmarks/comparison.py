@@ -1,0 +1,193 @@
+"""What a comparison says: statistics of rounds, agreement of decisions, where time goes, and the page with it all."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+OURS = "maskdet"
+STAGES = ("fetch", "decode", "detect", "infer", "write")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One contestant's run in one round.
+
+    Attributes:
+        contestant: its name.
+        round: counted from 1.
+        exit_code: 0 if it ended well.
+        wall_s: whole process, start-up included.
+        cpu_s: user and system time of the process tree.
+        peak_mib: memory of the process tree.
+        load: runnable processes of the machine before it began, averaged over a minute.
+        scored: rows written; ``None`` where nothing is written.
+        agree: share of all images decided as the float32 Keras model decides; ``None`` where nothing is written.
+        split: seconds by part of the wall time, for contestants that tell.
+    """
+
+    contestant: str
+    round: int
+    exit_code: int
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+    load: float = 0.0
+    scored: int | None = None
+    agree: float | None = None
+    split: Mapping[str, float] = field(default_factory=dict)
+
+
+class Spread(NamedTuple):
+    """The middle and the ends of some values."""
+
+    median: float
+    low: float
+    high: float
+
+    def show(self, form: str = ".2f") -> str:
+        """As ``1.20 (1.10–1.31)``; the middle alone if it is all there is."""
+        middle, low, high = (format(value, form) for value in self)
+        return middle if low == high else f"{middle} ({low}–{high})"
+
+
+class Thresholds(NamedTuple):
+    """A model's operating point."""
+
+    no_mask_below: float
+    mask_from: float
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Median, least and greatest.
+
+    Raises:
+        ValueError: there are none.
+    """
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("expected at least one value, received none")
+    return Spread(statistics.median(ordered), ordered[0], ordered[-1])
+
+
+def ratios(runs: Sequence[Run], over: str, under: str) -> list[float]:
+    """Wall time of one contestant over another's, in each round that both ended well."""
+    seconds = {(run.contestant, run.round): run.wall_s for run in runs if run.exit_code == 0}
+    rounds = sorted({round_ for name, round_ in seconds if name == over and (under, round_) in seconds})
+    return [seconds[over, round_] / seconds[under, round_] for round_ in rounds]
+
+
+def decide(probability: float, at: Thresholds) -> str:
+    """The label of a probability."""
+    if probability >= at.mask_from:
+        return "mask"
+    return "no_mask" if probability < at.no_mask_below else "uncertain"
+
+
+def agreement(found: Mapping[str, float], reference: Mapping[str, float], at: Thresholds) -> float:
+    """Share of the reference's images that are decided alike; an image without a probability is not.
+
+    Args:
+        found: probability by image.
+        reference: the same, for every image.
+        at: the operating point of both.
+    """
+    alike = sum(name in found and decide(found[name], at) == decide(value, at) for name, value in reference.items())
+    return alike / len(reference)
+
+
+def split_time(
+    wall_s: float, start_s: float, run_s: float, thread_seconds: Mapping[str, float], cores: int
+) -> dict[str, float]:
+    """Divide a run's wall time into parts that add up to it.
+
+    Args:
+        wall_s: of the whole process.
+        start_s: from the process' start to the run's.
+        run_s: from the run's start to its end.
+        thread_seconds: of all threads, by stage; a core's share of each is what it took of the run.
+        cores: threads that worked side by side.
+
+    Returns:
+        Seconds of ``start``, each stage, ``framework`` (what else the run did, its listing and packing included) and
+        ``exit``. If threads waited for one another, stages hold that time, and ``framework`` may be below 0.
+    """
+    stages = {name: thread_seconds[name] / cores for name in STAGES if thread_seconds.get(name)}
+    parts = {"start": start_s, **stages, "framework": run_s - sum(stages.values())}
+    return {**parts, "exit": wall_s - start_s - run_s}
+
+
+def table(runs: Sequence[Run], images: int, labels: Mapping[str, str]) -> str:
+    """The contestants as a Markdown table, the fastest first; those that failed last."""
+    rows = [
+        "| | wall, s | images/s | × ours | CPU, s | peak MiB | images scored | decided alike |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    good = {name: [run for run in runs if run.contestant == name and run.exit_code == 0] for name in labels}
+    for name in sorted(filter(good.get, good), key=lambda name: spread(run.wall_s for run in good[name]).median):
+        rows.append(_row(labels[name], good[name], images, ratios(runs, name, OURS)))
+    for name in labels:
+        failed = sum(run.contestant == name and run.exit_code != 0 for run in runs)
+        if failed:
+            rows.append(f"| {labels[name]} | failed in {failed} of {failed + len(good[name])} runs | | | | | | |")
+    return "\n".join(rows)
+
+
+def _row(label: str, runs: Sequence[Run], images: int, over_ours: Sequence[float]) -> str:
+    wall = spread(run.wall_s for run in runs)
+    alike = [run.agree for run in runs if run.agree is not None]
+    scored = sorted({run.scored for run in runs if run.scored is not None})
+    cells = [
+        label,
+        wall.show(),
+        f"{images / wall.median:,.0f}",
+        spread(over_ours).show() if over_ours else "",
+        spread(run.cpu_s for run in runs).show(".1f"),
+        spread(run.peak_mib for run in runs).show(".0f"),
+        "–".join(f"{count:,}" for count in dict.fromkeys((scored[0], scored[-1]))) if scored else "",
+        f"{min(alike):.2%}" if alike else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def split_table(runs: Sequence[Run], labels: Mapping[str, str]) -> str:
+    """Medians of the parts of wall time, of contestants that tell; empty if none does."""
+    told = {name: [run.split for run in runs if run.contestant == name and run.split] for name in labels}
+    told = {name: splits for name, splits in told.items() if splits}
+    if not told:
+        return ""
+    order = ("start", *STAGES, "framework", "exit", "loop")
+    parts = [part for part in order if any(part in split for splits in told.values() for split in splits)]
+    rows = [f"| | {' | '.join(parts)} |", "|---" * (len(parts) + 1) + "|"]
+    for name, splits in told.items():
+        cells = [
+            f"{statistics.median(split.get(part, 0.0) for split in splits):.2f}" if part in splits[0] else ""
+            for part in parts
+        ]
+        rows.append(f"| {labels[name]} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def sentences(runs: Sequence[Run], peers: Sequence[str], labels: Mapping[str, str]) -> list[str]:
+    """The ratios that matter, one a line: stock Beam, the best other peer, the limit, the built-in model."""
+    lines = []
+    others = [name for name in peers if name != "beam" and ratios(runs, name, OURS)]
+    best = min(others, key=lambda name: spread(ratios(runs, name, OURS)).median, default=None)
+    pairs = [("beam", OURS), (best, OURS), (OURS, "bare_loop"), ("beam", "compact"), (best, "compact")]
+    for over, under in pairs:
+        values = ratios(runs, over, under) if over else []
+        if over and values:
+            lines.append(f"{labels[over]} / {labels[under]}: {spread(values).show()}")
+    return lines
+
+
+def to_record(run: Run, **key: Any) -> dict[str, Any]:
+    """A run as a line of JSON; ``key`` says what it belongs to."""
+    return {**key, **{name: dict(value) if name == "split" else value for name, value in vars(run).items()}}
+
+
+def from_record(record: Mapping[str, Any]) -> Run:
+    """The inverse; what else a record holds is left."""
+    return Run(**{name: record[name] for name in Run.__dataclass_fields__})

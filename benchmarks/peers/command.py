@@ -1,0 +1,61 @@
+"""The command line that peers share, and how they write where their framework does not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CORES = len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a peer is asked for.
+
+    Attributes:
+        folder: of images, without subfolders.
+        bundle: holds ``model.keras``, ``model.onnx`` and ``manifest.json``.
+        output: Parquet file or folder to write.
+        height: of the model's input.
+        width: of the model's input.
+    """
+
+    folder: Path
+    bundle: Path
+    output: Path
+    height: int
+    width: int
+
+    @property
+    def keras(self) -> str:
+        """The Keras file."""
+        return str(self.bundle / "model.keras")
+
+    @property
+    def files(self) -> list[str]:
+        """Every image, sorted."""
+        return sorted(str(path) for path in self.folder.iterdir())
+
+
+def parse_job(description: str | None) -> Job:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=description)
+    for name in ("--input", "--model", "--output"):
+        parser.add_argument(name, type=Path, required=True)
+    given = parser.parse_args()
+    size = json.loads((given.model / "manifest.json").read_text())["input"]
+    return Job(given.input.absolute(), given.model.absolute(), given.output.absolute(), size["height"], size["width"])
+
+
+def write(output: Path, files: list[str], probabilities: Any) -> None:
+    """Write the table."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = np.asarray(probabilities, np.float32).reshape(-1)
+    pq.write_table(pa.table({"uri": files, "probability": values}), output)
