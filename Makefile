@@ -3,12 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
+BENCH ?= --data png --rounds 5
 MODELS := models
 MASKDET_DATA ?= ../shared/data
 export MASKDET_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tools check format coverage bench train-reference constraints clean
+.PHONY: help setup demo test tools check format coverage bench bench-peers train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +44,9 @@ coverage: $(VENV)/.development ## run the tests and report what they do not reac
 bench: $(VENV)/.development ## measure scoring against its limit on this machine
 	$(BIN)/python -m benchmarks.limit
 
+bench-peers: $(VENV)/.development $(VENV)-bench/.peers ## measure scoring against what one would write instead; BENCH='--data jpeg' says what
+	$(BIN)/python -m benchmarks.compare_peers $(BENCH)
+
 train-reference: $(VENV)/.development ## train the reference CNN on $MASKDET_DATA/k12 (8 to 16 minutes on 2 cores)
 	$(BIN)/maskdet train --config configs/train/reference_cnn.yaml --output $(MODELS)/reference_cnn
 
@@ -50,7 +54,7 @@ constraints: $(VENV)/.development ## record the versions in .venv as constraints
 	$(BIN)/python -m pip freeze --exclude-editable --exclude maskdet | sort -f > constraints.txt
 
 clean: ## remove .venv and everything built
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -63,3 +67,10 @@ $(VENV)/.scoring: setup.py constraints.txt | $(BIN)/python
 $(VENV)/.development: setup.py constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/.scoring
+
+# Peers need other versions of what scoring needs; maskdet itself is not installed beside them.
+$(VENV)-bench/.peers: setup.py benchmarks/constraints.txt
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/constraints.txt '.[bench]'
+	$(VENV)-bench/bin/python -m pip uninstall --quiet --yes maskdet
+	@touch $@

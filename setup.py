@@ -30,6 +30,18 @@ FAST = ["cykooz-resizer>=4,<5", "imagecodecs>=2025.3", "simplejpeg>=1.8,<2"]
 S3 = ["boto3>=1.34,<2"]
 # All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.
 DATAFLOW = ["google-cloud-dataflow-client>=0.13,<0.14"]
+# What scoring is compared with (make bench-peers), in an environment of its own: benchmarks/constraints.txt.
+PEERS = [
+    *TENSORFLOW,
+    "apache-beam>=2.76,<3",
+    "daft>=0.7,<0.8",
+    "matplotlib>=3.9,<4",
+    "onnxruntime>=1.20,<2",
+    "pillow>=11.1,<13",
+    "ray[data]>=2.50,<3",
+    "scipy>=1.14,<2",  # Keras' generator asks for it
+    "tensorflow-hub>=0.16,<0.17",  # Beam's TensorFlow handler imports it
+]
 DEVELOPMENT = [
     "coverage[toml]>=7.6,<8",
     "duckdb>=1.1,<3",
@@ -66,6 +78,7 @@ setup(
         "dataflow": DATAFLOW,
         "fast": FAST,
         "full": [*FAST, *TENSORFLOW, *ONNX, *S3, *DATAFLOW],
+        "bench": PEERS,
         "dev": [*FAST, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *DEVELOPMENT],
     },
     entry_points={"console_scripts": ["maskdet = pipelines.cli:main"]},

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import datasets
-from benchmarks.comparison import OURS, Run, Thresholds, agreement, from_record, to_record
+from benchmarks.comparison import Run, Thresholds, agreement, from_record, to_record
 from benchmarks.contestants import LABELS, PEER_PYTHON, ROOT, Task, command, probabilities, split, writes_tables
 from benchmarks.process_tree import measure
 from benchmarks.reporting import Section, write_report

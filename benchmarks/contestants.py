@@ -79,8 +79,8 @@ def probabilities(output: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     for path in files:
         with pq.ParquetFile(path) as file:
-            columns = file.read([uri, value])
-        found.update((name.rpartition("/")[2], p) for name, p in zip(*(columns[c].to_pylist() for c in (uri, value))))
+            rows = file.read([uri, value]).to_pylist()
+        found.update((row[uri].rpartition("/")[2], row[value]) for row in rows)
     return found
 
 

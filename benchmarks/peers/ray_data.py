@@ -23,6 +23,7 @@ class Classifier:
         self._predict = tf.function(lambda batch: network(batch, training=False), reduce_retracing=True)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Probabilities of a batch of images of one size."""
         probabilities = self._predict(np.ascontiguousarray(batch["image"])).numpy().reshape(-1)
         return {"uri": batch["path"], "probability": probabilities}
 
