@@ -135,9 +135,11 @@ class Comparison:
         if not path.is_file():
             task = Task(self.task.folder, "", bundle, self.task.cores)
             unfinished = path.with_suffix(".part")
-            subprocess.run(
-                command("float32_reference", task, unfinished), check=True, env={**os.environ, **_QUIET}, cwd=ROOT
+            made = subprocess.run(
+                command("float32_reference", task, unfinished), check=False, capture_output=True, cwd=ROOT
             )
+            if made.returncode:
+                sys.exit(f"float32_reference: {made.stderr.decode(errors='replace')[-2000:]}")
             unfinished.rename(path)
         return probabilities(path), Thresholds(**manifest["decision"])
 
@@ -186,9 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help=f"contestants, separated by commas: {', '.join(LABELS)}")
     parser.add_argument("--model", default="models/reference_cnn", help="bundle that ours and the peers score with")
-    parser.add_argument(
-        "--input", type=Path, default=Path(os.environ.get("MASKDET_DATA", ROOT / ".." / "shared" / "data"))
-    )
+    parser.add_argument("--input", type=Path, default=datasets.data_folder(), help="folder of real images")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", help="folder for data, results and logs")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench", help="folder for the page and plot")
     parser.add_argument("--resume", action="store_true", help="keep the runs recorded, and do those that are missing")

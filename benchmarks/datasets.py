@@ -22,6 +22,11 @@ _LARGE_PIXELS = 12_000_000
 _DRAWN = 1_000
 
 
+def data_folder() -> Path:
+    """Where real images are, if anywhere."""
+    return Path(os.environ.get("MASKDET_DATA", "../shared/data"))
+
+
 def resolve(name: str, data: Path) -> str:
     """The data set itself, or ``drawn`` where its photographs are absent."""
     return name if name in _SOURCES and all((data / source).is_dir() for source in _SOURCES[name]) else "drawn"
