@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -43,7 +44,8 @@ class Cost:
         exit_code: negative: the signal that ended it.
         wall_s: until the command itself had ended.
         cpu_s: user and system time of the tree.
-        peak_mib: memory of the tree; shared pages count once (proportional set size, sampled).
+        peak_mib: memory of the tree: the highest sum of proportional set sizes among samples, or the highest resident
+            set of one process, which the kernel keeps, if that is more.
         begun_at: Unix time.
     """
 
@@ -125,6 +127,7 @@ def measure(
     """
     before = frozenset((process.pid, process.start) for process in descendants(_processes(), os.getpid()))
     usage, stopped = TreeUsage(), threading.Event()
+    own_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with _adopting_orphans(), stdout.open("wb") as out, stderr.open("wb") as err:
         begun_at, started = time.time(), time.perf_counter()
         child = subprocess.Popen(
@@ -143,7 +146,10 @@ def measure(
         sampler.join()
     # Exact where parents wait for their children; some daemons let the kernel reap theirs, which only samples see.
     waited_s = spent.ru_utime + spent.ru_stime + reaped_s
-    peak_kib = max(usage.peak_kib, spent.ru_maxrss, reaped_kib)
+    # The kernel's own peak of one process is exact, too. But a child starts with its parent's: what is not above ours
+    # may be ours.
+    one_kib = max(spent.ru_maxrss, reaped_kib)
+    peak_kib = max(usage.peak_kib, one_kib if one_kib > own_kib else 0)
     return Cost(child.returncode, wall_s, max(waited_s, usage.cpu_s), peak_kib / 1024, begun_at)
 
 

@@ -1,11 +1,14 @@
 """What a command costs with everything it starts."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks.process_tree import Process, TreeUsage, descendants, measure, parse_pss, parse_stat
 
+ROOT = Path(__file__).parents[2]
 STAT = (
     "1234 (a (b) c) S 77 1234 1234 0 -1 4194304 100 200 0 0 250 50 9000 9000 20 0 3 0 424242 1000000 500 "
     "18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0"
@@ -81,6 +84,17 @@ def test_memory_is_that_of_the_tree(cost_of):
     )
     assert 160 <= cost_of(code).peak_mib < 260
     assert 300 <= cost_of("held = b'x' * (300 << 20)").peak_mib < 400  # too short for a sample; the kernel knows
+
+
+def test_memory_of_the_one_who_measures_does_not_count(tmp_path):
+    # A child's peak, as the kernel keeps it, begins with its parent's.
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom benchmarks.process_tree import measure\nheld = b'x' * (300 << 20)\n"
+        "print(measure(['sleep', '1'], stdout=Path(sys.argv[1]), stderr=Path(sys.argv[2])).peak_mib)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out"), str(tmp_path / "err")]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert 0 < float(printed) < 50
 
 
 def test_a_command_that_hangs_is_killed_with_its_children(cost_of):
