@@ -68,9 +68,9 @@ $(VENV)/.development: setup.py constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/.scoring
 
-# Peers need other versions of what scoring needs; maskdet itself is not installed beside them.
+# Peers need other versions of what scoring needs, so they have an environment of their own.
 $(VENV)-bench/.peers: setup.py benchmarks/constraints.txt
 	$(PYTHON) -m venv $(VENV)-bench
-	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/constraints.txt '.[bench]'
-	$(VENV)-bench/bin/python -m pip uninstall --quiet --yes maskdet
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/constraints.txt \
+		--editable '.[bench]'
 	@touch $@

@@ -33,7 +33,11 @@ def main() -> None:
     ray.init(num_cpus=CORES, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     images = ray.data.read_images(
-        str(job.folder), size=(job.height, job.width), mode="RGB", include_paths=True, file_extensions=None
+        str(job.folder),
+        size=(job.height, job.width),
+        mode="RGB",
+        include_paths=True,
+        override_num_blocks=4 * CORES,  # the default, 200 on one machine, makes tasks of a few images each
     )
     predictions = images.map_batches(
         Classifier,
