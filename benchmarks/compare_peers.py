@@ -149,11 +149,13 @@ def _prepare(asked: str, arguments: argparse.Namespace) -> Comparison:
     images = arguments.images or datasets.DEFAULT_IMAGES[data]
     folder = arguments.work.absolute() / f"{data}-{images}"
     folder.mkdir(parents=True, exist_ok=True)
+    cores = len(os.sched_getaffinity(0))
+    if arguments.report:
+        return Comparison(data, images, Task(folder, arguments.model, folder, cores), folder)
     bundle = _peer_bundle(arguments.model, arguments.work.absolute())
     source = datasets.build(data, images, arguments.input, arguments.work.absolute())
-    task = Task(source, arguments.model, bundle, len(os.sched_getaffinity(0)))
-    comparison = Comparison(data, images, task, folder)
-    if comparison.results.is_file() and not (arguments.resume or arguments.report):
+    comparison = Comparison(data, images, Task(source, arguments.model, bundle, cores), folder)
+    if comparison.results.is_file() and not arguments.resume:
         comparison.results.rename(comparison.results.with_suffix(f".{time.time_ns()}.jsonl"))
     return comparison
 
