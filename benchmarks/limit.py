@@ -65,6 +65,7 @@ def _bare_loop(files: list[Path], model_uri: str, precision: str) -> None:
     """Read, decode, resize and infer; prints seconds and images as JSON."""
     import numpy as np
 
+    from maskdet.codecs import load_codecs, resolve_codecs
     from maskdet.fetching import available_cores
     from maskdet.imaging import prepare_image
     from maskdet.model.backends import RuntimeSpec, load_model
@@ -72,13 +73,14 @@ def _bare_loop(files: list[Path], model_uri: str, precision: str) -> None:
     cores = available_cores()
     model = load_model(model_uri, RuntimeSpec(precision=precision, threads=cores))  # type: ignore[arg-type]
     height, width = model.manifest.input.height, model.manifest.input.width
+    codecs = load_codecs(resolve_codecs("auto"))
 
     def work(part: list[Path]) -> None:
         block = np.empty((model.block_images, height, width, 3), np.uint8)
         for start in range(0, len(part), len(block)):
             chunk = part[start : start + len(block)]
             for i, path in enumerate(chunk):
-                block[i] = prepare_image(path.read_bytes(), height, width).pixels
+                block[i] = prepare_image(path.read_bytes(), height, width, codecs=codecs).pixels
             model.predict(block[: len(chunk)])
 
     started = time.perf_counter()
