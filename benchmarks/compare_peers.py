@@ -11,7 +11,8 @@ the ratio within a round. Decisions are compared with the float32 Keras model on
 size. `limit` is a loop of read, decode, resize and inference around the same model on all cores, with nothing else.
 
 Every run is a line of <work>/<data>-<images>/results.jsonl as soon as it has ended: --resume goes on where a killed
-comparison stopped, --report writes the page from what is there. Without photographs ($MASKDET_DATA) faces are drawn.
+comparison stopped, --report writes the page from what is there, --rounds 0 prepares data and references. Without
+photographs ($MASKDET_DATA) faces are drawn.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def main() -> None:
         if not arguments.report:
             comparison.compete(names, arguments.rounds, arguments.timeout_s)
         sections.append(comparison.section())
-    print(write_report([section for section in sections if section.runs], arguments.output, PEER_PYTHON))
+    if sections := [section for section in sections if section.runs]:
+        print(write_report(sections, arguments.output, PEER_PYTHON))
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Comparison:
         """Run what has not run yet."""
         done = {(run.contestant, run.round) for run in self.runs()}
         left = [(name, round_) for round_ in range(1, rounds + 1) for name in names if (name, round_) not in done]
+        for name in filter(writes_tables, names):
+            self._reference(name)
         few = datasets.few(self.task.folder, WARM_UP_IMAGES, self.folder / "warm-up" / "images")
         print(f"{self.data}: {self.images:,} images, {datasets.warm(self.task.folder) / 1e6:,.0f} MB", flush=True)
         for name in dict.fromkeys(name for name, _ in left):
