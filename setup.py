@@ -81,5 +81,5 @@ setup(
         "bench": PEERS,
         "dev": [*FAST, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *DEVELOPMENT],
     },
-    entry_points={"console_scripts": ["maskdet = pipelines.cli:main"]},
+    entry_points={"console_scripts": ["maskdet = pipelines.cli:run"]},
 )
