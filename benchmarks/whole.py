@@ -1,4 +1,4 @@
-"""What the search for faces costs runs that do not ask for it: `--faces whole` against the revision before there was one.
+"""What the search for faces costs runs that do not ask for it: `--faces whole` against the revision before it existed.
 
     .venv/bin/python -m benchmarks.whole --input ../shared/data/k12/Test --repeat 5
 

@@ -150,7 +150,7 @@ class OneFace:
         (512, 15, 0.90, 1),
         (512, 14, 0.90, 0),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_how_sure_a_face_has_to_be_depends_on_its_size(canvas_px, face_px, score, found):
     detector = Detector(OneFace(canvas_px, face_px, score), FacesSettings(min_score=0.5, min_face_px=16))
