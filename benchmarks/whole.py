@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", help="a folder of images (default: a demo tree)")
     parser.add_argument("--repeat", type=int, default=1, help="count every image this often")
-    parser.add_argument("--before", default=BEFORE, help="revision to compare with")
+    parser.add_argument("--before", default=BEFORE, help="revision to compare with, one that takes every image whole")
     parser.add_argument("--rounds", type=int, default=5)
     return parser
 
