@@ -25,6 +25,30 @@ MAX_IOU = 0.3
 MAX_INSIDE = 0.8
 """A box that lies inside a surer one by this part is a detail of it: eyes and valves of faces in large photographs."""
 
+SMALLEST_BOX = 0.9
+"""Smallest box, as a part of ``min_face_px``; smaller ones are patches of texture."""
+
+LARGE_PX = 64.0
+"""Longer side of a large box, in pixels of the canvas."""
+
+LARGE_SCORE = 1.12
+"""What a large box's score has to reach, as a multiple of ``min_score``: faces of this size are surer by far."""
+
+FILLING = 0.5
+"""Part of an image's longer side from which a box fills it."""
+
+FILLING_SCORE = 0.88
+"""The same multiple for boxes that fill an image: close portraits have unsure faces, and little else to mistake."""
+
+RULES = {
+    "max_iou": MAX_IOU,
+    "max_inside": MAX_INSIDE,
+    "smallest_box": SMALLEST_BOX,
+    "large": [LARGE_PX, LARGE_SCORE],
+    "filling": [FILLING, FILLING_SCORE],
+}
+"""All of the above; part of a run's fingerprint."""
+
 DEFAULT_SETTINGS = FacesSettings()
 
 # Suppression compares every box that stays with all others; beyond so many, an image is noise.
@@ -74,8 +98,10 @@ class Detector:
         scale = np.array([picture.width / level.width, picture.height / level.height], np.float32)
         found = []
         for tile in level.tiles:
-            faces = decode(self._network.run(_canvas(pixels, tile, level)), self.settings.min_score)
-            faces = faces.take(_uncut(faces, tile, level) & _of_level(faces, level))
+            faces = decode(self._network.run(_canvas(pixels, tile, level)), FILLING_SCORE * self.settings.min_score)
+            faces = faces.take(
+                _uncut(faces, tile, level) & _of_level(faces, level) & _sure(faces, level, self.settings.min_score)
+            )
             corner = np.array([tile.left, tile.top], np.float32)
             boxes = (faces.boxes + np.tile(corner, 2)) * np.tile(scale, 2)
             found.append(Detections(boxes, faces.scores, (faces.landmarks + corner) * scale))
@@ -129,12 +155,21 @@ def _of_level(faces: Detections, level: Level) -> NDArray[np.bool_]:
     return within
 
 
+def _sure(faces: Detections, level: Level, min_score: float) -> NDArray[np.bool_]:
+    """Which faces' scores reach what their size asks for."""
+    sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0)
+    filling = sides >= FILLING * max(level.width, level.height)
+    least = min_score * np.where(filling, FILLING_SCORE, np.where(sides >= LARGE_PX, LARGE_SCORE, 1.0))
+    sure: NDArray[np.bool_] = faces.scores >= least
+    return sure
+
+
 def _finish(found: Detections, size: tuple[int, int], min_face_px: float, max_faces: int) -> Detections:
     """Clip, drop what is too small, suppress, order, and keep the best."""
     boxes = np.clip(found.boxes, 0, np.array([*size, *size], np.float32))
     sides = boxes[:, 2:] - boxes[:, :2]
     # min_face_px is what users want to see counted; a face of just that size must not fall to a box drawn too tight.
-    large = (sides.max(axis=1) >= 0.75 * min_face_px) & (sides.min(axis=1) > 0)
+    large = (sides.max(axis=1) >= SMALLEST_BOX * min_face_px) & (sides.min(axis=1) > 0)
     order = np.lexsort((boxes[:, 0], boxes[:, 1], -found.scores))
     order = order[large[order]][:_MAX_CANDIDATES]
     clipped = Detections(boxes, found.scores, found.landmarks).take(order)

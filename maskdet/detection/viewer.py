@@ -11,7 +11,7 @@ from maskdet.codecs import PILLOW, Codecs
 from maskdet.config import FacesSettings
 from maskdet.detection.bundle import open_detector
 from maskdet.detection.crops import CropOptions, crop_face
-from maskdet.detection.detector import MAX_IOU, Detector, load_detector
+from maskdet.detection.detector import RULES, Detector, load_detector
 from maskdet.detection.network import runtime_version
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.imaging import ImageLimits, open_upright
@@ -63,7 +63,7 @@ def view_identity(settings: FacesSettings) -> dict[str, Any]:
         "detector": open_detector().manifest.fingerprint,
         "runtime": runtime_version(),
         "crop": dataclasses.asdict(CropOptions()),
-        "max_iou": MAX_IOU,
+        **RULES,
     }
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 from maskdet.config import FacesSettings
 from maskdet.detection.boxes import pairwise_iou
 from maskdet.detection.bundle import BUILTIN_FOLDER, NETWORK_FILE, open_detector
-from maskdet.detection.detector import load_detector
+from maskdet.detection.decoding import Heads
+from maskdet.detection.detector import Detector, load_detector
 from maskdet.errors import ModelError
 
 
@@ -118,3 +119,39 @@ def test_settings_drop_small_faint_and_surplus_faces(data_folder):
     assert len(load_detector(FacesSettings(max_faces=2)).detect(image).scores) == 2
     assert len(load_detector(FacesSettings(min_face_px=290)).detect(image).scores) == 0
     assert len(load_detector(FacesSettings(min_score=0.999)).detect(image).scores) == 0
+
+
+class OneFace:
+    """Stands in for the network: sees one face at the middle of canvases of one width."""
+
+    def __init__(self, canvas_px, face_px, score):
+        self.canvas_px, self.face_px, self.score = canvas_px, face_px, score
+
+    def run(self, canvas):
+        rows, columns = canvas.shape[0] // 4, canvas.shape[1] // 4
+        maps = [np.zeros((rows, columns, *rest), np.float32) for rest in ((), (2,), (2,), (10,))]
+        if canvas.shape[1] == self.canvas_px:
+            maps[0][rows // 2, columns // 2] = self.score
+            maps[1][...] = np.log(self.face_px / 4)
+        return Heads(*maps)
+
+
+@pytest.mark.parametrize(
+    ("canvas_px", "face_px", "score", "found"),
+    [
+        # A picture of 512 pixels is seen at its size, and within a border of 32 as one of 128.
+        (512, 40, 0.51, 1),
+        (512, 40, 0.49, 0),
+        (512, 80, 0.57, 1),
+        (512, 80, 0.55, 0),
+        (192, 90, 0.45, 1),
+        (192, 90, 0.43, 0),
+        (192, 40, 0.49, 0),
+        (512, 15, 0.90, 1),
+        (512, 14, 0.90, 0),
+    ],
+    ids=str,
+)
+def test_how_sure_a_face_has_to_be_depends_on_its_size(canvas_px, face_px, score, found):
+    detector = Detector(OneFace(canvas_px, face_px, score), FacesSettings(min_score=0.5, min_face_px=16))
+    assert len(detector.detect(np.zeros((512, 512, 3), np.uint8)).scores) == found

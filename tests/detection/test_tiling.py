@@ -37,8 +37,8 @@ def test_every_face_is_whole_in_a_canvas_that_looks_for_its_size(width, height, 
         if not low <= side * max(x, y) <= high or side * min(x, y) < MIN_NETWORK_FACE_PX * 0.99:
             continue
         seen |= any(
-            tile.left <= left * x and (left + side) * x <= tile.left + tile.width
-            and tile.top <= top * y and (top + side) * y <= tile.top + tile.height
+            tile.left <= left * x and (left + side) * x <= tile.left + tile.width + 1e-6
+            and tile.top <= top * y and (top + side) * y <= tile.top + tile.height + 1e-6
             for tile in level.tiles
         )  # fmt: skip
     assert seen

@@ -1,0 +1,106 @@
+"""What the search for faces costs runs that do not ask for it: `--faces whole` against the revision before it existed.
+
+    .venv/bin/python -m benchmarks.whole --input ../shared/data/k12/Test --repeat 5
+
+Peer: revision a18ab07, from a temporary worktree of this repository, in the same environment, with the same model (the
+one it shipped) on the same files. Both run as whole processes, start-up included, by turns, and who goes first
+changes with every round. Processor time tells what was computed, and is the steadier figure on a machine that does
+other things too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.limit import _demo_tree, _files, _linked
+
+BEFORE = "a18ab07"
+REPOSITORY = Path(__file__).resolve().parents[1]
+MODEL = "maskdet/model/builtin/compact"
+
+
+class Cost(NamedTuple):
+    """Of one whole run."""
+
+    wall_s: float
+    processor_s: float
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    with tempfile.TemporaryDirectory() as name, _worktree(Path(name) / "before", arguments.before) as before:
+        scratch = Path(name)
+        files = _files(arguments.input or _demo_tree(scratch / "demo"), arguments.repeat)
+        shared = ["--input", str(_linked(files, scratch / "images")), "--model", str(before / MODEL)]
+        sides = {"before": (before, shared), "now": (REPOSITORY, [*shared, "--faces", "whole"])}
+        costs: dict[str, list[Cost]] = {side: [] for side in sides}
+        for turn in range(arguments.rounds + 1):
+            for side in sorted(sides, reverse=turn % 2 == 1):
+                folder, flags = sides[side]
+                costs[side].append(_score(folder, flags, scratch / f"{side}-{turn}"))
+    _report(len(files), costs["before"][1:], costs["now"][1:])  # the first round warms the file cache
+
+
+@contextmanager
+def _worktree(folder: Path, revision: str) -> Iterator[Path]:
+    git = ["git", "-C", str(REPOSITORY), "worktree"]
+    subprocess.run([*git, "add", "--quiet", "--detach", str(folder), revision], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run([*git, "remove", "--force", str(folder)], check=True)
+
+
+def _score(folder: Path, flags: list[str], output: Path) -> Cost:
+    """One run of the code in a folder."""
+    command = [sys.executable, "-m", "pipelines.cli", "score", "--output", str(output), "--quiet", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    used = _children_s()
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    wall_s = time.perf_counter() - started
+    if done.returncode != 0:
+        sys.exit(f"{folder}: expected a run that ends with 0, received {done.returncode}: {done.stderr[-2000:]}")
+    return Cost(wall_s, _children_s() - used)
+
+
+def _children_s() -> float:
+    """Processor time of all processes that this one has waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _report(images: int, before: list[Cost], now: list[Cost]) -> None:
+    print(f"{images:,} images, {len(now)} interleaved rounds; median (min to max)")
+    for field in Cost._fields:
+        ratios = [getattr(new, field) / getattr(old, field) for old, new in zip(before, now, strict=True)]
+        old_s, new_s = (statistics.median(getattr(cost, field) for cost in costs) for costs in (before, now))
+        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+        name = field.removesuffix("_s")
+        print(
+            f"  {name:<10} before {old_s:6.2f} s, now {new_s:6.2f} s, ratio {statistics.median(ratios):.3f} ({spread})"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", help="a folder of images (default: a demo tree)")
+    parser.add_argument("--repeat", type=int, default=1, help="count every image this often")
+    parser.add_argument("--before", default=BEFORE, help="revision to compare with, one that takes every image whole")
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
