@@ -183,7 +183,7 @@ class TestKubernetes:
     def test_the_client_s_command_is_one_of_maskdet(self):
         (client,) = [container for container in containers() if container["name"] == "client"]
         entry, command, *flags = client["command"]
-        assert f'"{entry} = pipelines.cli:main"' in SETUP
+        assert f'"{entry} = pipelines.cli:run"' in SETUP
         arguments, rest = command_parser(command, None).parse_known_args(flags)
         assert rest == []
         assert (ROOT / arguments.runner_config).is_file()
