@@ -26,7 +26,7 @@ test: $(VENV)/.development ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 tools: $(VENV)/.development ## build what tests start beside Python: a Google Cloud Storage server, with Go (the tests build it, too)
-	$(BIN)/python tests/integration/store_servers.py
+	$(BIN)/python tests/integration/programs.py
 
 check: $(VENV)/.development ## lint and type-check
 	$(BIN)/ruff check .

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from fault_proxy import FaultProxy
-from store_servers import GcsServer, NotInstallableError, S3Server, StoreServer
+from programs import NotInstallableError
+from store_servers import GcsServer, S3Server, StoreServer
 
 from maskdet.beam_options import parse_beam_options
 from maskdet.storage import faults
