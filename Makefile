@@ -9,7 +9,7 @@ MASKDET_DATA ?= ../shared/data
 export MASKDET_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tools check format coverage bench bench-peers train-reference constraints clean
+.PHONY: help setup demo test test-flink flink-up flink-down tools check format coverage bench bench-peers train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,16 @@ demo: $(VENV)/.scoring ## draw synthetic face images and score them with the bui
 test: $(VENV)/.development ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-tools: $(VENV)/.development ## build what tests start beside Python: a Google Cloud Storage server, with Go (the tests build it, too)
+test-flink: tools ## run the tests on a real Flink cluster, which they start and stop
+	$(BIN)/python -m pytest -m flink
+
+flink-up: $(VENV)/.development ## start a Flink cluster on this machine, for configs/runners/flink.yaml
+	$(BIN)/python tests/integration/flink_cluster.py up
+
+flink-down: $(VENV)/.development ## stop it, and all that it started
+	$(BIN)/python tests/integration/flink_cluster.py down
+
+tools: $(VENV)/.development ## build or fetch what tests start beside Python, with Go and Maven (the tests do it, too)
 	$(BIN)/python tests/integration/programs.py
 
 check: $(VENV)/.development ## lint and type-check

@@ -31,9 +31,9 @@ from programs import (
     install_job_server,
 )
 
-# Where configs/runners/flink.yaml looks for them.
 FOLDER = ROOT / "build" / "flink"
-BOOT = FOLDER / "boot"
+# Beam's program in the folder in which a task manager runs, as in configs/runners/flink.yaml.
+BOOT = "./boot"
 SETTINGS = Path(__file__).parent / "flink" / "config.yaml"
 _START_S = 120.0
 _STOP_S = 10.0
@@ -103,6 +103,7 @@ class FlinkCluster:
         beam = [jar for jar in job_server if not jar.name.startswith(("flink-", "slf4j-"))]
         self._flink_path, self._server_path = _class_path([*flink, *beam]), _class_path(job_server)
         self._boot = install_beam_boot()
+        self._children: list[subprocess.Popen[bytes]] = []
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -125,7 +126,9 @@ class FlinkCluster:
         self._await("job server", lambda: _listens(self.ports.job))
 
     def start_task_manager(self, number: int) -> None:
-        """Start a task manager, from 0; it joins within seconds."""
+        """Start a task manager, from 0, in place of one that died; it joins within seconds."""
+        # The program that starts workers outlives a task manager that is killed, and starts them anew a few times.
+        _end([process for process in _read(self.folder) if process.name == f"task-manager-{number}"])
         core = self._cores[number]
         pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
         main = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
@@ -164,12 +167,14 @@ class FlinkCluster:
     def stop(self) -> None:
         """End everything that was started; what it logged stays."""
         stop(self.folder)
+        for child in self._children:
+            child.wait()
 
     def _prepare(self) -> None:
         for name, port in dataclasses.asdict(self.ports).items():
             if _listens(port):
                 raise ClusterError(f"port {port} ({name}) is taken; end what listens there (`make flink-down`)")
-        for name in ("conf", "logs", "tmp"):
+        for name in ("conf", "logs", "tmp", "work"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / name).mkdir(parents=True)
         added = {
@@ -200,7 +205,8 @@ class FlinkCluster:
             "artifacts-dir": self.folder / "tmp" / "artifacts",
         }
         main = "org.apache.beam.runners.flink.FlinkJobServerDriver"
-        command = [self._java, "-Xmx512m", *_OPENS, f"-Djava.io.tmpdir={self.folder / 'tmp'}", "-cp", self._server_path]
+        options = [f"-Djava.io.tmpdir={self.folder / 'tmp'}", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
+        command = [self._java, "-Xmx512m", *_OPENS, *options, "-cp", self._server_path]
         self._start("job-server", [*command, main, *(f"--{name}={value}" for name, value in flags.items())])
 
     def _flink(self, name: str, main: str, heap: str) -> list[str]:
@@ -221,16 +227,22 @@ class FlinkCluster:
             "RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1",
             "NO_GCE_CHECK": "true",
         }
+        # A folder for each: their workers leave files where they start, under the same names.
+        folder = self.folder / "work" / name
+        folder.mkdir(exist_ok=True)
+        (folder / BOOT).unlink(missing_ok=True)
+        (folder / BOOT).symlink_to(self._boot)
         with open(self.folder / "logs" / f"{name}.out", "ab") as log:
             started = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._children.append(started)
         others = [process for process in _read(self.folder) if process.name != name]
         _write(self.folder, [*others, Process(name, started.pid, _started(started.pid))])
 
@@ -261,17 +273,21 @@ def running(cluster: FlinkCluster) -> Iterator[FlinkCluster]:
 
 def stop(folder: Path) -> None:
     """End all processes that were started for a cluster, and what they started."""
-    processes = _read(folder)
+    _end(_read(folder))
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
+    _write(folder, [])
+
+
+def _end(processes: Sequence[Process]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + _STOP_S
-        sent = set()
+        sent: set[int] = set()
         while (alive := {pid for process in processes for pid in _session(process)}) and time.monotonic() < deadline:
             for pid in alive - sent:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
             sent |= alive
             time.sleep(0.1)
-    _write(folder, [])
 
 
 def _read(folder: Path) -> list[Process]:
@@ -300,7 +316,7 @@ def _session(process: Process) -> list[int]:
 
 
 def _stat(pid: int) -> tuple[str, ...]:
-    """Fields of /proc/PID/stat from the third on (state, parent, group, session, …); none for a process that is gone."""
+    """Fields of /proc/PID/stat from the third on: state, parent, group, session, …; none if the process is gone."""
     try:
         return tuple(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split())
     except (FileNotFoundError, ProcessLookupError):
@@ -339,9 +355,6 @@ def _up(folder: Path) -> None:
     except BaseException:
         cluster.stop()
         raise
-    # Under a name without a version, for configs/runners/flink.yaml.
-    BOOT.unlink(missing_ok=True)
-    BOOT.symlink_to(install_beam_boot())
     print(
         f"Flink is up: {cluster.url} (web interface), localhost:{cluster.ports.job} (job server); logs in {folder}/logs"
     )
