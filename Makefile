@@ -7,6 +7,7 @@ BENCH ?= --data png --rounds 5
 MODELS := models
 MASKDET_DATA ?= ../shared/data
 export MASKDET_DATA
+FLINK_TESTS ?= flink
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-flink flink-up flink-down tools check format coverage bench bench-peers train-reference constraints clean
@@ -26,7 +27,7 @@ test: $(VENV)/.development ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-flink: tools ## run the tests on a real Flink cluster, which they start and stop
-	$(BIN)/python -m pytest -m flink
+	$(BIN)/python -m pytest -m "$(FLINK_TESTS)"
 
 flink-up: $(VENV)/.development ## start a Flink cluster on this machine, for configs/runners/flink.yaml
 	$(BIN)/python tests/integration/flink_cluster.py up

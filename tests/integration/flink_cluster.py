@@ -30,6 +30,7 @@ from programs import (
     install_flink,
     install_job_server,
 )
+from store_servers import listens
 
 FOLDER = ROOT / "build" / "flink"
 # Beam's program in the folder in which a task manager runs, as in configs/runners/flink.yaml.
@@ -123,7 +124,7 @@ class FlinkCluster:
             self.start_task_manager(number)
         self._start_job_server()
         self.await_task_managers(len(self._cores))
-        self._await("job server", lambda: _listens(self.ports.job))
+        self._await("job server", lambda: listens(self.ports.job))
 
     def start_task_manager(self, number: int) -> None:
         """Start a task manager, from 0, in place of one that died; it joins within seconds."""
@@ -172,7 +173,7 @@ class FlinkCluster:
 
     def _prepare(self) -> None:
         for name, port in dataclasses.asdict(self.ports).items():
-            if _listens(port):
+            if listens(port):
                 raise ClusterError(f"port {port} ({name}) is taken; end what listens there (`make flink-down`)")
         for name in ("conf", "logs", "tmp", "work"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -340,12 +341,6 @@ def _command_line(pid: int) -> bytes:
 
 def _class_path(jars: Sequence[Path]) -> str:
     return os.pathsep.join(str(jar) for jar in jars)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _up(folder: Path) -> None:

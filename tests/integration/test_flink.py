@@ -195,6 +195,7 @@ def test_its_tables_are_those_of_a_run_without_a_cluster_and_its_counters_are_in
     assert run.job()["state"] == "FINISHED"
     assert run.restarts() == 0
     assert photos.tables("plain") == expected
+    assert manifest_of(photos, "plain")["images"] == manifest_of(photos, "local")["images"]
     manifest = manifest_of(photos, "plain")
     counters = run.counters()
     assert manifest["images"]["failed"] > 5
@@ -214,10 +215,12 @@ def test_a_task_manager_that_is_killed_costs_nothing_but_time(photos, expected, 
     assert run.code() == 0, run.log.read_text()
     assert run.restarts() >= 1
     assert photos.tables("manager") == expected
+    assert manifest_of(photos, "manager")["images"] == manifest_of(photos, "local")["images"]
     flink.start_task_manager(1)
     flink.await_task_managers(2)
 
 
+@pytest.mark.thorough
 def test_a_worker_that_is_killed_costs_nothing_but_time(photos, expected, flink, flink_run):
     held = HeldBack(photos, after=photos.images // 3)
     run = flink_run("worker")
@@ -228,6 +231,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(photos, expected, flink,
     assert run.code() == 0, run.log.read_text()
     assert run.restarts() >= 1
     assert photos.tables("worker") == expected
+    assert manifest_of(photos, "worker")["images"] == manifest_of(photos, "local")["images"]
 
 
 def test_an_interrupted_client_cancels_its_job_and_says_what_is_kept(photos, expected, flink, flink_run):

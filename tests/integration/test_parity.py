@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from programs import ROOT, NotInstallableError, install_prism
-from store_servers import free_port
+from store_servers import free_port, listens
 
 from maskdet.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
 from maskdet.synthetic import DEMO_TEMPLATE
@@ -73,7 +72,7 @@ def prism() -> Iterator[str]:
     watched = ["sh", "-c", '"$@" & cat; kill $!', "sh", *command]
     with subprocess.Popen(watched, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sh:
         deadline = time.monotonic() + 30
-        while socket.socket().connect_ex(("127.0.0.1", port)):
+        while not listens(port):
             assert sh.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         yield f"localhost:{port}"
@@ -91,6 +90,7 @@ def test_prism(demo, expected, faces, tmp_path, prism):
 
 
 @pytest.mark.flink
+@pytest.mark.thorough
 def test_flink(demo, expected, faces, tmp_path, flink):
     flags = ("--runner-config", "configs/runners/flink.yaml", *flink.flags)
     assert score(demo.folder, tmp_path / "tables", *faces, *MANY[:4], *flags) == expected
