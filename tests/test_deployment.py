@@ -185,6 +185,8 @@ class TestKubernetes:
         assert yaml.safe_load(settings["FLINK_PROPERTIES"])["jobmanager.rpc.address"] == name
         (server,) = [container for container in containers() if container["name"] == "job-server"]
         assert f"--flink-master={name}:{ports['rest']}" in server["args"]
+        runner = yaml.safe_load((ROOT / "configs" / "runners" / "flink_kubernetes.yaml").read_text())
+        assert runner["flink_master"] == f"{name}:{ports['rest']}"
         endpoint = yaml.safe_load((ROOT / "configs" / "runners" / "flink_kubernetes.yaml").read_text())["job_endpoint"]
         assert f"--job-port={endpoint.partition(':')[2]}" in server["args"]
 
@@ -208,6 +210,7 @@ class TestFlinkOnThisMachine:
 
     def test_it_leads_to_the_cluster_that_is_started(self):
         assert self.options["job_endpoint"] == f"localhost:{flink_cluster.Ports().job}"
+        assert self.options["flink_master"] == f"localhost:{flink_cluster.Ports().rest}"
         assert self.options["environment_config"]["command"] == flink_cluster.BOOT
 
     def test_one_task_manager_has_room_for_all(self):

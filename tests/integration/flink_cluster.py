@@ -109,7 +109,11 @@ class FlinkCluster:
     @property
     def flags(self) -> tuple[str, ...]:
         """What `maskdet score` needs beside configs/runners/flink.yaml to find this cluster."""
-        return (f"--job_endpoint=localhost:{self.ports.job}", f"--artifact_endpoint=localhost:{self.ports.artifact}")
+        return (
+            f"--job_endpoint=localhost:{self.ports.job}",
+            f"--artifact_endpoint=localhost:{self.ports.artifact}",
+            f"--flink_master=localhost:{self.ports.rest}",
+        )
 
     def start(self) -> None:
         """Start all of it and wait until it takes jobs.
@@ -140,14 +144,21 @@ class FlinkCluster:
         return self._process(f"task-manager-{number}").pid
 
     def workers(self, number: int) -> list[int]:
-        """The pids of the Python processes that a task manager has started, and that are alive."""
+        """The pids of the Python processes that a task manager has started and that are alive, the latest last."""
         session = _session(self._process(f"task-manager-{number}"))
-        return [pid for pid in session if b"sdk_worker_main" in _command_line(pid)]
+        return sorted((pid for pid in session if b"sdk_worker_main" in _command_line(pid)), key=_started)
 
     def rest(self, path: str) -> Any:
         """What Flink's REST API answers."""
         with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as answer:
             return json.load(answer)
+
+    def cancel_jobs(self) -> None:
+        """Cancel every job that has not ended."""
+        for job in self.rest("/jobs/overview")["jobs"]:
+            if job["state"] not in ("FINISHED", "CANCELED", "FAILED"):
+                request = urllib.request.Request(f"{self.url}/jobs/{job['jid']}?mode=cancel", method="PATCH")
+                urllib.request.urlopen(request, timeout=10).close()
 
     def await_task_managers(self, count: int) -> None:
         """Wait until so many are there, with their slots free.
