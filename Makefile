@@ -26,7 +26,8 @@ demo: $(VENV)/.scoring ## draw synthetic face images and score them with the bui
 test: $(VENV)/.development ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-flink: tools ## run the tests on a real Flink cluster, which they start and stop
+test-flink: $(VENV)/.development ## run the tests on a real Flink cluster, which they start and stop
+	-$(BIN)/python tests/integration/programs.py  # before the tests, whose time is limited; they are skipped without
 	$(BIN)/python -m pytest -m "$(FLINK_TESTS)"
 
 flink-up: $(VENV)/.development ## start a Flink cluster on this machine, for configs/runners/flink.yaml

@@ -227,13 +227,13 @@ class TestFlinkOnThisMachine:
             assert kubernetes[name] == self.settings[name]
 
     @pytest.mark.parametrize("runner", ["flink", "flink_kubernetes"])
-    def test_attempts_go_on_until_a_dead_worker_is_out_of_the_cache(self, runner):
+    def test_attempts_lie_so_far_apart_that_a_dead_worker_leaves_the_cache(self, runner):
         (found,) = [document["data"] for document in documents() if document["kind"] == "ConfigMap"]
         settings = {"flink": self.settings, "flink_kubernetes": yaml.safe_load(found["FLINK_PROPERTIES"])}[runner]
         options = yaml.safe_load((ROOT / "configs" / "runners" / f"{runner}.yaml").read_text(encoding="utf-8"))
         delay_s = int(settings["restart-strategy.fixed-delay.delay"].removesuffix(" s"))
-        tried_s = settings["restart-strategy.fixed-delay.attempts"] * delay_s
-        assert 1000 * tried_s >= 2 * options["environment_cache_millis"] > 0
+        assert settings["restart-strategy.fixed-delay.attempts"] > 1
+        assert 1000 * delay_s > options["environment_cache_millis"] > 0
 
     def test_readme_names_the_job_server_of_these_versions(self):
         flink = programs.FLINK_VERSION.rpartition(".")[0]

@@ -147,6 +147,17 @@ def _renamed(member: tarfile.TarInfo, name: str) -> tarfile.TarInfo:
     return member.replace(name=name, deep=False)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Build or fetch all of them; the exit code is 1 if one cannot be had."""
+    missing = 0
     for install in (install_fake_gcs_server, install_prism, install_beam_boot, install_flink, install_job_server):
-        print(install())
+        try:
+            print(install())
+        except NotInstallableError as error:
+            print(error, file=sys.stderr)
+            missing += 1
+    sys.exit(int(missing > 0))
+
+
+if __name__ == "__main__":
+    main()
