@@ -1,7 +1,7 @@
 """How much faster two Flink task managers score than one.
 
     make tools
-    .venv/bin/python -m benchmarks.flink --input ../shared/data/k12/Test --repeat 60
+    .venv/bin/python -m benchmarks.flink --input ../shared/data/k12/Test --repeat 100
 
 Each task manager, with the Python worker that it starts, has one core and one inference thread; job manager, job server
 and client have whatever is left. Both sizes of the cluster score the same images into fresh outputs, in turn, on a
@@ -84,7 +84,7 @@ def _report(images: int, rounds: list[dict[int, dict[str, float]]]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", help="a folder of images (default: a demo tree)")
-    parser.add_argument("--repeat", type=int, default=60, help="count every image this often")
+    parser.add_argument("--repeat", type=int, default=100, help="count every image this often")
     parser.add_argument("--rounds", type=int, default=2)
     return parser
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from programs import (
+    JOB_SERVER_JAR,
     ROOT,
     NotInstallableError,
     find_java,
@@ -99,10 +100,11 @@ class FlinkCluster:
         self._cores = tuple(cores)
         self._java = find_java()
         flink = sorted(install_flink().glob("*.jar"))
-        job_server = sorted(install_job_server().glob("*.jar"))
+        job_server = install_job_server()
         # Flink's distribution has Flink and a logger; of the job server's jars the rest is wanted beside it.
-        beam = [jar for jar in job_server if not jar.name.startswith(("flink-", "slf4j-"))]
-        self._flink_path, self._server_path = _class_path([*flink, *beam]), _class_path(job_server)
+        beam = [jar for jar in sorted(job_server.glob("*.jar")) if not jar.name.startswith(("flink-", "slf4j-"))]
+        self._flink_path = os.pathsep.join(map(str, [*flink, *beam]))
+        self._server_path = str(job_server / JOB_SERVER_JAR)
         self._boot = install_beam_boot()
         self._children: list[subprocess.Popen[bytes]] = []
 
@@ -348,10 +350,6 @@ def _command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return b""
-
-
-def _class_path(jars: Sequence[Path]) -> str:
-    return os.pathsep.join(str(jar) for jar in jars)
 
 
 def _up(folder: Path) -> None:

@@ -10,13 +10,16 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "build" / "tools"
 JOB_SERVER_POM = Path(__file__).parent / "flink" / "pom.xml"
+# The job server sends its jars to Flink with each job, one after the other, at a tenth of a second each.
+JOB_SERVER_JAR = Path("merged", "job-server.jar")
 FAKE_GCS_VERSION = "v1.56.1"
 FLINK_VERSION = "1.19.3"
 BEAM_VERSION = f"v{version('apache-beam')}"
@@ -76,7 +79,7 @@ def install_flink() -> Path:
 
 
 def install_job_server() -> Path:
-    """The folder of the jars of Beam's job server for Flink (160 MB).
+    """The folder of the jars of Beam's job server for Flink (110 MB), and of one that holds all, `JOB_SERVER_JAR`.
 
     Raises:
         NotInstallableError: there is no Maven, or it cannot fetch them.
@@ -87,8 +90,11 @@ def install_job_server() -> Path:
         maven = _needed("mvn", "the job server's jars are fetched with Maven")
         goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
         _run(maven, "--batch-mode", "--quiet", "--file", JOB_SERVER_POM, *goal)
+        jars = sorted(folder.glob("*.jar"))
+        (folder / JOB_SERVER_JAR).parent.mkdir()
+        _merge(jars, folder / JOB_SERVER_JAR)
 
-    return _kept(f"flink-job-server-{digest}", fetch)
+    return _kept(f"flink-job-server-{digest}-merged", fetch)
 
 
 def find_java() -> str:
@@ -126,6 +132,23 @@ def _kept(name: str, make: Callable[[Path], None]) -> Path:
             if not kept.is_dir():
                 raise
     return kept
+
+
+def _merge(jars: Sequence[Path], target: Path) -> None:
+    """One jar of many: of files of one name the first counts, and lists of service providers are joined."""
+    services: dict[str, list[bytes]] = {}
+    seen: set[str] = set()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as merged:
+        for jar in jars:
+            with zipfile.ZipFile(jar) as packed:
+                for name in packed.namelist():
+                    if name.startswith("META-INF/services/") and not name.endswith("/"):
+                        services.setdefault(name, []).append(packed.read(name))
+                    elif name not in seen and not re.search(r"/$|^META-INF/(MANIFEST\.MF|[^/]+\.(SF|RSA|DSA))$", name):
+                        seen.add(name)
+                        merged.writestr(name, packed.read(name))
+        for name, parts in services.items():
+            merged.writestr(name, b"\n".join(parts))
 
 
 def _needed(program: str, reason: str) -> str:
