@@ -25,8 +25,7 @@ from maskdet.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
 pytestmark = [pytest.mark.flink, pytest.mark.timeout(280)]
 
 TABLES = tuple(f"{name}/" for name in (PREDICTIONS, FAILURES, NO_FACE, COMPLIANCE))
-# About thirty shards, so that something is left to do when something is killed.
-SETTINGS = ("--faces", "whole", "--set", "packing.max_images=40", "--set", "failure_budget.max_ratio=0.5", "--no_auth")
+SETTINGS = ("--faces", "whole", "--set", "failure_budget.max_ratio=0.5", "--no_auth")
 PATIENCE_S = 90.0
 
 
@@ -37,6 +36,11 @@ class Photos:
     server: GcsServer
     proxy: FaultProxy
     images: int
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """About thirty shards, so that something is left to do when something is killed."""
+        return (*SETTINGS, "--set", f"packing.max_images={max(2, self.images // 25)}")
 
     def tables(self, prefix: str) -> dict[str, bytes]:
         """Every table of an output by its key, byte for byte."""
@@ -100,7 +104,9 @@ def photos(demo) -> Iterator[Photos]:
 @pytest.fixture(scope="module")
 def expected(photos) -> dict[str, bytes]:
     """The tables of a run without a cluster."""
-    command = photos.command("score", "--input", "gs://photos", "--output", "gs://tables/local", *SETTINGS, "--quiet")
+    command = photos.command(
+        "score", "--input", "gs://photos", "--output", "gs://tables/local", *photos.settings, "--quiet"
+    )
     done = subprocess.run(command, env=photos.environment(), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     tables = photos.tables("local")
@@ -118,7 +124,7 @@ def flink_run(flink, photos, tmp_path):
         environment = {"command": BOOT, "env": photos.server.environment(photos.proxy.url)}
         runner = ["--runner-config", "configs/runners/flink.yaml", *flink.flags]
         where = ["--input", "gs://photos", "--output", f"gs://tables/{prefix}"]
-        command = photos.command("score", *where, *SETTINGS, *runner, "--quiet")
+        command = photos.command("score", *where, *photos.settings, *runner, "--quiet")
         log = open(tmp_path / f"{prefix}.log", "w+", encoding="utf-8")  # noqa: SIM115
         client = subprocess.Popen(
             [*command, f"--environment_config={json.dumps(environment)}"],
