@@ -7,9 +7,10 @@ BENCH ?= --data png --rounds 5
 MODELS := models
 MASKDET_DATA ?= ../shared/data
 export MASKDET_DATA
+FLINK_TESTS ?= flink
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tools check format coverage bench bench-peers train-reference constraints clean
+.PHONY: help setup demo test test-flink flink-up flink-down tools check format coverage bench bench-peers train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,8 +26,18 @@ demo: $(VENV)/.scoring ## draw synthetic face images and score them with the bui
 test: $(VENV)/.development ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-tools: $(VENV)/.development ## build what tests start beside Python: a Google Cloud Storage server, with Go (the tests build it, too)
-	$(BIN)/python tests/integration/store_servers.py
+test-flink: $(VENV)/.development ## run the tests on a real Flink cluster, which they start and stop
+	-$(BIN)/python tests/integration/programs.py  # before the tests, whose time is limited; they are skipped without
+	$(BIN)/python -m pytest -m "$(FLINK_TESTS)"
+
+flink-up: $(VENV)/.development ## start a Flink cluster on this machine, for configs/runners/flink.yaml
+	$(BIN)/python tests/integration/flink_cluster.py up
+
+flink-down: $(VENV)/.development ## stop it, and all that it started
+	$(BIN)/python tests/integration/flink_cluster.py down
+
+tools: $(VENV)/.development ## build or fetch what tests start beside Python, with Go and Maven (the tests do it, too)
+	$(BIN)/python tests/integration/programs.py
 
 check: $(VENV)/.development ## lint and type-check
 	$(BIN)/ruff check .

@@ -28,11 +28,11 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 def main() -> None:
     arguments = _parser().parse_args()
     if arguments.bare:
-        _bare_loop(_files(arguments.input, arguments.repeat), arguments.model, arguments.precision)
+        _bare_loop(image_files(arguments.input, arguments.repeat), arguments.model, arguments.precision)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        source = arguments.input or _demo_tree(Path(scratch) / "demo")
-        folder = _linked(_files(source, arguments.repeat), Path(scratch) / "images")
+        source = arguments.input or demo_tree(Path(scratch) / "demo")
+        folder = linked(image_files(source, arguments.repeat), Path(scratch) / "images")
         shared = ["--input", str(folder), "--model", arguments.model, "--precision", arguments.precision]
         bare = [sys.executable, "-m", "benchmarks.limit", "--bare", *shared]
         rounds = [_round(bare, shared, Path(scratch) / f"tables-{i}") for i in range(arguments.rounds + 1)]
@@ -103,14 +103,14 @@ def _report(rounds: list[dict[str, float]]) -> None:
     print(f"  score / bare loop        {statistics.median(ratios):6.2f}   ({spread}); {added:+.2f} s")
 
 
-def _files(folder: str | Path, repeat: int) -> list[Path]:
+def image_files(folder: str | Path, repeat: int) -> list[Path]:
     found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         sys.exit(f"--input: expected a folder with images, received {folder}")
     return found * repeat
 
 
-def _linked(files: list[Path], folder: Path) -> Path:
+def linked(files: list[Path], folder: Path) -> Path:
     """The files, repeats included, under names of their own in one folder."""
     folder.mkdir()
     for i, path in enumerate(files):
@@ -118,7 +118,7 @@ def _linked(files: list[Path], folder: Path) -> Path:
     return folder
 
 
-def _demo_tree(folder: Path) -> Path:
+def demo_tree(folder: Path) -> Path:
     from maskdet.synthetic import write_demo_tree
 
     tree = write_demo_tree(folder)

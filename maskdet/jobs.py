@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import urllib.request
 from collections.abc import Iterable
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 from apache_beam.runners.runner import PipelineResult
 
 from maskdet import storage
 from maskdet.errors import ConfigError
 
 _LOGGER = logging.getLogger(__name__)
+_FLINK_TIMEOUT_S = 10.0
+_FLINK_ENDED = frozenset({"FINISHED", "FAILED", "CANCELED"})
 
 
 def check_reachable(options: PipelineOptions, uris: Iterable[str]) -> None:
@@ -28,7 +37,7 @@ def check_reachable(options: PipelineOptions, uris: Iterable[str]) -> None:
 
 
 def name_job(options: PipelineOptions, run_id: str) -> None:
-    """Name the runner's job after the run, unless the caller named it."""
+    """Name the runner's job after the run, unless the caller named it; cancelling on Flink needs the name."""
     cloud = options.view_as(GoogleCloudOptions)
     if cloud.job_name is None:
         # Dataflow takes lower case letters, digits and hyphens.
@@ -40,8 +49,12 @@ def is_template_launch(options: PipelineOptions) -> bool:
     return options.view_as(GoogleCloudOptions).template_location is not None
 
 
-def wait_or_cancel(result: PipelineResult) -> None:
+def wait_or_cancel(result: PipelineResult, options: PipelineOptions) -> None:
     """Wait for a job to end; Ctrl-C cancels it on its runner, which would otherwise go on without its client.
+
+    Args:
+        result: the running job.
+        options: with which it was started.
 
     Raises:
         KeyboardInterrupt: the wait was interrupted; the job is cancelled, or a warning says that it may go on.
@@ -52,7 +65,28 @@ def wait_or_cancel(result: PipelineResult) -> None:
         _LOGGER.warning("interrupted: cancelling the job on its runner; interrupt again to leave it running")
         try:
             result.cancel()
+            _cancel_on_flink(options)
         except Exception as error:
             problem = " ".join(str(error).split()) or type(error).__name__
             _LOGGER.warning("the job could not be cancelled and may go on; cancel it on its runner: %s", problem)
         raise
+
+
+def _cancel_on_flink(options: PipelineOptions) -> None:
+    """Cancel the job by Flink's REST API, where the options say what Flink runs it.
+
+    Beam's job server, asked to cancel a batch job, stops waiting for it and leaves it running.
+    """
+    master = str(options.view_as(FlinkRunnerOptions).flink_master)
+    if master.startswith("["):
+        return
+    url = (master if "://" in master else f"http://{master}").rstrip("/")
+    name = options.view_as(GoogleCloudOptions).job_name
+    with urllib.request.urlopen(f"{url}/jobs/overview", timeout=_FLINK_TIMEOUT_S) as answer:
+        jobs = json.load(answer)["jobs"]
+    found = [job["jid"] for job in jobs if job["name"] == name and job["state"] not in _FLINK_ENDED]
+    if len(found) > 1:
+        raise LookupError(f"{len(found)} jobs on {url} are named {name!r}")
+    for job in found:
+        request = urllib.request.Request(f"{url}/jobs/{job}?mode=cancel", method="PATCH")
+        urllib.request.urlopen(request, timeout=_FLINK_TIMEOUT_S).close()

@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -45,11 +46,12 @@ def _prepare(argv: Sequence[str]) -> int:
     settings, tasks = check_preparation(_settings(arguments))
     storage.within_deadline(functools.partial(writing.begin, settings), settings.output)
     started_s = time.monotonic()
+    jobs.name_job(options, f"prepare-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     try:
         with console.show_progress(PROGRESS, quiet=arguments.quiet):
             pipeline = beam.Pipeline(options=options)
             pipeline | "Prepare" >> Prepare(settings, tasks)
-            jobs.wait_or_cancel(pipeline.run())
+            jobs.wait_or_cancel(pipeline.run(), options)
     except BaseException as error:
         raise (console.recover_interrupt(error) or recover_error(error) or error) from error
     report = writing.read_report(settings.output)

@@ -110,7 +110,7 @@ def run_to_end(launch: Launch, options: PipelineOptions, *, overwrite: bool, qui
         with console.show_progress(PROGRESS, quiet=quiet):
             pipeline = beam.Pipeline(options=options)
             pipeline | "Score" >> build(launch)
-            jobs.wait_or_cancel(pipeline.run())
+            jobs.wait_or_cancel(pipeline.run(), options)
     except BaseException as error:
         known = console.recover_interrupt(error) or recover_error(error) or error
         end_early(launch.plan, known, datetime.now(UTC))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -10,9 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flink_cluster
+import programs
 import pytest
 import yaml
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, WorkerOptions
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+    WorkerOptions,
+)
 
 from maskdet.beam_options import parse_beam_options
 from maskdet.jobs import is_template_launch
@@ -163,12 +171,12 @@ class TestKubernetes:
         (pod,) = [pod for pod in pods() if pool in pod["spec"]["containers"]]
         assert "taskmanager" in {container["name"] for container in pod["spec"]["containers"]}
 
-    def test_parallelism_is_what_the_task_managers_have(self):
+    def test_parallelism_is_what_the_task_managers_have_when_one_is_lost(self):
         options = yaml.safe_load((ROOT / "configs" / "runners" / "flink_kubernetes.yaml").read_text())
         (settings,) = [document["data"] for document in documents() if document["kind"] == "ConfigMap"]
         flink = yaml.safe_load(settings["FLINK_PROPERTIES"])
         (managers,) = [doc for doc in documents() if doc["metadata"].get("name") == "maskdet-flink-taskmanager"]
-        assert options["parallelism"] == managers["spec"]["replicas"] * flink["taskmanager.numberOfTaskSlots"]
+        assert options["parallelism"] == (managers["spec"]["replicas"] - 1) * flink["taskmanager.numberOfTaskSlots"]
 
     def test_addresses_are_those_of_the_services(self):
         (settings,) = [document["data"] for document in documents() if document["kind"] == "ConfigMap"]
@@ -177,6 +185,8 @@ class TestKubernetes:
         assert yaml.safe_load(settings["FLINK_PROPERTIES"])["jobmanager.rpc.address"] == name
         (server,) = [container for container in containers() if container["name"] == "job-server"]
         assert f"--flink-master={name}:{ports['rest']}" in server["args"]
+        runner = yaml.safe_load((ROOT / "configs" / "runners" / "flink_kubernetes.yaml").read_text())
+        assert runner["flink_master"] == f"{name}:{ports['rest']}"
         endpoint = yaml.safe_load((ROOT / "configs" / "runners" / "flink_kubernetes.yaml").read_text())["job_endpoint"]
         assert f"--job-port={endpoint.partition(':')[2]}" in server["args"]
 
@@ -187,6 +197,50 @@ class TestKubernetes:
         arguments, rest = command_parser(command, None).parse_known_args(flags)
         assert rest == []
         assert (ROOT / arguments.runner_config).is_file()
+
+
+class TestFlinkOnThisMachine:
+    options = yaml.safe_load((ROOT / "configs" / "runners" / "flink.yaml").read_text(encoding="utf-8"))
+    settings = yaml.safe_load(flink_cluster.SETTINGS.read_text(encoding="utf-8"))
+
+    def test_beam_knows_its_options(self):
+        options = parse_beam_options([], str(ROOT / "configs" / "runners" / "flink.yaml"))
+        assert options.view_as(FlinkRunnerOptions).parallelism == self.options["parallelism"]
+        assert json.loads(options.view_as(PortableOptions).environment_config) == self.options["environment_config"]
+
+    def test_it_leads_to_the_cluster_that_is_started(self):
+        assert self.options["job_endpoint"] == f"localhost:{flink_cluster.Ports().job}"
+        assert self.options["flink_master"] == f"localhost:{flink_cluster.Ports().rest}"
+        assert self.options["environment_config"]["command"] == flink_cluster.BOOT
+
+    def test_one_task_manager_has_room_for_all(self):
+        managers = len(inspect.signature(flink_cluster.FlinkCluster).parameters["cores"].default)
+        assert managers == 2
+        assert self.options["parallelism"] == (managers - 1) * self.settings["taskmanager.numberOfTaskSlots"]
+
+    def test_what_holds_for_any_cluster_is_that_of_kubernetes_too(self):
+        (found,) = [document["data"] for document in documents() if document["kind"] == "ConfigMap"]
+        kubernetes = yaml.safe_load(found["FLINK_PROPERTIES"])
+        for name in ("numberOfTaskSlots", "load-balance.mode"):
+            assert kubernetes[f"taskmanager.{name}"] == self.settings[f"taskmanager.{name}"]
+        for name in ("heartbeat.timeout", "heartbeat.interval", "restart-strategy.type"):
+            assert kubernetes[name] == self.settings[name]
+
+    @pytest.mark.parametrize("runner", ["flink", "flink_kubernetes"])
+    def test_attempts_lie_so_far_apart_that_a_dead_worker_leaves_the_cache(self, runner):
+        (found,) = [document["data"] for document in documents() if document["kind"] == "ConfigMap"]
+        settings = {"flink": self.settings, "flink_kubernetes": yaml.safe_load(found["FLINK_PROPERTIES"])}[runner]
+        options = yaml.safe_load((ROOT / "configs" / "runners" / f"{runner}.yaml").read_text(encoding="utf-8"))
+        delay_s = int(settings["restart-strategy.fixed-delay.delay"].removesuffix(" s"))
+        assert settings["restart-strategy.fixed-delay.attempts"] > 1
+        assert 1000 * delay_s > options["environment_cache_millis"] > 0
+
+    def test_readme_names_the_job_server_of_these_versions(self):
+        flink = programs.FLINK_VERSION.rpartition(".")[0]
+        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        assert f"beam-runners-flink-{flink}-job-server-{BEAM}.jar" in readme
+        pom = programs.JOB_SERVER_POM.read_text(encoding="utf-8")
+        assert f"<artifactId>beam-runners-flink-{flink}</artifactId>" in pom
 
 
 METADATA = json.loads((ROOT / "docker" / "dataflow" / "metadata.json").read_text(encoding="utf-8"))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions
@@ -32,14 +36,14 @@ class Job:
 
 def test_a_job_that_ends_is_not_cancelled():
     job = Job()
-    wait_or_cancel(job)
+    wait_or_cancel(job, parse_beam_options([]))
     assert job.cancelled == 0
 
 
 def test_an_interrupt_cancels_the_job(caplog):
     job = Job(waiting=KeyboardInterrupt())
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
-        wait_or_cancel(job)
+        wait_or_cancel(job, parse_beam_options([]))
     assert job.cancelled == 1
     assert "cancelling the job" in caplog.text
 
@@ -47,7 +51,7 @@ def test_an_interrupt_cancels_the_job(caplog):
 def test_a_job_that_cannot_be_cancelled_may_go_on_which_is_said(caplog):
     job = Job(ConnectionError("no route to\nthe cluster"), KeyboardInterrupt())
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
-        wait_or_cancel(job)
+        wait_or_cancel(job, parse_beam_options([]))
     assert "may go on" in caplog.text
     assert "no route to the cluster" in caplog.text
 
@@ -55,8 +59,69 @@ def test_a_job_that_cannot_be_cancelled_may_go_on_which_is_said(caplog):
 def test_a_job_that_fails_is_over_already():
     job = Job(waiting=RuntimeError("failed"))
     with pytest.raises(RuntimeError):
-        wait_or_cancel(job)
+        wait_or_cancel(job, parse_beam_options([]))
     assert job.cancelled == 0
+
+
+class FlinkApi(BaseHTTPRequestHandler):
+    """Flink's REST API, as far as cancelling needs it."""
+
+    jobs: ClassVar = []
+    cancelled: ClassVar = []
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        assert self.path == "/jobs/overview"
+        self.answer(200, json.dumps({"jobs": self.jobs}).encode())
+
+    def do_PATCH(self) -> None:
+        self.cancelled.append(self.path)
+        self.answer(202, b"{}")
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def flink_api():
+    FlinkApi.jobs, FlinkApi.cancelled = [], []
+    with ThreadingHTTPServer(("127.0.0.1", 0), FlinkApi) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield FlinkApi, f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def interrupt_on(master: str) -> None:
+    options = parse_beam_options([f"--flink_master={master}", "--job_name=mine"])
+    with pytest.raises(KeyboardInterrupt):
+        wait_or_cancel(Job(waiting=KeyboardInterrupt()), options)
+
+
+def test_on_flink_the_one_job_of_its_name_that_goes_on_is_cancelled(flink_api):
+    api, master = flink_api
+    api.jobs = [
+        {"jid": "0a", "name": "mine", "state": "FINISHED"},
+        {"jid": "0b", "name": "mine", "state": "RESTARTING"},
+        {"jid": "0c", "name": "other", "state": "RUNNING"},
+    ]
+    interrupt_on(master)
+    assert api.cancelled == ["/jobs/0b?mode=cancel"]
+
+
+def test_on_flink_jobs_that_cannot_be_told_apart_may_go_on_which_is_said(flink_api, caplog):
+    api, master = flink_api
+    api.jobs = [{"jid": jid, "name": "mine", "state": "RUNNING"} for jid in ("0a", "0b")]
+    interrupt_on(f"http://{master}/")
+    assert api.cancelled == []
+    assert "may go on" in caplog.text
+    assert "2 jobs" in caplog.text
 
 
 def test_a_job_is_named_after_its_run_as_dataflow_takes_names():

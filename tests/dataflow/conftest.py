@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_servers import GcsServer, NotInstallableError
+from programs import NotInstallableError
+from store_servers import GcsServer
 
 ROOT = Path(__file__).parents[2]
 PROJECT, REGION = "demo-project", "europe-west4"

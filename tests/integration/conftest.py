@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from fault_proxy import FaultProxy
-from store_servers import GcsServer, NotInstallableError, S3Server, StoreServer
+from flink_cluster import FlinkCluster, Ports, running
+from programs import NotInstallableError
+from store_servers import GcsServer, S3Server, StoreServer
 
 from maskdet.beam_options import parse_beam_options
 from maskdet.storage import faults
@@ -103,3 +105,14 @@ def store(server, proxy, monkeypatch) -> Iterator[Store]:
     FileSystems.set_options(parse_beam_options(store.flags))
     yield store
     FileSystems.set_options(before)
+
+
+@pytest.fixture(scope="session")
+def flink(tmp_path_factory) -> Iterator[FlinkCluster]:
+    """A Flink cluster of two task managers."""
+    try:
+        cluster = FlinkCluster(tmp_path_factory.mktemp("flink"), Ports.free())
+    except NotInstallableError as error:
+        pytest.skip(str(error))
+    with running(cluster):
+        yield cluster

@@ -1,59 +1,18 @@
-"""Object stores on loopback that tests start and stop: moto for S3, fake-gcs-server for Google Cloud Storage.
-
-python tests/integration/store_servers.py      build fake-gcs-server into build/tools (`make tools`)
-"""
+"""Object stores on loopback that tests start and stop: moto for S3, fake-gcs-server for Google Cloud Storage."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import logging
-import os
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from abc import ABC, abstractmethod
-from pathlib import Path
 
-FAKE_GCS_VERSION = "v1.56.1"
-TOOLS = Path(__file__).parents[2] / "build" / "tools"
+from programs import install_fake_gcs_server
+
 _START_S = 30.0
-
-
-class NotInstallableError(Exception):
-    """A server cannot be had on this machine; the text says why."""
-
-
-def install_fake_gcs_server() -> Path:
-    """Build the pinned fake-gcs-server, unless it is there; 1 to 3 minutes on two cores.
-
-    Raises:
-        NotInstallableError: there is no Go, or the build failed.
-    """
-    program = TOOLS / f"fake-gcs-server-{FAKE_GCS_VERSION}"
-    if program.is_file():
-        return program
-    go = shutil.which("go")
-    if go is None:
-        raise NotInstallableError("fake-gcs-server is built with Go, which is not on PATH")
-    TOOLS.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
-        package = f"github.com/fsouza/fake-gcs-server@{FAKE_GCS_VERSION}"
-        built = subprocess.run(
-            # Not in the repository, whose folder is no Go module.
-            [go, "install", package],
-            cwd=folder,
-            env={**os.environ, "GOBIN": folder},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if built.returncode:
-            raise NotInstallableError(f"go install {package}: {' '.join(built.stderr.split())[-300:]}")
-        (Path(folder) / "fake-gcs-server").replace(program)
-    return program
 
 
 class StoreServer(ABC):
@@ -227,6 +186,13 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+def listens(port: int) -> bool:
+    """Whether something listens on a port of the loopback address."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _await_answer(port: int) -> None:
     deadline = time.monotonic() + _START_S
     while True:
@@ -238,7 +204,3 @@ def _await_answer(port: int) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"fake-gcs-server did not answer within {_START_S:g} s")
         time.sleep(0.05)
-
-
-if __name__ == "__main__":
-    print(install_fake_gcs_server())

@@ -1,0 +1,186 @@
+"""Servers and runners that tests start beside Python, built or fetched into build/tools once and kept there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / "build" / "tools"
+JOB_SERVER_POM = Path(__file__).parent / "flink" / "pom.xml"
+# The job server sends its jars to Flink with each job, one after the other, at a tenth of a second each.
+JOB_SERVER_JAR = Path("merged", "job-server.jar")
+FAKE_GCS_VERSION = "v1.56.1"
+FLINK_VERSION = "1.19.3"
+BEAM_VERSION = f"v{version('apache-beam')}"
+
+
+class NotInstallableError(Exception):
+    """A program cannot be had on this machine; the text says why."""
+
+
+def install_fake_gcs_server() -> Path:
+    """The pinned fake-gcs-server; built in 1 to 3 minutes on two cores.
+
+    Raises:
+        NotInstallableError: there is no Go, or the build failed.
+    """
+    return _go_program("fake-gcs-server", "github.com/fsouza/fake-gcs-server", FAKE_GCS_VERSION)
+
+
+def install_beam_boot() -> Path:
+    """The program that starts Python SDK workers in Beam's containers, of the Beam installed.
+
+    Raises:
+        NotInstallableError: there is no Go, or the build failed.
+    """
+    return _go_program("beam-boot", "github.com/apache/beam/sdks/v2/python/container", BEAM_VERSION)
+
+
+def install_prism() -> Path:
+    """Beam's own portable runner, of the Beam installed.
+
+    Raises:
+        NotInstallableError: there is no Go, or the build failed.
+    """
+    return _go_program("prism", "github.com/apache/beam/sdks/v2/go/cmd/prism", BEAM_VERSION)
+
+
+def install_flink() -> Path:
+    """The folder of the jars that job and task managers need, taken from Flink's package for Python (230 MB).
+
+    Raises:
+        NotInstallableError: the package cannot be fetched.
+    """
+
+    def fetch(folder: Path) -> None:
+        # The package's setup would ask for all that PyFlink needs; only its jars are wanted.
+        command = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        _run(sys.executable, *command, "--dest", folder, f"apache-flink-libraries=={FLINK_VERSION}")
+        (archive,) = folder.glob("*.tar.gz")
+        with tarfile.open(archive) as packed:
+            for member in packed:
+                name = Path(member.name)
+                if name.match("deps/lib/*.jar") and not name.name.startswith("flink-table"):
+                    packed.extract(_renamed(member, name.name), folder, filter="data")
+        archive.unlink()
+
+    return _kept(f"flink-{FLINK_VERSION}", fetch)
+
+
+def install_job_server() -> Path:
+    """The folder of the jars of Beam's job server for Flink (110 MB), and of one that holds all, `JOB_SERVER_JAR`.
+
+    Raises:
+        NotInstallableError: there is no Maven, or it cannot fetch them.
+    """
+    digest = hashlib.sha256(JOB_SERVER_POM.read_bytes()).hexdigest()[:8]
+
+    def fetch(folder: Path) -> None:
+        maven = _needed("mvn", "the job server's jars are fetched with Maven")
+        goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
+        _run(maven, "--batch-mode", "--quiet", "--file", JOB_SERVER_POM, *goal)
+        jars = sorted(folder.glob("*.jar"))
+        (folder / JOB_SERVER_JAR).parent.mkdir()
+        _merge(jars, folder / JOB_SERVER_JAR)
+
+    return _kept(f"flink-job-server-{digest}-merged", fetch)
+
+
+def find_java() -> str:
+    """The Java that runs Flink.
+
+    Raises:
+        NotInstallableError: there is none.
+    """
+    return _needed("java", "Flink runs on Java 11 or 17")
+
+
+def _go_program(name: str, package: str, version: str) -> Path:
+    def build(folder: Path) -> None:
+        go = _needed("go", f"{name} is built with Go")
+        # In a folder without a Go module, as the repository is none.
+        _run(go, "install", f"{package}@{version}", cwd=folder, env={**os.environ, "GOBIN": str(folder)})
+        next(folder.iterdir()).rename(folder / name)
+
+    return _kept(f"{name}-{version}", build) / name
+
+
+def _kept(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the tools, made whole or not at all, whoever else makes it at the same time."""
+    kept = TOOLS / name
+    if kept.is_dir():
+        return kept
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
+        made = Path(scratch) / name
+        made.mkdir()
+        make(made)
+        try:
+            made.rename(kept)
+        except OSError:
+            if not kept.is_dir():
+                raise
+    return kept
+
+
+def _merge(jars: Sequence[Path], target: Path) -> None:
+    """One jar of many: of files of one name the first counts, and lists of service providers are joined."""
+    services: dict[str, list[bytes]] = {}
+    seen: set[str] = set()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as merged:
+        for jar in jars:
+            with zipfile.ZipFile(jar) as packed:
+                for name in packed.namelist():
+                    if name.startswith("META-INF/services/") and not name.endswith("/"):
+                        services.setdefault(name, []).append(packed.read(name))
+                    elif name not in seen and not re.search(r"/$|^META-INF/(MANIFEST\.MF|[^/]+\.(SF|RSA|DSA))$", name):
+                        seen.add(name)
+                        merged.writestr(name, packed.read(name))
+        for name, parts in services.items():
+            merged.writestr(name, b"\n".join(parts))
+
+
+def _needed(program: str, reason: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise NotInstallableError(f"{reason}; {program} is not on PATH")
+    return found
+
+
+def _run(*command: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = re.sub(r"\s+", " ", done.stderr or done.stdout)[-300:]
+        raise NotInstallableError(f"{Path(words[0]).name} {' '.join(words[1:4])} …: {said}")
+
+
+def _renamed(member: tarfile.TarInfo, name: str) -> tarfile.TarInfo:
+    return member.replace(name=name, deep=False)
+
+
+def main() -> None:
+    """Build or fetch all of them; the exit code is 1 if one cannot be had."""
+    missing = 0
+    for install in (install_fake_gcs_server, install_prism, install_beam_boot, install_flink, install_job_server):
+        try:
+            print(install())
+        except NotInstallableError as error:
+            print(error, file=sys.stderr)
+            missing += 1
+    sys.exit(int(missing > 0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Every runner, and any number of threads and processes, writes the same tables, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from programs import ROOT, NotInstallableError, install_prism
+from store_servers import free_port, listens
+
+from maskdet.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
+from maskdet.synthetic import DEMO_TEMPLATE
+
+TABLES = (PREDICTIONS, FAILURES, NO_FACE, COMPLIANCE)
+# Shards of at most twelve images, so that there is something to spread.
+SETTINGS = (
+    *("--template", DEMO_TEMPLATE, "--set", "packing.max_images=12", "--set", "failure_budget.max_ratio=0.5"),
+    *("--set", "compliance.levels={site_hour: [site, date, hour], camera: [camera]}"),
+)
+ONE = ("--set", "scoring.threads=1", "--set", "scoring.inference_threads=1")
+MANY = ("--set", "scoring.threads=5", "--set", "scoring.inference_threads=2", "--direct_num_workers=3")
+FN_API = {
+    "one thread": (*ONE, "--direct_num_workers=1"),
+    "threads": (*MANY, "--direct_running_mode=multi_threading"),
+    "processes": (*MANY, "--direct_running_mode=multi_processing"),
+}
+
+
+def score(folder, output, *flags):
+    """Every table that `maskdet score` writes, by its path below the output, as bytes."""
+    where = ["--input", str(folder), "--output", str(output), "--quiet"]
+    command = [sys.executable, "-m", "pipelines.cli", "score", *where, *SETTINGS, *flags]
+    # multi_processing starts `python` without a path.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    files = [path for name in TABLES for path in (output / name).rglob("*.parquet")]
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module", params=["whole", "detect"])
+def faces(request) -> tuple[str, ...]:
+    return ("--faces", request.param)
+
+
+@pytest.fixture(scope="module")
+def expected(demo, faces, tmp_path_factory) -> dict[str, bytes]:
+    """The tables of one thread."""
+    tables = score(demo.folder, tmp_path_factory.mktemp("one") / "tables", *faces, *FN_API["one thread"])
+    assert len([name for name in tables if name.startswith(PREDICTIONS)]) > 4
+    assert {name.split("/")[0] for name in tables} >= {PREDICTIONS, FAILURES, COMPLIANCE}
+    return tables
+
+
+@pytest.fixture(scope="module")
+def prism() -> Iterator[str]:
+    """Where Beam's portable runner takes jobs."""
+    try:
+        program = install_prism()
+    except NotInstallableError as error:
+        pytest.skip(str(error))
+    port = free_port()
+    command = [program, f"--job_port={port}", "--serve_http=false", "--log_level=error"]
+    # The shell ends the runner when its input closes, as it does however this process ends.
+    watched = ["sh", "-c", '"$@" & cat; kill $!', "sh", *command]
+    with subprocess.Popen(watched, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sh:
+        deadline = time.monotonic() + 30
+        while not listens(port):
+            assert sh.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        yield f"localhost:{port}"
+        sh.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("mode", [name for name in FN_API if name != "one thread"])
+def test_threads_and_processes(demo, expected, faces, tmp_path, mode):
+    assert score(demo.folder, tmp_path / "tables", *faces, *FN_API[mode]) == expected
+
+
+def test_prism(demo, expected, faces, tmp_path, prism):
+    flags = ("--runner=PortableRunner", f"--job_endpoint={prism}", "--environment_type=LOOPBACK")
+    assert score(demo.folder, tmp_path / "tables", *faces, *MANY[:4], *flags) == expected
+
+
+@pytest.mark.flink
+@pytest.mark.thorough
+def test_flink(demo, expected, faces, tmp_path, flink):
+    flags = ("--runner-config", "configs/runners/flink.yaml", *flink.flags)
+    assert score(demo.folder, tmp_path / "tables", *faces, *MANY[:4], *flags) == expected
