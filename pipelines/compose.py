@@ -1,4 +1,4 @@
-"""Make training images of training images: masks drawn on, faces covered, faces on other shoulders.
+"""Make training images of training images: masks drawn on, faces covered, on other shoulders, cut out by the detector.
 
     maskdet compose --config configs/compose.yaml --output build/composites
 
@@ -39,12 +39,13 @@ def _compose(arguments: argparse.Namespace) -> int:
         drop_suspicious=True,
         drop_flat=True,
     )
-    portraits = find_portraits(images, load_detector(threads=available_cores()).detect, settings)
+    detect = load_detector(threads=available_cores()).detect
+    portraits = find_portraits(images, detect, settings)
     scenes = sum(portrait.is_scene for portrait in portraits)
     print(
         f"{len(images)} images, {len(portraits)} with one face to use, {scenes} of them with surroundings", flush=True
     )
-    for kind, count in write_composites(compose(portraits, settings), settings).items():
+    for kind, count in write_composites(compose(portraits, detect, settings), settings).items():
         print(f"  {kind:17} {count:6,}")
     print(f"  {settings.output}")
     return 0

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from maskdet import storage
 from maskdet.composites.busts import Donor, draw_bust, replace_face
 from maskdet.composites.covers import cover_face, put_mask_on
+from maskdet.composites.found import Detect, crop_found, shrink
 from maskdet.composites.geometry import Points, head_pose
 from maskdet.composites.settings import ComposeSettings
-from maskdet.detection.decoding import Detections
 from maskdet.drawing import Pose
 from maskdet.errors import ImageFault, SourceError
 from maskdet.imaging import ImageLimits, open_upright
@@ -25,10 +24,7 @@ from maskdet.imaging import ImageLimits, open_upright
 _MIN_SCENE_SIDE_PX = 100
 _BUST_SIDES_PX = (160, 400)
 _JPEG_QUALITY = 93
-
-
-Detect = Callable[[NDArray[np.uint8]], Detections]
-"""Upright RGB uint8 ``(height, width, 3)`` to faces, the surest first."""
+_TRIES = 20
 
 
 class Portrait(NamedTuple):
@@ -82,13 +78,18 @@ def find_portraits(images: Sequence[tuple[str, str, str]], detect: Detect, setti
         return [portrait for portrait in pool.map(look, images) if portrait is not None]
 
 
-def compose(portraits: Sequence[Portrait], settings: ComposeSettings) -> Iterator[Composite]:
+def compose(portraits: Sequence[Portrait], detect: Detect, settings: ComposeSettings) -> Iterator[Composite]:
     """Make every composite, in the order of the kinds.
+
+    Args:
+        portraits: images with one face.
+        detect: finds the faces of crops that are cut as scoring cuts them; called from several threads.
+        settings: kinds, numbers, seed.
 
     Raises:
         SourceError: there is no image that a kind asked for can be made of.
     """
-    makers = _Makers(portraits, settings)
+    makers = _Makers(portraits, detect, settings)
     plan = [(kind, number) for kind, count in settings.kinds.model_dump().items() for number in range(count)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         yield from pool.map(lambda item: makers.make(*item), plan)
@@ -113,30 +114,62 @@ def load(uri: str, max_side_px: int) -> Image.Image:
 class _Makers:
     """Every kind's recipe, over the same images."""
 
-    def __init__(self, portraits: Sequence[Portrait], settings: ComposeSettings) -> None:
-        self._settings = settings
+    def __init__(self, portraits: Sequence[Portrait], detect: Detect, settings: ComposeSettings) -> None:
+        self._detect, self._settings = detect, settings
         self._all = portraits
         self._by_label = {label: [p for p in portraits if p.label == label] for label in ("mask", "no_mask")}
         self._scenes = [portrait for portrait in portraits if portrait.is_scene]
 
     def make(self, kind: str, number: int) -> Composite:
         rng = np.random.default_rng([self._settings.seed, number, *kind.encode()])
-        label = "mask" if kind in ("drawn_mask", "swapped_masked", "bust_masked") else "no_mask"
-        portrait = self._pick(self._by_label["no_mask" if kind == "drawn_mask" else label], kind, rng)
-        donor = Donor(self._load(portrait), portrait.landmarks, portrait.pose)
-        if kind == "drawn_mask":
-            image = put_mask_on(donor.image, donor.pose, rng)
-        elif kind == "covered":
-            image = cover_face(donor.image, donor.pose, rng)
-        elif kind.startswith("swapped"):
-            scene = self._pick(self._scenes, kind, rng)
-            image = replace_face(self._load(scene), scene.landmarks, donor, rng)
+        label = "mask" if kind == "drawn_mask" or kind.endswith("_masked") else "no_mask"
+        if kind.startswith("detected"):
+            portrait, image = self._found_again(kind, label, rng)
         else:
-            surroundings = self._load(self._pick(self._all, kind, rng)) if rng.random() < 0.6 else None
-            image = draw_bust(surroundings, donor, int(rng.integers(*_BUST_SIDES_PX)), rng)
+            portrait = self._pick(self._by_label["no_mask" if kind == "drawn_mask" else label], kind, rng)
+            image = self._changed(kind, self._donor(portrait), rng)
         encoded = io.BytesIO()
         image.save(encoded, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
         return Composite(kind, label, portrait.group, encoded.getvalue())
+
+    def _changed(self, kind: str, donor: Donor, rng: np.random.Generator) -> Image.Image:
+        if kind == "drawn_mask":
+            return put_mask_on(donor.image, donor.pose, rng)
+        if kind == "covered":
+            return cover_face(donor.image, donor.pose, rng)
+        if kind.startswith("swapped"):
+            scene = self._pick(self._scenes, kind, rng)
+            return replace_face(self._load(scene), scene.landmarks, donor, rng)
+        surroundings = self._load(self._pick(self._all, kind, rng)) if rng.random() < 0.6 else None
+        return draw_bust(surroundings, donor, int(rng.integers(*_BUST_SIDES_PX)), rng)
+
+    def _found_again(self, kind: str, label: str, rng: np.random.Generator) -> tuple[Portrait, Image.Image]:
+        """A portrait, and its face as the detector cuts it out of the image or of a scene that it was put into."""
+        for _ in range(_TRIES):
+            portrait = self._pick(self._by_label[label], kind, rng)
+            staged, place = self._staged(self._donor(portrait), rng)
+            smaller, factor = shrink(staged, rng)
+            expected = None if place is None else place * factor
+            crop = crop_found(smaller, expected, self._detect, self._settings.min_score)
+            if crop is not None:
+                return portrait, crop
+        raise SourceError(
+            f"faces for {kind}", "some that the detector finds again", f"none of {_TRIES}", f"Set kinds.{kind}=0."
+        )
+
+    def _staged(self, donor: Donor, rng: np.random.Generator) -> tuple[Image.Image, Points | None]:
+        """A face where the detector is to find it, and the middle of its features if that is known."""
+        stage = rng.random()
+        if stage < 0.5:
+            return donor.image, donor.landmarks.mean(axis=0)
+        if stage < 0.75 and self._scenes:
+            scene = self._scenes[int(rng.integers(len(self._scenes)))]
+            return replace_face(self._load(scene), scene.landmarks, donor, rng), scene.landmarks.mean(axis=0)
+        # A photograph behind it might hold a face of the other class, and the detector might find that one.
+        return draw_bust(None, donor, int(rng.integers(*_BUST_SIDES_PX)), rng), None
+
+    def _donor(self, portrait: Portrait) -> Donor:
+        return Donor(self._load(portrait), portrait.landmarks, portrait.pose)
 
     def _load(self, portrait: Portrait) -> Image.Image:
         return load(portrait.uri, self._settings.max_side_px)

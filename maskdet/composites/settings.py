@@ -25,6 +25,9 @@ class Kinds(BaseModel):
     bust_unmasked: Count = 1500
     """Unmasked faces on drawn shoulders."""
     bust_masked: Count = 1500
+    detected_unmasked: Count = 2000
+    """Unmasked faces as scoring cuts them out: of their image, of a photograph or drawn shoulders they were put on."""
+    detected_masked: Count = 2000
 
 
 class ComposeSettings(BaseModel):

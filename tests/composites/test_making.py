@@ -7,10 +7,20 @@ from PIL import Image
 from maskdet.composites.making import compose, find_portraits
 from maskdet.composites.settings import ComposeSettings, Kinds
 from maskdet.composites.writing import write_composites
+from maskdet.detection.decoding import Detections
 from maskdet.errors import SourceError
 from maskdet.preparation.manifest import read_split
 
-FEW = Kinds(drawn_mask=3, covered=2, swapped_unmasked=2, swapped_masked=1, bust_unmasked=2, bust_masked=1)
+FEW = Kinds(
+    drawn_mask=3,
+    covered=2,
+    swapped_unmasked=2,
+    swapped_masked=1,
+    bust_unmasked=2,
+    bust_masked=1,
+    detected_unmasked=4,
+    detected_masked=3,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +52,8 @@ def test_portraits_are_the_images_with_one_sure_face(portraits, images, detect):
     assert not any(portrait.is_scene for portrait in tight)
 
 
-def test_every_kind_is_made_as_often_as_asked_with_its_label(portraits):
-    made = list(compose(portraits, ComposeSettings(kinds=FEW)))
+def test_every_kind_is_made_as_often_as_asked_with_its_label(portraits, detect):
+    made = list(compose(portraits, detect, ComposeSettings(kinds=FEW)))
     counts = {kind: [c.label for c in made if c.kind == kind] for kind in FEW.model_dump()}
     assert counts == {
         "drawn_mask": ["mask"] * 3,
@@ -52,6 +62,8 @@ def test_every_kind_is_made_as_often_as_asked_with_its_label(portraits):
         "swapped_masked": ["mask"],
         "bust_unmasked": ["no_mask"] * 2,
         "bust_masked": ["mask"],
+        "detected_unmasked": ["no_mask"] * 4,
+        "detected_masked": ["mask"] * 3,
     }
     unmasked, masked = {"group1", "group3"}, {"group0", "group2"}
     for composite in made:
@@ -59,27 +71,27 @@ def test_every_kind_is_made_as_often_as_asked_with_its_label(portraits):
         assert Image.open(io.BytesIO(composite.data)).format == "JPEG"
 
 
-def test_composites_depend_on_seed_kind_and_number_alone(portraits):
-    first = [composite.data for composite in compose(portraits, ComposeSettings(kinds=FEW))]
+def test_composites_depend_on_seed_kind_and_number_alone(portraits, detect):
+    first = [composite.data for composite in compose(portraits, detect, ComposeSettings(kinds=FEW))]
     more = FEW.model_copy(update={"drawn_mask": 5})
-    again = [composite.data for composite in compose(portraits, ComposeSettings(kinds=more))]
+    again = [composite.data for composite in compose(portraits, detect, ComposeSettings(kinds=more))]
     assert again[:3] + again[5:] == first
-    other = [composite.data for composite in compose(portraits, ComposeSettings(kinds=FEW, seed=8))]
+    other = [composite.data for composite in compose(portraits, detect, ComposeSettings(kinds=FEW, seed=8))]
     assert not set(other) & set(first)
 
 
-def test_a_kind_that_cannot_be_made_is_a_clear_error(portraits):
+def test_a_kind_that_cannot_be_made_is_a_clear_error(portraits, detect):
     unmasked = [portrait for portrait in portraits if portrait.label == "no_mask"]
     with pytest.raises(SourceError, match=r"images for swapped_masked: .* Set kinds\.swapped_masked=0"):
-        list(compose(unmasked, ComposeSettings(kinds=FEW)))
+        list(compose(unmasked, detect, ComposeSettings(kinds=FEW)))
 
 
-def test_what_is_written_is_a_training_manifest(portraits, tmp_path):
+def test_what_is_written_is_a_training_manifest(portraits, detect, tmp_path):
     settings = ComposeSettings(kinds=FEW, output=str(tmp_path / "out"))
-    counts = write_composites(compose(portraits, settings), settings)
+    counts = write_composites(compose(portraits, detect, settings), settings)
     assert counts == FEW.model_dump()
     rows = read_split(str(tmp_path / "out" / "images.parquet"), "train", drop_suspicious=True, drop_flat=True)
-    assert sorted(label for _, label, _ in rows) == ["mask"] * 5 + ["no_mask"] * 6
+    assert sorted(label for _, label, _ in rows) == ["mask"] * 8 + ["no_mask"] * 10
     assert {uri for uri, _, _ in rows} == {str(path) for path in (tmp_path / "out").rglob("*.jpg")}
     covered = read_split(str(tmp_path / "out" / "images.parquet"), "train", ["covered"])
     assert [label for _, label, _ in covered] == ["no_mask"] * 2
@@ -87,10 +99,19 @@ def test_what_is_written_is_a_training_manifest(portraits, tmp_path):
         assert np.asarray(Image.open(uri)).ndim == 3
 
 
-def test_fewer_the_next_time_leave_nothing_behind(portraits, tmp_path):
+def test_fewer_the_next_time_leave_nothing_behind(portraits, detect, tmp_path):
     settings = ComposeSettings(kinds=FEW, output=str(tmp_path / "out"))
-    write_composites(compose(portraits, settings), settings)
+    write_composites(compose(portraits, detect, settings), settings)
     fewer = settings.model_copy(update={"kinds": FEW.model_copy(update={"covered": 0})})
-    write_composites(compose(portraits, fewer), fewer)
-    assert len(list((tmp_path / "out").rglob("*.jpg"))) == 9
+    write_composites(compose(portraits, detect, fewer), fewer)
+    assert len(list((tmp_path / "out").rglob("*.jpg"))) == 16
     assert not list((tmp_path / "out" / "no_mask").glob("covered*"))
+
+
+def test_a_face_that_no_detector_finds_again_is_a_clear_error(portraits):
+    def blind(pixels):
+        return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32))
+
+    one = Kinds(**dict.fromkeys(FEW.model_dump(), 0) | {"detected_masked": 1})
+    with pytest.raises(SourceError, match=r"faces for detected_masked: .* Set kinds\.detected_masked=0"):
+        list(compose(portraits, blind, ComposeSettings(kinds=one)))
