@@ -49,8 +49,13 @@ class StageClock:
     """Adds up what one thread spends in each stage."""
 
     def __init__(self) -> None:
-        self.seconds = StageSeconds()
+        self._spent: dict[str, float] = {}
         self._since = 0.0
+
+    @property
+    def seconds(self) -> StageSeconds:
+        """What was counted so far."""
+        return StageSeconds(**self._spent)
 
     def start(self) -> None:
         """Begin to count."""
@@ -59,7 +64,7 @@ class StageClock:
     def stop(self, stage: str) -> None:
         """Count the time since the last start or stop for a stage."""
         now = time.perf_counter()
-        self.seconds += StageSeconds(**{stage: now - self._since})
+        self._spent[stage] = self._spent.get(stage, 0.0) + now - self._since
         self._since = now
 
 

@@ -79,7 +79,7 @@ def read_bytes(uri: str) -> bytes:
     """
     with translated(uri, "read"):
         if is_local(uri):
-            return local_path(uri).read_bytes()
+            return local.read(uri)
         return persist(lambda: _store(uri).read(uri))
 
 
