@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from maskdet import storage
 from maskdet.errors import AccessDeniedError, NotFoundError, StorageError
+from maskdet.storage import local
 
 ODD_NAMES = [
     "a b.jpg",
@@ -255,10 +256,10 @@ def test_a_file_where_a_folder_is_expected_is_a_storage_error(tmp_path: Path) ->
 
 @pytest.mark.parametrize("number", [1, 13, 30])
 def test_a_refusal_by_the_system_is_access_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    def refuse(self: Path) -> bytes:
+    def refuse(path: str, *arguments: object, **options: object) -> None:
         raise OSError(number, "refused")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(local, "open", refuse, raising=False)
     with pytest.raises(AccessDeniedError, match="Check the credentials"):
         storage.read_bytes(str(tmp_path / "a"))
 
