@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsIter, AsList, PCollection, TaggedOutput
+from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.shared import Shared
 
 from maskdet import packing, sources
@@ -36,6 +39,7 @@ from maskdet.status import PlannedShard, write_plan
 from maskdet.telemetry import ShardTelemetry
 
 _COUNTS = "counts"
+_SHARDS_IN_HAND = 2
 # Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up.
 _URI_GROUPS = 256
 
@@ -242,24 +246,54 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
 
 
 class _ScoreShard(beam.DoFn):  # type: ignore[misc]
-    """Keeps or scores shards. The model is loaded by the first shard that needs it, once a process."""
+    """Keeps or scores shards. The model is loaded by the first shard that needs it, once a process.
+
+    A bundle has two shards in hand, which share the scorer's threads: while one is written, the other is scored.
+    """
 
     def __init__(self, transform: ScoreShards) -> None:
         self._transform = transform
         self._shared = Shared()
         self._scorer: Scorer | None = None
         self._telemetry = ShardTelemetry(transform.run_id)
+        self._in_hand: deque[Future[tuple[ShardReport, float]]] = deque()
+
+    def setup(self) -> None:
+        """Make the threads that see shards through."""
+        self._pool = ThreadPoolExecutor(_SHARDS_IN_HAND, thread_name_prefix="shard")
+
+    def start_bundle(self) -> None:
+        """Begin with none in hand, whatever became of the bundle before."""
+        self._in_hand.clear()
 
     def process(self, shard: Shard) -> Iterator[ShardReport]:
-        """One shard → one report."""
+        """One shard → one report, perhaps with the next shard or at the end of the bundle."""
+        self._in_hand.append(self._pool.submit(self._finish, shard))
+        if len(self._in_hand) == _SHARDS_IN_HAND:
+            yield self._next_report()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """Reports of the shards still in hand."""
+        while self._in_hand:
+            yield GlobalWindows.windowed_value(self._next_report())
+
+    def teardown(self) -> None:
+        """Let the threads end."""
+        self._pool.shutdown(wait=False)
+
+    def _finish(self, shard: Shard) -> tuple[ShardReport, float]:
+        """A shard's report, and how long it took, in seconds."""
         started = time.perf_counter()
         report = self._transform.job.finish(shard, lambda todo: self._load().score_shard(todo, PROGRESS.add_done))
-        receipt = report.receipt
+        return report, time.perf_counter() - started
+
+    def _next_report(self) -> ShardReport:
+        report, seconds = self._in_hand.popleft().result()
         if report.kept:
-            PROGRESS.add_done(receipt.images, kept=True)
-        PROGRESS.add_failed(sum(receipt.failed.values()))
-        self._telemetry.record(report, time.perf_counter() - started)
-        yield report
+            PROGRESS.add_done(report.receipt.images, kept=True)
+        PROGRESS.add_failed(sum(report.receipt.failed.values()))
+        self._telemetry.record(report, seconds)  # here, since Beam's metrics belong to the bundle's own thread
+        return report
 
     def _load(self) -> Scorer:
         if self._scorer is None:
