@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.limit import _demo_tree, _files, _linked
+from benchmarks.limit import demo_tree, image_files, linked
 
 BEFORE = "a18ab07"
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -41,8 +41,8 @@ def main() -> None:
     arguments = _parser().parse_args()
     with tempfile.TemporaryDirectory() as name, _worktree(Path(name) / "before", arguments.before) as before:
         scratch = Path(name)
-        files = _files(arguments.input or _demo_tree(scratch / "demo"), arguments.repeat)
-        shared = ["--input", str(_linked(files, scratch / "images")), "--model", str(before / MODEL)]
+        files = image_files(arguments.input or demo_tree(scratch / "demo"), arguments.repeat)
+        shared = ["--input", str(linked(files, scratch / "images")), "--model", str(before / MODEL)]
         sides = {"before": (before, shared), "now": (REPOSITORY, [*shared, "--faces", "whole"])}
         costs: dict[str, list[Cost]] = {side: [] for side in sides}
         for turn in range(arguments.rounds + 1):
