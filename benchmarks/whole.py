@@ -43,7 +43,8 @@ def main() -> None:
         scratch = Path(name)
         files = image_files(arguments.input or demo_tree(scratch / "demo"), arguments.repeat)
         shared = ["--input", str(linked(files, scratch / "images")), "--model", str(before / MODEL)]
-        sides = {"before": (before, shared), "now": (REPOSITORY, [*shared, "--faces", "whole"])}
+        now = [*shared, "--faces", "whole", "--set", "imaging.codecs=pillow"]  # the only decoder that there was before
+        sides = {"before": (before, shared), "now": (REPOSITORY, now)}
         costs: dict[str, list[Cost]] = {side: [] for side in sides}
         for turn in range(arguments.rounds + 1):
             for side in sorted(sides, reverse=turn % 2 == 1):
