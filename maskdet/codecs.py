@@ -46,10 +46,6 @@ _PNG_PLAIN = frozenset(
 class Codecs(Protocol):
     """Decodes and resizes; safe to call from several threads."""
 
-    @property
-    def identity(self) -> str:
-        """Names and versions of everything that pixels depend on; part of a run's fingerprint."""
-
     def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
         """Decode a file whose header Pillow has read, and to whose size, drafts included, it is to be decoded.
 
@@ -78,11 +74,6 @@ class Codecs(Protocol):
 class PillowCodecs:
     """Pillow alone."""
 
-    @property
-    def identity(self) -> str:
-        """As :attr:`Codecs.identity`."""
-        return f"pillow {metadata.version('pillow')}"
-
     def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
         """As :meth:`Codecs.decode`."""
         return None
@@ -106,11 +97,6 @@ class FastCodecs:
             cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear)
         )
         self._of_thread = threading.local()  # a resizer keeps buffers of its own
-
-    @property
-    def identity(self) -> str:
-        """As :attr:`Codecs.identity`."""
-        return ", ".join(f"{package} {metadata.version(package)}" for package in ("pillow", *_FAST_PACKAGES))
 
     def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
         """As :meth:`Codecs.decode`."""
@@ -158,22 +144,36 @@ def resolve_codecs(name: Literal["auto", "pillow", "fast"]) -> CodecsName:
     return "pillow" if _missing_packages() else "fast"
 
 
+def codecs_identity(name: Literal["auto", "pillow", "fast"]) -> str:
+    """Names and versions of everything that pixels depend on; part of a run's fingerprint.
+
+    Raises:
+        ConfigError: the packages of the codecs are not installed on this machine.
+    """
+    codecs = resolve_codecs(name)
+    _refuse_missing(codecs)
+    packages = ("pillow", *(_FAST_PACKAGES if codecs == "fast" else ()))
+    return ", ".join(f"{package} {metadata.version(package)}" for package in packages)
+
+
 def load_codecs(name: CodecsName) -> Codecs:
     """The codecs of a name.
 
     Raises:
         ConfigError: their packages are not installed on this machine.
     """
-    if name == "pillow":
-        return PILLOW
-    if missing := _missing_packages():
+    _refuse_missing(name)
+    return FastCodecs() if name == "fast" else PILLOW
+
+
+def _refuse_missing(name: CodecsName) -> None:
+    if name == "fast" and (missing := _missing_packages()):
         raise ConfigError(
             "imaging.codecs 'fast'",
             f"the packages {', '.join(_FAST_PACKAGES)} where images are scored",
             f"no {', '.join(missing)}",
             "Run there: pip install 'maskdet[fast]'; or set imaging.codecs to pillow.",
         )
-    return FastCodecs()
 
 
 def is_plain_png(data: bytes) -> bool:

@@ -10,7 +10,7 @@ from datetime import datetime
 from importlib import metadata
 
 from maskdet import __version__, storage
-from maskdet.codecs import load_codecs, resolve_codecs
+from maskdet.codecs import codecs_identity, resolve_codecs
 from maskdet.config import ScoreSettings
 from maskdet.detection.viewer import describe_view
 from maskdet.errors import ConfigError
@@ -83,7 +83,7 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
             "fingerprint": manifest.fingerprint,
             "runtime": f"{runtime}, {spec.precision}",
             "view": describe_view(settings.faces),
-            "codecs": load_codecs(resolve_codecs(settings.imaging.codecs)).identity,
+            "codecs": codecs_identity(settings.imaging.codecs),
             "decision": f"mask from {decision.mask_from:g}, no_mask below {decision.no_mask_below:g}",
         },
         fingerprint=fingerprint,

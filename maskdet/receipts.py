@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
-from maskdet.codecs import load_codecs, resolve_codecs
+from maskdet.codecs import codecs_identity
 from maskdet.compliance import Counts, GroupKey, count_groups
 from maskdet.config import ScoreSettings
 from maskdet.detection.viewer import view_identity
@@ -222,7 +222,7 @@ def scoring_fingerprint(settings: ScoreSettings, manifest: Manifest, spec: Runti
         manifest.fingerprint,
         spec.output_name,
         spec.runtime_version,
-        load_codecs(resolve_codecs(settings.imaging.codecs)).identity,
+        codecs_identity(settings.imaging.codecs),
         decision.model_dump(mode="json"),
         settings.imaging.model_dump(mode="json"),
         view_identity(settings.faces),

@@ -24,8 +24,9 @@ import pyarrow as pa
 from maskdet import storage
 from maskdet.codecs import CodecsName, load_codecs
 from maskdet.config import FacesSettings
+from maskdet.detection.viewer import make_viewer
 from maskdet.errors import FailureCode, ImageFault
-from maskdet.fetching import Fetcher, reading_threads
+from maskdet.fetching import Fetcher, available_cores, fetching_threads
 from maskdet.imaging import ImageLimits
 from maskdet.model.backends import Images, Model, Probabilities
 from maskdet.model.manifest import Decision
@@ -39,10 +40,10 @@ from maskdet.records import (
     no_face_schema,
     predictions_schema,
 )
-from maskdet.viewing import FaceBox, StageClock, View, Viewer, WholeImage
+from maskdet.viewing import FaceBox, StageClock, View, Viewer
 
-# Reads that may be under way or waiting to be scored, as a multiple of those that run at a time. Enough that no reader
-# waits for the scorers' turn; 2 cores then hold at most 256 images, and never more bytes than a shard has.
+# Reads of a shard that may be under way or waiting to be scored, as a multiple of those that run at a time. Enough that
+# no reader waits for the scorers' turn; 2 cores then hold at most 256 images of a shard, never more bytes than it has.
 READ_AHEAD = 2
 
 
@@ -118,13 +119,35 @@ class _Arrivals:
         return next(self._reads).result()
 
 
+def load_viewer(model: Model, options: ScoreOptions, threads: int = 1) -> Viewer:
+    """What finds the faces of a run's images.
+
+    Args:
+        model: that the faces are for.
+        options: the run's.
+        threads: images that are looked at a time.
+
+    Raises:
+        ModelError: the detector's bundle is missing or damaged, or does not reproduce its golden outputs.
+        ConfigError: the packages of the codecs are not installed on this machine.
+    """
+    return make_viewer(
+        options.faces,
+        model.manifest.input,
+        options.limits,
+        jpeg_draft=options.jpeg_draft,
+        threads=threads,
+        codecs=load_codecs(options.codecs),
+    )
+
+
 class Scorer:
     """Scores shards with one model; safe to call from several threads, which then share its pools.
 
     Args:
         model: gives a face's probability.
         options: limits, thresholds, threads.
-        viewer: finds the faces of an image; default: the image is one face.
+        viewer: finds the faces of an image; default: the options', on one thread at a time.
         read: reads a file's bytes.
         sleep: waits between tries.
     """
@@ -140,15 +163,10 @@ class Scorer:
     ) -> None:
         self.model = model
         self.options = options
-        self._viewer = viewer or WholeImage(
-            model.manifest.input,
-            options.limits,
-            jpeg_draft=options.jpeg_draft,
-            codecs=load_codecs(options.codecs),
-        )
+        self._viewer = viewer or load_viewer(model, options)
         self._fetcher = Fetcher(options.limits.max_bytes, options.fetch_attempts, read, sleep)
-        self._pool = ThreadPoolExecutor(options.threads or reading_threads(local=True), thread_name_prefix="score")
-        self._readers = options.fetch_threads or reading_threads(local=False)
+        self._pool = ThreadPoolExecutor(options.threads or available_cores(), thread_name_prefix="score")
+        self._readers = options.fetch_threads or fetching_threads()
         self._fetch_pool = ThreadPoolExecutor(self._readers, thread_name_prefix="fetch")
 
     def score_shard(self, shard: Shard, on_progress: Callable[[int], None] = lambda images: None) -> ShardResult:

@@ -21,10 +21,8 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.shared import Shared
 
 from maskdet import packing, sources
-from maskdet.codecs import load_codecs
 from maskdet.compliance import Counts, GroupKey, compliance_table, key_union, merge_counts
 from maskdet.config import SourceSettings
-from maskdet.detection.viewer import make_viewer
 from maskdet.fetching import available_cores
 from maskdet.layout import Layout, write_table
 from maskdet.model.backends import RuntimeSpec, load_model
@@ -33,7 +31,7 @@ from maskdet.progress import PROGRESS
 from maskdet.receipts import ShardJob, ShardReport
 from maskdet.records import ImageRef, RefBatch, Shard
 from maskdet.runs import LISTED, RunManifest, RunPlan, finish_run
-from maskdet.scoring import ScoreOptions, Scorer
+from maskdet.scoring import ScoreOptions, Scorer, load_viewer
 from maskdet.sources import ListTask
 from maskdet.status import PlannedShard, write_plan
 from maskdet.telemetry import ShardTelemetry
@@ -145,15 +143,7 @@ class ScoreShards(beam.PTransform):  # type: ignore[misc]
         """Load model and detector, as a worker does once."""
         spec = dataclasses.replace(self.spec, threads=self.inference_threads or available_cores())
         model, options = load_model(self.model_uri, spec), self.options
-        viewer = make_viewer(
-            options.faces,
-            model.manifest.input,
-            options.limits,
-            jpeg_draft=options.jpeg_draft,
-            threads=spec.threads,
-            codecs=load_codecs(options.codecs),
-        )
-        return Scorer(model, options, viewer)
+        return Scorer(model, options, load_viewer(model, options, spec.threads))
 
     def expand(self, shards: PCollection[Any]) -> PCollection[Any]:
         """Apply the transform."""
@@ -256,7 +246,6 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
         self._shared = Shared()
         self._scorer: Scorer | None = None
         self._telemetry = ShardTelemetry(transform.run_id)
-        self._in_hand: deque[Future[tuple[ShardReport, float]]] = deque()
 
     def setup(self) -> None:
         """Make the threads that see shards through."""
@@ -264,7 +253,7 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
 
     def start_bundle(self) -> None:
         """Begin with none in hand, whatever became of the bundle before."""
-        self._in_hand.clear()
+        self._in_hand: deque[Future[tuple[ShardReport, float]]] = deque()
 
     def process(self, shard: Shard) -> Iterator[ShardReport]:
         """One shard → one report, perhaps with the next shard or at the end of the bundle."""

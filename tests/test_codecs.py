@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from maskdet import codecs
-from maskdet.codecs import PILLOW, RESIZE_TOLERANCE, is_plain_png, load_codecs, resolve_codecs
+from maskdet.codecs import PILLOW, RESIZE_TOLERANCE, codecs_identity, is_plain_png, load_codecs, resolve_codecs
 from maskdet.errors import ConfigError, ImageFault
 from maskdet.imaging import ImageLimits, open_upright, prepare_image
 
@@ -183,8 +183,10 @@ class TestNames:
         assert resolve_codecs("auto") == "pillow"
         with pytest.raises(ConfigError, match=rf"received 'no {absent}'.*pip install 'maskdet\[fast\]'"):
             load_codecs("fast")
+        with pytest.raises(ConfigError, match=f"received 'no {absent}'"):
+            codecs_identity("fast")
 
     def test_identities_name_every_library_and_version(self):
-        assert PILLOW.identity == f"pillow {metadata.version('pillow')}"
+        assert codecs_identity("pillow") == f"pillow {metadata.version('pillow')}"
         for package in ("pillow", "imagecodecs", "simplejpeg", "cykooz-resizer"):
-            assert f"{package} {metadata.version(package)}" in FAST.identity
+            assert f"{package} {metadata.version(package)}" in codecs_identity("fast")

@@ -4,7 +4,7 @@ import pytest
 
 from maskdet import fetching
 from maskdet.errors import AccessDeniedError, ImageFault, NotFoundError, StorageError
-from maskdet.fetching import Fetcher, available_cores, reading_threads
+from maskdet.fetching import Fetcher, available_cores, fetching_threads, reading_threads
 from maskdet.records import ImageRef
 from maskdet.testing import FaultyReader
 
@@ -49,10 +49,15 @@ def test_an_image_listed_as_too_large_is_not_read():
     assert not read.tries
 
 
-@pytest.mark.parametrize(("local", "expected"), [(True, 3), (False, 192)])
-def test_images_over_a_network_get_64_threads_a_core(monkeypatch, local, expected):
+@pytest.mark.parametrize(("local", "expected"), [(True, 3), (False, 12)])
+def test_images_over_a_network_get_four_threads_a_core(monkeypatch, local, expected):
     monkeypatch.setattr(fetching, "available_cores", lambda: 3)
     assert reading_threads(local=local) == expected
+
+
+def test_reads_that_others_decode_get_64_threads_a_core(monkeypatch):
+    monkeypatch.setattr(fetching, "available_cores", lambda: 3)
+    assert fetching_threads() == 192
 
 
 class TestCores:

@@ -14,16 +14,14 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 
 from maskdet import storage
-from maskdet.codecs import load_codecs
 from maskdet.config import ScoreSettings
-from maskdet.detection.viewer import make_viewer
 from maskdet.errors import ConfigError, FailureCode, ImageFault, SourceError, StorageError
 from maskdet.imaging import ImageLimits, open_upright
 from maskdet.launch import resolve_decision, resolved, runtime_spec, score_options
 from maskdet.model.backends import Model, load_model
 from maskdet.packing import KeyRule
 from maskdet.records import ImageRef, Shard
-from maskdet.scoring import ScoreOptions, Scorer
+from maskdet.scoring import ScoreOptions, Scorer, load_viewer
 from maskdet.showing.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags
 from maskdet.sources import ListTask, check_input, input_tasks, list_images
 from maskdet.viewing import FaceBox, Viewer
@@ -144,15 +142,7 @@ def load_previewer(settings: ScoreSettings) -> Previewer:
     model = load_model(settings.model.uri, spec)
     settings = resolved(settings, model.manifest)
     options = score_options(settings, KeyRule.of(settings), resolve_decision(settings, model.manifest))
-    viewer = make_viewer(
-        options.faces,
-        model.manifest.input,
-        options.limits,
-        jpeg_draft=options.jpeg_draft,
-        threads=spec.threads,
-        codecs=load_codecs(options.codecs),
-    )
-    return Previewer(model, options, viewer)
+    return Previewer(model, options, load_viewer(model, options, spec.threads))
 
 
 def find_images(settings: ScoreSettings) -> list[ImageRef]:

@@ -125,8 +125,8 @@ def _error(answer: Answer) -> Exception:
 def _make_connections(options: PipelineOptions) -> Connections | None:
     """Connections for reads; ``None`` where the library has to make them."""
     chosen = options.view_as(S3Options)
-    own = chosen.s3_verify is not None or not are_direct(chosen.s3_endpoint_url or "https://s3.amazonaws.com")
-    return None if own else Connections(("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"))
+    by_library = chosen.s3_verify is not None or not are_direct(chosen.s3_endpoint_url or "https://s3.amazonaws.com")
+    return None if by_library else Connections(("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"))
 
 
 def _stored_file(uri: str, size_bytes: int, found: dict[str, Any]) -> StoredFile:
