@@ -18,9 +18,11 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
+
+from benchmarks.datasets import images_below
+from benchmarks.process_tree import measure
 
 FOLDER_IMAGES = 5_000
 # Filesystems bound the links of a file (ext4: 65,000).
@@ -34,7 +36,7 @@ class Run(NamedTuple):
     images: int
     wall_s: float
     cpu_s: float
-    peak_bytes: int
+    peak_mib: float
 
 
 def main() -> None:
@@ -50,28 +52,24 @@ def main() -> None:
         runs = []
         for number, count in enumerate([10, *order]):
             run = _score(trees[count], place / f"tables-{number}", count, arguments.model)
-            print(f"{count:>9,} images: {run.wall_s:8.2f} s wall, {run.cpu_s:8.2f} s CPU, {_mib(run)} MiB", flush=True)
+            print(
+                f"{count:>9,} images: {run.wall_s:8.2f} s wall, {run.cpu_s:8.2f} s CPU, {run.peak_mib:,.0f} MiB",
+                flush=True,
+            )
             runs.append(run)
     _report(runs[1:], arguments.small, arguments.images)  # the first fills the file cache
 
 
 def _score(tree: Path, output: Path, count: int, model: str) -> Run:
     arguments = ["--input", str(tree), "--output", str(output), "--model", model, "--faces", "whole", "--quiet"]
-    started = time.perf_counter()
-    child = os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-m", "pipelines.cli", "score", *arguments],
-        os.environ,
-        file_actions=[(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)],
-    )
-    _, status, usage = os.wait4(child, 0)
-    wall_s = time.perf_counter() - started
+    printed = output.with_suffix(".log")
+    cost = measure([sys.executable, "-m", "pipelines.cli", "score", *arguments], stdout=printed, stderr=printed)
     [manifest] = (output / "_runs").glob("*.json")
     run = json.loads(manifest.read_text())
     scored = run["images"]["scored"]
-    if status != 0 or run["status"] != "succeeded" or scored != count:
-        sys.exit(f"a run on {count} images ended with status {status}, {scored} scored: {run['reason']}")
-    return Run(count, wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    if cost.exit_code or run["status"] != "succeeded" or scored != count:
+        sys.exit(f"a run on {count} images ended with {cost.exit_code}, {scored} scored: {run['reason']}")
+    return Run(count, cost.wall_s, cost.cpu_s, cost.peak_mib)
 
 
 def _report(runs: list[Run], small: int, large: int) -> None:
@@ -80,17 +78,17 @@ def _report(runs: list[Run], small: int, large: int) -> None:
         count: statistics.median((run.wall_s - start_s) / count for run in runs if run.images == count)
         for count in (small, large)
     }
-    peaks = {count: max(run.peak_bytes for run in runs if run.images == count) for count in (small, large)}
+    peaks = {count: max(run.peak_mib for run in runs if run.images == count) for count in (small, large)}
     print(f"start-up {start_s:.2f} s")
     for count in (small, large):
-        print(f"{count:>9,} images: {per_image[count] * 1e6:.0f} µs an image, peak {peaks[count] / 2**20:,.0f} MiB")
-    grown = (peaks[large] - peaks[small]) / (large - small)
+        print(f"{count:>9,} images: {per_image[count] * 1e6:.0f} µs an image, peak {peaks[count]:,.0f} MiB")
+    grown = (peaks[large] - peaks[small]) * 2**20 / (large - small)
     print(f"time an image, large / small: {per_image[large] / per_image[small]:.3f}; {grown:.0f} bytes more an image")
 
 
 def _sources(folder: Path | None, scratch: Path) -> list[Path]:
     if folder is not None:
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        found = images_below([folder])
         if not found:
             sys.exit(f"--input: expected a folder with images, received {folder}")
         return found
@@ -123,10 +121,6 @@ def _link_tree(sources: list[Path], count: int, root: Path) -> Path:
         original = originals[number % len(originals)]
         os.link(original, folder / f"{number:07d}{original.suffix}")
     return root
-
-
-def _mib(run: Run) -> str:
-    return f"{run.peak_bytes / 2**20:,.0f}"
 
 
 def _parser() -> argparse.ArgumentParser:
