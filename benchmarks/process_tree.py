@@ -115,6 +115,7 @@ def measure(
     stderr: Path,
     environment: Mapping[str, str] | None = None,
     timeout_s: float = 1800.0,
+    folder: Path | None = None,
 ) -> Cost:
     """Run a command to its end.
 
@@ -124,6 +125,7 @@ def measure(
         stderr: file for its errors.
         environment: variables beside this process' own.
         timeout_s: then the tree is killed.
+        folder: where it runs; default: here.
     """
     before = frozenset((process.pid, process.start) for process in descendants(_processes(), os.getpid()))
     usage, stopped = TreeUsage(), threading.Event()
@@ -131,7 +133,12 @@ def measure(
     with _adopting_orphans(), stdout.open("wb") as out, stderr.open("wb") as err:
         begun_at, started = time.time(), time.perf_counter()
         child = subprocess.Popen(
-            command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
+            command,
+            stdout=out,
+            stderr=err,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+            cwd=folder,
         )
         sampler = threading.Thread(target=_sample, args=(usage, before, stopped), daemon=True)
         sampler.start()

@@ -62,8 +62,8 @@ def main() -> None:
 
 def _score(tree: Path, output: Path, count: int, model: str) -> Run:
     arguments = ["--input", str(tree), "--output", str(output), "--model", model, "--faces", "whole", "--quiet"]
-    printed = output.with_suffix(".log")
-    cost = measure([sys.executable, "-m", "pipelines.cli", "score", *arguments], stdout=printed, stderr=printed)
+    command = [sys.executable, "-m", "pipelines.cli", "score", *arguments]
+    cost = measure(command, stdout=output.with_suffix(".out"), stderr=output.with_suffix(".err"))
     [manifest] = (output / "_runs").glob("*.json")
     run = json.loads(manifest.read_text())
     scored = run["images"]["scored"]

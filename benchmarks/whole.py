@@ -11,30 +11,20 @@ other things too.
 from __future__ import annotations
 
 import argparse
-import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from benchmarks.limit import demo_tree, image_files, linked
+from benchmarks.process_tree import Cost, measure
 
 BEFORE = "a18ab07"
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODEL = "maskdet/model/builtin/compact"
-
-
-class Cost(NamedTuple):
-    """Of one whole run."""
-
-    wall_s: float
-    processor_s: float
 
 
 def main() -> None:
@@ -66,25 +56,16 @@ def _worktree(folder: Path, revision: str) -> Iterator[Path]:
 def _score(folder: Path, flags: list[str], output: Path) -> Cost:
     """One run of the code in a folder."""
     command = [sys.executable, "-m", "pipelines.cli", "score", "--output", str(output), "--quiet", *flags]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    used = _children_s()
-    started = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    wall_s = time.perf_counter() - started
-    if done.returncode != 0:
-        sys.exit(f"{folder}: expected a run that ends with 0, received {done.returncode}: {done.stderr[-2000:]}")
-    return Cost(wall_s, _children_s() - used)
-
-
-def _children_s() -> float:
-    """Processor time of all processes that this one has waited for."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    printed, errors = output.with_suffix(".out"), output.with_suffix(".err")
+    cost = measure(command, stdout=printed, stderr=errors, environment={"PYTHONPATH": str(folder)}, folder=folder)
+    if cost.exit_code != 0:
+        sys.exit(f"{folder}: expected a run that ends with 0, received {cost.exit_code}: {errors.read_text()[-2000:]}")
+    return cost
 
 
 def _report(images: int, before: list[Cost], now: list[Cost]) -> None:
     print(f"{images:,} images, {len(now)} interleaved rounds; median (min to max)")
-    for field in Cost._fields:
+    for field in ("wall_s", "cpu_s"):
         ratios = [getattr(new, field) / getattr(old, field) for old, new in zip(before, now, strict=True)]
         old_s, new_s = (statistics.median(getattr(cost, field) for cost in costs) for costs in (before, now))
         spread = f"{min(ratios):.3f} to {max(ratios):.3f}"

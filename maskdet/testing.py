@@ -32,6 +32,23 @@ class BrightnessBackend:
         return means / np.float32(255)
 
 
+class HeldBackend(BrightnessBackend):
+    """The same, answering once it is let go, or after 20 s.
+
+    Attributes:
+        go: set it, and every call answers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def run(self, block: Images) -> Probabilities:
+        """As :meth:`maskdet.model.backends.Backend.run`."""
+        self.go.wait(20)
+        return super().run(block)
+
+
 def brightness_model(side_px: int = 16, block_images: int = 8) -> Model:
     """A model of :class:`BrightnessBackend`."""
     manifest = Manifest(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from maskdet.model.manifest import Decision
 from maskdet.packing import KeyRule, Size, pack
 from maskdet.records import ImageRef, failures_schema, predictions_schema
 from maskdet.scoring import ScoreOptions, Scorer, label
-from maskdet.testing import BrightnessBackend, FaultyReader, brightness_model, solid_image
+from maskdet.testing import BrightnessBackend, FaultyReader, HeldBackend, brightness_model, solid_image
 
 RULE = KeyRule(key_names=("site", "camera"), partition_by=("site",))
 UNLIMITED = Size(10**9, 10**15)
@@ -226,94 +225,20 @@ class TestNeighbours:
         assert all(result.predictions.equals(table) for result, table in zip(results, expected, strict=True))
 
     def test_few_blocks_are_under_way_at_a_time(self):
-        waiting = threading.Event()
-        reads = Counter()
+        held, reads = HeldBackend(), Counter()
 
         def read(uri):
             reads[uri] += 1
             return WHOLE
 
-        class Held(BrightnessBackend):
-            def run(self, block):
-                waiting.wait(10)
-                return super().run(block)
-
-        model = Model(brightness_model().manifest, Held(), 4)
+        model = Model(brightness_model().manifest, held, 4)
         refs = [make_ref(f"/{i:03d}") for i in range(400)]
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(make_scorer(model, read, threads=2).score_shard, shard_of(refs))
             time.sleep(0.3)
             assert len(reads) <= 4 * 8  # 3 blocks decoding, 3 inferring, and what the loop is about to hand over
-            waiting.set()
+            held.go.set()
             assert done.result().predictions.num_rows == 400
-
-
-class TestReadAhead:
-    """Images of a store are read by many threads at a time, as far ahead as the options allow."""
-
-    REFS = tuple(make_ref(f"gs://bucket/{i:03d}") for i in range(200))
-
-    def score(self, read, **options):
-        return make_scorer(brightness_model(block_images=4), read, **options).score_shard(shard_of(self.REFS))
-
-    def test_as_many_reads_are_under_way_as_there_are_readers(self):
-        together = threading.Barrier(24)  # breaks unless 24 reads meet
-
-        def read(uri):
-            if int(uri[-3:]) < 192:
-                together.wait(20)
-            return WHOLE
-
-        assert self.score(read, threads=1, fetch_threads=24).predictions.num_rows == 200
-
-    def test_no_more_is_read_ahead_than_stated(self):
-        held, reads = threading.Event(), Counter()
-
-        def read(uri):
-            reads[uri] += 1
-            return WHOLE
-
-        class Held(BrightnessBackend):
-            def run(self, block):
-                held.wait(20)
-                return super().run(block)
-
-        scorer = make_scorer(Model(brightness_model().manifest, Held(), 4), read, threads=2, fetch_threads=6)
-        with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(scorer.score_shard, shard_of(self.REFS))
-            time.sleep(0.3)
-            assert len(reads) == 12  # READ_AHEAD * 6 readers, in blocks of 4
-            held.set()
-            assert done.result().predictions.num_rows == 200
-
-    def test_the_first_error_of_the_program_ends_the_shard_and_drops_the_rest(self):
-        reads = Counter()
-
-        def read(uri):
-            reads[uri] += 1
-            if uri.endswith("005"):
-                raise AssertionError("a defect")
-            return WHOLE
-
-        with pytest.raises(AssertionError, match="a defect"):
-            self.score(read, threads=1, fetch_threads=2)
-        assert len(reads) < 20
-
-    @pytest.mark.parametrize("fetch_threads", [1, 7, 64])
-    def test_rows_are_those_of_local_files(self, fetch_threads):
-        values = {ref.uri: int(ref.uri[-3:]) for ref in self.REFS}
-
-        def read(uri):
-            time.sleep(0.0001 * (values[uri] % 5))
-            if values[uri] % 50 == 7:
-                raise NotFoundError("gone")
-            return solid_image(values[uri])
-
-        rows = rows_of(self.score(read, threads=3, fetch_threads=fetch_threads).predictions)
-        assert set(rows) == {uri for uri, value in values.items() if value % 50 != 7}
-        for uri, row in rows.items():
-            assert row["probability_mask"] == pytest.approx(values[uri] / 255, abs=1e-6)
-            assert row["content_sha256"] == hashlib.sha256(solid_image(values[uri])).hexdigest()
 
 
 class TestFetching:

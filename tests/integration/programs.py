@@ -25,6 +25,11 @@ FLINK_VERSION = "1.19.3"
 BEAM_VERSION = f"v{version('apache-beam')}"
 
 
+def ends_with_input(*command: object) -> list[str]:
+    """A command that a shell ends when its own input closes, as it does however the process that holds it ends."""
+    return ["sh", "-c", '"$@" & cat; kill $!', "sh", *map(str, command)]
+
+
 class NotInstallableError(Exception):
     """A program cannot be had on this machine; the text says why."""
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 
-from programs import install_fake_gcs_server
+from programs import ends_with_input, install_fake_gcs_server
 
 _START_S = 30.0
 
@@ -133,8 +133,7 @@ class GcsServer(StoreServer):
             "-log-level",
             "error",
         )
-        # The shell ends the server when its input closes, as it does however this process ends.
-        watched = ("sh", "-c", '"$@" & cat; kill $!', "sh", install_fake_gcs_server(), *flags)
+        watched = ends_with_input(install_fake_gcs_server(), *flags)
         self._process = subprocess.Popen(
             watched, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import ROOT, NotInstallableError, install_prism
+from programs import ROOT, NotInstallableError, ends_with_input, install_prism
 from store_servers import free_port, listens
 
 from maskdet.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
@@ -68,8 +68,7 @@ def prism() -> Iterator[str]:
         pytest.skip(str(error))
     port = free_port()
     command = [program, f"--job_port={port}", "--serve_http=false", "--log_level=error"]
-    # The shell ends the runner when its input closes, as it does however this process ends.
-    watched = ["sh", "-c", '"$@" & cat; kill $!', "sh", *command]
+    watched = ends_with_input(*command)
     with subprocess.Popen(watched, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sh:
         deadline = time.monotonic() + 30
         while not listens(port):
