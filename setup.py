@@ -46,6 +46,7 @@ DEVELOPMENT = [
     "coverage[toml]>=7.6,<8",
     "duckdb>=1.1,<3",
     "hypothesis>=6.115,<7",
+    "jax>=0.6,<0.11",  # another backend of Keras, which networks may be fitted with
     "moto[server]>=5,<6",
     "mypy>=1.13,<3",
     "pandas>=2.2,<4",

@@ -56,7 +56,7 @@ def main() -> None:
 def _ours(recipe: Recipe, folder: Path) -> dict[str, Callable[[], None]]:
     """One epoch of ours, by the arithmetic's name; decodes the images."""
     from maskdet.training import devices
-    from maskdet.training.batches import batch_dataset, examples_of
+    from maskdet.training.batches import examples_of, training_batches
     from maskdet.training.sets import load_training
 
     devices.prepare(recipe.seed, deterministic=False)
@@ -70,13 +70,13 @@ def _ours(recipe: Recipe, folder: Path) -> dict[str, Callable[[], None]]:
 
         def run_epoch(model: Any = model) -> None:
             model.fit(
-                batch_dataset(recipe.model_copy(update={"epochs": 1}), examples, 0),
+                training_batches(recipe.model_copy(update={"epochs": 1}), examples, 0),
                 steps_per_epoch=recipe.steps_per_epoch,
                 shuffle=False,
                 verbose=0,
             )
 
-        _warm_up(model, batch_dataset(recipe, examples, 0))
+        _warm_up(model, training_batches(recipe, examples, 0))
         epochs[f"ours, {policy}"] = run_epoch
     return epochs
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from maskdet import __version__
 from maskdet.console import set_up_logging
+from maskdet.lean_imports import unused_left_out
 
 COMMANDS = {
     "score": "score images, write predictions, failures and compliance tables",
@@ -34,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
         set_up_logging()
-        # Imported on demand: `maskdet demo` needs neither Beam nor TensorFlow.
-        return int(importlib.import_module(f"pipelines.{arguments[0]}").main(arguments[1:]))
+        with unused_left_out():  # imported on demand: `maskdet demo` needs neither Beam nor TensorFlow
+            command = importlib.import_module(f"pipelines.{arguments[0]}")
+        return int(command.main(arguments[1:]))
     if arguments == ["--version"]:
         print(f"maskdet {__version__}")
         return 0

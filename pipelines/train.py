@@ -6,6 +6,8 @@ Relative data folders in the recipe start from the variable MASKDET_DATA, by def
 changes one setting; `--smoke` runs the whole recipe on a few images in seconds. One row an epoch goes to
 <output>.history.csv, the full state to <output>.checkpoints: the same command goes on where a killed one ended, and
 ends with the same weights (bit for bit where the recipe says `deterministic: true`).
+
+KERAS_BACKEND=jax (or torch) fits on a GPU without TensorFlow; the same command without it then exports what was fitted.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from maskdet import console
 from maskdet.config import load_yaml
 from maskdet.model.manifest import Manifest
 from maskdet.training.data import data_folder
-from maskdet.training.fit import Resume, train
+from maskdet.training.fit import Resume, RunFiles, train
 from maskdet.training.recipe import Recipe
 
 
@@ -56,7 +58,10 @@ def _train(options: argparse.Namespace) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to the user
     resume: Resume = "required" if options.resume else "never" if options.restart else "if_possible"
     manifest = train(recipe.smoke() if options.smoke else recipe, data_folder(), options.output, resume=resume)
-    _report(manifest, options.output)
+    if manifest is None:
+        print(f"fitted: {RunFiles(options.output).fitted}; run this again with KERAS_BACKEND=tensorflow to export it")
+    else:
+        _report(manifest, options.output)
     return 0
 
 

@@ -1,42 +1,16 @@
-"""Paint things over real faces: drawn masks, and whatever else hides a lower face.
+"""Hide real faces behind what is no mask: hands, hair, beards, poles, cups, heads.
 
-A face that something else hides is unmasked all the same; a classifier that has seen hidden lower faces only behind
-masks calls beards, hands and hair masks.
+Such a face is unmasked all the same; a classifier that has seen hidden lower faces only behind masks calls beards,
+hands and hair masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image
 
-from maskdet.drawing import FABRICS, HAIRS, HALF_WIDTH, Pen, Pose, paint_mask, pick, shade
-
-_PAINTED_SIDE_PX = 320
-_UNDYED = np.ones(3)
-
-_Colour = tuple[int, int, int]
-_Painter = Callable[[Pen, _Colour, np.random.Generator], None]
-
-
-def put_mask_on(face: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image:
-    """Draw a mask over nose, mouth and chin.
-
-    Args:
-        face: RGB, unmasked.
-        pose: of its head.
-        rng: kind, colour, cut and light.
-
-    Returns:
-        RGB of the same size.
-    """
-    half_width = HALF_WIDTH * rng.uniform(0.9, 1.1)
-    if rng.random() < 0.25:
-        pose = _lower(pose, rng.uniform(0.1, 0.32))  # in head units: the nose is out
-    dyed = np.clip(rng.uniform(0.1, 1.3) * rng.normal(1, 0.25, 3), 0, 1.4) if rng.random() < 0.5 else np.ones(3)
-    return _painted(face, pose, rng, lambda pen, _skin, draws: paint_mask(pen, half_width, draws), dye=dyed)
+from maskdet.composites.overlay import Colour, Painter, painted_over
+from maskdet.drawing import FABRICS, HAIRS, Pen, Pose, pick, shade
 
 
 def cover_face(face: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image:
@@ -52,67 +26,11 @@ def cover_face(face: Image.Image, pose: Pose, rng: np.random.Generator) -> Image
     """
     painters, shares = zip(*_COVERS.items(), strict=True)
     paint = painters[int(rng.choice(len(painters), p=np.array(shares) / sum(shares)))]
-    opacity = rng.uniform(0.75, 1.0) if paint is _paint_beard else 1.0
-    return _painted(face, pose, rng, paint, opacity=opacity)
+    opacity = rng.uniform(0.75, 1.0) if paint is paint_beard else 1.0
+    return painted_over(face, pose, rng, paint, opacity=opacity)
 
 
-def _lower(pose: Pose, by: float) -> Pose:
-    """The pose moved along the head, ``by`` in head units."""
-    x, y = pose.x - np.sin(pose.roll_rad) * by * pose.unit, pose.y + np.cos(pose.roll_rad) * by * pose.unit
-    return pose._replace(x=float(x), y=float(y))
-
-
-def _painted(
-    face: Image.Image,
-    pose: Pose,
-    rng: np.random.Generator,
-    paint: _Painter,
-    *,
-    opacity: float = 1.0,
-    dye: NDArray[np.float64] = _UNDYED,
-) -> Image.Image:
-    """Paint at a size where edges are fine, light what was painted as the face is lit, and shrink again."""
-    factor = max(1.0, _PAINTED_SIDE_PX / max(face.size))
-    size = (round(face.width * factor), round(face.height * factor))
-    large = face.resize(size, Image.Resampling.BICUBIC)
-    painted = large.copy()
-    paint(Pen(painted, pose), _skin_colour(face, pose), rng)
-    changed = ImageChops.difference(large, painted).convert("L").point(lambda value: 255 if value else 0)
-    edge = changed.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2.0)))
-    dyed = np.asarray(painted, np.float32) * dye.astype(np.float32)
-    lit = Image.fromarray(_lit(dyed, np.asarray(large, np.float32), rng))
-    merged = Image.composite(lit, large, edge.point(lambda value: round(value * opacity)))
-    return merged.resize(face.size, Image.Resampling.BOX)
-
-
-def _lit(painted: NDArray[np.float32], face: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Light painted pixels ``(height, width, 3)``: overall as bright as the face, falling off to a side, grainy."""
-    height, width = painted.shape[:2]
-    across, down = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
-    slopes = rng.normal(0, 0.2, 2).astype(np.float32)
-    gain = 1 + slopes[0] * across[None, :] + slopes[1] * down[:, None]
-    gain *= np.float32(np.clip(face.mean() / 128, 0.45, 1.25) * rng.uniform(0.8, 1.15))
-    coarse = rng.normal(0, rng.uniform(2, 9), (max(2, height // 24), max(2, width // 24))).astype(np.float32)
-    folds = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    grain = rng.normal(0, rng.uniform(1, 8), (height, width)).astype(np.float32)
-    lit: NDArray[np.uint8] = np.clip(painted * gain[..., None] + (folds + grain)[..., None], 0, 255).astype(np.uint8)
-    return lit
-
-
-def _skin_colour(face: Image.Image, pose: Pose) -> _Colour:
-    """The median of a spot between eyes and mouth, where hardly ever anything but skin is."""
-    unit_px = pose.unit * face.width
-    x, y = pose.x * face.width, pose.y * face.width + 0.1 * unit_px
-    half = max(2.0, 0.25 * unit_px)
-    box = [round(value) for value in (x - half, y - half / 2, x + half, y + half / 2)]
-    pixels = np.asarray(face)[max(0, box[1]) : max(1, box[3]), max(0, box[0]) : max(1, box[2])].reshape(-1, 3)
-    if len(pixels) == 0:
-        return (200, 160, 130)
-    red, green, blue = (int(value) for value in np.median(pixels, axis=0))
-    return red, green, blue
-
-
-def _paint_hand(pen: Pen, skin: _Colour, rng: np.random.Generator) -> None:
+def _paint_hand(pen: Pen, skin: Colour, rng: np.random.Generator) -> None:
     """Fingers side by side, reaching in from below or from a side; sometimes with the back of the hand."""
     tip = np.array([rng.uniform(-0.45, 0.45), rng.uniform(0.2, 0.75)])
     angle = rng.choice([-1, 1]) * rng.uniform(0.0, 1.5)  # from straight up to flat across
@@ -135,7 +53,7 @@ def _paint_hand(pen: Pen, skin: _Colour, rng: np.random.Generator) -> None:
         pen.oval(end[0], end[1], width * 0.43, width * 0.43, colour)
 
 
-def _paint_beard(pen: Pen, skin: _Colour, rng: np.random.Generator) -> None:
+def paint_beard(pen: Pen, skin: Colour, rng: np.random.Generator) -> None:
     """Strokes of hair from ear to ear; the lips stay free more often than not."""
     hair = pick(rng, HAIRS[:4] if rng.random() < 0.8 else HAIRS)
     w, jaw, end = rng.uniform(0.7, 0.84), rng.uniform(0.6, 0.8), rng.uniform(1.05, 1.5)
@@ -157,7 +75,7 @@ def _paint_beard(pen: Pen, skin: _Colour, rng: np.random.Generator) -> None:
         pen.half([(0, 0.585), (0.08, 0.565), (0.25, 0.63), (0.1, 0.71), (0, 0.72)], lips)
 
 
-def _paint_strands(pen: Pen, _skin: _Colour, rng: np.random.Generator) -> None:
+def _paint_strands(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
     """Long hair blown or hanging across the face."""
     hair, side = pick(rng, HAIRS), rng.choice([-1, 1])
     middle, spread = side * rng.uniform(0.0, 0.7), rng.uniform(0.15, 0.5)
@@ -172,7 +90,7 @@ def _paint_strands(pen: Pen, _skin: _Colour, rng: np.random.Generator) -> None:
         pen.line(points, rng.uniform(0.015, 0.05), shade(hair, rng.uniform(0.6, 1.5)))
 
 
-def _paint_pole(pen: Pen, _skin: _Colour, rng: np.random.Generator) -> None:
+def _paint_pole(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
     """A bar, rail, rope or edge of a sign, straight across the picture."""
     colour = _any_colour(rng)
     upright = rng.random() < 0.5
@@ -183,7 +101,7 @@ def _paint_pole(pen: Pen, _skin: _Colour, rng: np.random.Generator) -> None:
     pen.line(points, width * 0.7, colour)
 
 
-def _paint_thing(pen: Pen, _skin: _Colour, rng: np.random.Generator) -> None:
+def _paint_thing(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
     """A cup, telephone, microphone or paper before mouth or chin."""
     colour, size = _any_colour(rng), rng.uniform(0.2, 0.5)
     x, y = rng.uniform(-0.4, 0.4), rng.uniform(0.4, 0.95)
@@ -200,7 +118,7 @@ def _paint_thing(pen: Pen, _skin: _Colour, rng: np.random.Generator) -> None:
     pen.shape(corners * 0.75 @ turn + (x, y), shade(colour, rng.uniform(0.6, 1.4)))
 
 
-def _paint_head(pen: Pen, _skin: _Colour, rng: np.random.Generator) -> None:
+def _paint_head(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
     """The back of someone's head, or a shoulder, in front of chin and mouth."""
     colour = pick(rng, HAIRS) if rng.random() < 0.7 else pick(rng, FABRICS)
     top, reach = rng.uniform(0.25, 0.8), rng.uniform(0.9, 1.7)
@@ -212,23 +130,23 @@ def _paint_head(pen: Pen, _skin: _Colour, rng: np.random.Generator) -> None:
         pen.line([(start, y), (start + rng.normal(0, 0.08), y + 0.2)], 0.03, shade(colour, rng.uniform(0.6, 1.5)), 170)
 
 
-def _paint_shadow(pen: Pen, skin: _Colour, rng: np.random.Generator) -> None:
+def _paint_shadow(pen: Pen, skin: Colour, rng: np.random.Generator) -> None:
     """A lower face in deep shadow, as under a cap or against the light."""
     edge = rng.uniform(-0.1, 0.4)
     outline = [(0, edge), (0.5, edge + rng.normal(0, 0.1)), (1.2, edge), (1.6, 2.0), (0, 2.0)]
     pen.half(outline, shade(skin, rng.uniform(0.1, 0.4)), int(rng.integers(120, 215)))
 
 
-def _any_colour(rng: np.random.Generator) -> _Colour:
+def _any_colour(rng: np.random.Generator) -> Colour:
     if rng.random() < 0.5:
         return pick(rng, FABRICS)
     red, green, blue = (int(value) for value in rng.integers(10, 250, 3))
     return red, green, blue
 
 
-_COVERS: dict[_Painter, float] = {
+_COVERS: dict[Painter, float] = {
     _paint_hand: 3,
-    _paint_beard: 3,
+    paint_beard: 3,
     _paint_strands: 2,
     _paint_pole: 1.5,
     _paint_thing: 2,

@@ -13,9 +13,10 @@ from PIL import Image
 
 from maskdet import storage
 from maskdet.composites.busts import Donor, draw_bust, replace_face
-from maskdet.composites.covers import cover_face, put_mask_on
+from maskdet.composites.covers import cover_face
 from maskdet.composites.found import Detect, crop_found, shrink
 from maskdet.composites.geometry import Points, head_pose
+from maskdet.composites.masks import put_mask_on
 from maskdet.composites.settings import ComposeSettings
 from maskdet.drawing import Pose
 from maskdet.errors import ImageFault, SourceError

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskdet.training.data import MASK, NO_MASK, LabelledArrays
+from maskdet.training.devices import TENSORFLOW
 from maskdet.training.online import online_augmenter
 from maskdet.training.recipe import ClassWeights, Recipe
 
-_ORDER_STREAM, _DRAW_STREAM = 1, 4  # 2 draws faces, 3 picks representative images
+_ORDER_STREAM, _DRAW_STREAM = 1, 4  # 2 draws faces (reading.py), 3 picks representative images
 _PREFETCHED_BATCHES = 4
 _LARGEST_SEED = 2**31 - 1
 
@@ -83,17 +87,43 @@ def _rows_at(seed: int, one_pass: NDArray[np.int64], first: int, count: int) -> 
     return np.concatenate(shuffled)[offset : offset + count]
 
 
-def batch_dataset(recipe: Recipe, examples: Examples, first_epoch: int) -> Any:
-    """A ``tf.data.Dataset`` of (inputs, labels) for every step from the start of an epoch to the end of training.
+def training_batches(recipe: Recipe, examples: Examples, first_epoch: int) -> Any:
+    """What ``keras.Model.fit`` takes: (inputs, labels) of every step from the start of an epoch to the end of training.
 
     Batches are gathered, augmented and handed over while the network works on earlier ones.
     """
+    import keras
+
+    # Online augmentation is made of TensorFlow's operations; any other batch reaches another backend without them.
+    if recipe.online_augmentation is None and keras.backend.backend() != TENSORFLOW:
+        return _gathered_ahead(recipe, examples, first_epoch)
+    return _batch_dataset(recipe, examples, first_epoch)
+
+
+def _steps(recipe: Recipe, first_epoch: int) -> Iterator[tuple[int, int]]:
+    """Epoch and step of every batch to come."""
+    return itertools.product(range(first_epoch, recipe.epochs), range(recipe.steps_per_epoch))
+
+
+def _gathered_ahead(
+    recipe: Recipe, examples: Examples, first_epoch: int
+) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
+    with ThreadPoolExecutor(_PREFETCHED_BATCHES) as pool:
+        ahead: deque[Future[Batch]] = deque()
+        for epoch, step in _steps(recipe, first_epoch):
+            ahead.append(pool.submit(batch_at, recipe, examples, epoch, step))
+            if len(ahead) > _PREFETCHED_BATCHES:
+                yield ahead.popleft().result()[:2]
+        while ahead:
+            yield ahead.popleft().result()[:2]
+
+
+def _batch_dataset(recipe: Recipe, examples: Examples, first_epoch: int) -> Any:
     import tensorflow as tf
 
     def batches() -> Iterator[Batch]:
-        for epoch in range(first_epoch, recipe.epochs):
-            for step in range(recipe.steps_per_epoch):
-                yield batch_at(recipe, examples, epoch, step)
+        for epoch, step in _steps(recipe, first_epoch):
+            yield batch_at(recipe, examples, epoch, step)
 
     signature = (
         tf.TensorSpec((recipe.batch_size, *examples.inputs.shape[2:]), examples.inputs.dtype),

@@ -9,8 +9,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -20,20 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet import storage
-from maskdet.errors import ImageFault, SourceError, StorageError
-from maskdet.imaging import prepare_image
+from maskdet.errors import SourceError
 from maskdet.preparation.grouping import in_hash_band
 from maskdet.preparation.manifest import read_split
 from maskdet.preparation.settings import DATA_VARIABLE, DEFAULT_DATA_FOLDER
+from maskdet.training.reading import ViewMaker, read_views
 from maskdet.training.recipe import DataSource
 
 NO_MASK, MASK = 0, 1
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _log = logging.getLogger(__name__)
-
-# File bytes and the image's place in the list to views uint8 (copies, height, width, 3).
-ViewMaker = Callable[[bytes, int], NDArray[np.uint8]]
 
 
 class LabelledImage(NamedTuple):
@@ -58,16 +54,6 @@ class LabelledArrays:
     content_sha256: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
     """Path and reason of every image that was left out."""
-
-    def joined_with(self, others: LabelledArrays) -> LabelledArrays:
-        """These images, then the others; both must have as many copies of the same size."""
-        return LabelledArrays(
-            images=self.images + others.images,
-            pixels=np.concatenate([self.pixels, others.pixels]),
-            labels=np.concatenate([self.labels, others.labels]),
-            content_sha256=self.content_sha256 + others.content_sha256,
-            unreadable=self.unreadable + others.unreadable,
-        )
 
     def selected(self, keep: NDArray[np.bool_]) -> LabelledArrays:
         """The images whose entry in ``keep``, ``(images,)``, is true."""
@@ -183,37 +169,28 @@ def decode(
         height: rows of each decoded image.
         width: columns of each decoded image.
         copies: views that ``make_views`` gives of each image.
-        make_views: replaces plain decoding; what it does must depend on its arguments alone.
+        make_views: replaces plain decoding; what it does must depend on its arguments alone. Pickled, for many views.
         stop_on_unreadable: refuse unreadable images instead of leaving them out.
 
     Raises:
         SourceError: no readable image is left of one of the classes, or an unreadable one is refused.
     """
     pixels = np.empty((len(images), copies, height, width, 3), np.uint8)
-    make = make_views or (lambda data, _index: prepare_image(data, height, width).pixels[np.newaxis])
-
-    def load(index: int) -> tuple[str, str]:
-        """Fill one row; the content's SHA-256, and what went wrong."""
-        try:
-            data = storage.read_bytes(images[index].uri)
-            pixels[index] = make(data, index)
-        except (ImageFault, StorageError) as error:
-            return "", str(error)
-        return hashlib.sha256(data).hexdigest(), ""
-
-    # Threads suffice: Pillow decodes, resizes and encodes without holding the interpreter lock.
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        outcomes = list(pool.map(load, range(len(images))))
-    unreadable = tuple((images[i].path, problem) for i, (_, problem) in enumerate(outcomes) if problem)
+    digests, problems = [""] * len(images), [""] * len(images)
+    for row, read in enumerate(read_views([image.uri for image in images], height, width, copies, make_views)):
+        digests[row], problems[row] = read.content_sha256, read.problem
+        if read.views is not None:
+            pixels[row] = read.views
+    unreadable = tuple((image.path, problem) for image, problem in zip(images, problems, strict=True) if problem)
     _report_unreadable(unreadable, stop=stop_on_unreadable)
-    kept = [i for i, (_, problem) in enumerate(outcomes) if not problem]
+    kept = [row for row, problem in enumerate(problems) if not problem]
     labels = np.array([images[i].label for i in kept], np.uint8)
     _check_classes(labels, len(unreadable))
     return LabelledArrays(
         images=tuple(images[i] for i in kept),
         pixels=pixels[kept] if unreadable else pixels,
         labels=labels,
-        content_sha256=tuple(outcomes[i][0] for i in kept),
+        content_sha256=tuple(digests[row] for row in kept),
         unreadable=unreadable,
     )
 

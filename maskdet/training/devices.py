@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from maskdet.errors import ConfigError
+
+TENSORFLOW = "tensorflow"
+"""The backend of Keras that bundles are exported with; networks may be fitted with any."""
 
 _FLOAT32 = "float32"
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -19,18 +23,31 @@ def prepare(seed: int, *, deterministic: bool) -> None:
     """Seed every generator; make operations repeatable if asked, for the rest of the process.
 
     Raises:
-        ConfigError: TensorFlow is not installed.
+        ConfigError: Keras or its backend is not installed, or the backend cannot do what is asked.
     """
     try:
         import keras
-        import tensorflow as tf
+
+        backend = importlib.import_module(keras.backend.backend())
     except ImportError as error:
         raise ConfigError(
-            "training", "TensorFlow", str(error), "Install it: pip install 'maskdet[tensorflow]'."
+            "training", "Keras and its backend", str(error), "Install them: pip install 'maskdet[tensorflow]'."
         ) from error
     keras.utils.set_random_seed(seed)
-    if deterministic:
-        tf.config.experimental.enable_op_determinism()
+    if not deterministic:
+        return
+    if not can_export():
+        raise ConfigError(
+            "deterministic: true", f"Keras on {TENSORFLOW}", keras.backend.backend(), "Unset KERAS_BACKEND, or this."
+        )
+    backend.config.experimental.enable_op_determinism()
+
+
+def can_export() -> bool:
+    """Whether Keras runs on the backend that bundles are exported with."""
+    import keras
+
+    return bool(keras.backend.backend() == TENSORFLOW)
 
 
 def check_tensorboard() -> None:
@@ -64,15 +81,44 @@ def precision(*, mixed: bool) -> Iterator[str]:
 
 
 def _mixed_policy() -> str:
+    import keras
+
+    capability = {TENSORFLOW: _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}[keras.backend.backend()]()
+    if capability is None:
+        return "mixed_bfloat16" if cpu_flags(_CPU_INFO) & _BFLOAT16_FLAGS else _FLOAT32
+    if capability >= _BFLOAT16_CAPABILITY:
+        return "mixed_bfloat16"
+    return "mixed_float16" if capability >= _FLOAT16_CAPABILITY else _FLOAT32
+
+
+def _tensorflow_gpu() -> tuple[int, int] | None:
+    """The compute capability of the first GPU; ``None`` without one."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
-        return "mixed_bfloat16" if cpu_flags(_CPU_INFO) & _BFLOAT16_FLAGS else _FLOAT32
-    capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-    if capability >= _BFLOAT16_CAPABILITY:
-        return "mixed_bfloat16"
-    return "mixed_float16" if capability >= _FLOAT16_CAPABILITY else _FLOAT32
+        return None
+    found: tuple[int, int] = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+    return found
+
+
+def _jax_gpu() -> tuple[int, int] | None:
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform != "gpu":
+        return None
+    major, minor = str(device.compute_capability).split(".")
+    return int(major), int(minor)
+
+
+def _torch_gpu() -> tuple[int, int] | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    found: tuple[int, int] = torch.cuda.get_device_capability()
+    return found
 
 
 def cpu_flags(cpu_info: Path) -> set[str]:

@@ -1,12 +1,13 @@
-"""A large network's word as the target of a small one.
+"""What large networks say, as the target of a small one.
 
 Source: Geoffrey Hinton, Oriol Vinyals and Jeff Dean, "Distilling the Knowledge in a Neural Network" (2015); here with
-one unit, at temperature 1, and the teacher asked about every view that the student will see.
+one unit, at temperature 1, and the teachers asked about every view that the student will see.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,31 +19,47 @@ from maskdet.training.pretrained import cached_features
 from maskdet.training.recipe import Recipe
 
 
-def targets(recipe: Recipe, training: LabelledArrays, folder: Path) -> NDArray[np.float32] | None:
-    """What the network should say of each view: ``teacher_weight`` of the teacher's probability, the rest the label.
-
-    Args:
-        recipe: names the teacher's bundle.
-        training: the views.
-        folder: where the teacher's probabilities are kept for a run that goes on.
-
-    Returns:
-        float32 ``(images, copies)``, or ``None`` without a teacher.
+def load_teachers(recipe: Recipe) -> list[Any]:
+    """The networks that a recipe names as its teachers.
 
     Raises:
-        ConfigError: there is no such bundle, or its network takes another size.
+        ConfigError: there is no such file, or its network takes another size.
     """
-    if not recipe.teacher:
-        return None
+    return [_load(Path(place), recipe) for place in recipe.teachers]
+
+
+def _load(place: Path, recipe: Recipe) -> Any:
     import keras
 
-    file = Path(recipe.teacher) / KERAS_FILE
+    file = place / KERAS_FILE if place.is_dir() else place.with_suffix(".keras")
     if not file.is_file():
-        raise ConfigError("teacher", "a model bundle", f"no {file}", "Train it first: its recipe says how.")
+        raise ConfigError("teachers", "bundles or .keras files", f"no {file}", "Train it first: its recipe says how.")
     teacher = keras.saving.load_model(file, compile=False)
     if tuple(teacher.input_shape[1:3]) != (recipe.height, recipe.width):
-        size = f"{teacher.input_shape[1]} × {teacher.input_shape[2]}"
-        raise ConfigError("teacher", f"input of {recipe.height} × {recipe.width} pixels", size, "Make the sizes agree.")
-    probabilities = cached_features(teacher, training.pixels, folder, "teacher-probabilities")[..., 0]
+        expected = f"input of {recipe.height} × {recipe.width} pixels"
+        received = f"{teacher.input_shape[1]} × {teacher.input_shape[2]}"
+        raise ConfigError("teachers", expected, received, "Make the sizes agree.")
+    return teacher
+
+
+def targets(teachers: list[Any], recipe: Recipe, training: LabelledArrays, folder: Path) -> NDArray[np.float32] | None:
+    """What a network should say of each view: ``teacher_weight`` of the teachers' mean, the rest the label.
+
+    Args:
+        teachers: images to probabilities.
+        recipe: says what their word counts.
+        training: the views.
+        folder: where their probabilities are kept for a run that goes on.
+
+    Returns:
+        float32 ``(images, copies)``, or ``None`` without teachers.
+    """
+    if not teachers:
+        return None
+    told = [
+        cached_features(teacher, training.pixels, folder, f"teacher-{number}")[..., 0]
+        for number, teacher in enumerate(teachers)
+    ]
     labels = training.labels[:, np.newaxis].astype(np.float32)
-    return labels + np.float32(recipe.teacher_weight) * (probabilities - labels)
+    mixed: NDArray[np.float32] = labels + np.float32(recipe.teacher_weight) * (np.mean(told, axis=0) - labels)
+    return mixed

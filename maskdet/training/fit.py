@@ -17,13 +17,13 @@ import numpy as np
 
 from maskdet.errors import ConfigError
 from maskdet.model.architectures import build_model
-from maskdet.model.bundle import read_manifest
 from maskdet.model.export import check_output_folder, export_bundle
 from maskdet.model.manifest import InputSpec, Manifest, TrainingData
 from maskdet.training import devices, distillation, pretrained
-from maskdet.training.batches import Examples, batch_dataset, class_weights, examples_of
+from maskdet.training.batches import Examples, class_weights, examples_of, training_batches
 from maskdet.training.checkpoints import Checkpoints, HistoryRow, restore, write_atomically
 from maskdet.training.data import LabelledArrays
+from maskdet.training.fused import with_fused_normalization
 from maskdet.training.operating_point import PREDICT_BATCH, set_operating_point
 from maskdet.training.recipe import Recipe
 from maskdet.training.sets import load_plain, load_training, representative
@@ -68,16 +68,29 @@ class RunFiles:
         return self._beside("checkpoints")
 
     @property
+    def fitted(self) -> Path:
+        """The network alone, where no bundle can be exported."""
+        return self._beside("keras")
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's events."""
         return self._beside("tensorboard")
+
+    def hold_epoch(self, epochs: int) -> bool:
+        """Whether there is a checkpoint of any run after so many epochs."""
+        return any(self.checkpoints.glob(f"*/epoch-{epochs:04d}.npz"))
 
     def _beside(self, suffix: str) -> Path:
         return self.output.with_name(f"{self.output.name}.{suffix}")
 
 
-def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possible") -> Manifest:
+def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possible") -> Manifest | None:
     """Fit a recipe's network and write its bundle.
+
+    Where Keras runs on another backend than TensorFlow, which exports need, the fitted network alone is written, as
+    ``<output>.keras``: a teacher may be that. The same call on TensorFlow then finds the last epoch's checkpoint, and
+    exports.
 
     Args:
         recipe: what to do.
@@ -86,13 +99,13 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
         resume: whether to go on from a checkpoint of the same recipe and images.
 
     Returns:
-        The bundle's manifest.
+        The bundle's manifest; ``None`` if none was written.
 
     Raises:
         OutputError: ``output`` holds something that is no bundle.
         SourceError: training data is missing, or lacks a class, or is unreadable and the recipe says to stop.
         ConfigError: the architecture is unknown or does not fit the input size, pre-trained weights cannot be had,
-            there is nothing to resume though it is required, or TensorFlow (or TensorBoard, if asked for) is missing.
+            there is nothing to resume though it is required, or Keras (or TensorBoard, if asked for) is missing.
     """
     check_output_folder(output)
     devices.prepare(recipe.seed, deterministic=recipe.deterministic)
@@ -103,11 +116,17 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
     if recipe.frozen_base:
         pretrained.split_base(model)  # now, not when all images are decoded, if it has none
     pretrained.load_base_weights(model, recipe.weights)
-    training = load_training(recipe, root)
+    if devices.can_export():
+        model = with_fused_normalization(model)
+    files = RunFiles(output)
+    training, validation = _load(model, recipe, root, files, resume)
     _log.info("training on %d images, %d unreadable, in %s", len(training.labels), len(training.unreadable), policy)
-    fit(model, recipe, training, load_plain(recipe, recipe.validation_data, root), RunFiles(output), resume=resume)
+    fit(model, recipe, training, validation, files, resume=resume)
     fitted = build_model(recipe.architecture, recipe.height, recipe.width)  # in float32, whatever it was trained in
     fitted.set_weights(model.get_weights())
+    if not devices.can_export():
+        fitted.save(files.fitted)
+        return None
     point = set_operating_point(fitted, recipe, training, root)
     draft = Manifest(
         name=recipe.name,
@@ -122,6 +141,18 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
         ),
     )
     return export_bundle(fitted, output, draft, representative=representative(recipe, training))
+
+
+def _load(
+    model: Any, recipe: Recipe, root: str, files: RunFiles, resume: Resume
+) -> tuple[LabelledArrays, LabelledArrays | None]:
+    """Images to train and to validate on; one view of each will do for a run that has ended."""
+    validation = load_plain(recipe, recipe.validation_data, root)
+    if resume != "never" and files.hold_epoch(recipe.epochs):
+        training = load_training(recipe, root, views=1)
+        if _Fitting(model, recipe, training, validation, files).ended():
+            return training, validation
+    return load_training(recipe, root), validation
 
 
 def fit(
@@ -149,27 +180,51 @@ def fit(
     Raises:
         ConfigError: there is nothing to resume though it is required, or the base is to be frozen and there is none.
     """
-    fingerprint = _fingerprint(recipe, training, validation)
-    if recipe.teacher:
-        fingerprint = _sha256(fingerprint, read_manifest(recipe.teacher).fingerprint)
-    learner, seen = model, examples_of(training, targets=distillation.targets(recipe, training, files.checkpoints))
-    checked = examples_of(validation) if validation else None
-    if recipe.frozen_base:
-        base, learner = pretrained.split_base(model)
-        fingerprint = _sha256(fingerprint, pretrained.weights_sha256(base))
-        seen = _of_features(base, training, files.checkpoints, "training-features")
-        if validation:
-            checked = _of_features(base, validation, files.checkpoints, "validation-features")
+    fitting = _Fitting(model, recipe, training, validation, files)
+    learner, checkpoints = fitting.learner, fitting.checkpoints
     _compile(learner, recipe)
-    checkpoints = Checkpoints(files.checkpoints, fingerprint)
     history = _resume(learner, checkpoints, resume, recipe.epochs)
     if len(history) < recipe.epochs and not should_stop(history, recipe.early_stopping):
+        seen, checked = fitting.examples()
         _run_epochs(learner, recipe, seen, checked, _Epochs(learner, recipe, files, checkpoints, history))
     if recipe.early_stopping and recipe.early_stopping.restore_best:
         best = best_epoch(history, recipe.early_stopping)
         restore(learner, checkpoints.after(best + 1), weights_only=True)
         print(f"weights of epoch {best + 1}, the best {recipe.early_stopping.monitor}")
     return history
+
+
+class _Fitting:
+    """What is fitted, on what, and where its checkpoints are."""
+
+    def __init__(
+        self, model: Any, recipe: Recipe, training: LabelledArrays, validation: LabelledArrays | None, files: RunFiles
+    ) -> None:
+        self._recipe, self._training, self._validation, self._files = recipe, training, validation, files
+        self._teachers = distillation.load_teachers(recipe)
+        self._base: Any = None
+        self.learner = model
+        if recipe.frozen_base:
+            self._base, self.learner = pretrained.split_base(model)
+        others = [*self._teachers, self._base] if self._base else self._teachers
+        fingerprint = _sha256(
+            _fingerprint(recipe, training, validation), *(pretrained.weights_sha256(other) for other in others)
+        )
+        self.checkpoints = Checkpoints(files.checkpoints, fingerprint)
+
+    def ended(self) -> bool:
+        """Whether the last epoch's checkpoint is there."""
+        saved = self.checkpoints.latest(at_most=self._recipe.epochs)
+        return saved is not None and len(saved.history) == self._recipe.epochs
+
+    def examples(self) -> tuple[Examples, Examples | None]:
+        """To learn from, and to check each epoch on."""
+        folder, validation = self._files.checkpoints, self._validation
+        if self._base:
+            seen = _of_features(self._base, self._training, folder, "training-features")
+            return seen, _of_features(self._base, validation, folder, "validation-features") if validation else None
+        told = distillation.targets(self._teachers, self._recipe, self._training, folder)
+        return examples_of(self._training, targets=told), examples_of(validation) if validation else None
 
 
 class _Epochs:
@@ -229,7 +284,7 @@ def _run_epochs(model: Any, recipe: Recipe, training: Examples, validation: Exam
     if recipe.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(log_dir=str(epochs.files.tensorboard), write_graph=False))
     model.fit(
-        batch_dataset(recipe, training, first_epoch),
+        training_batches(recipe, training, first_epoch),
         steps_per_epoch=recipe.steps_per_epoch,
         initial_epoch=first_epoch,
         epochs=recipe.epochs,

@@ -14,6 +14,7 @@ from maskdet.evaluation.metrics import Sample
 from maskdet.model.manifest import Calibration, Decision, OperatingCharacteristics
 from maskdet.training.data import MASK, NO_MASK, LabelledArrays, decode
 from maskdet.training.leakage import THUMBNAIL_SIDE_PX, near_duplicates
+from maskdet.training.reading import is_drawn
 from maskdet.training.recipe import OperatingPoint, Recipe
 from maskdet.training.sets import load_plain, load_views
 
@@ -101,7 +102,7 @@ def _sample(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> Sa
 
 def _thumbnails(arrays: LabelledArrays) -> NDArray[np.uint8]:
     """The images as files show them, whatever views were made of them; drawn ones have no files."""
-    from_files = [image for image in arrays.images if image.uri]
+    from_files = [image for image in arrays.images if not is_drawn(image.uri)]
     return decode(from_files, THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX).pixels[:, 0]
 
 

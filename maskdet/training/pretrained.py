@@ -18,7 +18,7 @@ from maskdet.training.checkpoints import write_atomically
 
 NO_WEIGHTS, IMAGENET = "none", "imagenet"
 
-_BATCH = 64
+_BATCH = 512
 _log = logging.getLogger(__name__)
 
 

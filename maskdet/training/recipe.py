@@ -159,10 +159,10 @@ class Recipe(_Settings):
     learning_rate: Annotated[float, Field(gt=0.0)]
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     """``cosine``: falls to zero over all steps along half a cosine."""
-    teacher: str = ""
-    """A bundle whose network says how likely each view shows a mask: what this one learns to say."""
+    teachers: tuple[str, ...] = ()
+    """Outputs of other trainings, bundles or .keras files, whose networks say how likely each view shows a mask."""
     teacher_weight: Share = 0.9
-    """What the teacher's word counts in the target; the label counts the rest."""
+    """What the teachers' word, the mean of their probabilities, counts in the target; the label counts the rest."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
     steps_per_epoch: Annotated[int, Field(gt=0)]
     epochs: Annotated[int, Field(gt=0)]
@@ -201,8 +201,8 @@ class Recipe(_Settings):
         stopping = self.early_stopping
         if stopping and stopping.monitor.startswith("val_") and not self.validation_data:
             raise ValueError(f"early_stopping.monitor = {stopping.monitor!r} needs validation_data")
-        if self.teacher and (self.class_weights != "none" or self.frozen_base):
-            raise ValueError("teacher: expected neither class_weights nor frozen_base")
+        if self.teachers and (self.class_weights != "none" or self.frozen_base):
+            raise ValueError("teachers: expected neither class_weights nor frozen_base")
         return self
 
     def smoke(self) -> Recipe:
@@ -218,7 +218,7 @@ class Recipe(_Settings):
             "max_images_per_class": 16,
             "representative_images": 8,
             "weights": "none",
-            "teacher": "",
+            "teachers": (),
             "synthetic_faces": min(self.synthetic_faces, 8),
         }
         return self.model_copy(update=changes)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdet.drawing import draw_face
-from maskdet.imaging import prepare_image
 from maskdet.training.augment import make_views
-from maskdet.training.data import MASK, NO_MASK, LabelledArrays, LabelledImage, ViewMaker, decode, list_labelled
-from maskdet.training.recipe import DataSource, Recipe
+from maskdet.training.data import MASK, NO_MASK, LabelledArrays, LabelledImage, decode, list_labelled
+from maskdet.training.reading import ViewMaker, drawn_face_uri
+from maskdet.training.recipe import Augmentation, DataSource, Recipe
 
-_SYNTHETIC_SIDES_PX = (64, 224)
 
-
-def load_training(recipe: Recipe, root: str) -> LabelledArrays:
+def load_training(recipe: Recipe, root: str, views: int | None = None) -> LabelledArrays:
     """Decode a recipe's training images, augmented if it says so, and add its drawn faces.
+
+    Args:
+        recipe: names the images and says how to augment them.
+        root: folder that relative data sources start from.
+        views: the first so many of each image, where it is augmented; ``None``: as many as the recipe says.
 
     Returns:
         Arrays of pixels uint8 ``(images, copies, height, width, 3)``.
@@ -27,18 +29,16 @@ def load_training(recipe: Recipe, root: str) -> LabelledArrays:
     Raises:
         SourceError: images are missing, or a class is, or an image is unreadable and the recipe says to stop.
     """
-    copies = recipe.augmentation.copies if recipe.augmentation else 1
-    arrays = decode(
-        _first_of_each_class(list_labelled(recipe.data, root), recipe.max_images_per_class),
+    if recipe.augmentation and views is not None:
+        recipe = recipe.model_copy(update={"augmentation": recipe.augmentation.model_copy(update={"copies": views})})
+    return decode(
+        _first_of_each_class(list_labelled(recipe.data, root), recipe.max_images_per_class) + _drawn_faces(recipe),
         recipe.height,
         recipe.width,
-        copies=copies,
+        copies=recipe.augmentation.copies if recipe.augmentation else 1,
         make_views=_view_maker(recipe, "photos"),
         stop_on_unreadable=recipe.on_unreadable == "stop",
     )
-    if recipe.synthetic_faces == 0:
-        return arrays
-    return arrays.joined_with(_draw_faces(recipe, copies))
 
 
 def load_plain(recipe: Recipe, sources: Sequence[DataSource], root: str) -> LabelledArrays | None:
@@ -79,37 +79,39 @@ def representative(recipe: Recipe, training: LabelledArrays) -> NDArray[np.uint8
     return views
 
 
+@dataclass(frozen=True)
+class _RandomViews:
+    """Views of the image at a place in a list: a function of seed, stream and place, in whichever process it runs."""
+
+    seed: int
+    stream_key: int
+    height: int
+    width: int
+    settings: Augmentation
+
+    def __call__(self, data: bytes, index: int) -> NDArray[np.uint8]:
+        rng = np.random.default_rng([self.seed, self.stream_key, index])
+        return make_views(data, self.height, self.width, self.settings, rng)
+
+
 def _view_maker(recipe: Recipe, stream: str) -> ViewMaker | None:
-    settings = recipe.augmentation
-    if settings is None:
+    if recipe.augmentation is None:
         return None
     stream_key = int.from_bytes(stream.encode(), "big")
-
-    def views_of(data: bytes, index: int) -> NDArray[np.uint8]:
-        rng = np.random.default_rng([recipe.seed, stream_key, index])
-        return make_views(data, recipe.height, recipe.width, settings, rng)
-
-    return views_of
+    return _RandomViews(recipe.seed, stream_key, recipe.height, recipe.width, recipe.augmentation)
 
 
-def _draw_faces(recipe: Recipe, copies: int) -> LabelledArrays:
-    """Drawn faces, masked and not in turn, as if read from files."""
-    make = _view_maker(recipe, "drawn") or (
-        lambda data, _index: prepare_image(data, recipe.height, recipe.width).pixels[np.newaxis]
-    )
-    images: list[LabelledImage] = []
-    digests: list[str] = []
-    pixels = np.empty((recipe.synthetic_faces, copies, recipe.height, recipe.width, 3), np.uint8)
-    for index in range(recipe.synthetic_faces):
-        label = (NO_MASK, MASK)[index % 2]
-        rng = np.random.default_rng([recipe.seed, 2, index])
-        encoded = io.BytesIO()
-        draw_face(rng, int(rng.integers(*_SYNTHETIC_SIDES_PX)), masked=label == MASK).save(encoded, "BMP")
-        pixels[index] = make(encoded.getvalue(), index)
-        images.append(LabelledImage(f"synthetic/{recipe.seed}/{index}", "", label, 1))
-        digests.append(hashlib.sha256(encoded.getvalue()).hexdigest())
-    labels = np.array([image.label for image in images], np.uint8)
-    return LabelledArrays(tuple(images), pixels, labels, tuple(digests), ())
+def _drawn_faces(recipe: Recipe) -> list[LabelledImage]:
+    """Faces to be drawn, masked and not in turn, listed like files."""
+    return [
+        LabelledImage(
+            f"synthetic/{recipe.seed}/{index}",
+            drawn_face_uri(recipe.seed, index, masked=label == MASK),
+            label,
+            1,
+        )
+        for index, label in zip(range(recipe.synthetic_faces), itertools.cycle((NO_MASK, MASK)), strict=False)
+    ]
 
 
 def _first_of_each_class(images: list[LabelledImage], limit: int | None) -> list[LabelledImage]:

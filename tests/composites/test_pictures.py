@@ -3,8 +3,9 @@ import pytest
 from PIL import Image
 
 from maskdet.composites.busts import Donor, draw_bust, replace_face
-from maskdet.composites.covers import cover_face, put_mask_on
+from maskdet.composites.covers import cover_face
 from maskdet.composites.geometry import head_pose
+from maskdet.composites.masks import put_mask_on
 from maskdet.drawing import EYES_Y, MOUTH_Y
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from maskdet.training.batches import batch_at, batch_dataset, class_weights, examples_of
+from maskdet.training.batches import _gathered_ahead, batch_at, class_weights, examples_of, training_batches
 
 
 @pytest.fixture
@@ -75,12 +75,22 @@ def test_mirroring_leaves_the_training_images_as_they_are(take, arrays):
 def test_dataset_from_a_later_epoch_is_the_rest_of_the_whole(recipe, arrays):
     geometry = {"rotation_degrees": 20.0, "zoom": 0.2, "horizontal_flip": True}
     settings = recipe(batch_size=4, steps_per_epoch=3, epochs=4, online_augmentation=geometry)
-    whole = list(batch_dataset(settings, examples_of(arrays()), 0).as_numpy_iterator())
-    rest = list(batch_dataset(settings, examples_of(arrays()), 2).as_numpy_iterator())
+    whole = list(training_batches(settings, examples_of(arrays()), 0).as_numpy_iterator())
+    rest = list(training_batches(settings, examples_of(arrays()), 2).as_numpy_iterator())
     assert (len(whole), len(rest)) == (12, 6)
     for (pixels, labels), (pixels_again, labels_again) in zip(whole[6:], rest, strict=True):
         np.testing.assert_array_equal(pixels, pixels_again)
         np.testing.assert_array_equal(labels, labels_again)
+
+
+def test_batches_gathered_ahead_come_in_their_order(recipe, arrays):
+    settings, examples = recipe(batch_size=4, steps_per_epoch=3, epochs=4, flip=True), examples_of(arrays())
+    ahead = list(_gathered_ahead(settings, examples, 1))
+    assert len(ahead) == 9
+    for number, (inputs, labels) in enumerate(ahead):
+        expected = batch_at(settings, examples, 1 + number // 3, number % 3)
+        np.testing.assert_array_equal(inputs, expected.inputs)
+        np.testing.assert_array_equal(labels, expected.labels)
 
 
 def test_class_weights(recipe, arrays):

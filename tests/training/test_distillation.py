@@ -5,7 +5,7 @@ from maskdet.errors import ConfigError
 from maskdet.model.architectures import build_model
 from maskdet.model.manifest import KERAS_FILE
 from maskdet.training.batches import batch_at, examples_of
-from maskdet.training.distillation import targets
+from maskdet.training.distillation import load_teachers, targets
 from maskdet.training.fit import train
 from maskdet.training.sets import load_training
 
@@ -35,9 +35,9 @@ def teacher(tmp_path_factory):
 
 def test_targets_mix_the_teachers_word_and_the_label(recipe, root, teacher, tmp_path):
     folder, model = teacher
-    settings = recipe(teacher=str(folder), teacher_weight=0.75, augmentation={"copies": 2})
+    settings = recipe(teachers=[str(folder)], teacher_weight=0.75, augmentation={"copies": 2})
     training = load_training(settings, str(root))
-    found = targets(settings, training, tmp_path / "kept")
+    found = targets(load_teachers(settings), settings, training, tmp_path / "kept")
     assert found.shape == (48, 2)
     for row, copy in ((0, 0), (5, 1), (30, 0), (47, 1)):
         said = float(model(training.pixels[row, copy][np.newaxis], training=False)[0, 0])
@@ -50,19 +50,34 @@ def test_targets_mix_the_teachers_word_and_the_label(recipe, root, teacher, tmp_
 
 
 def test_without_a_teacher_the_label_is_the_target(recipe, arrays, tmp_path):
-    assert targets(recipe(), arrays(), tmp_path) is None
+    assert targets(load_teachers(recipe()), recipe(), arrays(), tmp_path) is None
     examples = examples_of(arrays())
     np.testing.assert_array_equal(examples.targets, np.tile([[0], [1], [0], [1], [0]], 3))
 
 
-def test_a_teacher_that_is_no_bundle_or_of_another_size_is_refused(recipe, arrays, teacher, tmp_path):
-    with pytest.raises(ConfigError, match=r"teacher: expected a model bundle, received 'no .*model\.keras"):
-        targets(recipe(teacher=str(tmp_path / "nothing")), arrays(), tmp_path)
+def test_several_teachers_speak_with_one_voice(recipe, root, teacher, tmp_path):
+    import keras
+
+    folder, model = teacher
+    other = keras.models.clone_model(model)
+    other.set_weights([-weights if weights.shape[-1:] == (1,) else weights for weights in model.get_weights()])
+    other.save(tmp_path / "other.keras")
+    settings = recipe(teachers=[str(folder), str(tmp_path / "other.keras")], teacher_weight=1.0)
+    training = load_training(settings, str(root))
+    found = targets(load_teachers(settings), settings, training, tmp_path / "kept")
+    pixels = training.pixels[:, 0].astype(np.float32)
+    mean = (model(pixels, training=False).numpy() + other(pixels, training=False).numpy()) / 2
+    np.testing.assert_allclose(found, mean, atol=1e-5)
+
+
+def test_a_teacher_that_is_no_bundle_or_of_another_size_is_refused(recipe, teacher, tmp_path):
+    with pytest.raises(ConfigError, match=r"expected bundles or \.keras files, received 'no .*nothing\.keras"):
+        load_teachers(recipe(teachers=[str(tmp_path / "nothing")]))
     with pytest.raises(ConfigError, match="expected input of 46 × 46 pixels, received '32 × 32'"):
-        targets(recipe(teacher=str(teacher[0]), height=46, width=46), arrays(), tmp_path)
+        load_teachers(recipe(teachers=[str(teacher[0])], height=46, width=46))
 
 
 def test_a_student_learns_from_a_bundle(recipe, root, tmp_path):
     train(recipe(epochs=1), str(root), tmp_path / "teacher")
-    manifest = train(recipe(teacher=str(tmp_path / "teacher")), str(root), tmp_path / "student")
+    manifest = train(recipe(teachers=[str(tmp_path / "teacher")]), str(root), tmp_path / "student")
     assert manifest.training_data.images == 48

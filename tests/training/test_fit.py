@@ -255,8 +255,8 @@ def test_uncertain_counts_as_wrong():
         {"data": [{"mask": "a"}]},
         {"data": [{"mask": "a", "no_mask": "b", "manifest": "c"}]},
         {"data": [{}]},
-        {"teacher": "t", "class_weights": "balanced"},
-        {"teacher": "t", "frozen_base": True},
+        {"teachers": ["t"], "class_weights": "balanced"},
+        {"teachers": ["t"], "frozen_base": True},
         {"operating_point": {"max_error": 0.5}},
     ],
 )
