@@ -6,6 +6,7 @@ from maskdet.composites.busts import Donor, draw_bust, replace_face
 from maskdet.composites.covers import cover_face
 from maskdet.composites.geometry import head_pose
 from maskdet.composites.masks import put_mask_on
+from maskdet.composites.overlay import painted_over
 from maskdet.drawing import EYES_Y, MOUTH_Y
 
 
@@ -33,6 +34,65 @@ def test_a_mask_hides_mouth_and_nose_and_leaves_the_eyes(head, seed):
         column, row = at(pose, face, x, EYES_Y)
         assert difference[row - 2 : row + 3, column - 2 : column + 3].mean() < 5  # resampling alone
     assert difference[:20].mean() < 2
+
+
+def test_details_end_where_what_they_are_painted_on_ends(head):
+    face, points = head()
+    pose = head_pose(points, face.width)
+    pictures = [
+        painted_over(
+            face,
+            pose,
+            np.random.default_rng(1),
+            lambda pen, _skin, _rng: pen.oval(0, 0.4, 0.3, 0.3, (0, 0, 200)),
+            details=details,
+        )
+        for details in (None, lambda pen, _skin, _rng: pen.oval(0, 0, 3, 3, (200, 0, 0)))
+    ]
+    plain, detailed = (np.asarray(picture, np.int16) for picture in pictures)
+    column, row = at(pose, face, 0, 0.4)
+    assert plain[row, column, 2] > plain[row, column, 0] + 50
+    assert detailed[row, column, 0] > detailed[row, column, 2] + 50
+    unit_px = pose.unit * face.width
+    rows, columns = np.indices(plain.shape[:2])
+    outside = np.hypot(rows - row, columns - column) > 0.3 * unit_px + 6
+    np.testing.assert_array_equal(plain[outside], detailed[outside])
+
+
+@pytest.mark.parametrize("opacity", [0.25, 0.5, 0.75])
+def test_a_thin_cloth_lets_the_face_show_through(head, opacity):
+    face, points = head()
+    pose = head_pose(points, face.width)
+    column, row = at(pose, face, 0, 0.4)
+    shown = [
+        np.asarray(
+            painted_over(
+                face,
+                pose,
+                np.random.default_rng(1),
+                lambda pen, _skin, _rng: pen.oval(0, 0.4, 0.5, 0.5, (10, 10, 10)),
+                opacity=share,
+            ),
+            np.float64,
+        )[row, column]
+        for share in (0.0, opacity, 1.0)
+    ]
+    np.testing.assert_allclose(shown[1], (1 - opacity) * shown[0] + opacity * shown[2], atol=2)
+
+
+def test_masks_look_in_many_ways(head):
+    face, points = head()
+    pose = head_pose(points, face.width)
+    column, row = at(pose, face, 0, 0.5)
+    spot = np.s_[row - 4 : row + 5, column - 8 : column + 9]
+    pictures = [np.asarray(put_mask_on(face, pose, np.random.default_rng(seed)), float) for seed in range(80)]
+    colours = np.array([picture[spot].mean(axis=(0, 1)) for picture in pictures])
+    skin = np.asarray(face, float)[at(pose, face, 0, 0.1)[::-1]]
+    likeness = colours @ skin / np.linalg.norm(colours, axis=1) / np.linalg.norm(skin)  # of hue: 1 is the same
+    assert (likeness > 0.995).sum() >= 5
+    assert (likeness < 0.97).sum() >= 20
+    assert (colours.mean(axis=1) < 50).sum() >= 8
+    assert (colours.mean(axis=1) > 150).sum() >= 8
 
 
 def test_covers_change_a_face_some_but_not_all(head):
