@@ -38,7 +38,7 @@ async def _serve(objects: Mapping[str, bytes], delay_s: float) -> None:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
                 status, body = answer(target, objects, tags)
-                if status == 200 and "?" not in target:
+                if method == "GET" and object_name(target):  # signed or not
                     await asyncio.sleep(delay_s)
                 tag = tags.get(object_name(target), "")
                 writer.write(_head(status, len(body), tag) + (b"" if method == "HEAD" else body))

@@ -32,7 +32,7 @@ class Reads(NamedTuple):
 
         Raises:
             google.api_core.exceptions.GoogleAPICallError: the store's answer is no object.
-            urllib3.exceptions.HTTPError: there was no whole answer.
+            http.client.HTTPException, OSError: there was no whole answer.
             ConnectionError: the bytes that arrived are not those that were sent.
             google.auth.exceptions.GoogleAuthError: the credentials cannot be used.
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
@@ -18,6 +18,7 @@ from maskdet.storage import stores
 from maskdet.storage.connections import Answer, Connections, are_direct
 from maskdet.storage.faults import persist, status_of
 from maskdet.storage.names import StoredFile, bucket_and_key
+from maskdet.storage.s3_signing import UrlSigner
 
 T = TypeVar("T")
 
@@ -30,11 +31,19 @@ _NO_CREDENTIALS = (
 )
 
 
+class _Access(NamedTuple):
+    """What requests are made with."""
+
+    client: Any
+    """A boto3 S3 client."""
+    signer: UrlSigner
+
+
 class S3Store:
     """As :class:`maskdet.storage.stores.Store`."""
 
     def __init__(self) -> None:
-        self._client = stores.KeptClient(_make_client, shared=True)
+        self._access = stores.KeptClient(_make_access, shared=True)
         self._connections = stores.KeptClient(_make_connections, shared=True)
 
     def read(self, uri: str) -> bytes:
@@ -43,8 +52,8 @@ class S3Store:
         if connections is None:
             return self._get(uri)
 
-        def read(client: Any, place: dict[str, str]) -> bytes:
-            answer = connections.get(client.generate_presigned_url("get_object", Params=place), {})
+        def read(access: _Access, place: dict[str, str]) -> bytes:
+            answer = connections.get(access.signer.url(place["Bucket"], place["Key"]), {})
             if answer.status != 200:
                 raise _error(answer)
             return answer.data
@@ -58,11 +67,11 @@ class S3Store:
 
     def write(self, uri: str, data: bytes) -> None:
         """As :class:`maskdet.storage.stores.Store`: one request, whose end makes the object appear."""
-        self._call(uri, lambda client, place: client.put_object(**place, Body=data))
+        self._call(uri, lambda access, place: access.client.put_object(**place, Body=data))
 
     def stat(self, uri: str) -> StoredFile:
         """As :class:`maskdet.storage.stores.Store`."""
-        found = self._call(uri, lambda client, place: client.head_object(**place))
+        found = self._call(uri, lambda access, place: access.client.head_object(**place))
         return _stored_file(uri, found["ContentLength"], found)
 
     def exists(self, uri: str) -> bool:
@@ -71,7 +80,7 @@ class S3Store:
 
     def delete(self, uri: str) -> None:
         """As :class:`maskdet.storage.stores.Store`."""
-        self._call(uri, lambda client, place: client.delete_object(**place))
+        self._call(uri, lambda access, place: access.client.delete_object(**place))
 
     def files(self, prefix: str) -> Iterator[StoredFile]:
         """As :class:`maskdet.storage.stores.Store`."""
@@ -92,22 +101,22 @@ class S3Store:
             token = page["NextContinuationToken"]
 
     def _list(self, uri: str, **request: str) -> dict[str, Any]:
-        return self._call(uri, lambda client, place: client.list_objects_v2(**request))
+        return self._call(uri, lambda access, place: access.client.list_objects_v2(**request))
 
     def _get(self, uri: str, **part: str) -> bytes:
-        def get(client: Any, place: dict[str, str]) -> bytes:
-            with client.get_object(**place, **part)["Body"] as body:
+        def get(access: _Access, place: dict[str, str]) -> bytes:
+            with access.client.get_object(**place, **part)["Body"] as body:
                 data: bytes = body.read()
             return data
 
         return self._call(uri, get)
 
-    def _call(self, uri: str, request: Callable[[Any, dict[str, str]], T]) -> T:
+    def _call(self, uri: str, request: Callable[[_Access, dict[str, str]], T]) -> T:
         bucket, key = bucket_and_key(uri)
         from botocore.exceptions import NoCredentialsError, PartialCredentialsError
 
         try:
-            return request(self._client.get(), {"Bucket": bucket, "Key": key})
+            return request(self._access.get(), {"Bucket": bucket, "Key": key})
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise AccessDeniedError(f"cannot reach {uri}: {_NO_CREDENTIALS}") from error
 
@@ -134,21 +143,23 @@ def _stored_file(uri: str, size_bytes: int, found: dict[str, Any]) -> StoredFile
     return StoredFile(uri, size_bytes, f"{size_bytes}-{found['LastModified'].timestamp():.6f}-{tag}")
 
 
-def _make_client(options: PipelineOptions) -> Any:
+def _make_access(options: PipelineOptions) -> _Access:
     import boto3
     from botocore.config import Config
 
     chosen = options.view_as(S3Options)
-    return boto3.session.Session().client(
+    session = boto3.session.Session(
+        aws_access_key_id=chosen.s3_access_key_id,
+        aws_secret_access_key=chosen.s3_secret_access_key,
+        aws_session_token=chosen.s3_session_token,
+    )
+    client = session.client(
         "s3",
         region_name=chosen.s3_region_name,
         api_version=chosen.s3_api_version,
         use_ssl=not chosen.s3_disable_ssl,
         verify=chosen.s3_verify,
         endpoint_url=chosen.s3_endpoint_url,
-        aws_access_key_id=chosen.s3_access_key_id,
-        aws_secret_access_key=chosen.s3_secret_access_key,
-        aws_session_token=chosen.s3_session_token,
         config=Config(
             connect_timeout=stores.CONNECT_TIMEOUT_S,
             read_timeout=stores.READ_TIMEOUT_S,
@@ -157,3 +168,4 @@ def _make_client(options: PipelineOptions) -> Any:
             retries={"mode": "standard", "total_max_attempts": 1},  # `persist` and the fetcher try again
         ),
     )
+    return _Access(client, UrlSigner(client, session.get_credentials()))

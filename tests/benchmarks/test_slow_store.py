@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def test_listings_come_in_pages_of_a_thousand():
 def test_the_projects_client_lists_and_reads(tmp_path):
     for name, data in {"a.jpg": b"one", "b c.jpg": b"two" * 50_000}.items():
         (tmp_path / name).write_bytes(data)
-    command = [sys.executable, "-m", "benchmarks.slow_store", "--folder", str(tmp_path), "--delay-ms", "1"]
+    command = [sys.executable, "-m", "benchmarks.slow_store", "--folder", str(tmp_path), "--delay-ms", "120"]
     before = FileSystems._pipeline_options
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as server:
@@ -44,7 +45,9 @@ def test_the_projects_client_lists_and_reads(tmp_path):
         try:
             listed = {file.uri: file.size_bytes for file in storage.list_folder("s3://images")}
             assert listed == {"s3://images/a.jpg": 3, "s3://images/b c.jpg": 150_000}
+            began_s = time.monotonic()
             assert storage.read_bytes("s3://images/b c.jpg") == b"two" * 50_000
+            assert time.monotonic() - began_s >= 0.12
             assert storage.read_bytes("s3://images/a.jpg") == b"one"
             with pytest.raises(NotFoundError):
                 storage.read_bytes("s3://images/none.jpg")

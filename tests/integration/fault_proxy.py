@@ -51,6 +51,10 @@ class Request(NamedTuple):
     """What befell it."""
 
 
+# Another one each second, for the same request.
+_SIGNATURE = re.compile(r"[?&]X-Amz-[^&]*")
+
+
 class _Plan:
     def __init__(self, method: str, target: str, fault: Fault, times: int, *, each: bool) -> None:
         self._matches = re.compile(f"{method}.*{target}").match
@@ -62,7 +66,7 @@ class _Plan:
     def strike(self, line: str) -> Fault | None:
         if not self._matches(line):
             return None
-        key = line if self._each else ""
+        key = _SIGNATURE.sub("", line) if self._each else ""
         self._struck[key] = self._struck.get(key, 0) + 1
         return self._fault if self._struck[key] <= self._times else None
 
