@@ -6,8 +6,8 @@ import sys
 from maskdet.lean_imports import unused_left_out
 with unused_left_out():
     import pipelines.score
-left_out = [name for name in ("pandas", "pymongo", "bson") if name in sys.modules]
-import apache_beam, pandas, pymongo
+left_out = [name for name in ("pandas", "pymongo", "bson", "boto3") if name in sys.modules]
+import apache_beam, boto3, pandas, pymongo
 from apache_beam.io import mongodbio
 print(left_out, pandas.DataFrame({"a": [1, 2]})["a"].sum(), pymongo.ASCENDING)
 """
