@@ -1,4 +1,4 @@
-"""Hide real faces behind what is no mask: hands, hair, beards, poles, cups, heads.
+"""Hide real faces behind what is no mask: hands, hair, beards, poles, cups, heads, dark glasses.
 
 Such a face is unmasked all the same; a classifier that has seen hidden lower faces only behind masks calls beards,
 hands and hair masks.
@@ -137,6 +137,26 @@ def _paint_shadow(pen: Pen, skin: Colour, rng: np.random.Generator) -> None:
     pen.half(outline, shade(skin, rng.uniform(0.1, 0.4)), int(rng.integers(120, 215)))
 
 
+def _paint_glasses(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
+    """Dark glasses on the eyes, or pushed down to the tip of the nose."""
+    lens = (
+        shade(_any_colour(rng), rng.uniform(0.1, 0.5))
+        if rng.random() < 0.3
+        else shade((60, 58, 64), rng.uniform(0.2, 1.2))
+    )
+    frame, opacity = shade(_any_colour(rng), rng.uniform(0.1, 1.0)), int(rng.integers(170, 256))
+    y = rng.uniform(-0.3, 0.1) if rng.random() < 0.5 else rng.uniform(0.1, 0.5)
+    wide, tall, apart = rng.uniform(0.2, 0.32), rng.uniform(0.14, 0.3), rng.uniform(0.3, 0.38)
+    pen.line([(-0.85, -0.2), (-apart - wide, y - 0.05)], 0.04, frame)
+    pen.line([(0.85, -0.2), (apart + wide, y - 0.05)], 0.04, frame)
+    pen.line([(-apart + wide * 0.8, y - 0.05), (apart - wide * 0.8, y - 0.05)], 0.05, frame)
+    for side in (-1, 1):
+        pen.oval(side * apart, y, wide * 1.1, tall * 1.1, frame)
+        pen.oval(side * apart, y, wide, tall, lens, opacity)
+        if rng.random() < 0.5:
+            pen.oval(side * apart - wide * 0.3, y - tall * 0.4, wide * 0.4, tall * 0.2, shade(lens, 2.5), 120)
+
+
 def _any_colour(rng: np.random.Generator) -> Colour:
     if rng.random() < 0.5:
         return pick(rng, FABRICS)
@@ -152,5 +172,6 @@ _COVERS: dict[Painter, float] = {
     _paint_thing: 2,
     _paint_head: 2,
     _paint_shadow: 1,
+    _paint_glasses: 3.5,
 }
 """What may hide a face, and how often against each other."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from maskdet.errors import ConfigError
 from maskdet.model.architectures import ARCHITECTURES, COMPACT, EFFICIENTNET_LITE0
+from maskdet.model.manifest import KERAS_FILE
 from maskdet.training import efficientnet_weights
 from maskdet.training.checkpoints import write_atomically
 
@@ -28,12 +29,16 @@ def load_base_weights(model: Any, weights: str) -> None:
     Args:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
         weights: ``none``; ``imagenet``, which Keras fetches or has kept (VGG19), or an installed package carries
-            (EfficientNet-Lite0); or a file: Keras weights of VGG19 without top, a checkpoint of EfficientNet-Lite0.
+            (EfficientNet-Lite0); a bundle of the same architecture, for all of the network; or a file: Keras weights of
+            VGG19 without top, a checkpoint of EfficientNet-Lite0.
 
     Raises:
         ConfigError: the network has no base, or the weights cannot be had or do not fit.
     """
     if weights == NO_WEIGHTS:
+        return
+    if (trained := Path(weights) / KERAS_FILE).is_file():
+        _load_all(model, trained)
         return
     base_output_of(model, f"weights: {weights}")
     if model.name in (EFFICIENTNET_LITE0, COMPACT):
@@ -45,6 +50,16 @@ def load_base_weights(model: Any, weights: str) -> None:
     for layer in copied:
         model.get_layer(layer.name).set_weights(layer.get_weights())
     _log.info("started %d layers of the base from %s", len(copied), weights)
+
+
+def _load_all(model: Any, file: Path) -> None:
+    import keras
+
+    source = keras.saving.load_model(file, compile=False)
+    if source.name != model.name:
+        raise ConfigError("weights", f"a bundle of {model.name}", f"{file}: {source.name}", "Name another bundle.")
+    model.set_weights(source.get_weights())
+    _log.info("started the whole network from %s", file)
 
 
 def base_output_of(model: Any, setting: str) -> Any:

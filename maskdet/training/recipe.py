@@ -174,7 +174,7 @@ class Recipe(_Settings):
     online_augmentation: OnlineAugmentation | None = None
     """Changes made to each batch in the input pipeline."""
     weights: Annotated[str, Field(min_length=1)] = "none"
-    """What the base starts from: ``none`` (random), ``imagenet`` (Keras fetches them), or a Keras weights file."""
+    """What the base starts from: ``none`` (random), ``imagenet``, or a file of its weights; a bundle: all layers."""
     frozen_base: bool = False
     """Train the head alone, on features of the base that are computed once."""
     class_weights: Literal["none", "balanced"] | ClassWeights = "none"

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from maskdet.composites.busts import Donor, draw_bust, replace_face
-from maskdet.composites.covers import cover_face
+from maskdet.composites.covers import _paint_glasses, cover_face
 from maskdet.composites.geometry import head_pose
 from maskdet.composites.masks import put_mask_on
 from maskdet.composites.overlay import painted_over
@@ -34,6 +34,19 @@ def test_a_mask_hides_mouth_and_nose_and_leaves_the_eyes(head, seed):
         column, row = at(pose, face, x, EYES_Y)
         assert difference[row - 2 : row + 3, column - 2 : column + 3].mean() < 5  # resampling alone
     assert difference[:20].mean() < 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_dark_glasses_hide_the_eyes_or_slide_down_the_nose(head, seed):
+    face, points = head()
+    pose = head_pose(points, face.width)
+    difference = changed(face, painted_over(face, pose, np.random.default_rng(seed), _paint_glasses))
+    rows, columns = np.nonzero(difference > 40)
+    unit_px = pose.unit * face.width
+    column, row = at(pose, face, 0, 0)
+    assert abs(columns.mean() - column) < 0.15 * unit_px
+    assert -0.45 * unit_px < rows.mean() - row < 0.6 * unit_px
+    assert rows.max() - row < 0.9 * unit_px  # the chin stays free
 
 
 def test_details_end_where_what_they_are_painted_on_ends(head):

@@ -4,6 +4,7 @@ import pytest
 from maskdet.errors import ConfigError
 from maskdet.model import efficientnet
 from maskdet.model.architectures import EFFICIENTNET_LITE0, build_model
+from maskdet.model.manifest import KERAS_FILE
 from maskdet.training.efficientnet_weights import checkpoint_path
 from maskdet.training.pretrained import cached_features, load_base_weights, split_base, weights_sha256
 
@@ -39,6 +40,17 @@ def test_weights_from_a_local_file_reach_the_base_alone(network, tmp_path):
         ):
             np.testing.assert_array_equal(loaded, expected)
     np.testing.assert_array_equal(network.get_layer("logit").get_weights()[0], head)
+
+
+def test_a_bundle_gives_the_whole_network(network, tmp_path):
+    trained, other = build_model("compact", SIDE_PX, SIDE_PX), build_model("compact", SIDE_PX, SIDE_PX)
+    trained.get_layer("logit").set_weights([weights + 1 for weights in trained.get_layer("logit").get_weights()])
+    trained.save(tmp_path / KERAS_FILE)
+    load_base_weights(other, str(tmp_path))
+    for loaded, expected in zip(other.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(loaded, expected)
+    with pytest.raises(ConfigError, match=r"weights: expected a bundle of reference_vgg19, received .*compact"):
+        load_base_weights(network, str(tmp_path))
 
 
 def test_weights_that_cannot_be_had_are_a_clear_error(network, tmp_path, monkeypatch):
