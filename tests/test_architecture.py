@@ -30,7 +30,7 @@ ROOMS = [
     ["showing"],
     ["evaluation"],
     ["training"],
-    ["dryrun", "summary", "console", "beam_options", "jobs"],
+    ["dryrun", "summary", "console", "beam_options", "lean_imports", "jobs"],
     ["transforms"],
 ]
 RANK = {name: rank for rank, room in enumerate(ROOMS) for name in room}
