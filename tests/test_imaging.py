@@ -541,6 +541,7 @@ def test_reduced_scale_decoding_changes_no_label_of_real_photographs(data_folder
     with_draft, without = ((p >= decision.mask_from).astype(int) - (p < decision.no_mask_below) for p in probabilities)
     assert len(files) == 30
     assert np.array_equal(with_draft, without)
-    changes = np.abs(probabilities[0] - probabilities[1])
+    changes = np.sort(np.abs(probabilities[0] - probabilities[1]).ravel())
     assert np.mean(changes) < 0.01
-    assert changes.max() < 0.2  # of a probability far from the threshold and from certainty
+    assert changes[-2] < 0.02
+    assert changes[-1] < 0.2  # one whole photograph, of which the model is not sure: .27 and .39

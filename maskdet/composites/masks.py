@@ -37,10 +37,14 @@ def put_mask_on(face: Image.Image, pose: Pose, rng: np.random.Generator) -> Imag
         shape = partial(_paint_skin_toned, half_width=half_width)
         return painted_over(face, pose, rng, shape, opacity=rng.uniform(0.85, 1.0))
     dye = np.clip(rng.uniform(0.1, 1.3) * rng.normal(1, 0.25, 3), 0, 1.4) if look == "dyed" else np.ones(3)
-    print_on = _PRINTS[int(rng.integers(len(_PRINTS)))] if look == "printed" else None
+    print_on = _some_print(rng) if look == "printed" else None
     return painted_over(
         face, pose, rng, lambda pen, _skin, draws: paint_mask(pen, half_width, draws), details=print_on, dye=dye
     )
+
+
+def _some_print(rng: np.random.Generator) -> Painter:
+    return _PRINTS[int(rng.integers(len(_PRINTS)))]
 
 
 def _lower(pose: Pose, by: float) -> Pose:
@@ -55,7 +59,7 @@ def _put_gaiter_on(face: Image.Image, pose: Pose, half_width: float, rng: np.ran
     if see_through and rng.random() < 0.5:
         face = painted_over(face, pose, rng, paint_beard, opacity=rng.uniform(0.75, 1.0))
     opacity = rng.uniform(0.5, 0.85) if see_through else 1.0
-    print_on = _PRINTS[int(rng.integers(len(_PRINTS)))] if rng.random() < 0.3 else None
+    print_on = _some_print(rng) if rng.random() < 0.3 else None
     return painted_over(
         face, pose, rng, partial(_paint_gaiter, half_width=half_width), details=print_on, opacity=opacity
     )
@@ -64,12 +68,8 @@ def _put_gaiter_on(face: Image.Image, pose: Pose, half_width: float, rng: np.ran
 def _paint_skin_toned(pen: Pen, skin: Colour, rng: np.random.Generator, *, half_width: float) -> None:
     """A cloth mask of about the colour of the skin: an outline, a seam, and shadows are all that tells it."""
     w, colour = half_width, shade(skin, rng.uniform(0.75, 1.2))
-    top, bottom, high, low = (
-        rng.uniform(0.0, 0.12),
-        rng.uniform(1.05, 1.16),
-        rng.uniform(0.16, 0.26),
-        rng.uniform(0.56, 0.68),
-    )
+    top, bottom = rng.uniform(0.0, 0.12), rng.uniform(1.05, 1.16)
+    high, low = rng.uniform(0.16, 0.26), rng.uniform(0.56, 0.68)
     for sign in (-1, 1):
         pen.line([(sign * w * 0.93, high + 0.05), (sign * (w + 0.02), -0.08)], 0.03, shade(colour, 0.85))
     edge = [(0.2, top), (0.45, top + 0.16), (w - 0.05, high), (w - 0.02, low), (0.55, bottom - 0.16), (0.3, bottom)]

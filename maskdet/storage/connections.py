@@ -40,10 +40,10 @@ class Connections:
     """
 
     def __init__(self, certificates: Sequence[str]) -> None:
-        import certifi
-
         self._idle: dict[tuple[str, str], list[HTTPConnection]] = {}
         self._lock = threading.Lock()
+        import certifi
+
         trusted = next((os.environ[name] for name in certificates if os.environ.get(name)), certifi.where())
         folder = Path(trusted).is_dir()
         self._trust = ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)

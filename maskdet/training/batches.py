@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdet.training import devices
 from maskdet.training.data import MASK, NO_MASK, LabelledArrays
-from maskdet.training.devices import TENSORFLOW
 from maskdet.training.online import online_augmenter
 from maskdet.training.recipe import ClassWeights, Recipe
 
@@ -92,10 +92,8 @@ def training_batches(recipe: Recipe, examples: Examples, first_epoch: int) -> An
 
     Batches are gathered, augmented and handed over while the network works on earlier ones.
     """
-    import keras
-
     # Online augmentation is made of TensorFlow's operations; any other batch reaches another backend without them.
-    if recipe.online_augmentation is None and keras.backend.backend() != TENSORFLOW:
+    if recipe.online_augmentation is None and not devices.on_tensorflow():
         return _gathered_ahead(recipe, examples, first_epoch)
     return _batch_dataset(recipe, examples, first_epoch)
 

@@ -10,9 +10,7 @@ from pathlib import Path
 
 from maskdet.errors import ConfigError
 
-TENSORFLOW = "tensorflow"
-"""The backend of Keras that bundles are exported with; networks may be fitted with any."""
-
+_TENSORFLOW = "tensorflow"
 _FLOAT32 = "float32"
 _CPU_INFO = Path("/proc/cpuinfo")
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -36,18 +34,18 @@ def prepare(seed: int, *, deterministic: bool) -> None:
     keras.utils.set_random_seed(seed)
     if not deterministic:
         return
-    if not can_export():
+    if not on_tensorflow():
         raise ConfigError(
-            "deterministic: true", f"Keras on {TENSORFLOW}", keras.backend.backend(), "Unset KERAS_BACKEND, or this."
+            "deterministic: true", f"Keras on {_TENSORFLOW}", keras.backend.backend(), "Unset KERAS_BACKEND, or this."
         )
     backend.config.experimental.enable_op_determinism()
 
 
-def can_export() -> bool:
-    """Whether Keras runs on the backend that bundles are exported with."""
+def on_tensorflow() -> bool:
+    """Whether Keras runs on TensorFlow, which bundles are exported with; networks may be fitted with any backend."""
     import keras
 
-    return bool(keras.backend.backend() == TENSORFLOW)
+    return bool(keras.backend.backend() == _TENSORFLOW)
 
 
 def check_tensorboard() -> None:
@@ -83,7 +81,7 @@ def precision(*, mixed: bool) -> Iterator[str]:
 def _mixed_policy() -> str:
     import keras
 
-    capability = {TENSORFLOW: _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}[keras.backend.backend()]()
+    capability = {_TENSORFLOW: _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}[keras.backend.backend()]()
     if capability is None:
         return "mixed_bfloat16" if cpu_flags(_CPU_INFO) & _BFLOAT16_FLAGS else _FLOAT32
     if capability >= _BFLOAT16_CAPABILITY:

@@ -116,7 +116,7 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
     if recipe.frozen_base:
         pretrained.split_base(model)  # now, not when all images are decoded, if it has none
     pretrained.load_base_weights(model, recipe.weights)
-    if devices.can_export():
+    if devices.on_tensorflow():
         model = with_fused_normalization(model)
     files = RunFiles(output)
     training, validation = _load(model, recipe, root, files, resume)
@@ -124,7 +124,7 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
     fit(model, recipe, training, validation, files, resume=resume)
     fitted = build_model(recipe.architecture, recipe.height, recipe.width)  # in float32, whatever it was trained in
     fitted.set_weights(model.get_weights())
-    if not devices.can_export():
+    if not devices.on_tensorflow():
         fitted.save(files.fitted)
         return None
     point = set_operating_point(fitted, recipe, training, root)

@@ -24,7 +24,7 @@ ViewMaker = Callable[[bytes, int], NDArray[np.uint8]]
 
 _DRAWN = "drawn:"
 _DRAWN_SIDES_PX = (64, 224)
-_DRAW_STREAM = 2  # of a recipe's seed; batches use the others
+_FACE_STREAM = 2  # of a recipe's seed; batches use the others
 _CHUNK_IMAGES = 16
 # Fewer are made by threads before a second process has started. Random views are half Python code, which threads run in
 # turn: two processes make 1.25 times as many a second as two threads (measured), and more cores gain more.
@@ -99,7 +99,7 @@ class _Reader:
 
 def _draw(uri: str) -> bytes:
     seed, index, masked = (int(part) for part in uri.removeprefix(_DRAWN).split("/"))
-    rng = np.random.default_rng([seed, _DRAW_STREAM, index])
+    rng = np.random.default_rng([seed, _FACE_STREAM, index])
     encoded = io.BytesIO()
     draw_face(rng, int(rng.integers(*_DRAWN_SIDES_PX)), masked=bool(masked)).save(encoded, "BMP")
     return encoded.getvalue()

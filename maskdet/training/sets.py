@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,15 +102,12 @@ def _view_maker(recipe: Recipe, stream: str) -> ViewMaker | None:
 
 def _drawn_faces(recipe: Recipe) -> list[LabelledImage]:
     """Faces to be drawn, masked and not in turn, listed like files."""
-    return [
-        LabelledImage(
-            f"synthetic/{recipe.seed}/{index}",
-            drawn_face_uri(recipe.seed, index, masked=label == MASK),
-            label,
-            1,
-        )
-        for index, label in zip(range(recipe.synthetic_faces), itertools.cycle((NO_MASK, MASK)), strict=False)
-    ]
+    faces = []
+    for index in range(recipe.synthetic_faces):
+        label = (NO_MASK, MASK)[index % 2]
+        uri = drawn_face_uri(recipe.seed, index, masked=label == MASK)
+        faces.append(LabelledImage(f"synthetic/{recipe.seed}/{index}", uri, label, repeats=1))
+    return faces
 
 
 def _first_of_each_class(images: list[LabelledImage], limit: int | None) -> list[LabelledImage]:

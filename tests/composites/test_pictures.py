@@ -49,20 +49,22 @@ def test_dark_glasses_hide_the_eyes_or_slide_down_the_nose(head, seed):
     assert rows.max() - row < 0.9 * unit_px  # the chin stays free
 
 
+def with_spot(face, pose, radius, colour, **options):
+    """The face with a spot below the nose, painted as masks are."""
+
+    def paint(pen, _skin, _rng):
+        pen.oval(0, 0.4, radius, radius, colour)
+
+    return np.asarray(painted_over(face, pose, np.random.default_rng(1), paint, **options), np.int16)
+
+
 def test_details_end_where_what_they_are_painted_on_ends(head):
     face, points = head()
     pose = head_pose(points, face.width)
-    pictures = [
-        painted_over(
-            face,
-            pose,
-            np.random.default_rng(1),
-            lambda pen, _skin, _rng: pen.oval(0, 0.4, 0.3, 0.3, (0, 0, 200)),
-            details=details,
-        )
+    plain, detailed = (
+        with_spot(face, pose, 0.3, (0, 0, 200), details=details)
         for details in (None, lambda pen, _skin, _rng: pen.oval(0, 0, 3, 3, (200, 0, 0)))
-    ]
-    plain, detailed = (np.asarray(picture, np.int16) for picture in pictures)
+    )
     column, row = at(pose, face, 0, 0.4)
     assert plain[row, column, 2] > plain[row, column, 0] + 50
     assert detailed[row, column, 0] > detailed[row, column, 2] + 50
@@ -77,19 +79,7 @@ def test_a_thin_cloth_lets_the_face_show_through(head, opacity):
     face, points = head()
     pose = head_pose(points, face.width)
     column, row = at(pose, face, 0, 0.4)
-    shown = [
-        np.asarray(
-            painted_over(
-                face,
-                pose,
-                np.random.default_rng(1),
-                lambda pen, _skin, _rng: pen.oval(0, 0.4, 0.5, 0.5, (10, 10, 10)),
-                opacity=share,
-            ),
-            np.float64,
-        )[row, column]
-        for share in (0.0, opacity, 1.0)
-    ]
+    shown = [with_spot(face, pose, 0.5, (10, 10, 10), opacity=share)[row, column] for share in (0.0, opacity, 1.0)]
     np.testing.assert_allclose(shown[1], (1 - opacity) * shown[0] + opacity * shown[2], atol=2)
 
 

@@ -1,15 +1,19 @@
 """A recipe that trains in seconds, and images for it."""
 
 import importlib.util
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from maskdet.training.data import LabelledArrays, LabelledImage
 from maskdet.training.recipe import Recipe
 
+PROJECT = Path(__file__).parents[2]
 SIDE_PX = 32
 
 
@@ -47,6 +51,24 @@ def root(tmp_path):
             pixels[16:, :, channel] = 255
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / label / f"{index}.png")
     return tmp_path / "data"
+
+
+@pytest.fixture
+def environment(root):
+    """Of the training command as a process, on those images."""
+    return os.environ | {"MASKDET_DATA": str(root), "PYTHONPATH": str(PROJECT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+@pytest.fixture
+def train_command(tmp_path):
+    """The training command as a process: ``train_command(settings, output, *flags)`` → its arguments."""
+
+    def arguments(settings, output, *flags):
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+        shared = ["--config", str(tmp_path / "tiny.yaml"), "--output", str(output), *flags]
+        return [sys.executable, "-m", "pipelines.train", *shared]
+
+    return arguments
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,9 @@
 """A network fitted with another backend of Keras, and exported with TensorFlow by the same command."""
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
-
-PROJECT = Path(__file__).parents[2]
 
 pytestmark = [
     pytest.mark.xdist_group("tensorflow"),
@@ -19,7 +13,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def command(recipe, root, tmp_path):
+def command(recipe, train_command, environment, tmp_path):
     """Run the training command under a backend; what it prints."""
     settings = recipe(
         epochs=2,
@@ -29,13 +23,10 @@ def command(recipe, root, tmp_path):
         validation_data=[{"mask": "new/with", "no_mask": "new/without"}],
         representative_images=8,
     )
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-    arguments = ["--config", str(tmp_path / "tiny.yaml"), "--output", str(tmp_path / "out")]
-    environment = os.environ | {"MASKDET_DATA": str(root), "PYTHONPATH": str(PROJECT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
     def run(backend, *flags):
         return subprocess.run(
-            [sys.executable, "-m", "pipelines.train", *arguments, *flags],
+            train_command(settings, tmp_path / "out", *flags),
             env=environment | {"KERAS_BACKEND": backend},
             capture_output=True,
             text=True,

@@ -1,18 +1,15 @@
 """A run that is killed in mid-epoch and started again ends as one that was left alone: bit for bit."""
 
 import csv
-import os
+import functools
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-PROJECT = Path(__file__).parents[2]
 EPOCHS = 5
 WAIT_S = 120.0
 
@@ -20,7 +17,7 @@ pytestmark = pytest.mark.xdist_group("tensorflow")
 
 
 @pytest.fixture
-def command(recipe, root, tmp_path):
+def command(recipe, train_command):
     """The training command for an output; the recipe has everything random, and a rate that falls."""
     settings = recipe(
         epochs=EPOCHS,
@@ -32,18 +29,7 @@ def command(recipe, root, tmp_path):
         validation_data=[{"mask": "new/with", "no_mask": "new/without"}],
         representative_images=8,
     )
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-
-    def arguments(output, *flags):
-        shared = ["--config", str(tmp_path / "tiny.yaml"), "--output", str(output), *flags]
-        return [sys.executable, "-m", "pipelines.train", *shared]
-
-    return arguments
-
-
-@pytest.fixture
-def environment(root):
-    return os.environ | {"MASKDET_DATA": str(root), "PYTHONPATH": str(PROJECT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return functools.partial(train_command, settings)
 
 
 def checkpoint(output, epochs):
