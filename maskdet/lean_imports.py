@@ -1,11 +1,14 @@
-"""Start sooner: Beam imports at its own import what scoring never uses, if it finds it installed."""
+"""Start sooner: Beam and Arrow import what scoring never uses, if they find it installed."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from types import ModuleType
 
 # For type hints of data frames, a MongoDB source, and Beam's own S3 client, whose place maskdet.storage takes; together
 # a quarter of the second that importing the scoring command took (measured).
@@ -13,18 +16,37 @@ _UNUSED = ("pandas", "pymongo", "bson", "boto3")
 _COMPLAINS = "apache_beam.io.mongodbio"
 
 
+class _Absent(MetaPathFinder):
+    """Finds no module of some names, nor lets others look."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def find_spec(self, fullname: str, path: object, target: ModuleType | None = None) -> None:
+        """Refuse what is left out; know nothing of the rest."""
+        if fullname in self._names:
+            raise ModuleNotFoundError(f"{fullname} is left out for now", name=fullname)
+
+
 @contextmanager
 def unused_left_out() -> Iterator[None]:
-    """While the body imports Beam, pass for a machine that lacks what Beam can do without; afterwards all is there."""
-    absent = [name for name in _UNUSED if name not in sys.modules]
+    """While the body imports Beam, pass for a machine that lacks what Beam can do without; afterwards all is there.
+
+    Arrow looks for pandas when it makes its first array, and does so in here, to find none; what makes data frames
+    looks anew. What was imported is kept out of garbage collections, which would look through it, in vain, many times.
+    """
+    absent = _Absent([name for name in _UNUSED if name not in sys.modules])
     logger = logging.getLogger(_COMPLAINS)
     level = logger.level
     logger.setLevel(logging.ERROR)
-    for name in absent:
-        sys.modules[name] = None  # type: ignore[assignment]  # Python's own sign for "not to be imported"
+    sys.meta_path.insert(0, absent)
+    gc.disable()
     try:
         yield
+        if "pyarrow" in sys.modules:
+            sys.modules["pyarrow"].array([None])
     finally:
+        gc.freeze()
+        gc.enable()
         logger.setLevel(level)
-        for name in absent:
-            del sys.modules[name]
+        sys.meta_path.remove(absent)

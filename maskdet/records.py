@@ -35,8 +35,30 @@ class ImageRef(NamedTuple):
     """Failure code and message of a path or manifest row that cannot be understood; such an image is not read."""
 
 
+class _PackedOnce:
+    """What carries references, and is pickled many times over on its way.
+
+    The first pickling packs its references; who reads them unpacks them. Steps that only pass it on do neither.
+    """
+
+    refs: tuple[ImageRef, ...]
+
+    @property
+    def _packed_refs(self) -> bytes:
+        known = self.__dict__
+        if "_packed" not in known:
+            known["_packed"] = _packed(self.refs)
+        return bytes(known["_packed"])
+
+    def __getattr__(self, name: str) -> tuple[ImageRef, ...]:
+        if name != "refs" or "_packed" not in self.__dict__:
+            raise AttributeError(name)
+        refs: tuple[ImageRef, ...] = self.__dict__.setdefault("refs", _unpacked(self.__dict__["_packed"]))
+        return refs
+
+
 @dataclass(frozen=True)
-class RefBatch:
+class RefBatch(_PackedOnce):
     """Some of the images that a source lists.
 
     Attributes:
@@ -48,7 +70,7 @@ class RefBatch:
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _unpack_batch, (_packed(self.refs), self.skipped)
+        return _passed_on, (RefBatch, {"_packed": self._packed_refs, "skipped": self.skipped})
 
     @property
     def listed(self) -> int:
@@ -57,7 +79,7 @@ class RefBatch:
 
 
 @dataclass(frozen=True)
-class Shard:
+class Shard(_PackedOnce):
     """A bounded set of images of one partition: the unit of work, of retry and of output.
 
     Attributes:
@@ -74,7 +96,8 @@ class Shard:
     refs: tuple[ImageRef, ...]
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _unpack_shard, (self.slot, self.shard_id, self.partition, _packed(self.refs))
+        others = {"slot": self.slot, "shard_id": self.shard_id, "partition": self.partition}
+        return _passed_on, (Shard, {"_packed": self._packed_refs, **others})
 
     @property
     def size_bytes(self) -> int:
@@ -91,12 +114,11 @@ def _unpacked(packed: bytes) -> tuple[ImageRef, ...]:
     return tuple(ImageRef(*ref) for ref in pickle.loads(zlib.decompress(packed)))
 
 
-def _unpack_batch(packed: bytes, skipped: Mapping[str, int]) -> RefBatch:
-    return RefBatch(_unpacked(packed), skipped)
-
-
-def _unpack_shard(slot: str, shard_id: str, partition: tuple[str | None, ...], packed: bytes) -> Shard:
-    return Shard(slot, shard_id, partition, _unpacked(packed))
+def _passed_on(kind: type[RefBatch | Shard], attributes: Mapping[str, object]) -> RefBatch | Shard:
+    """An element as it arrives: all attributes but its references, which are packed yet."""
+    element = kind.__new__(kind)
+    element.__dict__.update(attributes)
+    return element
 
 
 @dataclass(frozen=True)

@@ -182,12 +182,20 @@ def _plain_batch(refs: tuple[ImageRef, ...]) -> RefBatch:
 
 def _ref_of_file(file: StoredFile, root: str, source: SourceSettings) -> ImageRef:
     ref = ImageRef(file.uri, file.size_bytes, file.version)
-    if any("\ud800" <= character <= "\udfff" for character in file.uri):
-        # Python's stand-ins for bytes that are not UTF-8; no table can hold them.
+    if not _is_utf8(file.uri):
         shown = file.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         problem = (FailureCode.PATH_MISMATCH.value, "the path is not UTF-8; rename the file")
         ref = ref._replace(uri=shown, problem=problem)
     return _with_template(ref, root, source)
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether a path holds none of Python's stand-ins for bytes that are not UTF-8; no table can hold them."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _ref_of_row(row: manifests.Row, source: SourceSettings) -> ImageRef:

@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from maskdet import console, jobs, storage, summary
+from maskdet import console, jobs, lean_beam, storage, summary
 from maskdet.beam_options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.errors import recover_error
 from maskdet.launch import Launch
@@ -27,10 +27,7 @@ _SETTING_FLAGS = {
     "--model": ("model.uri", "a model bundle, or 'builtin' (default)"),
     "--backend": ("model.backend", "litert (default), tensorflow or onnx"),
     "--precision": ("model.precision", "int8 or float32 (default: int8 on litert, else float32)"),
-    "--faces": (
-        "faces.mode",
-        "detect: find the faces; whole: each image is one face; auto (default): by the model",
-    ),
+    "--faces": ("faces.mode", "detect: find the faces; whole: each image is one face; auto (default): by the model"),
     "--template": ("source.template", "path template, such as {site}/{captured_at:%%Y-%%m-%%d}/*.jpg"),
 }
 
@@ -106,6 +103,7 @@ def run_to_end(launch: Launch, options: PipelineOptions, *, overwrite: bool, qui
     claim = functools.partial(claim_output, layout, launch.settings, overwrite=overwrite)
     storage.within_deadline(claim, layout.root)
     begin_run(launch.plan)
+    lean_beam.spend_less()
     try:
         with console.show_progress(PROGRESS, quiet=quiet):
             pipeline = beam.Pipeline(options=options)

@@ -30,7 +30,7 @@ ROOMS = [
     ["showing"],
     ["evaluation"],
     ["training"],
-    ["dryrun", "summary", "console", "beam_options", "lean_imports", "jobs"],
+    ["dryrun", "summary", "console", "beam_options", "lean_imports", "lean_beam", "jobs"],
     ["transforms"],
 ]
 RANK = {name: rank for rank, room in enumerate(ROOMS) for name in room}
@@ -70,7 +70,7 @@ def test_imports_point_to_earlier_rooms(path):
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("apache_beam", {"storage", "transforms", "preparation", "beam_options", "jobs", "telemetry"}),
+        ("apache_beam", {"storage", "transforms", "preparation", "beam_options", "lean_beam", "jobs", "telemetry"}),
         ("tensorflow", {"model", "training", "detection"}),
         ("keras", {"model", "training"}),
         ("ai_edge_litert", {"model", "training", "detection"}),

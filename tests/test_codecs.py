@@ -170,7 +170,7 @@ class TestNames:
     def test_auto_means_fast_where_it_is_installed(self):
         assert [resolve_codecs(name) for name in ("auto", "fast", "pillow")] == ["fast", "fast", "pillow"]
 
-    @pytest.mark.parametrize("absent", ["imagecodecs", "simplejpeg", "cykooz-resizer"])
+    @pytest.mark.parametrize("absent", ["pywuffs", "simplejpeg", "cykooz-resizer"])
     def test_without_a_package_auto_means_pillow_and_fast_is_refused(self, absent, monkeypatch):
         version = metadata.version
 
@@ -188,5 +188,5 @@ class TestNames:
 
     def test_identities_name_every_library_and_version(self):
         assert codecs_identity("pillow") == f"pillow {metadata.version('pillow')}"
-        for package in ("pillow", "imagecodecs", "simplejpeg", "cykooz-resizer"):
+        for package in ("pillow", "pywuffs", "simplejpeg", "cykooz-resizer"):
             assert f"{package} {metadata.version(package)}" in codecs_identity("fast")

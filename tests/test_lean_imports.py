@@ -6,10 +6,12 @@ import sys
 from maskdet.lean_imports import unused_left_out
 with unused_left_out():
     import pipelines.score
+import pyarrow
+table = pyarrow.table({"a": [1, 2]}, schema=pyarrow.schema([("a", pyarrow.int64())]))
 left_out = [name for name in ("pandas", "pymongo", "bson", "boto3") if name in sys.modules]
 import apache_beam, boto3, pandas, pymongo
 from apache_beam.io import mongodbio
-print(left_out, pandas.DataFrame({"a": [1, 2]})["a"].sum(), pymongo.ASCENDING)
+print(left_out, table.to_pandas()["a"].sum(), pymongo.ASCENDING)
 """
 
 

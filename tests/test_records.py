@@ -138,6 +138,17 @@ def test_batches_and_shards_travel_unchanged(refs, skipped):
         assert all(type(ref) is ImageRef and type(ref.keys) is tuple for ref in received.refs)
 
 
+def test_an_element_that_is_only_passed_on_is_not_unpacked():
+    refs = (ImageRef("gs://bucket/a.jpg", 1, "v"), ImageRef("gs://bucket/b.jpg", 2, "w"))
+    for element in (RefBatch(refs, {"extension": 3}), Shard("shard-all", "id", (), refs)):
+        passed_on = pickle.loads(pickle.dumps(element))
+        sent_again = pickle.dumps(passed_on)
+        assert "refs" not in vars(passed_on)
+        assert pickle.loads(sent_again).refs == refs == passed_on.refs
+        with pytest.raises(AttributeError, match="other"):
+            passed_on.other  # noqa: B018
+
+
 def test_references_that_are_alike_travel_in_little_room():
     refs = tuple(
         ImageRef(f"gs://bucket/site/camera/{i:08d}.jpg", 20_000, "20000-1764115200000000") for i in range(1000)

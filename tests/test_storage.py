@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -254,12 +255,24 @@ def test_a_file_where_a_folder_is_expected_is_a_storage_error(tmp_path: Path) ->
     assert not storage.exists(str(tmp_path / "a" / "b"))
 
 
+@pytest.mark.parametrize("told_bytes", [0, 4, 10, 17])
+@pytest.mark.parametrize("piece_bytes", [3, 100])
+def test_a_file_is_read_to_its_end_whatever_size_it_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told_bytes: int, piece_bytes: int
+) -> None:
+    (tmp_path / "a").write_bytes(b"0123456789")
+    read = os.read
+    monkeypatch.setattr(local.os, "fstat", lambda descriptor: SimpleNamespace(st_size=told_bytes))
+    monkeypatch.setattr(local.os, "read", lambda descriptor, size: read(descriptor, min(size, piece_bytes)))
+    assert storage.read_bytes(str(tmp_path / "a")) == b"0123456789"
+
+
 @pytest.mark.parametrize("number", [1, 13, 30])
 def test_a_refusal_by_the_system_is_access_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refuse(path: str, *arguments: object, **options: object) -> None:
         raise OSError(number, "refused")
 
-    monkeypatch.setattr(local, "open", refuse, raising=False)
+    monkeypatch.setattr(local.os, "open", refuse)
     with pytest.raises(AccessDeniedError, match="Check the credentials"):
         storage.read_bytes(str(tmp_path / "a"))
 

@@ -12,14 +12,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskdet.errors import ModelError
-from maskdet.model import onnx_export
+from maskdet.model import litert_graph, onnx_export
 from maskdet.model.bundle import Bundle, open_bundle
 from maskdet.model.manifest import (
     GOLDEN_FILE,
@@ -173,7 +172,7 @@ def _refuse_absent(uri: str, bundle: Bundle, spec: RuntimeSpec) -> None:
 
 
 class LiteRTBackend:
-    """LiteRT interpreters, one a thread, over one model file."""
+    """LiteRT interpreters, one a thread, over one network."""
 
     def __init__(self, bundle: Bundle, spec: RuntimeSpec) -> None:
         path = bundle.folder / spec.litert_file
@@ -181,38 +180,47 @@ class LiteRTBackend:
             raise ModelError(
                 f"model {bundle.manifest.name}", f"the file {spec.litert_file}", "none", "Choose another precision."
             )
-        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        network = litert_graph.lean(path.read_bytes())
+        self._free: queue.SimpleQueue[_Interpreter] = queue.SimpleQueue()
         for _ in range(spec.threads):
-            self._free.put(_interpreter(path, bundle.manifest, spec.block_images))
+            self._free.put(_Interpreter(network, bundle.manifest, spec.block_images))
 
     def run(self, block: Images) -> Probabilities:
         """As :meth:`Backend.run`; waits while every interpreter is busy."""
         interpreter = self._free.get()
         try:
-            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], block)
-            interpreter.invoke()
-            output: NDArray[np.float32] = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-            return output.reshape(-1)
+            return interpreter.run(block)
         finally:
             self._free.put(interpreter)
 
 
-def _interpreter(path: Path, manifest: Manifest, block_images: int) -> Any:
-    from ai_edge_litert.interpreter import Interpreter  # heavy, and absent where only TensorFlow is installed
+class _Interpreter:
+    """One LiteRT interpreter, for one thread at a time."""
 
-    interpreter = Interpreter(model_path=str(path), num_threads=1)
-    details = interpreter.get_input_details()[0]
-    shape = [block_images, manifest.input.height, manifest.input.width, 3]
-    if list(details["shape"][1:]) != shape[1:] or details["dtype"] != np.uint8:
-        _refuse_signature(manifest, f"{list(details['shape'])} {np.dtype(details['dtype']).name}")
-    interpreter.resize_tensor_input(details["index"], shape, strict=False)
-    interpreter.allocate_tensors()
-    # The output's shape is known only after a call, whose kernel set-up the first block should not pay for anyway.
-    interpreter.invoke()
-    output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    if output.dtype != np.float32 or output.size != block_images:
-        _refuse_signature(manifest, f"output {list(output.shape)} {output.dtype.name}")
-    return interpreter
+    def __init__(self, network: bytes, manifest: Manifest, block_images: int) -> None:
+        from ai_edge_litert.interpreter import Interpreter  # heavy, and absent where only TensorFlow is installed
+
+        self._interpreter = Interpreter(model_content=network, num_threads=1)
+        [details], [result] = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        self._input, self._output = details["index"], result["index"]
+        self._shifted = litert_graph.takes_shifted(details)
+        shape = [block_images, manifest.input.height, manifest.input.width, 3]
+        if list(details["shape"][1:]) != shape[1:] or not (self._shifted or details["dtype"] == np.uint8):
+            _refuse_signature(manifest, f"{list(details['shape'])} {np.dtype(details['dtype']).name}")
+        self._interpreter.resize_tensor_input(self._input, shape, strict=False)
+        self._interpreter.allocate_tensors()
+        # The output's shape is known only after a call, whose kernel set-up the first block should not pay for anyway.
+        output = self.run(np.zeros(shape, np.uint8))
+        if output.dtype != np.float32 or output.size != block_images:
+            _refuse_signature(manifest, f"output {list(output.shape)} {output.dtype.name}")
+
+    def run(self, block: Images) -> Probabilities:
+        """As :meth:`Backend.run`."""
+        # With the highest bit turned, uint8 reads as int8 that is 128 less.
+        self._interpreter.set_tensor(self._input, (block ^ 0x80).view(np.int8) if self._shifted else block)
+        self._interpreter.invoke()
+        output: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
+        return output.reshape(-1)
 
 
 class TensorFlowBackend:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet.errors import ModelError
+from maskdet.model.litert_graph import LiteRTGraph
 
 
 def convert_float(model: Any) -> bytes:
@@ -152,87 +153,23 @@ def _append_dense_sigmoid(file: bytes, kernel: NDArray[np.float32], bias: NDArra
     Raises:
         ModelError: the network's input is not uint8 with scale 1 and zero point 0.
     """
-    editor = _GraphEditor(file)
-    _check_pixels_unscaled(editor.input, editor.schema)
-    builtin, schema = editor.schema.BuiltinOperator, editor.schema
-    weights = editor.add_constant("logit/kernel", np.ascontiguousarray(kernel.T, np.float32))
-    offset = editor.add_constant("logit/bias", bias.astype(np.float32))
-    flat_shape = editor.add_constant("flat_logit/shape", np.array([-1], np.int32))
-    logit = editor.add_activation("logit", [-1, 1])
-    flat_logit = editor.add_activation("flat_logit", [-1])
-    probability = editor.add_activation("probability_mask", [-1])
-    features = editor.output_index
-    editor.add_operator(builtin.FULLY_CONNECTED, [features, weights, offset], logit, schema.FullyConnectedOptionsT())
-    editor.add_operator(builtin.RESHAPE, [logit, flat_shape], flat_logit, schema.ReshapeOptionsT())
-    editor.add_operator(builtin.LOGISTIC, [flat_logit], probability)
-    return editor.finish(probability)
-
-
-class _GraphEditor:
-    """Appends to the graph of a LiteRT file."""
-
-    def __init__(self, file: bytes) -> None:
-        from tensorflow.lite.python import schema_py_generated
-        from tensorflow.lite.tools import flatbuffer_utils
-
-        self.schema = schema_py_generated
-        self._serialize = flatbuffer_utils.convert_object_to_bytearray
-        self._network = flatbuffer_utils.convert_bytearray_to_object(bytearray(file))
-        self._graph = self._network.subgraphs[0]
-
-    @property
-    def input(self) -> Any:
-        """The tensor that the graph takes."""
-        return self._graph.tensors[self._graph.inputs[0]]
-
-    @property
-    def output_index(self) -> int:
-        """Index of the tensor that the graph gives."""
-        return int(self._graph.outputs[0])
-
-    def add_constant(self, name: str, values: NDArray[Any]) -> int:
-        """Add a float32 or int32 constant; its tensor's index."""
-        types = {np.dtype(np.float32): self.schema.TensorType.FLOAT32, np.dtype(np.int32): self.schema.TensorType.INT32}
-        tensor = self._new_tensor(name, list(values.shape), types[values.dtype])
-        self._network.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
-        return len(self._graph.tensors) - 1
-
-    def add_activation(self, name: str, shape: list[int]) -> int:
-        """Add a float32 tensor that an operator computes, -1 for the batch; its index."""
-        tensor = self._new_tensor(name, [max(1, size) for size in shape], self.schema.TensorType.FLOAT32)
-        tensor.shapeSignature = shape
-        return len(self._graph.tensors) - 1
-
-    def add_operator(self, code: int, inputs: list[int], output: int, options: Any = None) -> None:
-        """Add an operator by its code in the schema, with its options object there."""
-        operator_code, operator = self.schema.OperatorCodeT(), self.schema.OperatorT()
-        operator_code.builtinCode = operator_code.deprecatedBuiltinCode = code
-        operator_code.version = 1
-        self._network.operatorCodes.append(operator_code)
-        operator.opcodeIndex, operator.inputs, operator.outputs = len(self._network.operatorCodes) - 1, inputs, [output]
-        if options is not None:
-            operator.builtinOptions = options
-            operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
-        self._graph.operators.append(operator)
-
-    def finish(self, output: int) -> bytes:
-        """The file with this tensor as what the graph gives."""
-        self._graph.outputs = [output]
-        for signature in self._network.signatureDefs or ():
-            signature.outputs[0].tensorIndex = output
-        return bytes(self._serialize(self._network))
-
-    def _new_tensor(self, name: str, shape: list[int], tensor_type: int) -> Any:
-        tensor = self.schema.TensorT()
-        tensor.name, tensor.shape, tensor.type, tensor.buffer = (
-            name.encode(),
-            shape,
-            tensor_type,
-            len(self._network.buffers),
+    graph = LiteRTGraph(file)
+    _check_pixels_unscaled(graph.tensor(graph.input_index), graph.schema)
+    builtin, schema = graph.schema.BuiltinOperator, graph.schema
+    weights = graph.add_constant("logit/kernel", np.ascontiguousarray(kernel.T, np.float32))
+    offset = graph.add_constant("logit/bias", bias.astype(np.float32))
+    logit, flat_logit = graph.add_activation("logit", [-1, 1]), graph.add_activation("flat_logit", [-1])
+    probability = graph.add_activation("probability_mask", [-1])
+    features = [graph.output_index, weights, offset]
+    graph.operators.extend(
+        (
+            graph.make_operator(builtin.FULLY_CONNECTED, features, logit, schema.FullyConnectedOptionsT()),
+            graph.make_reshape(logit, flat_logit),
+            graph.make_operator(builtin.LOGISTIC, [flat_logit], probability),
         )
-        self._network.buffers.append(self.schema.BufferT())
-        self._graph.tensors.append(tensor)
-        return tensor
+    )
+    graph.give(probability)
+    return graph.to_bytes()
 
 
 def _check_pixels_unscaled(tensor: Any, schema: Any) -> None:

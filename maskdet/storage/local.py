@@ -13,12 +13,27 @@ from pathlib import Path
 from maskdet.storage.names import StoredFile, local_path
 
 _LOGGER = logging.getLogger(__name__)
+_PIECE_BYTES = 1024 * 1024
 
 
 def read(uri: str) -> bytes:
-    """A whole file; a path as listed is opened as it is, since path objects take as long as reading a small file."""
-    with open(uri if uri[:1] == "/" else local_path(uri), "rb", buffering=0) as stream:
-        return stream.readall()
+    """A whole file.
+
+    A path as listed is opened as it is, since path objects take as long as reading a small file; and without a file
+    object, which makes twice the calls, at each of which threads that decode wait for Python's lock.
+    """
+    descriptor = os.open(uri if uri[:1] == "/" else local_path(uri), os.O_RDONLY)
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        data = os.read(descriptor, size_bytes + 1)
+        if len(data) == size_bytes:  # it ended where it was to end
+            return data
+        parts = [data]
+        while parts[-1]:
+            parts.append(os.read(descriptor, _PIECE_BYTES))
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 def write(path: Path, data: bytes) -> None:

@@ -1,0 +1,43 @@
+"""Less of what Beam spends on each step and bundle, whatever their size, in a process that runs a pipeline itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+from apache_beam.runners.worker import statesampler
+from apache_beam.transforms import core
+
+Arguments = tuple[list[str], list[Any]]
+
+SAMPLING_PERIOD_MS = 10
+
+
+def spend_less() -> None:
+    """Spend less, from now on.
+
+    - The end of a bundle waits for a thread that samples what it is at, and sleeps for up to 200 ms. It sleeps 10.
+    - Every step is inspected eight times, method by method; what a method takes is kept. A fifth of what a pipeline
+      takes before its first shard (measured).
+    """
+    statesampler.StateSampler.__init__.__defaults__ = (SAMPLING_PERIOD_MS,)
+    if not isinstance(core.get_function_args_defaults, _Kept):
+        core.get_function_args_defaults = _Kept(core.get_function_args_defaults)
+
+
+class _Kept:
+    """A function of methods that asks once what it is told of each, whichever object a method is bound to."""
+
+    def __init__(self, asked: Callable[[Any], Arguments]) -> None:
+        self._asked = asked
+        self._known: dict[Any, Arguments] = {}
+
+    def __call__(self, function: Any) -> Arguments:
+        """Names and defaults of a function's arguments."""
+        if not isinstance(function, MethodType):
+            return self._asked(function)
+        if function.__func__ not in self._known:
+            self._known[function.__func__] = self._asked(function)
+        names, defaults = self._known[function.__func__]
+        return list(names), list(defaults)

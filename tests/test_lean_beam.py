@@ -1,0 +1,80 @@
+"""Beam finds the same of its steps once it spends less."""
+
+from __future__ import annotations
+
+import apache_beam as beam
+import pytest
+from apache_beam.coders import BytesCoder
+from apache_beam.runners.worker import statesampler
+from apache_beam.transforms import core
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, get_dofn_specs, on_timer
+from apache_beam.utils.counters import CounterFactory
+
+from maskdet import lean_beam
+
+BAG = BagStateSpec("bag", BytesCoder())
+TIMER = TimerSpec("timer", TimeDomain.WATERMARK)
+BAG_PARAMETER, TIMER_PARAMETER = beam.DoFn.StateParam(BAG), beam.DoFn.TimerParam(TIMER)
+
+
+class Plain(beam.DoFn):
+    def process(self, element, scale=2):
+        yield element * scale
+
+
+class Stateful(beam.DoFn):
+    def process(self, element, bag=BAG_PARAMETER, timer=TIMER_PARAMETER):
+        yield element
+
+    @on_timer(TIMER)
+    def expire(self, bag=BAG_PARAMETER):
+        yield None
+
+
+@pytest.fixture
+def beam_restored(monkeypatch):
+    """Beam as it is installed, before and after."""
+    original = core.get_function_args_defaults
+    monkeypatch.setattr(core, "get_function_args_defaults", getattr(original, "_asked", original))
+    monkeypatch.setattr(statesampler.StateSampler.__init__, "__defaults__", (200,))
+
+
+@pytest.mark.usefixtures("beam_restored")
+def test_beam_finds_the_same_of_steps():
+    def found():
+        return [
+            (get_dofn_specs(step), core.get_function_arguments(step, "process"))
+            for step in (
+                Plain(),
+                Stateful(),
+                Plain(),
+                core.CallableWrapperDoFn(str.upper),
+                core.CallableWrapperDoFn(max),
+            )
+        ]
+
+    before = found()
+    lean_beam.spend_less()
+    lean_beam.spend_less()
+    assert found() == before == found()
+    assert before[1][0] == ({BAG}, {TIMER})
+
+
+@pytest.mark.usefixtures("beam_restored")
+def test_what_is_told_of_a_method_is_no_ones_to_change():
+    lean_beam.spend_less()
+    names, defaults = core.get_function_arguments(Plain(), "process")
+    names.append("more")
+    defaults.clear()
+    assert core.get_function_arguments(Plain(), "process") == (["element", "scale"], [2])
+
+
+@pytest.mark.usefixtures("beam_restored")
+def test_a_sampler_sleeps_less():
+    def period_ms():
+        return statesampler.StateSampler("bundle", CounterFactory()).sampling_period_ms
+
+    assert period_ms() == 200
+    lean_beam.spend_less()
+    assert period_ms() == lean_beam.SAMPLING_PERIOD_MS
