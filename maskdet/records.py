@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -132,7 +132,7 @@ class StageSeconds:
     write: float = 0.0
 
     def __add__(self, other: StageSeconds) -> StageSeconds:
-        return StageSeconds(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
+        return StageSeconds(**{stage: spent + getattr(other, stage) for stage, spent in vars(self).items()})
 
 
 @dataclass(frozen=True)

@@ -145,16 +145,34 @@ class TestBlocks:
 
     def test_litert_runs_as_many_blocks_at_once_as_it_has_threads(self):
         backend = loaded("litert", "int8")._backend
-        taken = [backend._free.get() for _ in range(2)]
+        taken = [backend._take() for _ in range(2)]
         block = some_images(BLOCK)
         done = threading.Event()
         thread = threading.Thread(target=lambda: (backend.run(block), done.set()))
         thread.start()
         assert not done.wait(0.1)
         for interpreter in taken:
-            backend._free.put(interpreter)
+            backend._give_back(interpreter)
         assert done.wait(10)
         thread.join()
+
+    def test_a_thread_keeps_its_interpreter_while_others_come_and_go(self):
+        backend = loaded("litert", "int8")._backend
+
+        def borrowed():
+            interpreter = backend._take()
+            backend._give_back(interpreter)
+            return interpreter
+
+        with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+            mine = one.submit(borrowed).result()
+            held = one.submit(backend._take).result()
+            theirs = other.submit(borrowed).result()
+            backend._give_back(held)
+            again = [pool.submit(borrowed).result() for pool in (one, other, other, one, one, other)]
+        assert held is mine
+        assert theirs is not mine
+        assert again == [mine, theirs, theirs, mine, mine, theirs]
 
 
 class TestSpec:
