@@ -11,13 +11,13 @@ from apache_beam.transforms import core
 
 Arguments = tuple[list[str], list[Any]]
 
-SAMPLING_PERIOD_MS = 10
+SAMPLING_PERIOD_MS = 5
 
 
 def spend_less() -> None:
     """Spend less, from now on.
 
-    - The end of a bundle waits for a thread that samples what it is at, and sleeps for up to 200 ms. It sleeps 10.
+    - The end of a bundle waits for a thread that samples what it is at, and sleeps for up to 200 ms. It sleeps 5.
     - Every step is inspected eight times, method by method; what a method takes is kept. A fifth of what a pipeline
       takes before its first shard (measured).
     """

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +24,9 @@ from maskdet.records import ImageRef, Shard, partition_path
 # a larger one is split further where its images meet.
 PLAN_BITS = 12
 _HASH_BITS = 256
+
+# Images and bytes by cell of a plan. Plain tuples, which Beam writes as they are; it would pickle each named one.
+Cells = Mapping[int, tuple[int, int]]
 
 
 class Size(NamedTuple):
@@ -86,7 +88,7 @@ class KeyRule:
 
     def folder(self, ref: ImageRef) -> str:
         """The folders of the image's partition, ``site=a/date=2026-01-05``."""
-        return partition_path(self.partition_by, self.partition(ref))
+        return partition_path(self.partition_by, self.partition(ref)) if self.partition_by else ""
 
 
 def uri_bits(uri: str) -> int:
@@ -138,28 +140,37 @@ def cell_of(ref: ImageRef) -> int:
     return uri_bits(ref.uri) >> (_HASH_BITS - PLAN_BITS)
 
 
-def merge_cells(cells: Iterable[Mapping[int, Size]]) -> dict[int, Size]:
+def count_cells(refs: Iterable[ImageRef]) -> dict[int, tuple[int, int]]:
+    """The histogram of cells of some images."""
+    counted: dict[int, tuple[int, int]] = {}
+    for ref in refs:
+        cell = cell_of(ref)
+        images, size_bytes = counted.get(cell, (0, 0))
+        counted[cell] = images + 1, size_bytes + max(ref.size_bytes, 0)
+    return counted
+
+
+def merge_cells(histograms: Iterable[Cells]) -> dict[int, tuple[int, int]]:
     """Add up histograms of cells."""
-    images: Counter[int] = Counter()
-    size_bytes: Counter[int] = Counter()
-    for histogram in cells:
-        for cell, size in histogram.items():
-            images[cell] += size.images
-            size_bytes[cell] += size.size_bytes
-    return {cell: Size(images[cell], size_bytes[cell]) for cell in images}
+    merged: dict[int, tuple[int, int]] = {}
+    for histogram in histograms:
+        for cell, (images, size_bytes) in histogram.items():
+            more_images, more_bytes = merged.get(cell, (0, 0))
+            merged[cell] = images + more_images, size_bytes + more_bytes
+    return merged
 
 
-def plan(cells: Mapping[int, Size], limit: Size, prefix: str = "") -> tuple[str, ...]:
+def plan(cells: Cells, limit: Size, prefix: str = "") -> tuple[str, ...]:
     """Where :func:`pack` would cut a partition, from its histogram alone, down to :data:`PLAN_BITS` bits.
 
     Returns:
         Prefixes that cover the hash space; :func:`pack` of the images under each gives the partition's shards.
     """
-    total = Size(sum(size.images for size in cells.values()), sum(size.size_bytes for size in cells.values()))
+    total = Size(sum(images for images, _ in cells.values()), sum(size_bytes for _, size_bytes in cells.values()))
     if _fits(total, limit) or len(prefix) == PLAN_BITS:
         return (prefix,)
     shift = PLAN_BITS - len(prefix) - 1
-    halves: tuple[dict[int, Size], dict[int, Size]] = ({}, {})
+    halves: tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]] = ({}, {})
     for cell, size in cells.items():
         halves[(cell >> shift) & 1][cell] = size
     return (*plan(halves[0], limit, prefix + "0"), *plan(halves[1], limit, prefix + "1"))

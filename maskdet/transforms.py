@@ -315,16 +315,19 @@ def _look_up(group: tuple[int, Iterable[RefBatch]]) -> Iterator[Any]:
     yield from sources.batched(sources.add_versions(refs), RefBatch)
 
 
-def _count_cells(batch: RefBatch, rule: KeyRule) -> Iterator[tuple[str, dict[int, Size]]]:
-    cells: dict[str, dict[int, Size]] = {}
+def _count_cells(batch: RefBatch, rule: KeyRule) -> Iterator[tuple[str, packing.Cells]]:
+    for folder, refs in _by_folder(batch, rule).items():
+        yield folder, packing.count_cells(refs)
+
+
+def _by_folder(batch: RefBatch, rule: KeyRule) -> dict[str, list[ImageRef]]:
+    folders: dict[str, list[ImageRef]] = {}
     for ref in batch.refs:
-        histogram = cells.setdefault(rule.folder(ref), {})
-        cell = packing.cell_of(ref)
-        histogram[cell] = packing.size_of([ref]).plus(histogram.get(cell, Size(0, 0)))
-    yield from cells.items()
+        folders.setdefault(rule.folder(ref), []).append(ref)
+    return folders
 
 
-def _plan_partition(partition: tuple[str, dict[int, Size]], limit: Size) -> Iterator[tuple[str, frozenset[str]]]:
+def _plan_partition(partition: tuple[str, packing.Cells], limit: Size) -> Iterator[tuple[str, frozenset[str]]]:
     folder, cells = partition
     prefixes = packing.plan(cells, limit)
     if prefixes != ("",):
@@ -334,12 +337,11 @@ def _plan_partition(partition: tuple[str, dict[int, Size]], limit: Size) -> Iter
 def _assign_prefixes(
     batch: RefBatch, rule: KeyRule, plans: Mapping[str, frozenset[str]]
 ) -> Iterator[tuple[tuple[str, str], RefBatch]]:
-    groups: dict[tuple[str, str], list[ImageRef]] = {}
-    for ref in batch.refs:
-        folder = rule.folder(ref)
-        prefix = packing.prefix_of(ref, plans[folder]) if folder in plans else ""
-        groups.setdefault((folder, prefix), []).append(ref)
-    yield from ((key, RefBatch(tuple(refs))) for key, refs in groups.items())
+    for folder, refs in _by_folder(batch, rule).items():
+        groups: dict[str, list[ImageRef]] = {} if folder in plans else {"": refs}
+        for ref in refs if folder in plans else ():
+            groups.setdefault(packing.prefix_of(ref, plans[folder]), []).append(ref)
+        yield from (((folder, prefix), RefBatch(tuple(group))) for prefix, group in groups.items())
 
 
 def _cut_shards(group: tuple[tuple[str, str], Iterable[RefBatch]], rule: KeyRule, limit: Size) -> list[Shard]:
