@@ -347,6 +347,17 @@ class TestProgress:
         assert sum(told) == images
         assert len(told) == -(-images // 8)
 
+    @pytest.mark.parametrize(
+        ("images", "threads", "part_images"),
+        [(400, 2, 16), (100, 2, 16), (63, 2, 12), (40, 2, 8), (100, 8, 4), (3, 1, 4)],
+    )
+    def test_a_part_is_a_few_blocks_and_every_thread_has_two(self, images, threads, part_images):
+        refs, read = in_memory({f"{i:03d}": WHOLE for i in range(images)})
+        told = []
+        model = brightness_model(block_images=4)
+        make_scorer(model, read, threads=threads).score_shard(shard_of(refs), told.append)
+        assert told == [min(part_images, images - begun) for begun in range(0, images, part_images)]
+
 
 class TestLabels:
     @pytest.mark.parametrize(
