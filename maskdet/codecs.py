@@ -37,6 +37,7 @@ _FAST_PACKAGES = ("pywuffs", "simplejpeg", "cykooz-resizer")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_RGB8 = b"\x08\x02"  # bit depth and colour type
 _PNG_CHUNK = struct.Struct(">I4s")
+_PNG_SIZE, _PNG_SIZE_PLACE = struct.Struct(">II"), 16
 # Neither transparency, nor text or EXIF that may hold an orientation, nor animation.
 _PNG_PLAIN = frozenset(
     (b"IHDR", b"IDAT", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"bKGD", b"hIST", b"pHYs", b"tIME")
@@ -45,6 +46,19 @@ _PNG_PLAIN = frozenset(
 
 class Codecs(Protocol):
     """Decodes and resizes; safe to call from several threads."""
+
+    def plain_size(self, data: bytes) -> tuple[int, int] | None:
+        """Width and height of a file that :meth:`decode_plain` may take; ``None`` of all others."""
+
+    def decode_plain(self, data: bytes) -> Pixels | None:
+        """Decode a file whose header nobody else has to read.
+
+        Args:
+            data: the bytes of a file with a :meth:`plain_size`.
+
+        Returns:
+            uint8 RGB ``(height, width, 3)``, upright; ``None`` if Pillow is to decode it, or to say why it cannot.
+        """
 
     def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
         """Decode a file whose header Pillow has read, and to whose size, drafts included, it is to be decoded.
@@ -74,6 +88,14 @@ class Codecs(Protocol):
 class PillowCodecs:
     """Pillow alone."""
 
+    def plain_size(self, data: bytes) -> tuple[int, int] | None:
+        """As :meth:`Codecs.plain_size`."""
+        return None
+
+    def decode_plain(self, data: bytes) -> Pixels | None:
+        """As :meth:`Codecs.decode_plain`."""
+        return None
+
     def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
         """As :meth:`Codecs.decode`."""
         return None
@@ -98,22 +120,33 @@ class FastCodecs:
         )
         self._of_thread = threading.local()  # a resizer and a decoder of PNGs keep buffers of their own
 
+    def plain_size(self, data: bytes) -> tuple[int, int] | None:
+        """As :meth:`Codecs.plain_size`: that of a plain PNG."""
+        return _PNG_SIZE.unpack_from(data, _PNG_SIZE_PLACE) if is_plain_png(data) else None
+
+    def decode_plain(self, data: bytes) -> Pixels | None:
+        """As :meth:`Codecs.decode_plain`."""
+        if not hasattr(self._of_thread, "png"):
+            config = self._png.aux.ImageDecoderConfig()
+            config.pixel_format = self._png.PixelFormat.RGB
+            config.enabled_decoders = [self._png.ImageDecoderType.PNG]
+            config.quirks = {self._png.ImageDecoderQuirks.IGNORE_CHECKSUM: 0}  # the bindings ignore them unless told
+            self._of_thread.png = self._png.aux.ImageDecoder(config)
+        decoded = self._of_thread.png.decode(data)
+        if decoded.error_message:  # damage, most often: Pillow finds it too, and says what it is
+            return None
+        width, height = _PNG_SIZE.unpack_from(data, _PNG_SIZE_PLACE)
+        return _checked(decoded.pixbuf, height, width)
+
     def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
         """As :meth:`Codecs.decode`."""
-        if header.mode != "RGB":
+        if header.mode != "RGB" or header.format not in ("JPEG", "MPO"):
             return None
         try:
-            if header.format == "PNG":
-                pixels = self._decode_png(data) if is_plain_png(data) else None
-            elif header.format in ("JPEG", "MPO"):
-                pixels = self._jpeg.decode_jpeg(data, min_height=header.height, min_width=header.width)
-            else:
-                return None
-        except Exception:  # damage, most often: Pillow finds it too, and says what it is
+            pixels = self._jpeg.decode_jpeg(data, min_height=header.height, min_width=header.width)
+        except Exception:  # damage, again
             return None
-        if pixels is None or pixels.dtype != np.uint8 or pixels.shape != (header.height, header.width, 3):
-            return None
-        return np.asarray(pixels)
+        return _checked(pixels, header.height, header.width)
 
     def resize(self, picture: Image.Image | Pixels, width: int, height: int, resize_filter: str) -> Pixels:
         """As :meth:`Codecs.resize`."""
@@ -127,17 +160,6 @@ class FastCodecs:
         target = library.ImageData(width, height, kind)
         self._resizer().resize(source, target, self._bilinear)
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
-
-    def _decode_png(self, data: bytes) -> Pixels | None:
-        if not hasattr(self._of_thread, "png"):
-            config = self._png.aux.ImageDecoderConfig()
-            config.pixel_format = self._png.PixelFormat.RGB
-            config.enabled_decoders = [self._png.ImageDecoderType.PNG]
-            config.quirks = {self._png.ImageDecoderQuirks.IGNORE_CHECKSUM: 0}  # the bindings ignore them unless told
-            self._of_thread.png = self._png.aux.ImageDecoder(config)
-        decoded = self._of_thread.png.decode(data)
-        # After damage it gives the rows that it had read.
-        return None if decoded.error_message else decoded.pixbuf
 
     def _resizer(self) -> Any:
         if not hasattr(self._of_thread, "resizer"):
@@ -203,6 +225,11 @@ def is_plain_png(data: bytes) -> bool:
         if name not in _PNG_PLAIN:
             return False
     return False
+
+
+def _checked(pixels: Any, height: int, width: int) -> Pixels | None:
+    """Pixels if they are what they are to be."""
+    return pixels if pixels.dtype == np.uint8 and pixels.shape == (height, width, 3) else None
 
 
 def _missing_packages() -> list[str]:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from tqdm import tqdm
-
 from maskdet.errors import EXIT_CODES, MaskdetError
 from maskdet.progress import Progress, ProgressState
 
@@ -123,6 +121,8 @@ def describe_progress(state: ProgressState, elapsed_s: float) -> str:
 
 
 def _live_line(progress: Progress, stop: threading.Event) -> None:
+    from tqdm import tqdm  # its own import reads version files of packages; log lines have no use for it
+
     clock = _RunClock()
     bar_format = "{percentage:3.0f}% {bar:24} {desc}"
     with tqdm(total=1, bar_format=bar_format, leave=False, file=sys.stderr, mininterval=0) as bar:

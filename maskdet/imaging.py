@@ -154,8 +154,14 @@ def _decode(
 ) -> tuple[Image.Image | Pixels, tuple[int, int]]:
     """As :func:`open_upright`; the picture as whoever decoded it left it."""
     _check_bytes(len(data), limits)
+    plain_size = codecs.plain_size(data)
+    if plain_size is not None and _pixels_fault(plain_size, limits) is None:
+        plain = codecs.decode_plain(data)
+        if plain is not None:
+            return plain, plain_size
     image = _open(data)
-    _check_pixels(image.size, limits)
+    if (fault := _pixels_fault(image.size, limits)) is not None:
+        raise fault
     stored_size = image.size
     if at_least is not None and image.format in ("JPEG", "MPO"):
         target = at_least[::-1] if _orientation(image) in _SWAPS_AXES else at_least
@@ -163,8 +169,6 @@ def _decode(
     elif reduce > 1 and image.format in ("JPEG", "MPO"):
         image.draft(None, (-(-image.width // reduce), -(-image.height // reduce)))
     pixels = codecs.decode(image, data)
-    if pixels is not None and image.format == "PNG":
-        return pixels, stored_size  # a PNG with an orientation is Pillow's to decode
     picture: Image.Image | Pixels = _to_rgb(_load(image)) if pixels is None else pixels
     # Read last: of a PNG it decodes the pixels, and would swallow their damage, if they were not decoded yet.
     orientation = _orientation(image)
@@ -183,18 +187,19 @@ def _check_bytes(size_bytes: int, limits: ImageLimits) -> None:
         )
 
 
-def _check_pixels(size: tuple[int, int], limits: ImageLimits) -> None:
+def _pixels_fault(size: tuple[int, int], limits: ImageLimits) -> ImageFault | None:
     width, height = size
     if width * height > limits.max_pixels:
-        raise ImageFault(
+        return ImageFault(
             FailureCode.TOO_MANY_PIXELS,
             f"{width} x {height} = {width * height} pixels, more than imaging.max_pixels = {limits.max_pixels}",
         )
     if min(width, height) < limits.min_side_px:
-        raise ImageFault(
+        return ImageFault(
             FailureCode.TOO_FEW_PIXELS,
             f"{width} x {height} pixels, a side under imaging.min_side_px = {limits.min_side_px}",
         )
+    return None
 
 
 def _open(data: bytes) -> Image.Image:

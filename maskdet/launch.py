@@ -68,7 +68,7 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
     tasks = _checked_inputs(settings)
     spec = runtime_spec(settings)
     runtime = spec.runtime_version
-    manifest = open_bundle(settings.model.uri).manifest
+    manifest = open_bundle(settings.model.uri, spec.needs).manifest
     settings = resolved(settings, manifest)
     decision = resolve_decision(settings, manifest)
     fingerprint = scoring_fingerprint(settings, manifest, spec, decision)
