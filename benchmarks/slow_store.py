@@ -32,26 +32,43 @@ def main() -> None:
 
 async def _serve(objects: Mapping[str, bytes], delay_s: float) -> None:
     tags = {key: hashlib.md5(data).hexdigest() for key, data in objects.items()}
-
-    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
-                status, body = answer(target, objects, tags)
-                if method == "GET" and object_name(target):  # signed or not
-                    await asyncio.sleep(delay_s)
-                tag = tags.get(object_name(target), "")
-                writer.write(_head(status, len(body), tag) + (b"" if method == "HEAD" else body))
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has closed the connection
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(converse, "127.0.0.1", 0, backlog=256)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Conversation(objects, tags, delay_s), "127.0.0.1", 0, backlog=256
+    )
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     async with server:
         await asyncio.to_thread(sys.stdin.read)
+
+
+class Conversation(asyncio.Protocol):
+    """One connection: requests without bodies, each answered before the next is sent."""
+
+    def __init__(self, objects: Mapping[str, bytes], tags: Mapping[str, str], delay_s: float) -> None:
+        self._objects, self._tags, self._delay_s = objects, tags, delay_s
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep where answers go."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer once a request is whole: reads of objects, signed or not, after the delay."""
+        self._received += data
+        if not self._received.endswith(b"\r\n\r\n"):
+            return
+        method, target, _ = self._received.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+        self._received = b""
+        status, body = answer(target, self._objects, self._tags)
+        name = object_name(target)
+        parts = [_head(status, len(body), self._tags.get(name, ""))] + ([] if method == "HEAD" else [body])
+        if method == "GET" and name:
+            asyncio.get_running_loop().call_later(self._delay_s, self._send, parts)
+        else:
+            self._send(parts)
+
+    def _send(self, parts: list[bytes]) -> None:
+        if not self._transport.is_closing():
+            self._transport.writelines(parts)
 
 
 def object_name(target: str) -> str:
@@ -67,10 +84,10 @@ def answer(target: str, objects: Mapping[str, bytes], tags: Mapping[str, str]) -
         objects: bytes by key, in the order of the keys.
         tags: entity tag by key.
     """
-    query = parse_qs(urlsplit(target).query)
     key = object_name(target)
     if key:
         return (200, objects[key]) if key in objects else (404, _error("NoSuchKey"))
+    query = parse_qs(urlsplit(target).query)
     if "list-type" not in query:
         return 501, _error("NotImplemented")
     prefix, after = query.get("prefix", [""])[0], query.get("continuation-token", [""])[0]

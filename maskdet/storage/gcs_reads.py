@@ -6,7 +6,8 @@ import base64
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from maskdet.storage.connections import Answer, Connections
+from maskdet.storage.connections import Connections
+from maskdet.storage.exchange import Answer
 
 _UNAUTHORIZED = 401
 
@@ -57,7 +58,7 @@ class Reads(NamedTuple):
 
 def _check(answer: Answer) -> None:
     """Refuse bytes whose CRC-32C is not the one that the store sent along, if it did."""
-    for field in answer.headers.get("X-Goog-Hash", "").split(","):
+    for field in answer.headers.get("x-goog-hash", "").split(","):
         name, _, value = field.strip().partition("=")
         if name == "crc32c":
             import google_crc32c

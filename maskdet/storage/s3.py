@@ -15,7 +15,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
 from maskdet.errors import AccessDeniedError
 from maskdet.storage import stores
-from maskdet.storage.connections import Answer, Connections, are_direct
+from maskdet.storage.connections import Connections, are_direct
+from maskdet.storage.exchange import Answer
 from maskdet.storage.faults import persist, status_of
 from maskdet.storage.names import StoredFile, bucket_and_key
 from maskdet.storage.s3_signing import UrlSigner

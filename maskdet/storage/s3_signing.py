@@ -95,8 +95,8 @@ def signed_url(endpoint: Endpoint, key: str, keys: Keys, now: datetime) -> str:
     """
     stamp, name = now.strftime("%Y%m%dT%H%M%SZ"), quote(key, safe="/~")
     scope = f"{stamp[:8]}/{endpoint.region}/s3/aws4_request"
-    token = f"&X-Amz-Security-Token={quote(keys.token, safe='~')}" if keys.token else ""
-    who = f"X-Amz-Algorithm={_ALGORITHM}&X-Amz-Credential={quote(f'{keys.access_key}/{scope}', safe='~')}"
+    token = f"&X-Amz-Security-Token={_quoted(keys.token)}" if keys.token else ""
+    who = f"X-Amz-Algorithm={_ALGORITHM}&X-Amz-Credential={_quoted(f'{keys.access_key}/{scope}')}"
     when = f"&X-Amz-Date={stamp}&X-Amz-Expires={_VALID_S}"
     headers = "&X-Amz-SignedHeaders=host"
     # Parameters are signed in alphabetical order, and sent in the library's.
@@ -104,6 +104,11 @@ def signed_url(endpoint: Endpoint, key: str, keys: Keys, now: datetime) -> str:
     text = f"{_ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
     signature = hmac.digest(_signing_key(keys.secret_key, stamp[:8], endpoint.region), text.encode(), "sha256").hex()
     return f"{endpoint.base}{name}?{who}{when}{headers}{token}&X-Amz-Signature={signature}"
+
+
+@functools.lru_cache(maxsize=16)
+def _quoted(parameter: str) -> str:
+    return quote(parameter, safe="~")
 
 
 @functools.lru_cache(maxsize=16)
