@@ -1,12 +1,11 @@
 """Who decodes and resizes: Pillow, or faster libraries for the files that most images are.
 
 The faster ones are the extra ``maskdet[fast]``: Wuffs (pywuffs) for PNGs, libjpeg-turbo (simplejpeg) without a copy
-through Pillow's four-byte pixels, and a vectorised resize (cykooz-resizer). They are asked
-only for plain files: whole PNGs of 8-bit RGB that hold nothing but pixels and colour metadata, and RGB JPEGs. There
-they give Pillow's pixels, bit for bit. Whatever they refuse is left to Pillow, which also words the failure, so a
-damaged file ends the same way whoever decodes. Bilinear resizing differs from Pillow's by at most
-:data:`RESIZE_TOLERANCE` of 255 in a sample, by rounding; other filters are Pillow's own, since the two libraries define
-them differently.
+through Pillow's four-byte pixels, and a vectorised resize (cykooz-resizer). They are asked only for plain files: whole
+PNGs of 8-bit RGB that hold nothing but pixels and colour metadata, and RGB JPEGs. There they give Pillow's pixels, bit
+for bit. Whatever they refuse is left to Pillow, which also words the failure, so a damaged file ends the same way
+whoever decodes. Bilinear resizing differs from Pillow's by at most :data:`RESIZE_TOLERANCE` of 255 in a sample, by
+rounding; other filters are Pillow's own, since the two libraries define them differently.
 """
 
 from __future__ import annotations
