@@ -69,6 +69,7 @@ def _bare_loop(files: list[Path], model_uri: str, precision: str) -> None:
     from maskdet.fetching import available_cores
     from maskdet.imaging import prepare_image
     from maskdet.model.backends import RuntimeSpec, load_model
+    from maskdet.scoring import BLOCKS_A_PART
 
     cores = available_cores()
     model = load_model(model_uri, RuntimeSpec(precision=precision, threads=cores))  # type: ignore[arg-type]
@@ -76,12 +77,13 @@ def _bare_loop(files: list[Path], model_uri: str, precision: str) -> None:
     codecs = load_codecs(resolve_codecs("auto"))
 
     def work(part: list[Path]) -> None:
-        block = np.empty((model.block_images, height, width, 3), np.uint8)
-        for start in range(0, len(part), len(block)):
-            chunk = part[start : start + len(block)]
+        blocks = np.empty((BLOCKS_A_PART * model.block_images, height, width, 3), np.uint8)
+        for start in range(0, len(part), len(blocks)):
+            chunk = part[start : start + len(blocks)]
             for i, path in enumerate(chunk):
-                block[i] = prepare_image(path.read_bytes(), height, width, codecs=codecs).pixels
-            model.predict(block[: len(chunk)])
+                blocks[i] = prepare_image(path.read_bytes(), height, width, codecs=codecs).pixels
+            for begun in range(0, len(chunk), model.block_images):
+                model.predict(blocks[begun : min(begun + model.block_images, len(chunk))])
 
     started = time.perf_counter()
     with ThreadPoolExecutor(cores) as pool:
