@@ -82,8 +82,7 @@ def _bare_loop(files: list[Path], model_uri: str, precision: str) -> None:
             chunk = part[start : start + len(blocks)]
             for i, path in enumerate(chunk):
                 blocks[i] = prepare_image(path.read_bytes(), height, width, codecs=codecs).pixels
-            for begun in range(0, len(chunk), model.block_images):
-                model.predict(blocks[begun : min(begun + model.block_images, len(chunk))])
+            model.predict(blocks[: len(chunk)])
 
     started = time.perf_counter()
     with ThreadPoolExecutor(cores) as pool:

@@ -125,13 +125,7 @@ class FastCodecs:
 
     def decode_plain(self, data: bytes) -> Pixels | None:
         """As :meth:`Codecs.decode_plain`."""
-        if not hasattr(self._of_thread, "png"):
-            config = self._png.aux.ImageDecoderConfig()
-            config.pixel_format = self._png.PixelFormat.RGB
-            config.enabled_decoders = [self._png.ImageDecoderType.PNG]
-            config.quirks = {self._png.ImageDecoderQuirks.IGNORE_CHECKSUM: 0}  # the bindings ignore them unless told
-            self._of_thread.png = self._png.aux.ImageDecoder(config)
-        decoded = self._of_thread.png.decode(data)
+        decoded = self._png_decoder().decode(data)
         if decoded.error_message:  # damage, most often: Pillow finds it too, and says what it is
             return None
         width, height = _PNG_SIZE.unpack_from(data, _PNG_SIZE_PLACE)
@@ -143,7 +137,7 @@ class FastCodecs:
             return None
         try:
             pixels = self._jpeg.decode_jpeg(data, min_height=header.height, min_width=header.width)
-        except Exception:  # damage, again
+        except Exception:  # damage, which Pillow is left to find as well
             return None
         return _checked(pixels, header.height, header.width)
 
@@ -159,6 +153,15 @@ class FastCodecs:
         target = library.ImageData(width, height, kind)
         self._resizer().resize(source, target, self._bilinear)
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
+
+    def _png_decoder(self) -> Any:
+        if not hasattr(self._of_thread, "png"):
+            config = self._png.aux.ImageDecoderConfig()
+            config.pixel_format = self._png.PixelFormat.RGB
+            config.enabled_decoders = [self._png.ImageDecoderType.PNG]
+            config.quirks = {self._png.ImageDecoderQuirks.IGNORE_CHECKSUM: 0}  # the bindings ignore them unless told
+            self._of_thread.png = self._png.aux.ImageDecoder(config)
+        return self._of_thread.png
 
     def _resizer(self) -> Any:
         if not hasattr(self._of_thread, "resizer"):

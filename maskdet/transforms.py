@@ -338,8 +338,11 @@ def _assign_prefixes(
     batch: RefBatch, rule: KeyRule, plans: Mapping[str, frozenset[str]]
 ) -> Iterator[tuple[tuple[str, str], RefBatch]]:
     for folder, refs in _by_folder(batch, rule).items():
-        groups: dict[str, list[ImageRef]] = {} if folder in plans else {"": refs}
-        for ref in refs if folder in plans else ():
+        if folder not in plans:  # small enough for one shard
+            yield (folder, ""), RefBatch(tuple(refs))
+            continue
+        groups: dict[str, list[ImageRef]] = {}
+        for ref in refs:
             groups.setdefault(packing.prefix_of(ref, plans[folder]), []).append(ref)
         yield from (((folder, prefix), RefBatch(tuple(group))) for prefix, group in groups.items())
 
