@@ -24,9 +24,9 @@ from maskdet.codecs import resolve_codecs
 from maskdet.config import FacesSettings
 from maskdet.layout import Layout
 from maskdet.model.backends import RuntimeSpec
-from maskdet.packing import KeyRule, Size, pack
+from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.receipts import ShardJob
-from maskdet.records import ImageRef
+from maskdet.inputs.references import ImageRef
 from maskdet.scoring import ScoreOptions
 
 backend, image = sys.argv[1:]

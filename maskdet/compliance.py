@@ -15,8 +15,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from maskdet.packing import KeyRule
-from maskdet.records import compliance_schema
+from maskdet.inputs.sharding import KeyRule
+from maskdet.inputs.references import compliance_schema
 
 
 class GroupKey(NamedTuple):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from maskdet import packing, sources
+from maskdet.inputs import sharding
+from maskdet.inputs import listing
 from maskdet.launch import Launch
-from maskdet.records import ImageRef, Shard
+from maskdet.inputs.references import ImageRef, Shard
 
 
 def plan_shards(launch: Launch) -> tuple[list[Shard], int, int, Mapping[str, int]]:
@@ -16,19 +17,19 @@ def plan_shards(launch: Launch) -> tuple[list[Shard], int, int, Mapping[str, int
         The shards, how many of them are finished already, files listed, and files skipped by reason.
 
     Raises:
-        SourceError: as :func:`maskdet.sources.list_images`.
+        SourceError: as :func:`maskdet.inputs.listing.list_images`.
         StorageError: the input or output cannot be read.
     """
     source, rule = launch.settings.source, launch.options.rule
-    batches = [batch for task in launch.tasks for batch in sources.list_images(task, source)]
-    refs, duplicates = packing.drop_duplicates(ref for batch in batches for ref in batch.refs)
-    refs = sources.add_versions(refs)
+    batches = [batch for task in launch.tasks for batch in listing.list_images(task, source)]
+    refs, duplicates = sharding.drop_duplicates(ref for batch in batches for ref in batch.refs)
+    refs = listing.add_versions(refs)
     partitions: dict[str, list[ImageRef]] = {}
     for ref in refs:
         partitions.setdefault(rule.folder(ref), []).append(ref)
-    shards = [shard for folder in sorted(partitions) for shard in packing.pack(partitions[folder], rule, launch.limit)]
+    shards = [shard for folder in sorted(partitions) for shard in sharding.pack(partitions[folder], rule, launch.limit)]
     finished = sum(launch.job.is_finished(shard) for shard in shards)
-    skipped = sources.merge_counts([*(dict(batch.skipped) for batch in batches), {sources.DUPLICATE: duplicates}])
+    skipped = listing.merge_counts([*(dict(batch.skipped) for batch in batches), {listing.DUPLICATE: duplicates}])
     return (
         shards,
         finished,

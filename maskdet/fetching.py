@@ -10,7 +10,7 @@ from pathlib import Path
 
 from maskdet import storage
 from maskdet.errors import AccessDeniedError, FailureCode, ImageFault, NotFoundError, StorageError
-from maskdet.records import ImageRef
+from maskdet.inputs.references import ImageRef
 
 # A read over the network waits most of its time.
 _REMOTE_THREADS_PER_CORE = 4

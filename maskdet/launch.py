@@ -21,11 +21,11 @@ from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.bundle import open_bundle
 from maskdet.model.manifest import Decision, Manifest
-from maskdet.packing import KeyRule, Size
+from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.receipts import ShardJob, scoring_fingerprint
 from maskdet.runs import RunManifest, RunPlan, new_run_id
 from maskdet.scoring import ScoreOptions
-from maskdet.sources import ListTask, check_input, input_tasks
+from maskdet.inputs.listing import ListTask, check_input, input_tasks
 
 
 @dataclass(frozen=True)

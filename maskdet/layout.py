@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskdet import storage
-from maskdet.records import partition_path
+from maskdet.inputs.references import partition_path
 
 PREDICTIONS = "predictions"
 FAILURES = "failures"

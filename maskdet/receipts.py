@@ -25,8 +25,8 @@ from maskdet.errors import FailureCode, NotFoundError
 from maskdet.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, write_table
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.manifest import Decision, Manifest
-from maskdet.packing import KeyRule
-from maskdet.records import (
+from maskdet.inputs.sharding import KeyRule
+from maskdet.inputs.references import (
     SCHEMA_VERSION,
     Shard,
     ShardResult,

@@ -19,7 +19,7 @@ from maskdet.config import FailureBudget, ScoreSettings
 from maskdet.errors import BudgetError, MaskdetError, NotFoundError, OutputError, ReconciliationError, SourceError
 from maskdet.layout import COMPLIANCE, RECEIPTS, SHARD_TABLES, Layout
 from maskdet.receipts import ShardReport, output_files
-from maskdet.records import SCHEMA_VERSION, StageSeconds
+from maskdet.inputs.references import SCHEMA_VERSION, StageSeconds
 
 LISTED = "listed"
 _MAX_REASON_LENGTH = 2000  # runners put whole tracebacks into their errors

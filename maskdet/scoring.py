@@ -30,8 +30,8 @@ from maskdet.fetching import Fetcher, available_cores, fetching_threads
 from maskdet.imaging import ImageLimits
 from maskdet.model.backends import Images, Model, Probabilities
 from maskdet.model.manifest import Decision
-from maskdet.packing import KeyRule
-from maskdet.records import (
+from maskdet.inputs.sharding import KeyRule
+from maskdet.inputs.references import (
     ImageRef,
     Shard,
     ShardResult,

@@ -17,7 +17,7 @@ from maskdet import storage
 from maskdet.errors import NotFoundError, UnfinishedError
 from maskdet.layout import RECEIPTS, Layout
 from maskdet.receipts import Receipt, read_receipt
-from maskdet.records import Shard
+from maskdet.inputs.references import Shard
 from maskdet.runs import ImageCounts, RunManifest, read_run
 
 INTERRUPTED = 130

@@ -13,8 +13,8 @@ from maskdet import storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import StorageError
 from maskdet.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
-from maskdet.packing import Size, size_of
-from maskdet.records import Shard
+from maskdet.inputs.sharding import Size, size_of
+from maskdet.inputs.references import Shard
 from maskdet.runs import RunManifest
 from maskdet.status import RunStatus, read_status
 

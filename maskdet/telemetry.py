@@ -14,7 +14,7 @@ from apache_beam.metrics import Metrics
 
 from maskdet.errors import FailureCode
 from maskdet.receipts import ShardReport
-from maskdet.records import StageSeconds
+from maskdet.inputs.references import StageSeconds
 
 NAMESPACE = "maskdet"
 # The console leaves these lines out, unless told to log JSON; workers on other machines log them all.

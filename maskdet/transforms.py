@@ -1,7 +1,7 @@
 """The PTransforms of a scoring run: thin dataclasses that map the library's functions over Beam's collections.
 
 Elements are few and large: batches of references, shards, reports. Whatever is annotated ``Any`` here is a type of
-:mod:`maskdet.records`; naming it would make Beam look for a row schema in named tuples that are simply pickled.
+:mod:`maskdet.inputs.references`; naming it would make Beam look for a row schema in named tuples that are simply pickled.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from apache_beam.pvalue import AsDict, AsIter, AsList, PCollection, TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.shared import Shared
 
-from maskdet import packing, sources
+from maskdet.inputs import sharding
+from maskdet.inputs import listing
 from maskdet.compliance import Counts, GroupKey, compliance_table, key_union, merge_counts
 from maskdet.config import SourceSettings
 from maskdet.fetching import available_cores
 from maskdet.layout import Layout, write_table
 from maskdet.model.backends import RuntimeSpec, load_model
-from maskdet.packing import KeyRule, Size
+from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.progress import PROGRESS
 from maskdet.receipts import ShardJob, ShardReport
-from maskdet.records import ImageRef, RefBatch, Shard
+from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.runs import LISTED, RunManifest, RunPlan, finish_run
 from maskdet.scoring import ScoreOptions, Scorer, load_viewer
-from maskdet.sources import ListTask
+from maskdet.inputs.listing import ListTask
 from maskdet.status import PlannedShard, write_plan
 from maskdet.telemetry import ShardTelemetry
 
@@ -54,7 +55,7 @@ class ListImages(beam.PTransform):  # type: ignore[misc]
         return (
             root
             | "CreateTasks" >> beam.Create(list(self.tasks))
-            | "SplitTasks" >> beam.FlatMap(sources.split_task).with_output_types(Any)
+            | "SplitTasks" >> beam.FlatMap(listing.split_task).with_output_types(Any)
             | "SpreadTasks" >> beam.Reshuffle()
             | "ListTasks" >> beam.FlatMap(_list_task, self.source).with_output_types(Any)
         )
@@ -79,7 +80,7 @@ class PackShards(beam.PTransform):  # type: ignore[misc]
     """:class:`RefBatch` without duplicates → :class:`Shard`.
 
     Partitions small enough for one shard need no plan; for the others a histogram of hashes, small whatever their size,
-    tells where :func:`maskdet.packing.pack` cuts, so that the references of a shard meet on one worker and no more do.
+    tells where :func:`maskdet.inputs.sharding.pack` cuts, so that the references of a shard meet on one worker and no more do.
     """
 
     rule: KeyRule
@@ -90,7 +91,7 @@ class PackShards(beam.PTransform):  # type: ignore[misc]
         plans = (
             batches
             | "CountCells" >> beam.FlatMap(_count_cells, self.rule).with_output_types(tuple[str, Any])
-            | "MergeCells" >> beam.CombinePerKey(packing.merge_cells)
+            | "MergeCells" >> beam.CombinePerKey(sharding.merge_cells)
             | "PlanPartitions" >> beam.FlatMap(_plan_partition, self.limit).with_output_types(tuple[str, Any])
         )
         return (
@@ -222,7 +223,7 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
         """Apply the transform."""
         batches = root | "ListImages" >> ListImages(self.tasks, self.source)
         counts = [batches | "CountListed" >> beam.Map(_count_listed).with_output_types(Any)]
-        if sources.may_repeat(self.tasks):
+        if listing.may_repeat(self.tasks):
             looked_up = batches | "LookUpImages" >> LookUpImages()
             batches = looked_up["batches"]
             counts.append(looked_up[_COUNTS])
@@ -230,7 +231,7 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
         reports = shards | "ScoreShards" >> self.score
         levels = reports | "WriteCompliance" >> self.compliance
         merged = (
-            counts | "FlattenCounts" >> beam.Flatten() | "MergeCounts" >> beam.CombineGlobally(sources.merge_counts)
+            counts | "FlattenCounts" >> beam.Flatten() | "MergeCounts" >> beam.CombineGlobally(listing.merge_counts)
         )
         return root | "FinishRun" >> FinishRun(self.plan, merged, reports, levels)
 
@@ -292,7 +293,7 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
 
 
 def _list_task(task: ListTask, source: SourceSettings) -> Iterator[RefBatch]:
-    for batch in sources.list_images(task, source):
+    for batch in listing.list_images(task, source):
         PROGRESS.add_listed(len(batch.refs))
         yield batch
 
@@ -304,20 +305,20 @@ def _count_listed(batch: RefBatch) -> dict[str, int]:
 def _key_by_uri(batch: RefBatch) -> Iterator[tuple[int, RefBatch]]:
     groups: dict[int, list[ImageRef]] = {}
     for ref in batch.refs:
-        groups.setdefault(packing.uri_bits(ref.uri) % _URI_GROUPS, []).append(ref)
+        groups.setdefault(sharding.uri_bits(ref.uri) % _URI_GROUPS, []).append(ref)
     yield from ((key, RefBatch(tuple(refs))) for key, refs in groups.items())
 
 
 def _look_up(group: tuple[int, Iterable[RefBatch]]) -> Iterator[Any]:
-    refs, duplicates = packing.drop_duplicates(ref for part in group[1] for ref in part.refs)
+    refs, duplicates = sharding.drop_duplicates(ref for part in group[1] for ref in part.refs)
     if duplicates:
-        yield TaggedOutput(_COUNTS, {sources.DUPLICATE: duplicates})
-    yield from sources.batched(sources.add_versions(refs), RefBatch)
+        yield TaggedOutput(_COUNTS, {listing.DUPLICATE: duplicates})
+    yield from listing.batched(listing.add_versions(refs), RefBatch)
 
 
-def _count_cells(batch: RefBatch, rule: KeyRule) -> Iterator[tuple[str, packing.Cells]]:
+def _count_cells(batch: RefBatch, rule: KeyRule) -> Iterator[tuple[str, sharding.Cells]]:
     for folder, refs in _by_folder(batch, rule).items():
-        yield folder, packing.count_cells(refs)
+        yield folder, sharding.count_cells(refs)
 
 
 def _by_folder(batch: RefBatch, rule: KeyRule) -> dict[str, list[ImageRef]]:
@@ -327,9 +328,9 @@ def _by_folder(batch: RefBatch, rule: KeyRule) -> dict[str, list[ImageRef]]:
     return folders
 
 
-def _plan_partition(partition: tuple[str, packing.Cells], limit: Size) -> Iterator[tuple[str, frozenset[str]]]:
+def _plan_partition(partition: tuple[str, sharding.Cells], limit: Size) -> Iterator[tuple[str, frozenset[str]]]:
     folder, cells = partition
-    prefixes = packing.plan(cells, limit)
+    prefixes = sharding.plan(cells, limit)
     if prefixes != ("",):
         yield folder, frozenset(prefixes)
 
@@ -343,13 +344,13 @@ def _assign_prefixes(
             continue
         groups: dict[str, list[ImageRef]] = {}
         for ref in refs:
-            groups.setdefault(packing.prefix_of(ref, plans[folder]), []).append(ref)
+            groups.setdefault(sharding.prefix_of(ref, plans[folder]), []).append(ref)
         yield from (((folder, prefix), RefBatch(tuple(group))) for prefix, group in groups.items())
 
 
 def _cut_shards(group: tuple[tuple[str, str], Iterable[RefBatch]], rule: KeyRule, limit: Size) -> list[Shard]:
     (_, prefix), parts = group
-    return packing.pack([ref for part in parts for ref in part.refs], rule, limit, prefix)
+    return sharding.pack([ref for part in parts for ref in part.refs], rule, limit, prefix)
 
 
 def _write_plan(_: None, plan: RunPlan, shards: Sequence[PlannedShard]) -> None:
@@ -386,4 +387,4 @@ def _finish(
     reports: Sequence[ShardReport],
     levels: Mapping[str, Counts],
 ) -> RunManifest:
-    return finish_run(plan, sources.merge_counts(counts), reports, levels, datetime.now(UTC))
+    return finish_run(plan, listing.merge_counts(counts), reports, levels, datetime.now(UTC))

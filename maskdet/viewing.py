@@ -13,7 +13,7 @@ from maskdet.codecs import PILLOW, Codecs
 from maskdet.imaging import ImageLimits, prepare_image
 from maskdet.model.backends import Images
 from maskdet.model.manifest import InputSpec
-from maskdet.records import StageSeconds
+from maskdet.inputs.references import StageSeconds
 
 
 class FaceBox(NamedTuple):

@@ -26,8 +26,8 @@ from maskdet.compliance import (
     merge_counts,
     wilson_interval,
 )
-from maskdet.packing import KeyRule
-from maskdet.records import compliance_schema, failures_schema, no_face_schema, predictions_schema
+from maskdet.inputs.sharding import KeyRule
+from maskdet.inputs.references import compliance_schema, failures_schema, no_face_schema, predictions_schema
 
 Z_95 = 1.959963984540054
 counts = st.builds(Counts, *[st.integers(0, 10**12)] * 6)

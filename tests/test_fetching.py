@@ -5,7 +5,7 @@ import pytest
 from maskdet import fetching
 from maskdet.errors import AccessDeniedError, ImageFault, NotFoundError, StorageError
 from maskdet.fetching import Fetcher, available_cores, fetching_threads, reading_threads
-from maskdet.records import ImageRef
+from maskdet.inputs.references import ImageRef
 from maskdet.testing import FaultyReader
 
 REF = ImageRef("a.jpg", 100, "v1")

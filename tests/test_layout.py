@@ -15,8 +15,8 @@ import pytest
 
 from maskdet.errors import NotFoundError, StorageError
 from maskdet.layout import Layout, read_table, write_table
-from maskdet.packing import KeyRule, Size, pack
-from maskdet.records import HIVE_NULL, ImageRef, failures_schema, partition_path
+from maskdet.inputs.sharding import KeyRule, Size, pack
+from maskdet.inputs.references import HIVE_NULL, ImageRef, failures_schema, partition_path
 
 SITES = [
     "plain",

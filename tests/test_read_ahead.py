@@ -12,8 +12,8 @@ import pytest
 
 from maskdet.errors import NotFoundError
 from maskdet.model.backends import Model
-from maskdet.packing import KeyRule, Size, pack
-from maskdet.records import ImageRef
+from maskdet.inputs.sharding import KeyRule, Size, pack
+from maskdet.inputs.references import ImageRef
 from maskdet.scoring import ScoreOptions, Scorer
 from maskdet.testing import HeldBackend, brightness_model, solid_image
 

@@ -17,9 +17,9 @@ from maskdet.errors import AccessDeniedError, FailureCode, StorageError
 from maskdet.layout import Layout
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.manifest import Decision
-from maskdet.packing import KeyRule, Size, pack
+from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.receipts import Receipt, ShardJob, output_files, read_receipt, scoring_fingerprint
-from maskdet.records import ImageRef, StageSeconds
+from maskdet.inputs.references import ImageRef, StageSeconds
 from maskdet.scoring import ScoreOptions, Scorer
 from maskdet.testing import FaultyReader, brightness_model, solid_image
 

@@ -14,7 +14,7 @@ from maskdet.config import FailureBudget, ScoreSettings
 from maskdet.errors import BudgetError, MaskdetError, OutputError, ReconciliationError, SourceError
 from maskdet.layout import Layout
 from maskdet.receipts import Receipt, ShardReport
-from maskdet.records import StageSeconds
+from maskdet.inputs.references import StageSeconds
 from maskdet.runs import (
     Dataset,
     ImageCounts,

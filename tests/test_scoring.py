@@ -19,8 +19,8 @@ from maskdet.errors import AccessDeniedError, FailureCode, NotFoundError, Storag
 from maskdet.imaging import ImageLimits
 from maskdet.model.backends import Model
 from maskdet.model.manifest import Decision
-from maskdet.packing import KeyRule, Size, pack
-from maskdet.records import ImageRef, failures_schema, predictions_schema
+from maskdet.inputs.sharding import KeyRule, Size, pack
+from maskdet.inputs.references import ImageRef, failures_schema, predictions_schema
 from maskdet.scoring import ScoreOptions, Scorer, label
 from maskdet.testing import BrightnessBackend, FaultyReader, HeldBackend, brightness_model, solid_image
 

@@ -16,8 +16,8 @@ from maskdet.errors import ConfigError, FailureCode, OutputError, StorageError
 from maskdet.imaging import ImageLimits, open_upright
 from maskdet.layout import Layout, write_table
 from maskdet.model.manifest import Decision
-from maskdet.packing import KeyRule
-from maskdet.records import ImageRef, no_face_schema, predictions_schema
+from maskdet.inputs.sharding import KeyRule
+from maskdet.inputs.references import ImageRef, no_face_schema, predictions_schema
 from maskdet.runs import RunManifest
 from maskdet.scoring import ScoreOptions
 from maskdet.showing import sheet as sheets

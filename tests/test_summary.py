@@ -10,7 +10,7 @@ import pytest
 from maskdet.compliance import Counts, compliance_table
 from maskdet.config import ScoreSettings
 from maskdet.layout import Layout, write_table
-from maskdet.records import ImageRef, Shard
+from maskdet.inputs.references import ImageRef, Shard
 from maskdet.runs import ImageCounts, RunManifest
 from maskdet.summary import describe_bytes, describe_plan, describe_run, describe_tables, format_table
 

@@ -13,15 +13,16 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from maskdet import manifests, storage
+from maskdet import storage
+from maskdet.inputs import image_lists
 from maskdet.config import SourceSettings
 from maskdet.detection.annotations import plain_name
 from maskdet.errors import ConfigError, SourceError
 from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Bools, Sample
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
 from maskdet.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
-from maskdet.records import failures_schema, no_face_schema, predictions_schema
-from maskdet.sources import ListTask
+from maskdet.inputs.references import failures_schema, no_face_schema, predictions_schema
+from maskdet.inputs.listing import ListTask
 
 _LABELS = {"mask": MASK, "no_mask": NO_MASK, "uncertain": UNCERTAIN}
 _EXAMPLES = 20
@@ -93,7 +94,7 @@ def check_columns(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> None
             remedy,
         )
     for task in listed:
-        manifests.check_columns(task.uri, _with_columns(settings.source, wanted))
+        image_lists.check_columns(task.uri, _with_columns(settings.source, wanted))
 
 
 def read_labelled(layout: Layout, settings: EvaluateSettings, tasks: Sequence[ListTask]) -> Labelled:
@@ -227,7 +228,7 @@ def _manifest_values(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> d
         return values
     source = _with_columns(settings.source, wanted)
     for task in tasks:
-        for row in manifests.read_rows(task.uri, task.part, source):
+        for row in image_lists.read_rows(task.uri, task.part, source):
             for name, value in zip(wanted, row.keys, strict=True):
                 if values[name].setdefault(row.uri, value) != value:
                     values[name][row.uri] = None

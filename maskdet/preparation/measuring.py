@@ -23,7 +23,7 @@ from maskdet.imaging import FORMATS, ImageLimits, prepare_image
 from maskdet.preparation import hashing
 from maskdet.preparation.records import MeasuredBatch, SourceBatch, failures_schema, measured_schema
 from maskdet.preparation.settings import LABELS, SPLITS, LabelledSource
-from maskdet.records import ImageRef
+from maskdet.inputs.references import ImageRef
 
 Name = TypeVar("Name", bound=str)
 Row = dict[str, Any]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from maskdet.records import ImageRef
+from maskdet.inputs.references import ImageRef
 
 SCHEMA_VERSION = 1
 

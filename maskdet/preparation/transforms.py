@@ -13,7 +13,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsIter, PCollection, TaggedOutput
 
-from maskdet import sources
+from maskdet.inputs import listing
 from maskdet.imaging import ImageLimits
 from maskdet.preparation import writing
 from maskdet.preparation.launch import SourceTask
@@ -84,11 +84,11 @@ class Prepare(beam.PTransform):  # type: ignore[misc]
 
 
 def _split_task(task: SourceTask) -> list[SourceTask]:
-    return [SourceTask(task.source, part) for part in sources.split_task(task.task)]
+    return [SourceTask(task.source, part) for part in listing.split_task(task.task)]
 
 
 def _list_task(task: SourceTask, settings: PrepareSettings) -> Iterator[Any]:
-    for found in sources.list_images(task.task, settings.sources[task.source].listing):
+    for found in listing.list_images(task.task, settings.sources[task.source].listing):
         PROGRESS.add_listed(len(found.refs))
         yield TaggedOutput(_COUNTS, {"listed": found.listed, **found.skipped})
         for start in range(0, len(found.refs), _BATCH_IMAGES):
@@ -107,4 +107,4 @@ def _measure(batch: SourceBatch, settings: PrepareSettings) -> MeasuredBatch:
 def _finish(
     _: None, settings: PrepareSettings, measured: Iterable[MeasuredBatch], counts: Iterable[dict[str, int]]
 ) -> PrepareReport:
-    return writing.finish(settings, measured, sources.merge_counts(counts))
+    return writing.finish(settings, measured, listing.merge_counts(counts))

@@ -15,7 +15,7 @@ from maskdet.detection.crops import CropOptions, crop_face
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.fetching import Fetcher, available_cores
 from maskdet.imaging import ImageLimits, open_upright
-from maskdet.records import ImageRef
+from maskdet.inputs.references import ImageRef
 from maskdet.showing.marks import GREY
 
 CHANGED = "changed since it was scored"

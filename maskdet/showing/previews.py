@@ -19,11 +19,11 @@ from maskdet.errors import ConfigError, FailureCode, ImageFault, SourceError, St
 from maskdet.imaging import ImageLimits, open_upright
 from maskdet.launch import resolve_decision, resolved, runtime_spec, score_options
 from maskdet.model.backends import Model, load_model
-from maskdet.packing import KeyRule
-from maskdet.records import ImageRef, Shard
+from maskdet.inputs.sharding import KeyRule
+from maskdet.inputs.references import ImageRef, Shard
 from maskdet.scoring import ScoreOptions, Scorer, load_viewer
 from maskdet.showing.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags
-from maskdet.sources import ListTask, check_input, input_tasks, list_images
+from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_images
 from maskdet.viewing import FaceBox, Viewer
 
 MAX_SIDE_PX = 1600

@@ -16,7 +16,7 @@ from maskdet.evaluation.report import describe, render
 from maskdet.evaluation.results import evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
 from maskdet.evaluation.truth import RunTables
-from maskdet.records import failures_schema, no_face_schema, predictions_schema
+from maskdet.inputs.references import failures_schema, no_face_schema, predictions_schema
 from maskdet.runs import RunManifest
 
 RUN = RunManifest(

@@ -12,8 +12,8 @@ from maskdet.evaluation.settings import EvaluateSettings, SliceSettings, TruthSe
 from maskdet.evaluation.slices import cut
 from maskdet.evaluation.truth import class_of_folders, class_of_name, group_names, read_labelled
 from maskdet.layout import PREDICTIONS, Layout, write_table
-from maskdet.records import predictions_schema
-from maskdet.sources import ListTask
+from maskdet.inputs.references import predictions_schema
+from maskdet.inputs.listing import ListTask
 
 
 @pytest.mark.parametrize(

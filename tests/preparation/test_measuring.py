@@ -9,7 +9,7 @@ from maskdet.imaging import ImageLimits
 from maskdet.preparation.measuring import estimate_jpeg_quality, measure_batch, read_groups
 from maskdet.preparation.records import SourceBatch
 from maskdet.preparation.settings import LabelledSource
-from maskdet.records import ImageRef
+from maskdet.inputs.references import ImageRef
 from maskdet.testing import solid_image
 
 FOLDERS = LabelledSource(input=("/data",), labels={"masked": "mask", "bare": "no_mask"}, splits={"t": "train"})

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskdet.config import RESERVED_NAMES
-from maskdet.records import (
+from maskdet.inputs.references import (
     HIVE_NULL,
     ImageRef,
     RefBatch,

@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
-from maskdet import manifests, storage
+from maskdet import storage
+from maskdet.inputs import image_lists
 from maskdet.config import SourceSettings
 from maskdet.errors import ConfigError, FailureCode, SourceError, StorageError
-from maskdet.records import ImageRef, RefBatch
+from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.storage import StoredFile
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ def check_input(task: ListTask, source: SourceSettings) -> None:
         if not storage.exists(task.uri):
             raise SourceError("--input", "a list file or manifest", task.uri, "Nothing exists there; check the path.")
         if task.kind == "manifest":
-            manifests.check_columns(task.uri, source)
+            image_lists.check_columns(task.uri, source)
         return
     listing = storage.list_folder(task.uri) if task.kind == "folder" else storage.list_matching(task.uri)
     if next(iter(listing), None) is None:
@@ -92,8 +93,8 @@ def split_task(task: ListTask) -> list[ListTask]:
     if task.kind == "folder" and storage.is_local_folder(task.uri):
         parts = [ListTask("folder", path, task.root) for path in storage.subfolders(task.uri)]
         return [task._replace(kind="files"), *parts]
-    if task.kind == "manifest" and manifests.is_parquet(task.uri):
-        return [task._replace(part=i) for i in range(manifests.row_group_count(task.uri))]
+    if task.kind == "manifest" and image_lists.is_parquet(task.uri):
+        return [task._replace(part=i) for i in range(image_lists.row_group_count(task.uri))]
     return [task]
 
 
@@ -105,7 +106,7 @@ def list_images(task: ListTask, source: SourceSettings) -> Iterator[RefBatch]:
         StorageError: the location cannot be listed.
     """
     if task.kind in ("list", "manifest"):
-        rows = manifests.read_rows(task.uri, task.part, source)
+        rows = image_lists.read_rows(task.uri, task.part, source)
         yield from batched((_ref_of_row(row, source) for row in rows), _plain_batch)
         return
     if task.kind == "files":
@@ -198,7 +199,7 @@ def _is_utf8(path: str) -> bool:
     return True
 
 
-def _ref_of_row(row: manifests.Row, source: SourceSettings) -> ImageRef:
+def _ref_of_row(row: image_lists.Row, source: SourceSettings) -> ImageRef:
     ref = ImageRef(row.uri, row.size_bytes, row.version, problem=row.problem)
     ref = _with_template(ref, "", source)
     return ref._replace(

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from maskdet import storage
 from maskdet.config import SourceSettings
 from maskdet.errors import NotFoundError, SourceError
-from maskdet.manifests import Row, check_columns, read_rows, row_group_count
+from maskdet.inputs.image_lists import Row, check_columns, read_rows, row_group_count
 
 SITE = SourceSettings(keys=("site",))
 TIMED = SourceSettings(captured_at_column="taken")

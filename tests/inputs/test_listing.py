@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from maskdet import sources, storage
+from maskdet import storage
+from maskdet.inputs import listing
 from maskdet.config import SourceSettings
 from maskdet.errors import ConfigError, SourceError, StorageError
-from maskdet.records import ImageRef, RefBatch
-from maskdet.sources import ListTask, check_input, input_tasks, list_images, split_task
+from maskdet.inputs.references import ImageRef, RefBatch
+from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_images, split_task
 
 PLAIN = SourceSettings()
 TREE = SourceSettings(template="{site}/{captured_at:%Y-%m-%d}/*.jpg")
@@ -154,7 +155,7 @@ def test_parts_of_a_folder_list_what_the_whole_lists(tmp_path: Path) -> None:
     expected = ["0.jpg", "a/1.jpg", "a/b/2.jpg", "c/3.PNG", "c/link.jpg"]
     for batches in (whole, parts):
         assert names(sorted(ref for batch in batches for ref in batch.refs), tmp_path) == expected
-        assert sources.merge_counts(dict(batch.skipped) for batch in batches) == {"extension": 3}
+        assert listing.merge_counts(dict(batch.skipped) for batch in batches) == {"extension": 3}
         assert sum(batch.listed for batch in batches) == 8
 
 
@@ -257,21 +258,21 @@ def test_other_tasks_are_not_cut(tmp_path: Path, kind: Any) -> None:
 
 @pytest.mark.parametrize(("count", "sizes"), [(0, []), (4, [4]), (5, [5]), (11, [5, 5, 1])])
 def test_batches_are_bounded_and_lose_nothing(monkeypatch: pytest.MonkeyPatch, count: int, sizes: list[int]) -> None:
-    monkeypatch.setattr(sources, "BATCH_IMAGES", 5)
+    monkeypatch.setattr(listing, "BATCH_IMAGES", 5)
     refs = [ImageRef(str(i), 0, "") for i in range(count)]
-    batches = list(sources.batched(iter(refs), RefBatch))
+    batches = list(listing.batched(iter(refs), RefBatch))
     assert [len(batch.refs) for batch in batches] == sizes
     assert [ref for batch in batches for ref in batch.refs] == refs
 
 
 def test_listing_does_not_run_ahead_of_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "BATCH_IMAGES", 2)
+    monkeypatch.setattr(listing, "BATCH_IMAGES", 2)
 
     def endless() -> Iterator[ImageRef]:
         while True:
             yield ImageRef("/a", 0, "")
 
-    assert len(next(sources.batched(endless(), RefBatch)).refs) == 2
+    assert len(next(listing.batched(endless(), RefBatch)).refs) == 2
 
 
 def test_versions_are_asked_for_where_they_are_not_known(tmp_path: Path) -> None:
@@ -281,7 +282,7 @@ def test_versions_are_asked_for_where_they_are_not_known(tmp_path: Path) -> None
     missing = ImageRef(str(tmp_path / "none.jpg"), -1, "")
     broken = ImageRef(str(tmp_path / "2.jpg"), -1, "", problem=("bad_manifest_row", "x"))
     nul = ImageRef("/a\0b.jpg", -1, "")
-    refs = sources.add_versions([known, unknown, missing, broken, nul])
+    refs = listing.add_versions([known, unknown, missing, broken, nul])
     stat = os.stat(tmp_path / "2.jpg")
     assert refs == [
         known,
@@ -293,5 +294,5 @@ def test_versions_are_asked_for_where_they_are_not_known(tmp_path: Path) -> None
 
 
 def test_counts_are_added_up_by_name() -> None:
-    assert sources.merge_counts([{"a": 1}, {}, {"a": 2, "b": 3}]) == {"a": 3, "b": 3}
-    assert sources.merge_counts([]) == {}
+    assert listing.merge_counts([{"a": 1}, {}, {"a": 2, "b": 3}]) == {"a": 3, "b": 3}
+    assert listing.merge_counts([]) == {}

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskdet import packing
+from maskdet.inputs import sharding
 from maskdet.config import ScoreSettings, parse_settings
-from maskdet.packing import KeyRule, Size, drop_duplicates, pack, plan
-from maskdet.records import HIVE_NULL, ImageRef, Shard, partition_path
+from maskdet.inputs.sharding import KeyRule, Size, drop_duplicates, pack, plan
+from maskdet.inputs.references import HIVE_NULL, ImageRef, Shard, partition_path
 
 RULE = KeyRule((), ())
 UNBOUNDED = 2**60
@@ -90,7 +90,7 @@ def check_plan(refs: Sequence[ImageRef], limit: Size) -> None:
     prefixes = plan(histogram(refs), limit)
     under: dict[str, list[ImageRef]] = {prefix: [] for prefix in prefixes}
     for one in refs:
-        prefix = packing.prefix_of(one, frozenset(prefixes))
+        prefix = sharding.prefix_of(one, frozenset(prefixes))
         assert bits_of(one.uri).startswith(prefix)
         under[prefix].append(one)
     assert [shard for prefix in prefixes for shard in pack(under[prefix], RULE, limit, prefix)] == pack(
@@ -113,9 +113,9 @@ def test_the_plan_also_holds_where_images_meet_below_its_depth() -> None:
 def test_histograms_of_parts_add_up_to_that_of_the_whole(refs: list[ImageRef], cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(refs)]
     parts = [histogram(refs[start:end]) for start, end in itertools.pairwise(edges)]
-    assert packing.merge_cells(parts) == histogram(refs)
+    assert sharding.merge_cells(parts) == histogram(refs)
     for one in refs:
-        assert packing.cell_of(one) == int(bits_of(one.uri)[:12], 2)
+        assert sharding.cell_of(one) == int(bits_of(one.uri)[:12], 2)
 
 
 def test_nothing_packs_to_nothing() -> None:
@@ -284,5 +284,5 @@ def test_the_rule_of_a_run_follows_its_settings() -> None:
 
 
 def test_sizes_count_unknown_sizes_as_nothing() -> None:
-    assert packing.size_of([ref(1, -1), ref(2, 7)]) == Size(2, 7)
+    assert sharding.size_of([ref(1, -1), ref(2, 7)]) == Size(2, 7)
     assert Size(1, 2).plus(Size(3, 4)) == Size(4, 6)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from maskdet.config import ScoreSettings
-from maskdet.records import ImageRef, Shard, partition_path
+from maskdet.inputs.references import ImageRef, Shard, partition_path
 
 # Bits that the plan looks at: cells of 1/4096 of a partition, so a partition of 4 million images is planned exactly and
 # a larger one is split further where its images meet.

@@ -1,0 +1,1 @@
+"""What to score: listing, image lists, references, and shards."""
