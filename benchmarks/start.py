@@ -20,7 +20,7 @@ from pathlib import Path
 _WORKER = """
 import sys
 from maskdet import transforms
-from maskdet.codecs import resolve_codecs
+from maskdet.images.codecs import resolve_codecs
 from maskdet.config import FacesSettings
 from maskdet.layout import Layout
 from maskdet.model.backends import RuntimeSpec

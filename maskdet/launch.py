@@ -10,12 +10,12 @@ from datetime import datetime
 from importlib import metadata
 
 from maskdet import __version__, storage
-from maskdet.codecs import codecs_identity, resolve_codecs
+from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.config import ScoreSettings
 from maskdet.detection.viewer import describe_view
 from maskdet.errors import ConfigError
 from maskdet.fetching import available_cores
-from maskdet.imaging import ImageLimits
+from maskdet.images.preprocessing import ImageLimits
 from maskdet.layout import Layout
 from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
-from maskdet.codecs import codecs_identity
+from maskdet.images.codecs import codecs_identity
 from maskdet.compliance import Counts, GroupKey, count_groups
 from maskdet.config import ScoreSettings
 from maskdet.detection.viewer import view_identity

@@ -22,12 +22,12 @@ import numpy as np
 import pyarrow as pa
 
 from maskdet import storage
-from maskdet.codecs import CodecsName, load_codecs
+from maskdet.images.codecs import CodecsName, load_codecs
 from maskdet.config import FacesSettings
 from maskdet.detection.viewer import make_viewer
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.fetching import Fetcher, available_cores, fetching_threads
-from maskdet.imaging import ImageLimits
+from maskdet.images.preprocessing import ImageLimits
 from maskdet.model.backends import Images, Model, Probabilities
 from maskdet.model.manifest import Decision
 from maskdet.inputs.sharding import KeyRule

@@ -1,7 +1,7 @@
 """A demonstration data set: synthetic drawings of faces, no real person, laid out as a set of cameras would leave it.
 
 :func:`write_demo_tree` writes ``{site}/{camera}/{date}/{hour}/face-00017-mask.jpg`` and, under the first camera's first
-day, one file for every rule and fault of :mod:`maskdet.imaging`. The truth is in the file names and in the
+day, one file for every rule and fault of :mod:`maskdet.images.preprocessing`. The truth is in the file names and in the
 :class:`DemoTree` returned. Nothing in it says how well a model does on photographs.
 
 Equal arguments give equal bytes under equal versions of Pillow and NumPy, and a larger tree of the same seed holds the

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from typing import NamedTuple, Protocol
 
-from maskdet.codecs import PILLOW, Codecs
-from maskdet.imaging import ImageLimits, prepare_image
+from maskdet.images.codecs import PILLOW, Codecs
+from maskdet.images.preprocessing import ImageLimits, prepare_image
 from maskdet.model.backends import Images
 from maskdet.model.manifest import InputSpec
 from maskdet.inputs.references import StageSeconds

@@ -337,5 +337,5 @@ class TestFingerprint:
 
     def test_versions_of_the_libraries_count(self, monkeypatch):
         before = fingerprint()
-        monkeypatch.setattr("maskdet.codecs.metadata.version", lambda package: "0.0")
+        monkeypatch.setattr("maskdet.images.codecs.metadata.version", lambda package: "0.0")
         assert fingerprint() != before

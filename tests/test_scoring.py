@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskdet.errors import AccessDeniedError, FailureCode, NotFoundError, StorageError
-from maskdet.imaging import ImageLimits
+from maskdet.images.preprocessing import ImageLimits
 from maskdet.model.backends import Model
 from maskdet.model.manifest import Decision
 from maskdet.inputs.sharding import KeyRule, Size, pack

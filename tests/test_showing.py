@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from maskdet.errors import ConfigError, FailureCode, OutputError, StorageError
-from maskdet.imaging import ImageLimits, open_upright
+from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.layout import Layout, write_table
 from maskdet.model.manifest import Decision
 from maskdet.inputs.sharding import KeyRule

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskdet.errors import ConfigError, FailureCode, ImageFault, MaskdetError, OutputError, StorageError
-from maskdet.imaging import prepare_image
+from maskdet.images.preprocessing import prepare_image
 from maskdet.synthetic import DemoCell, DemoFile, DemoTree, draw_face, redraw, write_demo_tree
 from pipelines import demo
 

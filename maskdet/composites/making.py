@@ -20,7 +20,7 @@ from maskdet.composites.masks import put_mask_on
 from maskdet.composites.settings import ComposeSettings
 from maskdet.drawing import Pose
 from maskdet.errors import ImageFault, SourceError
-from maskdet.imaging import ImageLimits, open_upright
+from maskdet.images.preprocessing import ImageLimits, open_upright
 
 _MIN_SCENE_SIDE_PX = 100
 _BUST_SIDES_PX = (160, 400)

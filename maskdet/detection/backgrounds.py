@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from maskdet.imaging import ImageLimits, open_upright
+from maskdet.images.preprocessing import ImageLimits, open_upright
 
 Pixels = NDArray[np.uint8]
 

@@ -32,7 +32,7 @@ from maskdet.detection.centerface import Layer, forward, packaged_weights, read_
 from maskdet.detection.lessons import SIDE_PX, LessonSources, make_lesson
 from maskdet.detection.network import Network
 from maskdet.drawing import draw_face
-from maskdet.imaging import ImageLimits, open_upright
+from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.bundle import file_sha256
 from maskdet.model.export import check_output_folder
 from maskdet.model.manifest import MANIFEST_FILE, BundleFile

@@ -23,7 +23,7 @@ from maskdet.detection.boxes import Floats
 from maskdet.detection.decoding import STRIDE_PX
 from maskdet.detection.scenes import FaceSource, SceneOptions, make_scene
 from maskdet.errors import SourceError
-from maskdet.imaging import ImageLimits, open_upright
+from maskdet.images.preprocessing import ImageLimits, open_upright
 
 SIDE_PX = 256
 _CELLS = SIDE_PX // STRIDE_PX

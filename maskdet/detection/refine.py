@@ -28,7 +28,7 @@ from maskdet.detection.boxes import Floats, suppress
 from maskdet.detection.centerface import Layer, forward, packaged_weights, read_weights
 from maskdet.detection.decoding import Heads, decode
 from maskdet.detection.lessons import LessonSources, make_lesson
-from maskdet.imaging import ImageLimits, open_upright
+from maskdet.images.preprocessing import ImageLimits, open_upright
 
 BATCH = 8
 _PEAK_RATE = 3e-4

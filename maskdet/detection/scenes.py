@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from maskdet.detection.backgrounds import draw_background
 from maskdet.errors import ConfigError, OutputError
-from maskdet.imaging import ImageLimits, open_upright
+from maskdet.images.preprocessing import ImageLimits, open_upright
 
 Label = Literal["mask", "no_mask"]
 CATEGORIES: dict[int, Label] = {1: "mask", 2: "no_mask"}

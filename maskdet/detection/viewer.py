@@ -7,14 +7,14 @@ from typing import Any
 
 from PIL import Image
 
-from maskdet.codecs import PILLOW, Codecs
+from maskdet.images.codecs import PILLOW, Codecs
 from maskdet.config import FacesSettings
 from maskdet.detection.bundle import open_detector
 from maskdet.detection.crops import CropOptions, crop_face
 from maskdet.detection.detector import RULES, Detector, load_detector
 from maskdet.detection.network import runtime_version
 from maskdet.errors import FailureCode, ImageFault
-from maskdet.imaging import ImageLimits, open_upright
+from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.manifest import InputSpec
 from maskdet.viewing import FaceBox, FaceView, StageClock, View, Viewer, WholeImage
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from maskdet import storage
 from maskdet.errors import ImageFault, StorageError
 from maskdet.evaluation.metrics import Floats
-from maskdet.imaging import ImageLimits, prepare_image
+from maskdet.images.preprocessing import ImageLimits, prepare_image
 
 THUMBNAIL_SIDE_PX = 16
 _MEASURED_SIDE_PX = 128

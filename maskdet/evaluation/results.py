@@ -20,7 +20,7 @@ from maskdet.evaluation.pixels import look_at
 from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.tables import METRICS_SCHEMA, SCHEMA_VERSION
 from maskdet.evaluation.truth import Labelled, group_names
-from maskdet.imaging import ImageLimits
+from maskdet.images.preprocessing import ImageLimits
 from maskdet.layout import write_table
 from maskdet.runs import RunManifest
 

@@ -24,7 +24,7 @@ from maskdet.evaluation.compare_settings import RobustnessSettings
 from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
 from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Bools, Sample, Tally
 from maskdet.fetching import available_cores
-from maskdet.imaging import ImageLimits, open_upright, prepare_image
+from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_image
 from maskdet.model.backends import Model
 from maskdet.model.manifest import Decision, InputSpec
 

@@ -14,7 +14,7 @@ import apache_beam as beam
 from apache_beam.pvalue import AsIter, PCollection, TaggedOutput
 
 from maskdet.inputs import listing
-from maskdet.imaging import ImageLimits
+from maskdet.images.preprocessing import ImageLimits
 from maskdet.preparation import writing
 from maskdet.preparation.launch import SourceTask
 from maskdet.preparation.measuring import measure_batch

@@ -16,7 +16,7 @@ from PIL import Image
 from maskdet import storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import ConfigError, FailureCode, ImageFault, SourceError, StorageError
-from maskdet.imaging import ImageLimits, open_upright
+from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.launch import resolve_decision, resolved, runtime_spec, score_options
 from maskdet.model.backends import Model, load_model
 from maskdet.inputs.sharding import KeyRule

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from maskdet import storage
 from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.errors import ConfigError, OutputError
-from maskdet.imaging import ImageLimits
+from maskdet.images.preprocessing import ImageLimits
 from maskdet.layout import Layout
 from maskdet.runs import RunManifest
 from maskdet.showing.crops import Crop, read_crops

@@ -1,6 +1,6 @@
 """Random views of an image, alike for both classes, so that resolution, compression and framing give no label away.
 
-Every view ends as an encoded file that goes through :func:`maskdet.imaging.prepare_image`: a model sees in training
+Every view ends as an encoded file that goes through :func:`maskdet.images.preprocessing.prepare_image`: a model sees in training
 what the one preprocessing makes of small, blurred, badly compressed files.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from maskdet.imaging import ImageLimits, open_upright, prepare_image
+from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_image
 from maskdet.training.recipe import Augmentation
 
 

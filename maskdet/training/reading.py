@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from maskdet import storage
 from maskdet.drawing import draw_face
 from maskdet.errors import ImageFault, StorageError
-from maskdet.imaging import prepare_image
+from maskdet.images.preprocessing import prepare_image
 
 ViewMaker = Callable[[bytes, int], NDArray[np.uint8]]
 """File bytes and the image's place in the list to views uint8 (copies, height, width, 3)."""

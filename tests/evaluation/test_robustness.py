@@ -10,7 +10,7 @@ from maskdet.compliance import wilson_interval
 from maskdet.errors import SourceError
 from maskdet.evaluation.compare_settings import RobustnessSettings
 from maskdet.evaluation.robustness import PLAIN, View, first_of_each_class, measure, rows_of, views_of
-from maskdet.imaging import prepare_image
+from maskdet.images.preprocessing import prepare_image
 from maskdet.model.manifest import Decision
 from maskdet.testing import brightness_model, solid_image
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from maskdet.drawing import draw_face
-from maskdet.imaging import prepare_image
+from maskdet.images.preprocessing import prepare_image
 from maskdet.preparation import hashing
 
 FLIP = Image.Transpose.FLIP_LEFT_RIGHT

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from maskdet.errors import AccessDeniedError, NotFoundError, SourceError, StorageError
-from maskdet.imaging import ImageLimits
+from maskdet.images.preprocessing import ImageLimits
 from maskdet.preparation.measuring import estimate_jpeg_quality, measure_batch, read_groups
 from maskdet.preparation.records import SourceBatch
 from maskdet.preparation.settings import LabelledSource

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from maskdet.errors import SourceError
-from maskdet.imaging import prepare_image
+from maskdet.images.preprocessing import prepare_image
 from maskdet.preparation.grouping import in_hash_band
 from maskdet.training.augment import _move, make_views
 from maskdet.training.data import data_folder, decode, fingerprint, list_labelled

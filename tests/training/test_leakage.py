@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskdet.imaging import prepare_image
+from maskdet.images.preprocessing import prepare_image
 from maskdet.training.leakage import near_duplicates
 
 

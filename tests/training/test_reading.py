@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from maskdet.drawing import draw_face
-from maskdet.imaging import prepare_image
+from maskdet.images.preprocessing import prepare_image
 from maskdet.training import reading
 from maskdet.training.reading import drawn_face_uri, is_drawn, read_views
 

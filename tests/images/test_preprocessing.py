@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskdet.errors import FailureCode, ImageFault
-from maskdet.imaging import DRAFT_MARGIN, FORMATS, ImageLimits, open_upright, prepare_image
+from maskdet.images.preprocessing import DRAFT_MARGIN, FORMATS, ImageLimits, open_upright, prepare_image
 from maskdet.model.backends import RuntimeSpec, load_model
 
 ANY_SIZE = ImageLimits(min_side_px=1)

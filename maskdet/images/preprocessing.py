@@ -14,7 +14,7 @@ Every image becomes upright 8-bit RGB by these rules, and the same bytes give th
 - Byte and pixel limits are checked from the header, before any pixel is allocated.
 - A JPEG is decoded at 1/2, 1/4 or 1/8 scale where that leaves at least :data:`DRAFT_MARGIN` times the size asked for.
 
-Who decodes and resizes is told by :mod:`maskdet.codecs`; the rules are the same for all.
+Who decodes and resizes is told by :mod:`maskdet.images.codecs`; the rules are the same for all.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from maskdet.codecs import PILLOW, Codecs, Pixels
+from maskdet.images.codecs import PILLOW, Codecs, Pixels
 from maskdet.errors import FailureCode, ImageFault
 
 # Only these decoders run: others (EPS starts Ghostscript) are no business of a scoring worker. Importing the modules
@@ -48,7 +48,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 # Reduced-scale decoding averages DCT blocks, a different filter than the final resize. With twice the target left to
 # the final resize, the built-in model's probabilities moved by at most .006 on 30 photographs of 150 kB to 1.5 MB
-# (tests/test_imaging.py) and on 2,897 smaller web images, and no label changed.
+# (tests/images/test_preprocessing.py) and on 2,897 smaller web images, and no label changed.
 DRAFT_MARGIN = 2
 
 _EXIF_ORIENTATION = 0x0112

@@ -1,0 +1,1 @@
+"""Bytes to upright RGB: the one preprocessing function, and who decodes."""
