@@ -22,10 +22,10 @@ import sys
 from maskdet import transforms
 from maskdet.images.codecs import resolve_codecs
 from maskdet.config import FacesSettings
-from maskdet.layout import Layout
+from maskdet.tables.layout import Layout
 from maskdet.model.backends import RuntimeSpec
 from maskdet.inputs.sharding import KeyRule, Size, pack
-from maskdet.receipts import ShardJob
+from maskdet.tables.receipts import ShardJob
 from maskdet.inputs.references import ImageRef
 from maskdet.scoring import ScoreOptions
 

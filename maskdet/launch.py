@@ -16,14 +16,14 @@ from maskdet.detection.viewer import describe_view
 from maskdet.errors import ConfigError
 from maskdet.fetching import available_cores
 from maskdet.images.preprocessing import ImageLimits
-from maskdet.layout import Layout
+from maskdet.tables.layout import Layout
 from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.bundle import open_bundle
 from maskdet.model.manifest import Decision, Manifest
 from maskdet.inputs.sharding import KeyRule, Size
-from maskdet.receipts import ShardJob, scoring_fingerprint
-from maskdet.runs import RunManifest, RunPlan, new_run_id
+from maskdet.tables.receipts import ShardJob, scoring_fingerprint
+from maskdet.tables.runs import RunManifest, RunPlan, new_run_id
 from maskdet.scoring import ScoreOptions
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
 
@@ -61,7 +61,7 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
         now: its start.
 
     Raises:
-        MaskdetError: anything a caller can get wrong, save the output (see :func:`maskdet.runs.claim_output`).
+        MaskdetError: anything a caller can get wrong, save the output (see :func:`maskdet.tables.runs.claim_output`).
     """
     if not settings.output:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the tables shall go.")

@@ -12,11 +12,11 @@ import yaml
 from maskdet import storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import StorageError
-from maskdet.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
+from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
 from maskdet.inputs.sharding import Size, size_of
 from maskdet.inputs.references import Shard
-from maskdet.runs import RunManifest
-from maskdet.status import RunStatus, read_status
+from maskdet.tables.runs import RunManifest
+from maskdet.tables.status import RunStatus, read_status
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 

@@ -13,7 +13,7 @@ import logging
 from apache_beam.metrics import Metrics
 
 from maskdet.errors import FailureCode
-from maskdet.receipts import ShardReport
+from maskdet.tables.receipts import ShardReport
 from maskdet.inputs.references import StageSeconds
 
 NAMESPACE = "maskdet"

@@ -19,8 +19,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from maskdet import console, storage, summary
 from maskdet.beam_options import parse_beam_options
-from maskdet.layout import COMPLIANCE, Layout
-from maskdet.runs import RunManifest, read_run
+from maskdet.tables.layout import COMPLIANCE, Layout
+from maskdet.tables.runs import RunManifest, read_run
 from maskdet.showing.sheet import check_sheet_name, make_sheet, write_sheet
 
 

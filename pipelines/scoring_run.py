@@ -17,7 +17,7 @@ from maskdet.beam_options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.errors import recover_error
 from maskdet.launch import Launch
 from maskdet.progress import PROGRESS
-from maskdet.runs import RunManifest, begin_run, claim_output, end_early, read_run
+from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, read_run
 from maskdet.transforms import ScoreRun, ScoreShards, WriteCompliance
 
 # Flags that are settings: flag → where its value goes, and what it means.

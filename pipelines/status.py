@@ -19,9 +19,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from maskdet import console, storage, summary
 from maskdet.beam_options import RUNNER_CONFIG_HELP, parse_beam_options
-from maskdet.layout import Layout
-from maskdet.runs import read_run
-from maskdet.status import read_status
+from maskdet.tables.layout import Layout
+from maskdet.tables.runs import read_run
+from maskdet.tables.status import read_status
 
 
 def main(argv: Sequence[str] | None = None) -> int:

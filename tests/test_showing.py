@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 
 from maskdet.errors import ConfigError, FailureCode, OutputError, StorageError
 from maskdet.images.preprocessing import ImageLimits, open_upright
-from maskdet.layout import Layout, write_table
+from maskdet.tables.layout import Layout, write_table
 from maskdet.model.manifest import Decision
 from maskdet.inputs.sharding import KeyRule
 from maskdet.inputs.references import ImageRef, no_face_schema, predictions_schema
-from maskdet.runs import RunManifest
+from maskdet.tables.runs import RunManifest
 from maskdet.scoring import ScoreOptions
 from maskdet.showing import sheet as sheets
 from maskdet.showing.crops import CHANGED, GONE, read_crops

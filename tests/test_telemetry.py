@@ -16,7 +16,7 @@ from maskdet.beam_options import parse_beam_options
 from maskdet.config import ScoreSettings
 from maskdet.launch import check_run
 from maskdet.inputs.references import StageSeconds
-from maskdet.runs import begin_run, claim_output, read_run
+from maskdet.tables.runs import begin_run, claim_output, read_run
 from maskdet.synthetic import DEMO_TEMPLATE
 from maskdet.telemetry import NAMESPACE
 from pipelines.scoring_run import build

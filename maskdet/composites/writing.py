@@ -9,7 +9,7 @@ import pyarrow as pa
 from maskdet import storage
 from maskdet.composites.making import Composite
 from maskdet.composites.settings import ComposeSettings
-from maskdet.layout import write_table
+from maskdet.tables.layout import write_table
 from maskdet.preparation.records import IMAGES, SUCCESS
 
 _ROW_GROUP_ROWS = 100_000

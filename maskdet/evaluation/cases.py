@@ -21,7 +21,7 @@ from maskdet.errors import SourceError
 from maskdet.evaluation.compare_settings import ComparedData, ComparedModel, CompareSettings, Selection
 from maskdet.evaluation.results import METRICS_JSON
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
-from maskdet.layout import write_table
+from maskdet.tables.layout import write_table
 from maskdet.model.bundle import BUILTIN
 from maskdet.model.manifest import MANIFEST_FILE
 from maskdet.preparation.manifest import read_images

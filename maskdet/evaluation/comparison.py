@@ -16,7 +16,7 @@ from maskdet.evaluation.intervals import DESCRIPTIONS, Estimate
 from maskdet.evaluation.results import METRICS_JSON
 from maskdet.evaluation.robustness import ViewRow
 from maskdet.evaluation.tables import table_schema
-from maskdet.layout import write_table
+from maskdet.tables.layout import write_table
 
 COMPARE_JSON = "compare.json"
 COMPARE_TABLE = "compare.parquet"

@@ -21,8 +21,8 @@ from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.tables import METRICS_SCHEMA, SCHEMA_VERSION
 from maskdet.evaluation.truth import Labelled, group_names
 from maskdet.images.preprocessing import ImageLimits
-from maskdet.layout import write_table
-from maskdet.runs import RunManifest
+from maskdet.tables.layout import write_table
+from maskdet.tables.runs import RunManifest
 
 METRICS_JSON = "metrics.json"
 METRICS_TABLE = "metrics.parquet"

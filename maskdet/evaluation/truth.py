@@ -20,7 +20,7 @@ from maskdet.detection.annotations import plain_name
 from maskdet.errors import ConfigError, SourceError
 from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Bools, Sample
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
-from maskdet.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
+from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
 from maskdet.inputs.references import failures_schema, no_face_schema, predictions_schema
 from maskdet.inputs.listing import ListTask
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from maskdet import storage
 from maskdet.errors import SourceError, StorageError
-from maskdet.layout import read_table
+from maskdet.tables.layout import read_table
 from maskdet.preparation.records import SUCCESS
 from maskdet.preparation.settings import SPLITS
 

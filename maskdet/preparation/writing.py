@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from maskdet import storage
 from maskdet.errors import NotFoundError, OutputError
-from maskdet.layout import DATASET, write_table
+from maskdet.tables.layout import DATASET, write_table
 from maskdet.preparation.assembling import assemble
 from maskdet.preparation.records import DUPLICATES, FAILURES, IMAGES, REPORT, SUCCESS, SUMMARY, MeasuredBatch
 from maskdet.preparation.report import PrepareReport, describe_report, make_report

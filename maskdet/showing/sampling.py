@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from maskdet import storage
 from maskdet.errors import StorageError
-from maskdet.layout import NO_FACE, PREDICTIONS, Layout
-from maskdet.runs import RunManifest
+from maskdet.tables.layout import NO_FACE, PREDICTIONS, Layout
+from maskdet.tables.runs import RunManifest
 
 Hashes = NDArray[np.uint64]
 

@@ -13,8 +13,8 @@ from maskdet import storage
 from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.errors import ConfigError, OutputError
 from maskdet.images.preprocessing import ImageLimits
-from maskdet.layout import Layout
-from maskdet.runs import RunManifest
+from maskdet.tables.layout import Layout
+from maskdet.tables.runs import RunManifest
 from maskdet.showing.crops import Crop, read_crops
 from maskdet.showing.marks import BLACK, GREY, STYLES, UNLABELLED, WHITE, fit_text, font_of, printable, text_size
 from maskdet.showing.sampling import Section, choose_sections

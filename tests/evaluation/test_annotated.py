@@ -17,7 +17,7 @@ from maskdet.evaluation.results import evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
 from maskdet.evaluation.truth import RunTables
 from maskdet.inputs.references import failures_schema, no_face_schema, predictions_schema
-from maskdet.runs import RunManifest
+from maskdet.tables.runs import RunManifest
 
 RUN = RunManifest(
     run_id="r",

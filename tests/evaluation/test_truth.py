@@ -11,7 +11,7 @@ from maskdet.errors import ConfigError
 from maskdet.evaluation.settings import EvaluateSettings, SliceSettings, TruthSettings
 from maskdet.evaluation.slices import cut
 from maskdet.evaluation.truth import class_of_folders, class_of_name, group_names, read_labelled
-from maskdet.layout import PREDICTIONS, Layout, write_table
+from maskdet.tables.layout import PREDICTIONS, Layout, write_table
 from maskdet.inputs.references import predictions_schema
 from maskdet.inputs.listing import ListTask
 

@@ -20,7 +20,7 @@ from flink_cluster import BOOT, FlinkCluster
 from programs import ROOT, NotInstallableError
 from store_servers import GcsServer
 
-from maskdet.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
+from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
 
 pytestmark = [pytest.mark.flink, pytest.mark.timeout(280)]
 

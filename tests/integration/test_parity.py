@@ -13,7 +13,7 @@ import pytest
 from programs import ROOT, NotInstallableError, ends_with_input, install_prism
 from store_servers import free_port, listens
 
-from maskdet.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
+from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
 from maskdet.synthetic import DEMO_TEMPLATE
 
 TABLES = (PREDICTIONS, FAILURES, NO_FACE, COMPLIANCE)

@@ -9,7 +9,7 @@ from store_servers import accounted
 
 from maskdet import storage
 from maskdet.errors import AccessDeniedError, StorageError
-from maskdet.layout import FAILURES, PREDICTIONS
+from maskdet.tables.layout import FAILURES, PREDICTIONS
 from maskdet.storage import stores
 
 # Google's client leaves a connection to the collector when an answer is an error or its thread ends.

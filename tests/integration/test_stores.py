@@ -4,7 +4,7 @@ import pytest
 
 from maskdet import storage
 from maskdet.errors import NotFoundError
-from maskdet.layout import COMPLIANCE, FAILURES, PREDICTIONS
+from maskdet.tables.layout import COMPLIANCE, FAILURES, PREDICTIONS
 from pipelines import cli
 
 LENIENT = ("--set", "failure_budget.max_ratio=0.5")

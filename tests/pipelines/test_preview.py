@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from maskdet.errors import EXIT_CODES
-from maskdet.layout import PREDICTIONS
+from maskdet.tables.layout import PREDICTIONS
 from maskdet.testing import solid_image
 from pipelines import cli
 from pipelines.inspect import main as inspect

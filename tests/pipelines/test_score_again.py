@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskdet import storage
-from maskdet.layout import FAILURES, PREDICTIONS
+from maskdet.tables.layout import FAILURES, PREDICTIONS
 from maskdet.synthetic import DEMO_TEMPLATE
 from maskdet.testing import solid_image
 

@@ -6,7 +6,7 @@ import pytest
 
 from maskdet import storage
 from maskdet.errors import EXIT_CODES
-from maskdet.layout import COMPLIANCE, FAILURES, PREDICTIONS
+from maskdet.tables.layout import COMPLIANCE, FAILURES, PREDICTIONS
 from maskdet.model.bundle import BUILTIN_FOLDER
 from maskdet.testing import solid_image
 from pipelines import cli

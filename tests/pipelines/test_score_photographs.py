@@ -3,7 +3,7 @@
 import duckdb
 import pytest
 
-from maskdet.layout import PREDICTIONS
+from maskdet.tables.layout import PREDICTIONS
 
 pytestmark = [pytest.mark.data, pytest.mark.xdist_group("photographs")]
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskdet import storage
-from maskdet.layout import COMPLIANCE, FAILURES, PREDICTIONS
+from maskdet.tables.layout import COMPLIANCE, FAILURES, PREDICTIONS
 
 # The demo tree is small and holds one file for every fault.
 LENIENT = ("--set", "failure_budget.max_ratio=0.5")

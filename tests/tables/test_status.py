@@ -10,10 +10,10 @@ import pytest
 
 from maskdet.config import FailureBudget
 from maskdet.errors import EXIT_CODES, OutputError, UnfinishedError
-from maskdet.layout import Layout
+from maskdet.tables.layout import Layout
 from maskdet.inputs.references import ImageRef, Shard
-from maskdet.runs import RunPlan, end_early, read_run, write_manifest
-from maskdet.status import INTERRUPTED, PlannedShard, RunStatus, ShardPlan, read_status, write_plan
+from maskdet.tables.runs import RunPlan, end_early, read_run, write_manifest
+from maskdet.tables.status import INTERRUPTED, PlannedShard, RunStatus, ShardPlan, read_status, write_plan
 from maskdet.summary import describe_kept, describe_status
 from pipelines import cli
 

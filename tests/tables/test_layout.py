@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskdet.errors import NotFoundError, StorageError
-from maskdet.layout import Layout, read_table, write_table
+from maskdet.tables.layout import Layout, read_table, write_table
 from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.inputs.references import HIVE_NULL, ImageRef, failures_schema, partition_path
 

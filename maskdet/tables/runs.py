@@ -17,8 +17,8 @@ from maskdet import storage
 from maskdet.compliance import Counts
 from maskdet.config import FailureBudget, ScoreSettings
 from maskdet.errors import BudgetError, MaskdetError, NotFoundError, OutputError, ReconciliationError, SourceError
-from maskdet.layout import COMPLIANCE, RECEIPTS, SHARD_TABLES, Layout
-from maskdet.receipts import ShardReport, output_files
+from maskdet.tables.layout import COMPLIANCE, RECEIPTS, SHARD_TABLES, Layout
+from maskdet.tables.receipts import ShardReport, output_files
 from maskdet.inputs.references import SCHEMA_VERSION, StageSeconds
 
 LISTED = "listed"

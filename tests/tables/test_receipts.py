@@ -14,11 +14,11 @@ from maskdet import storage
 from maskdet.compliance import Counts, GroupKey
 from maskdet.config import ScoreSettings
 from maskdet.errors import AccessDeniedError, FailureCode, StorageError
-from maskdet.layout import Layout
+from maskdet.tables.layout import Layout
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.manifest import Decision
 from maskdet.inputs.sharding import KeyRule, Size, pack
-from maskdet.receipts import Receipt, ShardJob, output_files, read_receipt, scoring_fingerprint
+from maskdet.tables.receipts import Receipt, ShardJob, output_files, read_receipt, scoring_fingerprint
 from maskdet.inputs.references import ImageRef, StageSeconds
 from maskdet.scoring import ScoreOptions, Scorer
 from maskdet.testing import FaultyReader, brightness_model, solid_image

@@ -22,7 +22,7 @@ from maskdet.compliance import Counts, GroupKey, count_groups
 from maskdet.config import ScoreSettings
 from maskdet.detection.viewer import view_identity
 from maskdet.errors import FailureCode, NotFoundError
-from maskdet.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, write_table
+from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, write_table
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.manifest import Decision, Manifest
 from maskdet.inputs.sharding import KeyRule

@@ -12,10 +12,10 @@ import pytest
 from maskdet.compliance import Counts
 from maskdet.config import FailureBudget, ScoreSettings
 from maskdet.errors import BudgetError, MaskdetError, OutputError, ReconciliationError, SourceError
-from maskdet.layout import Layout
-from maskdet.receipts import Receipt, ShardReport
+from maskdet.tables.layout import Layout
+from maskdet.tables.receipts import Receipt, ShardReport
 from maskdet.inputs.references import StageSeconds
-from maskdet.runs import (
+from maskdet.tables.runs import (
     Dataset,
     ImageCounts,
     RunManifest,

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
 from maskdet.errors import NotFoundError, UnfinishedError
-from maskdet.layout import RECEIPTS, Layout
-from maskdet.receipts import Receipt, read_receipt
+from maskdet.tables.layout import RECEIPTS, Layout
+from maskdet.tables.receipts import Receipt, read_receipt
 from maskdet.inputs.references import Shard
-from maskdet.runs import ImageCounts, RunManifest, read_run
+from maskdet.tables.runs import ImageCounts, RunManifest, read_run
 
 INTERRUPTED = 130
 _READERS = 32  # receipts are small: over a network nearly all of a read is waiting

@@ -1,0 +1,1 @@
+"""The tables of an output: layout, receipts of finished shards, run records, status."""
