@@ -22,7 +22,7 @@ from apache_beam.utils.shared import Shared
 
 from maskdet.inputs import sharding
 from maskdet.inputs import listing
-from maskdet.compliance import Counts, GroupKey, compliance_table, key_union, merge_counts
+from maskdet.compliance.groups import Counts, GroupKey, compliance_table, key_union, merge_counts
 from maskdet.config import SourceSettings
 from maskdet.fetching import available_cores
 from maskdet.tables.layout import Layout, write_table

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from maskdet.compliance import Counts, compliance_table
+from maskdet.compliance.groups import Counts, compliance_table
 from maskdet.config import ScoreSettings
 from maskdet.tables.layout import Layout, write_table
 from maskdet.inputs.references import ImageRef, Shard

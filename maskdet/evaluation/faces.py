@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdet.compliance import Interval
+from maskdet.compliance.groups import Interval
 from maskdet.detection.metrics import FALSE, IGNORED, SIZE_BINS_PX, average_precision
 from maskdet.evaluation.annotated import AnnotatedRun
 from maskdet.evaluation.intervals import Bootstrap, Estimate, percentiles, wilson_estimate

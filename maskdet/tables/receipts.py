@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
 from maskdet.images.codecs import codecs_identity
-from maskdet.compliance import Counts, GroupKey, count_groups
+from maskdet.compliance.groups import Counts, GroupKey, count_groups
 from maskdet.config import ScoreSettings
 from maskdet.detection.viewer import view_identity
 from maskdet.errors import FailureCode, NotFoundError

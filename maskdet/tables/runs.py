@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
-from maskdet.compliance import Counts
+from maskdet.compliance.groups import Counts
 from maskdet.config import FailureBudget, ScoreSettings
 from maskdet.errors import BudgetError, MaskdetError, NotFoundError, OutputError, ReconciliationError, SourceError
 from maskdet.tables.layout import COMPLIANCE, RECEIPTS, SHARD_TABLES, Layout

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskdet.compliance import wilson_interval
+from maskdet.compliance.groups import wilson_interval
 from maskdet.errors import SourceError
 from maskdet.evaluation.compare_settings import RobustnessSettings
 from maskdet.evaluation.robustness import PLAIN, View, first_of_each_class, measure, rows_of, views_of

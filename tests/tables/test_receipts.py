@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskdet import storage
-from maskdet.compliance import Counts, GroupKey
+from maskdet.compliance.groups import Counts, GroupKey
 from maskdet.config import ScoreSettings
 from maskdet.errors import AccessDeniedError, FailureCode, StorageError
 from maskdet.tables.layout import Layout

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from maskdet.compliance import Counts
+from maskdet.compliance.groups import Counts
 from maskdet.config import FailureBudget, ScoreSettings
 from maskdet.errors import BudgetError, MaskdetError, OutputError, ReconciliationError, SourceError
 from maskdet.tables.layout import Layout

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskdet.compliance import (
+from maskdet.compliance.groups import (
     Counts,
     GroupKey,
     compliance_table,

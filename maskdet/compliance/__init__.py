@@ -1,0 +1,1 @@
+"""Rates by group: mergeable counts and intervals."""
