@@ -33,10 +33,10 @@ from maskdet.detection.decoding import Detections
 from maskdet.detection.detector import load_detector
 from maskdet.detection.metrics import DetectionReport, FoundFaces, measure
 from maskdet.detection.scenes import FaceSource, Scene, make_scene
-from maskdet.fetching import available_cores
+from maskdet.scoring.fetching import available_cores
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.backends import RuntimeSpec, load_model
-from maskdet.scoring import label
+from maskdet.scoring.scorer import label
 
 PEER_SCORE = 0.2
 TURN_IMAGES = 8

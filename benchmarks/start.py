@@ -27,7 +27,7 @@ from maskdet.model.backends import RuntimeSpec
 from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.tables.receipts import ShardJob
 from maskdet.inputs.references import ImageRef
-from maskdet.scoring import ScoreOptions
+from maskdet.scoring.scorer import ScoreOptions
 
 backend, image = sys.argv[1:]
 rule = KeyRule((), ())

@@ -24,7 +24,7 @@ from maskdet.inputs import sharding
 from maskdet.inputs import listing
 from maskdet.compliance.groups import Counts, GroupKey, compliance_table, key_union, merge_counts
 from maskdet.config import SourceSettings
-from maskdet.fetching import available_cores
+from maskdet.scoring.fetching import available_cores
 from maskdet.tables.layout import Layout, write_table
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.inputs.sharding import KeyRule, Size
@@ -32,7 +32,7 @@ from maskdet.progress import PROGRESS
 from maskdet.tables.receipts import ShardJob, ShardReport
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.tables.runs import LISTED, RunManifest, RunPlan, finish_run
-from maskdet.scoring import ScoreOptions, Scorer, load_viewer
+from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.inputs.listing import ListTask
 from maskdet.tables.status import PlannedShard, write_plan
 from maskdet.telemetry import ShardTelemetry

@@ -30,7 +30,7 @@ from maskdet.evaluation.compare_settings import CompareSettings
 from maskdet.evaluation.comparison import COMPARE_TEXT, join_rows, write_comparison
 from maskdet.evaluation.comparison_text import check_marks, describe_rows, render_text, replace_between_marks
 from maskdet.evaluation.robust_models import run_robustness
-from maskdet.launch import check_run
+from maskdet.scoring.setup import check_run
 from pipelines.evaluate import run_evaluation
 
 

@@ -19,7 +19,7 @@ from maskdet.composites.settings import ComposeSettings
 from maskdet.composites.writing import write_composites
 from maskdet.config import load_yaml
 from maskdet.detection.detector import load_detector
-from maskdet.fetching import available_cores
+from maskdet.scoring.fetching import available_cores
 from maskdet.preparation.manifest import read_split
 
 

@@ -27,7 +27,7 @@ from maskdet.evaluation.report import REPORT_FILE, describe, render
 from maskdet.evaluation.results import Evaluation, evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.truth import check_columns, read_labelled, read_tables
-from maskdet.launch import check_run
+from maskdet.scoring.setup import check_run
 from maskdet.tables.layout import Layout
 from pipelines.scoring_run import beam_options, command_parser, overrides, run_to_end
 

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 
 from maskdet import console, jobs, summary
 from maskdet.config import ScoreSettings, load_yaml
-from maskdet.dryrun import plan_shards
-from maskdet.launch import check_run
+from maskdet.scoring.dry_run import plan_shards
+from maskdet.scoring.setup import check_run
 from pipelines.scoring_run import beam_options, command_parser, overrides, run_to_end
 
 

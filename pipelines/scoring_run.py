@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from maskdet import console, jobs, lean_beam, storage, summary
 from maskdet.beam_options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.errors import recover_error
-from maskdet.launch import Launch
+from maskdet.scoring.setup import Launch
 from maskdet.progress import PROGRESS
 from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, read_run
 from maskdet.transforms import ScoreRun, ScoreShards, WriteCompliance

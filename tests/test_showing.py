@@ -19,7 +19,7 @@ from maskdet.model.manifest import Decision
 from maskdet.inputs.sharding import KeyRule
 from maskdet.inputs.references import ImageRef, no_face_schema, predictions_schema
 from maskdet.tables.runs import RunManifest
-from maskdet.scoring import ScoreOptions
+from maskdet.scoring.scorer import ScoreOptions
 from maskdet.showing import sheet as sheets
 from maskdet.showing.crops import CHANGED, GONE, read_crops
 from maskdet.showing.marks import GREY, STYLES, Tag, draw_tags, fit_text, printable, text_size

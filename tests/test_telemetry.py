@@ -14,7 +14,7 @@ from apache_beam.metrics import MetricsFilter
 from maskdet import console
 from maskdet.beam_options import parse_beam_options
 from maskdet.config import ScoreSettings
-from maskdet.launch import check_run
+from maskdet.scoring.setup import check_run
 from maskdet.inputs.references import StageSeconds
 from maskdet.tables.runs import begin_run, claim_output, read_run
 from maskdet.synthetic import DEMO_TEMPLATE

@@ -19,7 +19,7 @@ from maskdet.evaluation.comparison import Robustness
 from maskdet.evaluation.intervals import Estimate
 from maskdet.evaluation.robustness import ViewRow, first_of_each_class, measure, rows_of, views_of
 from maskdet.evaluation.settings import EvaluateSettings
-from maskdet.launch import resolve_decision, runtime_spec
+from maskdet.scoring.setup import resolve_decision, runtime_spec
 from maskdet.model.backends import load_model
 from maskdet.model.bundle import read_manifest
 from maskdet.preparation.manifest import read_images

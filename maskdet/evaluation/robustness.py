@@ -23,7 +23,7 @@ from maskdet.evaluation import metrics
 from maskdet.evaluation.compare_settings import RobustnessSettings
 from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
 from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Bools, Sample, Tally
-from maskdet.fetching import available_cores
+from maskdet.scoring.fetching import available_cores
 from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_image
 from maskdet.model.backends import Model
 from maskdet.model.manifest import Decision, InputSpec

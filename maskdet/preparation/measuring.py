@@ -18,7 +18,7 @@ from PIL import Image
 
 from maskdet import storage
 from maskdet.errors import FailureCode, ImageFault, SourceError
-from maskdet.fetching import Fetcher, reading_threads
+from maskdet.scoring.fetching import Fetcher, reading_threads
 from maskdet.images.preprocessing import FORMATS, ImageLimits, prepare_image
 from maskdet.preparation import hashing
 from maskdet.preparation.records import MeasuredBatch, SourceBatch, failures_schema, measured_schema

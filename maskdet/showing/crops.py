@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskdet.detection.crops import CropOptions, crop_face
 from maskdet.errors import FailureCode, ImageFault
-from maskdet.fetching import Fetcher, available_cores
+from maskdet.scoring.fetching import Fetcher, available_cores
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.inputs.references import ImageRef
 from maskdet.showing.marks import GREY

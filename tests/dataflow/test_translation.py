@@ -16,7 +16,7 @@ from apache_beam.runners.dataflow.internal.apiclient import Environment
 
 from maskdet.beam_options import parse_beam_options
 from maskdet.config import ScoreSettings
-from maskdet.launch import check_run
+from maskdet.scoring.setup import check_run
 from pipelines.scoring_run import build
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from maskdet.evaluation.cases import select
 from maskdet.evaluation.compare_settings import RobustnessSettings, Selection
 from maskdet.evaluation.metrics import Tally
 from maskdet.evaluation.robustness import View, first_of_each_class, measure, rows_of, sample_of, views_of
-from maskdet.fetching import available_cores
+from maskdet.scoring.fetching import available_cores
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.preparation.manifest import read_images
 from pipelines import cli

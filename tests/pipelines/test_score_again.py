@@ -145,7 +145,7 @@ def test_success_is_withdrawn_while_a_run_is_under_way(photos, score, tmp_path, 
         return read_bytes(uri)
 
     # Scorer takes its reader as a default at definition time, so the module's function is what listing and tables use.
-    monkeypatch.setattr("maskdet.scoring.Scorer.__init__.__kwdefaults__", {"read": watch, "sleep": time.sleep})
+    monkeypatch.setattr("maskdet.scoring.scorer.Scorer.__init__.__kwdefaults__", {"read": watch, "sleep": time.sleep})
     assert score(tmp_path / "tables", photos, flags=LENIENT).succeeded
     assert seen and not any(seen)
 

@@ -20,7 +20,7 @@ from maskdet.model.manifest import Decision
 from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.tables.receipts import Receipt, ShardJob, output_files, read_receipt, scoring_fingerprint
 from maskdet.inputs.references import ImageRef, StageSeconds
-from maskdet.scoring import ScoreOptions, Scorer
+from maskdet.scoring.scorer import ScoreOptions, Scorer
 from maskdet.testing import FaultyReader, brightness_model, solid_image
 
 RULE = KeyRule(("site", "camera"), ("site",))

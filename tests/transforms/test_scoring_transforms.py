@@ -8,7 +8,7 @@ import pytest
 
 from maskdet import transforms
 from maskdet.config import ScoreSettings
-from maskdet.launch import check_run
+from maskdet.scoring.setup import check_run
 from maskdet.testing import brightness_model
 from pipelines.scoring_run import build
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from maskdet import fetching
+from maskdet.scoring.scorer import fetching
 from maskdet.errors import AccessDeniedError, ImageFault, NotFoundError, StorageError
-from maskdet.fetching import Fetcher, available_cores, fetching_threads, reading_threads
+from maskdet.scoring.fetching import Fetcher, available_cores, fetching_threads, reading_threads
 from maskdet.inputs.references import ImageRef
 from maskdet.testing import FaultyReader
 

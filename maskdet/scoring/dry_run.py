@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from maskdet.inputs import sharding
 from maskdet.inputs import listing
-from maskdet.launch import Launch
+from maskdet.scoring.setup import Launch
 from maskdet.inputs.references import ImageRef, Shard
 
 

@@ -26,7 +26,7 @@ from maskdet.images.codecs import CodecsName, load_codecs
 from maskdet.config import FacesSettings
 from maskdet.detection.viewer import make_viewer
 from maskdet.errors import FailureCode, ImageFault
-from maskdet.fetching import Fetcher, available_cores, fetching_threads
+from maskdet.scoring.fetching import Fetcher, available_cores, fetching_threads
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.model.backends import Images, Model, Probabilities
 from maskdet.model.manifest import Decision

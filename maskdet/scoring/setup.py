@@ -14,7 +14,7 @@ from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.config import ScoreSettings
 from maskdet.detection.viewer import describe_view
 from maskdet.errors import ConfigError
-from maskdet.fetching import available_cores
+from maskdet.scoring.fetching import available_cores
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.tables.layout import Layout
 from maskdet.model.architectures import default_view
@@ -24,7 +24,7 @@ from maskdet.model.manifest import Decision, Manifest
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.tables.receipts import ShardJob, scoring_fingerprint
 from maskdet.tables.runs import RunManifest, RunPlan, new_run_id
-from maskdet.scoring import ScoreOptions
+from maskdet.scoring.scorer import ScoreOptions
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
 
 

@@ -21,7 +21,7 @@ from maskdet.model.backends import Model
 from maskdet.model.manifest import Decision
 from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.inputs.references import ImageRef, failures_schema, predictions_schema
-from maskdet.scoring import ScoreOptions, Scorer, label
+from maskdet.scoring.scorer import ScoreOptions, Scorer, label
 from maskdet.testing import BrightnessBackend, FaultyReader, HeldBackend, brightness_model, solid_image
 
 RULE = KeyRule(key_names=("site", "camera"), partition_by=("site",))

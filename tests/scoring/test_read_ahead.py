@@ -14,7 +14,7 @@ from maskdet.errors import NotFoundError
 from maskdet.model.backends import Model
 from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.inputs.references import ImageRef
-from maskdet.scoring import ScoreOptions, Scorer
+from maskdet.scoring.scorer import ScoreOptions, Scorer
 from maskdet.testing import HeldBackend, brightness_model, solid_image
 
 RULE = KeyRule(key_names=(), partition_by=())
