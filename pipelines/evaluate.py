@@ -23,7 +23,7 @@ from maskdet import console, storage, summary
 from maskdet.config import load_yaml
 from maskdet.evaluation.annotated import join_annotations, read_annotations
 from maskdet.evaluation.history import find_history, read_history
-from maskdet.evaluation.report import REPORT_FILE, describe, render
+from maskdet.report.evaluation_page import REPORT_FILE, describe, render
 from maskdet.evaluation.results import Evaluation, evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.truth import check_columns, read_labelled, read_tables

@@ -21,7 +21,7 @@ from maskdet import console, storage, summary
 from maskdet.beam_options import parse_beam_options
 from maskdet.tables.layout import COMPLIANCE, Layout
 from maskdet.tables.runs import RunManifest, read_run
-from maskdet.showing.sheet import check_sheet_name, make_sheet, write_sheet
+from maskdet.report.contact_sheet import check_sheet_name, make_sheet, write_sheet
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,8 +23,8 @@ from maskdet import console, storage
 from maskdet.beam_options import parse_beam_options
 from maskdet.config import ScoreSettings, load_yaml
 from maskdet.errors import ConfigError, SourceError
-from maskdet.showing.marks import printable
-from maskdet.showing.previews import MarkedFace, Preview, find_images, load_previewer, write_preview
+from maskdet.report.marks import printable
+from maskdet.report.previews import MarkedFace, Preview, find_images, load_previewer, write_preview
 
 _SETTING_FLAGS = {
     "--output": ("output", "folder or prefix for the previews"),

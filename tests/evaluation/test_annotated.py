@@ -12,7 +12,7 @@ from maskdet.config import load_yaml
 from maskdet.detection.annotations import AnnotatedImage
 from maskdet.errors import ConfigError, SourceError
 from maskdet.evaluation.annotated import Annotation, join_annotations, locate, read_annotations
-from maskdet.evaluation.report import describe, render
+from maskdet.report.evaluation_page import describe, render
 from maskdet.evaluation.results import evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
 from maskdet.evaluation.truth import RunTables

@@ -6,7 +6,7 @@ import pytest
 
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
-from maskdet.evaluation.charts import history_chart, nice_ticks
+from maskdet.report.charts import history_chart, nice_ticks
 from maskdet.evaluation.history import find_history, read_history
 from maskdet.evaluation.settings import EvaluateSettings
 

@@ -16,7 +16,7 @@ from maskdet.errors import FailureCode, ImageFault
 from maskdet.scoring.fetching import Fetcher, available_cores
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.inputs.references import ImageRef
-from maskdet.showing.marks import GREY
+from maskdet.report.marks import GREY
 
 CHANGED = "changed since it was scored"
 GONE = "gone since it was scored"

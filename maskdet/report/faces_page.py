@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from maskdet.evaluation import charts
+from maskdet.report import charts
 from maskdet.evaluation.faces import DESCRIPTIONS, FALSE_PER_IMAGE, FaceFigures
-from maskdet.evaluation.page_parts import figure, interval, left, table
+from maskdet.report.page_parts import figure, interval, left, table
 
 
 def section(faces: FaceFigures) -> str:

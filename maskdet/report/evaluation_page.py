@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from maskdet.evaluation import charts, faces_page, metrics, mistakes, slices
+from maskdet.evaluation import metrics, mistakes, slices
+from maskdet.report import charts
+from maskdet.report import faces_page
 from maskdet.evaluation.history import History
 from maskdet.evaluation.intervals import DESCRIPTIONS
 from maskdet.evaluation.metrics import MASK
-from maskdet.evaluation.page_parts import figure, interval, left, table
+from maskdet.report.page_parts import figure, interval, left, table
 from maskdet.evaluation.results import Evaluation
 from maskdet.evaluation.settings import EvaluateSettings
 

@@ -15,9 +15,9 @@ from maskdet.errors import ConfigError, OutputError
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.tables.layout import Layout
 from maskdet.tables.runs import RunManifest
-from maskdet.showing.crops import Crop, read_crops
-from maskdet.showing.marks import BLACK, GREY, STYLES, UNLABELLED, WHITE, fit_text, font_of, printable, text_size
-from maskdet.showing.sampling import Section, choose_sections
+from maskdet.report.face_crops import Crop, read_crops
+from maskdet.report.marks import BLACK, GREY, STYLES, UNLABELLED, WHITE, fit_text, font_of, printable, text_size
+from maskdet.report.sampling import Section, choose_sections
 
 MOST_TILES = 200
 """A section; five sections of these are a picture of 40 megapixels."""

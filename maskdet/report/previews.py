@@ -22,7 +22,7 @@ from maskdet.model.backends import Model, load_model
 from maskdet.inputs.sharding import KeyRule
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
-from maskdet.showing.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags
+from maskdet.report.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags
 from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_images
 from maskdet.viewing import FaceBox, Viewer
 

@@ -20,12 +20,12 @@ from maskdet.inputs.sharding import KeyRule
 from maskdet.inputs.references import ImageRef, no_face_schema, predictions_schema
 from maskdet.tables.runs import RunManifest
 from maskdet.scoring.scorer import ScoreOptions
-from maskdet.showing import sheet as sheets
-from maskdet.showing.crops import CHANGED, GONE, read_crops
-from maskdet.showing.marks import GREY, STYLES, Tag, draw_tags, fit_text, printable, text_size
-from maskdet.showing.previews import MarkedFace, Previewer, draw_preview, preview_name, write_preview
-from maskdet.showing.sampling import choose_sections
-from maskdet.showing.sheet import draw_sheet, make_sheet, plan_sheet, write_sheet
+from maskdet.report import contact_sheet as sheets
+from maskdet.report.face_crops import CHANGED, GONE, read_crops
+from maskdet.report.marks import GREY, STYLES, Tag, draw_tags, fit_text, printable, text_size
+from maskdet.report.previews import MarkedFace, Previewer, draw_preview, preview_name, write_preview
+from maskdet.report.sampling import choose_sections
+from maskdet.report.contact_sheet import draw_sheet, make_sheet, plan_sheet, write_sheet
 from maskdet.testing import FaultyReader, brightness_model, solid_image
 from maskdet.viewing import FaceBox, FaceView, View
 
@@ -499,6 +499,6 @@ class TestSheet:
 
 
 def choose_sections_of(rows):
-    from maskdet.showing.sampling import Section
+    from maskdet.report.sampling import Section
 
     return Section("random faces", rows, len(rows))

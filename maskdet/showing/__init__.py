@@ -1,1 +1,0 @@
-"""Pictures for people: images with their faces marked, and contact sheets of an output."""
