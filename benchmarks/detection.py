@@ -32,7 +32,7 @@ from maskdet.detection.crops import crop_face
 from maskdet.detection.decoding import Detections
 from maskdet.detection.detector import load_detector
 from maskdet.detection.metrics import DetectionReport, FoundFaces, measure
-from maskdet.detection.scenes import FaceSource, Scene, make_scene
+from tools.scenes.scenes import FaceSource, Scene, make_scene
 from maskdet.scoring.fetching import available_cores
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.backends import RuntimeSpec, load_model

@@ -44,7 +44,7 @@ class DetectorManifest(BaseModel):
     side_multiple_px: Annotated[int, Field(gt=0)] = 32
     """Height and width of a canvas are multiples of this."""
     turned: Literal[True] = True
-    """The network takes canvases turned by 180 degrees, and gives maps so: :mod:`maskdet.detection.centerface`."""
+    """The network takes canvases turned by 180 degrees, and gives maps so: :mod:`tools.detector.centerface`."""
     training_data: str
     source_sha256: str
     """SHA-256 of the file that the weights were read from."""

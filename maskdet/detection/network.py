@@ -95,7 +95,7 @@ class _Worker:
 
     def run(self, canvas: NDArray[np.uint8]) -> Heads:
         interpreter, input_index, outputs = self._of_size(*canvas.shape[:2])
-        # Turned by 180 degrees, and the maps turned back: see maskdet.detection.centerface.
+        # Turned by 180 degrees, and the maps turned back: see tools.detector.centerface.
         interpreter.set_tensor(input_index, canvas[np.newaxis, ::-1, ::-1])
         interpreter.invoke()
         maps = {name: interpreter.get_tensor(index)[0, ::-1, ::-1] for name, index in outputs.items()}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskdet.detection.decoding import Heads, decode
-from maskdet.detection.lessons import targets
+from tools.detector.lessons import targets
 
 
 def random_heads(seed, rows=5, columns=7):

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from maskdet.evaluation import metrics
-from maskdet.evaluation.cases import select
-from maskdet.evaluation.compare_settings import RobustnessSettings, Selection
+from tools.comparison.cases import select
+from tools.comparison.settings import RobustnessSettings, Selection
 from maskdet.evaluation.metrics import Tally
-from maskdet.evaluation.robustness import View, first_of_each_class, measure, rows_of, sample_of, views_of
+from tools.comparison.robustness import View, first_of_each_class, measure, rows_of, sample_of, views_of
 from maskdet.scoring.fetching import available_cores
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.preparation.manifest import read_images

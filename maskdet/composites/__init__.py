@@ -1,1 +1,0 @@
-"""Training images made of training images: what photographs show too rarely."""

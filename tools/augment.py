@@ -1,0 +1,68 @@
+"""Make training images of training images: masks drawn on, faces covered, on other shoulders, cut out by the detector.
+
+    maskdet compose --config tools/configs/augment.yaml --output build/composites
+
+Finds the faces of a training manifest's images; writes DIR/mask/*.jpg, DIR/no_mask/*.jpg and DIR/images.parquet, a
+training manifest that a recipe can name. Equal input and settings give equal images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from maskdet import console
+from tools.augmentation.making import compose, find_portraits
+from tools.augmentation.settings import ComposeSettings
+from tools.augmentation.writing import write_composites
+from maskdet.config import load_yaml
+from maskdet.detection.detector import load_detector
+from maskdet.scoring.fetching import available_cores
+from maskdet.preparation.manifest import read_split
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return console.run_command("compose", lambda: _compose(_parser().parse_args(argv)))
+
+
+def _compose(arguments: argparse.Namespace) -> int:
+    given = [f"output={json.dumps(arguments.output)}"] if arguments.output is not None else []  # JSON is YAML
+    settings = load_yaml(ComposeSettings, arguments.config, [*given, *arguments.set])
+    images = read_split(
+        settings.manifest,
+        settings.split,
+        settings.sources or None,
+        official_splits=settings.official_splits,
+        drop_suspicious=True,
+        drop_flat=True,
+    )
+    detect = load_detector(threads=available_cores()).detect
+    portraits = find_portraits(images, detect, settings)
+    scenes = sum(portrait.is_scene for portrait in portraits)
+    print(
+        f"{len(images)} images, {len(portraits)} with one face to use, {scenes} of them with surroundings", flush=True
+    )
+    for kind, count in write_composites(compose(portraits, detect, settings), settings).items():
+        print(f"  {kind:17} {count:6,}")
+    print(f"  {settings.output}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="maskdet compose",
+        description=__doc__,
+        epilog=console.exit_code_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", help="a YAML file; see tools/configs/augment.yaml")
+    parser.add_argument("--output", help="folder of the images and their manifest")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Synthetic augmentation: training images of training images."""

@@ -1,0 +1,102 @@
+"""Compare models side by side: on images that flatter them, on images that do not, and with shortcuts that see no face.
+
+    maskdet compare --config tools/configs/compare.yaml --output build/compare [--card MODEL_CARD.md]
+                    [--set section.key=value …] [Beam options, such as --runner=FlinkRunner]
+
+Makes an evaluation of every model on every data set, as `maskdet evaluate` does, into <output>/<model>/<data>; says of
+each how its images relate to the model's training; measures models on faces shown smaller, larger and blurred. Writes
+compare.md, compare.json, compare.parquet and robustness.parquet. --card puts compare.md between two lines of a file,
+`<!-- compare: begin -->` and `<!-- compare: end -->`. A second run makes only what changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from maskdet import console, storage
+from maskdet.beam_options import parse_beam_options
+from maskdet.config import load_yaml
+from maskdet.errors import ConfigError
+from tools.comparison import cases
+from tools.comparison.settings import CompareSettings
+from tools.comparison.tables import COMPARE_TEXT, join_rows, write_comparison
+from tools.comparison.text import check_marks, describe_rows, render_text, replace_between_marks
+from tools.comparison.robust_models import run_robustness
+from maskdet.scoring.setup import check_run
+from pipelines.evaluate import run_evaluation
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return console.run_command("compare", lambda: _compare(sys.argv[1:] if argv is None else argv))
+
+
+def _compare(argv: Sequence[str]) -> int:
+    arguments, rest = _parser().parse_known_args(argv)
+    options = parse_beam_options(rest)
+    FileSystems.set_options(options)
+    given = [f"output={json.dumps(arguments.output)}"] if arguments.output is not None else []  # JSON is YAML
+    settings = load_yaml(CompareSettings, arguments.config, [*given, *arguments.set])
+    if not settings.output:
+        raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the results shall go.")
+    if arguments.card:
+        check_marks(_read_text(arguments.card), arguments.card)
+    planned = cases.plan_cases(settings)
+    for number, case in enumerate(planned, start=1):
+        done = "not made here" if case.settings is None else _make(case, options, arguments)
+        print(f"{number} of {len(planned)}: {case.model} on {case.data}: {done}", flush=True)
+    rows, robustness = join_rows(settings, planned), run_robustness(settings)
+    command = shlex.join(["maskdet", "compare", *(word for word in argv if word not in ("--quiet", "--overwrite"))])
+    text = render_text(settings, rows, robustness, command)
+    write_comparison(settings, rows, robustness, text)
+    if arguments.card:
+        document = replace_between_marks(_read_text(arguments.card), text, arguments.card)
+        storage.write_bytes(arguments.card, document.encode())
+    print(f"{describe_rows(rows)}\n  text    {storage.join(storage.normalize(settings.output), COMPARE_TEXT)}")
+    return 0
+
+
+def _make(case: cases.Case, options: PipelineOptions, arguments: argparse.Namespace) -> str:
+    cases.write_inputs(case)
+    settings = cases.made(case)
+    launch = check_run(settings.score_settings(), datetime.now(UTC))
+    key = cases.finished_key(case, launch.plan.manifest.fingerprint)
+    if cases.is_finished(case, key):
+        return "kept"
+    cases.mark_finished(case, None)
+    run_evaluation(settings, options, overwrite=arguments.overwrite, quiet=arguments.quiet)
+    cases.mark_finished(case, key)
+    return "evaluated"
+
+
+def _read_text(uri: str) -> str:
+    return storage.read_bytes(uri).decode("utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="maskdet compare",
+        description=__doc__,
+        epilog=console.exit_code_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="a YAML file of models and data; see tools/configs/compare.yaml")
+    parser.add_argument("--output", help="folder or prefix for evaluations and tables")
+    parser.add_argument("--card", metavar="FILE", help="a Markdown file to put the tables into, between its two marks")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
+    parser.add_argument("--overwrite", action="store_true", help="replace tables of another input")
+    parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Makes the face detector that ships."""
