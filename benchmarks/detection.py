@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskdet.detection.annotations import AnnotatedImage, read_coco
-from maskdet.detection.crops import crop_face
-from maskdet.detection.decoding import Detections
-from maskdet.detection.detector import load_detector
-from maskdet.detection.metrics import DetectionReport, FoundFaces, measure
+from maskdet.evaluation.annotations import AnnotatedImage, read_coco
+from maskdet.faces.crops import crop_face
+from maskdet.faces.decoding import Detections
+from maskdet.faces.detector import load_detector
+from maskdet.evaluation.detection_metrics import DetectionReport, FoundFaces, measure
 from tools.scenes.scenes import FaceSource, Scene, make_scene
 from maskdet.scoring.fetching import available_cores
 from maskdet.images.preprocessing import ImageLimits, open_upright

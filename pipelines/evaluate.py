@@ -21,8 +21,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet import console, storage, summary
 from maskdet.config import load_yaml
-from maskdet.evaluation.annotated import join_annotations, read_annotations
-from maskdet.evaluation.history import find_history, read_history
+from maskdet.evaluation.detection_matching import join_annotations, read_annotations
+from maskdet.evaluation.training_history import find_history, read_history
 from maskdet.report.evaluation_page import REPORT_FILE, describe, render
 from maskdet.evaluation.results import Evaluation, evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings

@@ -18,7 +18,7 @@ from tools.augmentation.making import compose, find_portraits
 from tools.augmentation.settings import ComposeSettings
 from tools.augmentation.writing import write_composites
 from maskdet.config import load_yaml
-from maskdet.detection.detector import load_detector
+from maskdet.faces.detector import load_detector
 from maskdet.scoring.fetching import available_cores
 from maskdet.preparation.manifest import read_split
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from maskdet import console, storage
 from maskdet.config import load_yaml
-from maskdet.detection.annotations import read_coco, write_parquet
+from maskdet.evaluation.annotations import read_coco, write_parquet
 from tools.scenes.settings import SceneSettings, check_classes, find_crops, find_images
 from tools.scenes.scenes import FaceSource, make_scene, write_scenes
 from maskdet.errors import ConfigError, SourceError

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from maskdet import storage
 from maskdet.config import Count, FacesSettings, KeyName, Ratio, ScoreSettings, Section
-from maskdet.detection.annotations import IGNORED, plain_name
+from maskdet.evaluation.annotations import IGNORED, plain_name
 from maskdet.errors import ConfigError
 
 SCORES = "scores"
@@ -56,7 +56,7 @@ class TruthSettings(Section):
 
     @property
     def classes(self) -> Mapping[str, str | None]:
-        """Class names of boxes and what they mean, as :data:`maskdet.detection.annotations.LABELS` has it."""
+        """Class names of boxes and what they mean, as :data:`maskdet.evaluation.annotations.LABELS` has it."""
         return {
             **dict.fromkeys(self.face, None),
             **dict.fromkeys(self.ignore, IGNORED),

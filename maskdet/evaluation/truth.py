@@ -16,7 +16,7 @@ import pyarrow as pa
 from maskdet import storage
 from maskdet.inputs import image_lists
 from maskdet.config import SourceSettings
-from maskdet.detection.annotations import plain_name
+from maskdet.evaluation.annotations import plain_name
 from maskdet.errors import ConfigError, SourceError
 from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Bools, Sample
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings

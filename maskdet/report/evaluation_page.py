@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from maskdet.evaluation import metrics, mistakes, slices
 from maskdet.report import charts
 from maskdet.report import faces_page
-from maskdet.evaluation.history import History
+from maskdet.evaluation.training_history import History
 from maskdet.evaluation.intervals import DESCRIPTIONS
 from maskdet.evaluation.metrics import MASK
 from maskdet.report.page_parts import figure, interval, left, table

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskdet.detection.crops import CropOptions, crop_face
+from maskdet.faces.crops import CropOptions, crop_face
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.scoring.fetching import Fetcher, available_cores
 from maskdet.images.preprocessing import ImageLimits, open_upright

@@ -24,7 +24,7 @@ from maskdet.inputs.references import ImageRef, Shard
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.report.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags
 from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_images
-from maskdet.viewing import FaceBox, Viewer
+from maskdet.faces.extraction import FaceBox, Viewer
 
 MAX_SIDE_PX = 1600
 """Longer side of a preview; a larger image is shown smaller."""

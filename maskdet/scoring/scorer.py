@@ -24,7 +24,7 @@ import pyarrow as pa
 from maskdet import storage
 from maskdet.images.codecs import CodecsName, load_codecs
 from maskdet.config import FacesSettings
-from maskdet.detection.viewer import make_viewer
+from maskdet.faces.detection import make_viewer
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.scoring.fetching import Fetcher, available_cores, fetching_threads
 from maskdet.images.preprocessing import ImageLimits
@@ -40,7 +40,7 @@ from maskdet.inputs.references import (
     no_face_schema,
     predictions_schema,
 )
-from maskdet.viewing import FaceBox, StageClock, View, Viewer
+from maskdet.faces.extraction import FaceBox, StageClock, View, Viewer
 
 # Reads of a shard that may be under way or waiting to be scored, as a multiple of those that run at a time. Enough that
 # no reader waits for the scorers' turn; 2 cores then hold at most 256 images of a shard, never more bytes than it has.

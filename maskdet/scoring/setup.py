@@ -12,7 +12,7 @@ from importlib import metadata
 from maskdet import __version__, storage
 from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.config import ScoreSettings
-from maskdet.detection.viewer import describe_view
+from maskdet.faces.detection import describe_view
 from maskdet.errors import ConfigError
 from maskdet.scoring.fetching import available_cores
 from maskdet.images.preprocessing import ImageLimits

@@ -20,7 +20,7 @@ from maskdet import storage
 from maskdet.images.codecs import codecs_identity
 from maskdet.compliance.groups import Counts, GroupKey, count_groups
 from maskdet.config import ScoreSettings
-from maskdet.detection.viewer import view_identity
+from maskdet.faces.detection import view_identity
 from maskdet.errors import FailureCode, NotFoundError
 from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, write_table
 from maskdet.model.backends import RuntimeSpec

@@ -145,4 +145,4 @@ def test_without_an_image_the_package_is_staged_with_its_model(photos, monkeypat
     with tarfile.open(fileobj=io.BytesIO(package)) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"setup.py", "README.md", "maskdet/transforms.py", "maskdet/model/builtin/compact/manifest.json"} <= names
-    assert {"pipelines/score.py", "maskdet/detection/builtin/centerface/manifest.json"} <= names
+    assert {"pipelines/score.py", "maskdet/faces/builtin/centerface/manifest.json"} <= names

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from maskdet.evaluation import baselines, calibration
 from maskdet.evaluation.metrics import MASK, NO_MASK, Sample
-from maskdet.evaluation.pixels import laplacian_variance
+from maskdet.evaluation.image_statistics import laplacian_variance
 
 
 def sample_of(probabilities, truth):

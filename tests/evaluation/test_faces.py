@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskdet.detection.annotations import AnnotatedImage
-from maskdet.detection.metrics import FoundFaces, average_precision, match_faces
-from maskdet.evaluation.annotated import AnnotatedRun, SeenImage
+from maskdet.evaluation.annotations import AnnotatedImage
+from maskdet.evaluation.detection_metrics import FoundFaces, average_precision, match_faces
+from maskdet.evaluation.detection_matching import AnnotatedRun, SeenImage
 from maskdet.evaluation.faces import FALSE_PER_IMAGE, estimate_faces, gather, poisson_interval
 from maskdet.evaluation.intervals import Bootstrap, wilson_estimate
 

@@ -27,7 +27,7 @@ from maskdet.report.previews import MarkedFace, Previewer, draw_preview, preview
 from maskdet.report.sampling import choose_sections
 from maskdet.report.contact_sheet import draw_sheet, make_sheet, plan_sheet, write_sheet
 from maskdet.testing import FaultyReader, brightness_model, solid_image
-from maskdet.viewing import FaceBox, FaceView, View
+from maskdet.faces.extraction import FaceBox, FaceView, View
 
 BLUE, VERMILION, YELLOW = (0, 114, 178), (213, 94, 0), (240, 228, 66)
 LIMITS = ImageLimits()

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from maskdet.config import load_yaml
-from maskdet.detection.annotations import read_coco, read_parquet
+from maskdet.evaluation.annotations import read_coco, read_parquet
 from tools.scenes.settings import LookSettings, SceneSettings
 from tools.scenes.scenes import SceneOptions
 from pipelines.evaluate import main as evaluate

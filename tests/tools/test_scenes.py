@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskdet.detection.annotations import read_coco
+from maskdet.evaluation.annotations import read_coco
 from tools.scenes.backgrounds import draw_background
 from tools.scenes.scenes import FACE_IN_CROP, FaceSource, SceneOptions, make_scene, rotated_face, write_scenes
 from maskdet.errors import ConfigError, OutputError

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskdet.detection.crops import CropOptions, crop_face
-from maskdet.detection.decoding import Detections
+from maskdet.faces.crops import CropOptions, crop_face
+from maskdet.faces.decoding import Detections
 
 Detect = Callable[[NDArray[np.uint8]], Detections]
 """Upright RGB uint8 ``(height, width, 3)`` to faces, the surest first."""

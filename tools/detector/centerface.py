@@ -1,6 +1,6 @@
 """CenterFace as a TensorFlow graph, its weights read from the ONNX file that it was published in.
 
-The network (see :mod:`maskdet.detection.decoding` for the paper): MobileNetV2 without its ReLU6 (Sandler et al., 2018),
+The network (see :mod:`maskdet.faces.decoding` for the paper): MobileNetV2 without its ReLU6 (Sandler et al., 2018),
 batch normalisation folded, and a pyramid that adds what it saw at 1/32, 1/16, 1/8 and 1/4 of the canvas.
 
 **Turned by 180 degrees.** PyTorch pads a strided convolution on both sides, TensorFlow's ``SAME`` (on an even side)

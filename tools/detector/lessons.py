@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from tools.scenes.backgrounds import draw_background
-from maskdet.detection.boxes import Floats
-from maskdet.detection.decoding import STRIDE_PX
+from maskdet.faces.boxes import Floats
+from maskdet.faces.decoding import STRIDE_PX
 from tools.scenes.scenes import FaceSource, SceneOptions, make_scene
 from maskdet.errors import SourceError
 from maskdet.images.preprocessing import ImageLimits, open_upright
@@ -119,7 +119,7 @@ def targets(boxes: Sequence[Box]) -> tuple[Floats, Floats, Floats, Floats]:
     """Maps of a lesson, ``score``, ``centres``, ``shape`` and ``counts``, from boxes in pixels.
 
     Around a centre the score falls off as a normal curve whose width grows with the face, as in CenterNet (Zhou, Wang
-    and Krähenbühl, "Objects as Points", 2019); the inverse of :func:`maskdet.detection.decoding.decode`.
+    and Krähenbühl, "Objects as Points", 2019); the inverse of :func:`maskdet.faces.decoding.decode`.
     """
     rows, columns = np.mgrid[:_CELLS, :_CELLS]
     score, centres, counts = np.zeros(rows.shape), np.zeros(rows.shape), np.ones(rows.shape)

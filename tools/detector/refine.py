@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskdet.detection.boxes import Floats, suppress
+from maskdet.faces.boxes import Floats, suppress
 from tools.detector.centerface import Layer, forward, packaged_weights, read_weights
-from maskdet.detection.decoding import Heads, decode
+from maskdet.faces.decoding import Heads, decode
 from tools.detector.lessons import LessonSources, make_lesson
 from maskdet.images.preprocessing import ImageLimits, open_upright
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from maskdet.config import Count, Ratio, Section, SourceSettings
-from maskdet.detection.annotations import LABELS, plain_name
+from maskdet.evaluation.annotations import LABELS, plain_name
 from tools.scenes.scenes import FaceSource, SceneOptions
 from maskdet.errors import SourceError
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskdet.detection.decoding import Detections
+from maskdet.faces.decoding import Detections
 from maskdet.drawing import EYES_Y, MOUTH_Y
 
 SKIN = (200, 150, 120)

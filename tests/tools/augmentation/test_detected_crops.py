@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from tools.augmentation.detected_crops import crop_found, shrink
-from maskdet.detection.decoding import Detections
-from maskdet.detection.detector import load_detector
+from maskdet.faces.decoding import Detections
+from maskdet.faces.detector import load_detector
 from maskdet.drawing import draw_face
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from tools.augmentation.making import compose, find_portraits
 from tools.augmentation.settings import ComposeSettings, Kinds
 from tools.augmentation.writing import write_composites
-from maskdet.detection.decoding import Detections
+from maskdet.faces.decoding import Detections
 from maskdet.errors import SourceError
 from maskdet.preparation.manifest import read_split
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from maskdet.config import FacesSettings
-from maskdet.detection.boxes import pairwise_iou
-from maskdet.detection.bundle import BUILTIN_FOLDER, NETWORK_FILE, open_detector
-from maskdet.detection.decoding import Heads
-from maskdet.detection.detector import Detector, load_detector
+from maskdet.faces.boxes import pairwise_iou
+from maskdet.faces.bundle import BUILTIN_FOLDER, NETWORK_FILE, open_detector
+from maskdet.faces.decoding import Heads
+from maskdet.faces.detector import Detector, load_detector
 from maskdet.errors import ModelError
 
 
@@ -67,8 +67,8 @@ def test_a_changed_manifest_is_refused(tmp_path):
 def test_a_network_with_other_weights_fails_its_golden_maps(tmp_path):
     import hashlib
 
-    from maskdet.detection.bundle import DetectorBundle
-    from maskdet.detection.network import Network
+    from maskdet.faces.bundle import DetectorBundle
+    from maskdet.faces.network import Network
 
     folder = tmp_path / "copy"
     shutil.copytree(BUILTIN_FOLDER, folder)

@@ -1,6 +1,6 @@
 """From an image file to the faces that the model sees of it.
 
-One way takes the image for one face; the other is in :mod:`maskdet.detection.viewer`. What a view holds depends on the
+One way takes the image for one face; the other is in :mod:`maskdet.faces.detection`. What a view holds depends on the
 image and the settings alone.
 """
 

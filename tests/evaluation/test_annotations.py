@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from maskdet.detection.annotations import IGNORED, read_coco, read_parquet, read_voc, write_parquet
+from maskdet.evaluation.annotations import IGNORED, read_coco, read_parquet, read_voc, write_parquet
 from maskdet.errors import SourceError
 
 VOC = """<annotation><filename>a.jpg</filename>

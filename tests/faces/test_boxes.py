@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from maskdet.detection.boxes import pairwise_iou, suppress
+from maskdet.faces.boxes import pairwise_iou, suppress
 
 
 def slow_iou(one, other):

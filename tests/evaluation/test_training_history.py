@@ -7,7 +7,7 @@ import pytest
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
 from maskdet.report.charts import history_chart, nice_ticks
-from maskdet.evaluation.history import find_history, read_history
+from maskdet.evaluation.training_history import find_history, read_history
 from maskdet.evaluation.settings import EvaluateSettings
 
 TEXT = """epoch,accuracy,loss,val_accuracy,val_loss,duration_s

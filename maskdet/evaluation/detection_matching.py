@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from maskdet import storage
-from maskdet.detection.annotations import AnnotatedImage, read_coco, read_parquet, read_voc
-from maskdet.detection.metrics import FoundFaces, match_faces
+from maskdet.evaluation.annotations import AnnotatedImage, read_coco, read_parquet, read_voc
+from maskdet.evaluation.detection_metrics import FoundFaces, match_faces
 from maskdet.errors import SourceError
 from maskdet.evaluation.metrics import Bools
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
@@ -43,7 +43,7 @@ class SeenImage:
         truth: its faces; those too small to be scored are marked as ignored.
         found: the detections.
         rows: row of each detection in the predictions, int64 ``(detections,)``.
-        match: face of each detection, as :func:`maskdet.detection.metrics.match_faces` says.
+        match: face of each detection, as :func:`maskdet.evaluation.detection_metrics.match_faces` says.
     """
 
     uri: str

@@ -1,4 +1,4 @@
-"""From an image file to crops of the faces in it: the other way beside :class:`maskdet.viewing.WholeImage`."""
+"""From an image file to crops of the faces in it: the other way beside :class:`maskdet.faces.extraction.WholeImage`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from PIL import Image
 
 from maskdet.images.codecs import PILLOW, Codecs
 from maskdet.config import FacesSettings
-from maskdet.detection.bundle import open_detector
-from maskdet.detection.crops import CropOptions, crop_face
-from maskdet.detection.detector import RULES, Detector, load_detector
-from maskdet.detection.network import runtime_version
+from maskdet.faces.bundle import open_detector
+from maskdet.faces.crops import CropOptions, crop_face
+from maskdet.faces.detector import RULES, Detector, load_detector
+from maskdet.faces.network import runtime_version
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.manifest import InputSpec
-from maskdet.viewing import FaceBox, FaceView, StageClock, View, Viewer, WholeImage
+from maskdet.faces.extraction import FaceBox, FaceView, StageClock, View, Viewer, WholeImage
 
 # The classifier is as sure of a face of this size as of a larger one, and the detector finds smaller ones.
 _SMALLEST_CROP_PX = 32

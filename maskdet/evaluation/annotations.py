@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from maskdet import storage
-from maskdet.detection.boxes import Floats
+from maskdet.faces.boxes import Floats
 from maskdet.errors import SourceError
 
 IGNORED = "ignored"

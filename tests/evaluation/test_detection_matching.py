@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskdet.config import load_yaml
-from maskdet.detection.annotations import AnnotatedImage
+from maskdet.evaluation.annotations import AnnotatedImage
 from maskdet.errors import ConfigError, SourceError
-from maskdet.evaluation.annotated import Annotation, join_annotations, locate, read_annotations
+from maskdet.evaluation.detection_matching import Annotation, join_annotations, locate, read_annotations
 from maskdet.report.evaluation_page import describe, render
 from maskdet.evaluation.results import evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings

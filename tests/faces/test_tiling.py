@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskdet.detection.tiling import MAX_TILE_PX, MIN_NETWORK_FACE_PX, plan_levels
+from maskdet.faces.tiling import MAX_TILE_PX, MIN_NETWORK_FACE_PX, plan_levels
 
 sides = st.integers(8, 9000)
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdet.detection.annotations import AnnotatedImage
-from maskdet.detection.boxes import Floats, pairwise_iou, part_inside
+from maskdet.evaluation.annotations import AnnotatedImage
+from maskdet.faces.boxes import Floats, pairwise_iou, part_inside
 
 MIN_IOU = 0.5
 SIZE_BINS_PX = ((16.0, 32.0), (32.0, 64.0), (64.0, float("inf")))

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskdet.detection.decoding import Heads, decode
+from maskdet.faces.decoding import Heads, decode
 from tools.detector.lessons import targets
 
 

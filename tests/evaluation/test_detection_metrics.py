@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskdet.detection.annotations import AnnotatedImage
-from maskdet.detection.metrics import FALSE, IGNORED, FoundFaces, average_precision, match_faces, measure
+from maskdet.evaluation.annotations import AnnotatedImage
+from maskdet.evaluation.detection_metrics import FALSE, IGNORED, FoundFaces, average_precision, match_faces, measure
 
 
 def boxes(*rows):

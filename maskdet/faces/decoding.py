@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdet.detection.boxes import Floats
+from maskdet.faces.boxes import Floats
 
 STRIDE_PX = 4
 LANDMARKS = ("right eye", "left eye", "nose", "right corner of the mouth", "left corner of the mouth")

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskdet.config import FacesSettings
-from maskdet.detection.boxes import suppress
-from maskdet.detection.bundle import BUILTIN_FOLDER, DetectorManifest, open_detector
-from maskdet.detection.decoding import Detections, decode, join
-from maskdet.detection.network import Network
-from maskdet.detection.tiling import Level, Tile, plan_levels
+from maskdet.faces.boxes import suppress
+from maskdet.faces.bundle import BUILTIN_FOLDER, DetectorManifest, open_detector
+from maskdet.faces.decoding import Detections, decode, join
+from maskdet.faces.network import Network
+from maskdet.faces.tiling import Level, Tile, plan_levels
 
 MAX_IOU = 0.3
 """Boxes that overlap more count as one face; the value that CenterFace was published with."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskdet.detection.boxes import Floats
+from maskdet.faces.boxes import Floats
 from maskdet.errors import ConfigError
 
 Pixels = NDArray[np.uint8]

@@ -1,0 +1,1 @@
+"""An image to its faces: detector, tiling, crops."""
