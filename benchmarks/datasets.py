@@ -118,7 +118,7 @@ def _enlarged(sources: Sequence[Path], folder: Path) -> list[Path]:
 def _drawn(folder: Path) -> list[Path]:
     import numpy as np
 
-    from maskdet.drawing import draw_face
+    from maskdet.demo.drawing import draw_face
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{index:04d}.jpg" for index in range(_DRAWN)]

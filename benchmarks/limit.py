@@ -120,7 +120,7 @@ def linked(files: list[Path], folder: Path) -> Path:
 
 
 def demo_tree(folder: Path) -> Path:
-    from maskdet.synthetic import write_demo_tree
+    from maskdet.demo.faces import write_demo_tree
 
     tree = write_demo_tree(folder)
     for file in tree.files:

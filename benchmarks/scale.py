@@ -94,7 +94,7 @@ def _sources(folder: Path | None, scratch: Path) -> list[Path]:
         return found
     import numpy as np
 
-    from maskdet.drawing import draw_face
+    from maskdet.demo.drawing import draw_face
 
     scratch.mkdir()
     for number in range(SOURCES):

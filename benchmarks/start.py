@@ -60,7 +60,7 @@ def main() -> None:
 def _drawn(path: Path) -> Path:
     import numpy as np
 
-    from maskdet.drawing import draw_face
+    from maskdet.demo.drawing import draw_face
 
     draw_face(np.random.default_rng(1), 128, masked=True).save(path, quality=90)
     return path

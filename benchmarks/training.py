@@ -149,7 +149,7 @@ def _link_images(source: Path | None, images: int, folder: Path) -> None:
 def _draw(folder: Path, count: int, *, masked: bool) -> None:
     import numpy as np
 
-    from maskdet.drawing import draw_face
+    from maskdet.demo.drawing import draw_face
 
     for index in range(count):
         draw_face(np.random.default_rng([index, masked]), 224, masked=masked).save(folder / f"{index}.jpg", quality=93)

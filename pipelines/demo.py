@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 from maskdet.errors import MaskdetError
-from maskdet.synthetic import DEMO_TEMPLATE, DemoTree, write_demo_tree
+from maskdet.demo.faces import DEMO_TEMPLATE, DemoTree, write_demo_tree
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line; the defaults are those of :func:`maskdet.synthetic.write_demo_tree`."""
+    """Parse the command line; the defaults are those of :func:`maskdet.demo.faces.write_demo_tree`."""
     parser = argparse.ArgumentParser(prog="maskdet demo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="local folder, created if missing")
     parser.add_argument("--seed", type=int, default=20260101, metavar="N", help="decides every drawing (%(default)s)")

@@ -13,7 +13,7 @@ import pytest
 
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout
 from maskdet.tables.runs import RunManifest, read_run
-from maskdet.synthetic import DEMO_TEMPLATE, DemoTree, write_demo_tree
+from maskdet.demo.faces import DEMO_TEMPLATE, DemoTree, write_demo_tree
 
 LEVELS = "{site_hour: [site, date, hour], camera: [camera]}"
 

@@ -17,7 +17,7 @@ from maskdet.config import ScoreSettings
 from maskdet.scoring.setup import check_run
 from maskdet.inputs.references import StageSeconds
 from maskdet.tables.runs import begin_run, claim_output, read_run
-from maskdet.synthetic import DEMO_TEMPLATE
+from maskdet.demo.faces import DEMO_TEMPLATE
 from maskdet.telemetry import NAMESPACE
 from pipelines.scoring_run import build
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet import storage
-from maskdet.drawing import draw_face
+from maskdet.demo.drawing import draw_face
 from maskdet.errors import ImageFault, StorageError
 from maskdet.images.preprocessing import prepare_image
 

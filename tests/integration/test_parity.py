@@ -14,7 +14,7 @@ from programs import ROOT, NotInstallableError, ends_with_input, install_prism
 from store_servers import free_port, listens
 
 from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
-from maskdet.synthetic import DEMO_TEMPLATE
+from maskdet.demo.faces import DEMO_TEMPLATE
 
 TABLES = (PREDICTIONS, FAILURES, NO_FACE, COMPLIANCE)
 # Shards of at most twelve images, so that there is something to spread.

@@ -12,7 +12,7 @@ import pytest
 
 from maskdet import storage
 from maskdet.tables.layout import FAILURES, PREDICTIONS
-from maskdet.synthetic import DEMO_TEMPLATE
+from maskdet.demo.faces import DEMO_TEMPLATE
 from maskdet.testing import solid_image
 
 LENIENT = ("--set", "failure_budget.max_ratio=0.5")

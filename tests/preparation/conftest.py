@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from maskdet.drawing import draw_face
+from maskdet.demo.drawing import draw_face
 from pipelines import cli
 
 FLIP = Image.Transpose.FLIP_LEFT_RIGHT

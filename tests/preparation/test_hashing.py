@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from maskdet.drawing import draw_face
+from maskdet.demo.drawing import draw_face
 from maskdet.images.preprocessing import prepare_image
 from maskdet.preparation import hashing
 

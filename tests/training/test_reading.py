@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskdet.drawing import draw_face
+from maskdet.demo.drawing import draw_face
 from maskdet.images.preprocessing import prepare_image
 from maskdet.training import reading
 from maskdet.training.reading import drawn_face_uri, is_drawn, read_views

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from tools.augmentation.geometry import Points, similarity
-from maskdet.drawing import EYES_Y, FABRICS, HALF_WIDTH, MOUTH_Y, Pen, Pose, pick, shade
+from maskdet.demo.drawing import EYES_Y, FABRICS, HALF_WIDTH, MOUTH_Y, Pen, Pose, pick, shade
 
 _MASK_SIDE_PX = 96
 

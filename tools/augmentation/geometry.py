@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdet.drawing import EYES_Y, MOUTH_Y, Pose
+from maskdet.demo.drawing import EYES_Y, MOUTH_Y, Pose
 
 Points = NDArray[np.float64]
 
@@ -13,7 +13,7 @@ _LARGEST_YAW = 0.3
 
 
 def head_pose(landmarks: Points, width_px: int) -> Pose | None:
-    """The pose in which :mod:`maskdet.drawing` would draw a head with these landmarks.
+    """The pose in which :mod:`maskdet.demo.drawing` would draw a head with these landmarks.
 
     Args:
         landmarks: ``(5, 2)``, x and y in pixels: eyes, tip of the nose, corners of the mouth; the left of each pair

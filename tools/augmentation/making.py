@@ -18,7 +18,7 @@ from tools.augmentation.detected_crops import Detect, crop_found, shrink
 from tools.augmentation.geometry import Points, head_pose
 from tools.augmentation.masks import put_mask_on
 from tools.augmentation.settings import ComposeSettings
-from maskdet.drawing import Pose
+from maskdet.demo.drawing import Pose
 from maskdet.errors import ImageFault, SourceError
 from maskdet.images.preprocessing import ImageLimits, open_upright
 

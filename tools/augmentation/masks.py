@@ -9,7 +9,7 @@ from PIL import Image
 
 from tools.augmentation.occlusions import paint_beard
 from tools.augmentation.overlay import Colour, Painter, painted_over
-from maskdet.drawing import FABRICS, HALF_WIDTH, Pen, Pose, paint_mask, pick, shade
+from maskdet.demo.drawing import FABRICS, HALF_WIDTH, Pen, Pose, paint_mask, pick, shade
 
 _NOSE_OUT_SHARE = 0.25
 _SKIN_TONED = "skin-toned"

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tools.augmentation.overlay import Colour, Painter, painted_over
-from maskdet.drawing import FABRICS, HAIRS, Pen, Pose, pick, shade
+from maskdet.demo.drawing import FABRICS, HAIRS, Pen, Pose, pick, shade
 
 
 def cover_face(face: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image:

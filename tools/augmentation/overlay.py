@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
-from maskdet.drawing import Pen, Pose
+from maskdet.demo.drawing import Pen, Pose
 
 _PAINTED_SIDE_PX = 320
 _UNDYED = np.ones(3)

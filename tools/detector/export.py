@@ -31,7 +31,7 @@ from maskdet.faces.bundle import (
 from tools.detector.centerface import Layer, forward, packaged_weights, read_weights
 from tools.detector.lessons import SIDE_PX, LessonSources, make_lesson
 from maskdet.faces.network import Network
-from maskdet.drawing import draw_face
+from maskdet.demo.drawing import draw_face
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.bundle import file_sha256
 from maskdet.model.export import check_output_folder

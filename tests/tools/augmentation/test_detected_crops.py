@@ -5,7 +5,7 @@ from PIL import Image
 from tools.augmentation.detected_crops import crop_found, shrink
 from maskdet.faces.decoding import Detections
 from maskdet.faces.detector import load_detector
-from maskdet.drawing import draw_face
+from maskdet.demo.drawing import draw_face
 
 
 def finder(*faces):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tools.augmentation.geometry import head_pose, similarity
-from maskdet.drawing import EYES_Y, MOUTH_Y, Pen
+from maskdet.demo.drawing import EYES_Y, MOUTH_Y, Pen
 
 WIDTH_PX = 200
 

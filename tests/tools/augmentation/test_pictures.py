@@ -7,7 +7,7 @@ from tools.augmentation.occlusions import _paint_glasses, cover_face
 from tools.augmentation.geometry import head_pose
 from tools.augmentation.masks import put_mask_on
 from tools.augmentation.overlay import painted_over
-from maskdet.drawing import EYES_Y, MOUTH_Y
+from maskdet.demo.drawing import EYES_Y, MOUTH_Y
 
 
 def changed(before, after):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from maskdet.drawing import draw_face
+from maskdet.demo.drawing import draw_face
 from tools.comparison.text import BEGIN, END
 from maskdet.model.bundle import BUILTIN_FOLDER
 from pipelines import cli

@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskdet.errors import ConfigError, FailureCode, ImageFault, MaskdetError, OutputError, StorageError
 from maskdet.images.preprocessing import prepare_image
-from maskdet.synthetic import DemoCell, DemoFile, DemoTree, draw_face, redraw, write_demo_tree
+from maskdet.demo.faces import DemoCell, DemoFile, DemoTree, draw_face, redraw, write_demo_tree
 from pipelines import demo
 
 SEED = 7

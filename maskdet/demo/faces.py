@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from maskdet.drawing import draw_face
+from maskdet.demo.drawing import draw_face
 from maskdet.errors import ConfigError, FailureCode, OutputError, StorageError
 
 __all__ = ["DEMO_TEMPLATE", "DemoCell", "DemoCount", "DemoFile", "DemoTree", "draw_face", "redraw", "write_demo_tree"]

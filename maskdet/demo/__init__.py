@@ -1,0 +1,1 @@
+"""Drawn faces for `make demo` and for tests."""
