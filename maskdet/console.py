@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from maskdet.errors import EXIT_CODES, MaskdetError
-from maskdet.progress import Progress, ProgressState
+from maskdet.beam.progress import Progress, ProgressState
 
 _LOGGER = logging.getLogger("maskdet")
 # A line a shard, for workers' logs; at a terminal the progress line says it better.

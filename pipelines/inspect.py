@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from apache_beam.io.filesystems import FileSystems
 
 from maskdet import console, storage, summary
-from maskdet.beam_options import parse_beam_options
+from maskdet.beam.options import parse_beam_options
 from maskdet.tables.layout import COMPLIANCE, Layout
 from maskdet.tables.runs import RunManifest, read_run
 from maskdet.report.contact_sheet import check_sheet_name, make_sheet, write_sheet

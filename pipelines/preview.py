@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from apache_beam.io.filesystems import FileSystems
 
 from maskdet import console, storage
-from maskdet.beam_options import parse_beam_options
+from maskdet.beam.options import parse_beam_options
 from maskdet.config import ScoreSettings, load_yaml
 from maskdet.errors import ConfigError, SourceError
 from maskdet.report.marks import printable

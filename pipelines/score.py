@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from maskdet import console, jobs, summary
+from maskdet import console, summary
+from maskdet.beam import jobs
 from maskdet.config import ScoreSettings, load_yaml
 from maskdet.scoring.dry_run import plan_shards
 from maskdet.scoring.setup import check_run

@@ -12,13 +12,15 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from maskdet import console, jobs, lean_beam, storage, summary
-from maskdet.beam_options import RUNNER_CONFIG_HELP, parse_beam_options
+from maskdet import console, storage, summary
+from maskdet.beam import jobs
+from maskdet.beam import tuning
+from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.errors import recover_error
 from maskdet.scoring.setup import Launch
-from maskdet.progress import PROGRESS
+from maskdet.beam.progress import PROGRESS
 from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, read_run
-from maskdet.transforms import ScoreRun, ScoreShards, WriteCompliance
+from maskdet.beam.transforms import ScoreRun, ScoreShards, WriteCompliance
 
 # Flags that are settings: flag → where its value goes, and what it means.
 _SETTING_FLAGS = {
@@ -103,7 +105,7 @@ def run_to_end(launch: Launch, options: PipelineOptions, *, overwrite: bool, qui
     claim = functools.partial(claim_output, layout, launch.settings, overwrite=overwrite)
     storage.within_deadline(claim, layout.root)
     begin_run(launch.plan)
-    lean_beam.spend_less()
+    tuning.spend_less()
     try:
         with console.show_progress(PROGRESS, quiet=quiet):
             pipeline = beam.Pipeline(options=options)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from apache_beam.io.filesystems import FileSystems
 
 from maskdet import console, storage, summary
-from maskdet.beam_options import RUNNER_CONFIG_HELP, parse_beam_options
+from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.tables.layout import Layout
 from maskdet.tables.runs import read_run
 from maskdet.tables.status import read_status

@@ -12,7 +12,7 @@ import pytest
 from maskdet import console, errors
 from maskdet.console import describe_progress, exit_code_help, run_command, show_progress
 from maskdet.errors import EXIT_CODES, ConfigError, MaskdetError
-from maskdet.progress import Progress, ProgressState
+from maskdet.beam.progress import Progress, ProgressState
 
 ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, MaskdetError)]
 

@@ -22,8 +22,8 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-from maskdet.beam_options import parse_beam_options
-from maskdet.jobs import is_template_launch
+from maskdet.beam.options import parse_beam_options
+from maskdet.beam.jobs import is_template_launch
 from pipelines.scoring_run import command_parser
 
 ROOT = Path(__file__).parents[1]

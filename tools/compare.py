@@ -22,7 +22,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet import console, storage
-from maskdet.beam_options import parse_beam_options
+from maskdet.beam.options import parse_beam_options
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
 from tools.comparison import cases

@@ -11,7 +11,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from benchmarks.slow_store import answer
 from maskdet import storage
-from maskdet.beam_options import parse_beam_options
+from maskdet.beam.options import parse_beam_options
 from maskdet.errors import NotFoundError
 
 

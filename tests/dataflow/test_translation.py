@@ -14,7 +14,7 @@ from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.internal.apiclient import Environment
 
-from maskdet.beam_options import parse_beam_options
+from maskdet.beam.options import parse_beam_options
 from maskdet.config import ScoreSettings
 from maskdet.scoring.setup import check_run
 from pipelines.scoring_run import build
@@ -144,5 +144,5 @@ def test_without_an_image_the_package_is_staged_with_its_model(photos, monkeypat
     package = artifacts(job_of(options, photos))["workflow.tar.gz"]
     with tarfile.open(fileobj=io.BytesIO(package)) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"setup.py", "README.md", "maskdet/transforms.py", "maskdet/model/builtin/compact/manifest.json"} <= names
+    assert {"setup.py", "README.md", "maskdet/beam/transforms.py", "maskdet/model/builtin/compact/manifest.json"} <= names
     assert {"pipelines/score.py", "maskdet/faces/builtin/centerface/manifest.json"} <= names

@@ -15,7 +15,7 @@ from flink_cluster import FlinkCluster, Ports, running
 from programs import NotInstallableError
 from store_servers import GcsServer, S3Server, StoreServer
 
-from maskdet.beam_options import parse_beam_options
+from maskdet.beam.options import parse_beam_options
 from maskdet.storage import faults
 
 SERVERS = {"gs": GcsServer, "s3": S3Server}

@@ -15,7 +15,7 @@ from apache_beam.io.filesystems import FileSystems
 from fault_proxy import Fault
 
 from maskdet import storage
-from maskdet.beam_options import parse_beam_options
+from maskdet.beam.options import parse_beam_options
 from maskdet.storage import gcs
 from pipelines import cli
 

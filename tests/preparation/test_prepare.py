@@ -125,7 +125,7 @@ def test_success_names_the_manifest(output):
 
 
 def test_the_same_input_gives_the_same_bytes(output, tmp_path, prepare, source, monkeypatch):
-    monkeypatch.setattr("maskdet.preparation.transforms._BATCH_IMAGES", 3)
+    monkeypatch.setattr("maskdet.beam.preparation._BATCH_IMAGES", 3)
     again = tmp_path / "again"
     assert prepare(again, {"faces": source()}) == 0
     for name in ("images.parquet", "failures.parquet", "duplicates.parquet", "report.json", "summary.txt", "_SUCCESS"):

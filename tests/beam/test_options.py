@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-from maskdet.beam_options import DEFAULT_RUNNER, parse_beam_options
+from maskdet.beam.options import DEFAULT_RUNNER, parse_beam_options
 from maskdet.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ from maskdet.inputs import sharding
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.testing import solid_image
-from maskdet.transforms import LookUpImages, PackShards
+from maskdet.beam.transforms import LookUpImages, PackShards
 
 RULE = KeyRule(key_names=("site",), partition_by=("site",))
 

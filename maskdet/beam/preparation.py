@@ -21,7 +21,7 @@ from maskdet.preparation.measuring import measure_batch
 from maskdet.preparation.records import MeasuredBatch, SourceBatch
 from maskdet.preparation.report import PrepareReport
 from maskdet.preparation.settings import PrepareSettings
-from maskdet.progress import PROGRESS
+from maskdet.beam.progress import PROGRESS
 
 _COUNTS = "counts"
 # Large enough for threads, small enough to spread over workers.

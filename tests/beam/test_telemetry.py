@@ -12,13 +12,13 @@ import pytest
 from apache_beam.metrics import MetricsFilter
 
 from maskdet import console
-from maskdet.beam_options import parse_beam_options
+from maskdet.beam.options import parse_beam_options
 from maskdet.config import ScoreSettings
 from maskdet.scoring.setup import check_run
 from maskdet.inputs.references import StageSeconds
 from maskdet.tables.runs import begin_run, claim_output, read_run
 from maskdet.demo.faces import DEMO_TEMPLATE
-from maskdet.telemetry import NAMESPACE
+from maskdet.beam.telemetry import NAMESPACE
 from pipelines.scoring_run import build
 
 STAGES = [field.name for field in fields(StageSeconds)]

@@ -28,14 +28,14 @@ from maskdet.scoring.fetching import available_cores
 from maskdet.tables.layout import Layout, write_table
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.inputs.sharding import KeyRule, Size
-from maskdet.progress import PROGRESS
+from maskdet.beam.progress import PROGRESS
 from maskdet.tables.receipts import ShardJob, ShardReport
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.tables.runs import LISTED, RunManifest, RunPlan, finish_run
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.inputs.listing import ListTask
 from maskdet.tables.status import PlannedShard, write_plan
-from maskdet.telemetry import ShardTelemetry
+from maskdet.beam.telemetry import ShardTelemetry
 
 _COUNTS = "counts"
 _SHARDS_IN_HAND = 2

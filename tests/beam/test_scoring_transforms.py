@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from maskdet import transforms
+from maskdet.beam import transforms
 from maskdet.config import ScoreSettings
 from maskdet.scoring.setup import check_run
 from maskdet.testing import brightness_model

@@ -11,7 +11,7 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, get_dofn_specs, on_timer
 from apache_beam.utils.counters import CounterFactory
 
-from maskdet import lean_beam
+from maskdet.beam import tuning
 
 BAG = BagStateSpec("bag", BytesCoder())
 TIMER = TimerSpec("timer", TimeDomain.WATERMARK)
@@ -55,15 +55,15 @@ def test_beam_finds_the_same_of_steps():
         ]
 
     before = found()
-    lean_beam.spend_less()
-    lean_beam.spend_less()
+    tuning.spend_less()
+    tuning.spend_less()
     assert found() == before == found()
     assert before[1][0] == ({BAG}, {TIMER})
 
 
 @pytest.mark.usefixtures("beam_restored")
 def test_what_is_told_of_a_method_is_no_ones_to_change():
-    lean_beam.spend_less()
+    tuning.spend_less()
     names, defaults = core.get_function_arguments(Plain(), "process")
     names.append("more")
     defaults.clear()
@@ -76,5 +76,5 @@ def test_a_sampler_sleeps_less():
         return statesampler.StateSampler("bundle", CounterFactory()).sampling_period_ms
 
     assert period_ms() == 200
-    lean_beam.spend_less()
-    assert period_ms() == lean_beam.SAMPLING_PERIOD_MS
+    tuning.spend_less()
+    assert period_ms() == tuning.SAMPLING_PERIOD_MS
