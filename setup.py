@@ -83,5 +83,5 @@ setup(
         "bench": PEERS,
         "dev": [*FAST, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *DEVELOPMENT],
     },
-    entry_points={"console_scripts": ["maskdet = pipelines.cli:run"]},
+    entry_points={"console_scripts": ["maskdet = maskdet.cli.main:run"]},
 )

@@ -174,7 +174,7 @@ def _peer_bundle(model: str, work: Path) -> Path:
     if not bundle.is_dir():
         print(f"exporting {model} for the peers", flush=True)
         export = ["export", "--model", str(source), "--output", str(bundle), "--formats", "keras,onnx"]
-        subprocess.run([sys.executable, "-m", "pipelines.cli", *export], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "maskdet.cli.main", *export], check=True, capture_output=True)
     return bundle
 
 

@@ -57,7 +57,7 @@ def command(name: str, task: Task, output: Path) -> list[str]:
     model = ["--model", "builtin" if name == "compact" else task.model]
     if name == "bare_loop":
         return [sys.executable, "-m", "benchmarks.limit", "--bare", *shared, *model]
-    score = [sys.executable, "-m", "pipelines.cli", "score", "--quiet", "--faces", "whole"]
+    score = [sys.executable, "-m", "maskdet.cli.main", "score", "--quiet", "--faces", "whole"]
     return [*score, *shared, *model, "--output", str(output)]
 
 

@@ -50,7 +50,7 @@ def _measure(images: Path, scratch: Path, cores: list[int]) -> dict[str, float]:
     """Seconds of the whole command, of the job on Flink, and of the stage that scores."""
     with running(FlinkCluster(scratch / "flink", Ports.free(), cores)) as cluster:
         command = [
-            *(sys.executable, "-m", "pipelines.cli", "score", "--quiet", "--faces", "whole"),
+            *(sys.executable, "-m", "maskdet.cli.main", "score", "--quiet", "--faces", "whole"),
             *("--input", str(images), "--output", str(scratch / "tables")),
             *("--set", "packing.max_images=250", "--set", "scoring.threads=1", "--set", "scoring.inference_threads=1"),
             *("--runner-config", "configs/runners/flink.yaml", *cluster.flags),

@@ -69,7 +69,7 @@ def main() -> None:
 def _score(name: str, round_: int, source: Source, model: str, scratch: Path) -> Run:
     output = scratch / "tables"
     shutil.rmtree(output, ignore_errors=True)
-    score = [sys.executable, "-m", "pipelines.cli", "score", "--quiet", "--faces", "whole", "--model", model]
+    score = [sys.executable, "-m", "maskdet.cli.main", "score", "--quiet", "--faces", "whole", "--model", model]
     errors = scratch / "errors"
     cost = measure(
         [*score, "--input", source.uri, "--output", str(output), *source.flags],

@@ -47,7 +47,7 @@ def _round(bare: list[str], shared: list[str], output: Path) -> dict[str, float]
     command = [
         sys.executable,
         "-m",
-        "pipelines.cli",
+        "maskdet.cli.main",
         "score",
         "--output",
         str(output),

@@ -62,7 +62,7 @@ def main() -> None:
 
 def _score(tree: Path, output: Path, count: int, model: str) -> Run:
     arguments = ["--input", str(tree), "--output", str(output), "--model", model, "--faces", "whole", "--quiet"]
-    command = [sys.executable, "-m", "pipelines.cli", "score", *arguments]
+    command = [sys.executable, "-m", "maskdet.cli.main", "score", *arguments]
     cost = measure(command, stdout=output.with_suffix(".out"), stderr=output.with_suffix(".err"))
     [manifest] = (output / "_runs").glob("*.json")
     run = json.loads(manifest.read_text())

@@ -55,7 +55,7 @@ def _worktree(folder: Path, revision: str) -> Iterator[Path]:
 
 def _score(folder: Path, flags: list[str], output: Path) -> Cost:
     """One run of the code in a folder."""
-    command = [sys.executable, "-m", "pipelines.cli", "score", "--output", str(output), "--quiet", *flags]
+    command = [sys.executable, "-m", "maskdet.cli.main", "score", "--output", str(output), "--quiet", *flags]
     printed, errors = output.with_suffix(".out"), output.with_suffix(".err")
     cost = measure(command, stdout=printed, stderr=errors, environment={"PYTHONPATH": str(folder)}, folder=folder)
     if cost.exit_code != 0:

@@ -82,7 +82,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 @pytest.fixture(scope="session")
 def score() -> Callable[..., Output]:
     """Run `maskdet score` here: ``score(output, input, …, flags=(…))``, by default with the demo's template."""
-    from pipelines.score import main
+    from maskdet.cli.score import main
 
     def run(
         output: Path,

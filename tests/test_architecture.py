@@ -95,7 +95,7 @@ def test_beam_stays_in_storage_and_the_transforms_of_a_package():
 
 def test_a_scoring_worker_never_imports_tensorflow():
     code = (
-        "import sys, numpy as np, pipelines.score;"
+        "import sys, numpy as np, maskdet.cli.score;"
         "from maskdet.model.backends import RuntimeSpec, load_model;"
         "load_model('builtin', RuntimeSpec());"
         "sys.exit(any(name.split('.')[0] in ('tensorflow', 'keras') for name in sys.modules))"

@@ -24,7 +24,7 @@ from apache_beam.options.pipeline_options import (
 
 from maskdet.beam.options import parse_beam_options
 from maskdet.beam.jobs import is_template_launch
-from pipelines.scoring_run import command_parser
+from maskdet.cli.scoring_run import command_parser
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = sorted(ROOT.glob("docker/*/Dockerfile"))
@@ -193,7 +193,7 @@ class TestKubernetes:
     def test_the_client_s_command_is_one_of_maskdet(self):
         (client,) = [container for container in containers() if container["name"] == "client"]
         entry, command, *flags = client["command"]
-        assert f'"{entry} = pipelines.cli:run"' in SETUP
+        assert f'"{entry} = maskdet.cli.main:run"' in SETUP
         arguments, rest = command_parser(command, None).parse_known_args(flags)
         assert rest == []
         assert (ROOT / arguments.runner_config).is_file()

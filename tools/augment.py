@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from maskdet import console
+from maskdet.cli import console
 from tools.augmentation.making import compose, find_portraits
 from tools.augmentation.settings import ComposeSettings
 from tools.augmentation.writing import write_composites

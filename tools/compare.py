@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from maskdet import console, storage
+from maskdet import storage
+from maskdet.cli import console
 from maskdet.beam.options import parse_beam_options
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
@@ -31,7 +32,7 @@ from tools.comparison.tables import COMPARE_TEXT, join_rows, write_comparison
 from tools.comparison.text import check_marks, describe_rows, render_text, replace_between_marks
 from tools.comparison.robust_models import run_robustness
 from maskdet.scoring.setup import check_run
-from pipelines.evaluate import run_evaluation
+from maskdet.cli.evaluate import run_evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskdet import console, storage
+from maskdet import storage
+from maskdet.cli import console
 from maskdet.config import load_yaml
 from maskdet.evaluation.annotations import read_coco, write_parquet
 from tools.scenes.settings import SceneSettings, check_classes, find_crops, find_images

@@ -1,12 +1,12 @@
 """What the Flex Template's launcher runs: ``maskdet score`` with Dataflow's options as in configs/runners.
 
-Not pipelines/score.py itself: run as a file, it would put its folder on the path, whose inspect.py is not Python's.
+Not maskdet/cli/score.py itself: run as a file, it would put its folder on the path, whose inspect.py is not Python's.
 """
 
 import sys
 from pathlib import Path
 
-from pipelines.score import main
+from maskdet.cli.score import main
 
 RUNNER_CONFIG = Path(__file__).parent / "configs" / "runners" / "dataflow.yaml"
 

@@ -11,7 +11,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.metrics import MetricsFilter
 
-from maskdet import console
+from maskdet.cli import console
 from maskdet.beam.options import parse_beam_options
 from maskdet.config import ScoreSettings
 from maskdet.scoring.setup import check_run
@@ -19,7 +19,7 @@ from maskdet.inputs.references import StageSeconds
 from maskdet.tables.runs import begin_run, claim_output, read_run
 from maskdet.demo.faces import DEMO_TEMPLATE
 from maskdet.beam.telemetry import NAMESPACE
-from pipelines.scoring_run import build
+from maskdet.cli.scoring_run import build
 
 STAGES = [field.name for field in fields(StageSeconds)]
 

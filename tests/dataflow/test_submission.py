@@ -18,7 +18,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from google.cloud.dataflow import JobState, JobType
 
 from maskdet.tables.layout import COMPLIANCE, FAILURES, PREDICTIONS
-from pipelines import cli
+from maskdet.cli import main
 
 LENIENT = ("--set", "failure_budget.max_ratio=0.5")
 
@@ -96,7 +96,7 @@ def test_a_template_s_launcher_writes_the_job_and_waits_for_nothing(uploaded, da
     assert f"maskdet status {where}/tables" in capfd.readouterr().out
     assert dataflow.created == []
     assert b"n2-standard-8" in uploaded.get("launches/job_object")
-    assert cli.main(["status", f"{where}/tables", "--no_auth"]) == 9
+    assert main.main(["status", f"{where}/tables", "--no_auth"]) == 9
     assert "the input is being listed" in capfd.readouterr().out
 
 
@@ -113,7 +113,7 @@ def test_an_interrupt_cancels_the_job_and_says_what_is_kept(uploaded, dataflow, 
     where = f"gs://{uploaded.name}"
     command = ["score", "--input", f"{where}/photos", "--output", f"{where}/tables", "--faces", "whole", *flags]
     with subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *command], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "maskdet.cli.main", *command], stderr=subprocess.PIPE, text=True
     ) as client:
         _wait_until(lambda: dataflow.asked or client.poll() is not None)  # it waits for the job
         client.send_signal(signal.SIGINT)
@@ -123,7 +123,7 @@ def test_an_interrupt_cancels_the_job_and_says_what_is_kept(uploaded, dataflow, 
     assert "cancelling the job" in errors
     assert "what is finished is kept" in errors
     assert f"maskdet status {where}/tables" in errors
-    assert cli.main(["status", f"{where}/tables", "--no_auth"]) == 130
+    assert main.main(["status", f"{where}/tables", "--no_auth"]) == 130
 
 
 def _wait_until(condition):

@@ -14,7 +14,7 @@ from PIL import Image
 from maskdet.errors import ConfigError, FailureCode, ImageFault, MaskdetError, OutputError, StorageError
 from maskdet.images.preprocessing import prepare_image
 from maskdet.demo.faces import DemoCell, DemoFile, DemoTree, draw_face, redraw, write_demo_tree
-from pipelines import demo
+from maskdet.cli import demo
 
 SEED = 7
 FITTING_PATH = re.compile(r"demo-[a-z]+/cam-\d/\d{4}-\d{2}-\d{2}/\d{2}/[^/]+")

@@ -128,5 +128,5 @@ def test_rows_of_a_manifest_that_disagree_tell_no_truth(tmp_path):
 
 
 def test_an_evaluation_needs_no_tensorflow():
-    code = "import sys, pipelines.evaluate; sys.exit(any(n in sys.modules for n in ('tensorflow', 'keras', 'sklearn')))"
+    code = "import sys, maskdet.cli.evaluate; sys.exit(any(n in sys.modules for n in ('tensorflow', 'keras', 'sklearn')))"
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

@@ -48,7 +48,7 @@ class Photos:
         return {key.removeprefix(f"{prefix}/"): self.server.get("tables", key) for key in keys}
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "pipelines.cli", *words]
+        return [sys.executable, "-m", "maskdet.cli.main", *words]
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "NO_GCE_CHECK": "true", **self.server.environment(self.proxy.url)}

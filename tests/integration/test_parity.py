@@ -34,7 +34,7 @@ FN_API = {
 def score(folder, output, *flags):
     """Every table that `maskdet score` writes, by its path below the output, as bytes."""
     where = ["--input", str(folder), "--output", str(output), "--quiet"]
-    command = [sys.executable, "-m", "pipelines.cli", "score", *where, *SETTINGS, *flags]
+    command = [sys.executable, "-m", "maskdet.cli.main", "score", *where, *SETTINGS, *flags]
     # multi_processing starts `python` without a path.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(

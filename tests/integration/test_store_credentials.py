@@ -17,7 +17,7 @@ from fault_proxy import Fault
 from maskdet import storage
 from maskdet.beam.options import parse_beam_options
 from maskdet.storage import gcs
-from pipelines import cli
+from maskdet.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 
@@ -53,7 +53,7 @@ def refused(capfd, photos, flags):
     """What the command says, and how long it takes, in seconds."""
     capfd.readouterr()
     started = time.monotonic()
-    assert cli.main(["score", "--input", photos, "--output", "unused", *flags]) == 5
+    assert main.main(["score", "--input", photos, "--output", "unused", *flags]) == 5
     return capfd.readouterr().err, time.monotonic() - started
 
 

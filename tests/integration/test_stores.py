@@ -5,7 +5,7 @@ import pytest
 from maskdet import storage
 from maskdet.errors import NotFoundError
 from maskdet.tables.layout import COMPLIANCE, FAILURES, PREDICTIONS
-from pipelines import cli
+from maskdet.cli import main
 
 LENIENT = ("--set", "failure_budget.max_ratio=0.5")
 ODD_KEYS = [
@@ -117,7 +117,7 @@ def test_a_second_run_in_a_store_scores_only_what_changed(store, score, demo, tm
 def test_inspect_reads_an_output_in_a_store(store, score, capsys):
     score(store.tables, store.sound, flags=store.flags)
     capsys.readouterr()
-    assert cli.main(["inspect", store.tables, *store.flags]) == 0
+    assert main.main(["inspect", store.tables, *store.flags]) == 0
     shown = capsys.readouterr().out
     assert "level all" in shown
     assert "level site_hour" in shown
@@ -125,5 +125,5 @@ def test_inspect_reads_an_output_in_a_store(store, score, capsys):
 
 def test_a_bucket_that_does_not_exist_is_refused(store, tmp_path, capfd):
     photos = f"{store.server.scheme}://no-such-bucket/photos"
-    assert cli.main(["score", "--input", photos, "--output", str(tmp_path / "t"), *store.flags]) == 3
+    assert main.main(["score", "--input", photos, "--output", str(tmp_path / "t"), *store.flags]) == 3
     assert photos in capfd.readouterr().err

@@ -14,7 +14,7 @@ from tools.comparison.robustness import View, first_of_each_class, measure, rows
 from maskdet.scoring.fetching import available_cores
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.preparation.manifest import read_images
-from pipelines import cli
+from maskdet.cli import main
 
 ROOT = Path(__file__).parents[2]
 OFFICIAL, DISJOINT = Selection(official_split=("test",)), Selection(split=("test",))
@@ -30,7 +30,7 @@ def images(data_folder, tmp_path_factory):
     """Images of a source's part: ``images(source, part)`` → rows of the training manifest."""
     output = tmp_path_factory.mktemp("manifest")
     config = ["--config", str(ROOT / "configs" / "prepare.yaml"), "--set", f"root={data_folder}", "--quiet"]
-    assert cli.main(["prepare", *config, "--output", str(output)]) == 0
+    assert main.main(["prepare", *config, "--output", str(output)]) == 0
     columns = ("image_uri", "label", "content_sha256", "source", "official_split", "split")
     manifest = read_images(str(output / "images.parquet"), columns)
     return lambda source, part: select(manifest, source, part)

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from maskdet.demo.drawing import draw_face
-from pipelines import cli
+from maskdet.cli import main
 
 FLIP = Image.Transpose.FLIP_LEFT_RIGHT
 
@@ -61,7 +61,7 @@ def prepare(tmp_path):
         config = tmp_path / "prepare.yaml"
         tree = {"sources": sources, "failure_budget": {"max_ratio": 0.2}, **settings}
         config.write_text(yaml.safe_dump(tree))
-        return cli.main(["prepare", "--config", str(config), "--output", str(output), "--quiet", *flags])
+        return main.main(["prepare", "--config", str(config), "--output", str(output), "--quiet", *flags])
 
     return run
 

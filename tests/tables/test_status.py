@@ -14,8 +14,8 @@ from maskdet.tables.layout import Layout
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.tables.runs import RunPlan, end_early, read_run, write_manifest
 from maskdet.tables.status import INTERRUPTED, PlannedShard, RunStatus, ShardPlan, read_status, write_plan
-from maskdet.summary import describe_kept, describe_status
-from pipelines import cli
+from maskdet.cli.summary import describe_kept, describe_status
+from maskdet.cli import main
 
 UNFINISHED = UnfinishedError.exit_code
 LENIENT = ("--set", "failure_budget.max_ratio=0.5", "--set", "packing.max_images=10")
@@ -143,12 +143,12 @@ def test_the_exit_code_is_the_run_s(finished, status, code):
 
 
 def test_the_command_prints_it_and_ends_with_that_code(running, finished, capsys):
-    assert cli.main(["status", running.root]) == UNFINISHED
+    assert main.main(["status", running.root]) == UNFINISHED
     assert "3 of" in capsys.readouterr().out
-    assert cli.main(["status", str(finished.folder), "--run", finished.run.run_id]) == 0
+    assert main.main(["status", str(finished.folder), "--run", finished.run.run_id]) == 0
     assert "succeeded" in capsys.readouterr().out
 
 
 def test_a_place_without_runs_is_refused(tmp_path, capsys):
-    assert cli.main(["status", str(tmp_path)]) == OutputError.exit_code
+    assert main.main(["status", str(tmp_path)]) == OutputError.exit_code
     assert "Run maskdet score first" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from maskdet.config import load_yaml
 from maskdet.evaluation.annotations import read_coco, read_parquet
 from tools.scenes.settings import LookSettings, SceneSettings
 from tools.scenes.scenes import SceneOptions
-from pipelines.evaluate import main as evaluate
+from maskdet.cli.evaluate import main as evaluate
 from tools.make_scenes import main
 
 ROOT = Path(__file__).parents[2]

@@ -66,7 +66,7 @@ def train_command(tmp_path):
     def arguments(settings, output, *flags):
         (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
         shared = ["--config", str(tmp_path / "tiny.yaml"), "--output", str(output), *flags]
-        return [sys.executable, "-m", "pipelines.train", *shared]
+        return [sys.executable, "-m", "maskdet.cli.train", *shared]
 
     return arguments
 

@@ -15,7 +15,7 @@ from maskdet.training.fit import RunFiles, _Epochs, describe_epoch, fit, train
 from maskdet.training.operating_point import choose_threshold, measure
 from maskdet.training.recipe import Recipe
 from maskdet.training.sets import load_plain, load_training
-from pipelines.train import main
+from maskdet.cli.train import main
 
 # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
 pytestmark = [

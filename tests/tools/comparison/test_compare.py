@@ -13,7 +13,7 @@ import yaml
 from maskdet.demo.drawing import draw_face
 from tools.comparison.text import BEGIN, END
 from maskdet.model.bundle import BUILTIN_FOLDER
-from pipelines import cli
+from maskdet.cli import main
 
 SEEDS = 32
 
@@ -38,7 +38,7 @@ def prepared(tmp_path_factory):
     source["splits"] = {"Train": "train", "Test": "test"}
     (root / "prepare.yaml").write_text(yaml.safe_dump({"sources": {"drawn": source}}))
     command = ["prepare", "--config", str(root / "prepare.yaml"), "--output", str(root / "manifest"), "--quiet"]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     return root
 
 
@@ -70,7 +70,7 @@ def compare(prepared):
     def run(folder, *flags):
         (folder / "compare.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         config = ["--config", str(folder / "compare.yaml"), "--output", str(folder / "out"), "--quiet"]
-        return cli.main(["compare", *config, *flags])
+        return main.main(["compare", *config, *flags])
 
     return run
 
@@ -147,7 +147,7 @@ def test_each_row_s_command_makes_it_again(folder, tmp_path):
     row = rows_of(folder)[0]
     copy = tmp_path / "again"
     config = row["command"].split(" --config ")[1]
-    assert cli.main(["evaluate", "--config", config, "--output", str(copy), "--quiet"]) == 0
+    assert main.main(["evaluate", "--config", config, "--output", str(copy), "--quiet"]) == 0
     before = (folder / "out" / "built_in" / "all" / "metrics.parquet").read_bytes()
     assert (copy / "metrics.parquet").read_bytes() == before
 
@@ -186,10 +186,10 @@ def test_the_page_draws_the_training_where_its_history_lies_beside_the_bundle(pr
     shutil.copytree(BUILTIN_FOLDER, tmp_path / "model")
     truth = ("--set", "truth.mask=[masked]", "--set", "truth.no_mask=[bare]", "--set", "intervals.resamples=100")
     command = ["evaluate", "--input", str(prepared / "drawn"), "--model", str(tmp_path / "model"), *truth, "--quiet"]
-    assert cli.main([*command, "--output", str(tmp_path / "without")]) == 0
+    assert main.main([*command, "--output", str(tmp_path / "without")]) == 0
     assert "<h2>Training</h2>" not in (tmp_path / "without" / "report.html").read_text()
     (tmp_path / "model.history.csv").write_text("epoch,loss,val_loss\n0,0.5,0.7\n1,0.25,0.6\n")
-    assert cli.main([*command, "--output", str(tmp_path / "with")]) == 0
+    assert main.main([*command, "--output", str(tmp_path / "with")]) == 0
     page = (tmp_path / "with" / "report.html").read_text()
     assert "<h2>Training</h2>" in page
     assert "2 epochs, from" in page

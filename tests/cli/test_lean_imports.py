@@ -3,9 +3,9 @@ import sys
 
 CHECK = """
 import sys
-from maskdet.lean_imports import unused_left_out
+from maskdet.cli.lean_imports import unused_left_out
 with unused_left_out():
-    import pipelines.score
+    import maskdet.cli.score
 import pyarrow
 table = pyarrow.table({"a": [1, 2]}, schema=pyarrow.schema([("a", pyarrow.int64())]))
 left_out = [name for name in ("pandas", "pymongo", "bson", "boto3") if name in sys.modules]

@@ -13,7 +13,7 @@ from sklearn import metrics as reference
 
 from maskdet.config import load_yaml
 from maskdet.evaluation.settings import EvaluateSettings
-from pipelines.evaluate import main
+from maskdet.cli.evaluate import main
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--quiet", "--set", "intervals.resamples=100")

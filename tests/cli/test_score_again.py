@@ -166,7 +166,7 @@ def test_an_input_that_lost_all_its_images_leaves_the_tables_as_they_are(photos,
 @contextlib.contextmanager
 def started(photos, tables, signal_at):
     """A run in a process of its own, one image a shard, once it has written some receipts."""
-    code = "import sys; from pipelines.score import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from maskdet.cli.score import main; sys.exit(main(sys.argv[1:]))"
     keyed = [
         "--template",
         DEMO_TEMPLATE,

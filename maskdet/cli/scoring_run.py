@@ -12,7 +12,9 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from maskdet import console, storage, summary
+from maskdet import storage
+from maskdet.cli import console
+from maskdet.cli import summary
 from maskdet.beam import jobs
 from maskdet.beam import tuning
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options

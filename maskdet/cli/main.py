@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from maskdet import __version__
-from maskdet.console import set_up_logging
-from maskdet.lean_imports import unused_left_out
+from maskdet.cli.console import set_up_logging
+from maskdet.cli.lean_imports import unused_left_out
 
 COMMANDS = {
     "score": "score images, write predictions, failures and compliance tables",

@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 
 from apache_beam.io.filesystems import FileSystems
 
-from maskdet import console, storage, summary
+from maskdet import storage
+from maskdet.cli import console
+from maskdet.cli import summary
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.tables.layout import Layout
 from maskdet.tables.runs import read_run

@@ -22,7 +22,8 @@ from datetime import UTC, datetime
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
-from maskdet import console, storage
+from maskdet import storage
+from maskdet.cli import console
 from maskdet.beam import jobs
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.config import load_yaml

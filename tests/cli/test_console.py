@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from maskdet import console, errors
-from maskdet.console import describe_progress, exit_code_help, run_command, show_progress
+from maskdet import errors
+from maskdet.cli import console
+from maskdet.cli.console import describe_progress, exit_code_help, run_command, show_progress
 from maskdet.errors import EXIT_CODES, ConfigError, MaskdetError
 from maskdet.beam.progress import Progress, ProgressState
 

@@ -9,7 +9,7 @@ from maskdet.errors import EXIT_CODES
 from maskdet.tables.layout import COMPLIANCE, FAILURES, PREDICTIONS
 from maskdet.model.bundle import BUILTIN_FOLDER
 from maskdet.testing import solid_image
-from pipelines import cli
+from maskdet.cli import main
 
 ONE_LINE_LIMIT = 700
 
@@ -30,7 +30,7 @@ def refused(tmp_path, capfd):
 
     def run(*arguments, output=None):
         output = output or tmp_path / "tables"
-        code = cli.main(["score", "--output", str(output), *map(str, arguments)])
+        code = main.main(["score", "--output", str(output), *map(str, arguments)])
         captured = capfd.readouterr()
         lines = [line for line in captured.err.splitlines() if line.startswith("maskdet score: ")]
         assert len(lines) == 1, captured.err
@@ -90,7 +90,7 @@ def test_an_input_without_images_is_refused(refused, tmp_path, name):
 
 def test_no_input_and_no_output_are_refused(photos, refused, capfd):
     assert refused()[0] == 2
-    assert cli.main(["score", "--input", str(photos)]) == 2
+    assert main.main(["score", "--input", str(photos)]) == 2
     assert "--output" in capfd.readouterr().err
 
 
@@ -196,13 +196,13 @@ def test_too_many_failures_end_the_run_without_success_but_with_its_tables(photo
 
 def test_every_exit_code_is_told_by_help(capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["score", "--help"])
+        main.main(["score", "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert all(f"{code}  {meaning}" in shown for code, meaning in EXIT_CODES.items())
 
 
 def test_an_unknown_command_is_refused_with_those_there_are(capsys):
-    assert cli.main(["scroe"]) == 2
+    assert main.main(["scroe"]) == 2
     shown = capsys.readouterr().err
-    assert all(name in shown for name in cli.COMMANDS)
+    assert all(name in shown for name in main.COMMANDS)

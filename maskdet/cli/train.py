@@ -17,7 +17,7 @@ import os
 import sys
 from pathlib import Path
 
-from maskdet import console
+from maskdet.cli import console
 from maskdet.config import load_yaml
 from maskdet.model.manifest import Manifest
 from maskdet.training.data import data_folder

@@ -17,7 +17,9 @@ from collections.abc import Sequence
 
 from apache_beam.io.filesystems import FileSystems
 
-from maskdet import console, storage, summary
+from maskdet import storage
+from maskdet.cli import console
+from maskdet.cli import summary
 from maskdet.beam.options import parse_beam_options
 from maskdet.tables.layout import COMPLIANCE, Layout
 from maskdet.tables.runs import RunManifest, read_run

@@ -10,9 +10,9 @@ from PIL import Image
 from maskdet.errors import EXIT_CODES
 from maskdet.tables.layout import PREDICTIONS
 from maskdet.testing import solid_image
-from pipelines import cli
-from pipelines.inspect import main as inspect
-from pipelines.preview import main as preview
+from maskdet.cli import main
+from maskdet.cli.inspect import main as inspect
+from maskdet.cli.preview import main as preview
 
 BLUE, VERMILION, YELLOW, GREY = (0, 114, 178), (213, 94, 0), (240, 228, 66), (150, 150, 150)
 FRAMES = {"mask": BLUE, "no_mask": VERMILION, "uncertain": YELLOW}
@@ -127,7 +127,7 @@ class TestPreview:
         assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.png"]
 
     def test_the_list_of_commands_names_it(self, capsys):
-        assert cli.main(["--help"]) == 0
+        assert main.main(["--help"]) == 0
         assert re.search(r"^  preview +show what a model says", capsys.readouterr().out, re.MULTILINE)
 
 

@@ -1,0 +1,1 @@
+"""The ``maskdet`` command: one file a subcommand."""
