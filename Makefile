@@ -27,17 +27,17 @@ test: $(VENV)/.development ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-flink: $(VENV)/.development ## run the tests on a real Flink cluster, which they start and stop
-	-$(BIN)/python tools/flink/programs.py  # before the tests, whose time is limited; they are skipped without
+	-$(BIN)/python -m tools.flink.programs  # before the tests, whose time is limited; they are skipped without
 	$(BIN)/python -m pytest -m "$(FLINK_TESTS)"
 
 flink-up: $(VENV)/.development ## start a Flink cluster on this machine, for configs/runners/flink.yaml
-	$(BIN)/python tools/flink/cluster.py up
+	$(BIN)/python -m tools.flink.cluster up
 
 flink-down: $(VENV)/.development ## stop it, and all that it started
-	$(BIN)/python tools/flink/cluster.py down
+	$(BIN)/python -m tools.flink.cluster down
 
 tools: $(VENV)/.development ## build or fetch what tests start beside Python, with Go and Maven (the tests do it, too)
-	$(BIN)/python tools/flink/programs.py
+	$(BIN)/python -m tools.flink.programs
 
 check: $(VENV)/.development ## lint and type-check
 	$(BIN)/ruff check .

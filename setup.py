@@ -69,8 +69,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
-    packages=find_packages(include=["maskdet", "maskdet.*", "pipelines", "pipelines.*"]),
-    package_data={"maskdet": ["py.typed", "model/builtin/**/*", "detection/builtin/**/*"]},
+    packages=find_packages(include=["maskdet", "maskdet.*"]),
+    package_data={"maskdet": ["py.typed", "model/builtin/**/*", "faces/builtin/**/*"]},
     install_requires=SCORING,
     extras_require={
         "tensorflow": TENSORFLOW,

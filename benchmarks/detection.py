@@ -28,15 +28,15 @@ import numpy as np
 from PIL import Image
 
 from maskdet.evaluation.annotations import AnnotatedImage, read_coco
+from maskdet.evaluation.detection_metrics import DetectionReport, FoundFaces, measure
 from maskdet.faces.crops import crop_face
 from maskdet.faces.decoding import Detections
 from maskdet.faces.detector import load_detector
-from maskdet.evaluation.detection_metrics import DetectionReport, FoundFaces, measure
-from tools.scenes.scenes import FaceSource, Scene, make_scene
-from maskdet.scoring.fetching import available_cores
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.backends import RuntimeSpec, load_model
+from maskdet.scoring.fetching import available_cores
 from maskdet.scoring.scorer import label
+from tools.scenes.scenes import FaceSource, Scene, make_scene
 
 PEER_SCORE = 0.2
 TURN_IMAGES = 8

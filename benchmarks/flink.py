@@ -24,7 +24,7 @@ from benchmarks.limit import demo_tree, image_files, linked
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "integration"))
 
-from flink_cluster import FlinkCluster, Ports, running  # noqa: E402
+from tools.flink.cluster import FlinkCluster, Ports, running  # noqa: E402
 
 SIZES = (1, 2)
 _TASKS = 2  # of each step on a task manager, as in configs/runners/flink.yaml

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
+from maskdet.demo.faces import DEMO_TEMPLATE, DemoTree, write_demo_tree
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout
 from maskdet.tables.runs import RunManifest, read_run
-from maskdet.demo.faces import DEMO_TEMPLATE, DemoTree, write_demo_tree
 
 LEVELS = "{site_hour: [site, date, hour], camera: [camera]}"
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from maskdet.inputs import references
 from maskdet.config import RESERVED_NAMES, ScoreSettings, load_yaml, parse_settings, put
 from maskdet.errors import ConfigError
+from maskdet.inputs import references
 
 TEMPLATE = "{site}/{camera}/{captured_at:%Y-%m-%d}/*.jpg"
 
@@ -259,7 +259,13 @@ def test_keys_that_cannot_work_are_refused(tree: dict[str, Any], fragment: str) 
 
 @pytest.mark.parametrize(
     "name",
-    sorted({*references.predictions_schema().names, *references.failures_schema().names, *references.compliance_schema().names}),
+    sorted(
+        {
+            *references.predictions_schema().names,
+            *references.failures_schema().names,
+            *references.compliance_schema().names,
+        }
+    ),
 )
 def test_no_key_may_be_named_like_a_column_of_a_table(name: str) -> None:
     assert name in RESERVED_NAMES

@@ -11,8 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import flink_cluster
-import programs
 import pytest
 import yaml
 from apache_beam.options.pipeline_options import (
@@ -22,9 +20,10 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-from maskdet.beam.options import parse_beam_options
 from maskdet.beam.jobs import is_template_launch
+from maskdet.beam.options import parse_beam_options
 from maskdet.cli.scoring_run import command_parser
+from tools.flink import cluster, programs
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = sorted(ROOT.glob("docker/*/Dockerfile"))
@@ -201,7 +200,7 @@ class TestKubernetes:
 
 class TestFlinkOnThisMachine:
     options = yaml.safe_load((ROOT / "configs" / "runners" / "flink.yaml").read_text(encoding="utf-8"))
-    settings = yaml.safe_load(flink_cluster.SETTINGS.read_text(encoding="utf-8"))
+    settings = yaml.safe_load(cluster.SETTINGS.read_text(encoding="utf-8"))
 
     def test_beam_knows_its_options(self):
         options = parse_beam_options([], str(ROOT / "configs" / "runners" / "flink.yaml"))
@@ -209,12 +208,12 @@ class TestFlinkOnThisMachine:
         assert json.loads(options.view_as(PortableOptions).environment_config) == self.options["environment_config"]
 
     def test_it_leads_to_the_cluster_that_is_started(self):
-        assert self.options["job_endpoint"] == f"localhost:{flink_cluster.Ports().job}"
-        assert self.options["flink_master"] == f"localhost:{flink_cluster.Ports().rest}"
-        assert self.options["environment_config"]["command"] == flink_cluster.BOOT
+        assert self.options["job_endpoint"] == f"localhost:{cluster.Ports().job}"
+        assert self.options["flink_master"] == f"localhost:{cluster.Ports().rest}"
+        assert self.options["environment_config"]["command"] == cluster.BOOT
 
     def test_one_task_manager_has_room_for_all(self):
-        managers = len(inspect.signature(flink_cluster.FlinkCluster).parameters["cores"].default)
+        managers = len(inspect.signature(cluster.FlinkCluster).parameters["cores"].default)
         assert managers == 2
         assert self.options["parallelism"] == (managers - 1) * self.settings["taskmanager.numberOfTaskSlots"]
 

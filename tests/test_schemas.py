@@ -11,17 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskdet.config import RESERVED_NAMES
-from maskdet.inputs.references import (
-    HIVE_NULL,
-    ImageRef,
-    RefBatch,
-    Shard,
-    StageSeconds,
-    compliance_schema,
-    failures_schema,
-    partition_path,
-    predictions_schema,
-)
+from maskdet.inputs.references import HIVE_NULL, ImageRef, RefBatch, Shard, partition_path
+from maskdet.schemas import compliance_schema, failures_schema, predictions_schema
+from maskdet.tables.results import StageSeconds
 
 SCHEMAS = {"predictions": predictions_schema, "failures": failures_schema, "compliance": compliance_schema}
 

@@ -1,6 +1,6 @@
 """Make training images of training images: masks drawn on, faces covered, on other shoulders, cut out by the detector.
 
-    maskdet compose --config tools/configs/augment.yaml --output build/composites
+    python -m tools.augment --config tools/configs/augment.yaml --output build/composites
 
 Finds the faces of a training manifest's images; writes DIR/mask/*.jpg, DIR/no_mask/*.jpg and DIR/images.parquet, a
 training manifest that a recipe can name. Equal input and settings give equal images.
@@ -14,18 +14,18 @@ import sys
 from collections.abc import Sequence
 
 from maskdet.cli import console
+from maskdet.config import load_yaml
+from maskdet.faces.detector import load_detector
+from maskdet.preparation.manifest import read_split
+from maskdet.scoring.fetching import available_cores
 from tools.augmentation.making import compose, find_portraits
 from tools.augmentation.settings import ComposeSettings
 from tools.augmentation.writing import write_composites
-from maskdet.config import load_yaml
-from maskdet.faces.detector import load_detector
-from maskdet.scoring.fetching import available_cores
-from maskdet.preparation.manifest import read_split
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return console.run_command("compose", lambda: _compose(_parser().parse_args(argv)))
+    return console.run_command("augment", lambda: _compose(_parser().parse_args(argv)))
 
 
 def _compose(arguments: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def _compose(arguments: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="maskdet compose",
+        prog="python -m tools.augment",
         description=__doc__,
         epilog=console.exit_code_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,6 +1,6 @@
 """Compare models side by side: on images that flatter them, on images that do not, and with shortcuts that see no face.
 
-    maskdet compare --config tools/configs/compare.yaml --output build/compare [--card MODEL_CARD.md]
+    python -m tools.compare --config tools/configs/compare.yaml --output build/compare [--card MODEL_CARD.md]
                     [--set section.key=value …] [Beam options, such as --runner=FlinkRunner]
 
 Makes an evaluation of every model on every data set, as `maskdet evaluate` does, into <output>/<model>/<data>; says of
@@ -22,17 +22,17 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet import storage
-from maskdet.cli import console
 from maskdet.beam.options import parse_beam_options
+from maskdet.cli import console
+from maskdet.cli.evaluate import run_evaluation
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
+from maskdet.scoring.setup import check_run
 from tools.comparison import cases
+from tools.comparison.robust_models import run_robustness
 from tools.comparison.settings import CompareSettings
 from tools.comparison.tables import COMPARE_TEXT, join_rows, write_comparison
 from tools.comparison.text import check_marks, describe_rows, render_text, replace_between_marks
-from tools.comparison.robust_models import run_robustness
-from maskdet.scoring.setup import check_run
-from maskdet.cli.evaluate import run_evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +55,9 @@ def _compare(argv: Sequence[str]) -> int:
         done = "not made here" if case.settings is None else _make(case, options, arguments)
         print(f"{number} of {len(planned)}: {case.model} on {case.data}: {done}", flush=True)
     rows, robustness = join_rows(settings, planned), run_robustness(settings)
-    command = shlex.join(["maskdet", "compare", *(word for word in argv if word not in ("--quiet", "--overwrite"))])
+    command = shlex.join(
+        ["python", "-m", "tools.compare", *(word for word in argv if word not in ("--quiet", "--overwrite"))]
+    )
     text = render_text(settings, rows, robustness, command)
     write_comparison(settings, rows, robustness, text)
     if arguments.card:
@@ -84,13 +86,15 @@ def _read_text(uri: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="maskdet compare",
+        prog="python -m tools.compare",
         description=__doc__,
         epilog=console.exit_code_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, help="a YAML file of models and data; see tools/configs/compare.yaml")
+    parser.add_argument(
+        "--config", required=True, help="a YAML file of models and data; see tools/configs/compare.yaml"
+    )
     parser.add_argument("--output", help="folder or prefix for evaluations and tables")
     parser.add_argument("--card", metavar="FILE", help="a Markdown file to put the tables into, between its two marks")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")

@@ -1,6 +1,6 @@
 """Make scenes with known faces, to measure detection and classification on.
 
-    maskdet scenes --output scenes/ --count 300 --seed 2027 --crops crops/    # crops/with_mask/… …
+    python -m tools.make_scenes --output scenes/ --count 300 --seed 2027 --crops crops/    # crops/with_mask/… …
     maskdet evaluate --input scenes/ --faces detect --set truth.boxes=scenes/annotations.json --output results/
 
 Places labelled face crops, of a folder or of a training manifest's split (--set manifest=DIR/images.parquet), on drawn
@@ -19,11 +19,11 @@ from pathlib import Path
 from maskdet import storage
 from maskdet.cli import console
 from maskdet.config import load_yaml
-from maskdet.evaluation.annotations import read_coco, write_parquet
-from tools.scenes.settings import SceneSettings, check_classes, find_crops, find_images
-from tools.scenes.scenes import FaceSource, make_scene, write_scenes
 from maskdet.errors import ConfigError, SourceError
+from maskdet.evaluation.annotations import read_coco, write_parquet
 from maskdet.preparation.manifest import read_split
+from tools.scenes.scenes import FaceSource, make_scene, write_scenes
+from tools.scenes.settings import SceneSettings, check_classes, find_crops, find_images
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def _crops(settings: SceneSettings) -> list[FaceSource]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="maskdet scenes",
+        prog="python -m tools.make_scenes",
         description=__doc__,
         epilog=console.exit_code_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -13,15 +13,15 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsIter, PCollection, TaggedOutput
 
-from maskdet.inputs import listing
+from maskdet.beam.progress import PROGRESS
 from maskdet.images.preprocessing import ImageLimits
+from maskdet.inputs import listing
 from maskdet.preparation import writing
 from maskdet.preparation.launch import SourceTask
 from maskdet.preparation.measuring import measure_batch
 from maskdet.preparation.records import MeasuredBatch, SourceBatch
 from maskdet.preparation.report import PrepareReport
 from maskdet.preparation.settings import PrepareSettings
-from maskdet.beam.progress import PROGRESS
 
 _COUNTS = "counts"
 # Large enough for threads, small enough to spread over workers.

@@ -14,7 +14,7 @@ from apache_beam.metrics import Metrics
 
 from maskdet.errors import FailureCode
 from maskdet.tables.receipts import ShardReport
-from maskdet.inputs.references import StageSeconds
+from maskdet.tables.results import StageSeconds
 
 NAMESPACE = "maskdet"
 # The console leaves these lines out, unless told to log JSON; workers on other machines log them all.

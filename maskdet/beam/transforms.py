@@ -1,7 +1,8 @@
 """The PTransforms of a scoring run: thin dataclasses that map the library's functions over Beam's collections.
 
 Elements are few and large: batches of references, shards, reports. Whatever is annotated ``Any`` here is a type of
-:mod:`maskdet.inputs.references`; naming it would make Beam look for a row schema in named tuples that are simply pickled.
+:mod:`maskdet.inputs.references`; naming it would make Beam look for a row
+schema in named tuples that are simply pickled.
 """
 
 from __future__ import annotations
@@ -20,22 +21,21 @@ from apache_beam.pvalue import AsDict, AsIter, AsList, PCollection, TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.shared import Shared
 
-from maskdet.inputs import sharding
-from maskdet.inputs import listing
+from maskdet.beam.progress import PROGRESS
+from maskdet.beam.telemetry import ShardTelemetry
 from maskdet.compliance.groups import Counts, GroupKey, compliance_table, key_union, merge_counts
 from maskdet.config import SourceSettings
-from maskdet.scoring.fetching import available_cores
-from maskdet.tables.layout import Layout, write_table
-from maskdet.model.backends import RuntimeSpec, load_model
-from maskdet.inputs.sharding import KeyRule, Size
-from maskdet.beam.progress import PROGRESS
-from maskdet.tables.receipts import ShardJob, ShardReport
-from maskdet.inputs.references import ImageRef, RefBatch, Shard
-from maskdet.tables.runs import LISTED, RunManifest, RunPlan, finish_run
-from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
+from maskdet.inputs import listing, sharding
 from maskdet.inputs.listing import ListTask
+from maskdet.inputs.references import ImageRef, RefBatch, Shard
+from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.model.backends import RuntimeSpec, load_model
+from maskdet.scoring.fetching import available_cores
+from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
+from maskdet.tables.layout import Layout, write_table
+from maskdet.tables.receipts import ShardJob, ShardReport
+from maskdet.tables.runs import LISTED, RunManifest, RunPlan, finish_run
 from maskdet.tables.status import PlannedShard, write_plan
-from maskdet.beam.telemetry import ShardTelemetry
 
 _COUNTS = "counts"
 _SHARDS_IN_HAND = 2
@@ -80,7 +80,8 @@ class PackShards(beam.PTransform):  # type: ignore[misc]
     """:class:`RefBatch` without duplicates → :class:`Shard`.
 
     Partitions small enough for one shard need no plan; for the others a histogram of hashes, small whatever their size,
-    tells where :func:`maskdet.inputs.sharding.pack` cuts, so that the references of a shard meet on one worker and no more do.
+    tells where :func:`maskdet.inputs.sharding.pack` cuts, so that the references of a shard meet on one worker and no
+    more do.
     """
 
     rule: KeyRule

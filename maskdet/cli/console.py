@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from maskdet.errors import EXIT_CODES, MaskdetError
 from maskdet.beam.progress import Progress, ProgressState
+from maskdet.errors import EXIT_CODES, MaskdetError
 
 _LOGGER = logging.getLogger("maskdet")
 # A line a shard, for workers' logs; at a terminal the progress line says it better.

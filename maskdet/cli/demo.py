@@ -14,8 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from maskdet.errors import MaskdetError
 from maskdet.demo.faces import DEMO_TEMPLATE, DemoTree, write_demo_tree
+from maskdet.errors import MaskdetError
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -20,18 +20,17 @@ from datetime import UTC, datetime
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet import storage
-from maskdet.cli import console
-from maskdet.cli import summary
+from maskdet.cli import console, summary
+from maskdet.cli.scoring_run import beam_options, command_parser, overrides, run_to_end
 from maskdet.config import load_yaml
 from maskdet.evaluation.detection_matching import join_annotations, read_annotations
-from maskdet.evaluation.training_history import find_history, read_history
-from maskdet.report.evaluation_page import REPORT_FILE, describe, render
 from maskdet.evaluation.results import Evaluation, evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings
+from maskdet.evaluation.training_history import find_history, read_history
 from maskdet.evaluation.truth import check_columns, read_labelled, read_tables
+from maskdet.report.evaluation_page import REPORT_FILE, describe, render
 from maskdet.scoring.setup import check_run
 from maskdet.tables.layout import Layout
-from maskdet.cli.scoring_run import beam_options, command_parser, overrides, run_to_end
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from apache_beam.io.filesystems import FileSystems
 
-from maskdet.cli import console
 from maskdet.beam.options import parse_beam_options
+from maskdet.cli import console
 from maskdet.model.conversion import Written, convert_bundle
 from maskdet.model.formats import FORMATS
 

@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from apache_beam.io.filesystems import FileSystems
 
 from maskdet import storage
-from maskdet.cli import console
-from maskdet.cli import summary
 from maskdet.beam.options import parse_beam_options
+from maskdet.cli import console, summary
+from maskdet.report.contact_sheet import check_sheet_name, make_sheet, write_sheet
 from maskdet.tables.layout import COMPLIANCE, Layout
 from maskdet.tables.runs import RunManifest, read_run
-from maskdet.report.contact_sheet import check_sheet_name, make_sheet, write_sheet
 
 
 def main(argv: Sequence[str] | None = None) -> int:

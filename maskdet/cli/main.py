@@ -17,17 +17,18 @@ from maskdet.cli.lean_imports import unused_left_out
 COMMANDS = {
     "score": "score images, write predictions, failures and compliance tables",
     "evaluate": "measure a model on labelled images",
-    "compare": "set models side by side on several data sets, for a model card",
     "status": "show how far a run is",
     "inspect": "show the tables of an output, or a contact sheet of its faces",
     "preview": "show what a model says of some images: boxes, labels, probabilities",
     "prepare": "make a training manifest of labelled images: duplicates, leaks, splits",
-    "compose": "make training images of training images: masks drawn on, faces covered or on other shoulders",
     "train": "train a model and export it as a bundle",
     "export": "write a model in other formats: Keras, SavedModel, LiteRT, ONNX",
-    "scenes": "make scenes with known faces, to measure detection on",
     "demo": "draw a tree of synthetic face images",
 }
+
+
+MOVED = {"compare": "tools.compare", "compose": "tools.augment", "scenes": "tools.make_scenes"}
+"""Commands that made the models that ship; they run from a checkout, under these names for one more version."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,14 +37,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in COMMANDS:
         set_up_logging()
         with unused_left_out():  # imported on demand: `maskdet demo` needs neither Beam nor TensorFlow
-            command = importlib.import_module(f"pipelines.{arguments[0]}")
+            command = importlib.import_module(f"maskdet.cli.{arguments[0]}")
         return int(command.main(arguments[1:]))
+    if arguments and arguments[0] in MOVED:
+        return _run_moved(arguments[0], arguments[1:])
     if arguments == ["--version"]:
         print(f"maskdet {__version__}")
         return 0
     asked = arguments in (["--help"], ["-h"])
     print(_usage(), file=sys.stdout if asked else sys.stderr)
     return 0 if asked else 2
+
+
+def _run_moved(name: str, arguments: Sequence[str]) -> int:
+    """Run a command that is no longer a part of the package, if this is a checkout."""
+    module = MOVED[name]
+    try:
+        command = importlib.import_module(module)
+    except ModuleNotFoundError:
+        remedy = f"run it in a checkout of the project: python -m {module}"
+        print(f"maskdet: '{name}' is not a part of the installed package any more; {remedy}", file=sys.stderr)
+        return 2
+    print(f"maskdet: '{name}' is deprecated; from version 0.3 on: python -m {module}", file=sys.stderr)
+    set_up_logging()
+    return int(command.main(arguments))
 
 
 def _usage() -> str:

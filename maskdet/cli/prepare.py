@@ -23,17 +23,17 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
 from maskdet import storage
-from maskdet.cli import console
 from maskdet.beam import jobs
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
+from maskdet.beam.preparation import Prepare
+from maskdet.beam.progress import PROGRESS
+from maskdet.cli import console
 from maskdet.config import load_yaml
 from maskdet.errors import recover_error
 from maskdet.preparation import writing
 from maskdet.preparation.launch import check_preparation
 from maskdet.preparation.report import describe_report
 from maskdet.preparation.settings import PrepareSettings
-from maskdet.beam.preparation import Prepare
-from maskdet.beam.progress import PROGRESS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

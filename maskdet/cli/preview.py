@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from apache_beam.io.filesystems import FileSystems
 
 from maskdet import storage
-from maskdet.cli import console
 from maskdet.beam.options import parse_beam_options
+from maskdet.cli import console
 from maskdet.config import ScoreSettings, load_yaml
 from maskdet.errors import ConfigError, SourceError
 from maskdet.report.marks import printable

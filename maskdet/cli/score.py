@@ -15,13 +15,12 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from maskdet.cli import console
-from maskdet.cli import summary
 from maskdet.beam import jobs
+from maskdet.cli import console, summary
+from maskdet.cli.scoring_run import beam_options, command_parser, overrides, run_to_end
 from maskdet.config import ScoreSettings, load_yaml
 from maskdet.scoring.dry_run import plan_shards
 from maskdet.scoring.setup import check_run
-from maskdet.cli.scoring_run import beam_options, command_parser, overrides, run_to_end
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,16 +13,14 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet import storage
-from maskdet.cli import console
-from maskdet.cli import summary
-from maskdet.beam import jobs
-from maskdet.beam import tuning
+from maskdet.beam import jobs, tuning
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
+from maskdet.beam.progress import PROGRESS
+from maskdet.beam.transforms import ScoreRun, ScoreShards, WriteCompliance
+from maskdet.cli import console, summary
 from maskdet.errors import recover_error
 from maskdet.scoring.setup import Launch
-from maskdet.beam.progress import PROGRESS
 from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, read_run
-from maskdet.beam.transforms import ScoreRun, ScoreShards, WriteCompliance
 
 # Flags that are settings: flag → where its value goes, and what it means.
 _SETTING_FLAGS = {

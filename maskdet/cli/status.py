@@ -18,9 +18,8 @@ from datetime import UTC, datetime
 from apache_beam.io.filesystems import FileSystems
 
 from maskdet import storage
-from maskdet.cli import console
-from maskdet.cli import summary
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
+from maskdet.cli import console, summary
 from maskdet.tables.layout import Layout
 from maskdet.tables.runs import read_run
 from maskdet.tables.status import read_status

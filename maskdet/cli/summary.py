@@ -12,9 +12,9 @@ import yaml
 from maskdet import storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import StorageError
-from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
-from maskdet.inputs.sharding import Size, size_of
 from maskdet.inputs.references import Shard
+from maskdet.inputs.sharding import Size, size_of
+from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
 from maskdet.tables.runs import RunManifest
 from maskdet.tables.status import RunStatus, read_status
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from maskdet.inputs.sharding import KeyRule
-from maskdet.inputs.references import compliance_schema
+from maskdet.schemas import compliance_schema
 
 
 class GroupKey(NamedTuple):

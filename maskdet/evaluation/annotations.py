@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from maskdet import storage
-from maskdet.faces.boxes import Floats
 from maskdet.errors import SourceError
+from maskdet.faces.boxes import Floats
 
 IGNORED = "ignored"
 """What a class may mean beside ``mask`` and ``no_mask``: its boxes are neither asked for nor counted as false."""

@@ -12,9 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from maskdet import storage
+from maskdet.errors import SourceError
 from maskdet.evaluation.annotations import AnnotatedImage, read_coco, read_parquet, read_voc
 from maskdet.evaluation.detection_metrics import FoundFaces, match_faces
-from maskdet.errors import SourceError
 from maskdet.evaluation.metrics import Bools
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
 from maskdet.evaluation.truth import Labelled, RunTables, group_names

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet.compliance.groups import Interval
-from maskdet.evaluation.detection_metrics import FALSE, IGNORED, SIZE_BINS_PX, average_precision
 from maskdet.evaluation.detection_matching import AnnotatedRun
+from maskdet.evaluation.detection_metrics import FALSE, IGNORED, SIZE_BINS_PX, average_precision
 from maskdet.evaluation.intervals import Bootstrap, Estimate, percentiles, wilson_estimate
 from maskdet.evaluation.metrics import Bools, Floats, ratio
 
@@ -54,7 +54,8 @@ class FaceFigures:
     """What there is to say of how faces were found.
 
     Attributes:
-        counts: images and faces by what became of them, as in :class:`maskdet.evaluation.detection_matching.AnnotatedRun`.
+        counts: images and faces by what became of them, as in
+            :class:`maskdet.evaluation.detection_matching.AnnotatedRun`.
         examples: images behind some of the counts.
         estimates: in the order of :data:`DESCRIPTIONS`.
     """

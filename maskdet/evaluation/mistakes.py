@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskdet.evaluation.detection_metrics import FALSE
 from maskdet.evaluation.detection_matching import AnnotatedRun, SeenImage
+from maskdet.evaluation.detection_metrics import FALSE
 from maskdet.evaluation.metrics import MASK, NO_MASK, Sample
 from maskdet.evaluation.tables import MISTAKES_SCHEMA
 from maskdet.evaluation.truth import Labelled

@@ -13,10 +13,10 @@ from maskdet import storage
 from maskdet.evaluation import baselines, calibration, metrics, slices
 from maskdet.evaluation.detection_matching import AnnotatedRun
 from maskdet.evaluation.faces import FaceFigures, measure_faces
+from maskdet.evaluation.image_statistics import look_at
 from maskdet.evaluation.intervals import Bootstrap, Estimate, estimate_all, mean_of_two, wilson_estimate
 from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Tally
 from maskdet.evaluation.mistakes import face_mistakes, label_mistakes
-from maskdet.evaluation.image_statistics import look_at
 from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.tables import METRICS_SCHEMA, SCHEMA_VERSION
 from maskdet.evaluation.truth import Labelled, group_names

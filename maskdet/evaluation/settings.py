@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from maskdet import storage
 from maskdet.config import Count, FacesSettings, KeyName, Ratio, ScoreSettings, Section
-from maskdet.evaluation.annotations import IGNORED, plain_name
 from maskdet.errors import ConfigError
+from maskdet.evaluation.annotations import IGNORED, plain_name
 
 SCORES = "scores"
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from maskdet.evaluation.metrics import Bools, Floats
 from maskdet.evaluation.image_statistics import Looks
+from maskdet.evaluation.metrics import Bools, Floats
 from maskdet.evaluation.settings import SliceSettings
 from maskdet.evaluation.truth import FACES_FOUND, column_values
 

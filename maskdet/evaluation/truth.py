@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 
 from maskdet import storage
-from maskdet.inputs import image_lists
 from maskdet.config import SourceSettings
-from maskdet.evaluation.annotations import plain_name
 from maskdet.errors import ConfigError, SourceError
+from maskdet.evaluation.annotations import plain_name
 from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Bools, Sample
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
-from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
-from maskdet.inputs.references import failures_schema, no_face_schema, predictions_schema
+from maskdet.inputs import image_lists
 from maskdet.inputs.listing import ListTask
+from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
+from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
 
 _LABELS = {"mask": MASK, "no_mask": NO_MASK, "uncertain": UNCERTAIN}
 _EXAMPLES = 20

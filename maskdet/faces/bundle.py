@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from maskdet.faces.decoding import Heads
 from maskdet.errors import ModelError
+from maskdet.faces.decoding import Heads
 from maskdet.model.bundle import file_sha256
 from maskdet.model.manifest import MANIFEST_FILE, BundleFile
 

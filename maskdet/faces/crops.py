@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskdet.faces.boxes import Floats
 from maskdet.errors import ConfigError
+from maskdet.faces.boxes import Floats
 
 Pixels = NDArray[np.uint8]
 

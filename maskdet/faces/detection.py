@@ -7,16 +7,16 @@ from typing import Any
 
 from PIL import Image
 
-from maskdet.images.codecs import PILLOW, Codecs
 from maskdet.config import FacesSettings
+from maskdet.errors import FailureCode, ImageFault
 from maskdet.faces.bundle import open_detector
 from maskdet.faces.crops import CropOptions, crop_face
 from maskdet.faces.detector import RULES, Detector, load_detector
+from maskdet.faces.extraction import FaceBox, FaceView, StageClock, View, Viewer, WholeImage
 from maskdet.faces.network import runtime_version
-from maskdet.errors import FailureCode, ImageFault
+from maskdet.images.codecs import PILLOW, Codecs
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.manifest import InputSpec
-from maskdet.faces.extraction import FaceBox, FaceView, StageClock, View, Viewer, WholeImage
 
 # The classifier is as sure of a face of this size as of a larger one, and the detector finds smaller ones.
 _SMALLEST_CROP_PX = 32

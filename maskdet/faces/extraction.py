@@ -13,7 +13,7 @@ from maskdet.images.codecs import PILLOW, Codecs
 from maskdet.images.preprocessing import ImageLimits, prepare_image
 from maskdet.model.backends import Images
 from maskdet.model.manifest import InputSpec
-from maskdet.inputs.references import StageSeconds
+from maskdet.tables.results import StageSeconds
 
 
 class FaceBox(NamedTuple):

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdet.errors import ModelError
 from maskdet.faces.bundle import DetectorBundle
 from maskdet.faces.decoding import STRIDE_PX, Heads
-from maskdet.errors import ModelError
 
 # Sizes kept prepared by a worker. A 1280 x 1280 canvas holds some 120 MB.
 _PREPARED_SIZES = 6

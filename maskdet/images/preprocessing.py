@@ -38,8 +38,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from maskdet.images.codecs import PILLOW, Codecs, Pixels
 from maskdet.errors import FailureCode, ImageFault
+from maskdet.images.codecs import PILLOW, Codecs, Pixels
 
 # Only these decoders run: others (EPS starts Ghostscript) are no business of a scoring worker. Importing the modules
 # registers them, so that no thread does so first while others decode.

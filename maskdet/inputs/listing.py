@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 from maskdet import storage
-from maskdet.inputs import image_lists
 from maskdet.config import SourceSettings
 from maskdet.errors import ConfigError, FailureCode, SourceError, StorageError
+from maskdet.inputs import image_lists
 from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.storage import StoredFile
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from maskdet import storage
 from maskdet.errors import ConfigError, SourceError
+from maskdet.inputs.listing import ListTask, check_input, input_tasks
 from maskdet.preparation.measuring import read_groups
 from maskdet.preparation.settings import LabelledSource, PrepareSettings
-from maskdet.inputs.listing import ListTask, check_input, input_tasks
 
 
 class SourceTask(NamedTuple):

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 
 from maskdet import storage
 from maskdet.errors import SourceError, StorageError
-from maskdet.tables.layout import read_table
 from maskdet.preparation.records import SUCCESS
 from maskdet.preparation.settings import SPLITS
+from maskdet.tables.layout import read_table
 
 COLUMNS = ("source", "image_uri", "label", "official_split", "split", "group_id", "suspicious", "flat")
 

@@ -18,12 +18,12 @@ from PIL import Image
 
 from maskdet import storage
 from maskdet.errors import FailureCode, ImageFault, SourceError
-from maskdet.scoring.fetching import Fetcher, reading_threads
 from maskdet.images.preprocessing import FORMATS, ImageLimits, prepare_image
+from maskdet.inputs.references import ImageRef
 from maskdet.preparation import hashing
 from maskdet.preparation.records import MeasuredBatch, SourceBatch, failures_schema, measured_schema
 from maskdet.preparation.settings import LABELS, SPLITS, LabelledSource
-from maskdet.inputs.references import ImageRef
+from maskdet.scoring.fetching import Fetcher, reading_threads
 
 Name = TypeVar("Name", bound=str)
 Row = dict[str, Any]

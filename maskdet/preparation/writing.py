@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from maskdet import storage
 from maskdet.errors import NotFoundError, OutputError
-from maskdet.tables.layout import DATASET, write_table
 from maskdet.preparation.assembling import assemble
 from maskdet.preparation.records import DUPLICATES, FAILURES, IMAGES, REPORT, SUCCESS, SUMMARY, MeasuredBatch
 from maskdet.preparation.report import PrepareReport, describe_report, make_report
 from maskdet.preparation.settings import PrepareSettings
+from maskdet.tables.layout import DATASET, write_table
 
 _ROW_GROUP_ROWS = 100_000
 

@@ -13,11 +13,11 @@ from maskdet import storage
 from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.errors import ConfigError, OutputError
 from maskdet.images.preprocessing import ImageLimits
-from maskdet.tables.layout import Layout
-from maskdet.tables.runs import RunManifest
 from maskdet.report.face_crops import Crop, read_crops
 from maskdet.report.marks import BLACK, GREY, STYLES, UNLABELLED, WHITE, fit_text, font_of, printable, text_size
 from maskdet.report.sampling import Section, choose_sections
+from maskdet.tables.layout import Layout
+from maskdet.tables.runs import RunManifest
 
 MOST_TILES = 200
 """A section; five sections of these are a picture of 40 megapixels."""

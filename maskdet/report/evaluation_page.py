@@ -9,14 +9,13 @@ import numpy as np
 import pyarrow.compute as pc
 
 from maskdet.evaluation import metrics, mistakes, slices
-from maskdet.report import charts
-from maskdet.report import faces_page
-from maskdet.evaluation.training_history import History
 from maskdet.evaluation.intervals import DESCRIPTIONS
 from maskdet.evaluation.metrics import MASK
-from maskdet.report.page_parts import figure, interval, left, table
 from maskdet.evaluation.results import Evaluation
 from maskdet.evaluation.settings import EvaluateSettings
+from maskdet.evaluation.training_history import History
+from maskdet.report import charts, faces_page
+from maskdet.report.page_parts import figure, interval, left, table
 
 REPORT_FILE = "report.html"
 _HISTOGRAM_BINS = 20

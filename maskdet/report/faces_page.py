@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from maskdet.report import charts
 from maskdet.evaluation.faces import DESCRIPTIONS, FALSE_PER_IMAGE, FaceFigures
+from maskdet.report import charts
 from maskdet.report.page_parts import figure, interval, left, table
 
 

@@ -16,15 +16,15 @@ from PIL import Image
 from maskdet import storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import ConfigError, FailureCode, ImageFault, SourceError, StorageError
-from maskdet.images.preprocessing import ImageLimits, open_upright
-from maskdet.scoring.setup import resolve_decision, resolved, runtime_spec, score_options
-from maskdet.model.backends import Model, load_model
-from maskdet.inputs.sharding import KeyRule
-from maskdet.inputs.references import ImageRef, Shard
-from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
-from maskdet.report.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags
-from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_images
 from maskdet.faces.extraction import FaceBox, Viewer
+from maskdet.images.preprocessing import ImageLimits, open_upright
+from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_images
+from maskdet.inputs.references import ImageRef, Shard
+from maskdet.inputs.sharding import KeyRule
+from maskdet.model.backends import Model, load_model
+from maskdet.report.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags
+from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
+from maskdet.scoring.setup import resolve_decision, resolved, runtime_spec, score_options
 
 MAX_SIDE_PX = 1600
 """Longer side of a preview; a larger image is shown smaller."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from maskdet.inputs import sharding
-from maskdet.inputs import listing
-from maskdet.scoring.setup import Launch
+from maskdet.inputs import listing, sharding
 from maskdet.inputs.references import ImageRef, Shard
+from maskdet.scoring.setup import Launch
 
 
 def plan_shards(launch: Launch) -> tuple[list[Shard], int, int, Mapping[str, int]]:

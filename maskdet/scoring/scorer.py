@@ -22,25 +22,19 @@ import numpy as np
 import pyarrow as pa
 
 from maskdet import storage
-from maskdet.images.codecs import CodecsName, load_codecs
 from maskdet.config import FacesSettings
-from maskdet.faces.detection import make_viewer
 from maskdet.errors import FailureCode, ImageFault
-from maskdet.scoring.fetching import Fetcher, available_cores, fetching_threads
+from maskdet.faces.detection import make_viewer
+from maskdet.faces.extraction import FaceBox, StageClock, View, Viewer
+from maskdet.images.codecs import CodecsName, load_codecs
 from maskdet.images.preprocessing import ImageLimits
+from maskdet.inputs.references import ImageRef, Shard
+from maskdet.inputs.sharding import KeyRule
 from maskdet.model.backends import Images, Model, Probabilities
 from maskdet.model.manifest import Decision
-from maskdet.inputs.sharding import KeyRule
-from maskdet.inputs.references import (
-    ImageRef,
-    Shard,
-    ShardResult,
-    StageSeconds,
-    failures_schema,
-    no_face_schema,
-    predictions_schema,
-)
-from maskdet.faces.extraction import FaceBox, StageClock, View, Viewer
+from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
+from maskdet.scoring.fetching import Fetcher, available_cores, fetching_threads
+from maskdet.tables.results import ShardResult, StageSeconds
 
 # Reads of a shard that may be under way or waiting to be scored, as a multiple of those that run at a time. Enough that
 # no reader waits for the scorers' turn; 2 cores then hold at most 256 images of a shard, never more bytes than it has.

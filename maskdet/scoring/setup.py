@@ -10,22 +10,23 @@ from datetime import datetime
 from importlib import metadata
 
 from maskdet import __version__, storage
-from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.config import ScoreSettings
-from maskdet.faces.detection import describe_view
 from maskdet.errors import ConfigError
-from maskdet.scoring.fetching import available_cores
+from maskdet.faces.detection import describe_view
+from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.images.preprocessing import ImageLimits
-from maskdet.tables.layout import Layout
+from maskdet.inputs.listing import ListTask, check_input, input_tasks
+from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.bundle import open_bundle
 from maskdet.model.manifest import Decision, Manifest
-from maskdet.inputs.sharding import KeyRule, Size
-from maskdet.tables.receipts import ShardJob, scoring_fingerprint
-from maskdet.tables.runs import RunManifest, RunPlan, new_run_id
+from maskdet.scoring.fetching import available_cores
+from maskdet.scoring.fingerprint import scoring_fingerprint
 from maskdet.scoring.scorer import ScoreOptions
-from maskdet.inputs.listing import ListTask, check_input, input_tasks
+from maskdet.tables.layout import Layout
+from maskdet.tables.receipts import ShardJob
+from maskdet.tables.runs import RunManifest, RunPlan, new_run_id
 
 
 @dataclass(frozen=True)

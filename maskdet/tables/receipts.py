@@ -6,7 +6,6 @@ The receipt is written last, so a shard with a receipt is complete; one without 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,27 +16,13 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
-from maskdet.images.codecs import codecs_identity
 from maskdet.compliance.groups import Counts, GroupKey, count_groups
-from maskdet.config import ScoreSettings
-from maskdet.faces.detection import view_identity
 from maskdet.errors import FailureCode, NotFoundError
-from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, write_table
-from maskdet.model.backends import RuntimeSpec
-from maskdet.model.manifest import Decision, Manifest
+from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import KeyRule
-from maskdet.inputs.references import (
-    SCHEMA_VERSION,
-    Shard,
-    ShardResult,
-    StageSeconds,
-    failures_schema,
-    no_face_schema,
-    predictions_schema,
-)
-
-# Raised when the code gives other rows for the same images, model and settings, so that older shards are scored again.
-SCORING_REVISION = 1
+from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
+from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, write_table
+from maskdet.tables.results import ShardResult, StageSeconds
 
 
 class Receipt(BaseModel):
@@ -48,7 +33,7 @@ class Receipt(BaseModel):
     slot: str
     shard_id: str
     fingerprint: str
-    """Of the model and settings; see :func:`scoring_fingerprint`."""
+    """Of the model and settings; see :func:`maskdet.scoring.fingerprint.scoring_fingerprint`."""
     images: int
     scored: int
     no_face: int
@@ -209,23 +194,3 @@ def output_files(layout: Layout, receipts: Iterable[Receipt]) -> set[str]:
         files.add(layout.receipt(receipt.slot))
         files.update(layout.table(table, receipt.slot) for table in receipt.rows)
     return files
-
-
-def scoring_fingerprint(settings: ScoreSettings, manifest: Manifest, spec: RuntimeSpec, decision: Decision) -> str:
-    """SHA-256 of everything but the images that a prediction row depends on.
-
-    Threads, block sizes and shard limits are not part of it: they change no row.
-    """
-    content = [
-        SCHEMA_VERSION,
-        SCORING_REVISION,
-        manifest.fingerprint,
-        spec.output_name,
-        spec.runtime_version,
-        codecs_identity(settings.imaging.codecs),
-        decision.model_dump(mode="json"),
-        settings.imaging.model_dump(mode="json"),
-        view_identity(settings.faces),
-        [settings.source.key_names, settings.partition_by, settings.source.timezone],
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -17,9 +17,10 @@ from maskdet import storage
 from maskdet.compliance.groups import Counts
 from maskdet.config import FailureBudget, ScoreSettings
 from maskdet.errors import BudgetError, MaskdetError, NotFoundError, OutputError, ReconciliationError, SourceError
+from maskdet.schemas import SCHEMA_VERSION
 from maskdet.tables.layout import COMPLIANCE, RECEIPTS, SHARD_TABLES, Layout
 from maskdet.tables.receipts import ShardReport, output_files
-from maskdet.inputs.references import SCHEMA_VERSION, StageSeconds
+from maskdet.tables.results import StageSeconds
 
 LISTED = "listed"
 _MAX_REASON_LENGTH = 2000  # runners put whole tracebacks into their errors

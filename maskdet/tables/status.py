@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
 from maskdet.errors import NotFoundError, UnfinishedError
+from maskdet.inputs.references import Shard
 from maskdet.tables.layout import RECEIPTS, Layout
 from maskdet.tables.receipts import Receipt, read_receipt
-from maskdet.inputs.references import Shard
 from maskdet.tables.runs import ImageCounts, RunManifest, read_run
 
 INTERRUPTED = 130

@@ -1,7 +1,7 @@
 """Random views of an image, alike for both classes, so that resolution, compression and framing give no label away.
 
-Every view ends as an encoded file that goes through :func:`maskdet.images.preprocessing.prepare_image`: a model sees in training
-what the one preprocessing makes of small, blurred, badly compressed files.
+Every view ends as an encoded file that goes through :func:`maskdet.images.preprocessing.prepare_image`: a model
+sees in training what the one preprocessing makes of small, blurred, badly compressed files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Labelled folders to arrays: what a model is trained and measured on.
 
-Class 1 is "mask", everywhere. Images are decoded by :func:`maskdet.images.preprocessing.prepare_image`, as scoring decodes them.
+Class 1 is "mask", everywhere. Images are decoded by :func:`maskdet.images.preprocessing.prepare_image`, as
+scoring decodes them.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from typing import ClassVar
 import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 
+from maskdet.beam.jobs import check_reachable, is_template_launch, name_job, wait_or_cancel
 from maskdet.beam.options import parse_beam_options
 from maskdet.errors import ConfigError
-from maskdet.beam.jobs import check_reachable, is_template_launch, name_job, wait_or_cancel
 
 
 class Job:

@@ -108,6 +108,6 @@ class TestRunnerConfig:
         with pytest.raises(ConfigError, match="No file is there"):
             parse_beam_options([], str(tmp_path / "none.yaml"))
 
-    @pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("configs/runners/*.yaml")), ids=str)
+    @pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("configs/runners/*.yaml")), ids=str)
     def test_every_file_of_the_repository_is_understood(self, path):
         assert parse_beam_options([], str(path)).view_as(StandardOptions).runner

@@ -7,11 +7,11 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that
 
-from maskdet.inputs import sharding
-from maskdet.inputs.sharding import KeyRule, Size
-from maskdet.inputs.references import ImageRef, RefBatch
-from maskdet.testing import solid_image
 from maskdet.beam.transforms import LookUpImages, PackShards
+from maskdet.inputs import sharding
+from maskdet.inputs.references import ImageRef, RefBatch
+from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.testing import solid_image
 
 RULE = KeyRule(key_names=("site",), partition_by=("site",))
 

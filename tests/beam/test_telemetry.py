@@ -11,15 +11,15 @@ import apache_beam as beam
 import pytest
 from apache_beam.metrics import MetricsFilter
 
-from maskdet.cli import console
 from maskdet.beam.options import parse_beam_options
-from maskdet.config import ScoreSettings
-from maskdet.scoring.setup import check_run
-from maskdet.inputs.references import StageSeconds
-from maskdet.tables.runs import begin_run, claim_output, read_run
-from maskdet.demo.faces import DEMO_TEMPLATE
 from maskdet.beam.telemetry import NAMESPACE
+from maskdet.cli import console
 from maskdet.cli.scoring_run import build
+from maskdet.config import ScoreSettings
+from maskdet.demo.faces import DEMO_TEMPLATE
+from maskdet.scoring.setup import check_run
+from maskdet.tables.results import StageSeconds
+from maskdet.tables.runs import begin_run, claim_output, read_run
 
 STAGES = [field.name for field in fields(StageSeconds)]
 

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from maskdet import errors
+from maskdet.beam.progress import Progress, ProgressState
 from maskdet.cli import console
 from maskdet.cli.console import describe_progress, exit_code_help, run_command, show_progress
 from maskdet.errors import EXIT_CODES, ConfigError, MaskdetError
-from maskdet.beam.progress import Progress, ProgressState
 
 ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, MaskdetError)]
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as reference
 
+from maskdet.cli.evaluate import main
 from maskdet.config import load_yaml
 from maskdet.evaluation.settings import EvaluateSettings
-from maskdet.cli.evaluate import main
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--quiet", "--set", "intervals.resamples=100")

@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from maskdet.model.bundle import open_bundle
-from maskdet.cli import main
+from maskdet.cli import main as command
 from maskdet.cli.export import main
+from maskdet.model.bundle import open_bundle
 
 pytestmark = [
     pytest.mark.xdist_group("tensorflow"),
@@ -25,7 +25,7 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports") / "compact"
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        assert main.main(["export", "--model", "builtin", "--output", str(folder)]) == 0
+        assert command.main(["export", "--model", "builtin", "--output", str(folder)]) == 0
     return folder, printed.getvalue()
 
 

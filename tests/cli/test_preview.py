@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskdet.errors import EXIT_CODES
-from maskdet.tables.layout import PREDICTIONS
-from maskdet.testing import solid_image
 from maskdet.cli import main
 from maskdet.cli.inspect import main as inspect
 from maskdet.cli.preview import main as preview
+from maskdet.errors import EXIT_CODES
+from maskdet.tables.layout import PREDICTIONS
+from maskdet.testing import solid_image
 
 BLUE, VERMILION, YELLOW, GREY = (0, 114, 178), (213, 94, 0), (240, 228, 66), (150, 150, 150)
 FRAMES = {"mask": BLUE, "no_mask": VERMILION, "uncertain": YELLOW}

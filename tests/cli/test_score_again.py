@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskdet import storage
-from maskdet.tables.layout import FAILURES, PREDICTIONS
 from maskdet.demo.faces import DEMO_TEMPLATE
+from maskdet.tables.layout import FAILURES, PREDICTIONS
 from maskdet.testing import solid_image
 
 LENIENT = ("--set", "failure_budget.max_ratio=0.5")

@@ -5,11 +5,11 @@ import shutil
 import pytest
 
 from maskdet import storage
-from maskdet.errors import EXIT_CODES
-from maskdet.tables.layout import COMPLIANCE, FAILURES, PREDICTIONS
-from maskdet.model.bundle import BUILTIN_FOLDER
-from maskdet.testing import solid_image
 from maskdet.cli import main
+from maskdet.errors import EXIT_CODES
+from maskdet.model.bundle import BUILTIN_FOLDER
+from maskdet.tables.layout import COMPLIANCE, FAILURES, PREDICTIONS
+from maskdet.testing import solid_image
 
 ONE_LINE_LIMIT = 700
 

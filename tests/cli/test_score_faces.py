@@ -9,9 +9,9 @@ from PIL import Image
 
 from maskdet.faces.crops import crop_face
 from maskdet.faces.detector import load_detector
-from tools.scenes.scenes import FaceSource, SceneOptions, make_scene, write_scenes
-from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
 from maskdet.model.backends import RuntimeSpec, load_model
+from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
+from tools.scenes.scenes import FaceSource, SceneOptions, make_scene, write_scenes
 
 pytestmark = pytest.mark.data
 

@@ -7,12 +7,12 @@ from datetime import UTC, date, datetime, timedelta
 import pyarrow as pa
 import pytest
 
+from maskdet.cli.summary import describe_bytes, describe_plan, describe_run, describe_tables, format_table
 from maskdet.compliance.groups import Counts, compliance_table
 from maskdet.config import ScoreSettings
-from maskdet.tables.layout import Layout, write_table
 from maskdet.inputs.references import ImageRef, Shard
+from maskdet.tables.layout import Layout, write_table
 from maskdet.tables.runs import ImageCounts, RunManifest
-from maskdet.cli.summary import describe_bytes, describe_plan, describe_run, describe_tables, format_table
 
 START = datetime(2026, 1, 5, 8, 15, tzinfo=UTC)
 

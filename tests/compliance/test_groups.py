@@ -27,7 +27,7 @@ from maskdet.compliance.groups import (
     wilson_interval,
 )
 from maskdet.inputs.sharding import KeyRule
-from maskdet.inputs.references import compliance_schema, failures_schema, no_face_schema, predictions_schema
+from maskdet.schemas import compliance_schema, failures_schema, no_face_schema, predictions_schema
 
 Z_95 = 1.959963984540054
 counts = st.builds(Counts, *[st.integers(0, 10**12)] * 6)

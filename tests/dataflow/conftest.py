@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import NotInstallableError
 from store_servers import GcsServer
+
+from tools.flink.programs import NotInstallableError
 
 ROOT = Path(__file__).parents[2]
 PROJECT, REGION = "demo-project", "europe-west4"

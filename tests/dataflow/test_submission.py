@@ -17,8 +17,8 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from google.cloud.dataflow import JobState, JobType
 
-from maskdet.tables.layout import COMPLIANCE, FAILURES, PREDICTIONS
 from maskdet.cli import main
+from maskdet.tables.layout import COMPLIANCE, FAILURES, PREDICTIONS
 
 LENIENT = ("--set", "failure_budget.max_ratio=0.5")
 

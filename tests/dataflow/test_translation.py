@@ -15,9 +15,9 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.internal.apiclient import Environment
 
 from maskdet.beam.options import parse_beam_options
+from maskdet.cli.scoring_run import build
 from maskdet.config import ScoreSettings
 from maskdet.scoring.setup import check_run
-from maskdet.cli.scoring_run import build
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "europe-west4-docker.pkg.dev/demo-project/maskdet/maskdet:1"
@@ -144,5 +144,10 @@ def test_without_an_image_the_package_is_staged_with_its_model(photos, monkeypat
     package = artifacts(job_of(options, photos))["workflow.tar.gz"]
     with tarfile.open(fileobj=io.BytesIO(package)) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"setup.py", "README.md", "maskdet/beam/transforms.py", "maskdet/model/builtin/compact/manifest.json"} <= names
+    assert {
+        "setup.py",
+        "README.md",
+        "maskdet/beam/transforms.py",
+        "maskdet/model/builtin/compact/manifest.json",
+    } <= names
     assert {"maskdet/cli/score.py", "maskdet/faces/builtin/centerface/manifest.json"} <= names

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskdet.cli import demo
+from maskdet.demo.faces import DemoCell, DemoFile, DemoTree, draw_face, redraw, write_demo_tree
 from maskdet.errors import ConfigError, FailureCode, ImageFault, MaskdetError, OutputError, StorageError
 from maskdet.images.preprocessing import prepare_image
-from maskdet.demo.faces import DemoCell, DemoFile, DemoTree, draw_face, redraw, write_demo_tree
-from maskdet.cli import demo
 
 SEED = 7
 FITTING_PATH = re.compile(r"demo-[a-z]+/cam-\d/\d{4}-\d{2}-\d{2}/\d{2}/[^/]+")

@@ -6,8 +6,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from maskdet.evaluation import baselines, calibration
-from maskdet.evaluation.metrics import MASK, NO_MASK, Sample
 from maskdet.evaluation.image_statistics import laplacian_variance
+from maskdet.evaluation.metrics import MASK, NO_MASK, Sample
 
 
 def sample_of(probabilities, truth):

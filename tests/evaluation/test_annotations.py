@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from maskdet.evaluation.annotations import IGNORED, read_coco, read_parquet, read_voc, write_parquet
 from maskdet.errors import SourceError
+from maskdet.evaluation.annotations import IGNORED, read_coco, read_parquet, read_voc, write_parquet
 
 VOC = """<annotation><filename>a.jpg</filename>
 <object><name>with_mask</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>11.5</xmax><ymax>22</ymax></bndbox></object>

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskdet.config import load_yaml
-from maskdet.evaluation.annotations import AnnotatedImage
 from maskdet.errors import ConfigError, SourceError
+from maskdet.evaluation.annotations import AnnotatedImage
 from maskdet.evaluation.detection_matching import Annotation, join_annotations, locate, read_annotations
-from maskdet.report.evaluation_page import describe, render
 from maskdet.evaluation.results import evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
 from maskdet.evaluation.truth import RunTables
-from maskdet.inputs.references import failures_schema, no_face_schema, predictions_schema
+from maskdet.report.evaluation_page import describe, render
+from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
 from maskdet.tables.runs import RunManifest
 
 RUN = RunManifest(

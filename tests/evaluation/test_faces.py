@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskdet.evaluation.annotations import AnnotatedImage
-from maskdet.evaluation.detection_metrics import FoundFaces, average_precision, match_faces
 from maskdet.evaluation.detection_matching import AnnotatedRun, SeenImage
+from maskdet.evaluation.detection_metrics import FoundFaces, average_precision, match_faces
 from maskdet.evaluation.faces import FALSE_PER_IMAGE, estimate_faces, gather, poisson_interval
 from maskdet.evaluation.intervals import Bootstrap, wilson_estimate
 

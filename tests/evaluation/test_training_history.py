@@ -6,9 +6,9 @@ import pytest
 
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
-from maskdet.report.charts import history_chart, nice_ticks
-from maskdet.evaluation.training_history import find_history, read_history
 from maskdet.evaluation.settings import EvaluateSettings
+from maskdet.evaluation.training_history import find_history, read_history
+from maskdet.report.charts import history_chart, nice_ticks
 
 TEXT = """epoch,accuracy,loss,val_accuracy,val_loss,duration_s
 0,0.5,1.0,0.25,2.0,3.5

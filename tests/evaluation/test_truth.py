@@ -11,9 +11,9 @@ from maskdet.errors import ConfigError
 from maskdet.evaluation.settings import EvaluateSettings, SliceSettings, TruthSettings
 from maskdet.evaluation.slices import cut
 from maskdet.evaluation.truth import class_of_folders, class_of_name, group_names, read_labelled
-from maskdet.tables.layout import PREDICTIONS, Layout, write_table
-from maskdet.inputs.references import predictions_schema
 from maskdet.inputs.listing import ListTask
+from maskdet.schemas import predictions_schema
+from maskdet.tables.layout import PREDICTIONS, Layout, write_table
 
 
 @pytest.mark.parametrize(
@@ -128,5 +128,7 @@ def test_rows_of_a_manifest_that_disagree_tell_no_truth(tmp_path):
 
 
 def test_an_evaluation_needs_no_tensorflow():
-    code = "import sys, maskdet.cli.evaluate; sys.exit(any(n in sys.modules for n in ('tensorflow', 'keras', 'sklearn')))"
+    code = (
+        "import sys, maskdet.cli.evaluate; sys.exit(any(n in sys.modules for n in ('tensorflow', 'keras', 'sklearn')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskdet.faces.crops import CropOptions, crop_face, eye_line_deg
 from maskdet.errors import ConfigError
+from maskdet.faces.crops import CropOptions, crop_face, eye_line_deg
 
 NO_POINTS = np.zeros((5, 2), np.float32)
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from maskdet.config import FacesSettings
+from maskdet.errors import ModelError
 from maskdet.faces.boxes import pairwise_iou
 from maskdet.faces.bundle import BUILTIN_FOLDER, NETWORK_FILE, open_detector
 from maskdet.faces.decoding import Heads
 from maskdet.faces.detector import Detector, load_detector
-from maskdet.errors import ModelError
 
 
 @pytest.fixture(scope="module")

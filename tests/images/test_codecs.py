@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from maskdet.errors import ConfigError, ImageFault
 from maskdet.images import codecs
 from maskdet.images.codecs import PILLOW, RESIZE_TOLERANCE, codecs_identity, is_plain_png, load_codecs, resolve_codecs
-from maskdet.errors import ConfigError, ImageFault
 from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_image
 
 FAST = load_codecs("fast")

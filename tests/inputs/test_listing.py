@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskdet import storage
-from maskdet.inputs import listing
 from maskdet.config import SourceSettings
 from maskdet.errors import ConfigError, SourceError, StorageError
-from maskdet.inputs.references import ImageRef, RefBatch
+from maskdet.inputs import listing
 from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_images, split_task
+from maskdet.inputs.references import ImageRef, RefBatch
 
 PLAIN = SourceSettings()
 TREE = SourceSettings(template="{site}/{captured_at:%Y-%m-%d}/*.jpg")

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskdet.inputs import sharding
 from maskdet.config import ScoreSettings, parse_settings
-from maskdet.inputs.sharding import KeyRule, Size, drop_duplicates, pack, plan
+from maskdet.inputs import sharding
 from maskdet.inputs.references import HIVE_NULL, ImageRef, Shard, partition_path
+from maskdet.inputs.sharding import KeyRule, Size, drop_duplicates, pack, plan
 
 RULE = KeyRule((), ())
 UNBOUNDED = 2**60

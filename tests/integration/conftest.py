@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from fault_proxy import FaultProxy
-from flink_cluster import FlinkCluster, Ports, running
-from programs import NotInstallableError
 from store_servers import GcsServer, S3Server, StoreServer
 
 from maskdet.beam.options import parse_beam_options
 from maskdet.storage import faults
+from tools.flink.cluster import FlinkCluster, Ports, running
+from tools.flink.programs import NotInstallableError
 
 SERVERS = {"gs": GcsServer, "s3": S3Server}
 PHOTOS = "photos"

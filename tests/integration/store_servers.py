@@ -10,7 +10,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 
-from programs import ends_with_input, install_fake_gcs_server
+from tools.flink.programs import ends_with_input, install_fake_gcs_server
 
 _START_S = 30.0
 
@@ -183,13 +183,6 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
-
-
-def listens(port: int) -> bool:
-    """Whether something listens on a port of the loopback address."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _await_answer(port: int) -> None:

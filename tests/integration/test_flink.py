@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 from fault_proxy import Fault, FaultProxy
-from flink_cluster import BOOT, FlinkCluster
-from programs import ROOT, NotInstallableError
 from store_servers import GcsServer
 
 from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
+from tools.flink.cluster import BOOT, FlinkCluster
+from tools.flink.programs import ROOT, NotInstallableError
 
 pytestmark = [pytest.mark.flink, pytest.mark.timeout(280)]
 

@@ -16,8 +16,8 @@ from fault_proxy import Fault
 
 from maskdet import storage
 from maskdet.beam.options import parse_beam_options
-from maskdet.storage import gcs
 from maskdet.cli import main
+from maskdet.storage import gcs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 

@@ -9,8 +9,8 @@ from store_servers import accounted
 
 from maskdet import storage
 from maskdet.errors import AccessDeniedError, StorageError
-from maskdet.tables.layout import FAILURES, PREDICTIONS
 from maskdet.storage import stores
+from maskdet.tables.layout import FAILURES, PREDICTIONS
 
 # Google's client leaves a connection to the collector when an answer is an error or its thread ends.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")

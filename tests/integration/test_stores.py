@@ -3,9 +3,9 @@
 import pytest
 
 from maskdet import storage
+from maskdet.cli import main
 from maskdet.errors import NotFoundError
 from maskdet.tables.layout import COMPLIANCE, FAILURES, PREDICTIONS
-from maskdet.cli import main
 
 LENIENT = ("--set", "failure_budget.max_ratio=0.5")
 ODD_KEYS = [

@@ -6,15 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from maskdet.cli import main
 from maskdet.evaluation import metrics
-from tools.comparison.cases import select
-from tools.comparison.settings import RobustnessSettings, Selection
 from maskdet.evaluation.metrics import Tally
-from tools.comparison.robustness import View, first_of_each_class, measure, rows_of, sample_of, views_of
-from maskdet.scoring.fetching import available_cores
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.preparation.manifest import read_images
-from maskdet.cli import main
+from maskdet.scoring.fetching import available_cores
+from tools.comparison.cases import select
+from tools.comparison.robustness import View, first_of_each_class, measure, rows_of, sample_of, views_of
+from tools.comparison.settings import RobustnessSettings, Selection
 
 ROOT = Path(__file__).parents[2]
 OFFICIAL, DISJOINT = Selection(official_split=("test",)), Selection(split=("test",))

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from maskdet.demo.drawing import draw_face
 from maskdet.cli import main
+from maskdet.demo.drawing import draw_face
 
 FLIP = Image.Transpose.FLIP_LEFT_RIGHT
 

@@ -6,10 +6,10 @@ from PIL import Image
 
 from maskdet.errors import AccessDeniedError, NotFoundError, SourceError, StorageError
 from maskdet.images.preprocessing import ImageLimits
+from maskdet.inputs.references import ImageRef
 from maskdet.preparation.measuring import estimate_jpeg_quality, measure_batch, read_groups
 from maskdet.preparation.records import SourceBatch
 from maskdet.preparation.settings import LabelledSource
-from maskdet.inputs.references import ImageRef
 from maskdet.testing import solid_image
 
 FOLDERS = LabelledSource(input=("/data",), labels={"masked": "mask", "bare": "no_mask"}, splits={"t": "train"})

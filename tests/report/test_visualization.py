@@ -13,21 +13,22 @@ import pytest
 from PIL import Image, ImageDraw
 
 from maskdet.errors import ConfigError, FailureCode, OutputError, StorageError
+from maskdet.faces.extraction import FaceBox, FaceView, View
 from maskdet.images.preprocessing import ImageLimits, open_upright
-from maskdet.tables.layout import Layout, write_table
-from maskdet.model.manifest import Decision
+from maskdet.inputs.references import ImageRef
 from maskdet.inputs.sharding import KeyRule
-from maskdet.inputs.references import ImageRef, no_face_schema, predictions_schema
-from maskdet.tables.runs import RunManifest
-from maskdet.scoring.scorer import ScoreOptions
+from maskdet.model.manifest import Decision
 from maskdet.report import contact_sheet as sheets
+from maskdet.report.contact_sheet import draw_sheet, make_sheet, plan_sheet, write_sheet
 from maskdet.report.face_crops import CHANGED, GONE, read_crops
 from maskdet.report.marks import GREY, STYLES, Tag, draw_tags, fit_text, printable, text_size
 from maskdet.report.previews import MarkedFace, Previewer, draw_preview, preview_name, write_preview
 from maskdet.report.sampling import choose_sections
-from maskdet.report.contact_sheet import draw_sheet, make_sheet, plan_sheet, write_sheet
+from maskdet.schemas import no_face_schema, predictions_schema
+from maskdet.scoring.scorer import ScoreOptions
+from maskdet.tables.layout import Layout, write_table
+from maskdet.tables.runs import RunManifest
 from maskdet.testing import FaultyReader, brightness_model, solid_image
-from maskdet.faces.extraction import FaceBox, FaceView, View
 
 BLUE, VERMILION, YELLOW = (0, 114, 178), (213, 94, 0), (240, 228, 66)
 LIMITS = ImageLimits()

@@ -2,10 +2,10 @@
 
 import pytest
 
-from maskdet.scoring.scorer import fetching
 from maskdet.errors import AccessDeniedError, ImageFault, NotFoundError, StorageError
-from maskdet.scoring.fetching import Fetcher, available_cores, fetching_threads, reading_threads
 from maskdet.inputs.references import ImageRef
+from maskdet.scoring.fetching import Fetcher, available_cores, fetching_threads, reading_threads
+from maskdet.scoring.scorer import fetching
 from maskdet.testing import FaultyReader
 
 REF = ImageRef("a.jpg", 100, "v1")

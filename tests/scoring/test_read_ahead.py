@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from maskdet.errors import NotFoundError
-from maskdet.model.backends import Model
-from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.inputs.references import ImageRef
+from maskdet.inputs.sharding import KeyRule, Size, pack
+from maskdet.model.backends import Model
 from maskdet.scoring.scorer import ScoreOptions, Scorer
 from maskdet.testing import HeldBackend, brightness_model, solid_image
 

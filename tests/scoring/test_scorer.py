@@ -17,10 +17,11 @@ from PIL import Image
 
 from maskdet.errors import AccessDeniedError, FailureCode, NotFoundError, StorageError
 from maskdet.images.preprocessing import ImageLimits
+from maskdet.inputs.references import ImageRef
+from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.model.backends import Model
 from maskdet.model.manifest import Decision
-from maskdet.inputs.sharding import KeyRule, Size, pack
-from maskdet.inputs.references import ImageRef, failures_schema, predictions_schema
+from maskdet.schemas import failures_schema, predictions_schema
 from maskdet.scoring.scorer import ScoreOptions, Scorer, label
 from maskdet.testing import BrightnessBackend, FaultyReader, HeldBackend, brightness_model, solid_image
 

@@ -294,7 +294,7 @@ def test_a_forked_process_makes_its_own_client() -> None:
         "    os._exit(0 if kept.get() == os.getpid() else 1)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     ended = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
     assert ended.stdout == "0\n"
 
@@ -352,7 +352,7 @@ def test_a_store_that_does_not_answer_is_given_up_on_and_does_not_hold_up_the_en
         "    print(error)\n"
     )
     started = time.monotonic()
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     ended = subprocess.run(
         [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=50, check=True
     )

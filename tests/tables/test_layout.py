@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskdet.errors import NotFoundError, StorageError
-from maskdet.tables.layout import Layout, read_table, write_table
+from maskdet.inputs.references import HIVE_NULL, ImageRef, partition_path
 from maskdet.inputs.sharding import KeyRule, Size, pack
-from maskdet.inputs.references import HIVE_NULL, ImageRef, failures_schema, partition_path
+from maskdet.schemas import failures_schema
+from maskdet.tables.layout import Layout, read_table, write_table
 
 SITES = [
     "plain",

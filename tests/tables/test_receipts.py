@@ -14,13 +14,15 @@ from maskdet import storage
 from maskdet.compliance.groups import Counts, GroupKey
 from maskdet.config import ScoreSettings
 from maskdet.errors import AccessDeniedError, FailureCode, StorageError
-from maskdet.tables.layout import Layout
+from maskdet.inputs.references import ImageRef
+from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.manifest import Decision
-from maskdet.inputs.sharding import KeyRule, Size, pack
-from maskdet.tables.receipts import Receipt, ShardJob, output_files, read_receipt, scoring_fingerprint
-from maskdet.inputs.references import ImageRef, StageSeconds
+from maskdet.scoring.fingerprint import scoring_fingerprint
 from maskdet.scoring.scorer import ScoreOptions, Scorer
+from maskdet.tables.layout import Layout
+from maskdet.tables.receipts import Receipt, ShardJob, output_files, read_receipt
+from maskdet.tables.results import StageSeconds
 from maskdet.testing import FaultyReader, brightness_model, solid_image
 
 RULE = KeyRule(("site", "camera"), ("site",))

@@ -14,7 +14,7 @@ from maskdet.config import FailureBudget, ScoreSettings
 from maskdet.errors import BudgetError, MaskdetError, OutputError, ReconciliationError, SourceError
 from maskdet.tables.layout import Layout
 from maskdet.tables.receipts import Receipt, ShardReport
-from maskdet.inputs.references import StageSeconds
+from maskdet.tables.results import StageSeconds
 from maskdet.tables.runs import (
     Dataset,
     ImageCounts,

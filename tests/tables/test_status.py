@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from maskdet.cli import main
+from maskdet.cli.summary import describe_kept, describe_status
 from maskdet.config import FailureBudget
 from maskdet.errors import EXIT_CODES, OutputError, UnfinishedError
-from maskdet.tables.layout import Layout
 from maskdet.inputs.references import ImageRef, Shard
+from maskdet.tables.layout import Layout
 from maskdet.tables.runs import RunPlan, end_early, read_run, write_manifest
 from maskdet.tables.status import INTERRUPTED, PlannedShard, RunStatus, ShardPlan, read_status, write_plan
-from maskdet.cli.summary import describe_kept, describe_status
-from maskdet.cli import main
 
 UNFINISHED = UnfinishedError.exit_code
 LENIENT = ("--set", "failure_budget.max_ratio=0.5", "--set", "packing.max_images=10")

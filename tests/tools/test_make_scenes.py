@@ -1,4 +1,4 @@
-"""`maskdet scenes`, and the evaluation on what it makes."""
+"""`python -m tools.make_scenes`, and the evaluation on what it makes."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from maskdet.cli.evaluate import main as evaluate
 from maskdet.config import load_yaml
 from maskdet.evaluation.annotations import read_coco, read_parquet
-from tools.scenes.settings import LookSettings, SceneSettings
-from tools.scenes.scenes import SceneOptions
-from maskdet.cli.evaluate import main as evaluate
 from tools.make_scenes import main
+from tools.scenes.scenes import SceneOptions
+from tools.scenes.settings import LookSettings, SceneSettings
 
 ROOT = Path(__file__).parents[2]
 

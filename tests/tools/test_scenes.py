@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from maskdet.errors import ConfigError, OutputError
 from maskdet.evaluation.annotations import read_coco
 from tools.scenes.backgrounds import draw_background
 from tools.scenes.scenes import FACE_IN_CROP, FaceSource, SceneOptions, make_scene, rotated_face, write_scenes
-from maskdet.errors import ConfigError, OutputError
 
 PLAIN = SceneOptions(faceless=0, decoys=0, shoulders=0, blur=0, rotation_deg=0, sizes_px=(40, 80))
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from maskdet.cli.train import main
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError, SourceError
 from maskdet.model.manifest import Decision, Manifest
@@ -15,7 +16,6 @@ from maskdet.training.fit import RunFiles, _Epochs, describe_epoch, fit, train
 from maskdet.training.operating_point import choose_threshold, measure
 from maskdet.training.recipe import Recipe
 from maskdet.training.sets import load_plain, load_training
-from maskdet.cli.train import main
 
 # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
 pytestmark = [

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from tools.augmentation.geometry import Points, similarity
 from maskdet.demo.drawing import EYES_Y, FABRICS, HALF_WIDTH, MOUTH_Y, Pen, Pose, pick, shade
+from tools.augmentation.geometry import Points, similarity
 
 _MASK_SIDE_PX = 96
 

@@ -12,15 +12,15 @@ import numpy as np
 from PIL import Image
 
 from maskdet import storage
-from tools.augmentation.face_swap import Donor, draw_bust, replace_face
-from tools.augmentation.occlusions import cover_face
-from tools.augmentation.detected_crops import Detect, crop_found, shrink
-from tools.augmentation.geometry import Points, head_pose
-from tools.augmentation.masks import put_mask_on
-from tools.augmentation.settings import ComposeSettings
 from maskdet.demo.drawing import Pose
 from maskdet.errors import ImageFault, SourceError
 from maskdet.images.preprocessing import ImageLimits, open_upright
+from tools.augmentation.detected_crops import Detect, crop_found, shrink
+from tools.augmentation.face_swap import Donor, draw_bust, replace_face
+from tools.augmentation.geometry import Points, head_pose
+from tools.augmentation.masks import put_mask_on
+from tools.augmentation.occlusions import cover_face
+from tools.augmentation.settings import ComposeSettings
 
 _MIN_SCENE_SIDE_PX = 100
 _BUST_SIDES_PX = (160, 400)

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
+from maskdet.demo.drawing import FABRICS, HALF_WIDTH, Pen, Pose, paint_mask, pick, shade
 from tools.augmentation.occlusions import paint_beard
 from tools.augmentation.overlay import Colour, Painter, painted_over
-from maskdet.demo.drawing import FABRICS, HALF_WIDTH, Pen, Pose, paint_mask, pick, shade
 
 _NOSE_OUT_SHARE = 0.25
 _SKIN_TONED = "skin-toned"

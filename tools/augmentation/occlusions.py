@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from tools.augmentation.overlay import Colour, Painter, painted_over
 from maskdet.demo.drawing import FABRICS, HAIRS, Pen, Pose, pick, shade
+from tools.augmentation.overlay import Colour, Painter, painted_over
 
 
 def cover_face(face: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image:

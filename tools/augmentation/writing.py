@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from maskdet import storage
+from maskdet.preparation.records import IMAGES, SUCCESS
+from maskdet.tables.layout import write_table
 from tools.augmentation.making import Composite
 from tools.augmentation.settings import ComposeSettings
-from maskdet.tables.layout import write_table
-from maskdet.preparation.records import IMAGES, SUCCESS
 
 _ROW_GROUP_ROWS = 100_000
 

@@ -18,13 +18,13 @@ import yaml
 from maskdet import __version__, storage
 from maskdet.config import SourceSettings
 from maskdet.errors import SourceError
-from tools.comparison.settings import ComparedData, ComparedModel, CompareSettings, Selection
 from maskdet.evaluation.results import METRICS_JSON
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
-from maskdet.tables.layout import write_table
 from maskdet.model.bundle import BUILTIN
 from maskdet.model.manifest import MANIFEST_FILE
 from maskdet.preparation.manifest import read_images
+from maskdet.tables.layout import write_table
+from tools.comparison.settings import ComparedData, ComparedModel, CompareSettings, Selection
 
 IMAGES_TABLE = "images.parquet"
 EVALUATE_CONFIG = "evaluate.yaml"

@@ -13,16 +13,16 @@ import pyarrow as pa
 
 from maskdet import __version__, storage
 from maskdet.errors import NotFoundError
-from tools.comparison.cases import is_made, not_made, select, select_trained
-from tools.comparison.settings import ComparedModel, CompareSettings, RobustnessSettings
-from tools.comparison.tables import Robustness
 from maskdet.evaluation.intervals import Estimate
-from tools.comparison.robustness import ViewRow, first_of_each_class, measure, rows_of, views_of
 from maskdet.evaluation.settings import EvaluateSettings
-from maskdet.scoring.setup import resolve_decision, runtime_spec
 from maskdet.model.backends import load_model
 from maskdet.model.bundle import read_manifest
 from maskdet.preparation.manifest import read_images
+from maskdet.scoring.setup import resolve_decision, runtime_spec
+from tools.comparison.cases import is_made, not_made, select, select_trained
+from tools.comparison.robustness import ViewRow, first_of_each_class, measure, rows_of, views_of
+from tools.comparison.settings import ComparedModel, CompareSettings, RobustnessSettings
+from tools.comparison.tables import Robustness
 
 _FOLDER = "robustness"
 _COLUMNS = ("image_uri", "label", "content_sha256", "source", "official_split", "split")

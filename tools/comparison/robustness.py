@@ -20,13 +20,13 @@ from PIL import Image, ImageFilter
 from maskdet import storage
 from maskdet.errors import ImageFault, SourceError
 from maskdet.evaluation import metrics
-from tools.comparison.settings import RobustnessSettings
 from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
 from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Bools, Sample, Tally
-from maskdet.scoring.fetching import available_cores
 from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_image
 from maskdet.model.backends import Model
 from maskdet.model.manifest import Decision, InputSpec
+from maskdet.scoring.fetching import available_cores
+from tools.comparison.settings import RobustnessSettings
 
 PLAIN = "plain"
 _BLOCK_IMAGES = 8

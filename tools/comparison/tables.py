@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow as pa
 
 from maskdet import storage
-from tools.comparison.cases import EVALUATE_CONFIG, Case, Relation
-from tools.comparison.settings import CompareSettings
 from maskdet.evaluation.intervals import DESCRIPTIONS, Estimate
 from maskdet.evaluation.results import METRICS_JSON
-from tools.comparison.robustness import ViewRow
 from maskdet.evaluation.tables import table_schema
 from maskdet.tables.layout import write_table
+from tools.comparison.cases import EVALUATE_CONFIG, Case, Relation
+from tools.comparison.robustness import ViewRow
+from tools.comparison.settings import CompareSettings
 
 COMPARE_JSON = "compare.json"
 COMPARE_TABLE = "compare.parquet"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from maskdet.errors import ConfigError
+from maskdet.evaluation.intervals import Estimate
 from tools.comparison.cases import Kind, Relation
 from tools.comparison.settings import CompareSettings, RobustnessSettings
 from tools.comparison.tables import CompareRow, Robustness
-from maskdet.evaluation.intervals import Estimate
 
 BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
 _HEADS = (

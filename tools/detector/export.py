@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskdet.demo.drawing import draw_face
 from maskdet.faces.bundle import (
     GOLDEN_FILE,
     LICENCE_FILE,
@@ -28,14 +29,13 @@ from maskdet.faces.bundle import (
     DetectorBundle,
     DetectorManifest,
 )
-from tools.detector.centerface import Layer, forward, packaged_weights, read_weights
-from tools.detector.lessons import SIDE_PX, LessonSources, make_lesson
 from maskdet.faces.network import Network
-from maskdet.demo.drawing import draw_face
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.bundle import file_sha256
 from maskdet.model.export import check_output_folder
 from maskdet.model.manifest import MANIFEST_FILE, BundleFile
+from tools.detector.centerface import Layer, forward, packaged_weights, read_weights
+from tools.detector.lessons import SIDE_PX, LessonSources, make_lesson
 
 _VERSIONED_PACKAGES = ("tensorflow", "ai-edge-litert", "numpy", "pillow")
 _LICENCE = """The weights in this folder are derived from CenterFace, https://github.com/Star-Clouds/CenterFace,

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from tools.scenes.backgrounds import draw_background
+from maskdet.errors import SourceError
 from maskdet.faces.boxes import Floats
 from maskdet.faces.decoding import STRIDE_PX
-from tools.scenes.scenes import FaceSource, SceneOptions, make_scene
-from maskdet.errors import SourceError
 from maskdet.images.preprocessing import ImageLimits, open_upright
+from tools.scenes.backgrounds import draw_background
+from tools.scenes.scenes import FaceSource, SceneOptions, make_scene
 
 SIDE_PX = 256
 _CELLS = SIDE_PX // STRIDE_PX

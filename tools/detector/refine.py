@@ -25,10 +25,10 @@ import numpy as np
 from PIL import Image
 
 from maskdet.faces.boxes import Floats, suppress
-from tools.detector.centerface import Layer, forward, packaged_weights, read_weights
 from maskdet.faces.decoding import Heads, decode
-from tools.detector.lessons import LessonSources, make_lesson
 from maskdet.images.preprocessing import ImageLimits, open_upright
+from tools.detector.centerface import Layer, forward, packaged_weights, read_weights
+from tools.detector.lessons import LessonSources, make_lesson
 
 BATCH = 8
 _PEAK_RATE = 3e-4

@@ -1,7 +1,7 @@
 """A standalone Flink cluster on this machine: job manager, two task managers, Beam's job server, Python SDK workers.
 
-python tools/flink/cluster.py up      start it in build/flink (`make flink-up`)
-python tools/flink/cluster.py down    stop all that was started there (`make flink-down`)
+python -m tools.flink.cluster up      start it in build/flink (`make flink-up`)
+python -m tools.flink.cluster down    stop all that was started there (`make flink-down`)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from programs import (
+from tools.flink.programs import (
     JOB_SERVER_JAR,
     ROOT,
     NotInstallableError,
@@ -30,13 +30,13 @@ from programs import (
     install_beam_boot,
     install_flink,
     install_job_server,
+    listens,
 )
-from store_servers import listens
 
 FOLDER = ROOT / "build" / "flink"
 # Beam's program in the folder in which a task manager runs, as in configs/runners/flink.yaml.
 BOOT = "./boot"
-SETTINGS = Path(__file__).parent / "flink" / "config.yaml"
+SETTINGS = Path(__file__).parent / "settings" / "config.yaml"
 _START_S = 120.0
 _STOP_S = 10.0
 # What Flink's own scripts pass on Java 17.
@@ -174,7 +174,7 @@ class FlinkCluster:
                 found = self.rest("/overview")
             except OSError:
                 return False
-            return found["taskmanagers"] == count and found["slots-available"] == found["slots-total"] > 0
+            return bool(found["taskmanagers"] == count and found["slots-available"] == found["slots-total"] > 0)
 
         self._await(f"{count} task managers", there)
 

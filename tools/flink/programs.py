@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -17,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "build" / "tools"
-JOB_SERVER_POM = Path(__file__).parent / "flink" / "pom.xml"
+JOB_SERVER_POM = Path(__file__).parent / "settings" / "pom.xml"
 # The job server sends its jars to Flink with each job, one after the other, at a tenth of a second each.
 JOB_SERVER_JAR = Path("merged", "job-server.jar")
 FAKE_GCS_VERSION = "v1.56.1"
@@ -28,6 +29,13 @@ BEAM_VERSION = f"v{version('apache-beam')}"
 def ends_with_input(*command: object) -> list[str]:
     """A command that a shell ends when its own input closes, as it does however the process that holds it ends."""
     return ["sh", "-c", '"$@" & cat; kill $!', "sh", *map(str, command)]
+
+
+def listens(port: int) -> bool:
+    """Whether something listens on a port of the loopback address."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class NotInstallableError(Exception):

@@ -23,9 +23,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from tools.scenes.backgrounds import draw_background
 from maskdet.errors import ConfigError, OutputError
 from maskdet.images.preprocessing import ImageLimits, open_upright
+from tools.scenes.backgrounds import draw_background
 
 Label = Literal["mask", "no_mask"]
 CATEGORIES: dict[int, Label] = {1: "mask", 2: "no_mask"}

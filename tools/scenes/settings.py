@@ -1,4 +1,4 @@
-"""Which scenes to make, as validated settings: the content of ``tools/configs/scenes.yaml``; and crops by their folders."""
+"""Which scenes to make, as validated settings (``tools/configs/scenes.yaml``); and crops by their folders."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from maskdet.config import Count, Ratio, Section, SourceSettings
+from maskdet.errors import SourceError
 from maskdet.evaluation.annotations import LABELS, plain_name
 from tools.scenes.scenes import FaceSource, SceneOptions
-from maskdet.errors import SourceError
 
 
 class LookSettings(Section):

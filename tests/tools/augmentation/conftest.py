@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskdet.faces.decoding import Detections
 from maskdet.demo.drawing import EYES_Y, MOUTH_Y
+from maskdet.faces.decoding import Detections
 
 SKIN = (200, 150, 120)
 UNIT = 0.3  # half the head's height as a share of the picture's width

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools.augmentation.detected_crops import crop_found, shrink
+from maskdet.demo.drawing import draw_face
 from maskdet.faces.decoding import Detections
 from maskdet.faces.detector import load_detector
-from maskdet.demo.drawing import draw_face
+from tools.augmentation.detected_crops import crop_found, shrink
 
 
 def finder(*faces):

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tools.augmentation.geometry import head_pose, similarity
 from maskdet.demo.drawing import EYES_Y, MOUTH_Y, Pen
+from tools.augmentation.geometry import head_pose, similarity
 
 WIDTH_PX = 200
 

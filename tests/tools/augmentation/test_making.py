@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskdet.errors import SourceError
+from maskdet.faces.decoding import Detections
+from maskdet.preparation.manifest import read_split
 from tools.augmentation.making import compose, find_portraits
 from tools.augmentation.settings import ComposeSettings, Kinds
 from tools.augmentation.writing import write_composites
-from maskdet.faces.decoding import Detections
-from maskdet.errors import SourceError
-from maskdet.preparation.manifest import read_split
 
 FEW = Kinds(
     drawn_mask=3,

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskdet.demo.drawing import EYES_Y, MOUTH_Y
 from tools.augmentation.face_swap import Donor, draw_bust, replace_face
-from tools.augmentation.occlusions import _paint_glasses, cover_face
 from tools.augmentation.geometry import head_pose
 from tools.augmentation.masks import put_mask_on
+from tools.augmentation.occlusions import _paint_glasses, cover_face
 from tools.augmentation.overlay import painted_over
-from maskdet.demo.drawing import EYES_Y, MOUTH_Y
 
 
 def changed(before, after):

@@ -4,11 +4,11 @@ import pyarrow as pa
 import pytest
 
 from maskdet.errors import ConfigError, SourceError
+from maskdet.evaluation.intervals import Estimate
 from tools.comparison.cases import Kind, Relation, relate, select
 from tools.comparison.settings import ComparedData, ComparedModel, CompareSettings, Selection
 from tools.comparison.tables import CompareRow
 from tools.comparison.text import BEGIN, END, render_text, replace_between_marks
-from maskdet.evaluation.intervals import Estimate
 
 # name: source, label, official split, split, group
 IMAGES = {

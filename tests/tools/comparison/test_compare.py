@@ -1,4 +1,4 @@
-"""`maskdet compare` and the history on the page of `maskdet evaluate`, on drawn faces."""
+"""`python -m tools.compare` and the history on the page of `maskdet evaluate`, on drawn faces."""
 
 import io
 import json
@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from maskdet.demo.drawing import draw_face
-from tools.comparison.text import BEGIN, END
-from maskdet.model.bundle import BUILTIN_FOLDER
 from maskdet.cli import main
+from maskdet.demo.drawing import draw_face
+from maskdet.model.bundle import BUILTIN_FOLDER
+from tools.compare import main as compare_command
+from tools.comparison.text import BEGIN, END
 
 SEEDS = 32
 
@@ -44,7 +45,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compare(prepared):
-    """Run `maskdet compare`: ``compare(folder, *flags)`` → exit code; its config and output lie in the folder."""
+    """Run `python -m tools.compare`: ``compare(folder, *flags)`` → exit code; all its files are in the folder."""
     manifest = str(prepared / "manifest" / "images.parquet")
     tree = {
         "models": {
@@ -70,7 +71,7 @@ def compare(prepared):
     def run(folder, *flags):
         (folder / "compare.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         config = ["--config", str(folder / "compare.yaml"), "--output", str(folder / "out"), "--quiet"]
-        return main.main(["compare", *config, *flags])
+        return compare_command([*config, *flags])
 
     return run
 

@@ -8,11 +8,11 @@ from PIL import Image
 
 from maskdet.compliance.groups import wilson_interval
 from maskdet.errors import SourceError
-from tools.comparison.settings import RobustnessSettings
-from tools.comparison.robustness import PLAIN, View, first_of_each_class, measure, rows_of, views_of
 from maskdet.images.preprocessing import prepare_image
 from maskdet.model.manifest import Decision
 from maskdet.testing import brightness_model, solid_image
+from tools.comparison.robustness import PLAIN, View, first_of_each_class, measure, rows_of, views_of
+from tools.comparison.settings import RobustnessSettings
 
 
 @pytest.mark.parametrize(

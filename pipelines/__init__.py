@@ -1,1 +1,0 @@
-"""Entry points: each parses a command line, builds on the library, and runs."""
