@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from maskdet.config import Count, Ratio
+
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 KERAS_FILE = "model.keras"
@@ -17,8 +19,6 @@ LITERT_FLOAT_FILE = "model_float.tflite"
 ONNX_FILE = "model.onnx"
 GOLDEN_FILE = "golden.npz"
 
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,8 +27,8 @@ class _Part(BaseModel):
 class InputSpec(_Part):
     """The tensor a model takes: uint8 RGB ``(batch, height, width, 3)``; every scaling is in the graph."""
 
-    height: Annotated[int, Field(gt=0)]
-    width: Annotated[int, Field(gt=0)]
+    height: Count
+    width: Count
     channel_order: Literal["RGB"] = "RGB"
     dtype: Literal["uint8"] = "uint8"
     resize_filter: Literal["bilinear", "box", "bicubic"] = "bilinear"
@@ -37,8 +37,8 @@ class InputSpec(_Part):
 class Decision(_Part):
     """When a probability becomes a label; between the two thresholds the label is *uncertain*."""
 
-    no_mask_below: Probability = 0.5
-    mask_from: Probability = 0.5
+    no_mask_below: Ratio = 0.5
+    mask_from: Ratio = 0.5
 
     @model_validator(mode="after")
     def _ordered(self) -> Decision:

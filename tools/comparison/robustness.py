@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from maskdet import storage
+from maskdet.cores import available_cores
 from maskdet.errors import ImageFault, SourceError
 from maskdet.evaluation import metrics
 from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
@@ -25,7 +26,6 @@ from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Bools, Sample, 
 from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_image
 from maskdet.model.backends import Model
 from maskdet.model.manifest import Decision, InputSpec
-from maskdet.scoring.fetching import available_cores
 from tools.comparison.settings import RobustnessSettings
 
 PLAIN = "plain"
