@@ -12,8 +12,9 @@ from maskdet.errors import SourceError
 from maskdet.evaluation.calibration import choose_band, fit_temperature
 from maskdet.evaluation.metrics import Sample
 from maskdet.model.manifest import Calibration, Decision, OperatingCharacteristics
+from maskdet.preparation.hashing import THUMBNAIL_SIDE_PX
+from maskdet.preparation.similarity import near_duplicates
 from maskdet.training.data import MASK, NO_MASK, LabelledArrays, decode
-from maskdet.training.leakage import THUMBNAIL_SIDE_PX, near_duplicates
 from maskdet.training.reading import is_drawn
 from maskdet.training.recipe import OperatingPoint, Recipe
 from maskdet.training.sets import load_plain, load_views
