@@ -1,13 +1,13 @@
 """Near duplicates: among millions of images without comparing all pairs, or between two sets by comparing them all.
 
-Among many (:func:`find_near`), multi-index hashing (M. Norouzi, A. Punjani, D. Fleet, "Fast exact search in Hamming space with multi-index hashing",
-2014): a hash of 64 bits is cut into 4 bands of 16. With d = 4 r + a, two hashes that differ in at most d bits differ in
-at most r bits in one of any a + 1 bands, or in at most r − 1 in one of the others: if they did not, they would differ
-in (a + 1)(r + 1) + (3 − a) r = d + 1 bits at least. So it suffices to look up, in each band's table, the values within
-that radius. The search is exact, whatever the hashes.
+Among many (:func:`find_near`) by multi-index hashing (M. Norouzi, A. Punjani, D. Fleet, "Fast exact search in Hamming
+space with multi-index hashing", 2014): a hash of 64 bits is cut into 4 bands of 16. With d = 4 r + a, two hashes that
+differ in at most d bits differ in at most r bits in one of any a + 1 bands, or in at most r − 1 in one of the others:
+if they did not, they would differ in (a + 1)(r + 1) + (3 − a) r = d + 1 bits at least. So it suffices to look up, in
+each band's table, the values within that radius. The search is exact, whatever the hashes.
 
-Between sets of thousands (:func:`near_duplicates`), thumbnails alone are compared, since hashes miss crops: of 398 held-out
-images with a thumbnail of correlation .9 or more among 5,000 others, 180 had a hash within 12 bits of it.
+Between sets of thousands (:func:`near_duplicates`) thumbnails alone are compared, since hashes miss crops: of 398
+held-out images with a thumbnail of correlation .9 or more among 5,000 others, 180 had a hash within 12 bits of it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def find_near(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8], setting
 def near_duplicates(
     thumbnails: NDArray[np.uint8], others: NDArray[np.uint8], min_correlation: float = MIN_CORRELATION
 ) -> NDArray[np.bool_]:
-    """Find the images of one set that have a near duplicate in another, mirrored or not: copies, resized or cropped a little.
+    """Find the images of one set that have a near duplicate in another: copies, mirrored, resized, cropped a little.
 
     Args:
         thumbnails: RGB uint8 ``(images, height, width, 3)``.
