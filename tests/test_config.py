@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from maskdet import schemas
 from maskdet.config import RESERVED_NAMES, ScoreSettings, load_yaml, parse_settings, put
 from maskdet.errors import ConfigError
-from maskdet.inputs import references
 
 TEMPLATE = "{site}/{camera}/{captured_at:%Y-%m-%d}/*.jpg"
 
@@ -261,9 +261,9 @@ def test_keys_that_cannot_work_are_refused(tree: dict[str, Any], fragment: str) 
     "name",
     sorted(
         {
-            *references.predictions_schema().names,
-            *references.failures_schema().names,
-            *references.compliance_schema().names,
+            *schemas.predictions_schema().names,
+            *schemas.failures_schema().names,
+            *schemas.compliance_schema().names,
         }
     ),
 )
