@@ -23,7 +23,13 @@ RUN = RunManifest(
     run_id="r",
     started_at=datetime(2026, 1, 5, tzinfo=UTC),
     settings={},
-    model={"id": "model@1", "fingerprint": "1", "runtime": "none", "decision": "mask from 0.5", "view": "detect"},
+    model={
+        "id": "model@1",
+        "fingerprint": "1",
+        "runtime": "none",
+        "decision": {"no_mask_below": 0.5, "mask_from": 0.5},
+        "view": "detect",
+    },
     fingerprint="f",
     versions={},
 )
