@@ -21,6 +21,7 @@ SCORING = [
     "pyarrow>=17,<26",
     "pydantic>=2.8,<3",
     "pyyaml>=6,<7",
+    "scipy>=1.14,<2",  # quantiles of beta and of Student's t
     "tqdm>=4.66,<5",
 ]
 TENSORFLOW = ["keras>=3.6,<4", "tensorflow>=2.19,<2.22"]
