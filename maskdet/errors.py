@@ -34,6 +34,15 @@ class MaskdetError(Exception):
         return f"{text}. {self.remedy}" if self.remedy else text
 
 
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C ended a scoring run; its finished shards are kept, and the same run goes on from there."""
+
+    def __init__(self, output: str, run_id: str) -> None:
+        super().__init__(output, run_id)
+        self.output = output
+        self.run_id = run_id
+
+
 class ConfigError(MaskdetError):
     """A setting, flag or path template is wrong."""
 

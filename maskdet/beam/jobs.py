@@ -44,6 +44,11 @@ def name_job(options: PipelineOptions, run_id: str) -> None:
         cloud.job_name = f"maskdet-{run_id.lower().replace('.', '-')}"
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error is Ctrl-C, or what a runner made of it."""
+    return isinstance(error, KeyboardInterrupt) or str(error).startswith("KeyboardInterrupt")
+
+
 def is_template_launch(options: PipelineOptions) -> bool:
     """Whether running the pipeline only writes its job to a file, as the launcher of a Flex Template asks."""
     return options.view_as(GoogleCloudOptions).template_location is not None

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from maskdet.beam.progress import Progress, ProgressState
-from maskdet.errors import EXIT_CODES, MaskdetError
+from maskdet.errors import EXIT_CODES, MaskdetError, RunInterrupted
 
 _LOGGER = logging.getLogger("maskdet")
 # A line a shard, for workers' logs; at a terminal the progress line says it better.
@@ -32,17 +32,19 @@ def run_command(name: str, action: Callable[[], int]) -> int:
         return error.exit_code
     except KeyboardInterrupt as error:
         print(f"maskdet {name}: interrupted; what is finished is kept, and the same command goes on", file=sys.stderr)
-        print(*error.args, sep="\n", end="\n" if error.args else "", file=sys.stderr)
+        if isinstance(error, RunInterrupted):
+            print(_describe_kept(error), file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
         return 0
 
 
-def recover_interrupt(error: BaseException) -> KeyboardInterrupt | None:
-    """The Ctrl-C that a runner made an error of its own of, if that is what it was."""
-    interrupted = isinstance(error, KeyboardInterrupt) or str(error).startswith("KeyboardInterrupt")
-    return KeyboardInterrupt() if interrupted else None
+def _describe_kept(error: RunInterrupted) -> str:
+    from maskdet.cli import summary  # not for `maskdet demo`, which starts without Arrow
+    from maskdet.tables.layout import Layout
+
+    return summary.describe_kept(Layout(error.output), error.run_id)
 
 
 def set_up_logging() -> None:

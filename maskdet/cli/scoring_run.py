@@ -61,28 +61,6 @@ def overrides(arguments: argparse.Namespace) -> list[str]:
     return [*given, *arguments.set]
 
 
-def build(launch: Launch) -> ScoreRun:
-    """The pipeline of a checked run."""
-    settings = launch.settings
-    levels, rows = settings.compliance.all_levels, settings.tables.row_group_rows
-    return ScoreRun(
-        plan=launch.plan,
-        tasks=launch.tasks,
-        source=settings.source,
-        rule=launch.options.rule,
-        limit=launch.limit,
-        score=ScoreShards(
-            launch.job,
-            settings.model.uri,
-            launch.spec,
-            launch.options,
-            launch.plan.manifest.run_id,
-            settings.scoring.inference_threads,
-        ),
-        compliance=WriteCompliance(launch.plan.layout, levels, settings.compliance.confidence, rows),
-    )
-
-
 def beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> PipelineOptions:
     """Beam's options, in force for storage; and the kind of log lines asked for."""
     if arguments.json_logs:
@@ -90,31 +68,3 @@ def beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> Pipeline
     options = parse_beam_options(rest, arguments.runner_config)
     FileSystems.set_options(options)
     return options
-
-
-def run_to_end(launch: Launch, options: PipelineOptions, *, overwrite: bool, quiet: bool) -> RunManifest:
-    """Claim the output, run the pipeline and read the manifest it left; what ends it early is in there too.
-
-    Raises:
-        MaskdetError: the output cannot be claimed, or a worker met a caller's mistake.
-        KeyboardInterrupt: the run was interrupted; says what is kept.
-    """
-    layout = launch.plan.layout
-    jobs.check_reachable(options, [*(task.uri for task in launch.tasks), layout.root])
-    jobs.name_job(options, launch.plan.manifest.run_id)
-    claim = functools.partial(claim_output, layout, launch.settings, overwrite=overwrite)
-    storage.within_deadline(claim, layout.root)
-    begin_run(launch.plan)
-    tuning.spend_less()
-    try:
-        with console.show_progress(PROGRESS, quiet=quiet):
-            pipeline = beam.Pipeline(options=options)
-            pipeline | "Score" >> build(launch)
-            jobs.wait_or_cancel(pipeline.run(), options)
-    except BaseException as error:
-        known = console.recover_interrupt(error) or recover_error(error) or error
-        end_early(launch.plan, known, datetime.now(UTC))
-        if isinstance(known, KeyboardInterrupt):
-            known = KeyboardInterrupt(summary.describe_kept(layout, launch.plan.manifest.run_id))
-        raise known from error
-    return read_run(layout, launch.plan.manifest.run_id)
