@@ -137,7 +137,9 @@ class ModelSettings(Section):
     """Default: int8 on LiteRT; TensorFlow and ONNX Runtime run float32 only."""
     no_mask_below: Ratio | None = None
     mask_from: Ratio | None = None
-    """Decision thresholds; default: the bundle's."""
+    """Decision thresholds of whether there is a mask; default: the bundle's."""
+    incorrect_from: Ratio | None = None
+    """That of whether a mask is worn incorrectly, for models that tell; default: the bundle's."""
 
     @model_validator(mode="after")
     def _possible(self) -> ModelSettings:

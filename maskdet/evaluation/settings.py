@@ -36,7 +36,9 @@ class TruthSettings(Section):
     column: str | None = None
     """A manifest column or key of the template; default: of an image's folders, the nearest that names a class."""
     boxes: str | None = None
-    """Annotated faces: COCO JSON, VOC XML or a folder of it, or a Parquet manifest. Needs ``faces.mode: detect``."""
+    """Annotated faces: COCO JSON, a Parquet manifest, or VOC XML or YOLO text, a file or a folder of it.
+
+    Needs ``faces.mode: detect``."""
     face: tuple[str, ...] = ("face", "head", "person")
     """Classes of boxes that say that there is a face, and no more."""
     ignore: tuple[str, ...] = ("ignore", "mask_weared_incorrect", "incorrect_mask")

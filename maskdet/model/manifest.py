@@ -6,9 +6,10 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from maskdet.config import Count, Ratio
+from maskdet.config import Count
+from maskdet.labels import Decision
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -32,19 +33,6 @@ class InputSpec(_Part):
     channel_order: Literal["RGB"] = "RGB"
     dtype: Literal["uint8"] = "uint8"
     resize_filter: Literal["bilinear", "box", "bicubic"] = "bilinear"
-
-
-class Decision(_Part):
-    """When a probability becomes a label; between the two thresholds the label is *uncertain*."""
-
-    no_mask_below: Ratio = 0.5
-    mask_from: Ratio = 0.5
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Decision:
-        if self.no_mask_below > self.mask_from:
-            raise ValueError(f"no_mask_below = {self.no_mask_below} lies above mask_from = {self.mask_from}")
-        return self
 
 
 class Calibration(_Part):

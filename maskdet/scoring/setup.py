@@ -19,10 +19,11 @@ from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
 from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.labels import Decision
 from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.bundle import open_bundle
-from maskdet.model.manifest import Decision, Manifest
+from maskdet.model.manifest import Manifest
 from maskdet.scoring.fingerprint import scoring_fingerprint
 from maskdet.scoring.scorer import ScoreOptions
 from maskdet.tables.layout import Layout
@@ -88,7 +89,7 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
             "runtime": f"{runtime}, {spec.precision}",
             "view": describe_view(settings.faces),
             "codecs": codecs_identity(settings.imaging.codecs),
-            "decision": f"mask from {decision.mask_from:g}, no_mask below {decision.no_mask_below:g}",
+            "decision": decision.model_dump(),
         },
         fingerprint=fingerprint,
         versions=versions(),
@@ -150,10 +151,16 @@ def resolve_decision(settings: ScoreSettings, manifest: Manifest) -> Decision:
     """The decision thresholds of a run: the settings', where given, else the bundle's.
 
     Raises:
-        ConfigError: one threshold given lies on the wrong side of the bundle's other.
+        ConfigError: one threshold given lies on the wrong side of the bundle's other, or is of a class that the bundle
+            does not have.
     """
-    given = {"no_mask_below": settings.model.no_mask_below, "mask_from": settings.model.mask_from}
-    merged = {**manifest.decision.model_dump(), **{name: value for name, value in given.items() if value is not None}}
+    known = manifest.decision.model_dump()
+    given = {name: value for name in Decision.model_fields if (value := getattr(settings.model, name)) is not None}
+    merged = {**known, **given}
+    if manifest.decision.incorrect_from is None and "incorrect_from" in given:
+        expected = f"nothing, for a model of the classes {', '.join(manifest.class_names)}"
+        remedy = "Leave it out, or choose a model of three classes."
+        raise ConfigError("model.incorrect_from", expected, given["incorrect_from"], remedy)
     if merged["no_mask_below"] > merged["mask_from"]:
         raise ConfigError("model", "no_mask_below at most mask_from", merged, "Set both thresholds.")
     return Decision(**merged)
