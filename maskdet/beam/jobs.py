@@ -13,13 +13,14 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
     StandardOptions,
 )
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from maskdet import storage
 from maskdet.errors import ConfigError
 
 _LOGGER = logging.getLogger(__name__)
 _FLINK_TIMEOUT_S = 10.0
+_IN_PROCESS = frozenset({"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner"})
 _FLINK_ENDED = frozenset({"FINISHED", "FAILED", "CANCELED"})
 
 
@@ -47,6 +48,16 @@ def name_job(options: PipelineOptions, run_id: str) -> None:
 def is_template_launch(options: PipelineOptions) -> bool:
     """Whether running the pipeline only writes its job to a file, as the launcher of a Flex Template asks."""
     return options.view_as(GoogleCloudOptions).template_location is not None
+
+
+def ends_with_client(options: PipelineOptions) -> bool:
+    """Whether a job cannot outlive the process that starts it, because that process does the work."""
+    return options.view_as(StandardOptions).runner in _IN_PROCESS
+
+
+def has_ended(result: PipelineResult | None) -> bool:
+    """Whether a job that went wrong is over, and not only lost from sight."""
+    return result is None or bool(PipelineState.is_terminal(result.state))
 
 
 def wait_or_cancel(result: PipelineResult, options: PipelineOptions) -> None:

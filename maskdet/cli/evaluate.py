@@ -42,14 +42,21 @@ def _evaluate(argv: Sequence[str]) -> int:
     arguments, rest = command_parser("evaluate", __doc__).parse_known_args(argv)
     options = beam_options(arguments, rest)
     settings = load_yaml(EvaluateSettings, arguments.config, overrides(arguments))
-    evaluation = run_evaluation(settings, options, overwrite=arguments.overwrite, quiet=arguments.quiet)
+    evaluation = run_evaluation(
+        settings, options, overwrite=arguments.overwrite, quiet=arguments.quiet, wait_s=arguments.wait
+    )
     print(summary.describe_run(evaluation.run, Layout(storage.normalize(settings.score_settings().output))))
     print(describe(evaluation, storage.normalize(settings.output)))
     return 0
 
 
 def run_evaluation(
-    settings: EvaluateSettings, options: PipelineOptions, *, overwrite: bool = False, quiet: bool = False
+    settings: EvaluateSettings,
+    options: PipelineOptions,
+    *,
+    overwrite: bool = False,
+    quiet: bool = False,
+    wait_s: float = 0.0,
 ) -> Evaluation:
     """Check the settings, score what is not scored yet, measure, and write the results.
 
@@ -60,7 +67,7 @@ def run_evaluation(
     check_columns(settings, launch.tasks)
     annotations = None if settings.truth.boxes is None else read_annotations(settings.truth)
     history = read_history(uri) if (uri := find_history(settings)) else None
-    run = run_to_end(launch, options, overwrite=overwrite, quiet=quiet)
+    run = run_to_end(launch, options, overwrite=overwrite, quiet=quiet, wait_s=wait_s)
     if error := run.outcome():
         raise error
     layout, annotated = launch.plan.layout, None

@@ -39,7 +39,7 @@ def _score(argv: Sequence[str]) -> int:
     if arguments.dry_run:
         print(summary.describe_plan(launch.settings, *plan_shards(launch)))
         return 0
-    run = run_to_end(launch, options, overwrite=arguments.overwrite, quiet=arguments.quiet)
+    run = run_to_end(launch, options, overwrite=arguments.overwrite, quiet=arguments.quiet, wait_s=arguments.wait)
     if jobs.is_template_launch(options):
         print(f"run {run.run_id}: its job is written; maskdet status {launch.plan.layout.root} shows how far it is")
         return 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -12,7 +12,6 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from maskdet import storage
 from maskdet.beam import jobs, tuning
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.beam.progress import PROGRESS
@@ -20,7 +19,8 @@ from maskdet.beam.transforms import ScoreRun, ScoreShards, WriteCompliance
 from maskdet.cli import console, summary
 from maskdet.errors import recover_error
 from maskdet.scoring.setup import Launch
-from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, read_run
+from maskdet.tables import lease
+from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, hold_output, read_run
 
 # Flags that are settings: flag → where its value goes, and what it means.
 _SETTING_FLAGS = {
@@ -48,6 +48,15 @@ def command_parser(command: str, description: str | None) -> argparse.ArgumentPa
     parser.add_argument("--config", help=f"a YAML file of settings; see configs/{command}.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     parser.add_argument("--overwrite", action="store_true", help="replace tables of another input or layout")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        nargs="?",
+        const=math.inf,
+        metavar="SECONDS",
+        help="wait for another run that writes the output, for so long or until it ends; default: refuse to start",
+    )
     parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
     parser.add_argument("--json-logs", action="store_true", help="log lines as JSON, one more for each shard")
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
@@ -92,29 +101,55 @@ def beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> Pipeline
     return options
 
 
-def run_to_end(launch: Launch, options: PipelineOptions, *, overwrite: bool, quiet: bool) -> RunManifest:
+def run_to_end(
+    launch: Launch, options: PipelineOptions, *, overwrite: bool, quiet: bool, wait_s: float = 0.0
+) -> RunManifest:
     """Claim the output, run the pipeline and read the manifest it left; what ends it early is in there too.
+
+    Args:
+        launch: the checked run.
+        options: Beam's.
+        overwrite: replace tables of another input or layout.
+        quiet: log lines instead of a live progress line.
+        wait_s: how long to wait for another run that writes the output, in seconds.
 
     Raises:
         MaskdetError: the output cannot be claimed, or a worker met a caller's mistake.
         KeyboardInterrupt: the run was interrupted; says what is kept.
     """
-    layout = launch.plan.layout
+    layout, run = launch.plan.layout, launch.plan.manifest
     jobs.check_reachable(options, [*(task.uri for task in launch.tasks), layout.root])
-    jobs.name_job(options, launch.plan.manifest.run_id)
-    claim = functools.partial(claim_output, layout, launch.settings, overwrite=overwrite)
-    storage.within_deadline(claim, layout.root)
-    begin_run(launch.plan)
+    jobs.name_job(options, run.run_id)
+    holder = lease.Holder.here(run.run_id, run.started_at, ends_with_process=jobs.ends_with_client(options))
+    hold_output(layout, holder, wait_s=wait_s)
+    try:
+        claim_output(layout, launch.settings, overwrite=overwrite)
+        begin_run(launch.plan)
+    except BaseException:
+        lease.release(layout, run.run_id)
+        raise
+    with lease.heartbeats(layout, run.run_id):
+        _run_pipeline(launch, options, quiet=quiet)
+    if not jobs.is_template_launch(options):
+        lease.release(layout, run.run_id)  # with the last heartbeat, which may have come after the run's end
+    return read_run(layout, run.run_id)
+
+
+def _run_pipeline(launch: Launch, options: PipelineOptions, *, quiet: bool) -> None:
+    """Run a begun run's pipeline to its end; what ends it early is left in the run's manifest."""
+    layout, result = launch.plan.layout, None
     tuning.spend_less()
     try:
         with console.show_progress(PROGRESS, quiet=quiet):
             pipeline = beam.Pipeline(options=options)
             pipeline | "Score" >> build(launch)
-            jobs.wait_or_cancel(pipeline.run(), options)
+            result = pipeline.run()
+            jobs.wait_or_cancel(result, options)
     except BaseException as error:
         known = console.recover_interrupt(error) or recover_error(error) or error
         end_early(launch.plan, known, datetime.now(UTC))
+        if isinstance(known, KeyboardInterrupt) or jobs.has_ended(result):
+            lease.release(layout, launch.plan.manifest.run_id)
         if isinstance(known, KeyboardInterrupt):
-            known = KeyboardInterrupt(summary.describe_kept(layout, launch.plan.manifest.run_id))
+            known = type(known)(summary.describe_kept(layout, launch.plan.manifest.run_id))
         raise known from error
-    return read_run(layout, launch.plan.manifest.run_id)
