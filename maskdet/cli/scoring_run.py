@@ -1,26 +1,17 @@
-"""The scoring run that `score` and `evaluate` share: its flags, its pipeline, and running it to its end."""
+"""What the commands that score share: their flags, and the settings and Beam options that flags make."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
+import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
-import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from maskdet import storage
-from maskdet.beam import jobs, tuning
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
-from maskdet.beam.progress import PROGRESS
-from maskdet.beam.transforms import ScoreRun, ScoreShards, WriteCompliance
-from maskdet.cli import console, summary
-from maskdet.errors import recover_error
-from maskdet.scoring.setup import Launch
-from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, read_run
+from maskdet.cli import console
 
 # Flags that are settings: flag → where its value goes, and what it means.
 _SETTING_FLAGS = {
@@ -48,6 +39,15 @@ def command_parser(command: str, description: str | None) -> argparse.ArgumentPa
     parser.add_argument("--config", help=f"a YAML file of settings; see configs/{command}.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     parser.add_argument("--overwrite", action="store_true", help="replace tables of another input or layout")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        nargs="?",
+        const=math.inf,
+        metavar="SECONDS",
+        help="wait for another run that writes the output, for so long or until it ends; default: refuse to start",
+    )
     parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
     parser.add_argument("--json-logs", action="store_true", help="log lines as JSON, one more for each shard")
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
