@@ -104,7 +104,7 @@ def _image_columns() -> list[pa.Field]:
     return [
         _column("source", pa.string(), "name of the source"),
         _column("image_uri", pa.string(), "where the image was read from"),
-        _column("label", pa.string(), "mask or no_mask, as the source says"),
+        _column("label", pa.string(), "mask, incorrect or no_mask, as the source says"),
         _column("official_split", pa.string(), "train, validation or test, if the source says", nullable=True),
         _column("content_sha256", pa.string(), "SHA-256 of the file, in hexadecimal"),
         _column("phash", pa.uint64(), "perceptual hash of the upright picture: signs of 64 DCT coefficients"),
