@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from maskdet.cores import available_cores
 from maskdet.evaluation.annotations import AnnotatedImage, read_coco
 from maskdet.evaluation.detection_metrics import DetectionReport, FoundFaces, measure
 from maskdet.faces.crops import crop_face
@@ -35,7 +36,6 @@ from maskdet.faces.detector import load_detector
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.labels import class_columns, label_codes, label_names
 from maskdet.model.backends import RuntimeSpec, load_model
-from maskdet.scoring.fetching import available_cores
 from tools.scenes.scenes import FaceSource, Scene, make_scene
 
 PEER_SCORE = 0.2

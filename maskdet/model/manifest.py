@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from maskdet.config import Count
 from maskdet.labels import THREE_CLASSES, TWO_CLASSES, ClassNames, Decision
 
 SCHEMA_VERSION = 1
@@ -28,8 +29,8 @@ class _Part(BaseModel):
 class InputSpec(_Part):
     """The tensor a model takes: uint8 RGB ``(batch, height, width, 3)``; every scaling is in the graph."""
 
-    height: Annotated[int, Field(gt=0)]
-    width: Annotated[int, Field(gt=0)]
+    height: Count
+    width: Count
     channel_order: Literal["RGB"] = "RGB"
     dtype: Literal["uint8"] = "uint8"
     resize_filter: Literal["bilinear", "box", "bicubic"] = "bilinear"

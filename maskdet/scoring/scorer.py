@@ -22,18 +22,19 @@ import numpy as np
 import pyarrow as pa
 
 from maskdet import storage
-from maskdet.config import FacesSettings
+from maskdet.config import CodecsName, ResolvedFaces
+from maskdet.cores import available_cores
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.faces.detection import make_viewer
 from maskdet.faces.extraction import FaceBox, StageClock, View, Viewer
-from maskdet.images.codecs import CodecsName, load_codecs
+from maskdet.images.codecs import load_codecs
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import INCORRECT, MASK, NO_MASK, Decision, class_columns, label_codes, label_names
 from maskdet.model.backends import Images, Model, Probabilities
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
-from maskdet.scoring.fetching import Fetcher, available_cores, fetching_threads
+from maskdet.scoring.fetching import Fetcher, fetching_threads
 from maskdet.tables.results import ShardResult, StageSeconds
 
 # Reads of a shard that may be under way or waiting to be scored, as a multiple of those that run at a time. Enough that
@@ -66,7 +67,7 @@ class ScoreOptions:
     limits: ImageLimits = ImageLimits()
     jpeg_draft: bool = True
     codecs: CodecsName = "pillow"
-    faces: FacesSettings = FacesSettings(mode="whole")
+    faces: ResolvedFaces = ResolvedFaces(mode="whole")
     fetch_attempts: int = 4
     threads: int | None = None
     fetch_threads: int | None = None

@@ -13,8 +13,9 @@ from maskdet.evaluation.calibration import choose_band, fit_class_temperature, f
 from maskdet.evaluation.metrics import Sample
 from maskdet.labels import TWO_CLASSES, ClassNames, Decision, label_codes, label_names, worn_probability
 from maskdet.model.manifest import Calibration, OperatingCharacteristics
+from maskdet.preparation.hashing import THUMBNAIL_SIDE_PX
+from maskdet.preparation.similarity import near_duplicates
 from maskdet.training.data import INCORRECT, MASK, NO_MASK, LabelledArrays, decode
-from maskdet.training.leakage import THUMBNAIL_SIDE_PX, near_duplicates
 from maskdet.training.reading import is_drawn
 from maskdet.training.recipe import Recipe
 from maskdet.training.sets import load_plain, load_views

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from maskdet import storage
+from maskdet.cores import available_cores
 from maskdet.errors import ImageFault, SourceError
 from maskdet.evaluation import metrics
 from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
@@ -26,7 +27,6 @@ from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_imag
 from maskdet.labels import CODES, ClassNames, Decision, class_columns, label_codes, worn_probability
 from maskdet.model.backends import Model
 from maskdet.model.manifest import InputSpec
-from maskdet.scoring.fetching import available_cores
 from tools.comparison.settings import RobustnessSettings
 
 PLAIN = "plain"
