@@ -35,7 +35,7 @@ RESERVED_NAMES = frozenset(
     {
         *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "label", "model_id", "level"),
         *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
-        *("probability_mask", "stage", "code", "message", "attempts"),
+        *("probability_mask", "probability_incorrect", "probability_no_mask", "stage", "code", "message", "attempts"),
         *("images_listed", "images_scored", "images_no_face", "images_failed"),
         *("faces", "faces_mask", "faces_no_mask", "faces_uncertain"),
         *("mask_rate", "mask_rate_low", "mask_rate_high", "rate_method", "interval_method", "interval_confidence"),
