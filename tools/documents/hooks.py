@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # mkdocs loads this file by 
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from tools.documents import reference
 
@@ -50,3 +51,15 @@ def relocate(text: str, path: str) -> str:
 def on_page_content(html: str, **_: Any) -> str:
     """Roles of reStructuredText in docstrings become code."""
     return re.sub(r":(?:class|func|meth|mod|data|attr):<code>~?", "<code>", html)
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Links to files of the repository that are no pages become their names: the site does not hold those files."""
+    folder = (reference.ROOT / "docs" / page.file.src_uri).parent
+
+    def plain(match: re.Match[str]) -> str:
+        target = (folder / match[2]).resolve()
+        outside = not target.is_relative_to(reference.ROOT / "docs")
+        return match[1] if outside and target.exists() else match[0]
+
+    return re.sub(r"\[([^\]]+)\]\((?!https?:|#)([^)#\s]+)\)", plain, markdown)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 from dataclasses import dataclass
 from unittest import mock
 
@@ -59,7 +60,7 @@ def command_of(module: str) -> Command:
             mock.patch.object(argparse.ArgumentParser, "parse_args", parse_args),
             mock.patch.object(argparse.ArgumentParser, "parse_known_args", parse_known_args),
         ):
-            main([])
+            main([]) if inspect.signature(main).parameters else main()
     except _Caught as caught:
         return caught.command
     raise LookupError(f"{module}.main parsed no arguments")
