@@ -64,6 +64,9 @@ DEVELOPMENT = [
     "types-tqdm>=4.66,<5",
 ]
 
+# The site (make docs): built without a network, from pages and from the package itself.
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.27,<2"]
+
 setup(
     name="maskdet",
     version=VERSION,
@@ -84,7 +87,8 @@ setup(
         "fast": FAST,
         "full": [*FAST, *TENSORFLOW, *ONNX, *S3, *DATAFLOW],
         "bench": PEERS,
-        "dev": [*FAST, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *DEVELOPMENT],
+        "docs": DOCS,
+        "dev": [*FAST, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *DOCS, *DEVELOPMENT],
     },
     entry_points={"console_scripts": ["maskdet = maskdet.cli.main:run"]},
 )
