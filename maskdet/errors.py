@@ -159,6 +159,8 @@ class FailureCode(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_FEW_PIXELS = "too_few_pixels"
     UNSUPPORTED_MODE = "unsupported_mode"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    OUT_OF_MEMORY = "out_of_memory"
     INFERENCE_ERROR = "inference_error"
     NOT_FINITE = "not_finite"
 
@@ -170,7 +172,7 @@ class FailureCode(StrEnum):
     @property
     def transient(self) -> bool:
         """Whether trying again may succeed without anyone changing the image."""
-        return self in (FailureCode.READ_ERROR, FailureCode.ACCESS_DENIED, FailureCode.INFERENCE_ERROR)
+        return self in _TRANSIENT
 
 
 _STAGES = {
@@ -186,9 +188,21 @@ _STAGES = {
     FailureCode.TOO_MANY_PIXELS: Stage.DECODE,
     FailureCode.TOO_FEW_PIXELS: Stage.DECODE,
     FailureCode.UNSUPPORTED_MODE: Stage.DECODE,
+    FailureCode.UNSUPPORTED_FORMAT: Stage.DECODE,
+    FailureCode.OUT_OF_MEMORY: Stage.DECODE,
     FailureCode.INFERENCE_ERROR: Stage.INFER,
     FailureCode.NOT_FINITE: Stage.INFER,
 }
+# A file that was listed and then not there may be back: a disk mounted again, content fetched by git-annex.
+_TRANSIENT = frozenset(
+    (
+        FailureCode.NOT_FOUND,
+        FailureCode.READ_ERROR,
+        FailureCode.ACCESS_DENIED,
+        FailureCode.OUT_OF_MEMORY,
+        FailureCode.INFERENCE_ERROR,
+    )
+)
 
 
 class ImageFault(Exception):

@@ -95,7 +95,7 @@ def evaluate(
     sample = labelled.sample(intervals.group_column)
     looks = None
     if settings.slices.pixels or settings.baselines:
-        limits = ImageLimits(settings.imaging.max_bytes, settings.imaging.max_pixels, settings.imaging.min_side_px)
+        limits = ImageLimits.of(settings.imaging)
         looks = look_at(rows["image_uri"].to_pylist(), limits)
     pieces = slices.cut(rows, settings.slices, looks if settings.slices.pixels else None)
     fit = baselines.halves(group_names(rows, intervals.group_column))

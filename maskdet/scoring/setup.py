@@ -157,7 +157,7 @@ def score_options(settings: ScoreSettings, rule: KeyRule, decision: Decision) ->
     return ScoreOptions(
         rule=rule,
         decision=decision,
-        limits=ImageLimits(imaging.max_bytes, imaging.max_pixels, imaging.min_side_px),
+        limits=ImageLimits.of(imaging),
         jpeg_draft=imaging.jpeg_draft,
         codecs=resolve_codecs(imaging.codecs),
         faces=settings.faces,
