@@ -12,6 +12,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "maskdet" / "__init__.py").
 SCORING = [
     "ai-edge-litert>=2.1,<3",
     "apache-beam>=2.76,<3",
+    "defusedxml>=0.7,<1",
     "flatbuffers>=24.3,<27",
     "google-auth-httplib2>=0.2,<1",  # Beam asks for it before it looks for Google credentials
     "google-cloud-storage>=2.18,<4",
@@ -60,6 +61,7 @@ DEVELOPMENT = [
     "ruff>=0.8,<1",
     "scikit-learn>=1.5,<2",
     "types-PyYAML>=6,<7",
+    "types-defusedxml>=0.7,<1",
     "types-tqdm>=4.66,<5",
 ]
 

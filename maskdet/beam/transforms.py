@@ -25,12 +25,12 @@ from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
 from maskdet.compliance.groups import Counts, GroupKey, compliance_table, key_union, merge_counts
 from maskdet.config import SourceSettings
+from maskdet.cores import available_cores
 from maskdet.inputs import listing, sharding
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.model.backends import RuntimeSpec, load_model
-from maskdet.scoring.fetching import available_cores
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.tables.layout import Layout, write_table
 from maskdet.tables.receipts import ShardJob, ShardReport

@@ -11,7 +11,7 @@ import yaml
 
 from maskdet import storage
 from maskdet.config import ScoreSettings
-from maskdet.errors import StorageError
+from maskdet.errors import OutputError, StorageError
 from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import Size, size_of
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
@@ -37,7 +37,7 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
         *_mask_rate(run.faces),
         f"  shards    {run.shards.get('total', 0):,}: {run.shards.get('scored', 0):,} scored, "
         f"{run.shards.get('kept', 0):,} kept from earlier runs",
-        f"  model     {run.model['id']} on {run.model['runtime']}; {run.model['decision']}",
+        f"  model     {run.model['id']} on {run.model['runtime']}; {_thresholds(run)}",
         *([f"  view      {run.model['view']}"] if "view" in run.model else []),
         f"  time      {_speed(run)}",
         f"  tables    {layout.root}/{{{','.join([*SHARD_TABLES, COMPLIANCE])}}}",
@@ -178,6 +178,13 @@ def _mask_rate(faces: Mapping[str, int]) -> list[str]:
         if decided
         else []
     )
+
+
+def _thresholds(run: RunManifest) -> str:
+    try:
+        return str(run.decision)
+    except OutputError:  # the record of an older version; the rest of it can still be told
+        return "thresholds unknown"
 
 
 def _speed(run: RunManifest) -> str:

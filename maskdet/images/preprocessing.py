@@ -104,7 +104,7 @@ class ImageLimits:
 
     @classmethod
     def of(cls, settings: ImagingSettings) -> ImageLimits:
-        """The limits of a run."""
+        """The limits that settings name."""
         return cls(
             settings.max_bytes,
             settings.max_pixels,

@@ -8,25 +8,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
+from typing import TypeVar
 
 from maskdet import __version__, storage
-from maskdet.config import ScoreSettings
+from maskdet.config import ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings, ScoreSettings, Section
+from maskdet.cores import available_cores
 from maskdet.errors import ConfigError
 from maskdet.faces.detection import describe_view
 from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
 from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.labels import Decision
 from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.bundle import open_bundle
-from maskdet.model.manifest import Decision, Manifest
-from maskdet.scoring.fetching import available_cores
+from maskdet.model.manifest import Manifest
 from maskdet.scoring.fingerprint import scoring_fingerprint
 from maskdet.scoring.scorer import ScoreOptions
 from maskdet.tables.layout import Layout
 from maskdet.tables.receipts import ShardJob
 from maskdet.tables.runs import RunManifest, RunPlan, new_run_id
+
+SectionType = TypeVar("SectionType", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Launch:
     """A checked run: what the pipeline is built from.
 
     Attributes:
-        settings: as resolved.
+        settings: the run's.
         tasks: the listing to do.
         manifest: the model's.
         spec: how the model runs.
@@ -44,7 +48,7 @@ class Launch:
         job: what finishing a shard needs.
     """
 
-    settings: ScoreSettings
+    settings: ResolvedSettings
     tasks: Sequence[ListTask]
     manifest: Manifest
     spec: RuntimeSpec
@@ -54,23 +58,23 @@ class Launch:
     job: ShardJob
 
 
-def check_run(settings: ScoreSettings, now: datetime) -> Launch:
+def check_run(given: ScoreSettings, now: datetime) -> Launch:
     """Check settings, input and model; touches no output.
 
     Args:
-        settings: the run's.
-        now: its start.
+        given: the settings.
+        now: the run's start.
 
     Raises:
         MaskdetError: anything a caller can get wrong, save the output (see :func:`maskdet.tables.runs.claim_output`).
     """
-    if not settings.output:
+    if not given.output:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the tables shall go.")
-    tasks = _checked_inputs(settings)
-    spec = runtime_spec(settings)
+    tasks = _checked_inputs(given)
+    spec = runtime_spec(given)
     runtime = spec.runtime_version
-    manifest = open_bundle(settings.model.uri, spec.needs).manifest
-    settings = resolved(settings, manifest)
+    manifest = open_bundle(given.model.uri, spec.needs).manifest
+    settings = resolve_settings(given, manifest)
     decision = resolve_decision(settings, manifest)
     fingerprint = scoring_fingerprint(settings, manifest, spec, decision)
     rule = KeyRule.of(settings)
@@ -85,7 +89,7 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
             "runtime": f"{runtime}, {spec.precision}",
             "view": describe_view(settings.faces),
             "codecs": codecs_identity(settings.imaging.codecs),
-            "decision": f"mask from {decision.mask_from:g}, no_mask below {decision.no_mask_below:g}",
+            "decision": decision.model_dump(),
         },
         fingerprint=fingerprint,
         versions=versions(),
@@ -102,16 +106,21 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
     )
 
 
-def resolved(settings: ScoreSettings, manifest: Manifest) -> ScoreSettings:
-    """The settings with what they leave to the model and this machine decided: ``faces.mode``, ``imaging.codecs``."""
-    mode = default_view(manifest.architecture) if settings.faces.mode == "auto" else settings.faces.mode
-    codecs = resolve_codecs(settings.imaging.codecs)
-    return settings.model_copy(
-        update={
-            "faces": settings.faces.model_copy(update={"mode": mode}),
-            "imaging": settings.imaging.model_copy(update={"codecs": codecs}),
-        }
+def resolve_settings(given: ScoreSettings, manifest: Manifest) -> ResolvedSettings:
+    """Decide what settings leave to the model and to this machine: face mode, codecs, precision."""
+    mode = default_view(manifest.architecture) if given.faces.mode == "auto" else given.faces.mode
+    return _resolved(
+        ResolvedSettings,
+        given,
+        faces=_resolved(ResolvedFaces, given.faces, mode=mode),
+        imaging=_resolved(ResolvedImaging, given.imaging, codecs=resolve_codecs(given.imaging.codecs)),
+        model=_resolved(ResolvedModel, given.model, precision=given.model.resolved_precision),
     )
+
+
+def _resolved(kind: type[SectionType], given: Section, **chosen: object) -> SectionType:
+    """A section as given but for what was chosen; without what only the given kind has, as an evaluation's does."""
+    return kind(**{name: getattr(given, name) for name in kind.model_fields} | chosen)
 
 
 def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
@@ -142,16 +151,22 @@ def resolve_decision(settings: ScoreSettings, manifest: Manifest) -> Decision:
     """The decision thresholds of a run: the settings', where given, else the bundle's.
 
     Raises:
-        ConfigError: one threshold given lies on the wrong side of the bundle's other.
+        ConfigError: one threshold given lies on the wrong side of the bundle's other, or is of a class that the bundle
+            does not have.
     """
-    given = {"no_mask_below": settings.model.no_mask_below, "mask_from": settings.model.mask_from}
-    merged = {**manifest.decision.model_dump(), **{name: value for name, value in given.items() if value is not None}}
+    known = manifest.decision.model_dump()
+    given = {name: value for name in Decision.model_fields if (value := getattr(settings.model, name)) is not None}
+    merged = {**known, **given}
+    if manifest.decision.incorrect_from is None and "incorrect_from" in given:
+        expected = f"nothing, for a model of the classes {', '.join(manifest.class_names)}"
+        remedy = "Leave it out, or choose a model of three classes."
+        raise ConfigError("model.incorrect_from", expected, given["incorrect_from"], remedy)
     if merged["no_mask_below"] > merged["mask_from"]:
         raise ConfigError("model", "no_mask_below at most mask_from", merged, "Set both thresholds.")
     return Decision(**merged)
 
 
-def score_options(settings: ScoreSettings, rule: KeyRule, decision: Decision) -> ScoreOptions:
+def score_options(settings: ResolvedSettings, rule: KeyRule, decision: Decision) -> ScoreOptions:
     """How the settings score a shard."""
     imaging = settings.imaging
     return ScoreOptions(
@@ -159,7 +174,7 @@ def score_options(settings: ScoreSettings, rule: KeyRule, decision: Decision) ->
         decision=decision,
         limits=ImageLimits.of(imaging),
         jpeg_draft=imaging.jpeg_draft,
-        codecs=resolve_codecs(imaging.codecs),
+        codecs=imaging.codecs,
         faces=settings.faces,
         fetch_attempts=settings.scoring.fetch_attempts,
         threads=settings.scoring.threads,

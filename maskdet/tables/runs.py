@@ -17,6 +17,7 @@ from maskdet import storage
 from maskdet.compliance.groups import Counts
 from maskdet.config import FailureBudget, ScoreSettings
 from maskdet.errors import BudgetError, MaskdetError, NotFoundError, OutputError, ReconciliationError, SourceError
+from maskdet.labels import Decision
 from maskdet.schemas import SCHEMA_VERSION
 from maskdet.tables.layout import COMPLIANCE, RECEIPTS, SHARD_TABLES, Layout
 from maskdet.tables.receipts import ShardReport, output_files
@@ -58,7 +59,8 @@ class RunManifest(BaseModel):
     started_at: datetime
     finished_at: datetime | None = None
     settings: dict[str, Any]
-    model: dict[str, str]
+    model: dict[str, Any]
+    """In words, but for ``decision``: its thresholds, as :class:`maskdet.labels.Decision` has them."""
     fingerprint: str
     versions: dict[str, str]
     images: ImageCounts = ImageCounts()
@@ -77,6 +79,20 @@ class RunManifest(BaseModel):
     thread_seconds: dict[str, float] = {}
     shard_seconds: dict[str, dict[str, float]] = {}
     """Thread-seconds a shard spent in each stage, as a distribution over the shards that this run scored."""
+
+    @property
+    def decision(self) -> Decision:
+        """The thresholds of the run's labels.
+
+        Raises:
+            OutputError: the record does not hold them as numbers: an older version wrote it.
+        """
+        try:
+            return Decision.model_validate(self.model.get("decision"))
+        except ValidationError as error:
+            expected = "thresholds as numbers (model.decision)"
+            remedy = "Run maskdet score again; this version writes them."
+            raise OutputError(f"run {self.run_id}", expected, self.model.get("decision"), remedy) from error
 
     def outcome(self) -> MaskdetError | None:
         """The error that the run ended in, if any."""
