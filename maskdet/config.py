@@ -106,6 +106,10 @@ class ImagingSettings(Section):
     max_bytes: Count = 64 * 1024 * 1024
     max_pixels: Count = 64_000_000
     min_side_px: Count = 8
+    max_side_px: Count = 65_535
+    damaged: Literal["fail", "keep"] = "fail"
+    """``fail``: an image of which a part is missing or broken is a failure (``corrupt_image``); ``keep``: JPEGs and PNGs
+    are scored by what is left of them, and their rows say so in the column ``damaged``."""
     jpeg_draft: bool = True
     codecs: Literal["auto", CodecsName] = "auto"
     """Who decodes and resizes: ``fast`` needs the extra of that name wherever images are scored; ``auto``: ``fast``
