@@ -23,6 +23,7 @@ from maskdet import storage
 from maskdet.cli import console, summary
 from maskdet.cli.scoring_run import beam_options, command_parser, overrides, run_to_end
 from maskdet.config import load_yaml
+from maskdet.evaluation import baselines
 from maskdet.evaluation.annotation_matching import read_annotations
 from maskdet.evaluation.detection_matching import join_annotations
 from maskdet.evaluation.results import Evaluation, evaluate, write_results
@@ -59,6 +60,8 @@ def run_evaluation(
     """
     launch = check_run(settings.score_settings(), datetime.now(UTC))
     check_columns(settings, launch.tasks)
+    if settings.baselines:
+        baselines.check_installed()
     annotations = None if settings.truth.boxes is None else read_annotations(settings.truth)
     history = read_history(uri) if (uri := find_history(settings)) else None
     run = run_to_end(launch, options, overwrite=overwrite, quiet=quiet)
