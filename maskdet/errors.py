@@ -171,6 +171,10 @@ class FailureCode(StrEnum):
     """A side of the image is shorter than ``imaging.min_side_px``."""
     UNSUPPORTED_MODE = "unsupported_mode"
     """There is no rule to turn the image's pixels into 8-bit RGB."""
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    """The image is in a format that needs an extra which is not installed (``heif``)."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """Decoding the image takes more memory than there is."""
     INFERENCE_ERROR = "inference_error"
     """The model or the face detector raised an error."""
     NOT_FINITE = "not_finite"
@@ -184,7 +188,7 @@ class FailureCode(StrEnum):
     @property
     def transient(self) -> bool:
         """Whether trying again may succeed without anyone changing the image."""
-        return self in (FailureCode.READ_ERROR, FailureCode.ACCESS_DENIED, FailureCode.INFERENCE_ERROR)
+        return self in _TRANSIENT
 
 
 _STAGES = {
@@ -200,9 +204,21 @@ _STAGES = {
     FailureCode.TOO_MANY_PIXELS: Stage.DECODE,
     FailureCode.TOO_FEW_PIXELS: Stage.DECODE,
     FailureCode.UNSUPPORTED_MODE: Stage.DECODE,
+    FailureCode.UNSUPPORTED_FORMAT: Stage.DECODE,
+    FailureCode.OUT_OF_MEMORY: Stage.DECODE,
     FailureCode.INFERENCE_ERROR: Stage.INFER,
     FailureCode.NOT_FINITE: Stage.INFER,
 }
+# A file that was listed and then not there may be back: a disk mounted again, content fetched by git-annex.
+_TRANSIENT = frozenset(
+    (
+        FailureCode.NOT_FOUND,
+        FailureCode.READ_ERROR,
+        FailureCode.ACCESS_DENIED,
+        FailureCode.OUT_OF_MEMORY,
+        FailureCode.INFERENCE_ERROR,
+    )
+)
 
 
 class ImageFault(Exception):
