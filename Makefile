@@ -56,7 +56,7 @@ docs: $(VENV)/.development ## draw, build the site into build/site, and check it
 	$(BIN)/python -m tools.draw_imports
 	$(BIN)/python -m tools.draw_run
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
-	@echo "Open build/site/index.html"
+	@echo "Open build/site/index.html, or with search: $(BIN)/python -m http.server --directory build/site"
 
 bench: $(VENV)/.development ## measure scoring against its limit on this machine
 	$(BIN)/python -m benchmarks.limit

@@ -63,6 +63,17 @@ def test_pages_of_the_site_are_in_its_navigation():
     assert listed == written | set(reference.pages()) | set(hooks.TOP_LEVEL.values())
 
 
+def test_the_site_builds_with_its_links_checked_and_asks_no_other_host(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), check=False, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "maskdet.scoring.scorer.Scorer" in (tmp_path / "reference" / "api" / "scoring.html").read_text("utf-8")
+    foreign = re.compile(r'<(?:script|img|link)[^>]+(?:src|href)="?https?://[^">]+')
+    assert not {found for path in tmp_path.rglob("*.html") for found in foreign.findall(path.read_text("utf-8"))}
+
+
 def test_links_lead_somewhere():
     assert not [link for page in pages() for link in broken_links(page)]
 

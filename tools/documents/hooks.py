@@ -20,7 +20,7 @@ TOP_LEVEL = {
     "MODEL_CARD.md": "model-card.md",
     "ARCHITECTURE.md": "architecture.md",
     "CHANGELOG.md": "changelog.md",
-    "CONTRIBUTING.md": "contributing/index.md",
+    "CONTRIBUTING.md": "contributing/contribute.md",
     "SECURITY.md": "security.md",
 }
 
