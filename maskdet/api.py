@@ -297,6 +297,7 @@ def run_evaluation(
         MaskdetError: anything a caller can get wrong, or a run that did not succeed.
         KeyboardInterrupt: as of :func:`maskdet.beam.running.run_to_end`.
     """
+    from maskdet.evaluation import baselines
     from maskdet.evaluation.annotation_matching import read_annotations
     from maskdet.evaluation.detection_matching import join_annotations
     from maskdet.evaluation.results import evaluate as measure
@@ -308,6 +309,8 @@ def run_evaluation(
     FileSystems.set_options(options)
     launch = check_run(settings.score_settings(), datetime.now(UTC))
     check_columns(settings, launch.tasks)
+    if settings.baselines:
+        baselines.check_installed()
     annotations = None if settings.truth.boxes is None else read_annotations(settings.truth)
     history = read_history(uri) if (uri := find_history(settings)) else None
     run = run_to_end(launch, options, overwrite=overwrite, wait_s=wait_s, shown=shown)

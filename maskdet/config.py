@@ -36,7 +36,7 @@ RESERVED_NAMES = frozenset(
     {
         *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "label", "model_id", "level"),
         *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
-        *("probability_mask", "stage", "code", "message", "attempts"),
+        *("probability_mask", "probability_incorrect", "probability_no_mask", "stage", "code", "message", "attempts"),
         *("images_listed", "images_scored", "images_no_face", "images_failed"),
         *("faces", "faces_mask", "faces_no_mask", "faces_uncertain"),
         *("mask_rate", "mask_rate_low", "mask_rate_high", "rate_method", "interval_method", "interval_confidence"),
@@ -107,6 +107,10 @@ class ImagingSettings(Section):
     max_bytes: Count = 64 * 1024 * 1024
     max_pixels: Count = 64_000_000
     min_side_px: Count = 8
+    max_side_px: Count = 65_535
+    damaged: Literal["fail", "keep"] = "fail"
+    """``fail``: an image of which a part is missing or broken is a failure (``corrupt_image``); ``keep``: JPEGs and PNGs
+    are scored by what is left of them, and their rows say so in the column ``damaged``."""
     jpeg_draft: bool = True
     codecs: Literal["auto", CodecsName] = "auto"
     """Who decodes and resizes: ``fast`` needs the extra of that name wherever images are scored; ``auto``: ``fast``
