@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from maskdet.errors import ConfigError
+from maskdet.named_configs import find_config
 from maskdet.templates import PathTemplate
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -318,7 +319,7 @@ def load_yaml(model: type[Model], path: str | PathLike[str] | None, overrides: S
 
     Args:
         model: the settings' type.
-        path: a local YAML file, or ``None`` for the defaults.
+        path: a local YAML file, the name of a config of the package, or ``None`` for the defaults.
         overrides: ``"section.key=value"``, the value in YAML, applied in order.
 
     Raises:
@@ -338,7 +339,7 @@ def load_settings(model: type[Model], path: str | PathLike[str] | None, given: M
 
     Args:
         model: the settings' type.
-        path: a local YAML file, or ``None`` for the defaults.
+        path: a local YAML file, the name of a config of the package, or ``None`` for the defaults.
         given: name → value; a section is a mapping, or the section itself, of which what was set counts.
 
     Raises:
@@ -388,9 +389,7 @@ def _read_tree(path: str | PathLike[str] | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError("--config", "a YAML file", str(path), "No file is there; check the path.") from error
+        tree = yaml.safe_load(find_config(path).read_text(encoding="utf-8"))
     except (OSError, *_YAML_ERRORS) as error:
         raise ConfigError(f"--config {path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if tree is None:
