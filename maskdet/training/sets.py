@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet import storage
-from maskdet.scoring.fetching import available_cores
+from maskdet.cores import available_cores
 from maskdet.training.augment import make_views
 from maskdet.training.data import MASK, NO_MASK, LabelledArrays, LabelledImage, decode, list_images, list_labelled
 from maskdet.training.reading import ViewMaker, drawn_face_uri, is_drawn
