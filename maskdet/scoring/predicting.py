@@ -188,7 +188,7 @@ class FaceFinder:
 
 def prediction_of(row: Mapping[str, Any]) -> FacePrediction:
     """A row of the predictions table as a prediction."""
-    columns = {name: row.get(f"probability_{name}") for name in (MASK, INCORRECT, NO_MASK)}
+    columns: dict[str, float | None] = {name: row.get(f"probability_{name}") for name in (MASK, INCORRECT, NO_MASK)}
     probabilities = {name: value for name, value in columns.items() if value is not None}
     if NO_MASK not in probabilities:
         probabilities[NO_MASK] = 1.0 - sum(probabilities.values())
