@@ -226,7 +226,7 @@ class TestColour:
         np.testing.assert_allclose(result, np.repeat(grey[..., None], 3, -1), atol=2 if file_format == "JPEG" else 0)
 
     @pytest.mark.parametrize(
-        ("file_format", "options"), [("PNG", {}), ("BMP", {}), ("GIF", {}), ("TIFF", {"compression": "group4"})]
+        ("file_format", "options"), [("PNG", {}), ("BMP", {}), ("GIF", {}), ("TIFF", {"compression": "packbits"})]
     )
     def test_bilevel_becomes_black_and_white(self, file_format, options):
         ink = noise(16, 24, 1) > 99

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskdet.compliance.groups import wilson_interval
+from maskdet.compliance.intervals import wilson_interval
 from maskdet.errors import SourceError
 from maskdet.evaluation.metrics import MASK, NO_MASK
 from maskdet.images.preprocessing import prepare_image
