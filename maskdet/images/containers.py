@@ -1,8 +1,8 @@
 """What a file is by its first bytes, and headers that no decoder should be given.
 
 Pillow reads headers in Python, a byte, a block or a tag at a time, and keeps what it reads: some megabytes made for
-the purpose keep it busy for minutes or take all memory. What is refused here is beyond any file that a camera, a phone or an editor
-writes.
+the purpose keep it busy for minutes or take all memory. What is refused here is beyond any file that a camera, a phone
+or an editor writes.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _check_tiff(data: bytes) -> None:
     """Of the first directory, the only one that is read."""
     order = "<" if data[:1] == b"I" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
-    offset_format, count_format, entry = (("Q", "Q", 20) if big else ("I", "H", 12))
+    offset_format, count_format, entry = ("Q", "Q", 20) if big else ("I", "H", 12)
     try:
         (offset,) = struct.unpack_from(order + offset_format, data, 8 if big else 4)
         (tags,) = struct.unpack_from(order + count_format, data, offset)
