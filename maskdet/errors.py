@@ -66,6 +66,14 @@ class AccessDeniedError(StorageError):
     """A storage location refuses access."""
 
 
+class NotAFileError(StorageError):
+    """What is at a location cannot be read as a file: a folder, a FIFO, a socket or a device."""
+
+
+class TooLargeError(StorageError):
+    """A file has more bytes than are to be read."""
+
+
 class BudgetError(MaskdetError):
     """More images failed than the failure budget allows."""
 
@@ -149,8 +157,10 @@ class FailureCode(StrEnum):
 
     PATH_MISMATCH = "path_mismatch"
     BAD_MANIFEST_ROW = "bad_manifest_row"
+    NOT_ALLOWED = "not_allowed"
     NOT_FOUND = "not_found"
     ACCESS_DENIED = "access_denied"
+    NOT_A_FILE = "not_a_file"
     READ_ERROR = "read_error"
     EMPTY_FILE = "empty_file"
     TOO_MANY_BYTES = "too_many_bytes"
@@ -178,7 +188,9 @@ class FailureCode(StrEnum):
 _STAGES = {
     FailureCode.PATH_MISMATCH: Stage.LIST,
     FailureCode.BAD_MANIFEST_ROW: Stage.LIST,
+    FailureCode.NOT_ALLOWED: Stage.LIST,
     FailureCode.NOT_FOUND: Stage.FETCH,
+    FailureCode.NOT_A_FILE: Stage.FETCH,
     FailureCode.ACCESS_DENIED: Stage.FETCH,
     FailureCode.READ_ERROR: Stage.FETCH,
     FailureCode.EMPTY_FILE: Stage.FETCH,

@@ -23,6 +23,7 @@ from maskdet.errors import NotFoundError, StorageError
 from maskdet.storage import local
 from maskdet.storage.faults import backoff_s, one_try, persist, translated
 from maskdet.storage.gcs import GcsStore
+from maskdet.storage.local import Entry
 from maskdet.storage.names import (
     GLOB_CHARACTERS,
     StoredFile,
@@ -38,10 +39,13 @@ from maskdet.storage.s3 import S3Store
 from maskdet.storage.stores import BeamStore, Store
 
 __all__ = [
+    "Entry",
     "StoredFile",
     "backoff_s",
     "delete",
+    "entries",
     "exists",
+    "glob_parts",
     "has_glob",
     "is_local",
     "is_local_folder",
@@ -71,15 +75,21 @@ _STORES: dict[str, Store] = {"gs": GcsStore(), "s3": S3Store()}
 _OTHER_STORES: Store = BeamStore()
 
 
-def read_bytes(uri: str) -> bytes:
+def read_bytes(uri: str, limit: int | None = None) -> bytes:
     """Read a whole file.
 
+    Args:
+        uri: the file.
+        limit: bytes of a local file that are read at most; of a store's object, ask :func:`stat`.
+
     Raises:
+        NotAFileError: there is no file, but a folder, a FIFO, a socket or a device.
+        TooLargeError: the file has more bytes than the limit.
         StorageError: the file is missing, forbidden or unreadable.
     """
     with translated(uri, "read"):
         if is_local(uri):
-            return local.read(uri)
+            return local.read(uri, limit)
         return persist(lambda: _store(uri).read(uri))
 
 
@@ -91,6 +101,8 @@ def open_binary(uri: str) -> Iterator[BinaryIO]:
         StorageError: the file is missing, forbidden or unreadable.
     """
     with translated(uri, "read"):
+        if is_local(uri):
+            local.refuse_special(local_path(uri))
         stream = cast(BinaryIO, local_path(uri).open("rb")) if is_local(uri) else persist(lambda: _store(uri).open(uri))
     with stream:
         yield stream
@@ -161,6 +173,16 @@ def list_files(folder: str) -> Iterator[StoredFile]:
         yield from local.files(local_path(folder))
 
 
+def entries(folder: str) -> Iterator[Entry]:
+    """What a local folder itself holds, of every kind: files, folders, links that lead nowhere, FIFOs.
+
+    Raises:
+        StorageError: the folder cannot be listed.
+    """
+    with translated(folder, "list"):
+        yield from local.entries(local_path(folder))
+
+
 def subfolders(folder: str) -> list[str]:
     """The subfolders of a local folder, sorted. Links to folders are not followed, which a warning says."""
     with translated(folder, "list"):
@@ -179,12 +201,18 @@ def list_matching(pattern: str) -> Iterator[StoredFile]:
         with contextlib.suppress(NotFoundError):
             yield stat(pattern)
         return
-    if is_local(pattern):
-        pattern = str(local_path(pattern))
-    root = posixpath.dirname(GLOB_CHARACTERS.split(pattern, maxsplit=1)[0])
+    root, pattern, _ = glob_parts(pattern)
     # Beam's `**/` asks for at least one folder; people and shells mean any number.
     matches = re.compile(FileSystem.translate_pattern(pattern).replace(".*/", "(?:.*/)?")).match
     yield from (found for found in list_folder(root or "/") if matches(found.uri))
+
+
+def glob_parts(pattern: str) -> tuple[str, str, str]:
+    """The folder that a glob begins in, the glob in the form of the URIs it matches, and its part below the folder."""
+    if is_local(pattern):
+        pattern = str(local_path(pattern))
+    root = posixpath.dirname(GLOB_CHARACTERS.split(pattern, maxsplit=1)[0])
+    return root, pattern, pattern[len(root) :].lstrip("/")
 
 
 def delete(uris: Iterable[str]) -> None:
