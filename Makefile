@@ -10,7 +10,7 @@ export MASKDET_DATA
 FLINK_TESTS ?= flink
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-flink flink-up flink-down tools check format coverage bench bench-peers train-reference constraints clean
+.PHONY: help setup demo test test-flink flink-up flink-down tools check format coverage docs bench bench-peers train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ format: $(VENV)/.development ## format the code
 coverage: $(VENV)/.development ## run the tests and report what they do not reach
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report
+
+docs: $(VENV)/.development ## draw, build the site into build/site, and check its links
+	$(BIN)/python -m tools.draw_imports
+	$(BIN)/python -m tools.draw_run
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "Open build/site/index.html, or with search: $(BIN)/python -m http.server --directory build/site"
 
 bench: $(VENV)/.development ## measure scoring against its limit on this machine
 	$(BIN)/python -m benchmarks.limit

@@ -34,7 +34,7 @@ from maskdet.faces.crops import crop_face
 from maskdet.faces.decoding import Detections
 from maskdet.faces.detector import load_detector
 from maskdet.images.preprocessing import ImageLimits, open_upright
-from maskdet.labels import label_codes, label_names
+from maskdet.labels import class_columns, label_codes, label_names
 from maskdet.model.backends import RuntimeSpec, load_model
 from tools.scenes.scenes import FaceSource, Scene, make_scene
 
@@ -90,7 +90,8 @@ def _ours(threads: int) -> Side:
         return faces, [crop_face(image, *face, *size) for face in zip(faces.boxes, faces.landmarks, strict=True)]
 
     def classify(crops: list[Any]) -> list[str]:
-        return label_names(label_codes(model.predict(np.stack(crops)), None, model.manifest.decision))
+        by_class = class_columns(model.predict(np.stack(crops)), model.manifest.class_names)
+        return label_names(label_codes(by_class["mask"], by_class.get("incorrect"), model.manifest.decision))
 
     def find(images: list[Any]) -> list[FoundFaces]:
         seen = list(pool.map(look, images))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
@@ -36,7 +37,7 @@ RESERVED_NAMES = frozenset(
         *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "damaged"),
         *("label", "model_id", "level"),
         *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
-        *("probability_mask", "stage", "code", "message", "attempts"),
+        *("probability_mask", "probability_incorrect", "probability_no_mask", "stage", "code", "message", "attempts"),
         *("images_listed", "images_scored", "images_no_face", "images_failed"),
         *("faces", "faces_mask", "faces_no_mask", "faces_uncertain"),
         *("mask_rate", "mask_rate_low", "mask_rate_high", "rate_method", "interval_method", "interval_confidence"),
@@ -332,7 +333,7 @@ def _refuse_bad_keys(keys: tuple[str, ...]) -> None:
             )
 
 
-def load_yaml(model: type[Model], path: str | Path | None, overrides: Sequence[str] = ()) -> Model:
+def load_yaml(model: type[Model], path: str | PathLike[str] | None, overrides: Sequence[str] = ()) -> Model:
     """Read settings from a YAML file and overrides.
 
     Args:
@@ -349,6 +350,25 @@ def load_yaml(model: type[Model], path: str | Path | None, overrides: Sequence[s
         if not equals:
             raise ConfigError("--set", "section.key=value", override, "Example: --set packing.max_images=500.")
         put(tree, key.strip(), _yaml_value(override, text))
+    return parse_settings(model, tree, str(path) if path else "settings")
+
+
+def load_settings(model: type[Model], path: str | PathLike[str] | None, given: Mapping[str, Any]) -> Model:
+    """Read settings from a YAML file and a tree that goes over it, key by key of each section.
+
+    Args:
+        model: the settings' type.
+        path: a local YAML file, or ``None`` for the defaults.
+        given: name → value; a section is a mapping, or the section itself, of which what was set counts.
+
+    Raises:
+        ConfigError: as of :func:`load_yaml`.
+    """
+    tree = _read_tree(path)
+    for name, value in given.items():
+        section = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+        below = tree.get(name)
+        tree[name] = {**below, **section} if isinstance(section, Mapping) and isinstance(below, dict) else section
     return parse_settings(model, tree, str(path) if path else "settings")
 
 
@@ -384,7 +404,7 @@ def _yaml_value(override: str, text: str) -> Any:
         raise ConfigError("--set", "a value in YAML", override, remedy) from error
 
 
-def _read_tree(path: str | Path | None) -> dict[str, Any]:
+def _read_tree(path: str | PathLike[str] | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:

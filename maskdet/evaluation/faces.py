@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdet.compliance.groups import Interval
+from maskdet.compliance.intervals import Interval
 from maskdet.evaluation.detection_matching import AnnotatedRun, SeenImage
 from maskdet.evaluation.detection_metrics import (
     FALSE,

@@ -104,8 +104,8 @@ def matching(pattern: str, exclude: Exclusion) -> Iterator[Found]:
     if not storage.has_glob(pattern):
         yield from map(Found, storage.list_matching(pattern))
         return
-    root, _, rest = storage.glob_parts(pattern)
-    asked = exclude.without(name for name in rest.split("/") if not storage.has_glob(name))
+    root = storage.fixed_part(pattern)
+    asked = exclude.without(name for name in _below(pattern, root).split("/") if not storage.has_glob(name))
     yield from (Found(file, asked.reason(_below(file.uri, root))) for file in storage.list_matching(pattern))
 
 
