@@ -44,6 +44,12 @@ RESERVED_NAMES = frozenset(
         *("mask_rate", "mask_rate_low", "mask_rate_high", "rate_method", "interval_method", "interval_confidence"),
     }
 )
+# A dot: hidden files, .thumbnails, .Trash-1000, .ipynb_checkpoints, ._companions of macOS. The others are of Synology,
+# QNAP, macOS archives, Windows and Linux.
+DEFAULT_EXCLUDES = (
+    *(".*", "@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "__MACOSX", "$RECYCLE.BIN"),
+    *("System Volume Information", "lost+found"),
+)
 # ValueError: text that is not UTF-8, and what YAML takes for a date that is none ("2026-13-45").
 _YAML_ERRORS = (yaml.YAMLError, ValueError)
 
@@ -66,8 +72,21 @@ class SourceSettings(Section):
     captured_at_column: str | None = None
     timezone: str = "UTC"
     """That of capture times without an offset, and of dates and hours in the tables."""
-    extensions: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
-    """Files in a folder with other extensions are counted as skipped; globs, lists and manifests name their files."""
+    version_column: str | None = None
+    """Manifest column that changes whenever an image does: believed, so that the store is not asked for each image."""
+    size_column: str | None = None
+    """Manifest column of sizes in bytes, where ``version_column`` is set: for packing alone, never believed."""
+    allowed: tuple[str, ...] = ()
+    """Folders and prefixes that lists and manifests may name images in, beside their own folder; ``*``: anywhere."""
+    extensions: tuple[str, ...] = (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff"),
+        *("heic", "heif", "hif", "avif"),
+    )
+    """Files in a folder with other extensions are counted as skipped, those without one if they do not begin as an
+    image; globs, lists and manifests name their files."""
+    exclude: tuple[str, ...] = DEFAULT_EXCLUDES
+    """Names of files and folders that folders and globs leave out, at any depth, and paths below the input
+    (``old/*``): thumbnails, trash, checkpoints and companion files that programs put beside photographs."""
 
     @field_validator("timezone")
     @classmethod
