@@ -52,8 +52,8 @@ def test_the_reference_explains_every_failure_code():
 
 def test_the_reference_has_the_columns_of_every_table():
     page = reference.tables_page()
-    assert "| `probability_mask` | float | no | probability that the face wears a mask, 0 to 1 |" in page
     assert all(f"## {name}\n" in page for name in ("predictions", "failures", "no_face", "compliance"))
+    assert "| `face_width_px` | float | yes | width of the face, in pixels |" in page
 
 
 def test_pages_of_the_site_are_in_its_navigation():
