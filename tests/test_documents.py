@@ -134,7 +134,7 @@ def test_drawings_are_current():
 def demo_folder(tmp_path_factory):
     """What blocks of the documents find: photos, labelled images, and tables of both."""
     folder = tmp_path_factory.mktemp("documents")
-    tree = write_demo_tree(folder / "all", images_per_hour=2)
+    tree = write_demo_tree(folder / "all", images_per_hour=1)
     for file in tree.files:
         if file.masked is not None:
             for target in (f"photos/{file.path}", f"labelled/{'with' if file.masked else 'without'}_mask/{file.path}"):
