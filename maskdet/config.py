@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
@@ -33,7 +34,8 @@ DERIVED_KEYS = ("date", "hour")
 # Columns of the tables that a key would collide with; a test holds them against the schemas.
 RESERVED_NAMES = frozenset(
     {
-        *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "label", "model_id", "level"),
+        *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "damaged"),
+        *("label", "model_id", "level"),
         *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
         *("probability_mask", "probability_incorrect", "probability_no_mask", "stage", "code", "message", "attempts"),
         *("images_listed", "images_scored", "images_no_face", "images_failed"),
@@ -108,8 +110,8 @@ class ImagingSettings(Section):
     min_side_px: Count = 8
     max_side_px: Count = 65_535
     damaged: Literal["fail", "keep"] = "fail"
-    """``fail``: an image of which a part is missing or broken is a failure (``corrupt_image``); ``keep``: JPEGs and PNGs
-    are scored by what is left of them, and their rows say so in the column ``damaged``."""
+    """``fail``: an image of which a part is missing or broken is a failure (``corrupt_image``); ``keep``: JPEGs and
+    PNGs are scored by what is left of them, and their rows say so in the column ``damaged``."""
     jpeg_draft: bool = True
     codecs: Literal["auto", CodecsName] = "auto"
     """Who decodes and resizes: ``fast`` needs the extra of that name wherever images are scored; ``auto``: ``fast``
@@ -312,7 +314,7 @@ def _refuse_bad_keys(keys: tuple[str, ...]) -> None:
             )
 
 
-def load_yaml(model: type[Model], path: str | Path | None, overrides: Sequence[str] = ()) -> Model:
+def load_yaml(model: type[Model], path: str | PathLike[str] | None, overrides: Sequence[str] = ()) -> Model:
     """Read settings from a YAML file and overrides.
 
     Args:
@@ -329,6 +331,25 @@ def load_yaml(model: type[Model], path: str | Path | None, overrides: Sequence[s
         if not equals:
             raise ConfigError("--set", "section.key=value", override, "Example: --set packing.max_images=500.")
         put(tree, key.strip(), _yaml_value(override, text))
+    return parse_settings(model, tree, str(path) if path else "settings")
+
+
+def load_settings(model: type[Model], path: str | PathLike[str] | None, given: Mapping[str, Any]) -> Model:
+    """Read settings from a YAML file and a tree that goes over it, key by key of each section.
+
+    Args:
+        model: the settings' type.
+        path: a local YAML file, or ``None`` for the defaults.
+        given: name → value; a section is a mapping, or the section itself, of which what was set counts.
+
+    Raises:
+        ConfigError: as of :func:`load_yaml`.
+    """
+    tree = _read_tree(path)
+    for name, value in given.items():
+        section = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+        below = tree.get(name)
+        tree[name] = {**below, **section} if isinstance(section, Mapping) and isinstance(below, dict) else section
     return parse_settings(model, tree, str(path) if path else "settings")
 
 
@@ -364,7 +385,7 @@ def _yaml_value(override: str, text: str) -> Any:
         raise ConfigError("--set", "a value in YAML", override, remedy) from error
 
 
-def _read_tree(path: str | Path | None) -> dict[str, Any]:
+def _read_tree(path: str | PathLike[str] | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:

@@ -84,6 +84,24 @@ class OutputError(MaskdetError):
     exit_code = 8
 
 
+class HeldError(MaskdetError):
+    """Another run writes the output."""
+
+    exit_code = 10
+
+
+class DiedError(MaskdetError):
+    """A run gives no sign of life any more and did not end properly."""
+
+    exit_code = 11
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM); treated as Ctrl-C, with an exit code of its own."""
+
+    exit_code: ClassVar[int] = 143
+
+
 class UnfinishedError(MaskdetError):
     """A run that was asked about has not ended."""
 
@@ -101,8 +119,11 @@ EXIT_CODES: dict[int, str] = {
     6: "failure budget exceeded: the tables are written, _SUCCESS is not",
     7: "reconciliation failed: images listed differ from images accounted for",
     8: "output location holds something this run must not overwrite",
-    9: "not finished: the run goes on, or was killed (maskdet status)",
-    130: "interrupted",
+    9: "not finished: the run goes on (maskdet status)",
+    10: "another run writes this output; the message says which, --wait waits for it",
+    11: "died: a run that gives no sign of life any more; the same command goes on (maskdet status)",
+    130: "interrupted (Ctrl-C)",
+    143: "terminated (SIGTERM)",
 }
 
 

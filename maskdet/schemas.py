@@ -37,6 +37,9 @@ def _content_columns() -> list[pa.Field]:
         column("content_sha256", pa.string(), "SHA-256 of the image file's bytes, in hexadecimal"),
         column("width_px", pa.int32(), "width of the upright image, in pixels"),
         column("height_px", pa.int32(), "height of the upright image, in pixels"),
+        column(
+            "damaged", pa.bool_(), "whether the file is damaged, and only what is left of it was seen", nullable=True
+        ),
     ]
 
 

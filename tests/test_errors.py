@@ -37,7 +37,7 @@ def test_every_error_has_a_documented_exit_code() -> None:
 
 
 def test_every_exit_code_for_mistakes_belongs_to_an_error() -> None:
-    assert {code for code in EXIT_CODES if code not in (0, 130)} == {cls.exit_code for cls in ALL_ERRORS}
+    assert {code for code in EXIT_CODES if code not in (0, 130, 143)} == {cls.exit_code for cls in ALL_ERRORS}
 
 
 def test_finer_storage_errors_share_their_parents_exit_code() -> None:
@@ -75,8 +75,9 @@ def test_every_stage_has_a_failure_code() -> None:
     assert {code.stage for code in FailureCode} == set(Stage)
 
 
-def test_only_faults_of_stores_and_runtimes_are_worth_another_try() -> None:
-    assert {code.value for code in FailureCode if code.transient} == {"read_error", "access_denied", "inference_error"}
+def test_only_faults_of_stores_memory_and_runtimes_are_worth_another_try() -> None:
+    transient = {"not_found", "read_error", "access_denied", "out_of_memory", "inference_error"}
+    assert {code.value for code in FailureCode if code.transient} == transient
 
 
 def test_an_image_fault_survives_pickling() -> None:

@@ -55,7 +55,7 @@ def _prepare(argv: Sequence[str]) -> int:
             pipeline | "Prepare" >> Prepare(settings, tasks)
             jobs.wait_or_cancel(pipeline.run(), options)
     except BaseException as error:
-        raise (console.recover_interrupt(error) or recover_error(error) or error) from error
+        raise (jobs.recover_interrupt(error) or recover_error(error) or error) from error
     report = writing.read_report(settings.output)
     print(describe_report(report))
     print(f"  time        {time.monotonic() - started_s:.1f} s\n  tables      {settings.output}")

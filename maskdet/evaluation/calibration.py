@@ -16,7 +16,6 @@ from maskdet.evaluation.metrics import Floats, Sample, Tally
 
 # Half a step of an int8 output, so that a probability of exactly 0 is no certainty.
 CLIP = 1 / 512
-_GOLDEN = (5**0.5 - 1) / 2
 _LOG_TEMPERATURES = (-3.0, 3.0)
 
 
@@ -57,7 +56,7 @@ def scale(probabilities: Floats, temperature: float) -> Floats:
 
 
 def fit_temperature(sample: Sample) -> float:
-    """The temperature of least log loss, between e⁻³ and e³, by golden-section search on its logarithm.
+    """The temperature of least log loss, between e⁻³ and e³, by Brent's search on its logarithm.
 
     The loss is convex in 1/temperature, so it has one minimum, and so it has in any monotone function of that.
 
@@ -91,11 +90,16 @@ def fit_class_temperature(probabilities: Floats, truth: NDArray[np.intp]) -> flo
 
 
 def _least(loss: Callable[[float], float]) -> float:
-    low, high = _LOG_TEMPERATURES
-    while high - low > 1e-4:
-        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        low, high = (low, right) if loss(float(np.exp(left))) < loss(float(np.exp(right))) else (left, high)
-    return float(np.exp((low + high) / 2))
+    """The temperature of the least loss."""
+    from scipy.optimize import minimize_scalar  # 0.3 s that only a fit needs
+
+    found = minimize_scalar(
+        lambda log_temperature: loss(float(np.exp(log_temperature))),
+        bounds=_LOG_TEMPERATURES,
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(np.exp(found.x))
 
 
 def choose_band(sample: Sample, max_error: float) -> tuple[float, float]:

@@ -121,7 +121,10 @@ class EvaluateSettings(ScoreSettings):
     slices: SliceSettings = SliceSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     baselines: bool = False
-    """Whether to measure how far image width alone, and a thumbnail's border alone, get; reads every image again."""
+    """Whether to measure how far image width alone, and a thumbnail's border alone, get; reads every image again.
+
+    Needs scikit-learn: the extra ``evaluate``.
+    """
     thresholds: tuple[Ratio, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
     """Rows of the threshold table."""
     mistakes_shown: Count = 40

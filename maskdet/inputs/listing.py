@@ -124,6 +124,21 @@ def list_images(task: ListTask, source: SourceSettings) -> Iterator[RefBatch]:
     yield from batched(files, folder_batch)
 
 
+def refuse_images_in(output: str, batch: RefBatch) -> None:
+    """Refuse images that lie in the output of their run, however the input names them.
+
+    Raises:
+        ConfigError: names the first one.
+    """
+    if not output:
+        return
+    for ref in batch.refs:
+        if ref.uri.startswith(output) and ref.uri.startswith(f"{output}/"):
+            raise ConfigError(
+                "--input", f"images outside the output {output}", ref.uri, "Choose an output beside them."
+            )
+
+
 def add_versions(refs: Iterable[ImageRef]) -> list[ImageRef]:
     """Ask the store for the size and version of images that a list or manifest named.
 

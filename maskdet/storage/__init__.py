@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import posixpath
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -24,8 +23,8 @@ from maskdet.storage import local
 from maskdet.storage.faults import backoff_s, one_try, persist, translated
 from maskdet.storage.gcs import GcsStore
 from maskdet.storage.names import (
-    GLOB_CHARACTERS,
     StoredFile,
+    fixed_part,
     has_glob,
     is_local,
     join,
@@ -42,6 +41,7 @@ __all__ = [
     "backoff_s",
     "delete",
     "exists",
+    "fixed_part",
     "has_glob",
     "is_local",
     "is_local_folder",
@@ -60,6 +60,7 @@ __all__ = [
     "subfolders",
     "within_deadline",
     "write_bytes",
+    "write_if",
 ]
 
 T = TypeVar("T")
@@ -109,6 +110,29 @@ def write_bytes(uri: str, data: bytes) -> None:
             local.write(local_path(uri), data)
         else:
             persist(lambda: _store(uri).write(uri, data))
+
+
+def write_if(uri: str, expected: bytes | None, data: bytes) -> bool:
+    """Write a whole file only if it still holds what the caller has seen of it.
+
+    One of several writers who expect the same content wins, on this machine, on Google Cloud Storage and on S3. Beam's
+    other filesystems have no conditional write: there the content is read again after a moment, which leaves a gap.
+
+    Args:
+        uri: where to.
+        expected: the content that the file has to have; ``None``: there must be no such file.
+        data: the new content.
+
+    Returns:
+        Whether it was written. After an answer was lost on its way, ``False`` may come although it was: read it again.
+
+    Raises:
+        StorageError: the location cannot be read or written.
+    """
+    with translated(uri, "write"):
+        if is_local(uri):
+            return local.write_if(local_path(uri), expected, data)
+        return persist(lambda: _store(uri).write_if(uri, expected, data))
 
 
 def exists(uri: str) -> bool:
@@ -181,7 +205,7 @@ def list_matching(pattern: str) -> Iterator[StoredFile]:
         return
     if is_local(pattern):
         pattern = str(local_path(pattern))
-    root = posixpath.dirname(GLOB_CHARACTERS.split(pattern, maxsplit=1)[0])
+    root = fixed_part(pattern)
     # Beam's `**/` asks for at least one folder; people and shells mean any number.
     matches = re.compile(FileSystem.translate_pattern(pattern).replace(".*/", "(?:.*/)?")).match
     yield from (found for found in list_folder(root or "/") if matches(found.uri))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import uuid
@@ -46,6 +47,25 @@ def write(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_if(path: Path, expected: bytes | None, data: bytes) -> bool:
+    """Write a file if it holds what is expected; those who ask so take turns, by a lock on its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a network filesystem without locks: the comparison alone has to do
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        try:
+            found: bytes | None = path.read_bytes()
+        except FileNotFoundError:
+            found = None
+        if found != expected:
+            return False
+        write(path, data)
+        return True
+    finally:
+        os.close(folder)  # and with it the lock
 
 
 def stat(path: Path) -> StoredFile:
