@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,6 +41,7 @@ TABLES = {
 API_ROOMS = ("inputs", "images", "faces", "model", "scoring", "tables", "compliance", "storage", "beam", "evaluation")
 
 
+@functools.cache
 def pages() -> dict[str, str]:
     """Every generated page: its path below ``docs`` and its Markdown."""
     return {
