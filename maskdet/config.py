@@ -6,7 +6,6 @@ import difflib
 import functools
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
