@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from maskdet.errors import ConfigError
+from maskdet.named_configs import find_config
 from maskdet.templates import PathTemplate
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -33,13 +34,20 @@ DERIVED_KEYS = ("date", "hour")
 # Columns of the tables that a key would collide with; a test holds them against the schemas.
 RESERVED_NAMES = frozenset(
     {
-        *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "label", "model_id", "level"),
+        *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "damaged"),
+        *("label", "model_id", "level"),
         *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
-        *("probability_mask", "stage", "code", "message", "attempts"),
+        *("probability_mask", "probability_incorrect", "probability_no_mask", "stage", "code", "message", "attempts"),
         *("images_listed", "images_scored", "images_no_face", "images_failed"),
         *("faces", "faces_mask", "faces_no_mask", "faces_uncertain"),
         *("mask_rate", "mask_rate_low", "mask_rate_high", "rate_method", "interval_method", "interval_confidence"),
     }
+)
+# A dot: hidden files, .thumbnails, .Trash-1000, .ipynb_checkpoints, ._companions of macOS. The others are of Synology,
+# QNAP, macOS archives, Windows and Linux.
+DEFAULT_EXCLUDES = (
+    *(".*", "@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "__MACOSX", "$RECYCLE.BIN"),
+    *("System Volume Information", "lost+found"),
 )
 # ValueError: text that is not UTF-8, and what YAML takes for a date that is none ("2026-13-45").
 _YAML_ERRORS = (yaml.YAMLError, ValueError)
@@ -63,8 +71,21 @@ class SourceSettings(Section):
     captured_at_column: str | None = None
     timezone: str = "UTC"
     """That of capture times without an offset, and of dates and hours in the tables."""
-    extensions: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
-    """Files in a folder with other extensions are counted as skipped; globs, lists and manifests name their files."""
+    version_column: str | None = None
+    """Manifest column that changes whenever an image does: believed, so that the store is not asked for each image."""
+    size_column: str | None = None
+    """Manifest column of sizes in bytes, where ``version_column`` is set: for packing alone, never believed."""
+    allowed: tuple[str, ...] = ()
+    """Folders and prefixes that lists and manifests may name images in, beside their own folder; ``*``: anywhere."""
+    extensions: tuple[str, ...] = (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff"),
+        *("heic", "heif", "hif", "avif"),
+    )
+    """Files in a folder with other extensions are counted as skipped, those without one if they do not begin as an
+    image; globs, lists and manifests name their files."""
+    exclude: tuple[str, ...] = DEFAULT_EXCLUDES
+    """Names of files and folders that folders and globs leave out, at any depth, and paths below the input
+    (``old/*``): thumbnails, trash, checkpoints and companion files that programs put beside photographs."""
 
     @field_validator("timezone")
     @classmethod
@@ -106,6 +127,10 @@ class ImagingSettings(Section):
     max_bytes: Count = 64 * 1024 * 1024
     max_pixels: Count = 64_000_000
     min_side_px: Count = 8
+    max_side_px: Count = 65_535
+    damaged: Literal["fail", "keep"] = "fail"
+    """``fail``: an image of which a part is missing or broken is a failure (``corrupt_image``); ``keep``: JPEGs and
+    PNGs are scored by what is left of them, and their rows say so in the column ``damaged``."""
     jpeg_draft: bool = True
     codecs: Literal["auto", CodecsName] = "auto"
     """Who decodes and resizes: ``fast`` needs the extra of that name wherever images are scored; ``auto``: ``fast``
@@ -308,12 +333,12 @@ def _refuse_bad_keys(keys: tuple[str, ...]) -> None:
             )
 
 
-def load_yaml(model: type[Model], path: str | Path | None, overrides: Sequence[str] = ()) -> Model:
+def load_yaml(model: type[Model], path: str | PathLike[str] | None, overrides: Sequence[str] = ()) -> Model:
     """Read settings from a YAML file and overrides.
 
     Args:
         model: the settings' type.
-        path: a local YAML file, or ``None`` for the defaults.
+        path: a local YAML file, the name of a config of the package, or ``None`` for the defaults.
         overrides: ``"section.key=value"``, the value in YAML, applied in order.
 
     Raises:
@@ -325,6 +350,25 @@ def load_yaml(model: type[Model], path: str | Path | None, overrides: Sequence[s
         if not equals:
             raise ConfigError("--set", "section.key=value", override, "Example: --set packing.max_images=500.")
         put(tree, key.strip(), _yaml_value(override, text))
+    return parse_settings(model, tree, str(path) if path else "settings")
+
+
+def load_settings(model: type[Model], path: str | PathLike[str] | None, given: Mapping[str, Any]) -> Model:
+    """Read settings from a YAML file and a tree that goes over it, key by key of each section.
+
+    Args:
+        model: the settings' type.
+        path: a local YAML file, the name of a config of the package, or ``None`` for the defaults.
+        given: name → value; a section is a mapping, or the section itself, of which what was set counts.
+
+    Raises:
+        ConfigError: as of :func:`load_yaml`.
+    """
+    tree = _read_tree(path)
+    for name, value in given.items():
+        section = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+        below = tree.get(name)
+        tree[name] = {**below, **section} if isinstance(section, Mapping) and isinstance(below, dict) else section
     return parse_settings(model, tree, str(path) if path else "settings")
 
 
@@ -360,13 +404,11 @@ def _yaml_value(override: str, text: str) -> Any:
         raise ConfigError("--set", "a value in YAML", override, remedy) from error
 
 
-def _read_tree(path: str | Path | None) -> dict[str, Any]:
+def _read_tree(path: str | PathLike[str] | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError("--config", "a YAML file", str(path), "No file is there; check the path.") from error
+        tree = yaml.safe_load(find_config(path).read_text(encoding="utf-8"))
     except (OSError, *_YAML_ERRORS) as error:
         raise ConfigError(f"--config {path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if tree is None:

@@ -22,9 +22,10 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet import storage
+from maskdet.api import run_evaluation
 from maskdet.beam.options import parse_beam_options
+from maskdet.beam.progress import PROGRESS
 from maskdet.cli import console
-from maskdet.cli.evaluate import run_evaluation
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
 from maskdet.scoring.setup import check_run
@@ -75,7 +76,8 @@ def _make(case: cases.Case, options: PipelineOptions, arguments: argparse.Namesp
     if cases.is_finished(case, key):
         return "kept"
     cases.mark_finished(case, None)
-    run_evaluation(settings, options, overwrite=arguments.overwrite, quiet=arguments.quiet)
+    shown = console.show_progress(PROGRESS, quiet=arguments.quiet)
+    run_evaluation(settings, options, overwrite=arguments.overwrite, shown=shown)
     cases.mark_finished(case, key)
     return "evaluated"
 

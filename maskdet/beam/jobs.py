@@ -13,13 +13,14 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
     StandardOptions,
 )
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from maskdet import storage
-from maskdet.errors import ConfigError
+from maskdet.errors import ConfigError, Terminated
 
 _LOGGER = logging.getLogger(__name__)
 _FLINK_TIMEOUT_S = 10.0
+_IN_PROCESS = frozenset({"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner"})
 _FLINK_ENDED = frozenset({"FINISHED", "FAILED", "CANCELED"})
 
 
@@ -44,9 +45,27 @@ def name_job(options: PipelineOptions, run_id: str) -> None:
         cloud.job_name = f"maskdet-{run_id.lower().replace('.', '-')}"
 
 
+def recover_interrupt(error: BaseException) -> KeyboardInterrupt | None:
+    """The Ctrl-C or SIGTERM that a runner made an error of its own of, if that is what it was."""
+    if isinstance(error, Terminated) or str(error).startswith("maskdet.errors.Terminated"):
+        return Terminated()
+    interrupted = isinstance(error, KeyboardInterrupt) or str(error).startswith("KeyboardInterrupt")
+    return KeyboardInterrupt() if interrupted else None
+
+
 def is_template_launch(options: PipelineOptions) -> bool:
     """Whether running the pipeline only writes its job to a file, as the launcher of a Flex Template asks."""
     return options.view_as(GoogleCloudOptions).template_location is not None
+
+
+def ends_with_client(options: PipelineOptions) -> bool:
+    """Whether a job cannot outlive the process that starts it, because that process does the work."""
+    return options.view_as(StandardOptions).runner in _IN_PROCESS
+
+
+def has_ended(result: PipelineResult | None) -> bool:
+    """Whether a job that went wrong is over, and not only lost from sight."""
+    return result is None or bool(PipelineState.is_terminal(result.state))
 
 
 def wait_or_cancel(result: PipelineResult, options: PipelineOptions) -> None:

@@ -7,6 +7,7 @@ schema in named tuples that are simply pickled.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections import deque
@@ -33,6 +34,7 @@ from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.tables.layout import Layout, write_table
+from maskdet.tables.lease import heartbeats
 from maskdet.tables.receipts import ShardJob, ShardReport
 from maskdet.tables.runs import LISTED, RunManifest, RunPlan, finish_run
 from maskdet.tables.status import PlannedShard, write_plan
@@ -49,6 +51,8 @@ class ListImages(beam.PTransform):  # type: ignore[misc]
 
     tasks: Sequence[ListTask]
     source: SourceSettings
+    output: str = ""
+    """Where no image may lie."""
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
@@ -57,7 +61,7 @@ class ListImages(beam.PTransform):  # type: ignore[misc]
             | "CreateTasks" >> beam.Create(list(self.tasks))
             | "SplitTasks" >> beam.FlatMap(listing.split_task).with_output_types(Any)
             | "SpreadTasks" >> beam.Reshuffle()
-            | "ListTasks" >> beam.FlatMap(_list_task, self.source).with_output_types(Any)
+            | "ListTasks" >> beam.FlatMap(_list_task, self.source, self.output).with_output_types(Any)
         )
 
 
@@ -222,7 +226,7 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
-        batches = root | "ListImages" >> ListImages(self.tasks, self.source)
+        batches = root | "ListImages" >> ListImages(self.tasks, self.source, self.plan.layout.root)
         counts = [batches | "CountListed" >> beam.Map(_count_listed).with_output_types(Any)]
         if listing.may_repeat(self.tasks):
             looked_up = batches | "LookUpImages" >> LookUpImages()
@@ -252,6 +256,11 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
     def setup(self) -> None:
         """Make the threads that see shards through."""
         self._pool = ThreadPoolExecutor(_SHARDS_IN_HAND, thread_name_prefix="shard")
+        # The client may be gone while a cluster works on.
+        self._signs_of_life = contextlib.ExitStack()
+        step = self._transform
+        if step.run_id:
+            self._signs_of_life.enter_context(heartbeats(step.job.layout, step.run_id))
 
     def start_bundle(self) -> None:
         """Begin with none in hand, whatever became of the bundle before."""
@@ -271,6 +280,7 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
     def teardown(self) -> None:
         """Let the threads end."""
         self._pool.shutdown(wait=False)
+        self._signs_of_life.close()
 
     def _finish(self, shard: Shard) -> tuple[ShardReport, float]:
         """A shard's report, and how long it took, in seconds."""
@@ -293,8 +303,9 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
         return self._scorer
 
 
-def _list_task(task: ListTask, source: SourceSettings) -> Iterator[RefBatch]:
+def _list_task(task: ListTask, source: SourceSettings, output: str = "") -> Iterator[RefBatch]:
     for batch in listing.list_images(task, source):
+        listing.refuse_images_in(output, batch)
         PROGRESS.add_listed(len(batch.refs))
         yield batch
 
@@ -388,4 +399,5 @@ def _finish(
     reports: Sequence[ShardReport],
     levels: Mapping[str, Counts],
 ) -> RunManifest:
-    return finish_run(plan, listing.merge_counts(counts), reports, levels, datetime.now(UTC))
+    with heartbeats(plan.layout, plan.manifest.run_id):
+        return finish_run(plan, listing.merge_counts(counts), reports, levels, datetime.now(UTC))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import threading
 import time
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from maskdet.beam.progress import Progress, ProgressState
-from maskdet.errors import EXIT_CODES, MaskdetError
+from maskdet.errors import EXIT_CODES, MaskdetError, Terminated
 
 _LOGGER = logging.getLogger("maskdet")
 # A line a shard, for workers' logs; at a terminal the progress line says it better.
@@ -26,23 +27,45 @@ def run_command(name: str, action: Callable[[], int]) -> int:
     """Run a command; a caller's mistake becomes one message on stderr and its exit code."""
     set_up_logging()
     try:
-        return action()
+        with _sigterm_as_interrupt():
+            return action()
     except MaskdetError as error:
         print(f"maskdet {name}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as error:
-        print(f"maskdet {name}: interrupted; what is finished is kept, and the same command goes on", file=sys.stderr)
-        print(*error.args, sep="\n", end="\n" if error.args else "", file=sys.stderr)
-        return 130
+        how = "terminated" if isinstance(error, Terminated) else "interrupted"
+        print(f"maskdet {name}: {how}; what is finished is kept, and the same command goes on", file=sys.stderr)
+        if error.args:
+            print(_describe_kept(*error.args), file=sys.stderr)
+        return Terminated.exit_code if isinstance(error, Terminated) else 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
         return 0
 
 
-def recover_interrupt(error: BaseException) -> KeyboardInterrupt | None:
-    """The Ctrl-C that a runner made an error of its own of, if that is what it was."""
-    interrupted = isinstance(error, KeyboardInterrupt) or str(error).startswith("KeyboardInterrupt")
-    return KeyboardInterrupt() if interrupted else None
+def _describe_kept(output: str, run_id: str) -> str:
+    from maskdet.cli import summary  # not for `maskdet demo`, which starts without Arrow
+    from maskdet.tables.layout import Layout
+
+    return summary.describe_kept(Layout(output), run_id)
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Raise :class:`maskdet.errors.Terminated` on SIGTERM while the body runs; a second one ends the process."""
+    if threading.current_thread() is not threading.main_thread():  # where Python takes no signals
+        yield
+        return
+
+    def terminate(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def set_up_logging() -> None:

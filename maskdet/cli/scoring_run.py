@@ -1,26 +1,17 @@
-"""The scoring run that `score` and `evaluate` share: its flags, its pipeline, and running it to its end."""
+"""What the commands that score share: their flags, and the settings and Beam options that flags make."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
+import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
-import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from maskdet import storage
-from maskdet.beam import jobs, tuning
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
-from maskdet.beam.progress import PROGRESS
-from maskdet.beam.transforms import ScoreRun, ScoreShards, WriteCompliance
-from maskdet.cli import console, summary
-from maskdet.errors import recover_error
-from maskdet.scoring.setup import Launch
-from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, read_run
+from maskdet.cli import console
 
 # Flags that are settings: flag → where its value goes, and what it means.
 _SETTING_FLAGS = {
@@ -45,9 +36,20 @@ def command_parser(command: str, description: str | None) -> argparse.ArgumentPa
     )
     for flag, (key, text) in _SETTING_FLAGS.items():
         parser.add_argument(flag, dest=key, nargs="+" if flag == "--input" else None, help=text)
-    parser.add_argument("--config", help=f"a YAML file of settings; see configs/{command}.yaml")
+    parser.add_argument(
+        "--config", help=f"settings: a YAML file, or a name such as demo; maskdet config show {command} shows them all"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     parser.add_argument("--overwrite", action="store_true", help="replace tables of another input or layout")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        nargs="?",
+        const=math.inf,
+        metavar="SECONDS",
+        help="wait for another run that writes the output, for so long or until it ends; default: refuse to start",
+    )
     parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
     parser.add_argument("--json-logs", action="store_true", help="log lines as JSON, one more for each shard")
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
@@ -61,28 +63,6 @@ def overrides(arguments: argparse.Namespace) -> list[str]:
     return [*given, *arguments.set]
 
 
-def build(launch: Launch) -> ScoreRun:
-    """The pipeline of a checked run."""
-    settings = launch.settings
-    levels, rows = settings.compliance.all_levels, settings.tables.row_group_rows
-    return ScoreRun(
-        plan=launch.plan,
-        tasks=launch.tasks,
-        source=settings.source,
-        rule=launch.options.rule,
-        limit=launch.limit,
-        score=ScoreShards(
-            launch.job,
-            settings.model.uri,
-            launch.spec,
-            launch.options,
-            launch.plan.manifest.run_id,
-            settings.scoring.inference_threads,
-        ),
-        compliance=WriteCompliance(launch.plan.layout, levels, settings.compliance.confidence, rows),
-    )
-
-
 def beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> PipelineOptions:
     """Beam's options, in force for storage; and the kind of log lines asked for."""
     if arguments.json_logs:
@@ -90,31 +70,3 @@ def beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> Pipeline
     options = parse_beam_options(rest, arguments.runner_config)
     FileSystems.set_options(options)
     return options
-
-
-def run_to_end(launch: Launch, options: PipelineOptions, *, overwrite: bool, quiet: bool) -> RunManifest:
-    """Claim the output, run the pipeline and read the manifest it left; what ends it early is in there too.
-
-    Raises:
-        MaskdetError: the output cannot be claimed, or a worker met a caller's mistake.
-        KeyboardInterrupt: the run was interrupted; says what is kept.
-    """
-    layout = launch.plan.layout
-    jobs.check_reachable(options, [*(task.uri for task in launch.tasks), layout.root])
-    jobs.name_job(options, launch.plan.manifest.run_id)
-    claim = functools.partial(claim_output, layout, launch.settings, overwrite=overwrite)
-    storage.within_deadline(claim, layout.root)
-    begin_run(launch.plan)
-    tuning.spend_less()
-    try:
-        with console.show_progress(PROGRESS, quiet=quiet):
-            pipeline = beam.Pipeline(options=options)
-            pipeline | "Score" >> build(launch)
-            jobs.wait_or_cancel(pipeline.run(), options)
-    except BaseException as error:
-        known = console.recover_interrupt(error) or recover_error(error) or error
-        end_early(launch.plan, known, datetime.now(UTC))
-        if isinstance(known, KeyboardInterrupt):
-            known = KeyboardInterrupt(summary.describe_kept(layout, launch.plan.manifest.run_id))
-        raise known from error
-    return read_run(layout, launch.plan.manifest.run_id)

@@ -25,7 +25,7 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
     """A run's summary: how it ended, every image, faces by label, speed, and where the tables are."""
     images = run.images
     head = f"run {run.run_id}: {run.status.replace('_', ' ')}" + (f" — {run.reason}" if run.reason else "")
-    if run.status in ("running", "failed", "interrupted"):
+    if run.status in ("running", "failed", "interrupted", "superseded"):
         return f"{head}\n  tables    not complete; finished shards are in {layout.root}"
     lines = [
         head,
@@ -48,7 +48,7 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
 def describe_status(status: RunStatus, layout: Layout, now: datetime) -> str:
     """How far a run is, in words; a run that ended by itself as after ``maskdet score``."""
     run = status.run
-    if run.status not in ("running", "failed", "interrupted"):
+    if run.status not in ("running", "failed", "interrupted", "superseded"):
         return describe_run(run, layout)
     reason = f" — {run.reason}" if run.reason else ""
     minutes = ((run.finished_at or now) - run.started_at).total_seconds() / 60
@@ -60,7 +60,7 @@ def describe_status(status: RunStatus, layout: Layout, now: datetime) -> str:
         f"  tables    not complete; finished shards are in {layout.root}",
     ]
     if run.status == "running":
-        lines.append("  a run that was killed says the same: if this stands still, run the same command again")
+        lines.append(f"  {_life(status, now)}")
     else:
         lines.append("  finished shards are kept: the same maskdet command goes on from there")
     return "\n".join(lines)
@@ -73,6 +73,17 @@ def describe_kept(layout: Layout, run_id: str) -> str:
     except StorageError as error:
         return f"  {error}"
     return "\n".join([*_finished(status), f"  maskdet status {layout.root} says it again"])
+
+
+def _life(status: RunStatus, now: datetime) -> str:
+    """Whether a run that has not ended goes on."""
+    if status.life == "dead":
+        return "it died without a word: run the same command again, which goes on from what is finished"
+    latest = status.heartbeat
+    ago = "none yet" if latest is None else f"{(now - latest.at).total_seconds():,.0f} s ago, from {latest.host}"
+    if status.life == "silent":
+        return f"last sign of life: {ago}; overdue. If it is dead, run the same command again, which finds out"
+    return f"alive; last sign of life: {ago}"
 
 
 def _finished(status: RunStatus) -> list[str]:

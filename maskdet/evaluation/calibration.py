@@ -5,9 +5,11 @@ Both are advice for the model's maker: fitted on one half of the data, measured 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskdet.evaluation import metrics
 from maskdet.evaluation.metrics import Floats, Sample, Tally
@@ -61,15 +63,42 @@ def fit_temperature(sample: Sample) -> float:
     Args:
         sample: faces of both classes.
     """
-    from scipy.optimize import minimize_scalar  # 0.3 s that only a fit needs
-
     tally = Tally.of(sample)
 
-    def loss(log_temperature: float) -> float:
-        scaled = metrics.Tally(scale(tally.values, np.exp(log_temperature)), tally.masked, tally.unmasked, tally.labels)
+    def loss(temperature: float) -> float:
+        scaled = metrics.Tally(scale(tally.values, temperature), tally.masked, tally.unmasked, tally.labels)
         return float(metrics.log_loss(scaled, clip=1e-12))
 
-    found = minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded", options={"xatol": 1e-6})
+    return _least(loss)
+
+
+def fit_class_temperature(probabilities: Floats, truth: NDArray[np.intp]) -> float:
+    """The same of several classes: logits are logarithms of probabilities, up to what a softmax does not see.
+
+    Args:
+        probabilities: of each class, float64 ``(faces, classes)``.
+        truth: place of each face's class, ``(faces,)``.
+    """
+    logits = np.log(np.clip(probabilities, CLIP, 1.0))
+    rows = np.arange(len(truth))
+
+    def loss(temperature: float) -> float:
+        scaled = logits / temperature
+        return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[rows, truth]))
+
+    return _least(loss)
+
+
+def _least(loss: Callable[[float], float]) -> float:
+    """The temperature of the least loss."""
+    from scipy.optimize import minimize_scalar  # 0.3 s that only a fit needs
+
+    found = minimize_scalar(
+        lambda log_temperature: loss(float(np.exp(log_temperature))),
+        bounds=_LOG_TEMPERATURES,
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
     return float(np.exp(found.x))
 
 

@@ -11,14 +11,15 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from maskdet import storage
 from maskdet.config import FailureBudget, ImagingSettings, KeyName, Ratio, Section, SourceSettings
+from maskdet.labels import THREE_CLASSES
 
-Label = Literal["mask", "no_mask"]
+Label = Literal["mask", "incorrect", "no_mask"]
 Split = Literal["train", "validation", "test"]
-LABELS: tuple[Label, ...] = ("mask", "no_mask")
+LABELS: tuple[Label, ...] = THREE_CLASSES
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 DATA_VARIABLE = "MASKDET_DATA"
-DEFAULT_DATA_FOLDER = "../shared/data"
+DEFAULT_DATA_FOLDER = "data"
 
 
 def _one_group(value: str) -> str:
@@ -47,7 +48,7 @@ class LabelledSource(Section):
     labels: dict[str, Label] = Field(default_factory=dict)
     """Name of a folder below the input, or value of ``label_column`` → label."""
     label_column: KeyName | None = None
-    """Manifest column that holds ``mask``, ``no_mask`` or a key of ``labels``."""
+    """Manifest column that holds ``mask``, ``incorrect``, ``no_mask`` or a key of ``labels``."""
     split: Split | None = None
     """The official split of every image, if the source has one."""
     splits: dict[str, Split] = Field(default_factory=dict)
@@ -120,7 +121,7 @@ class PrepareSettings(Section):
     """Everything a preparation is told."""
 
     root: str | None = None
-    """What relative locations start from; default: the variable ``MASKDET_DATA``, or ``../shared/data``."""
+    """What relative locations start from; default: the variable ``MASKDET_DATA``, or ``data``."""
     output: str = ""
     sources: dict[KeyName, LabelledSource] = Field(default_factory=dict)
     imaging: ImagingSettings = ImagingSettings()

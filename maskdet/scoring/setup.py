@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,11 +131,30 @@ def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
         raise ConfigError("source.keys", "a manifest among the inputs", settings.input, remedy)
     output = storage.normalize(settings.output)
     for task in tasks:
-        if task.kind == "folder" and f"{output}/".startswith(f"{task.uri}/"):
-            # The run would list its own tables, and the next run more of them.
-            raise ConfigError("--output", f"a place outside the input {task.uri}", output, "Choose one beside it.")
+        _refuse_overlap(task, output)
         storage.within_deadline(functools.partial(check_input, task, settings.source), task.uri)
     return tasks
+
+
+def _refuse_overlap(task: ListTask, output: str) -> None:
+    """Refuse an input and an output of which one lies in the other.
+
+    Images that a list or a manifest names are compared where they are listed.
+    """
+    if task.kind not in ("folder", "glob"):
+        return
+    root = task.uri if task.kind == "folder" else storage.fixed_part(task.uri)
+    inner, outer = _real(root), _real(output)
+    if task.kind == "folder" and f"{outer}/".startswith(f"{inner}/"):
+        # The run would list its own tables, and the next run more of them.
+        raise ConfigError("--output", f"a place outside the input {task.uri}", output, "Choose one beside it.")
+    if f"{inner}/".startswith(f"{outer}/"):
+        raise ConfigError("--input", f"images outside the output {output}", task.uri, "Choose an output beside them.")
+
+
+def _real(uri: str) -> str:
+    """A location without symbolic links."""
+    return os.path.realpath(uri) if storage.is_local(uri) else uri
 
 
 def runtime_spec(settings: ScoreSettings) -> RuntimeSpec:

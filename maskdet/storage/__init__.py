@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import posixpath
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -23,9 +22,10 @@ from maskdet.errors import NotFoundError, StorageError
 from maskdet.storage import local
 from maskdet.storage.faults import backoff_s, one_try, persist, translated
 from maskdet.storage.gcs import GcsStore
+from maskdet.storage.local import Entry
 from maskdet.storage.names import (
-    GLOB_CHARACTERS,
     StoredFile,
+    fixed_part,
     has_glob,
     is_local,
     join,
@@ -38,10 +38,13 @@ from maskdet.storage.s3 import S3Store
 from maskdet.storage.stores import BeamStore, Store
 
 __all__ = [
+    "Entry",
     "StoredFile",
     "backoff_s",
     "delete",
+    "entries",
     "exists",
+    "fixed_part",
     "has_glob",
     "is_local",
     "is_local_folder",
@@ -60,6 +63,7 @@ __all__ = [
     "subfolders",
     "within_deadline",
     "write_bytes",
+    "write_if",
 ]
 
 T = TypeVar("T")
@@ -71,15 +75,21 @@ _STORES: dict[str, Store] = {"gs": GcsStore(), "s3": S3Store()}
 _OTHER_STORES: Store = BeamStore()
 
 
-def read_bytes(uri: str) -> bytes:
+def read_bytes(uri: str, limit: int | None = None) -> bytes:
     """Read a whole file.
 
+    Args:
+        uri: the file.
+        limit: bytes of a local file that are read at most; of a store's object, ask :func:`stat`.
+
     Raises:
+        NotAFileError: there is no file, but a folder, a FIFO, a socket or a device.
+        TooLargeError: the file has more bytes than the limit.
         StorageError: the file is missing, forbidden or unreadable.
     """
     with translated(uri, "read"):
         if is_local(uri):
-            return local.read(uri)
+            return local.read(uri, limit)
         return persist(lambda: _store(uri).read(uri))
 
 
@@ -91,6 +101,8 @@ def open_binary(uri: str) -> Iterator[BinaryIO]:
         StorageError: the file is missing, forbidden or unreadable.
     """
     with translated(uri, "read"):
+        if is_local(uri):
+            local.refuse_special(local_path(uri))
         stream = cast(BinaryIO, local_path(uri).open("rb")) if is_local(uri) else persist(lambda: _store(uri).open(uri))
     with stream:
         yield stream
@@ -109,6 +121,29 @@ def write_bytes(uri: str, data: bytes) -> None:
             local.write(local_path(uri), data)
         else:
             persist(lambda: _store(uri).write(uri, data))
+
+
+def write_if(uri: str, expected: bytes | None, data: bytes) -> bool:
+    """Write a whole file only if it still holds what the caller has seen of it.
+
+    One of several writers who expect the same content wins, on this machine, on Google Cloud Storage and on S3. Beam's
+    other filesystems have no conditional write: there the content is read again after a moment, which leaves a gap.
+
+    Args:
+        uri: where to.
+        expected: the content that the file has to have; ``None``: there must be no such file.
+        data: the new content.
+
+    Returns:
+        Whether it was written. After an answer was lost on its way, ``False`` may come although it was: read it again.
+
+    Raises:
+        StorageError: the location cannot be read or written.
+    """
+    with translated(uri, "write"):
+        if is_local(uri):
+            return local.write_if(local_path(uri), expected, data)
+        return persist(lambda: _store(uri).write_if(uri, expected, data))
 
 
 def exists(uri: str) -> bool:
@@ -161,6 +196,16 @@ def list_files(folder: str) -> Iterator[StoredFile]:
         yield from local.files(local_path(folder))
 
 
+def entries(folder: str) -> Iterator[Entry]:
+    """What a local folder itself holds, of every kind: files, folders, links that lead nowhere, FIFOs.
+
+    Raises:
+        StorageError: the folder cannot be listed.
+    """
+    with translated(folder, "list"):
+        yield from local.entries(local_path(folder))
+
+
 def subfolders(folder: str) -> list[str]:
     """The subfolders of a local folder, sorted. Links to folders are not followed, which a warning says."""
     with translated(folder, "list"):
@@ -181,7 +226,7 @@ def list_matching(pattern: str) -> Iterator[StoredFile]:
         return
     if is_local(pattern):
         pattern = str(local_path(pattern))
-    root = posixpath.dirname(GLOB_CHARACTERS.split(pattern, maxsplit=1)[0])
+    root = fixed_part(pattern)
     # Beam's `**/` asks for at least one folder; people and shells mean any number.
     matches = re.compile(FileSystem.translate_pattern(pattern).replace(".*/", "(?:.*/)?")).match
     yield from (found for found in list_folder(root or "/") if matches(found.uri))

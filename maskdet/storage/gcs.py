@@ -71,6 +71,26 @@ class GcsStore:
         kind = "application/octet-stream"
         self._call(uri, lambda blob, request: blob.upload_from_string(data, content_type=kind, **request))
 
+    def write_if(self, uri: str, expected: bytes | None, data: bytes) -> bool:
+        """As :class:`maskdet.storage.stores.Store`: by the object's generation, which is 0 where there is none."""
+
+        def write_if(blob: Any, request: dict[str, Any]) -> bool:
+            found = blob.bucket.get_blob(blob.name, **request)
+            if (found is None) != (expected is None):
+                return False
+            generation = 0 if found is None else found.generation
+            if found is not None and found.download_as_bytes(if_generation_match=generation, **request) != expected:
+                return False
+            blob.upload_from_string(data, if_generation_match=generation, **request)
+            return True
+
+        try:
+            return self._call(uri, write_if)
+        except Exception as error:
+            if status_of(error) == 412:  # another writer came between
+                return False
+            raise
+
     def stat(self, uri: str) -> StoredFile:
         """As :class:`maskdet.storage.stores.Store`."""
         found = self._call(uri, lambda blob, request: blob.bucket.get_blob(blob.name, **request))

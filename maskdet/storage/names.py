@@ -61,6 +61,11 @@ def has_glob(uri: str) -> bool:
     return GLOB_CHARACTERS.search(uri) is not None
 
 
+def fixed_part(pattern: str) -> str:
+    """The folder of a glob that every match lies in: what stands before its first wildcard."""
+    return posixpath.dirname(GLOB_CHARACTERS.split(pattern, maxsplit=1)[0])
+
+
 def bucket_and_key(uri: str) -> tuple[str, str]:
     """The two parts of an object's URI; the second may be empty.
 

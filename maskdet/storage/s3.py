@@ -70,6 +70,27 @@ class S3Store:
         """As :class:`maskdet.storage.stores.Store`: one request, whose end makes the object appear."""
         self._call(uri, lambda access, place: access.client.put_object(**place, Body=data))
 
+    def write_if(self, uri: str, expected: bytes | None, data: bytes) -> bool:
+        """As :class:`maskdet.storage.stores.Store`: by the object's entity tag."""
+
+        def write_if(access: _Access, place: dict[str, str]) -> bool:
+            condition = {"IfNoneMatch": "*"}
+            if expected is not None:
+                found = access.client.get_object(**place)
+                with found["Body"] as body:
+                    if body.read() != expected:
+                        return False
+                condition = {"IfMatch": found["ETag"]}
+            access.client.put_object(**place, Body=data, **condition)
+            return True
+
+        try:
+            return self._call(uri, write_if)
+        except Exception as error:
+            if status_of(error) in (404, 409, 412):  # gone; another writer is at it; another writer came between
+                return False
+            raise
+
     def stat(self, uri: str) -> StoredFile:
         """As :class:`maskdet.storage.stores.Store`."""
         found = self._call(uri, lambda access, place: access.client.head_object(**place))

@@ -6,6 +6,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
+from time import sleep
 from types import SimpleNamespace
 from typing import BinaryIO, Generic, Protocol, TypeVar, cast
 
@@ -24,6 +25,8 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 
 _PIECE_BYTES = 8 * 1024 * 1024
+# Longer than two writers of one small object, who both found it as expected, take to write.
+_SETTLE_S = 1.0
 
 
 class Store(Protocol):
@@ -37,6 +40,9 @@ class Store(Protocol):
 
     def write(self, uri: str, data: bytes) -> None:
         """Make an object appear, or replace it, whole or not at all."""
+
+    def write_if(self, uri: str, expected: bytes | None, data: bytes) -> bool:
+        """Replace an object that holds what is expected, or make one where there is none; tells whether it did."""
 
     def stat(self, uri: str) -> StoredFile:
         """Size and version of an object."""
@@ -158,6 +164,14 @@ class BeamStore:
         stream = cast(BinaryIO, FileSystems.create(uri, compression_type=CompressionTypes.UNCOMPRESSED))
         stream.write(data)
         stream.close()  # not in a `with`: closing after a failed write would make an object of what there is
+
+    def write_if(self, uri: str, expected: bytes | None, data: bytes) -> bool:
+        """As :class:`Store`, without a condition that the filesystem would hold: the last of two writers wins."""
+        if (self.read(uri) if self.exists(uri) else None) != expected:
+            return False
+        self.write(uri, data)
+        sleep(_SETTLE_S)
+        return self.read(uri) == data
 
     def stat(self, uri: str) -> StoredFile:
         """As :class:`Store`."""

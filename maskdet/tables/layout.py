@@ -6,6 +6,8 @@
     compliance/level=site_hour/groups.parquet               one row a group
     _shards/site=a/date=2026-01-05/shard-all.json           receipt of a finished shard, written after its tables
     _runs/20260105T081500Z-3f2a9c.json                      run manifest
+    _runs/20260105T081500Z-3f2a9c.heartbeat                 its latest sign of life
+    _lease.json                                             who writes this output, while someone does
     _plan.json                                              the shards of the latest run
     _dataset.json                                           what the tables are made of
     _SUCCESS                                                the last run's id, once everything above is complete
@@ -16,6 +18,7 @@ A shard's files are named by its slot, so that a shard whose images changed repl
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -35,6 +38,7 @@ RUNS = "_runs"
 SUCCESS = "_SUCCESS"
 DATASET = "_dataset.json"
 PLAN = "_plan.json"
+LEASE = "_lease.json"
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,15 @@ class Layout:
         """A run's manifest."""
         return storage.join(self.root, RUNS, f"{run_id}.json")
 
+    def heartbeat(self, run_id: str) -> str:
+        """A run's latest sign of life."""
+        return storage.join(self.root, RUNS, f"{run_id}.heartbeat")
+
+    @property
+    def lease(self) -> str:
+        """Who writes the output."""
+        return storage.join(self.root, LEASE)
+
     @property
     def success(self) -> str:
         """The mark of a complete output."""
@@ -82,6 +95,22 @@ class Layout:
     def folder(self, name: str) -> str:
         """A top-level folder."""
         return storage.join(self.root, name)
+
+
+# Names that runs give files in the tables' folders; a local write leaves `.NAME.<hex>.tmp` when it is killed.
+_NAMES = {
+    PREDICTIONS: r"shard-(all|[01]+)\.parquet",
+    FAILURES: r"[0-9a-f]{16}\.parquet",
+    NO_FACE: r"[0-9a-f]{16}\.parquet",
+    COMPLIANCE: r"groups\.parquet",
+    RECEIPTS: r"shard-(all|[01]+)\.json",
+}
+_OURS = {folder: re.compile(rf"{name}|\.{name}\.[0-9a-f]+\.tmp") for folder, name in _NAMES.items()}
+
+
+def is_ours(folder: str, uri: str) -> bool:
+    """Whether a file in one of the tables' folders has a name that a run gives it."""
+    return _OURS[folder].fullmatch(uri.rsplit("/", 1)[-1]) is not None
 
 
 def write_table(uri: str, table: pa.Table, row_group_rows: int, metadata: Mapping[str, str] | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import secrets
 from collections import Counter
@@ -16,17 +17,29 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from maskdet import storage
 from maskdet.compliance.groups import Counts
 from maskdet.config import FailureBudget, ScoreSettings
-from maskdet.errors import BudgetError, MaskdetError, NotFoundError, OutputError, ReconciliationError, SourceError
+from maskdet.errors import (
+    BudgetError,
+    HeldError,
+    MaskdetError,
+    NotFoundError,
+    OutputError,
+    ReconciliationError,
+    SourceError,
+    Terminated,
+)
 from maskdet.labels import Decision
 from maskdet.schemas import SCHEMA_VERSION
-from maskdet.tables.layout import COMPLIANCE, RECEIPTS, SHARD_TABLES, Layout
+from maskdet.tables import lease
+from maskdet.tables.layout import COMPLIANCE, RECEIPTS, SHARD_TABLES, Layout, is_ours
+from maskdet.tables.lease import Holder
 from maskdet.tables.receipts import ShardReport, output_files
 from maskdet.tables.results import StageSeconds
 
 LISTED = "listed"
+INTERRUPTED = 130
 _MAX_REASON_LENGTH = 2000  # runners put whole tracebacks into their errors
 
-Status = Literal["running", "succeeded", "over_budget", "unreconciled", "empty", "failed", "interrupted"]
+Status = Literal["running", "succeeded", "over_budget", "unreconciled", "empty", "superseded", "failed", "interrupted"]
 
 
 class ImageCounts(BaseModel):
@@ -56,6 +69,8 @@ class RunManifest(BaseModel):
     status: Status = "running"
     reason: str = ""
     """Why the run did not succeed."""
+    interrupted_by: int | None = None
+    """Exit code of what interrupted the run: 130 for Ctrl-C, 143 for SIGTERM."""
     started_at: datetime
     finished_at: datetime | None = None
     settings: dict[str, Any]
@@ -100,6 +115,7 @@ class RunManifest(BaseModel):
             "over_budget": BudgetError,
             "unreconciled": ReconciliationError,
             "empty": SourceError,
+            "superseded": HeldError,
             "failed": MaskdetError,
             "running": MaskdetError,
         }
@@ -138,6 +154,25 @@ def new_run_id(now: datetime) -> str:
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(3)}"
 
 
+def hold_output(layout: Layout, holder: Holder, *, wait_s: float = 0.0) -> None:
+    """Become the output's only writer.
+
+    Args:
+        layout: the output.
+        holder: who becomes it.
+        wait_s: how long to wait for another, in seconds.
+
+    Raises:
+        OutputError: the output is a file.
+        HeldError: another run writes there.
+        StorageError: the output cannot be read or written.
+    """
+    if storage.is_local(layout.root) and storage.local_path(layout.root).is_file():
+        raise OutputError("--output", "a folder", layout.root, "It is a file; choose another location.")
+    storage.within_deadline(functools.partial(lease.read_holder, layout), layout.root)
+    lease.acquire(layout, holder, wait_s=wait_s)
+
+
 def claim_output(layout: Layout, settings: ScoreSettings, *, overwrite: bool) -> None:
     """Refuse an output that holds tables of another input or layout; else record what it holds.
 
@@ -147,8 +182,6 @@ def claim_output(layout: Layout, settings: ScoreSettings, *, overwrite: bool) ->
     """
     inputs = tuple(storage.normalize(uri) for uri in settings.input)
     wanted = Dataset(input=inputs, key_names=settings.source.key_names, partition_by=settings.partition_by)
-    if storage.is_local(layout.root) and storage.local_path(layout.root).is_file():
-        raise OutputError("--output", "a folder", layout.root, "It is a file; choose another location.")
     found = _read_dataset(layout)
     if found is not None and found != wanted and not overwrite:
         changed = [name for name in Dataset.model_fields if getattr(found, name) != getattr(wanted, name)]
@@ -158,8 +191,7 @@ def claim_output(layout: Layout, settings: ScoreSettings, *, overwrite: bool) ->
             _describe(found, changed),
             "Choose another output, or replace its tables with --overwrite.",
         )
-    if found is None and not overwrite:
-        _refuse_foreign_tables(layout)
+    refuse_strangers(layout)
     storage.write_bytes(layout.dataset, (wanted.model_dump_json(indent=2) + "\n").encode())
 
 
@@ -197,6 +229,8 @@ def finish_run(
     """
     manifest = _with_counts(plan.manifest, listing, reports).model_copy(update={"finished_at": now})
     status, reason = _judge(manifest, reports, levels, plan.budget)
+    if not lease.holds(plan.layout, manifest.run_id):
+        status, reason = "superseded", _superseded(plan.layout, manifest.run_id)
     if status in ("succeeded", "over_budget"):
         owned = output_files(plan.layout, (report.receipt for report in reports))
         owned.update(plan.layout.compliance(level) for level in levels)
@@ -206,15 +240,26 @@ def finish_run(
     write_manifest(plan.layout, manifest)
     if status == "succeeded":
         storage.write_bytes(plan.layout.success, f"{manifest.run_id}\n".encode())
+    lease.release(plan.layout, manifest.run_id)
     return manifest
 
 
 def end_early(plan: RunPlan, error: BaseException, now: datetime) -> None:
     """Leave in a run's manifest what ended it before its time; finished shards stay, and the next run keeps them."""
-    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    interrupted = isinstance(error, KeyboardInterrupt)
     reason = str(error) if isinstance(error, MaskdetError) else f"{type(error).__name__} {error}".strip()
-    update = {"status": status, "reason": reason[:_MAX_REASON_LENGTH], "finished_at": now}
+    update = {
+        "status": "interrupted" if interrupted else "failed",
+        "interrupted_by": exit_code_of_interrupt(error) if interrupted else None,
+        "reason": reason[:_MAX_REASON_LENGTH],
+        "finished_at": now,
+    }
     write_manifest(plan.layout, plan.manifest.model_copy(update=update))
+
+
+def exit_code_of_interrupt(error: BaseException) -> int:
+    """130 for Ctrl-C, 143 for SIGTERM: 128 and the signal's number."""
+    return Terminated.exit_code if isinstance(error, Terminated) else INTERRUPTED
 
 
 def write_manifest(layout: Layout, manifest: RunManifest) -> None:
@@ -329,15 +374,26 @@ def _judge(
     return "succeeded", ""
 
 
+def _superseded(layout: Layout, run_id: str) -> str:
+    other = lease.read_holder(layout)
+    return (
+        f"--output {layout.root}: expected no other writer, received {other.describe() if other else 'no lease'}, "
+        f"which took run {run_id} for dead. The tables are left to it"
+    )
+
+
 def _faces(total: Counts) -> dict[str, int]:
     return {"mask": total.faces_mask, "no_mask": total.faces_no_mask, "uncertain": total.faces_uncertain}
 
 
 def _remove_others(layout: Layout, owned: set[str]) -> int:
-    """Delete files in the tables' folders that no shard of this run owns."""
+    """Delete files of ours in the tables' folders that no shard of this run owns."""
     folders = (*SHARD_TABLES, RECEIPTS, COMPLIANCE)
     stale = [
-        file.uri for folder in folders for file in storage.list_folder(layout.folder(folder)) if file.uri not in owned
+        file.uri
+        for folder in folders
+        for file in storage.list_folder(layout.folder(folder))
+        if file.uri not in owned and is_ours(folder, file.uri)
     ]
     storage.delete(stale)
     storage.remove_empty_folders(layout.folder(folder) for folder in folders)
@@ -355,17 +411,22 @@ def _read_dataset(layout: Layout) -> Dataset | None:
         ) from error
 
 
-def _refuse_foreign_tables(layout: Layout) -> None:
-    """An output whose tables nobody claimed belongs to something else, which the run's clean-up would delete."""
+def refuse_strangers(layout: Layout) -> None:
+    """Refuse an output with files of others in the tables' folders, where readers would take them for tables of ours.
+
+    Raises:
+        OutputError: names one of them.
+        StorageError: the output cannot be listed.
+    """
     for folder in (*SHARD_TABLES, COMPLIANCE):
-        found = next(iter(storage.list_folder(layout.folder(folder))), None)
-        if found is not None:
-            raise OutputError(
-                f"--output {layout.root}",
-                "an empty location or tables of maskdet",
-                found.uri,
-                "Choose another output, or replace what is there with --overwrite.",
-            )
+        for file in storage.list_folder(layout.folder(folder)):
+            if not is_ours(folder, file.uri):
+                raise OutputError(
+                    f"--output {layout.root}",
+                    "an empty location or tables of maskdet",
+                    file.uri,
+                    "Choose another output, or move that file away: no run deletes what a run did not write.",
+                )
 
 
 def _describe(dataset: Dataset, fields: Iterable[str]) -> str:

@@ -14,13 +14,13 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
-from maskdet.errors import NotFoundError, UnfinishedError
+from maskdet.errors import DiedError, NotFoundError, UnfinishedError
 from maskdet.inputs.references import Shard
 from maskdet.tables.layout import RECEIPTS, Layout
+from maskdet.tables.lease import Heartbeat, Life, life_of, read_heartbeat
 from maskdet.tables.receipts import Receipt, read_receipt
-from maskdet.tables.runs import ImageCounts, RunManifest, read_run
+from maskdet.tables.runs import INTERRUPTED, ImageCounts, RunManifest, read_run
 
-INTERRUPTED = 130
 _READERS = 32  # receipts are small: over a network nearly all of a read is waiting
 
 
@@ -56,6 +56,8 @@ class RunStatus:
         finished: how many of them have receipts that hold.
         images: ``listed`` is images in all shards, the rest those of finished shards.
         failed_by_code: of finished shards.
+        life: of a run that has not ended; ``dead``: it never will; ``silent``: its heartbeat is overdue.
+        heartbeat: its latest sign of life.
     """
 
     run: RunManifest
@@ -63,14 +65,16 @@ class RunStatus:
     finished: int = 0
     images: ImageCounts = ImageCounts()
     failed_by_code: tuple[tuple[str, int], ...] = ()
+    life: Life = "alive"
+    heartbeat: Heartbeat | None = None
 
     @property
     def exit_code(self) -> int:
         """That of the run, once it has ended."""
         if self.run.status == "running":
-            return UnfinishedError.exit_code
+            return DiedError.exit_code if self.life == "dead" else UnfinishedError.exit_code
         if self.run.status == "interrupted":
-            return INTERRUPTED
+            return self.run.interrupted_by or INTERRUPTED
         error = self.run.outcome()
         return error.exit_code if error else 0
 
@@ -93,9 +97,10 @@ def read_status(layout: Layout, run_id: str | None = None) -> RunStatus:
         StorageError: the output cannot be read.
     """
     run = read_run(layout, run_id)
+    life, heartbeat = _life(layout, run)
     plan = _read_plan(layout)
     if plan is None or plan.run_id != run.run_id:
-        return RunStatus(run)
+        return RunStatus(run, life=life, heartbeat=heartbeat)
     receipts = _receipts_that_hold(layout, plan, run.fingerprint)
     failed: Counter[str] = Counter()
     for receipt in receipts:
@@ -111,7 +116,15 @@ def read_status(layout: Layout, run_id: str | None = None) -> RunStatus:
             failed=failed.total(),
         ),
         failed_by_code=tuple(sorted(failed.items())),
+        life=life,
+        heartbeat=heartbeat,
     )
+
+
+def _life(layout: Layout, run: RunManifest) -> tuple[Life, Heartbeat | None]:
+    if run.status != "running":
+        return "alive", None
+    return life_of(layout, run.run_id), read_heartbeat(layout, run.run_id)
 
 
 def _read_plan(layout: Layout) -> ShardPlan | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from maskdet.config import Count, CountOrZero, Ratio
+from maskdet.labels import TWO_CLASSES, ClassNames
 from maskdet.preparation.settings import GroupPattern
 
 
@@ -21,6 +22,8 @@ class DataSource(_Settings):
     """
 
     mask: str = ""
+    incorrect: str = ""
+    """Masks worn incorrectly; may be the only folder of a source."""
     no_mask: str = ""
     manifest: str = ""
     """The ``images.parquet`` of ``maskdet prepare``; images that it finds suspicious or flat are left out."""
@@ -39,8 +42,9 @@ class DataSource(_Settings):
 
     @model_validator(mode="after")
     def _one_kind(self) -> DataSource:
-        if bool(self.manifest) == bool(self.mask or self.no_mask) or bool(self.mask) != bool(self.no_mask):
-            raise ValueError("expected both mask and no_mask, or else manifest")
+        folders = bool(self.mask or self.incorrect or self.no_mask)
+        if bool(self.manifest) == folders or bool(self.mask) != bool(self.no_mask):
+            raise ValueError("expected both mask and no_mask, or incorrect alone or beside them, or else manifest")
         return self
 
     @model_validator(mode="after")
@@ -101,6 +105,7 @@ class ClassWeights(_Settings):
 
     mask: Annotated[float, Field(gt=0.0)]
     no_mask: Annotated[float, Field(gt=0.0)]
+    incorrect: Annotated[float, Field(gt=0.0)] = 1.0
 
 
 class EarlyStopping(_Settings):
@@ -120,14 +125,17 @@ class OperatingPoint(_Settings):
     """Where the decision threshold comes from, and where the reported error rates come from."""
 
     threshold_data: tuple[DataSource, ...] = ()
-    """Images that the threshold is chosen on, by least balanced error; none: 0.5."""
+    """Images that the thresholds are chosen on, each by least balanced error; none: 0.5."""
     threshold_description: str = ""
     on_views: bool = False
     """Choose on random views of those images, as training sees them, rather than on the images as they are."""
     calibrate: bool = False
     """Fit a temperature on the same images, and put it into the network."""
     max_error: Annotated[float, Field(gt=0.0, lt=0.5)] | None = None
-    """Largest share of either class that may get the other's label; faces between are *uncertain*."""
+    """Largest share of faces with a mask that may be called ``no_mask``, and of bare ones that may be called masked;
+    faces between are *uncertain*."""
+    max_masked_as_incorrect: Ratio = 1.0
+    """Largest share of masks worn correctly that may be called ``incorrect``."""
     test_data: tuple[DataSource, ...] = ()
     """Images that sensitivity and specificity are measured on."""
     test_description: str = ""
@@ -143,6 +151,9 @@ class Recipe(_Settings):
     """The bundle's name, which prediction rows carry."""
     description: str = ""
     architecture: str
+    classes: ClassNames = TWO_CLASSES
+    """What the network tells apart, in the order of its outputs: ``[no_mask, mask]`` or
+    ``[mask, incorrect, no_mask]``. A manifest's images of any other class are left out."""
     height: Count
     width: Count
     data: Annotated[tuple[DataSource, ...], Field(min_length=1)]
@@ -151,6 +162,9 @@ class Recipe(_Settings):
     """Use only the first so many images of each class, by path."""
     synthetic_faces: CountOrZero = 0
     """Drawn faces added to the training images, half of them masked."""
+    photographs: tuple[str, ...] = ()
+    """Folders or globs of photographs that training images were cut or made from. The bundle's list of images that it
+    was trained on names them, too."""
     validation_data: tuple[DataSource, ...] = ()
     """Images whose loss and accuracy each epoch's history row holds."""
     batch_size: Count
@@ -159,7 +173,8 @@ class Recipe(_Settings):
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     """``cosine``: falls to zero over all steps along half a cosine."""
     teachers: tuple[str, ...] = ()
-    """Outputs of other trainings, bundles or .keras files, whose networks say how likely each view shows a mask."""
+    """Outputs of other trainings of the same classes, bundles or .keras files, whose networks say what each view
+    shows."""
     teacher_weight: Ratio = 0.9
     """What the teachers' word, the mean of their probabilities, counts in the target; the label counts the rest."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
@@ -200,6 +215,9 @@ class Recipe(_Settings):
         stopping = self.early_stopping
         if stopping and stopping.monitor.startswith("val_") and not self.validation_data:
             raise ValueError(f"early_stopping.monitor = {stopping.monitor!r} needs validation_data")
+        every = (*self.data, *self.validation_data, *self.operating_point.threshold_data)
+        if self.classes == TWO_CLASSES and any(s.incorrect for s in (*every, *self.operating_point.test_data)):
+            raise ValueError(f"data: expected no folder of incorrect masks with classes {list(self.classes)}")
         if self.teachers and (self.class_weights != "none" or self.frozen_base):
             raise ValueError("teachers: expected neither class_weights nor frozen_base")
         return self

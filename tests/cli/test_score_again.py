@@ -12,7 +12,8 @@ import pytest
 
 from maskdet import storage
 from maskdet.demo.faces import DEMO_TEMPLATE
-from maskdet.tables.layout import FAILURES, PREDICTIONS
+from maskdet.tables.layout import FAILURES, PREDICTIONS, Layout
+from maskdet.tables.runs import read_run
 from maskdet.testing import solid_image
 
 LENIENT = ("--set", "failure_budget.max_ratio=0.5")
@@ -199,16 +200,56 @@ def test_a_run_killed_half_way_is_finished_by_the_next(photos, score, tmp_path):
     assert not half.exists()
 
 
-def test_an_interrupted_run_says_so_and_keeps_what_it_finished(photos, score, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_an_interrupted_run_says_so_and_keeps_what_it_finished(photos, score, tmp_path, number, code, word):
     flags = (*LENIENT, "--set", "packing.max_images=1")
     expected = score(tmp_path / "fresh", photos, flags=flags).contents()
     tables = tmp_path / "tables"
     with started(photos, tables, signal_at=8) as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, shown = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in shown
-    assert "interrupted" in shown
+    assert word in shown
+    left = read_run(Layout(str(tables)))
+    assert (left.status, left.interrupted_by) == ("interrupted", code)
+    assert not (tables / "_lease.json").exists()
     resumed = score(tables, photos, flags=flags)
     assert resumed.run.shards["kept"] >= 1
     assert resumed.contents() == expected
+
+
+def test_a_second_run_is_refused_while_the_first_is_at_work_or_waits_for_it(photos, score, tmp_path, capfd):
+    tables = tmp_path / "tables"
+    expected = score(tmp_path / "fresh", photos, flags=(*LENIENT, "--set", "packing.max_images=1")).contents()
+    with started(photos, tables, signal_at=8) as first:
+        assert score(tables, photos, flags=(*LENIENT, "--overwrite")).code == 10
+        assert f"(process {first.pid} on " in capfd.readouterr().err
+        waited = score(tables, photos, flags=(*LENIENT, "--set", "packing.max_images=1", "--wait"))
+        first.communicate(timeout=60)
+    assert (first.returncode, waited.code) == (0, 0)
+    assert waited.run.shards["scored"] == 0
+    assert waited.contents() == expected
+
+
+@pytest.mark.parametrize("place", ["folder", "glob", "list", "link"])
+def test_an_input_inside_the_output_is_refused_and_no_image_is_deleted(demo, score, tmp_path, capfd, place):
+    output = tmp_path / "set"
+    shutil.copytree(demo.folder, output / "predictions")
+    before = {path: path.read_bytes() for path in (output / "predictions").rglob("*") if path.is_file()}
+    link = tmp_path / "link"
+    link.symlink_to(output / "predictions")
+    names = tmp_path / "images.txt"
+    names.write_text("".join(f"{path}\n" for path in sorted(before)))
+    source = {"folder": output / "predictions", "glob": output / "*" / "**", "list": names, "link": link}[place]
+    assert score(output, source, flags=("--overwrite",), template=None).code in (2, 8)
+    assert str(output) in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    # The same where the images lie beside the tables' folders.
+    shutil.move(output / "predictions", output / "photos")
+    source = {"folder": output / "photos", "glob": output / "*" / "**", "list": names, "link": output / "photos"}[place]
+    names.write_text("".join(f"{path}\n" for path in sorted((output / "photos").rglob("*.png"))))
+    assert score(output, source, flags=("--overwrite",), template=None).code == 2
+    assert len([path for path in (output / "photos").rglob("*") if path.is_file()]) == len(before)

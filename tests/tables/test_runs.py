@@ -11,8 +11,10 @@ import pytest
 
 from maskdet.compliance.groups import Counts
 from maskdet.config import FailureBudget, ScoreSettings
-from maskdet.errors import BudgetError, MaskdetError, OutputError, ReconciliationError, SourceError
+from maskdet.errors import BudgetError, HeldError, MaskdetError, OutputError, ReconciliationError, SourceError
+from maskdet.tables import lease
 from maskdet.tables.layout import Layout
+from maskdet.tables.lease import Holder
 from maskdet.tables.receipts import Receipt, ShardReport
 from maskdet.tables.results import StageSeconds
 from maskdet.tables.runs import (
@@ -23,6 +25,7 @@ from maskdet.tables.runs import (
     begin_run,
     claim_output,
     finish_run,
+    hold_output,
     new_run_id,
     read_run,
     write_manifest,
@@ -84,9 +87,14 @@ class Run:
                 self.put(self.layout.table(table, receipt.slot))
         self.put("compliance/level=all/groups.parquet")
 
+    def hold(self, run_id):
+        """Take the lease, as a run does before it begins."""
+        lease.acquire(self.layout, Holder.here(run_id, START, ends_with_process=True))
+
     def finish(self, reports, listing=None, levels=None, **budget):
         images = sum(r.receipt.images for r in reports)
         plan = RunPlan(self.layout, manifest(), FailureBudget(**budget))
+        self.hold(plan.manifest.run_id)
         return finish_run(
             plan,
             {"listed": images} if listing is None else listing,
@@ -111,7 +119,7 @@ def run(tmp_path):
 STALE = [
     "predictions/site=old/shard-all.parquet",
     "predictions/site=a/shard-1.parquet",
-    "failures/site=a/shard-all.parquet",
+    "failures/0123456789abcdef.parquet",
     "_shards/site=old/shard-all.json",
     "compliance/level=gone/groups.parquet",
 ]
@@ -205,6 +213,19 @@ class TestOutcomes:
         error = result.outcome()
         assert isinstance(error, SourceError)
         assert f"among {listing.get('listed', 0)} files listed" in str(error)
+
+    def test_a_run_that_lost_the_lease_leaves_the_tables_to_the_other(self, run):
+        reports = [report("shard-all", 10)]
+        run.put_shards(reports)
+        run.put("predictions/site=other/shard-all.parquet")
+        run.hold("another")
+        before = run.files()
+        plan = RunPlan(run.layout, manifest(), FailureBudget())
+        result = finish_run(plan, {"listed": 10}, reports, totals(reports), END)
+        assert result.status == "superseded"
+        assert "run another (process" in result.reason
+        assert isinstance(result.outcome(), HeldError)
+        assert run.files() == before | {f"_runs/{result.run_id}.json"}
 
     @pytest.mark.parametrize(
         ("status", "kind", "code"),
@@ -317,20 +338,19 @@ class TestClaiming:
         self.claim(run, overwrite=True, **changes)
         self.claim(run, **changes)
 
-    def test_a_file_in_the_folder_s_place_is_refused_even_when_overwriting(self, run):
+    def test_a_file_in_the_folder_s_place_is_refused(self, run):
         run.folder.write_text("a file")
-        for overwrite in (False, True):
-            with pytest.raises(OutputError, match="expected a folder"):
-                self.claim(run, overwrite=overwrite)
+        with pytest.raises(OutputError, match="expected a folder"):
+            hold_output(run.layout, Holder.here("run", START, ends_with_process=True))
         assert run.folder.read_text() == "a file"
 
     @pytest.mark.parametrize("name", ["predictions/x.parquet", "failures/a/b.txt", "compliance/x"])
-    def test_tables_that_nobody_claimed_are_refused_unless_told(self, run, name):
+    def test_files_of_others_among_the_tables_are_refused_even_when_overwriting(self, run, name):
         run.put(name)
-        with pytest.raises(OutputError, match=re.escape(str(run.folder / name))):
-            self.claim(run)
+        for overwrite in (False, True):
+            with pytest.raises(OutputError, match=re.escape(str(run.folder / name))):
+                self.claim(run, overwrite=overwrite)
         assert run.files() == {name}
-        self.claim(run, overwrite=True)
 
     def test_other_files_do_not_matter(self, run):
         run.put("notes.txt")

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from maskdet import storage
 from maskdet.cli import main
 from maskdet.cli.summary import describe_kept, describe_status
 from maskdet.config import FailureBudget
-from maskdet.errors import EXIT_CODES, OutputError, UnfinishedError
+from maskdet.errors import EXIT_CODES, DiedError, OutputError, Terminated, UnfinishedError
 from maskdet.inputs.references import ImageRef, Shard
+from maskdet.tables import lease
 from maskdet.tables.layout import Layout
-from maskdet.tables.runs import RunPlan, end_early, read_run, write_manifest
-from maskdet.tables.status import INTERRUPTED, PlannedShard, RunStatus, ShardPlan, read_status, write_plan
+from maskdet.tables.lease import Heartbeat, Holder
+from maskdet.tables.runs import INTERRUPTED, RunPlan, end_early, read_run, write_manifest
+from maskdet.tables.status import PlannedShard, RunStatus, ShardPlan, read_status, write_plan
 
 UNFINISHED = UnfinishedError.exit_code
 LENIENT = ("--set", "failure_budget.max_ratio=0.5", "--set", "packing.max_images=10")
@@ -40,6 +43,7 @@ def running(finished, tmp_path):
     write_manifest(layout, type(run).model_validate({**run.model_dump(), **begun}))
     for receipt in sorted((folder / "_shards").rglob("*.json"))[3:]:
         receipt.unlink()
+    lease.acquire(layout, Holder.here(run.run_id, run.started_at, ends_with_process=True))
     return layout
 
 
@@ -122,6 +126,33 @@ def test_an_aborted_one_says_why_and_what_is_kept(running):
     assert "finished shards are kept" in text
     assert status.exit_code == 1
     assert describe_kept(running, run.run_id).startswith(f"  shards    3 of {status.shards} finished")
+
+
+def test_a_dead_one_says_so_with_a_code_of_its_own(running):
+    lease.release(running, read_run(running).run_id)
+    status = read_status(running)
+    assert (status.life, status.exit_code) == ("dead", DiedError.exit_code)
+    assert "it died without a word: run the same command again" in describe_status(status, running, datetime.now(UTC))
+
+
+@pytest.mark.parametrize(("age_s", "life", "text"), [(7, "alive", "7 s ago, from far"), (700, "silent", "overdue")])
+def test_one_elsewhere_is_told_by_its_heartbeat(running, age_s, life, text):
+    run, now = read_run(running), datetime.now(UTC)
+    holder = Holder.here(run.run_id, now, ends_with_process=False)
+    storage.write_bytes(running.lease, holder.model_dump_json().encode())
+    sign = Heartbeat(at=now - timedelta(seconds=age_s), host="far", pid=1)
+    storage.write_bytes(running.heartbeat(run.run_id), sign.model_dump_json().encode())
+    status = read_status(running)
+    assert (status.life, status.exit_code) == (life, UNFINISHED)
+    assert text in describe_status(status, running, now)
+
+
+def test_an_interrupted_one_tells_by_what(running):
+    run = read_run(running)
+    for error, code in ((KeyboardInterrupt(), 130), (Terminated(), 143)):
+        end_early(RunPlan(running, run, FailureBudget()), error, run.started_at)
+        status = read_status(running)
+        assert (status.run.status, status.run.interrupted_by, status.exit_code) == ("interrupted", code, code)
 
 
 @pytest.mark.parametrize(
