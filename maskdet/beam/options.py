@@ -6,17 +6,17 @@ import argparse
 import difflib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
 
 from maskdet.errors import ConfigError
+from maskdet.named_configs import RUNNERS, find_config
 
 # DirectRunner would first look for the Prism runner, a binary it wants to download.
 DEFAULT_RUNNER = "FnApiRunner"
-RUNNER_CONFIG_HELP = "a YAML file of Beam options, such as configs/runners/dataflow.yaml; flags go over it"
+RUNNER_CONFIG_HELP = "Beam options: dataflow, dataflow_gpu, flink, flink_kubernetes, or a YAML file; flags go over them"
 
 
 class _KeptViews(PipelineOptions):  # type: ignore[misc]  # Beam is untyped
@@ -80,9 +80,7 @@ def _check_flags(arguments: Sequence[str], place: str, expected: str) -> None:
 
 def _read_flags(path: str) -> list[str]:
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError("--runner-config", "a YAML file", path, "No file is there; check the path.") from error
+        tree = yaml.safe_load(find_config(path, RUNNERS, "--runner-config").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--runner-config {path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):

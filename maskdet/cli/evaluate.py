@@ -1,6 +1,6 @@
 """Measure a model on labelled images.
 
-    maskdet evaluate --input photos/ --output results/ [--model builtin] [--config configs/evaluate.yaml]
+    maskdet evaluate --input photos/ --output results/ [--model builtin] [--config my.yaml]
                      [--set section.key=value …] [Beam options, such as --runner=FlinkRunner]
 
 Scores the images as `maskdet score` does, into <output>/scores, and compares the labels with the truth: by default the

@@ -23,6 +23,7 @@ COMMANDS = {
     "prepare": "make a training manifest of labelled images: duplicates, leaks, splits",
     "train": "train a model and export it as a bundle",
     "export": "write a model in other formats: Keras, SavedModel, LiteRT, ONNX",
+    "config": "list and show the configs that come with the package",
     "demo": "draw a tree of synthetic face images",
 }
 
@@ -73,7 +74,7 @@ def run() -> NoReturn:
     code = main()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # nobody listens any more
+        with contextlib.suppress(OSError, ValueError):  # nobody listens any more, or it is closed
             stream.flush()
     os._exit(code)
 

@@ -1,6 +1,6 @@
 """Prepare training data: from labelled folders or manifests to a training manifest without leaks.
 
-    maskdet prepare --config configs/prepare.yaml --output manifest/ [--set section.key=value …]
+    maskdet prepare --config my.yaml --output manifest/ [--set section.key=value …]
                     [Beam options, such as --runner=FlinkRunner]
 
 Decodes every image as scoring does; finds exact, near and mirrored duplicates within and across splits and classes;
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", help="a YAML file that names the sources; see configs/prepare.yaml")
+    parser.add_argument("--config", help="names the sources: a YAML file, or a name such as prepare")
     parser.add_argument("--output", help="folder or prefix for the tables")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")

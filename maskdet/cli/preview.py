@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     for flag, (key, text) in _SETTING_FLAGS.items():
         parser.add_argument(flag, dest=key, help=text)
     parser.add_argument("--format", choices=["jpeg", "png"], default="jpeg", help="of the previews (default: jpeg)")
-    parser.add_argument("--config", help="a YAML file of settings; see configs/score.yaml")
+    parser.add_argument("--config", help="settings: a YAML file, or a name (maskdet config list)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     return parser
 

@@ -1,7 +1,7 @@
 """Score face images for masks.
 
-    maskdet score --input photos/ --output tables/ [--model builtin] [--config configs/score.yaml]
-                  [--set section.key=value …] [--runner-config configs/runners/dataflow.yaml]
+    maskdet score --input photos/ --output tables/ [--model builtin] [--config my.yaml]
+                  [--set section.key=value …] [--runner-config dataflow]
                   [Beam options, such as --runner=FlinkRunner]
 
 Reads images from folders, globs, list files or CSV/Parquet manifests, on any filesystem that Beam knows; writes

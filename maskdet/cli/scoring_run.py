@@ -36,7 +36,9 @@ def command_parser(command: str, description: str | None) -> argparse.ArgumentPa
     )
     for flag, (key, text) in _SETTING_FLAGS.items():
         parser.add_argument(flag, dest=key, nargs="+" if flag == "--input" else None, help=text)
-    parser.add_argument("--config", help=f"a YAML file of settings; see configs/{command}.yaml")
+    parser.add_argument(
+        "--config", help=f"settings: a YAML file, or a name such as demo; maskdet config show {command} shows them all"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     parser.add_argument("--overwrite", action="store_true", help="replace tables of another input or layout")
     parser.add_argument(

@@ -19,7 +19,7 @@ LABELS: tuple[Label, ...] = THREE_CLASSES
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 DATA_VARIABLE = "MASKDET_DATA"
-DEFAULT_DATA_FOLDER = "../shared/data"
+DEFAULT_DATA_FOLDER = "data"
 
 
 def _one_group(value: str) -> str:
@@ -129,7 +129,7 @@ class PrepareSettings(Section):
     """Everything a preparation is told."""
 
     root: str | None = None
-    """What relative locations start from; default: the variable ``MASKDET_DATA``, or ``../shared/data``."""
+    """What relative locations start from; default: the variable ``MASKDET_DATA``, or ``data``."""
     output: str = ""
     """Folder or prefix for the tables."""
     sources: dict[KeyName, LabelledSource] = Field(default_factory=dict)
