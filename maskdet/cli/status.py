@@ -10,7 +10,6 @@ Works from any machine, for any runner, during a run and after it. The exit code
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -31,18 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="maskdet status",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = console.Parser("status", __doc__)
     parser.add_argument("output", help="the output of a scoring run")
     parser.add_argument("--run", help="a run's id (default: the latest)")
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
     arguments, rest = parser.parse_known_args(argv)
-    FileSystems.set_options(parse_beam_options(rest, arguments.runner_config))
+    FileSystems.set_options(parse_beam_options(rest, arguments.runner_config, parser.flags))
     layout = Layout(storage.normalize(arguments.output))
     storage.within_deadline(lambda: read_run(layout, arguments.run), layout.root)
     status = read_status(layout, arguments.run)
