@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from apache_beam.io.filesystems import FileSystems
 
 from maskdet import storage
+from maskdet.beam import flink_jobs
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.cli import console, summary
 from maskdet.tables.layout import Layout
@@ -40,6 +41,9 @@ def _status(argv: Sequence[str]) -> int:
     storage.within_deadline(lambda: read_run(layout, arguments.run), layout.root)
     status = read_status(layout, arguments.run)
     print(summary.describe_status(status, layout, datetime.now(UTC)))
+    runner = status.run.runner
+    if status.run.status == "running" and "flink_master" in runner:
+        print(f"  job       {runner['job']}: {flink_jobs.describe_job(runner['flink_master'], runner['job'])}")
     return status.exit_code
 
 
