@@ -34,12 +34,14 @@ DERIVED_KEYS = ("date", "hour")
 # Columns of the tables that a key would collide with; a test holds them against the schemas.
 RESERVED_NAMES = frozenset(
     {
-        *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "label", "model_id", "level"),
+        *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "damaged"),
+        *("label", "model_id", "level"),
         *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
         *("probability_mask", "probability_incorrect", "probability_no_mask", "stage", "code", "message", "attempts"),
         *("images_listed", "images_scored", "images_no_face", "images_failed"),
-        *("faces", "faces_mask", "faces_no_mask", "faces_uncertain"),
-        *("mask_rate", "mask_rate_low", "mask_rate_high", "rate_method", "interval_method", "interval_confidence"),
+        *("faces", "faces_mask", "faces_incorrect", "faces_no_mask", "faces_uncertain"),
+        *(f"{rate}_rate{end}" for rate in ("mask", "any_mask", "correct") for end in ("", "_low", "_high")),
+        *("rate_method", "interval_method", "interval_confidence"),
     }
 )
 # ValueError: text that is not UTF-8, and what YAML takes for a date that is none ("2026-13-45").
@@ -109,8 +111,8 @@ class ImagingSettings(Section):
     min_side_px: Count = 8
     max_side_px: Count = 65_535
     damaged: Literal["fail", "keep"] = "fail"
-    """``fail``: an image of which a part is missing or broken is a failure (``corrupt_image``); ``keep``: JPEGs and PNGs
-    are scored by what is left of them, and their rows say so in the column ``damaged``."""
+    """``fail``: an image of which a part is missing or broken is a failure (``corrupt_image``); ``keep``: JPEGs and
+    PNGs are scored by what is left of them, and their rows say so in the column ``damaged``."""
     jpeg_draft: bool = True
     codecs: Literal["auto", CodecsName] = "auto"
     """Who decodes and resizes: ``fast`` needs the extra of that name wherever images are scored; ``auto``: ``fast``

@@ -76,8 +76,9 @@ def test_every_stage_has_a_failure_code() -> None:
     assert {code.stage for code in FailureCode} == set(Stage)
 
 
-def test_only_faults_of_stores_and_runtimes_are_worth_another_try() -> None:
-    assert {code.value for code in FailureCode if code.transient} == {"read_error", "access_denied", "inference_error"}
+def test_only_faults_of_stores_memory_and_runtimes_are_worth_another_try() -> None:
+    transient = {"not_found", "read_error", "access_denied", "out_of_memory", "inference_error"}
+    assert {code.value for code in FailureCode if code.transient} == transient
 
 
 def test_an_image_fault_survives_pickling() -> None:

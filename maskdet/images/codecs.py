@@ -25,6 +25,7 @@ from PIL import Image
 
 from maskdet.config import CodecsName
 from maskdet.errors import ConfigError
+from maskdet.images.png import MOST_CHUNKS
 
 Pixels = NDArray[np.uint8]
 
@@ -220,7 +221,9 @@ def is_plain_png(data: bytes) -> bool:
     if data[:8] != _PNG_SIGNATURE or data[24:26] != _PNG_RGB8:
         return False
     place, end = 8, len(data)
-    while place + 12 <= end:
+    for _ in range(MOST_CHUNKS):
+        if place + 12 > end:
+            break
         length, name = _PNG_CHUNK.unpack_from(data, place)
         place += 12 + length
         if name == b"IEND":

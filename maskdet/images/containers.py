@@ -1,8 +1,8 @@
 """What a file is by its first bytes, and headers that no decoder should be given.
 
 Pillow reads headers in Python, a byte, a block or a tag at a time, and keeps what it reads: some megabytes made for
-the purpose keep it busy for minutes or take all memory. What is refused here is beyond any file that a camera, a phone or an editor
-writes.
+the purpose keep it busy for minutes or take all memory. What is refused here is beyond any file that a camera, a phone
+or an editor writes.
 """
 
 from __future__ import annotations

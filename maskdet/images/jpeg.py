@@ -1,8 +1,8 @@
 """JPEG files: bounded before they are decoded, and whether they are whole.
 
-Decoders fill what is missing from a JPEG with grey and say so only in a warning, if at all: a file cut by an upload and
-closed by a repair tool decodes without an error, and a grey lower half of a face looks like a mask. Here a file is whole
-when every block of every scan was there:
+Decoders fill what is missing from a JPEG with grey and say so only in a warning, if at all: a file cut by an upload
+and closed by a repair tool decodes without an error, and a grey lower half of a face looks like a mask. Here a file is
+whole when every block of every scan was there:
 
 - libjpeg-turbo, which decodes them, warns of nothing but harmless oddities (see :func:`damage`);
 - its scans bring every coefficient of every component to full precision;
@@ -39,10 +39,11 @@ _FILL = re.compile(rb"\xff+")
 # A marker within a scan's data: an 0xFF that is neither stuffed nor a restart.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
-# 512 zero bits are three blocks whose 63 coefficients are all alike: in a picture there are none, save where the code of
-# zeros means "rest of the block is zero" (in files with tables of their own and a flat area).
+# 512 zero bits are three blocks whose 63 coefficients are all alike: in a picture there are none, save where the code
+# of zeros means "rest of the block is zero" (in files with tables of their own and a flat area).
 _ZEROS = bytes(64)
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_BUFFER_BYTES = 9  # 64 bits, and the byte that they begin in
 _HARMLESS = ("Unknown Adobe color transform code", "unknown JFIF revision number", "Invalid SOS parameters")
 
 
@@ -101,42 +102,38 @@ def damage(data: bytes, colorspace: str) -> str | None:
     Returns:
         Its words; ``None`` if the file is whole, or of a kind that it does not decode.
     """
-    warning = _warning(data, colorspace)
+    warning = _complaint(data, colorspace, strict=True)
     if warning is not None and any(text in warning for text in _HARMLESS):
-        warning = _warning(_with_usual_parameters(data), colorspace)
-    if warning is None:
-        return None
+        data = _with_usual_parameters(data)
+        warning = _complaint(data, colorspace, strict=True)
+    if warning is None or _complaint(data, colorspace, strict=False) is not None:
+        return None  # whole; or not of its kind: whoever decodes says what is wrong
     extraneous = _EXTRANEOUS.search(warning)
     return None if extraneous and _is_padding(data, int(extraneous[1])) else warning
 
 
-def _warning(data: bytes, colorspace: str) -> str | None:
-    """The first warning of libjpeg-turbo: of a decoding at an eighth of the size, which reads all of the data."""
+def _complaint(data: bytes, colorspace: str, *, strict: bool) -> str | None:
+    """What libjpeg-turbo says first; decodes at an eighth of the size, which reads all of the data."""
     try:
-        simplejpeg.decode_jpeg_header(data, strict=False)
-        simplejpeg.decode_jpeg(data, colorspace, min_height=1, min_width=1, strict=False)
-    except ValueError:
-        return None  # not its kind; whoever decodes says what is wrong
-    try:
-        simplejpeg.decode_jpeg(data, colorspace, min_height=1, min_width=1)
+        simplejpeg.decode_jpeg(data, colorspace, min_height=1, min_width=1, strict=strict)
     except ValueError as error:
         return str(error)
     return None
 
 
 def _is_padding(data: bytes, count: int) -> bool:
-    """Whether so many bytes before the end marker are equal, and no more than one before them is."""
+    """Whether so many bytes before the end marker are equal, and no more before them than a decoder has in hand."""
     end = data.find(END, inspect(data).scan)
     padding = data[end - count : end]
     run = len(data[:end]) - len(data[:end].rstrip(padding[:1]))
-    return len(set(padding)) == 1 and run <= count + 1
+    return len(set(padding)) == 1 and run <= count + _BUFFER_BYTES
 
 
 def _segments(data: bytes, place: int) -> list[_Segment]:
     """Segments from a place on, up to the start of a scan, the end of the picture or what is no segment."""
     found: list[_Segment] = []
     filled, first = 0, place
-    while (fill := _FILL.match(data, place)) and fill.end() < len(data):
+    while fill := _FILL.match(data, place):
         filled += fill.end() - place - 1
         if len(found) > _MOST_SEGMENTS or filled > _MOST_FILL_BYTES or place - first > _MOST_HEADER_BYTES:
             raise ImageFault(
@@ -144,6 +141,8 @@ def _segments(data: bytes, place: int) -> list[_Segment]:
                 f"more before the picture than {_MOST_SEGMENTS} segments, {_MOST_HEADER_BYTES} bytes or "
                 f"{_MOST_FILL_BYTES} fill bytes",
             )
+        if fill.end() == len(data):
+            break
         marker, place = data[fill.end()], fill.end() + 1
         if marker in _BARE:
             found.append(_Segment(marker, place, place))

@@ -18,12 +18,13 @@ from maskdet.errors import FailureCode, ImageFault
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Encoders that cut pixels into the smallest pieces seen, 4 KiB, need 16,384 for the largest file that is read.
-_MOST_CHUNKS = 65_536
+MOST_CHUNKS = 65_536
 _CHUNK = struct.Struct(">I4s")
 _HEADER = struct.Struct(">IIBBBBB")
 _CHECKED = frozenset((b"IHDR", b"PLTE", b"IDAT", b"tRNS"))
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PALETTE = 3
+_LAST_FILTER = 4
 _PIECE_BYTES = 256
 # First column and row, and steps across and down, of the seven passes of an interlaced file.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -48,14 +49,25 @@ class PngFile(NamedTuple):
 
     def raw_bytes(self) -> int:
         """Bytes of the pixels once decompressed, with the filter's byte of each row."""
+        return sum(rows * row_bytes for rows, row_bytes in self._passes())
+
+    def with_known_filters(self, pixels: bytes) -> bytes:
+        """Decompressed pixels in which rows of a filter that does not exist have none."""
+        known, place = bytearray(pixels), 0
+        for rows, row_bytes in self._passes():
+            for row in range(place, place + rows * row_bytes, row_bytes):
+                known[row] = known[row] if known[row] <= _LAST_FILTER else 0
+            place += rows * row_bytes
+        return bytes(known)
+
+    def _passes(self) -> Iterator[tuple[int, int]]:
+        """Rows, and bytes of each, of the passes that have any."""
         width, height, depth, colour, *_ = self.header
         bits = depth * _SAMPLES.get(colour, 0)
-        passes = _PASSES if self.interlaced else ((0, 0, 1, 1),)
-        total = 0
-        for left, top, across, down in passes:
+        for left, top, across, down in _PASSES if self.interlaced else ((0, 0, 1, 1),):
             columns, rows = -(-(width - left) // across), -(-(height - top) // down)
-            total += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
-        return total
+            if columns > 0 and rows > 0:
+                yield rows, 1 + (columns * bits + 7) // 8
 
 
 def inspect(data: bytes) -> PngFile:
@@ -120,20 +132,20 @@ def repaired(data: bytes, file: PngFile) -> bytes | None:
                 piece = stream.unconsumed_tail
     if left == wanted:
         return None
-    pixels = zlib.compress(b"".join(rows) + bytes(left), 1)
+    pixels = zlib.compress(file.with_known_filters(b"".join(rows) + bytes(left)), 1)
     others = [(name, data[start:end]) for name, start, end in _chunks(data) if name in (b"PLTE", b"tRNS")]
     chunks = [(b"IHDR", _HEADER.pack(*file.header)), *others, (b"IDAT", pixels), (b"IEND", b"")]
     return SIGNATURE + b"".join(_chunk(name, content) for name, content in chunks)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk's content, in order, up to the last one of pixels; the last may be cut short."""
+    """Name, start and end of each chunk's content, up to the last one of pixels; the last may be cut short."""
     place, last, number = len(SIGNATURE), len(data), 0
     seen_pixels = False
     while place + 8 <= last:
         number += 1
-        if number > _MOST_CHUNKS:
-            raise ImageFault(FailureCode.CORRUPT_IMAGE, f"more than {_MOST_CHUNKS} chunks")
+        if number > MOST_CHUNKS:
+            raise ImageFault(FailureCode.CORRUPT_IMAGE, f"more than {MOST_CHUNKS} chunks")
         length, name = _CHUNK.unpack_from(data, place)
         if seen_pixels and name != b"IDAT":
             return

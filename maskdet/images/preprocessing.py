@@ -234,6 +234,7 @@ def _decoded(data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None,
     if kind == "WEBP" and (size := containers.webp_size(data)) is not None and (fault := _pixels_fault(size, limits)):
         raise fault
     jpeg_file = jpeg.inspect(data) if kind == "JPEG" else None
+    png_file = png.inspect(data) if kind == "PNG" else None
     image = _open(data if jpeg_file is None else jpeg_file.data, kind)
     if (fault := _pixels_fault(image.size, limits)) is not None:
         raise fault
@@ -242,8 +243,8 @@ def _decoded(data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None,
         if jpeg_file is not None:
             _draft(image, at_least, reduce)
             picture, damaged = _load_jpeg(image, jpeg_file, limits)
-        elif kind == "PNG":
-            picture, damaged = _load_png(image, data, limits)
+        elif png_file is not None:
+            picture, damaged = _load_png(image, data, png_file, limits)
         else:
             if kind == "TIFF":
                 tiff.check_strips(image, data)
@@ -282,9 +283,8 @@ def _load_jpeg(image: Image.Image, file: jpeg.JpegFile, limits: ImageLimits) -> 
     return _to_rgb(_load(image)) if pixels is None else pixels, damage is not None
 
 
-def _load_png(image: Image.Image, data: bytes, limits: ImageLimits) -> tuple[Image.Image, bool]:
+def _load_png(image: Image.Image, data: bytes, file: png.PngFile, limits: ImageLimits) -> tuple[Image.Image, bool]:
     """The pixels of a PNG, and whether it is damaged."""
-    file = png.inspect(data)
     try:
         return _to_rgb(_load_whole_png(image, data, file)), False
     except ImageFault as fault:

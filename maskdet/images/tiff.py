@@ -8,6 +8,7 @@ fills nothing in after an error, are refused: no photograph is stored so.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -119,13 +120,11 @@ def _check_jpeg_strips(tags: _Tags, data: bytes) -> None:
 def _check_deflated_strips(tags: _Tags, data: bytes) -> None:
     for number, (strip, rows) in enumerate(tags.strips(data)):
         stream, found, piece = zlib.decompressobj(), 0, strip
-        try:
-            while piece and found <= rows * tags.row_bytes:
+        with contextlib.suppress(zlib.error):
+            while piece and found <= tags.rows * tags.row_bytes:  # some writers fill up the last strip
                 found += len(stream.decompress(piece, 1 << 20))
                 piece = stream.unconsumed_tail
-        except zlib.error:
-            found = -1
-        if found < rows * tags.row_bytes:
+        if found < rows * tags.row_bytes or not stream.eof:  # at its end it has compared the checksum
             raise ImageFault(FailureCode.CORRUPT_IMAGE, f"damaged TIFF: strip {number} does not unpack")
 
 

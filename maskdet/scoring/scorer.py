@@ -237,9 +237,20 @@ class Scorer:
             data = fetch(ref)
             clock.stop("fetch")
             digest = hashlib.sha256(data).hexdigest()
-            return _Seen(digest, len(data), self._viewer(data, clock))
+            return _Seen(digest, len(data), self._view(data, clock))
         except ImageFault as fault:
             return fault
+
+    def _view(self, data: bytes, clock: StageClock) -> View:
+        try:
+            return self._viewer(data, clock)
+        except ImageFault:
+            raise
+        except MemoryError:
+            raise ImageFault(FailureCode.OUT_OF_MEMORY, "not enough memory to look at the image") from None
+        except Exception as error:  # whatever an image does to the code that looks at it costs its own row alone
+            fault = ImageFault(FailureCode.CORRUPT_IMAGE, f"looking at the image raised {type(error).__name__}")
+            raise fault from error
 
     def _infer(self, faces: Sequence[Images]) -> list[Probabilities | ImageFault]:
         """Probabilities of a part's faces, with faults in place of those that have none."""
@@ -327,6 +338,7 @@ def _content(images: Sequence[_Seen]) -> dict[str, list[object]]:
         "content_sha256": [image.content_sha256 for image in images],
         "width_px": [image.view.width_px for image in images],
         "height_px": [image.view.height_px for image in images],
+        "damaged": [image.view.damaged for image in images],
     }
 
 

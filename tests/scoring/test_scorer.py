@@ -106,6 +106,7 @@ class TestRows:
             "content_sha256": hashlib.sha256(data).hexdigest(),
             "width_px": 30,
             "height_px": 30,
+            "damaged": False,
             "face_index": 0,
             **dict.fromkeys(["face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"]),
             "probability_mask": 1.0,
