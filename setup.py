@@ -12,6 +12,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "maskdet" / "__init__.py").
 SCORING = [
     "ai-edge-litert>=2.1,<3",
     "apache-beam>=2.76,<3",
+    "defusedxml>=0.7,<1",
     "flatbuffers>=24.3,<27",
     "google-auth-httplib2>=0.2,<1",  # Beam asks for it before it looks for Google credentials
     "google-cloud-storage>=2.18,<4",
@@ -20,6 +21,7 @@ SCORING = [
     "pyarrow>=17,<26",
     "pydantic>=2.8,<3",
     "pyyaml>=6,<7",
+    "scipy>=1.14,<2",  # quantiles of beta and of Student's t
     "tqdm>=4.66,<5",
 ]
 TENSORFLOW = ["keras>=3.6,<4", "tensorflow>=2.19,<2.22"]
@@ -58,6 +60,7 @@ DEVELOPMENT = [
     "ruff>=0.8,<1",
     "scikit-learn>=1.5,<2",
     "types-PyYAML>=6,<7",
+    "types-defusedxml>=0.7,<1",
     "types-tqdm>=4.66,<5",
 ]
 

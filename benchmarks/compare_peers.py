@@ -29,10 +29,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import datasets
-from benchmarks.comparison import Run, Thresholds, agreement, from_record, to_record
+from benchmarks.comparison import Run, agreement, from_record, to_record
 from benchmarks.contestants import LABELS, PEER_PYTHON, ROOT, Task, command, probabilities, split, writes_tables
 from benchmarks.process_tree import measure
 from benchmarks.reporting import Section, write_report
+from maskdet.labels import Decision
 
 BUILTIN = ROOT / "maskdet" / "model" / "builtin" / "compact"
 WARM_UP_IMAGES = 64
@@ -131,7 +132,7 @@ class Comparison:
         _remove(output)
         return Run(name, round_, cost.exit_code, cost.wall_s, cost.cpu_s, cost.peak_mib, load, scored, agree, parts)
 
-    def _reference(self, name: str) -> tuple[dict[str, float], Thresholds]:
+    def _reference(self, name: str) -> tuple[dict[str, float], Decision]:
         """Float32 probabilities of a contestant's weights, made once, and the operating point."""
         bundle = BUILTIN if name == "compact" else self.task.bundle
         manifest = json.loads((bundle / "manifest.json").read_text())
@@ -145,7 +146,7 @@ class Comparison:
             if made.returncode:
                 sys.exit(f"float32_reference: {made.stderr.decode(errors='replace')[-2000:]}")
             unfinished.rename(path)
-        return probabilities(path), Thresholds(**manifest["decision"])
+        return probabilities(path), Decision(**manifest["decision"])
 
 
 def _prepare(asked: str, arguments: argparse.Namespace) -> Comparison:

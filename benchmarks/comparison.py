@@ -7,6 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from maskdet.labels import Decision, label_codes
+
 OURS = "maskdet"
 STAGES = ("fetch", "decode", "detect", "infer", "write")
 
@@ -53,13 +57,6 @@ class Spread(NamedTuple):
         return middle if low == high else f"{middle} ({low}–{high})"
 
 
-class Thresholds(NamedTuple):
-    """A model's operating point."""
-
-    no_mask_below: float
-    mask_from: float
-
-
 def spread(values: Iterable[float]) -> Spread:
     """Median, least and greatest.
 
@@ -79,14 +76,7 @@ def ratios(runs: Sequence[Run], over: str, under: str) -> list[float]:
     return [seconds[over, round_] / seconds[under, round_] for round_ in rounds]
 
 
-def decide(probability: float, at: Thresholds) -> str:
-    """The label of a probability."""
-    if probability >= at.mask_from:
-        return "mask"
-    return "no_mask" if probability < at.no_mask_below else "uncertain"
-
-
-def agreement(found: Mapping[str, float], reference: Mapping[str, float], at: Thresholds) -> float:
+def agreement(found: Mapping[str, float], reference: Mapping[str, float], at: Decision) -> float:
     """Share of the reference's images that are decided alike; an image without a probability is not.
 
     Args:
@@ -94,8 +84,10 @@ def agreement(found: Mapping[str, float], reference: Mapping[str, float], at: Th
         reference: the same, for every image.
         at: the operating point of both.
     """
-    alike = sum(name in found and decide(found[name], at) == decide(value, at) for name, value in reference.items())
-    return alike / len(reference)
+    expected = label_codes(np.array(list(reference.values())), None, at)
+    received = label_codes(np.array([found.get(name, np.nan) for name in reference]), None, at)
+    there = np.array([name in found for name in reference])
+    return float(np.mean(there & (expected == received)))
 
 
 def split_time(

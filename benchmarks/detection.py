@@ -27,15 +27,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from maskdet.cores import available_cores
 from maskdet.evaluation.annotations import AnnotatedImage, read_coco
 from maskdet.evaluation.detection_metrics import DetectionReport, FoundFaces, measure
 from maskdet.faces.crops import crop_face
 from maskdet.faces.decoding import Detections
 from maskdet.faces.detector import load_detector
 from maskdet.images.preprocessing import ImageLimits, open_upright
+from maskdet.labels import label_codes, label_names
 from maskdet.model.backends import RuntimeSpec, load_model
-from maskdet.scoring.fetching import available_cores
-from maskdet.scoring.scorer import label
 from tools.scenes.scenes import FaceSource, Scene, make_scene
 
 PEER_SCORE = 0.2
@@ -90,7 +90,7 @@ def _ours(threads: int) -> Side:
         return faces, [crop_face(image, *face, *size) for face in zip(faces.boxes, faces.landmarks, strict=True)]
 
     def classify(crops: list[Any]) -> list[str]:
-        return label(model.predict(np.stack(crops)), model.manifest.decision)
+        return label_names(label_codes(model.predict(np.stack(crops)), None, model.manifest.decision))
 
     def find(images: list[Any]) -> list[FoundFaces]:
         seen = list(pool.map(look, images))

@@ -65,10 +65,10 @@ def _bare_loop(files: list[Path], model_uri: str, precision: str) -> None:
     """Read, decode, resize and infer; prints seconds and images as JSON."""
     import numpy as np
 
+    from maskdet.cores import available_cores
     from maskdet.images.codecs import load_codecs, resolve_codecs
     from maskdet.images.preprocessing import prepare_image
     from maskdet.model.backends import RuntimeSpec, load_model
-    from maskdet.scoring.fetching import available_cores
     from maskdet.scoring.scorer import BLOCKS_A_PART
 
     cores = available_cores()

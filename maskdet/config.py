@@ -17,8 +17,15 @@ from maskdet.templates import PathTemplate
 
 Model = TypeVar("Model", bound=BaseModel)
 
+CodecsName = Literal["pillow", "fast"]
+FacesMode = Literal["detect", "whole"]
+Precision = Literal["int8", "float32"]
+
 Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+OpenRatio = Annotated[float, Field(gt=0.0, lt=1.0)]
+"""Neither 0 nor 1."""
 KeyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 # Keys that every image with a capture time has, beside those that the source names.
@@ -100,7 +107,7 @@ class ImagingSettings(Section):
     max_pixels: Count = 64_000_000
     min_side_px: Count = 8
     jpeg_draft: bool = True
-    codecs: Literal["auto", "pillow", "fast"] = "auto"
+    codecs: Literal["auto", CodecsName] = "auto"
     """Who decodes and resizes: ``fast`` needs the extra of that name wherever images are scored; ``auto``: ``fast``
     where the run is launched from a machine that has it."""
 
@@ -108,14 +115,14 @@ class ImagingSettings(Section):
 class FacesSettings(Section):
     """Where the faces of an image are, and which of them are scored."""
 
-    mode: Literal["auto", "detect", "whole"] = "auto"
+    mode: Literal["auto", FacesMode] = "auto"
     """``detect``: find the faces; ``whole``: the image is one face, as in collections of face crops; ``auto``: the
     latter for the reference networks, which are trained on whole images, else the former."""
     if_none: Literal["no_face", "whole"] = "no_face"
     """What an image without a found face counts as: ``no_face``, or one face that fills it."""
     min_face_px: Count = 16
     """Longer side of the smallest face to score, in pixels of the image. Twice as large takes half the time or less."""
-    min_score: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.43
+    min_score: OpenRatio = 0.43
     """Detections below are dropped; large faces need 1.12 times as much, those that fill half of an image .88 times."""
     max_faces: Count = 200
     """Most faces an image; those of the highest scores stay."""
@@ -126,11 +133,13 @@ class ModelSettings(Section):
 
     uri: str = "builtin"
     backend: Literal["litert", "tensorflow", "onnx"] = "litert"
-    precision: Literal["int8", "float32"] | None = None
+    precision: Precision | None = None
     """Default: int8 on LiteRT; TensorFlow and ONNX Runtime run float32 only."""
     no_mask_below: Ratio | None = None
     mask_from: Ratio | None = None
-    """Decision thresholds; default: the bundle's."""
+    """Decision thresholds of whether there is a mask; default: the bundle's."""
+    incorrect_from: Ratio | None = None
+    """That of whether a mask is worn incorrectly, for models that tell; default: the bundle's."""
 
     @model_validator(mode="after")
     def _possible(self) -> ModelSettings:
@@ -141,7 +150,7 @@ class ModelSettings(Section):
         return self
 
     @property
-    def resolved_precision(self) -> Literal["int8", "float32"]:
+    def resolved_precision(self) -> Precision:
         """The precision that runs."""
         return self.precision or ("int8" if self.backend == "litert" else "float32")
 
@@ -167,6 +176,12 @@ class OutputSettings(Section):
     partition_by: tuple[KeyName, ...] | None = None
     """Keys that become folders (``site=…/date=…``); default: every key, then the date if there is a capture time."""
     row_group_rows: Count = 100_000
+    on_gone: Literal["keep", "remove"] = "keep"
+    """What becomes of rows of images that an earlier run scored and this run's input no longer has. Photographs are
+    deleted by retention rules; their statistics stay, unless the tables are to mirror the input."""
+    max_gone_ratio: Ratio = 0.5
+    """With ``on_gone: remove``: a run that would remove more than this share of the images that its input covers is
+    refused, since a disk that is not mounted looks like a folder without images."""
 
     @field_validator("partition_by")
     @classmethod
@@ -181,7 +196,7 @@ class ComplianceSettings(Section):
 
     levels: dict[KeyName, tuple[KeyName, ...]] = {}
     """Level name → keys that make a group; ``date`` and ``hour`` come from the capture time."""
-    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    confidence: OpenRatio = 0.95
 
     @field_validator("levels")
     @classmethod
@@ -202,7 +217,7 @@ class ComplianceSettings(Section):
 class FailureBudget(Section):
     """How many images may fail before a run counts as failed."""
 
-    max_images: Annotated[int, Field(ge=0)] | None = None
+    max_images: CountOrZero | None = None
     max_ratio: Ratio = 0.05
 
 
@@ -248,6 +263,36 @@ class ScoreSettings(Section):
             return self.tables.partition_by
         keys = self.source.key_names
         return (*keys, "date") if self.source.has_captured_at and "date" not in keys else keys
+
+
+class ResolvedImaging(ImagingSettings):
+    """Imaging settings with the codecs chosen."""
+
+    codecs: CodecsName
+
+
+class ResolvedFaces(FacesSettings):
+    """Face settings with the mode chosen."""
+
+    mode: FacesMode
+
+
+class ResolvedModel(ModelSettings):
+    """Model settings with the precision chosen."""
+
+    precision: Precision
+
+
+class ResolvedSettings(ScoreSettings):
+    """Everything that a scoring run does: settings in which nothing is left to the model or to this machine.
+
+    A run is scored, fingerprinted and recorded by these; :func:`maskdet.scoring.setup.resolve_settings` makes them of
+    settings as given, once.
+    """
+
+    imaging: ResolvedImaging
+    faces: ResolvedFaces
+    model: ResolvedModel
 
 
 @functools.lru_cache(maxsize=16)

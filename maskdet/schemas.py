@@ -7,25 +7,37 @@ Parquet file itself (field metadata, key ``description``).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
 
-def _column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
+def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
+    """A column that says in the file itself what it holds."""
     return pa.field(name, kind, nullable=nullable, metadata={"description": description})
 
 
 _INSTANT = pa.timestamp("ms", tz="UTC")
+# Keys that are derived from capture times have the type that readers expect; all others are what people wrote.
+_KEY_KINDS = {"date": pa.date32(), "hour": pa.int32()}
+_KEY_ORIGIN = ", from its path or manifest; date and hour from its capture time, in the run's time zone"
+
+
+def key_value(name: str, value: str | None) -> date | int | str | None:
+    """A key's value as its column holds it."""
+    if value is None:
+        return None
+    return date.fromisoformat(value) if name == "date" else int(value) if name == "hour" else value
 
 
 def _identity_columns(key_names: Iterable[str]) -> list[pa.Field]:
     return [
-        _column("image_uri", pa.string(), "where the image was read from"),
-        _column("captured_at", _INSTANT, "when the image was taken, from its path or manifest", nullable=True),
+        column("image_uri", pa.string(), "where the image was read from"),
+        column("captured_at", _INSTANT, "when the image was taken, from its path or manifest", nullable=True),
         *(
-            _column(name, pa.string(), f"key {name!r} of the image, from its path or manifest", nullable=True)
+            column(name, _KEY_KINDS.get(name, pa.string()), f"key {name!r} of the image{_KEY_ORIGIN}", nullable=True)
             for name in key_names
         ),
     ]
@@ -33,40 +45,41 @@ def _identity_columns(key_names: Iterable[str]) -> list[pa.Field]:
 
 def _content_columns() -> list[pa.Field]:
     return [
-        _column("content_sha256", pa.string(), "SHA-256 of the image file's bytes, in hexadecimal"),
-        _column("width_px", pa.int32(), "width of the upright image, in pixels"),
-        _column("height_px", pa.int32(), "height of the upright image, in pixels"),
+        column("content_sha256", pa.string(), "SHA-256 of the image file's bytes, in hexadecimal"),
+        column("width_px", pa.int32(), "width of the upright image, in pixels"),
+        column("height_px", pa.int32(), "height of the upright image, in pixels"),
     ]
 
 
-def _schema(table: str, columns: Iterable[pa.Field]) -> pa.Schema:
-    return pa.schema(columns, metadata={"maskdet.table": table, "maskdet.schema_version": str(SCHEMA_VERSION)})
+def table_schema(table: str, columns: Iterable[pa.Field], version: int = SCHEMA_VERSION) -> pa.Schema:
+    """The schema of a table, which names the table and its version in the file itself."""
+    return pa.schema(columns, metadata={"maskdet.table": table, "maskdet.schema_version": str(version)})
 
 
 def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     """Schema of the predictions: one row a face.
 
-    Args: key_names: keys that are columns; partition keys are folders instead, since readers refuse a column that is
-    both.
+    Args:
+        key_names: all keys, partition keys too: no reader has to take them from names of folders.
     """
-    return _schema(
+    return table_schema(
         "predictions",
         [
             *_identity_columns(key_names),
             *_content_columns(),
-            _column("face_index", pa.int32(), "number of the face within its image, from 0"),
-            _column(
+            column("face_index", pa.int32(), "number of the face within its image, from 0"),
+            column(
                 "face_left_px", pa.float32(), "left edge of the face in the upright image, in pixels", nullable=True
             ),
-            _column("face_top_px", pa.float32(), "top edge of the face in the upright image, in pixels", nullable=True),
-            _column("face_width_px", pa.float32(), "width of the face, in pixels", nullable=True),
-            _column("face_height_px", pa.float32(), "height of the face, in pixels", nullable=True),
-            _column(
+            column("face_top_px", pa.float32(), "top edge of the face in the upright image, in pixels", nullable=True),
+            column("face_width_px", pa.float32(), "width of the face, in pixels", nullable=True),
+            column("face_height_px", pa.float32(), "height of the face, in pixels", nullable=True),
+            column(
                 "face_score", pa.float32(), "detector's score; null where the whole image is the face", nullable=True
             ),
-            _column("probability_mask", pa.float32(), "probability that the face wears a mask, 0 to 1"),
-            _column("label", pa.string(), "mask, no_mask or uncertain, by the run's decision thresholds"),
-            _column("model_id", pa.string(), "name and fingerprint of the model bundle"),
+            column("probability_mask", pa.float32(), "probability that the face wears a mask, 0 to 1"),
+            column("label", pa.string(), "mask, no_mask or uncertain, by the run's decision thresholds"),
+            column("model_id", pa.string(), "name and fingerprint of the model bundle"),
         ],
     )
 
@@ -75,17 +88,16 @@ def failures_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     """Schema of the failures: one row an image that could not be scored.
 
     Args:
-        key_names: all keys, partition keys too: a path that cannot be understood has none, and pandas cannot read
-            folders of which some have a null key.
+        key_names: all keys.
     """
-    return _schema(
+    return table_schema(
         "failures",
         [
             *_identity_columns(key_names),
-            _column("stage", pa.string(), "where it failed: list, fetch, decode or infer"),
-            _column("code", pa.string(), "why it failed: a stable name"),
-            _column("message", pa.string(), "why it failed, for people"),
-            _column("attempts", pa.int32(), "how often it was tried"),
+            column("stage", pa.string(), "where it failed: list, fetch, decode or infer"),
+            column("code", pa.string(), "why it failed: a stable name"),
+            column("message", pa.string(), "why it failed, for people"),
+            column("attempts", pa.int32(), "how often it was tried"),
         ],
     )
 
@@ -96,42 +108,59 @@ def no_face_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     Args:
         key_names: all keys; the table is not partitioned, since such images are few.
     """
-    return _schema("no_face", [*_identity_columns(key_names), *_content_columns()])
+    return table_schema("no_face", [*_identity_columns(key_names), *_content_columns()])
 
 
 def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     """Schema of the compliance tables: one row a group; the level is a folder."""
-    kinds = {"date": pa.date32(), "hour": pa.int32()}
     keys = [
-        _column(
+        column(
             name,
-            kinds.get(name, pa.string()),
+            _KEY_KINDS.get(name, pa.string()),
             f"group key {name!r}; null where the level has no such key",
             nullable=True,
         )
         for name in key_names
     ]
     counts = [
-        _column("images_listed", pa.int64(), "images of the group: scored, without a face, or failed"),
-        _column("images_scored", pa.int64(), "images with at least one scored face"),
-        _column("images_no_face", pa.int64(), "images in which no face was found"),
-        _column("images_failed", pa.int64(), "images that could not be scored"),
-        _column("faces", pa.int64(), "faces scored"),
-        _column("faces_mask", pa.int64(), "faces labelled mask"),
-        _column("faces_no_mask", pa.int64(), "faces labelled no_mask"),
-        _column("faces_uncertain", pa.int64(), "faces labelled uncertain; not part of the rate"),
+        column("images_listed", pa.int64(), "images of the group: scored, without a face, or failed"),
+        column("images_scored", pa.int64(), "images with at least one scored face"),
+        column("images_no_face", pa.int64(), "images in which no face was found"),
+        column("images_failed", pa.int64(), "images that could not be scored"),
+        column("faces", pa.int64(), "faces scored"),
+        column("faces_mask", pa.int64(), "faces labelled mask"),
+        column("faces_no_mask", pa.int64(), "faces labelled no_mask"),
+        column("faces_uncertain", pa.int64(), "faces labelled uncertain; not part of the rate"),
     ]
     rates = [
-        _column(
+        column(
             "mask_rate",
             pa.float64(),
             "faces_mask / (faces_mask + faces_no_mask); null without such faces",
             nullable=True,
         ),
-        _column("mask_rate_low", pa.float64(), "lower end of the rate's interval", nullable=True),
-        _column("mask_rate_high", pa.float64(), "upper end of the rate's interval", nullable=True),
-        _column("rate_method", pa.string(), "how mask_rate was estimated: raw, the labels as they are"),
-        _column("interval_method", pa.string(), "how the interval was computed: wilson"),
-        _column("interval_confidence", pa.float64(), "nominal coverage of the interval, 0 to 1"),
+        column("mask_rate_low", pa.float64(), "lower end of the rate's interval", nullable=True),
+        column("mask_rate_high", pa.float64(), "upper end of the rate's interval", nullable=True),
+        column("rate_method", pa.string(), "how mask_rate was estimated: raw, the labels as they are"),
+        column("interval_method", pa.string(), "how the interval was computed: wilson"),
+        column("interval_confidence", pa.float64(), "nominal coverage of the interval, 0 to 1"),
     ]
-    return _schema("compliance", [*keys, *counts, *rates])
+    return table_schema("compliance", [*keys, *counts, *rates])
+
+
+def images_schema() -> pa.Schema:
+    """Schema of what a shard remembers of its images: a run's own table, by which the next finds what has changed."""
+    return table_schema(
+        "images",
+        [
+            column("image_uri", pa.string(), "where the image was read from"),
+            column("size_bytes", pa.int64(), "size of the file as listed; -1 if unknown"),
+            column("version", pa.string(), "changes whenever the file's content may have"),
+            column("keys", pa.list_(pa.string()), "values of the run's keys, in their order"),
+            column("captured_at_ms", pa.int64(), "capture time, in milliseconds since 1970 in UTC", nullable=True),
+            column("problem_code", pa.string(), "why the path or manifest row could not be understood", nullable=True),
+            column("problem_message", pa.string(), "the same, for people", nullable=True),
+            column("outcome", pa.string(), "scored, no_face, or the code of the failure"),
+            column("scored_by", pa.string(), "fingerprint of the model and the settings that its rows depend on"),
+        ],
+    )

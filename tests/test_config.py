@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from maskdet.config import RESERVED_NAMES, ScoreSettings, load_yaml, parse_settings, put
+from maskdet import schemas
+from maskdet.config import RESERVED_NAMES, ResolvedSettings, ScoreSettings, load_yaml, parse_settings, put
 from maskdet.errors import ConfigError
-from maskdet.inputs import references
+from maskdet.images.codecs import resolve_codecs
+from maskdet.scoring.setup import resolve_settings
 
 TEMPLATE = "{site}/{camera}/{captured_at:%Y-%m-%d}/*.jpg"
 
@@ -261,9 +265,9 @@ def test_keys_that_cannot_work_are_refused(tree: dict[str, Any], fragment: str) 
     "name",
     sorted(
         {
-            *references.predictions_schema().names,
-            *references.failures_schema().names,
-            *references.compliance_schema().names,
+            *schemas.predictions_schema().names,
+            *schemas.failures_schema().names,
+            *schemas.compliance_schema().names,
         }
     ),
 )
@@ -300,3 +304,29 @@ def test_a_model_that_cannot_run_is_refused(model: dict[str, Any], fragment: str
 
 def test_equal_thresholds_leave_no_uncertain_band() -> None:
     assert parse({"model": {"no_mask_below": 0.5, "mask_from": 0.5}}).model.mask_from == 0.5
+
+
+CHOSEN = {"imaging": {"codecs": "pillow"}, "faces": {"mode": "whole"}, "model": {"precision": "int8"}}
+GIVEN = {"imaging": {"max_pixels": 5}, "faces": {"min_face_px": 32}, "input": "photos", "output": "tables"}
+
+
+class TestResolved:
+    @pytest.mark.parametrize(
+        ("section", "open_choice"),
+        [("imaging", {"codecs": "auto"}), ("faces", {"mode": "auto"}), ("model", {"precision": None}), ("faces", {})],
+    )
+    def test_resolved_settings_leave_nothing_open(self, section, open_choice):
+        ResolvedSettings.model_validate(CHOSEN)
+        with pytest.raises(ValidationError):
+            ResolvedSettings.model_validate({**CHOSEN, section: open_choice})
+
+    def test_resolving_keeps_what_was_given_and_changes_nothing_twice(self):
+        manifest = types.SimpleNamespace(architecture="reference_cnn")
+        given = parse(GIVEN)
+        found = resolve_settings(given, manifest)
+        expected = given.model_dump()
+        expected["imaging"]["codecs"] = resolve_codecs("auto")
+        expected["faces"]["mode"] = "whole"
+        expected["model"]["precision"] = "int8"
+        assert found.model_dump() == expected
+        assert resolve_settings(found, manifest) == found

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 from maskdet.cli import console
 from maskdet.config import load_yaml
+from maskdet.cores import available_cores
 from maskdet.faces.detector import load_detector
 from maskdet.preparation.manifest import read_split
-from maskdet.scoring.fetching import available_cores
 from tools.augmentation.making import compose, find_portraits
 from tools.augmentation.settings import ComposeSettings
 from tools.augmentation.writing import write_composites

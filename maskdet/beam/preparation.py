@@ -96,9 +96,7 @@ def _list_task(task: SourceTask, settings: PrepareSettings) -> Iterator[Any]:
 
 
 def _measure(batch: SourceBatch, settings: PrepareSettings) -> MeasuredBatch:
-    imaging = settings.imaging
-    limits = ImageLimits(imaging.max_bytes, imaging.max_pixels, imaging.min_side_px)
-    measured = measure_batch(batch, settings.sources[batch.source], limits)
+    measured = measure_batch(batch, settings.sources[batch.source], ImageLimits.of(settings.imaging))
     PROGRESS.add_done(len(batch.refs))
     PROGRESS.add_failed(measured.failures.num_rows)
     return measured

@@ -6,9 +6,9 @@
 Scores the images as `maskdet score` does, into <output>/scores, and compares the labels with the truth: by default the
 nearest folder above an image that is named with_mask or without_mask (or WithMask, no_mask, …; see truth.mask and
 truth.no_mask), or a manifest's column (--set truth.column=NAME). Annotated faces (--faces detect, --set
-truth.boxes=FILE: COCO JSON, VOC XML or a folder of it, a Parquet manifest) also tell how well faces are found. Writes
-metrics.json, metrics.parquet, mistakes.parquet and report.html, with the curves of <model>.history.csv if the training
-left it beside the bundle. A second run scores only what changed.
+truth.boxes=FILE: COCO JSON, VOC XML or YOLO labels or a folder of either, a Parquet manifest) also tell how well faces
+are found. Writes metrics.json, metrics.parquet, mistakes.parquet and report.html, with the curves of
+<model>.history.csv if the training left it beside the bundle. A second run scores only what changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from maskdet import storage
 from maskdet.cli import console, summary
 from maskdet.cli.scoring_run import beam_options, command_parser, overrides, run_to_end
 from maskdet.config import load_yaml
-from maskdet.evaluation.detection_matching import join_annotations, read_annotations
+from maskdet.evaluation.annotation_matching import read_annotations
+from maskdet.evaluation.detection_matching import join_annotations
 from maskdet.evaluation.results import Evaluation, evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.training_history import find_history, read_history
@@ -67,7 +68,7 @@ def run_evaluation(
     check_columns(settings, launch.tasks)
     annotations = None if settings.truth.boxes is None else read_annotations(settings.truth)
     history = read_history(uri) if (uri := find_history(settings)) else None
-    run = run_to_end(launch, options, overwrite=overwrite, quiet=quiet, wait_s=wait_s)
+    run = run_to_end(launch, options, overwrite=overwrite, quiet=quiet, wait_s=wait_s, one_input=True)
     if error := run.outcome():
         raise error
     layout, annotated = launch.plan.layout, None

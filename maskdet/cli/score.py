@@ -21,6 +21,7 @@ from maskdet.cli.scoring_run import beam_options, command_parser, overrides, run
 from maskdet.config import ScoreSettings, load_yaml
 from maskdet.scoring.dry_run import plan_shards
 from maskdet.scoring.setup import check_run
+from maskdet.tables.runs import claim_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +38,7 @@ def _score(argv: Sequence[str]) -> int:
     options = beam_options(arguments, rest)
     launch = check_run(load_yaml(ScoreSettings, arguments.config, overrides(arguments)), datetime.now(UTC))
     if arguments.dry_run:
+        launch = launch.adding_to(*claim_output(launch.plan, overwrite=arguments.overwrite))  # which touches nothing
         print(summary.describe_plan(launch.settings, *plan_shards(launch)))
         return 0
     run = run_to_end(launch, options, overwrite=arguments.overwrite, quiet=arguments.quiet, wait_s=arguments.wait)

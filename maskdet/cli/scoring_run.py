@@ -15,11 +15,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from maskdet.beam import jobs, tuning
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.beam.progress import PROGRESS
-from maskdet.beam.transforms import ScoreRun, ScoreShards, WriteCompliance
+from maskdet.beam.transforms import JoinEarlier, ScoreRun, ScoreShards, WriteCompliance
 from maskdet.cli import console, summary
 from maskdet.errors import recover_error
 from maskdet.scoring.setup import Launch
 from maskdet.tables import lease
+from maskdet.tables.layout import IMAGES
 from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, hold_output, read_run
 
 # Flags that are settings: flag → where its value goes, and what it means.
@@ -89,7 +90,15 @@ def build(launch: Launch) -> ScoreRun:
             settings.scoring.inference_threads,
         ),
         compliance=WriteCompliance(launch.plan.layout, levels, settings.compliance.confidence, rows),
+        earlier=_earlier(launch),
     )
+
+
+def _earlier(launch: Launch) -> JoinEarlier | None:
+    if launch.base is None:
+        return None
+    shards = [(shard.slot, shard.sha256[IMAGES]) for shard in launch.base.shards]
+    return JoinEarlier(launch.plan.layout, shards, launch.growth)
 
 
 def beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> PipelineOptions:
@@ -102,7 +111,13 @@ def beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> Pipeline
 
 
 def run_to_end(
-    launch: Launch, options: PipelineOptions, *, overwrite: bool, quiet: bool, wait_s: float = 0.0
+    launch: Launch,
+    options: PipelineOptions,
+    *,
+    overwrite: bool,
+    quiet: bool,
+    wait_s: float = 0.0,
+    one_input: bool = False,
 ) -> RunManifest:
     """Claim the output, run the pipeline and read the manifest it left; what ends it early is in there too.
 
@@ -112,6 +127,7 @@ def run_to_end(
         overwrite: replace tables of another input or layout.
         quiet: log lines instead of a live progress line.
         wait_s: how long to wait for another run that writes the output, in seconds.
+        one_input: refuse tables that hold images of other inputs.
 
     Raises:
         MaskdetError: the output cannot be claimed, or a worker met a caller's mistake.
@@ -123,7 +139,7 @@ def run_to_end(
     holder = lease.Holder.here(run.run_id, run.started_at, ends_with_process=jobs.ends_with_client(options))
     hold_output(layout, holder, wait_s=wait_s)
     try:
-        claim_output(layout, launch.settings, overwrite=overwrite)
+        launch = launch.adding_to(*claim_output(launch.plan, overwrite=overwrite, one_input=one_input))
         begin_run(launch.plan)
     except BaseException:
         lease.release(layout, run.run_id)

@@ -11,7 +11,8 @@ import yaml
 
 from maskdet import storage
 from maskdet.config import ScoreSettings
-from maskdet.errors import StorageError
+from maskdet.errors import OutputError, StorageError
+from maskdet.inputs.earlier import ADDED, CHANGED, GONE, OUTSIDE, REMOVED, UNCHANGED
 from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import Size, size_of
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
@@ -33,11 +34,12 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
         f"+ {images.failed:,} failed + {images.skipped:,} skipped",
         *_detail("failed", run.failed_by_code),
         *_detail("skipped", run.skipped_by_reason),
+        *_data_set(run),
         *_detail("faces", run.faces),
         *_mask_rate(run.faces),
         f"  shards    {run.shards.get('total', 0):,}: {run.shards.get('scored', 0):,} scored, "
         f"{run.shards.get('kept', 0):,} kept from earlier runs",
-        f"  model     {run.model['id']} on {run.model['runtime']}; {run.model['decision']}",
+        f"  model     {run.model['id']} on {run.model['runtime']}; {_thresholds(run)}",
         *([f"  view      {run.model['view']}"] if "view" in run.model else []),
         f"  time      {_speed(run)}",
         f"  tables    {layout.root}/{{{','.join([*SHARD_TABLES, COMPLIANCE])}}}",
@@ -182,6 +184,22 @@ def _detail(name: str, counts: Mapping[str, int]) -> list[str]:
     return [f"  {name:<9} {text}"] if counts else []
 
 
+def _data_set(run: RunManifest) -> list[str]:
+    """What the run did to the data set, where it is more than the run's input."""
+    if set(run.changes) <= {ADDED}:
+        return []
+    words = {
+        ADDED: "added",
+        CHANGED: "changed",
+        UNCHANGED: "unchanged",
+        GONE: "gone whose rows stay",
+        REMOVED: "gone whose rows went",
+        OUTSIDE: "of earlier runs beyond this input",
+    }
+    counts = ", ".join(f"{run.changes[change]:,} {word}" for change, word in words.items() if run.changes.get(change))
+    return [f"  data set  {run.dataset.listed:,} images: {counts}"]
+
+
 def _mask_rate(faces: Mapping[str, int]) -> list[str]:
     decided = faces.get("mask", 0) + faces.get("no_mask", 0)
     return (
@@ -189,6 +207,13 @@ def _mask_rate(faces: Mapping[str, int]) -> list[str]:
         if decided
         else []
     )
+
+
+def _thresholds(run: RunManifest) -> str:
+    try:
+        return str(run.decision)
+    except OutputError:  # the record of an older version; the rest of it can still be told
+        return "thresholds unknown"
 
 
 def _speed(run: RunManifest) -> str:

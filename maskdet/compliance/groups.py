@@ -6,17 +6,15 @@ Counts of shards add up, in any order and grouping, to the counts of a run; rate
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date
-from statistics import NormalDist
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from maskdet.compliance.intervals import wilson_interval
 from maskdet.inputs.sharding import KeyRule
-from maskdet.schemas import compliance_schema
+from maskdet.schemas import compliance_schema, key_value
 
 
 class GroupKey(NamedTuple):
@@ -55,13 +53,6 @@ class Counts(NamedTuple):
     def faces(self) -> int:
         """Faces scored."""
         return self.faces_mask + self.faces_no_mask + self.faces_uncertain
-
-
-class Interval(NamedTuple):
-    """A confidence interval of a share."""
-
-    low: float
-    high: float
 
 
 def merge_counts(counts: Iterable[Counts]) -> Counts:
@@ -141,33 +132,6 @@ def _key_column(
     return pa.array([derived[time] for time in times], pa.string())
 
 
-def wilson_interval(successes: int, trials: int, confidence: float) -> Interval | None:
-    """Wilson's score interval of a share.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927), 209-212:
-    the shares p for which the observed one lies within z standard errors sqrt(p(1 - p)/n).
-
-    Args:
-        successes: from 0 to ``trials``.
-        trials: how many were counted.
-        confidence: nominal coverage, 0 to 1 (exclusive).
-
-    Returns:
-        The interval within [0, 1], or ``None`` without trials.
-    """
-    if trials == 0:
-        return None
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    # The ends are exact at 0 and 1; rounding may carry them just outside.
-    low = 0.0 if successes == 0 else max(0.0, (centre - spread) / scale)
-    high = 1.0 if successes == trials else min(1.0, (centre + spread) / scale)
-    return Interval(low, high)
-
-
 def compliance_table(
     groups: Mapping[tuple[str | None, ...], Counts], names: Sequence[str], all_names: Sequence[str], confidence: float
 ) -> pa.Table:
@@ -186,19 +150,13 @@ def compliance_table(
     rows = []
     for values, counts in ordered:
         keys = dict(zip(names, values, strict=True))
-        rows.append({**{name: _typed(name, keys.get(name)) for name in all_names}, **_measures(counts, confidence)})
+        rows.append({**{name: key_value(name, keys.get(name)) for name in all_names}, **_measures(counts, confidence)})
     return pa.Table.from_pylist(rows, schema=compliance_schema(all_names))
 
 
 def key_union(levels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Keys of all levels, each once, in the order of first use."""
     return tuple(dict.fromkeys(name for names in levels.values() for name in names))
-
-
-def _typed(name: str, value: str | None) -> object:
-    if value is None:
-        return None
-    return date.fromisoformat(value) if name == "date" else int(value) if name == "hour" else value
 
 
 def _measures(counts: Counts, confidence: float) -> dict[str, object]:

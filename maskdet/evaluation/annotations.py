@@ -1,4 +1,4 @@
-"""Annotated faces: VOC XML, COCO JSON and Parquet manifests to one form.
+"""Annotated faces: VOC XML, COCO JSON and Parquet manifests to one form; :mod:`yolo_labels` reads YOLO's text files.
 
 Boxes are edges in pixels of the upright image, as the files give them: VOC's and COCO's habits differ by up to a pixel,
 which is less than annotators agree on.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-from xml.etree import ElementTree
-from xml.parsers import expat
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from defusedxml import DefusedXmlException, ElementTree
 from numpy.typing import NDArray
 
 from maskdet import storage
@@ -36,8 +37,11 @@ LABELS: Mapping[str, str | None] = {
 PARQUET_COLUMNS = ("uri", "left_px", "top_px", "right_px", "bottom_px")
 """One row a face; ``label`` and the boolean ``ignored`` are optional. An image without faces has null edges."""
 
+Edges = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
 _MAX_BYTES = 512 * 1024 * 1024
-_MAX_XML_DEPTH = 50
+_COCO_KEYS = {"images": ("id", "file_name"), "categories": ("id", "name"), "annotations": ("image_id", "category_id")}
 
 
 @dataclass(frozen=True)
@@ -45,24 +49,46 @@ class AnnotatedImage:
     """The faces of one image.
 
     Attributes:
-        name: the image's file name or URI, as the annotation gives it.
-        boxes: float32 ``(faces, 4)``: left, top, right, bottom in pixels.
+        name: the image's file name or URI, as the annotation gives it; empty where only the annotation's own file
+            says whose it is.
+        boxes: float32 ``(faces, 4)``: left, top, right, bottom in pixels, or in shares of the image's sides.
         labels: ``mask``, ``no_mask`` or ``None`` for each face.
         ignored: bool ``(faces,)``: marked as difficult, as a crowd or to be ignored, or of a class that means
             :data:`IGNORED`; neither asked for nor counted as false.
+        in_shares: whether edges are shares of the image's width and height, 0 to 1.
     """
 
     name: str
     boxes: Floats
     labels: tuple[str | None, ...]
     ignored: NDArray[np.bool_]
+    in_shares: bool = False
+
+    def in_pixels(self, width_px: int, height_px: int) -> AnnotatedImage:
+        """The same faces with edges in pixels of an image of that size."""
+        if not self.in_shares:
+            return self
+        sides = np.array([width_px, height_px, width_px, height_px], np.float32)
+        return replace(self, boxes=self.boxes * sides, in_shares=False)
 
 
-@dataclass(frozen=True)
-class _Face:
-    box: tuple[float, float, float, float]
-    label: str | None
-    ignored: bool = False
+class NamedFace(NamedTuple):
+    """A face as a file has it, its class by name."""
+
+    box: Edges
+    name: str | None
+    """``None``: no more is said than that it is a face."""
+    marked: bool = False
+    """As difficult, as a crowd or to be ignored."""
+
+
+class NamedFaces(NamedTuple):
+    """The faces of one image, as a file has them."""
+
+    file: str
+    image: str
+    faces: Sequence[NamedFace]
+    in_shares: bool = False
 
 
 def plain_name(text: str) -> str:
@@ -78,42 +104,36 @@ def read_voc(uris: Sequence[str], labels: Mapping[str, str | None] = LABELS) -> 
         labels: what class names mean; see :data:`LABELS`.
 
     Raises:
-        SourceError: a file is no VOC annotation, holds an entity or a document type, or an unknown class.
+        SourceError: a file is no VOC annotation, holds an entity or a document type, or classes are unknown.
         StorageError: a file cannot be read.
     """
-    plain = _plain_keys(labels)
-    return [_voc_image(uri, _parse_xml(uri, _read(uri)), plain) for uri in uris]
+    return with_labels([_voc_faces(uri, _parse_xml(uri, read_file(uri))) for uri in uris], labels)
 
 
 def read_coco(uri: str, labels: Mapping[str, str | None] = LABELS) -> list[AnnotatedImage]:
     """Read a COCO file.
 
     Raises:
-        SourceError: the file is no COCO annotation, or holds an unknown class.
+        SourceError: the file is no COCO annotation, or classes are unknown.
         StorageError: the file cannot be read.
     """
-    plain = _plain_keys(labels)
     try:
-        content = json.loads(_read(uri))
+        content = json.loads(read_file(uri))
     except (ValueError, RecursionError) as error:
         raise SourceError(f"annotations {uri}: not JSON: {str(error)[:200]}") from error
-    try:
-        categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-        names = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
-        faces: dict[Any, list[_Face]] = {number: [] for number in names}
-        for entry in content["annotations"]:
-            left, top, width, height = (float(value) for value in entry["bbox"])
-            box = _box(uri, (left, top, left + width, top + height))
-            marked = bool(entry.get("iscrowd", 0) or entry.get("ignore", 0))
-            faces[entry["image_id"]].append(_face(uri, box, categories[entry["category_id"]], plain, marked))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SourceError(
-            f"annotations {uri}",
-            "COCO: images, annotations with image_id, category_id and bbox, and categories",
-            f"{type(error).__name__}: {error}",
-            "Correct the file.",
-        ) from error
-    return [_image(names[number], found) for number, found in faces.items()]
+    images, categories, annotations = (_coco_entries(uri, content, part) for part in _COCO_KEYS)
+    classes = {entry["id"]: str(entry["name"]) for entry in categories}
+    faces: dict[Any, list[NamedFace]] = {entry["id"]: [] for entry in images}
+    for number, entry in enumerate(annotations):
+        where = f"{uri}: annotations[{number}]"
+        for key, known in (("image_id", faces), ("category_id", classes)):
+            if entry[key] not in known:
+                raise SourceError(f"annotations {where}: {key}", "an id of the file", entry[key], "Correct the file.")
+        left, top, width, height = _numbers(f"{where}: bbox", "left, top, width and height", entry.get("bbox"))
+        box = checked_box(where, (left, top, left + width, top + height))
+        marked = bool(entry.get("iscrowd", 0) or entry.get("ignore", 0))
+        faces[entry["image_id"]].append(NamedFace(box, classes[entry["category_id"]], marked))
+    return with_labels([NamedFaces(uri, str(one["file_name"]), faces[one["id"]]) for one in images], labels)
 
 
 def read_parquet(uri: str, labels: Mapping[str, str | None] = LABELS) -> list[AnnotatedImage]:
@@ -122,28 +142,27 @@ def read_parquet(uri: str, labels: Mapping[str, str | None] = LABELS) -> list[An
     ``label`` and ``ignored`` may be there too.
 
     Raises:
-        SourceError: the file is not Parquet, lacks a column, or holds an unknown class.
+        SourceError: the file is not Parquet, lacks a column, or classes are unknown.
         StorageError: the file cannot be read.
     """
     try:
-        table = pq.read_table(io.BytesIO(_read(uri)))
+        table = pq.read_table(io.BytesIO(read_file(uri)))
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"annotations {uri}: not Parquet: {error}") from error
     missing = [name for name in PARQUET_COLUMNS if name not in table.column_names]
     if missing:
         raise SourceError(f"annotations {uri}", f"columns {list(PARQUET_COLUMNS)}", table.column_names, "Add them.")
-    faces: dict[str, list[_Face]] = {}
-    plain = _plain_keys(labels)
-    for row in table.to_pylist():
+    faces: dict[str, list[NamedFace]] = {}
+    for number, row in enumerate(table.to_pylist()):
         found = faces.setdefault(str(row["uri"]), [])
         edges = [row[name] for name in PARQUET_COLUMNS[1:]]
         if edges == [None] * 4:
             continue
-        if not all(isinstance(edge, int | float) for edge in edges):
-            raise SourceError(f"annotations {uri}: {row['uri']}", "four edges in pixels, or none", edges, "Correct it.")
-        box = _box(uri, (edges[0], edges[1], edges[2], edges[3]))
-        found.append(_face(uri, box, row.get("label"), plain, bool(row.get("ignored"))))
-    return [_image(name, found) for name, found in faces.items()]
+        where = f"{uri}: row {number}, {row['uri']}"
+        box = checked_box(where, _numbers(where, "four edges in pixels, or none", edges))
+        name = row.get("label")
+        found.append(NamedFace(box, None if name is None else str(name), bool(row.get("ignored"))))
+    return with_labels([NamedFaces(uri, name, found) for name, found in faces.items()], labels)
 
 
 def write_parquet(uri: str, images: Sequence[AnnotatedImage]) -> None:
@@ -168,87 +187,121 @@ def write_parquet(uri: str, images: Sequence[AnnotatedImage]) -> None:
     storage.write_bytes(storage.normalize(uri), sink.getvalue().to_pybytes())
 
 
-def _voc_image(uri: str, root: ElementTree.Element, labels: Mapping[str, str | None]) -> AnnotatedImage:
-    name = root.findtext("filename")
-    if root.tag != "annotation" or not name:
-        raise SourceError(f"annotations {uri}", "VOC: <annotation> with <filename>", f"<{root.tag}>", "Correct it.")
-    faces = []
-    for entry in root.iterfind("object"):
-        texts = [entry.findtext(f"bndbox/{edge}") or "" for edge in ("xmin", "ymin", "xmax", "ymax")]
-        try:
-            left, top, right, bottom = (float(text) for text in texts)
-        except ValueError as error:
-            raise SourceError(f"annotations {uri}: bndbox", "four numbers", texts, "Correct the file.") from error
-        marked = any((entry.findtext(mark) or "0").strip() == "1" for mark in ("difficult", "ignore"))
-        faces.append(_face(uri, _box(uri, (left, top, right, bottom)), entry.findtext("name") or "", labels, marked))
-    return _image(name, faces)
+def with_labels(images: Sequence[NamedFaces], labels: Mapping[str, str | None]) -> list[AnnotatedImage]:
+    """What the names of classes mean, for all images at once, so that an error can list every unknown class.
+
+    Args:
+        images: as files have them.
+        labels: what class names mean; see :data:`LABELS`.
+
+    Raises:
+        SourceError: some classes are unknown.
+    """
+    meanings = {plain_name(name): meaning for name, meaning in labels.items()}
+    unknown: Counter[str] = Counter()
+    where = ""
+    for image in images:
+        strange = [face.name for face in image.faces if face.name is not None and plain_name(face.name) not in meanings]
+        unknown.update(strange)
+        where = where or (image.file if strange else "")
+    if unknown:
+        raise _unknown_classes(where, unknown, labels)
+    return [_annotated(image, meanings) for image in images]
 
 
-def _parse_xml(uri: str, data: bytes) -> ElementTree.Element:
-    """Parse XML without document types: these bring entities, which can be made to expand without end or read files."""
-    builder = ElementTree.TreeBuilder()
-    depth = 0
+def checked_box(where: str, box: Edges) -> Edges:
+    """The box, if it is one.
 
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > _MAX_XML_DEPTH:
-            raise SourceError(f"annotations {uri}", f"at most {_MAX_XML_DEPTH} nested elements", "more", "Correct it.")
-        builder.start(tag, attributes)
-
-    def end(tag: str) -> None:
-        nonlocal depth
-        depth -= 1
-        builder.end(tag)
-
-    def refuse(*_: object) -> None:
-        raise SourceError(f"annotations {uri}", "XML without a document type", "<!DOCTYPE", "Remove the declaration.")
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
-    try:
-        parser.Parse(data, True)
-    except expat.ExpatError as error:
-        raise SourceError(f"annotations {uri}: not XML: {error}") from error
-    return builder.close()
+    Raises:
+        SourceError: an edge is not finite, or the box is empty.
+    """
+    left, top, right, bottom = box
+    if not (np.isfinite(box).all() and left < right and top < bottom):
+        raise SourceError(
+            f"annotations {where}: box", "finite, left < right and top < bottom", box, "Correct the file."
+        )
+    return box
 
 
-def _read(uri: str) -> bytes:
+def read_file(uri: str) -> bytes:
+    """Bytes of an annotation file.
+
+    Raises:
+        SourceError: it is too large.
+        StorageError: it cannot be read.
+    """
     data = storage.read_bytes(storage.normalize(uri))
     if len(data) > _MAX_BYTES:
         raise SourceError(f"annotations {uri}", f"at most {_MAX_BYTES} bytes", len(data), "Split the file.")
     return data
 
 
-def _plain_keys(labels: Mapping[str, str | None]) -> dict[str, str | None]:
-    return {plain_name(name): meaning for name, meaning in labels.items()}
+def _annotated(image: NamedFaces, meanings: Mapping[str, str | None]) -> AnnotatedImage:
+    means = [None if face.name is None else meanings[plain_name(face.name)] for face in image.faces]
+    ignored = [face.marked or meaning == IGNORED for face, meaning in zip(image.faces, means, strict=True)]
+    boxes = np.array([face.box for face in image.faces], np.float32).reshape(-1, 4)
+    labels = tuple(None if meaning == IGNORED else meaning for meaning in means)
+    return AnnotatedImage(image.image, boxes, labels, np.array(ignored, np.bool_), image.in_shares)
 
 
-def _face(
-    uri: str, box: tuple[float, float, float, float], name: object, labels: Mapping[str, str | None], marked: bool
-) -> _Face:
-    """A face of a class, by plain names; without a class (a manifest's null) no more is said than that it is one."""
-    if name is None:
-        return _Face(box, None, marked)
-    plain = plain_name(str(name).strip())
-    if plain not in labels:
-        expected = f"one of the classes {', '.join(labels)}"
-        raise SourceError(f"annotations {uri}", expected, name, "Rename the class, or say what it means.")
-    meaning = labels[plain]
-    return _Face(box, None if meaning == IGNORED else meaning, marked or meaning == IGNORED)
+def _unknown_classes(file: str, unknown: Mapping[str, int], labels: Mapping[str, str | None]) -> SourceError:
+    often = sorted(unknown.items(), key=lambda one: -one[1])
+    counts = ", ".join(f"{name!r} ({count:,} box{'es' if count > 1 else ''})" for name, count in often)
+    ignored = [name for name, meaning in labels.items() if meaning == IGNORED]
+    example = ", ".join([*ignored, *sorted(unknown)])
+    return SourceError(
+        f"annotations {file}: unknown classes {counts}; known are {', '.join(labels)}. Name each in one of the "
+        f"settings truth.mask, truth.no_mask, truth.face (a face, no more is said) and truth.ignore, for example --set "
+        f"'truth.ignore=[{example}]'"
+    )
 
 
-def _box(uri: str, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    left, top, right, bottom = box
-    if not (np.isfinite(box).all() and left < right and top < bottom):
-        raise SourceError(f"annotations {uri}: box", "finite, left < right and top < bottom", box, "Correct the file.")
-    return box
+def _voc_faces(uri: str, root: Element) -> NamedFaces:
+    if root.tag != "annotation":
+        raise SourceError(f"annotations {uri}", "VOC: <annotation>", f"<{root.tag}>", "Correct the file.")
+    faces = []
+    for number, entry in enumerate(root.iterfind("object"), 1):
+        where = f"{uri}: object {number}"
+        name = (entry.findtext("name") or "").strip()
+        if not name:
+            raise SourceError(f"annotations {where}", "<name>, the face's class", name, "Correct the file.")
+        texts = [entry.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
+        box = checked_box(where, _numbers(f"{where}: bndbox", "xmin, ymin, xmax and ymax", texts))
+        marked = any((entry.findtext(mark) or "0").strip() == "1" for mark in ("difficult", "ignore"))
+        faces.append(NamedFace(box, name, marked))
+    return NamedFaces(uri, (root.findtext("filename") or "").strip(), faces)
 
 
-def _image(name: str, faces: Iterable[_Face]) -> AnnotatedImage:
-    found = list(faces)
-    boxes = np.array([face.box for face in found], np.float32).reshape(-1, 4)
-    ignored = np.array([face.ignored for face in found], bool)
-    return AnnotatedImage(name, boxes, tuple(face.label for face in found), ignored)
+def _parse_xml(uri: str, data: bytes) -> Element:
+    """Parse XML without document types: these bring entities, which can be made to expand without end or read files."""
+    try:
+        root: Element = ElementTree.fromstring(data, forbid_dtd=True)
+    except DefusedXmlException as error:
+        remedy = "Remove the declaration."
+        raise SourceError(f"annotations {uri}", "XML without a document type", "<!DOCTYPE", remedy) from error
+    except (ParseError, ValueError, LookupError) as error:  # of an encoding that there is not, a LookupError
+        raise SourceError(f"annotations {uri}: not XML: {error}") from error
+    return root
+
+
+def _coco_entries(uri: str, content: Any, part: str) -> list[dict[str, Any]]:
+    """The list of that name, whose entries have the keys that every reader needs."""
+    entries = content.get(part) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        form = "COCO: an object with the lists images, annotations and categories"
+        received = f"{part}: {str(entries)[:80]}" if isinstance(content, dict) else type(content).__name__
+        raise SourceError(f"annotations {uri}", form, received, "Correct the file.")
+    keys = _COCO_KEYS[part]
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or any(isinstance(entry.get(key), list | dict | None) for key in keys):
+            where, received = f"annotations {uri}: {part}[{number}]", str(entry)[:200]
+            raise SourceError(where, f"an object with {' and '.join(keys)}", received, "Correct the file.")
+    return entries
+
+
+def _numbers(where: str, what: str, values: Any) -> Edges:
+    try:
+        first, second, third, fourth = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"annotations {where}", f"four numbers: {what}", values, "Correct the file.") from error
+    return first, second, third, fourth

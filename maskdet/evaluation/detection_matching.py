@@ -1,33 +1,25 @@
-"""Annotated faces joined with what a run found: whose image each annotation is, which face each detection is."""
+"""Annotated faces joined with what a run found: which face each detection is."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskdet import storage
 from maskdet.errors import SourceError
-from maskdet.evaluation.annotations import AnnotatedImage, read_coco, read_parquet, read_voc
-from maskdet.evaluation.detection_metrics import FoundFaces, match_faces
+from maskdet.evaluation.annotation_matching import Annotation, locate
+from maskdet.evaluation.annotations import AnnotatedImage
+from maskdet.evaluation.detection_metrics import FoundFaces, match_by_centre, match_by_overlap
 from maskdet.evaluation.metrics import Bools
-from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
+from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.truth import Labelled, RunTables, group_names
 
 Rows = NDArray[np.int64]
 _EXAMPLES = 20
-
-
-class Annotation(NamedTuple):
-    """An annotated image, and the folder of the file that names it."""
-
-    folder: str
-    image: AnnotatedImage
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,9 @@ class SeenImage:
         truth: its faces; those too small to be scored are marked as ignored.
         found: the detections.
         rows: row of each detection in the predictions, int64 ``(detections,)``.
-        match: face of each detection, as :func:`maskdet.evaluation.detection_metrics.match_faces` says.
+        match: face of each detection, as :func:`maskdet.evaluation.detection_metrics.match_by_centre` says; this is
+            what "found" means wherever nothing else is said.
+        overlapping: the same as :func:`maskdet.evaluation.detection_metrics.match_by_overlap` says.
     """
 
     uri: str
@@ -55,6 +49,7 @@ class SeenImage:
     found: FoundFaces
     rows: Rows
     match: Rows
+    overlapping: Rows
 
     @property
     def wanted(self) -> Bools:
@@ -75,7 +70,8 @@ class AnnotatedRun:
         images: sorted by URI.
         predictions: the run's, all of them.
         counts: images and faces by what became of them.
-        examples: some of the images that annotations name and the run does not, and the reverse.
+        examples: some of the images that annotations name and the run does not, and the reverse; some of the
+            annotation files matched by their own names.
         model_id: the run's model.
         failed: labels of the annotated faces of images that failed.
     """
@@ -104,30 +100,6 @@ class AnnotatedRun:
         return Labelled(rows, truth, counts, unknown[:_EXAMPLES], of_faces=True)
 
 
-def read_annotations(truth: TruthSettings) -> list[Annotation]:
-    """Read ``truth.boxes``: COCO if the name ends in ``.json``, a manifest in ``.parquet``, else VOC.
-
-    Raises:
-        SourceError: a file is of another form, names an unknown class, or there is none.
-        StorageError: a file cannot be read.
-    """
-    assert truth.boxes is not None
-    uri = storage.normalize(truth.boxes)
-    ending = uri.rpartition(".")[2].lower()
-    if ending in ("json", "parquet"):
-        read = read_coco if ending == "json" else read_parquet
-        return [Annotation(storage.parent(uri), image) for image in read(uri, truth.classes)]
-    listed = [uri] if ending == "xml" else [file.uri for file in storage.list_folder(uri)]
-    files = sorted(file for file in listed if file.lower().endswith(".xml"))
-    if not files:
-        expected = "a COCO file (.json), a VOC file (.xml) or folder of such, or a manifest (.parquet)"
-        raise SourceError("truth.boxes", expected, truth.boxes, "Check the path.")
-    return [
-        Annotation(storage.parent(file), image)
-        for file, image in zip(files, read_voc(files, truth.classes), strict=True)
-    ]
-
-
 def join_annotations(
     annotations: Sequence[Annotation], tables: RunTables, settings: EvaluateSettings, model_id: str
 ) -> AnnotatedRun:
@@ -144,10 +116,13 @@ def join_annotations(
     """
     seen = {uri: row for table in (tables.predictions, tables.no_face) for uri, row in _first_rows(table, settings)}
     failed = sorted(set(tables.failures["image_uri"].to_pylist()) - set(seen))
-    truths, unlisted = locate(annotations, [*seen, *failed])
+    located = locate(annotations, [*seen, *failed])
+    truths = dict(located.truths)
     if not any(uri in truths for uri in seen):
         expected = "annotations of the images of --input, by URI or the end of their path"
-        raise SourceError(f"truth.boxes {settings.truth.boxes}", expected, unlisted[:3], "Check names and folders.")
+        raise SourceError(
+            f"truth.boxes {settings.truth.boxes}", expected, located.unlisted[:3], "Check names and folders."
+        )
     unannotated = sorted(set(seen) - set(truths))
     nothing = AnnotatedImage("", np.empty((0, 4), np.float32), (), np.empty(0, np.bool_))
     if settings.truth.unannotated == "faceless":
@@ -156,60 +131,31 @@ def join_annotations(
     none_found = (FoundFaces(nothing.boxes, np.empty(0, np.float32), ()), np.empty(0, np.int64))
     images = []
     for uri in sorted(set(truths) & set(seen)):
-        truth = _without_small(truths[uri], settings.faces.min_face_px)
+        _, width, height, _ = seen[uri]
+        truth = _without_small(truths[uri].in_pixels(width, height), settings.faces.min_face_px)
         faces, rows = found.get(uri, none_found)
-        match = match_faces(faces, truth.boxes, truth.ignored)
-        images.append(SeenImage(uri, *seen[uri], truth, faces, rows, match))
+        match, overlapping = (
+            matching(faces, truth.boxes, truth.ignored) for matching in (match_by_centre, match_by_overlap)
+        )
+        images.append(SeenImage(uri, *seen[uri], truth, faces, rows, match, overlapping))
     lost = [face for uri in failed if uri in truths for face in truths[uri].labels]
     counts = {
         "images": len(images),
         "images_unannotated": len(unannotated),
         "images_failed": sum(uri in truths for uri in failed),
-        "annotations_unlisted": len(unlisted),
+        "annotations_unlisted": len(located.unlisted),
+        "annotations_by_file": len(located.by_file),
         "faces": sum(int(image.wanted.sum()) for image in images),
         "faces_too_small": sum(int((image.truth.ignored & ~truths[image.uri].ignored).sum()) for image in images),
         "faces_ignored": sum(int(truths[image.uri].ignored.sum()) for image in images),
         "faces_failed": len(lost),
     }
     examples = {
-        "annotations_unlisted": tuple(unlisted[:_EXAMPLES]),
+        "annotations_unlisted": tuple(located.unlisted[:_EXAMPLES]),
+        "annotations_by_file": tuple(located.by_file[:_EXAMPLES]),
         "images_unannotated": tuple(unannotated[:_EXAMPLES]),
     }
     return AnnotatedRun(tuple(images), tables.predictions, counts, examples, model_id, tuple(lost))
-
-
-def locate(annotations: Iterable[Annotation], uris: Iterable[str]) -> tuple[dict[str, AnnotatedImage], list[str]]:
-    """Which image each annotation is of: the one beside its file, or of its URI, or the only one whose path ends so.
-
-    Args:
-        annotations: of some images.
-        uris: of the run's images.
-
-    Returns:
-        URI → annotation, and the names of annotations of which there is no image, sorted.
-
-    Raises:
-        SourceError: a name fits several images, or two annotations are of one.
-    """
-    known, by_name = set(uris), defaultdict(list)
-    for uri in known:
-        by_name[uri.rpartition("/")[2]].append(uri)
-    truths: dict[str, AnnotatedImage] = {}
-    unlisted = []
-    for folder, image in annotations:
-        name = image.name.removeprefix("./")
-        fits = [uri for uri in (storage.join(folder, name), name) if uri in known]
-        fits = fits or sorted(uri for uri in by_name[name.rpartition("/")[2]] if uri.endswith(f"/{name}"))
-        if not fits:
-            unlisted.append(image.name)
-            continue
-        if len(fits) > 1 and not fits[0].startswith(f"{folder}/"):
-            remedy = "Name images in the annotations with as many folders as tell them apart."
-            raise SourceError(f"truth.boxes: {image.name}", "one image of that name", fits[:3], remedy)
-        if fits[0] in truths:
-            raise SourceError("truth.boxes", "one annotation an image", f"two of {fits[0]}", "Leave one out.")
-        truths[fits[0]] = image
-    return truths, sorted(unlisted)
 
 
 def _first_rows(table: pa.Table, settings: EvaluateSettings) -> Iterable[tuple[str, tuple[str, int, int, str]]]:

@@ -1,10 +1,15 @@
 """How well faces are found, and how well they are labelled once found.
 
-Matching is that of the PASCAL VOC challenge (Everingham et al., "The PASCAL Visual Object Classes Challenge", 2010): by
-falling score each detection looks at the face it overlaps most, finds it if the overlap reaches the threshold and
-nobody found it before, and counts as false otherwise. Faces marked as ignored are neither asked for nor, if found, held
-against the detector; nor is a detection that lies with half of its area or more in such a box, which may be a crowd
-(as in COCO, whose threshold this is at IoU .5).
+Matching by overlap is that of the PASCAL VOC challenge (Everingham et al., "The PASCAL Visual Object Classes
+Challenge", 2010): by falling score each detection looks at the face it overlaps most, finds it if the overlap reaches
+the threshold and nobody found it before, and counts as false otherwise.
+
+Half of a small face's box is a pixel or two, and annotators and detectors differ on whether hair and chin belong to a
+face. So there is matching by centre, too, for who asks whether a face was found and not how its box was drawn: by more
+than .3 of overlap, or by the centre of each box inside the other.
+
+Faces marked as ignored are neither asked for nor, if found, held against the detector; nor is a detection that lies
+with half of its area or more in such a box, which may be a crowd (as in COCO, whose threshold this is at IoU .5).
 """
 
 from __future__ import annotations
@@ -20,6 +25,8 @@ from maskdet.evaluation.annotations import AnnotatedImage
 from maskdet.faces.boxes import Floats, pairwise_iou, part_inside
 
 MIN_IOU = 0.5
+CENTRE_MIN_IOU = 0.3
+"""Overlap from which a box is a face whatever their centres."""
 SIZE_BINS_PX = ((16.0, 32.0), (32.0, 64.0), (64.0, float("inf")))
 """Longer side of a face, from and below."""
 
@@ -84,7 +91,7 @@ class DetectionReport:
         return self.found_and_right / self.labelled if self.labelled else float("nan")
 
 
-def match_faces(
+def match_by_overlap(
     found: FoundFaces, truth: Floats, ignored: NDArray[np.bool_] | None = None, min_iou: float = MIN_IOU
 ) -> NDArray[np.int64]:
     """Which annotated face each detection is.
@@ -113,18 +120,106 @@ def match_faces(
         elif not taken[face]:
             taken[face] = True
             result[detection] = face
-    for box in truth[skipped]:
-        inside = part_inside(found.boxes, box[np.newaxis]) >= min_iou
+    return _without_crowds(result, found.boxes, truth[skipped], min_iou)
+
+
+def match_by_centre(
+    found: FoundFaces, truth: Floats, ignored: NDArray[np.bool_] | None = None, min_iou: float = CENTRE_MIN_IOU
+) -> NDArray[np.int64]:
+    """Which annotated face each detection is, by overlap or by centre.
+
+    In the order of the annotations, ignored ones last, each face takes of the detections that are left the one that
+    overlaps it most, if by ``min_iou`` or more; else the surest whose centre lies inside the face's box and whose box
+    holds the face's centre.
+
+    Args:
+        found: detections of one image.
+        truth: float32 ``(faces, 4)``.
+        ignored: bool ``(faces,)``; default: none.
+        min_iou: overlap from which a detection is the face.
+
+    Returns:
+        int64 ``(n,)``: index into ``truth``, or :data:`FALSE`, or :data:`IGNORED` for detections of ignored faces.
+    """
+    result = np.full(len(found.scores), FALSE, np.int64)
+    if len(truth) == 0 or len(result) == 0:
+        return result
+    skipped = np.zeros(len(truth), bool) if ignored is None else ignored
+    overlaps = pairwise_iou(found.boxes, truth)
+    centred = _holds(truth, found.boxes).T & _holds(found.boxes, truth)
+    surest_first = np.argsort(-found.scores, kind="stable")
+    for face in np.argsort(skipped, kind="stable"):
+        left = surest_first[result[surest_first] == FALSE]
+        if not len(left):
+            break
+        best = left[np.argmax(overlaps[left, face])]
+        if overlaps[best, face] < min_iou:
+            around = left[centred[left, face]]
+            if not len(around):
+                continue
+            best = around[0]
+        result[best] = IGNORED if skipped[face] else face
+    return _without_crowds(result, found.boxes, truth[skipped], MIN_IOU)
+
+
+def _holds(outer: Floats, inner: Floats) -> NDArray[np.bool_]:
+    """Whether each box has the centre of each other inside it, bool ``(outer, inner)``."""
+    centres = (inner[:, :2].astype(np.float64) + inner[:, 2:]) / 2
+    inside = (centres > outer[:, np.newaxis, :2]) & (centres < outer[:, np.newaxis, 2:])
+    return np.asarray(inside.all(axis=2), np.bool_)
+
+
+def _without_crowds(matches: NDArray[np.int64], boxes: Floats, crowds: Floats, min_inside: float) -> NDArray[np.int64]:
+    """The matches, with detections that are no face but lie in an ignored box as ignored."""
+    result = matches.copy()
+    for box in crowds:
+        inside = part_inside(boxes, box[np.newaxis]) >= min_inside
         result[inside & (result == FALSE)] = IGNORED
     return result
+
+
+class PrecisionRecall(NamedTuple):
+    """The curve of precision against recall, from the surest detection down, ``(points,)`` each."""
+
+    scores: Floats
+    """Distinct scores, falling: a point is of all detections from that score up."""
+    recall: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    """As it is, not made monotone."""
+
+
+def precision_recall(
+    scores: Floats, right: NDArray[np.bool_], faces: float, weights: NDArray[np.int64] | None = None
+) -> PrecisionRecall:
+    """The curve of precision against recall.
+
+    Detections of equal score enter together, so that their order does not matter.
+
+    Args:
+        scores: float32 ``(n,)``, over all images.
+        right: bool ``(n,)``: whether the detection is a face.
+        faces: annotated faces, more than 0.
+        weights: int64 ``(n,)``: how often each detection counts, as in a resample; default: once.
+    """
+    order = np.argsort(-scores, kind="stable")
+    falling = scores[order]
+    last_of_score = np.append(np.diff(falling) != 0, True) if len(order) else np.empty(0, np.bool_)
+    often = np.ones(len(order), np.int64) if weights is None else weights[order]
+    hits = np.cumsum(right[order] * often)[last_of_score]
+    shown = np.cumsum(often)[last_of_score]
+    return PrecisionRecall(falling[last_of_score], hits / faces, hits / np.maximum(shown, 1))
+
+
+def precision_at(curve: PrecisionRecall, recall: float) -> float:
+    """The best precision at a recall or beyond; NaN where no score reaches it."""
+    reached = curve.precision[curve.recall >= recall]
+    return float(reached.max()) if len(reached) else float("nan")
 
 
 def average_precision(
     scores: Floats, right: NDArray[np.bool_], faces: float, weights: NDArray[np.int64] | None = None
 ) -> float:
     """Area under the curve of precision against recall, precision made monotone from the right (VOC since 2010).
-
-    Detections of equal score enter the curve together, so that their order does not matter.
 
     Args:
         scores: float32 ``(n,)``, over all images.
@@ -137,15 +232,13 @@ def average_precision(
     """
     if faces == 0:
         return float("nan")
-    if len(scores) == 0:
-        return 0.0
-    order = np.argsort(-scores, kind="stable")
-    last_of_score = np.append(np.diff(scores[order]) != 0, True)
-    often = np.ones(len(order), np.int64) if weights is None else weights[order]
-    hits = np.cumsum(right[order] * often)[last_of_score]
-    shown = np.cumsum(often)[last_of_score]
-    recall = np.concatenate([[0.0], hits / faces])
-    precision = np.maximum.accumulate((hits / np.maximum(shown, 1))[::-1])[::-1]
+    return area_under(precision_recall(scores, right, faces, weights))
+
+
+def area_under(curve: PrecisionRecall) -> float:
+    """Area under a curve of precision against recall, precision made monotone from the right."""
+    recall = np.concatenate([[0.0], curve.recall])
+    precision = np.maximum.accumulate(curve.precision[::-1])[::-1]
     return float(np.sum(np.diff(recall) * precision))
 
 
@@ -156,7 +249,7 @@ def measure(images: Sequence[tuple[FoundFaces, AnnotatedImage]], min_iou: float 
         images: what was found in each image, and what is in it.
         min_iou: overlap from which a detection is the face.
     """
-    matches = [match_faces(found, truth.boxes, truth.ignored, min_iou) for found, truth in images]
+    matches = [match_by_overlap(found, truth.boxes, truth.ignored, min_iou) for found, truth in images]
     sizes, hits, asked, right = [], [], 0, 0
     for (found, truth), match in zip(images, matches, strict=True):
         sides = truth.boxes[:, 2:] - truth.boxes[:, :2]

@@ -1,5 +1,8 @@
 """How well annotated faces are found, and labelled once found, with confidence intervals.
 
+A face is found by centre (:func:`maskdet.evaluation.detection_metrics.match_by_centre`); recall, precision and false
+positives are by the stricter IoU of .5, as is customary.
+
 Shares of faces get Wilson's interval, as if faces were independent, widened to that of a bootstrap over images, since
 faces of an image are not. False positives an image get the score interval of a Poisson rate (Barker, The American
 Statistician 56 (2002), 85-89), widened likewise, so that a rate of 0 keeps an upper end.
@@ -7,17 +10,27 @@ Statistician 56 (2002), 85-89), widened likewise, so that a rate of 0 keeps an u
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdet.compliance.groups import Interval
-from maskdet.evaluation.detection_matching import AnnotatedRun
-from maskdet.evaluation.detection_metrics import FALSE, IGNORED, SIZE_BINS_PX, average_precision
+from maskdet.compliance.intervals import Interval
+from maskdet.evaluation.detection_matching import AnnotatedRun, SeenImage
+from maskdet.evaluation.detection_metrics import (
+    FALSE,
+    IGNORED,
+    SIZE_BINS_PX,
+    PrecisionRecall,
+    area_under,
+    precision_at,
+    precision_recall,
+)
 from maskdet.evaluation.intervals import Bootstrap, Estimate, percentiles, wilson_estimate
 from maskdet.evaluation.metrics import Bools, Floats, ratio
 
@@ -25,7 +38,17 @@ FROM_PX = 32.0
 """Size from which faces are large enough to count on."""
 AVERAGE_PRECISION = "average_precision"
 FALSE_PER_IMAGE = "false_positives_per_image"
+UNMATCHED_PER_IMAGE = "unmatched_per_image"
+RATES = (UNMATCHED_PER_IMAGE, FALSE_PER_IMAGE)
+"""Metrics that may exceed 1."""
+RECALL_LEVELS = {f"precision_at_recall_{level:g}": level for level in (0.5, 0.7, 0.8, 0.9, 0.95)}
 FOUND_BALANCED = "balanced_accuracy_found"
+
+
+_OF_CURVES: Mapping[str, Callable[[PrecisionRecall], float]] = {
+    AVERAGE_PRECISION: area_under,
+    **{name: functools.partial(precision_at, recall=level) for name, level in RECALL_LEVELS.items()},
+}
 
 
 def _ranges() -> dict[str, tuple[float, float]]:
@@ -39,9 +62,15 @@ def _ranges() -> dict[str, tuple[float, float]]:
 
 RANGES = _ranges()
 DESCRIPTIONS: Mapping[str, str] = {
-    **{f"recall{name}": f"annotated faces found{name.replace('_', ' ')}" for name in RANGES},
+    **{f"found{name}": f"annotated faces found{name.replace('_', ' ')}, by centre or IoU .3" for name in RANGES},
+    UNMATCHED_PER_IMAGE: "detections for each image that are no annotated face, by centre or IoU .3",
+    **{f"recall{name}": f"annotated faces found{name.replace('_', ' ')} at IoU .5" for name in RANGES},
+    FALSE_PER_IMAGE: "detections for each image that are no annotated face at IoU .5",
     AVERAGE_PRECISION: "area under precision against recall at IoU .5, of what faces.min_score lets through",
-    FALSE_PER_IMAGE: "detections that are no annotated face, for each image",
+    **{
+        name: f"best precision at IoU .5 where {level:g} of the faces or more are found"
+        for name, level in RECALL_LEVELS.items()
+    },
     **{f"end_to_end{name}": f"annotated faces found and labelled right{name.replace('_', ' ')}" for name in RANGES},
     "end_to_end_mask": "masked faces found and labelled mask",
     "end_to_end_no_mask": "unmasked faces found and labelled no_mask",
@@ -58,11 +87,24 @@ class FaceFigures:
             :class:`maskdet.evaluation.detection_matching.AnnotatedRun`.
         examples: images behind some of the counts.
         estimates: in the order of :data:`DESCRIPTIONS`.
+        curve: precision against recall at IoU .5; ``None`` without faces.
     """
 
     counts: Mapping[str, int]
     examples: Mapping[str, tuple[str, ...]]
     estimates: list[Estimate]
+    curve: PrecisionRecall | None = None
+
+
+class Detections(NamedTuple):
+    """Detections of all images, one beside the other, without those of ignored faces."""
+
+    scores: NDArray[np.float32]
+    """``(detections,)``."""
+    hits: Bools
+    """Whether each is a face, ``(detections,)``."""
+    unit: NDArray[np.intp]
+    """Which unit of the bootstrap each is of, ``(detections,)``."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +114,12 @@ class Outcomes:
     Attributes:
         sizes_px: longer side of each face, ``(faces,)``.
         labels: what each face wears, ``(faces,)``: 1 a mask, 0 none, -1 not said.
-        found: ``(faces,)``.
+        found: by centre, ``(faces,)``.
         right: found and labelled right, ``(faces,)``.
+        overlapping: found at IoU .5, ``(faces,)``.
         face_unit: which unit of the bootstrap each face is of, ``(faces,)``.
-        scores: of each detection, ``(detections,)``.
-        hits: whether a detection is a face, ``(detections,)``.
-        detection_unit: which unit each detection is of, ``(detections,)``.
+        by_centre: detections that are faces by centre, and others.
+        by_overlap: the same at IoU .5.
         images: of each unit, ``(units,)``: 1, or as many as share a group.
     """
 
@@ -85,10 +127,10 @@ class Outcomes:
     labels: NDArray[np.int8]
     found: Bools
     right: Bools
+    overlapping: Bools
     face_unit: NDArray[np.intp]
-    scores: NDArray[np.float32]
-    hits: Bools
-    detection_unit: NDArray[np.intp]
+    by_centre: Detections
+    by_overlap: Detections
     images: Floats
 
 
@@ -100,56 +142,75 @@ def measure_faces(annotated: AnnotatedRun, of_found: Sequence[Estimate], bootstr
         of_found: metrics of the labels of the faces found.
         bootstrap: confidence, resamples and seed.
     """
-    estimates = estimate_faces(gather(annotated), bootstrap)
+    outcomes = gather(annotated.images)
+    estimates = estimate_faces(outcomes, bootstrap)
     (balanced,) = (estimate for estimate in of_found if estimate.metric == "balanced_accuracy")
     estimates[FOUND_BALANCED] = replace(balanced, metric=FOUND_BALANCED)
-    return FaceFigures(annotated.counts, annotated.examples, [estimates[name] for name in DESCRIPTIONS])
+    in_order = [estimates[name] for name in DESCRIPTIONS]
+    return FaceFigures(annotated.counts, annotated.examples, in_order, curve_of(outcomes))
 
 
-def gather(annotated: AnnotatedRun) -> Outcomes:
+def curve_of(outcomes: Outcomes) -> PrecisionRecall | None:
+    """Precision against recall at IoU .5; ``None`` without faces."""
+    scores, hits, _ = outcomes.by_overlap
+    return precision_recall(scores, hits, len(outcomes.found)) if len(outcomes.found) else None
+
+
+def gather(images: Sequence[SeenImage]) -> Outcomes:
     """Lay the faces and detections of all images one beside the other."""
-    units = np.unique([image.group for image in annotated.images], return_inverse=True)[1]
-    faces: list[tuple[float, int, bool, bool, int]] = []
-    shown: list[tuple[float, bool, int]] = []
-    for image, unit in zip(annotated.images, units.tolist(), strict=True):
+    units = np.unique([image.group for image in images], return_inverse=True)[1]
+    faces: list[tuple[float, int, bool, bool, bool, int]] = []
+    for image, unit in zip(images, units.tolist(), strict=True):
         said = dict(zip(image.match.tolist(), image.found.labels or (), strict=True))
         sides = (image.truth.boxes[:, 2:] - image.truth.boxes[:, :2]).max(axis=1, initial=0)
+        overlapping = set(image.overlapping.tolist())
         for face in np.flatnonzero(image.wanted).tolist():
             label = image.truth.labels[face]
+            right = label is not None and said.get(face) == label
             code = -1 if label is None else int(label == "mask")
-            faces.append((float(sides[face]), code, face in said, label is not None and said.get(face) == label, unit))
-        for score, match in zip(image.found.scores.tolist(), image.match.tolist(), strict=True):
-            if match != IGNORED:
-                shown.append((score, match != FALSE, unit))
-    sizes, labels, found, right, face_unit = _columns(faces, 5)
-    scores, hits, detection_unit = _columns(shown, 3)
+            faces.append((float(sides[face]), code, face in said, right, face in overlapping, unit))
+    sizes, labels, found, right, overlapping, face_unit = _columns(faces, 6)
     return Outcomes(
         sizes,
         labels.astype(np.int8),
         found.astype(np.bool_),
         right.astype(np.bool_),
+        overlapping.astype(np.bool_),
         face_unit.astype(np.intp),
-        scores.astype(np.float32),
-        hits.astype(np.bool_),
-        detection_unit.astype(np.intp),
+        _detections(images, units, [image.match for image in images]),
+        _detections(images, units, [image.overlapping for image in images]),
         np.bincount(units).astype(np.float64),
     )
 
 
+def _detections(
+    images: Sequence[SeenImage], units: NDArray[np.intp], matches: Sequence[NDArray[np.int64]]
+) -> Detections:
+    scores = np.concatenate([np.empty(0, np.float32), *(image.found.scores for image in images)])
+    match = np.concatenate([np.empty(0, np.int64), *matches])
+    unit = np.repeat(units, [len(one) for one in matches])
+    counted = match != IGNORED
+    return Detections(scores[counted], match[counted] != FALSE, unit[counted])
+
+
 def estimate_faces(outcomes: Outcomes, bootstrap: Bootstrap) -> dict[str, Estimate]:
     """Every metric of :data:`DESCRIPTIONS` but that of the found ones alone."""
-    shares = _shares(outcomes)
-    falses = np.bincount(outcomes.detection_unit[~outcomes.hits], minlength=len(outcomes.images)).astype(np.float64)
-    drawn = _resampled(outcomes, {**shares, FALSE_PER_IMAGE: (falses, outcomes.images)}, bootstrap)
+    shares, images = _shares(outcomes), outcomes.images
+    falses = {name: _false_by_unit(shown, len(images)) for name, shown in _by_rate(outcomes).items()}
+    drawn = _resampled(outcomes, {**shares, **{name: (count, images) for name, count in falses.items()}}, bootstrap)
     estimates = {}
     for name, (part, whole) in shares.items():
         plain = wilson_estimate(name, float(part.sum()), float(whole.sum()), bootstrap.confidence)
         estimates[name] = _widened(plain, drawn[name], bootstrap)
-    count, images = float(falses.sum()), float(outcomes.images.sum())
-    low, high = poisson_interval(count, images, bootstrap.confidence)
-    rate = Estimate(FALSE_PER_IMAGE, count / images, low, high, "poisson score", round(images))
-    estimates[FALSE_PER_IMAGE] = _widened(rate, drawn[FALSE_PER_IMAGE], bootstrap)
-    estimates[AVERAGE_PRECISION] = _of_precision(outcomes, drawn[AVERAGE_PRECISION], bootstrap)
+    for name, by_unit in falses.items():
+        count, total = float(by_unit.sum()), float(images.sum())
+        low, high = poisson_interval(count, total, bootstrap.confidence)
+        rate = Estimate(name, count / total, low, high, "poisson score", round(total))
+        estimates[name] = _widened(rate, drawn[name], bootstrap)
+    curve = curve_of(outcomes)
+    for name, score in _OF_CURVES.items():
+        value = float("nan") if curve is None else score(curve)
+        estimates[name] = _of_curve(name, value, drawn[name], len(outcomes.found), bootstrap)
     return estimates
 
 
@@ -173,7 +234,8 @@ def _shares(outcomes: Outcomes) -> dict[str, tuple[Floats, Floats]]:
     """Name → faces of the share and faces in all, in each unit, ``(units,)``."""
     labelled = outcomes.labels >= 0
     ranges = {name: (outcomes.sizes_px >= low) & (outcomes.sizes_px < high) for name, (low, high) in RANGES.items()}
-    chosen = {f"recall{name}": (outcomes.found, inside) for name, inside in ranges.items()}
+    chosen = {f"found{name}": (outcomes.found, inside) for name, inside in ranges.items()}
+    chosen |= {f"recall{name}": (outcomes.overlapping, inside) for name, inside in ranges.items()}
     chosen |= {f"end_to_end{name}": (outcomes.right, inside & labelled) for name, inside in ranges.items()}
     chosen |= {
         f"end_to_end_{name}": (outcomes.right, outcomes.labels == label)
@@ -186,33 +248,40 @@ def _shares(outcomes: Outcomes) -> dict[str, tuple[Floats, Floats]]:
     return {name: (by_unit(among & of), by_unit(among)) for name, (of, among) in chosen.items()}
 
 
+def _by_rate(outcomes: Outcomes) -> dict[str, Detections]:
+    return {UNMATCHED_PER_IMAGE: outcomes.by_centre, FALSE_PER_IMAGE: outcomes.by_overlap}
+
+
+def _false_by_unit(shown: Detections, units: int) -> Floats:
+    return np.bincount(shown.unit[~shown.hits], minlength=units).astype(np.float64)
+
+
 def _resampled(
     outcomes: Outcomes, shares: Mapping[str, tuple[Floats, Floats]], bootstrap: Bootstrap
 ) -> dict[str, Floats]:
-    """Ratios and average precision of resamples of the units, with replacement, ``(resamples,)`` each."""
+    """Ratios and what is read off curves, of resamples of the units, with replacement, ``(resamples,)`` each."""
     generator = np.random.default_rng(bootstrap.seed)
     units = len(outcomes.images)
-    order = np.argsort(-outcomes.scores, kind="stable")
-    scores, hits, unit = outcomes.scores[order], outcomes.hits[order], outcomes.detection_unit[order]
+    scores, hits, unit = outcomes.by_overlap
     counts = np.stack([count for both in shares.values() for count in both])
-    sums, precision = np.empty((bootstrap.resamples, len(counts))), np.empty(bootstrap.resamples)
+    sums = np.empty((bootstrap.resamples, len(counts)))
+    read = np.full((bootstrap.resamples, len(_OF_CURVES)), np.nan)
     for row in range(bootstrap.resamples):
         weights = np.bincount(generator.integers(units, size=units), minlength=units)
         sums[row] = counts @ weights
-        faces = float(weights[outcomes.face_unit].sum())
-        precision[row] = average_precision(scores, hits, faces, weights[unit])
+        if faces := float(weights[outcomes.face_unit].sum()):
+            curve = precision_recall(scores, hits, faces, weights[unit])
+            read[row] = [score(curve) for score in _OF_CURVES.values()]
     ratios = {name: ratio(sums[:, 2 * at], sums[:, 2 * at + 1]) for at, name in enumerate(shares)}
-    return {**ratios, AVERAGE_PRECISION: precision}
+    return {**ratios, **dict(zip(_OF_CURVES, read.T, strict=True))}
 
 
-def _of_precision(outcomes: Outcomes, drawn: Floats, bootstrap: Bootstrap) -> Estimate:
-    value = average_precision(outcomes.scores, outcomes.hits, len(outcomes.found))
+def _of_curve(name: str, value: float, drawn: Floats, faces: int, bootstrap: Bootstrap) -> Estimate:
+    method = "bootstrap over images"
     if math.isnan(value):
-        return Estimate(AVERAGE_PRECISION, None, None, None, "bootstrap over images", 0)
+        return Estimate(name, None, None, None, method, faces)
     low, high = percentiles(drawn, bootstrap.confidence)
-    return Estimate(
-        AVERAGE_PRECISION, value, min(low, value), max(high, value), "bootstrap over images", len(outcomes.found)
-    )
+    return Estimate(name, value, min(low, value), max(high, value), method, faces)
 
 
 def _widened(estimate: Estimate, drawn: Floats, bootstrap: Bootstrap) -> Estimate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet import storage
+from maskdet.cores import available_cores
 from maskdet.errors import ImageFault, StorageError
 from maskdet.evaluation.metrics import Floats
 from maskdet.images.preprocessing import ImageLimits, prepare_image
@@ -53,7 +53,7 @@ def look_at(uris: Sequence[str], limits: ImageLimits) -> Looks:
         looks.brightness[row] = luma.mean()
         looks.sharpness[row] = laplacian_variance(luma)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="look") as pool:
+    with ThreadPoolExecutor(available_cores(), thread_name_prefix="look") as pool:
         list(pool.map(fill, range(len(uris))))
     return looks
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdet.compliance.groups import Interval, wilson_interval
+from maskdet.compliance.intervals import Interval, wilson_interval
 from maskdet.evaluation import metrics
 from maskdet.evaluation.metrics import Floats, Metric, Proportion, Sample, Tally
 

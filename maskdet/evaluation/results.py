@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from maskdet import storage
 from maskdet.evaluation import baselines, calibration, metrics, slices
 from maskdet.evaluation.detection_matching import AnnotatedRun
+from maskdet.evaluation.detection_metrics import PrecisionRecall
 from maskdet.evaluation.faces import FaceFigures, measure_faces
 from maskdet.evaluation.image_statistics import look_at
 from maskdet.evaluation.intervals import Bootstrap, Estimate, estimate_all, mean_of_two, wilson_estimate
@@ -29,6 +31,7 @@ METRICS_TABLE = "metrics.parquet"
 MISTAKES_TABLE = "mistakes.parquet"
 DETECTION = "detection"
 """Name of the slice of ``metrics.parquet`` that says how faces were found."""
+_MAX_POINTS = 200
 _LABEL_NAMES = {MASK: "mask", NO_MASK: "no_mask", UNCERTAIN: "uncertain"}
 
 
@@ -95,8 +98,7 @@ def evaluate(
     sample = labelled.sample(intervals.group_column)
     looks = None
     if settings.slices.pixels or settings.baselines:
-        limits = ImageLimits(settings.imaging.max_bytes, settings.imaging.max_pixels, settings.imaging.min_side_px)
-        looks = look_at(rows["image_uri"].to_pylist(), limits)
+        looks = look_at(rows["image_uri"].to_pylist(), ImageLimits.of(settings.imaging))
     pieces = slices.cut(rows, settings.slices, looks if settings.slices.pixels else None)
     fit = baselines.halves(group_names(rows, intervals.group_column))
     shortcuts = []
@@ -211,7 +213,17 @@ def _detection(faces: FaceFigures) -> dict[str, Any]:
         "counts": dict(faces.counts),
         "examples": {name: list(examples) for name, examples in faces.examples.items()},
         "metrics": _by_metric(faces.estimates),
+        "precision_recall": _curve_points(faces.curve),
     }
+
+
+def _curve_points(curve: PrecisionRecall | None) -> list[dict[str, float]]:
+    """Points of the curve, evenly thinned to :data:`_MAX_POINTS`; the first and the last stay."""
+    if curve is None or not len(curve.scores):
+        return []
+    kept = np.unique(np.linspace(0, len(curve.scores) - 1, min(len(curve.scores), _MAX_POINTS)).astype(int))
+    rows = zip(*(column[kept].tolist() for column in curve), strict=True)
+    return [dict(zip(("score", "recall", "precision"), row, strict=True)) for row in rows]
 
 
 def _by_metric(estimates: Sequence[Any]) -> dict[str, dict[str, Any]]:

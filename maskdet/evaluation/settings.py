@@ -8,13 +8,20 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from maskdet import storage
-from maskdet.config import Count, FacesSettings, KeyName, Ratio, ScoreSettings, Section
+from maskdet.config import (
+    Count,
+    CountOrZero,
+    FacesSettings,
+    KeyName,
+    OpenRatio,
+    Ratio,
+    ScoreSettings,
+    Section,
+)
 from maskdet.errors import ConfigError
 from maskdet.evaluation.annotations import IGNORED, plain_name
 
 SCORES = "scores"
-
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class TruthSettings(Section):
@@ -29,7 +36,9 @@ class TruthSettings(Section):
     column: str | None = None
     """A manifest column or key of the template; default: of an image's folders, the nearest that names a class."""
     boxes: str | None = None
-    """Annotated faces: COCO JSON, VOC XML or a folder of it, or a Parquet manifest. Needs ``faces.mode: detect``."""
+    """Annotated faces: COCO JSON, a Parquet manifest, or VOC XML or YOLO text, a file or a folder of it.
+
+    Needs ``faces.mode: detect``."""
     face: tuple[str, ...] = ("face", "head", "person")
     """Classes of boxes that say that there is a face, and no more."""
     ignore: tuple[str, ...] = ("ignore", "mask_weared_incorrect", "incorrect_mask")
@@ -68,9 +77,9 @@ class TruthSettings(Section):
 class IntervalSettings(Section):
     """How confidence intervals are made."""
 
-    confidence: Share = 0.95
+    confidence: OpenRatio = 0.95
     resamples: Annotated[int, Field(ge=100)] = 1000
-    seed: Annotated[int, Field(ge=0)] = 20260101
+    seed: CountOrZero = 20260101
     group_column: str | None = None
     """Images that share its value (a person, a source photo) are not independent; intervals are widened to match."""
 
@@ -98,7 +107,7 @@ class SliceSettings(Section):
 class CalibrationSettings(Section):
     """What is fitted on one half of the data, by hash of its groups, and measured on the other."""
 
-    max_error: Share = 0.01
+    max_error: OpenRatio = 0.01
     """Error rate of each class that the decision band is chosen for."""
 
 
@@ -150,5 +159,7 @@ class EvaluateSettings(ScoreSettings):
         if self.tables.partition_by:
             remedy = "Leave it out: an evaluation keeps keys as columns."
             raise ConfigError("tables.partition_by", "nothing", list(self.tables.partition_by), remedy)
-        tables = self.tables.model_copy(update={"partition_by": ()})
+        # What is measured is what the input holds now.
+        mirror = {"partition_by": (), "on_gone": "remove", "max_gone_ratio": 1.0}
+        tables = self.tables.model_copy(update=mirror)
         return self.model_copy(update={"output": storage.join(self.output, SCORES), "tables": tables})

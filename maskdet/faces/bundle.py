@@ -11,12 +11,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from maskdet.config import Count
 from maskdet.errors import ModelError
 from maskdet.faces.decoding import Heads
 from maskdet.model.bundle import file_sha256
@@ -41,7 +42,7 @@ class DetectorManifest(BaseModel):
     """SPDX name of the weights' licence, whose text is the bundle's :data:`LICENCE_FILE`."""
     channel_order: Literal["RGB"] = "RGB"
     dtype: Literal["uint8"] = "uint8"
-    side_multiple_px: Annotated[int, Field(gt=0)] = 32
+    side_multiple_px: Count = 32
     """Height and width of a canvas are multiples of this."""
     turned: Literal[True] = True
     """The network takes canvases turned by 180 degrees, and gives maps so: :mod:`tools.detector.centerface`."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from maskdet.config import FacesSettings
+from maskdet.config import FacesSettings, ResolvedFaces
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.faces.bundle import open_detector
 from maskdet.faces.crops import CropOptions, crop_face
@@ -23,7 +23,7 @@ _SMALLEST_CROP_PX = 32
 
 
 def make_viewer(
-    settings: FacesSettings,
+    settings: ResolvedFaces,
     spec: InputSpec,
     limits: ImageLimits,
     *,
@@ -50,7 +50,7 @@ def make_viewer(
     return DetectedFaces(detector, spec, settings, limits, jpeg_draft=jpeg_draft, codecs=codecs)
 
 
-def view_identity(settings: FacesSettings) -> dict[str, Any]:
+def view_identity(settings: ResolvedFaces) -> dict[str, Any]:
     """Everything that the faces found in an image depend on, as JSON; part of a run's fingerprint.
 
     Raises:
@@ -67,7 +67,7 @@ def view_identity(settings: FacesSettings) -> dict[str, Any]:
     }
 
 
-def describe_view(settings: FacesSettings) -> str:
+def describe_view(settings: ResolvedFaces) -> str:
     """Where the faces come from, in words.
 
     Raises:

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskdet.config import CodecsName
 from maskdet.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
-CodecsName = Literal["pillow", "fast"]
 
 RESIZE_TOLERANCE = 2
 
@@ -172,20 +172,19 @@ class FastCodecs:
 PILLOW: Codecs = PillowCodecs()
 
 
-def resolve_codecs(name: Literal["auto", "pillow", "fast"]) -> CodecsName:
+def resolve_codecs(name: Literal["auto", CodecsName]) -> CodecsName:
     """The codecs that a setting means on this machine: ``auto`` is ``fast`` where the extra is installed."""
     if name != "auto":
         return name
     return "pillow" if _missing_packages() else "fast"
 
 
-def codecs_identity(name: Literal["auto", "pillow", "fast"]) -> str:
+def codecs_identity(codecs: CodecsName) -> str:
     """Names and versions of everything that pixels depend on; part of a run's fingerprint.
 
     Raises:
         ConfigError: the packages of the codecs are not installed on this machine.
     """
-    codecs = resolve_codecs(name)
     _refuse_missing(codecs)
     packages = ("pillow", *(_FAST_PACKAGES if codecs == "fast" else ()))
     return ", ".join(f"{package} {metadata.version(package)}" for package in packages)

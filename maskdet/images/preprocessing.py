@@ -38,6 +38,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from maskdet.config import ImagingSettings
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.images.codecs import PILLOW, Codecs, Pixels
 
@@ -80,6 +81,11 @@ class ImageLimits:
     max_bytes: int = 64 * 1024 * 1024
     max_pixels: int = 64_000_000
     min_side_px: int = 8
+
+    @classmethod
+    def of(cls, settings: ImagingSettings) -> ImageLimits:
+        """The limits that settings name."""
+        return cls(settings.max_bytes, settings.max_pixels, settings.min_side_px)
 
 
 class PreparedImage(NamedTuple):

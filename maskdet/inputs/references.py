@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import zlib
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_MOST_FOLDER_BYTES = 160  # filesystems take 255, of which the key's name and a hash want some
 
 
 class ImageRef(NamedTuple):
@@ -26,6 +28,15 @@ class ImageRef(NamedTuple):
     """Capture time in milliseconds since the epoch."""
     problem: tuple[str, str] | None = None
     """Failure code and message of a path or manifest row that cannot be understood; such an image is not read."""
+    earlier: str = ""
+    """Slot of the earlier run's shard that has the rows of this image as it is; empty if none has."""
+    gone: bool = False
+    """Whether the run did not list the image: only its earlier rows are left of it."""
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells one state of an image from another: everything but what this run made of it."""
+        return tuple(self)[:6]
 
 
 class _PackedOnce:
@@ -76,7 +87,7 @@ class Shard(_PackedOnce):
     """A bounded set of images of one partition: the unit of work, of retry and of output.
 
     Attributes:
-        slot: where its output goes, ``site=a/date=2026-01-05/shard-01``: the partition, and the bits that the hashes of
+        slot: where its output goes, ``site-a/date-2026-01-05/shard-01``: the partition, and the bits that the hashes of
             its URIs share. The slot stays when an image in it is added, replaced or removed.
         shard_id: SHA-256 over its images' references and versions; changes with any of them.
         partition: values of the partition keys.
@@ -112,6 +123,27 @@ def _passed_on(kind: type[RefBatch | Shard], attributes: Mapping[str, object]) -
     element = kind.__new__(kind)
     element.__dict__.update(attributes)
     return element
+
+
+def partition_folders(names: Sequence[str], values: Sequence[str | None]) -> str:
+    """The folders of a partition, ``site-007/date-2026-03-02``; empty without partition keys.
+
+    Not Hive's ``site=007``: readers would take the folder for a column and guess its type (7). The keys are columns of
+    the tables, and folders only keep files apart.
+    """
+    return "/".join(f"{name}-{_folder_name(value)}" for name, value in zip(names, values, strict=True))
+
+
+def _folder_name(value: str | None) -> str:
+    """A key's value where a path may hold anything: percent-encoded, and a long one cut, with a hash of the whole."""
+    if value is None:
+        return HIVE_NULL
+    encoded = quote(value, safe=" ")
+    if encoded == HIVE_NULL:
+        return "%5F" + encoded[1:]
+    if len(encoded) > _MOST_FOLDER_BYTES:
+        return f"{encoded[:_MOST_FOLDER_BYTES]}~{hashlib.sha256(value.encode()).hexdigest()[:16]}"
+    return encoded
 
 
 def partition_path(names: Sequence[str], values: Sequence[str | None]) -> str:

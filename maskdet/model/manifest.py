@@ -6,7 +6,10 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
+
+from maskdet.config import Count
+from maskdet.labels import Decision
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -17,8 +20,6 @@ LITERT_FLOAT_FILE = "model_float.tflite"
 ONNX_FILE = "model.onnx"
 GOLDEN_FILE = "golden.npz"
 
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,24 +28,11 @@ class _Part(BaseModel):
 class InputSpec(_Part):
     """The tensor a model takes: uint8 RGB ``(batch, height, width, 3)``; every scaling is in the graph."""
 
-    height: Annotated[int, Field(gt=0)]
-    width: Annotated[int, Field(gt=0)]
+    height: Count
+    width: Count
     channel_order: Literal["RGB"] = "RGB"
     dtype: Literal["uint8"] = "uint8"
     resize_filter: Literal["bilinear", "box", "bicubic"] = "bilinear"
-
-
-class Decision(_Part):
-    """When a probability becomes a label; between the two thresholds the label is *uncertain*."""
-
-    no_mask_below: Probability = 0.5
-    mask_from: Probability = 0.5
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Decision:
-        if self.no_mask_below > self.mask_from:
-            raise ValueError(f"no_mask_below = {self.no_mask_below} lies above mask_from = {self.mask_from}")
-        return self
 
 
 class Calibration(_Part):

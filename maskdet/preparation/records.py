@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from maskdet.inputs.references import ImageRef
+from maskdet.schemas import column, table_schema
 
 SCHEMA_VERSION = 1
 
@@ -56,69 +56,61 @@ def measured_schema() -> pa.Schema:
 def images_schema() -> pa.Schema:
     """Schema of the training manifest: one row an image."""
     added = [
-        _column("split", pa.string(), "train, validation or test: of the group-disjoint splits"),
-        _column("group_id", pa.string(), "images that must stay in one split; named after the smallest content_sha256"),
-        _column("duplicate_of", pa.string(), "first image of the same bytes; null if it is the first", nullable=True),
-        _column("near_duplicates", pa.int32(), "other contents that show the same picture"),
-        _column("suspicious", pa.bool_(), "an image of the same bytes or picture has the other label"),
-        _column("flat", pa.bool_(), "shows nothing: next to no contrast; joins no group by its content"),
-        _column("official_leak", pa.bool_(), "official validation or test image whose group is in official train too"),
+        column("split", pa.string(), "train, validation or test: of the group-disjoint splits"),
+        column("group_id", pa.string(), "images that must stay in one split; named after the smallest content_sha256"),
+        column("duplicate_of", pa.string(), "first image of the same bytes; null if it is the first", nullable=True),
+        column("near_duplicates", pa.int32(), "other contents that show the same picture"),
+        column("suspicious", pa.bool_(), "an image of the same bytes or picture has the other label"),
+        column("flat", pa.bool_(), "shows nothing: next to no contrast; joins no group by its content"),
+        column("official_leak", pa.bool_(), "official validation or test image whose group is in official train too"),
     ]
-    return _schema("training_images", [*_image_columns(), *added])
+    return table_schema("training_images", [*_image_columns(), *added], SCHEMA_VERSION)
 
 
 def failures_schema() -> pa.Schema:
     """Schema of the failures: one row an image left out."""
     columns = [
-        _column("source", pa.string(), "name of the source"),
-        _column("image_uri", pa.string(), "where the image should have been read from"),
-        _column("stage", pa.string(), "where it failed: list, fetch or decode"),
-        _column("code", pa.string(), "why it failed: a stable name"),
-        _column("message", pa.string(), "why it failed, for people"),
-        _column("attempts", pa.int32(), "how often it was tried"),
+        column("source", pa.string(), "name of the source"),
+        column("image_uri", pa.string(), "where the image should have been read from"),
+        column("stage", pa.string(), "where it failed: list, fetch or decode"),
+        column("code", pa.string(), "why it failed: a stable name"),
+        column("message", pa.string(), "why it failed, for people"),
+        column("attempts", pa.int32(), "how often it was tried"),
     ]
-    return _schema("training_failures", columns)
+    return table_schema("training_failures", columns, SCHEMA_VERSION)
 
 
 def duplicates_schema() -> pa.Schema:
     """Schema of the duplicates: one row a pair. Exact copies are paired with the first image of their bytes only."""
     sides = [
-        column
+        field
         for prefix, what in (("", "the first image, by source and URI"), ("other_", "the second image"))
-        for column in (
-            _column(f"{prefix}source", pa.string(), f"source of {what}"),
-            _column(f"{prefix}image_uri", pa.string(), f"URI of {what}"),
-            _column(f"{prefix}label", pa.string(), f"label of {what}"),
-            _column(f"{prefix}official_split", pa.string(), f"official split of {what}", nullable=True),
+        for field in (
+            column(f"{prefix}source", pa.string(), f"source of {what}"),
+            column(f"{prefix}image_uri", pa.string(), f"URI of {what}"),
+            column(f"{prefix}label", pa.string(), f"label of {what}"),
+            column(f"{prefix}official_split", pa.string(), f"official split of {what}", nullable=True),
         )
     ]
     found = [
-        _column("kind", pa.string(), "exact: equal bytes; near: one picture; mirrored: one picture, flipped"),
-        _column("distance_bits", pa.int32(), "bits in which the perceptual hashes differ (of the mirrored one)"),
-        _column("correlation", pa.float64(), "correlation of the grey thumbnails; 1 for exact"),
+        column("kind", pa.string(), "exact: equal bytes; near: one picture; mirrored: one picture, flipped"),
+        column("distance_bits", pa.int32(), "bits in which the perceptual hashes differ (of the mirrored one)"),
+        column("correlation", pa.float64(), "correlation of the grey thumbnails; 1 for exact"),
     ]
-    return _schema("training_duplicates", [*sides, *found])
+    return table_schema("training_duplicates", [*sides, *found], SCHEMA_VERSION)
 
 
 def _image_columns() -> list[pa.Field]:
     return [
-        _column("source", pa.string(), "name of the source"),
-        _column("image_uri", pa.string(), "where the image was read from"),
-        _column("label", pa.string(), "mask or no_mask, as the source says"),
-        _column("official_split", pa.string(), "train, validation or test, if the source says", nullable=True),
-        _column("content_sha256", pa.string(), "SHA-256 of the file, in hexadecimal"),
-        _column("phash", pa.uint64(), "perceptual hash of the upright picture: signs of 64 DCT coefficients"),
-        _column("width_px", pa.int32(), "width of the upright image in pixels"),
-        _column("height_px", pa.int32(), "height of the upright image in pixels"),
-        _column("size_bytes", pa.int64(), "size of the file in bytes"),
-        _column("format", pa.string(), "JPEG, PNG, …: by content, not by name"),
-        _column("jpeg_quality", pa.int32(), "1 to 100, estimated from the quantisation table", nullable=True),
+        column("source", pa.string(), "name of the source"),
+        column("image_uri", pa.string(), "where the image was read from"),
+        column("label", pa.string(), "mask or no_mask, as the source says"),
+        column("official_split", pa.string(), "train, validation or test, if the source says", nullable=True),
+        column("content_sha256", pa.string(), "SHA-256 of the file, in hexadecimal"),
+        column("phash", pa.uint64(), "perceptual hash of the upright picture: signs of 64 DCT coefficients"),
+        column("width_px", pa.int32(), "width of the upright image in pixels"),
+        column("height_px", pa.int32(), "height of the upright image in pixels"),
+        column("size_bytes", pa.int64(), "size of the file in bytes"),
+        column("format", pa.string(), "JPEG, PNG, …: by content, not by name"),
+        column("jpeg_quality", pa.int32(), "1 to 100, estimated from the quantisation table", nullable=True),
     ]
-
-
-def _column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable, metadata={"description": description})
-
-
-def _schema(table: str, columns: Iterable[pa.Field]) -> pa.Schema:
-    return pa.schema(columns, metadata={"maskdet.table": table, "maskdet.schema_version": str(SCHEMA_VERSION)})

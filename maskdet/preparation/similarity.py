@@ -1,10 +1,13 @@
-"""Near duplicates among many images without comparing all pairs.
+"""Near duplicates: among millions of images without comparing all pairs, or between two sets by comparing them all.
 
-Multi-index hashing (M. Norouzi, A. Punjani, D. Fleet, "Fast exact search in Hamming space with multi-index hashing",
-2014): a hash of 64 bits is cut into 4 bands of 16. With d = 4 r + a, two hashes that differ in at most d bits differ in
-at most r bits in one of any a + 1 bands, or in at most r − 1 in one of the others: if they did not, they would differ
-in (a + 1)(r + 1) + (3 − a) r = d + 1 bits at least. So it suffices to look up, in each band's table, the values within
-that radius. The search is exact, whatever the hashes.
+Among many (:func:`find_near`) by multi-index hashing (M. Norouzi, A. Punjani, D. Fleet, "Fast exact search in Hamming
+space with multi-index hashing", 2014): a hash of 64 bits is cut into 4 bands of 16. With d = 4 r + a, two hashes that
+differ in at most d bits differ in at most r bits in one of any a + 1 bands, or in at most r − 1 in one of the others:
+if they did not, they would differ in (a + 1)(r + 1) + (3 − a) r = d + 1 bits at least. So it suffices to look up, in
+each band's table, the values within that radius. The search is exact, whatever the hashes.
+
+Between sets of thousands (:func:`near_duplicates`) thumbnails alone are compared, since hashes miss crops: of 398
+held-out images with a thumbnail of correlation .9 or more among 5,000 others, 180 had a hash within 12 bits of it.
 """
 
 from __future__ import annotations
@@ -25,6 +28,11 @@ _BAND_VALUES = 1 << _BAND_BITS
 # Candidates held at a time: 64 MB of indices.
 _CHUNK_PAIRS = 4_000_000
 _THUMBNAILS_AT_ONCE = 20_000
+
+# Seen on web photographs against 11,674 training images: from .95 on all pairs were one picture; down to .92 half were
+# one shot, cropped anew or wearing another mask; below .9 hardly any. Lower costs only a few look-alikes.
+MIN_CORRELATION = 0.9
+_ROWS_AT_ONCE = 1024
 
 Indices = NDArray[np.int64]
 
@@ -62,6 +70,29 @@ def find_near(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8], setting
     plain = _confirmed(hashes, thumbnails, clear, settings, flip=False)
     flipped = _confirmed(hashes, thumbnails, clear, settings, flip=True)
     return _best_of(plain, flipped)
+
+
+def near_duplicates(
+    thumbnails: NDArray[np.uint8], others: NDArray[np.uint8], min_correlation: float = MIN_CORRELATION
+) -> NDArray[np.bool_]:
+    """Find the images of one set that have a near duplicate in another: copies, mirrored, resized, cropped a little.
+
+    Args:
+        thumbnails: RGB uint8 ``(images, height, width, 3)``.
+        others: RGB uint8 ``(others, height, width, 3)``.
+        min_correlation: Pearson correlation of two grey thumbnails from which they count as one picture.
+
+    Returns:
+        ``(images,)``: whether there is one.
+    """
+    reference = _standardized(others)
+    found = np.zeros(len(thumbnails), np.bool_)
+    for candidates in (thumbnails, thumbnails[:, :, ::-1]):
+        for start in range(0, len(candidates), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            correlation = _standardized(candidates[rows]) @ reference.T
+            found[rows] |= correlation.max(axis=1, initial=-1.0) >= min_correlation
+    return found
 
 
 def close_pairs(left: NDArray[np.uint64], right: NDArray[np.uint64], max_bits: int) -> tuple[Indices, Indices]:
@@ -166,3 +197,12 @@ def _best_of(plain: NearPairs, flipped: NearPairs) -> NearPairs:
     new = np.ones(len(order), np.bool_)
     new[1:] = (np.diff(both.first[order]) != 0) | (np.diff(both.second[order]) != 0)
     return both.taken(order[new])
+
+
+def _standardized(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Grey values as rows of mean 0 and length 1, so that a dot product is a correlation."""
+    rows: NDArray[np.float32] = thumbnails.astype(np.float32).mean(axis=-1).reshape(len(thumbnails), -1)
+    rows -= rows.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows /= np.maximum(length, 1e-6)  # a flat image correlates with nothing
+    return rows

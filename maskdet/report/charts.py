@@ -31,6 +31,18 @@ def roc_chart(alarms: Floats, hits: Floats, operating: tuple[float, float] | Non
     return _frame(parts, label, "unmasked faces labelled mask", "masked faces labelled mask")
 
 
+def precision_recall_chart(recall: Floats, precision: Floats) -> str:
+    """Precision against recall, as it is at each score.
+
+    Args:
+        recall: ascending, ``(points,)``.
+        precision: ``(points,)``.
+    """
+    thin = np.unique(np.linspace(0, len(recall) - 1, min(len(recall), _MAX_POINTS)).astype(int))
+    line = _line([(float(recall[i]), float(precision[i])) for i in thin], "curve")
+    return _frame([line], "Precision against recall at IoU .5", "faces found (recall)", "detections that are faces")
+
+
 def reliability_chart(predicted: Floats, observed: Floats, counts: Floats) -> str:
     """Share of masked faces against the mean probability of each bin; a dot's area grows with its faces.
 

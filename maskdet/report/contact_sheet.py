@@ -77,9 +77,8 @@ def make_sheet(layout: Layout, run: RunManifest, count: int, seed: int) -> Sheet
     # Of what settings a run may hold, only these matter here.
     imaging = ImagingSettings.model_validate(run.settings.get("imaging", {}))
     attempts = ScoringSettings.model_validate(run.settings.get("scoring", {})).fetch_attempts
-    limits = ImageLimits(imaging.max_bytes, imaging.max_pixels, imaging.min_side_px)
     rows = [row for section in sections for row in section.rows]
-    crops = read_crops(rows, limits, PICTURE_PX, attempts)
+    crops = read_crops(rows, ImageLimits.of(imaging), PICTURE_PX, attempts)
     head = f"{layout.root} · run {run.run_id} · {run.model.get('id', 'unknown model')}"
     return Sheet(draw_sheet(head, sections, crops), _lines(sections, crops), sum(isinstance(c, str) for c in crops))
 

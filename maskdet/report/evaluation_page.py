@@ -108,7 +108,7 @@ def _head(evaluation: Evaluation, settings: EvaluateSettings) -> str:
     return (
         f"<h1>Evaluation of {escape(run.model['id'])}</h1>"
         f'<p class="soft">{escape(", ".join(settings.input))} · {escape(run.model["runtime"])} · '
-        f"{escape(run.model['decision'])} · run {escape(run.run_id)}</p><p>{facts}</p>{note if unknown else ''}"
+        f"{escape(str(run.decision))} · run {escape(run.run_id)}</p><p>{facts}</p>{note if unknown else ''}"
         f'<div class="tiles">{tiles}</div><p class="soft">{settings.intervals.confidence:.0%} intervals {width}. '
         "An uncertain label counts as wrong in accuracy, sensitivity and specificity.</p>"
     )

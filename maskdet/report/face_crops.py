@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from maskdet.cores import available_cores
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.faces.crops import CropOptions, crop_face
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.inputs.references import ImageRef
 from maskdet.report.marks import GREY
-from maskdet.scoring.fetching import Fetcher, available_cores
+from maskdet.scoring.fetching import Fetcher
 
 CHANGED = "changed since it was scored"
 GONE = "gone since it was scored"

@@ -24,7 +24,7 @@ from maskdet.inputs.sharding import KeyRule
 from maskdet.model.backends import Model, load_model
 from maskdet.report.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
-from maskdet.scoring.setup import resolve_decision, resolved, runtime_spec, score_options
+from maskdet.scoring.setup import resolve_decision, resolve_settings, runtime_spec, score_options
 
 MAX_SIDE_PX = 1600
 """Longer side of a preview; a larger image is shown smaller."""
@@ -131,16 +131,16 @@ class _Keeper:
         return self._kept.pop(uri, b"")
 
 
-def load_previewer(settings: ScoreSettings) -> Previewer:
+def load_previewer(given: ScoreSettings) -> Previewer:
     """Load model and detector as a run's worker does.
 
     Raises:
         ModelError: a bundle is missing, damaged, or does not reproduce its golden outputs.
         ConfigError: the thresholds contradict each other.
     """
-    spec = runtime_spec(settings)
-    model = load_model(settings.model.uri, spec)
-    settings = resolved(settings, model.manifest)
+    spec = runtime_spec(given)
+    model = load_model(given.model.uri, spec)
+    settings = resolve_settings(given, model.manifest)
     options = score_options(settings, KeyRule.of(settings), resolve_decision(settings, model.manifest))
     return Previewer(model, options, load_viewer(model, options, spec.threads))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -28,7 +27,6 @@ _FACE_COLUMNS = [
 ]
 # Beyond it, float32 probabilities near 1 are 1.
 _SMALLEST = 1e-8
-_THRESHOLDS = re.compile(r"mask from ([-+.e\d]+), no_mask below ([-+.e\d]+)")
 
 
 class Section(NamedTuple):
@@ -56,9 +54,10 @@ def choose_sections(layout: Layout, run: RunManifest, count: int, seed: int) -> 
         Sections that have rows.
 
     Raises:
+        OutputError: the run's record does not hold its thresholds.
         StorageError: a table cannot be read.
     """
-    middle = _middle(run)
+    middle = run.decision.middle
     unsure, mask, no_mask, chance, faceless = (_Best(count) for _ in range(5))
     for rows in _scan(layout, PREDICTIONS, _FACE_COLUMNS):
         ties, draws = _hash(rows, seed), _hash(rows, ~seed)
@@ -155,9 +154,3 @@ def _log_odds(probabilities: NDArray[np.float64] | float) -> NDArray[np.float64]
     inner = np.clip(np.asarray(probabilities, np.float64), _SMALLEST, 1 - _SMALLEST)
     odds: NDArray[np.float64] = np.log(inner) - np.log1p(-inner)
     return odds
-
-
-def _middle(run: RunManifest) -> float:
-    """Where a run's labels change: the middle of its two thresholds."""
-    found = _THRESHOLDS.search(run.model.get("decision", ""))
-    return (float(found[1]) + float(found[2])) / 2 if found else 0.5

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from maskdet import storage
+from maskdet.cores import available_cores
 from maskdet.errors import AccessDeniedError, FailureCode, ImageFault, NotFoundError, StorageError
 from maskdet.inputs.references import ImageRef
 
@@ -66,13 +65,3 @@ def reading_threads(*, local: bool) -> int:
 def fetching_threads() -> int:
     """How many images of a store to read side by side where others decode them."""
     return available_cores() * _READS_PER_CORE
-
-
-def available_cores() -> int:
-    """Cores this process may use: its affinity, and its control group's quota, which containers set."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))
-    except (OSError, ValueError):
-        return cores

@@ -22,18 +22,19 @@ import numpy as np
 import pyarrow as pa
 
 from maskdet import storage
-from maskdet.config import FacesSettings
+from maskdet.config import CodecsName, ResolvedFaces
+from maskdet.cores import available_cores
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.faces.detection import make_viewer
 from maskdet.faces.extraction import FaceBox, StageClock, View, Viewer
-from maskdet.images.codecs import CodecsName, load_codecs
+from maskdet.images.codecs import load_codecs
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
+from maskdet.labels import Decision, label_codes, label_names
 from maskdet.model.backends import Images, Model, Probabilities
-from maskdet.model.manifest import Decision
-from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
-from maskdet.scoring.fetching import Fetcher, available_cores, fetching_threads
+from maskdet.schemas import failures_schema, key_value, no_face_schema, predictions_schema
+from maskdet.scoring.fetching import Fetcher, fetching_threads
 from maskdet.tables.results import ShardResult, StageSeconds
 
 # Reads of a shard that may be under way or waiting to be scored, as a multiple of those that run at a time. Enough that
@@ -66,7 +67,7 @@ class ScoreOptions:
     limits: ImageLimits = ImageLimits()
     jpeg_draft: bool = True
     codecs: CodecsName = "pillow"
-    faces: FacesSettings = FacesSettings(mode="whole")
+    faces: ResolvedFaces = ResolvedFaces(mode="whole")
     fetch_attempts: int = 4
     threads: int | None = None
     fetch_threads: int | None = None
@@ -269,7 +270,7 @@ class Scorer:
         )
 
     def _predictions(self, scored: list[tuple[ImageRef, _Scored]]) -> pa.Table:
-        names = self.options.rule.column_names
+        names = self.options.rule.all_names
         images = [(ref, outcome.image) for ref, outcome in scored for _ in outcome.probabilities]
         faces = [face for _, outcome in scored for face in outcome.image.view.faces]
         probabilities = np.array([value for _, outcome in scored for value in outcome.probabilities], np.float32)
@@ -280,7 +281,7 @@ class Scorer:
             **{f"face_{name}_px": [face.box and getattr(face.box, name) for face in faces] for name in FaceBox._fields},
             "face_score": [face.score for face in faces],
             "probability_mask": probabilities,
-            "label": label(probabilities, self.options.decision),
+            "label": label_names(label_codes(probabilities, None, self.options.decision)),
             "model_id": [self.model.manifest.model_id] * len(faces),
         }
         return pa.table(columns, schema=predictions_schema(names))
@@ -305,7 +306,7 @@ class Scorer:
         return {
             "image_uri": [ref.uri for ref in refs],
             "captured_at": [ref.captured_at_ms for ref in refs],
-            **{name: [rule.value(ref, name) for ref in refs] for name in key_names},
+            **{name: [key_value(name, rule.value(ref, name)) for ref in refs] for name in key_names},
         }
 
 
@@ -322,20 +323,6 @@ def _content(images: Sequence[_Seen]) -> dict[str, list[object]]:
         "width_px": [image.view.width_px for image in images],
         "height_px": [image.view.height_px for image in images],
     }
-
-
-def label(probabilities: Probabilities, decision: Decision) -> list[str]:
-    """Labels of probabilities: ``mask`` from one threshold up, ``no_mask`` below the other, else ``uncertain``.
-
-    Args:
-        probabilities: float32 ``(n,)``.
-        decision: the thresholds; compared in double precision, so that a table read back gives the same labels.
-    """
-    values = probabilities.astype(np.float64)
-    names = np.where(
-        values >= decision.mask_from, "mask", np.where(values < decision.no_mask_below, "no_mask", "uncertain")
-    )
-    return [str(name) for name in names]
 
 
 def _checked(probabilities: Probabilities) -> list[float | ImageFault]:

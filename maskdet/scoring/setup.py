@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import platform
@@ -9,25 +10,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
+from typing import TypeVar
 
 from maskdet import __version__, storage
-from maskdet.config import ScoreSettings
+from maskdet.config import ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings, ScoreSettings, Section
+from maskdet.cores import available_cores
 from maskdet.errors import ConfigError
 from maskdet.faces.detection import describe_view
 from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.images.preprocessing import ImageLimits
+from maskdet.inputs.earlier import Coverage, Growth
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
 from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.labels import Decision
 from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.bundle import open_bundle
-from maskdet.model.manifest import Decision, Manifest
-from maskdet.scoring.fetching import available_cores
-from maskdet.scoring.fingerprint import scoring_fingerprint
+from maskdet.model.manifest import Manifest
+from maskdet.scoring.fingerprint import probability_fingerprint, scoring_fingerprint
 from maskdet.scoring.scorer import ScoreOptions
 from maskdet.tables.layout import Layout
 from maskdet.tables.receipts import ShardJob
+from maskdet.tables.reuse import RowsOfBefore
 from maskdet.tables.runs import RunManifest, RunPlan, new_run_id
+from maskdet.tables.snapshot import Dataset, Snapshot
+
+SectionType = TypeVar("SectionType", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Launch:
     """A checked run: what the pipeline is built from.
 
     Attributes:
-        settings: as resolved.
+        settings: the run's.
         tasks: the listing to do.
         manifest: the model's.
         spec: how the model runs.
@@ -43,9 +51,11 @@ class Launch:
         limit: of a shard.
         plan: what the end of the run needs.
         job: what finishing a shard needs.
+        base: the tables that the run adds to, if there are any.
+        growth: how it adds to them.
     """
 
-    settings: ScoreSettings
+    settings: ResolvedSettings
     tasks: Sequence[ListTask]
     manifest: Manifest
     spec: RuntimeSpec
@@ -53,25 +63,46 @@ class Launch:
     limit: Size
     plan: RunPlan
     job: ShardJob
+    base: Snapshot | None = None
+    growth: Growth = Growth(Coverage())
+
+    def adding_to(self, plan: RunPlan, base: Snapshot | None) -> Launch:
+        """The run over an output as it was found; see :func:`maskdet.tables.runs.claim_output`.
+
+        Args:
+            plan: the run's, with what it starts from.
+            base: the tables that it adds to, if there are any.
+        """
+        if base is None:
+            return dataclasses.replace(self, plan=plan)
+        coverage = Coverage.of(self.tasks, plan.inputs, base.inputs)
+        rows = RowsOfBefore(plan.layout, base.run_id, self.job.scored_by, self.options.decision)
+        return dataclasses.replace(
+            self,
+            plan=plan,
+            job=dataclasses.replace(self.job, reuse=rows),
+            base=base,
+            growth=Growth(coverage, self.settings.tables.on_gone),
+        )
 
 
-def check_run(settings: ScoreSettings, now: datetime) -> Launch:
+def check_run(given: ScoreSettings, now: datetime) -> Launch:
     """Check settings, input and model; touches no output.
 
     Args:
-        settings: the run's.
-        now: its start.
+        given: the settings.
+        now: the run's start.
 
     Raises:
         MaskdetError: anything a caller can get wrong, save the output (see :func:`maskdet.tables.runs.claim_output`).
     """
-    if not settings.output:
+    if not given.output:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the tables shall go.")
-    tasks = _checked_inputs(settings)
-    spec = runtime_spec(settings)
+    tasks = _checked_inputs(given)
+    spec = runtime_spec(given)
     runtime = spec.runtime_version
-    manifest = open_bundle(settings.model.uri, spec.needs).manifest
-    settings = resolved(settings, manifest)
+    manifest = open_bundle(given.model.uri, spec.needs).manifest
+    settings = resolve_settings(given, manifest)
     decision = resolve_decision(settings, manifest)
     fingerprint = scoring_fingerprint(settings, manifest, spec, decision)
     rule = KeyRule.of(settings)
@@ -86,7 +117,7 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
             "runtime": f"{runtime}, {spec.precision}",
             "view": describe_view(settings.faces),
             "codecs": codecs_identity(settings.imaging.codecs),
-            "decision": f"mask from {decision.mask_from:g}, no_mask below {decision.no_mask_below:g}",
+            "decision": decision.model_dump(),
         },
         fingerprint=fingerprint,
         versions=versions(),
@@ -98,21 +129,40 @@ def check_run(settings: ScoreSettings, now: datetime) -> Launch:
         spec=spec,
         options=score_options(settings, rule, decision),
         limit=Size(settings.packing.max_images, settings.packing.max_bytes),
-        plan=RunPlan(layout, run, settings.failure_budget),
-        job=ShardJob(layout, fingerprint, rule, settings.compliance.all_levels, settings.tables.row_group_rows),
+        plan=RunPlan(
+            layout,
+            run,
+            settings.failure_budget,
+            Dataset(key_names=rule.key_names, partition_by=rule.partition_by, timezone=rule.timezone),
+            tuple(storage.normalize(uri) for uri in settings.input),
+            max_gone_ratio=settings.tables.max_gone_ratio,
+        ),
+        job=ShardJob(
+            layout,
+            fingerprint,
+            rule,
+            settings.compliance.all_levels,
+            settings.tables.row_group_rows,
+            probability_fingerprint(settings, manifest, spec),
+        ),
     )
 
 
-def resolved(settings: ScoreSettings, manifest: Manifest) -> ScoreSettings:
-    """The settings with what they leave to the model and this machine decided: ``faces.mode``, ``imaging.codecs``."""
-    mode = default_view(manifest.architecture) if settings.faces.mode == "auto" else settings.faces.mode
-    codecs = resolve_codecs(settings.imaging.codecs)
-    return settings.model_copy(
-        update={
-            "faces": settings.faces.model_copy(update={"mode": mode}),
-            "imaging": settings.imaging.model_copy(update={"codecs": codecs}),
-        }
+def resolve_settings(given: ScoreSettings, manifest: Manifest) -> ResolvedSettings:
+    """Decide what settings leave to the model and to this machine: face mode, codecs, precision."""
+    mode = default_view(manifest.architecture) if given.faces.mode == "auto" else given.faces.mode
+    return _resolved(
+        ResolvedSettings,
+        given,
+        faces=_resolved(ResolvedFaces, given.faces, mode=mode),
+        imaging=_resolved(ResolvedImaging, given.imaging, codecs=resolve_codecs(given.imaging.codecs)),
+        model=_resolved(ResolvedModel, given.model, precision=given.model.resolved_precision),
     )
+
+
+def _resolved(kind: type[SectionType], given: Section, **chosen: object) -> SectionType:
+    """A section as given but for what was chosen; without what only the given kind has, as an evaluation's does."""
+    return kind(**{name: getattr(given, name) for name in kind.model_fields} | chosen)
 
 
 def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
@@ -162,24 +212,30 @@ def resolve_decision(settings: ScoreSettings, manifest: Manifest) -> Decision:
     """The decision thresholds of a run: the settings', where given, else the bundle's.
 
     Raises:
-        ConfigError: one threshold given lies on the wrong side of the bundle's other.
+        ConfigError: one threshold given lies on the wrong side of the bundle's other, or is of a class that the bundle
+            does not have.
     """
-    given = {"no_mask_below": settings.model.no_mask_below, "mask_from": settings.model.mask_from}
-    merged = {**manifest.decision.model_dump(), **{name: value for name, value in given.items() if value is not None}}
+    known = manifest.decision.model_dump()
+    given = {name: value for name in Decision.model_fields if (value := getattr(settings.model, name)) is not None}
+    merged = {**known, **given}
+    if manifest.decision.incorrect_from is None and "incorrect_from" in given:
+        expected = f"nothing, for a model of the classes {', '.join(manifest.class_names)}"
+        remedy = "Leave it out, or choose a model of three classes."
+        raise ConfigError("model.incorrect_from", expected, given["incorrect_from"], remedy)
     if merged["no_mask_below"] > merged["mask_from"]:
         raise ConfigError("model", "no_mask_below at most mask_from", merged, "Set both thresholds.")
     return Decision(**merged)
 
 
-def score_options(settings: ScoreSettings, rule: KeyRule, decision: Decision) -> ScoreOptions:
+def score_options(settings: ResolvedSettings, rule: KeyRule, decision: Decision) -> ScoreOptions:
     """How the settings score a shard."""
     imaging = settings.imaging
     return ScoreOptions(
         rule=rule,
         decision=decision,
-        limits=ImageLimits(imaging.max_bytes, imaging.max_pixels, imaging.min_side_px),
+        limits=ImageLimits.of(imaging),
         jpeg_draft=imaging.jpeg_draft,
-        codecs=resolve_codecs(imaging.codecs),
+        codecs=imaging.codecs,
         faces=settings.faces,
         fetch_attempts=settings.scoring.fetch_attempts,
         threads=settings.scoring.threads,

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from maskdet.errors import SourceError
 from maskdet.evaluation.calibration import choose_band, fit_temperature
 from maskdet.evaluation.metrics import Sample
-from maskdet.model.manifest import Calibration, Decision, OperatingCharacteristics
+from maskdet.labels import CODES, Decision, label_codes
+from maskdet.model.manifest import Calibration, OperatingCharacteristics
+from maskdet.preparation.hashing import THUMBNAIL_SIDE_PX
+from maskdet.preparation.similarity import near_duplicates
 from maskdet.training.data import MASK, NO_MASK, LabelledArrays, decode
-from maskdet.training.leakage import THUMBNAIL_SIDE_PX, near_duplicates
 from maskdet.training.reading import is_drawn
 from maskdet.training.recipe import OperatingPoint, Recipe
 from maskdet.training.sets import load_plain, load_views
@@ -159,12 +161,13 @@ def measure(
         dataset: what the images are, in words.
         shares_groups_with_training: whether persons or source photos of these images were trained on.
     """
-    masked, unmasked = probabilities[labels == MASK], probabilities[labels == NO_MASK]
+    said = label_codes(probabilities, None, decision)
+    masked, unmasked = said[labels == MASK], said[labels == NO_MASK]
     return OperatingCharacteristics(
         dataset=dataset,
-        masked_right=int(np.sum(masked >= decision.mask_from)),
+        masked_right=int(np.sum(masked == CODES["mask"])),
         masked_total=len(masked),
-        unmasked_right=int(np.sum(unmasked < decision.no_mask_below)),
+        unmasked_right=int(np.sum(unmasked == CODES["no_mask"])),
         unmasked_total=len(unmasked),
         shares_groups_with_training=shares_groups_with_training,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet import storage
+from maskdet.cores import available_cores
 from maskdet.demo.drawing import draw_face
 from maskdet.errors import ImageFault, StorageError
 from maskdet.images.preprocessing import prepare_image
@@ -70,7 +70,7 @@ def read_views(
 
 
 def _pool(*, processes: bool) -> Executor:
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     # Not forked: the threads of a numerical library might hold its locks at that moment.
     return (
         ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn"))

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from maskdet.config import Count, CountOrZero, Ratio
 from maskdet.preparation.settings import GroupPattern
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Settings(BaseModel):
@@ -33,9 +32,9 @@ class DataSource(_Settings):
     """Leave out images of any other official split (but keep sources without any); none named: leave out none."""
     group_pattern: GroupPattern = r"^(.*)$"
     """Regular expression on the file name; its one group names what must not be split: a person, a source photo."""
-    hash_band: tuple[Share, Share] = (0.0, 1.0)
+    hash_band: tuple[Ratio, Ratio] = (0.0, 1.0)
     """Keep a group if SHA-256 of its name, read as a fraction of 1, lies in ``[from, to)``."""
-    repeats: Annotated[int, Field(ge=1)] = 1
+    repeats: Count = 1
     """How often each image is shown per pass; more than 1 gives a small source more weight."""
 
     @model_validator(mode="after")
@@ -54,23 +53,23 @@ class DataSource(_Settings):
 class Augmentation(_Settings):
     """Random views of each image, alike for both classes, so that resolution, compression and framing tell nothing."""
 
-    copies: Annotated[int, Field(ge=1)] = 4
+    copies: Count = 4
     """Views made of each image, once, before training; each pass draws one of them."""
     min_side_px: Annotated[int, Field(ge=8)] = 24
     """Every view is shrunk to a longer side between this and ``max_side_px`` (log-uniform)."""
     max_side_px: Annotated[int, Field(ge=8)] = 224
-    jpeg_quality: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(le=95)]] = (20, 95)
+    jpeg_quality: tuple[Count, Annotated[int, Field(le=95)]] = (20, 95)
     max_blur: Annotated[float, Field(ge=0.0)] = 0.02
     """Largest Gaussian blur radius as a share of the view's longer side; half of the views are not blurred."""
-    max_motion_blur: Share = 0.0
+    max_motion_blur: Ratio = 0.0
     """Longest streak as a share of the view's longer side; a quarter of the views move."""
     max_zoom_in: Annotated[float, Field(ge=1.0)] = 1.3
     max_zoom_out: Annotated[float, Field(ge=1.0)] = 1.6
     """How much smaller the image may get in a frame filled with stretched, blurred content of itself or one colour."""
     max_rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 15.0
-    color_jitter: Share = 0.35
+    color_jitter: Ratio = 0.35
     """Largest relative change of brightness, contrast and saturation."""
-    gray_share: Share = 0.05
+    gray_share: Ratio = 0.05
     """Share of views without colour."""
 
     @model_validator(mode="after")
@@ -87,9 +86,9 @@ class OnlineAugmentation(_Settings):
 
     rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
     """Rotation about the centre is uniform in plus or minus this."""
-    width_shift: Share = 0.0
+    width_shift: Ratio = 0.0
     """Largest shift to either side, as a share of the width."""
-    height_shift: Share = 0.0
+    height_shift: Ratio = 0.0
     shear_degrees: Annotated[float, Field(ge=0.0, lt=90.0)] = 0.0
     """Largest angle that columns are slanted by. ImageDataGenerator's ``shear_range`` was in degrees, too."""
     zoom: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -109,7 +108,7 @@ class EarlyStopping(_Settings):
 
     monitor: Literal["loss", "accuracy", "val_loss", "val_accuracy"] = "val_loss"
     """A column of the history; losses should fall, accuracies rise."""
-    patience: Annotated[int, Field(ge=1)] = 3
+    patience: Count = 3
     """Stop after so many epochs in a row without a new best."""
     min_delta: Annotated[float, Field(ge=0.0)] = 0.0
     """A best must be better than the one before by more than this."""
@@ -144,29 +143,29 @@ class Recipe(_Settings):
     """The bundle's name, which prediction rows carry."""
     description: str = ""
     architecture: str
-    height: Annotated[int, Field(gt=0)]
-    width: Annotated[int, Field(gt=0)]
+    height: Count
+    width: Count
     data: Annotated[tuple[DataSource, ...], Field(min_length=1)]
     data_description: str
-    max_images_per_class: Annotated[int, Field(ge=1)] | None = None
+    max_images_per_class: Count | None = None
     """Use only the first so many images of each class, by path."""
-    synthetic_faces: Annotated[int, Field(ge=0)] = 0
+    synthetic_faces: CountOrZero = 0
     """Drawn faces added to the training images, half of them masked."""
     validation_data: tuple[DataSource, ...] = ()
     """Images whose loss and accuracy each epoch's history row holds."""
-    batch_size: Annotated[int, Field(gt=0)]
+    batch_size: Count
     optimizer: Literal["rmsprop", "adam"]
     learning_rate: Annotated[float, Field(gt=0.0)]
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     """``cosine``: falls to zero over all steps along half a cosine."""
     teachers: tuple[str, ...] = ()
     """Outputs of other trainings, bundles or .keras files, whose networks say how likely each view shows a mask."""
-    teacher_weight: Share = 0.9
+    teacher_weight: Ratio = 0.9
     """What the teachers' word, the mean of their probabilities, counts in the target; the label counts the rest."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
-    steps_per_epoch: Annotated[int, Field(gt=0)]
-    epochs: Annotated[int, Field(gt=0)]
-    seed: Annotated[int, Field(ge=0)] = 0
+    steps_per_epoch: Count
+    epochs: Count
+    seed: CountOrZero = 0
     flip: bool = False
     """Mirror every other image, drawn anew each time it is shown."""
     augmentation: Augmentation | None = None
@@ -184,13 +183,13 @@ class Recipe(_Settings):
     """16-bit arithmetic where the device is faster with it: CPUs and GPUs with units for it. No effect elsewhere."""
     deterministic: bool = False
     """Use only operations that give the same bits on every run on one machine."""
-    checkpoints_kept: Annotated[int, Field(ge=1)] = 2
+    checkpoints_kept: Count = 2
     """How many of the latest epochs' checkpoints stay; the best epoch's stays too where it is to be restored."""
     tensorboard: bool = False
     """Write TensorBoard events to ``<output>.tensorboard``."""
     on_unreadable: Literal["skip", "stop"] = "skip"
     """What an unreadable training image does; its path is reported either way."""
-    representative_images: Annotated[int, Field(ge=1)] = 300
+    representative_images: Count = 300
     """Training images that the int8 ranges are measured on."""
     operating_point: OperatingPoint = OperatingPoint()
 

@@ -7,9 +7,7 @@ import pytest
 from benchmarks.comparison import (
     Run,
     Spread,
-    Thresholds,
     agreement,
-    decide,
     from_record,
     ratios,
     sentences,
@@ -19,6 +17,7 @@ from benchmarks.comparison import (
     table,
     to_record,
 )
+from maskdet.labels import Decision
 
 LABELS = {"maskdet": "ours", "compact": "small", "bare_loop": "limit", "beam": "Beam", "daft_frame": "Daft"}
 
@@ -54,16 +53,8 @@ def test_ratios_are_taken_within_a_round_and_only_of_runs_that_ended_well():
     assert ratios(ROUNDS, "ray_data", "maskdet") == []
 
 
-@pytest.mark.parametrize(
-    ("probability", "label"),
-    [(0.0, "no_mask"), (0.2999, "no_mask"), (0.3, "uncertain"), (0.6999, "uncertain"), (0.7, "mask"), (1.0, "mask")],
-)
-def test_decisions_follow_the_operating_point(probability, label):
-    assert decide(probability, Thresholds(no_mask_below=0.3, mask_from=0.7)) == label
-
-
 def test_agreement_counts_images_left_out_as_decided_otherwise():
-    at = Thresholds(0.5, 0.5)
+    at = Decision()
     reference = {"a": 0.9, "b": 0.1, "c": 0.51, "d": 0.4}
     assert agreement({"a": 0.5, "b": 0.49, "c": 0.5, "d": 0.0}, reference, at) == 1.0
     assert agreement({"a": 0.9, "b": 0.1, "c": 0.49}, reference, at) == 0.5  # c differs, d is missing

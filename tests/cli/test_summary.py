@@ -24,7 +24,7 @@ def run_of(**changes):
         "started_at": START,
         "finished_at": START + timedelta(seconds=20),
         "settings": {},
-        "model": {"id": "m@1", "runtime": "litert 2, int8", "decision": "mask from 0.5"},
+        "model": {"id": "m@1", "runtime": "litert 2, int8", "decision": {"no_mask_below": 0.4, "mask_from": 0.5}},
         "fingerprint": "f",
         "versions": {},
         "images": ImageCounts(listed=12_346, scored=12_000, no_face=40, failed=6, skipped=300),
@@ -48,7 +48,7 @@ class TestRun:
             "  faces     9,000 mask, 1,000 no_mask, 2,000 uncertain",
             "  mask rate 90.0% of 10,000 faces labelled mask or no_mask (raw)",
             "  shards    1,300: 1,200 scored, 100 kept from earlier runs",
-            "  model     m@1 on litert 2, int8; mask from 0.5",
+            "  model     m@1 on litert 2, int8; mask from 0.5, no_mask below 0.4",
             "  time      20.0 s, 400 images/s (thread-seconds: fetch 1.2 s, decode 30.0 s, write 2.0 s)",
             "  tables    /out/{predictions,failures,no_face,compliance}",
         ]
@@ -74,7 +74,7 @@ class TestRun:
 
     def test_a_run_that_only_began_can_be_described(self):
         fields = {"run_id": "r", "started_at": START, "settings": {}, "fingerprint": "", "versions": {}}
-        begun = RunManifest(**fields, model={"id": "m", "runtime": "r", "decision": "d"})
+        begun = RunManifest(**fields, model={"id": "m", "runtime": "r", "decision": {}})
         assert describe_run(begun, Layout("/out")).startswith("run r: running\n")
         assert "not complete" in describe_run(begun, Layout("/out"))
 

@@ -24,8 +24,8 @@ from maskdet.compliance.groups import (
     count_groups,
     key_union,
     merge_counts,
-    wilson_interval,
 )
+from maskdet.compliance.intervals import wilson_interval
 from maskdet.inputs.sharding import KeyRule
 from maskdet.schemas import compliance_schema, failures_schema, no_face_schema, predictions_schema
 

@@ -68,7 +68,8 @@ def test_parquet_keeps_images_without_faces(tmp_path):
 
 @pytest.mark.parametrize("content", [BOMB, OUTSIDE, "<annotation>", "", "<a/>", "<a>" * 100 + "</a>" * 100,
                                      VOC.replace("11.5", "wide"), VOC.replace("11.5", "0"), VOC.replace("11.5", "nan"),
-                                     VOC.replace("with_mask", "dog")])  # fmt: skip
+                                     VOC.replace("with_mask", "dog"), VOC.replace("with_mask", " "),
+                                     '<?xml version="1.0" encoding="strange"?>' + VOC])  # fmt: skip
 def test_bad_xml_is_refused(tmp_path, content):
     with pytest.raises(SourceError, match=r"a\.xml"):
         read_voc([written(tmp_path, "a.xml", content)])
@@ -107,3 +108,27 @@ def test_a_manifest_reads_back_as_it_was_written(tmp_path):
         assert (one.name, one.labels) == (other.name, other.labels)
         np.testing.assert_array_equal(one.boxes, other.boxes)
         np.testing.assert_array_equal(one.ignored, other.ignored)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"annotations": [FIRST, {**FIRST, "bbox": [1, 2]}]}, r"annotations\[1\]: bbox: expected four numbers"),
+        ({"annotations": [{**FIRST, "image_id": 9}]}, r"annotations\[0\]: image_id: .*received 9"),
+        ({"images": [{"id": 7}]}, r"images\[0\]: expected an object with id and file_name"),
+        ({"categories": None}, "the lists images, annotations and categories, received 'categories: None'"),
+    ],
+)
+def test_an_error_names_the_entry(tmp_path, change, said):
+    with pytest.raises(SourceError, match=said):
+        read_coco(written(tmp_path, "a.json", {**COCO, **change}))
+
+
+def test_unknown_classes_are_listed_with_their_counts_and_what_maps_them(tmp_path):
+    uris = [written(tmp_path, f"{number}.xml", VOC.replace("with_mask", "dog")) for number in range(3)]
+    uris.append(written(tmp_path, "c.xml", VOC.replace("with_mask", "cat")))
+    with pytest.raises(SourceError) as caught:
+        read_voc(uris, {"mask": "mask", "face": None, "blurred": IGNORED})
+    text = str(caught.value)
+    assert "0.xml: unknown classes 'dog' (3 boxes), 'cat' (1 box); known are mask, face, blurred." in text
+    assert "truth.mask" in text and "--set 'truth.ignore=[blurred, cat, dog]'" in text

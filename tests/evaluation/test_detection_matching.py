@@ -10,10 +10,11 @@ import pytest
 
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError, SourceError
+from maskdet.evaluation.annotation_matching import Annotation
 from maskdet.evaluation.annotations import AnnotatedImage
-from maskdet.evaluation.detection_matching import Annotation, join_annotations, locate, read_annotations
+from maskdet.evaluation.detection_matching import join_annotations
 from maskdet.evaluation.results import evaluate, write_results
-from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
+from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.truth import RunTables
 from maskdet.report.evaluation_page import describe, render
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
@@ -23,7 +24,13 @@ RUN = RunManifest(
     run_id="r",
     started_at=datetime(2026, 1, 5, tzinfo=UTC),
     settings={},
-    model={"id": "model@1", "fingerprint": "1", "runtime": "none", "decision": "mask from 0.5", "view": "detect"},
+    model={
+        "id": "model@1",
+        "fingerprint": "1",
+        "runtime": "none",
+        "decision": {"no_mask_below": 0.5, "mask_from": 0.5},
+        "view": "detect",
+    },
     fingerprint="f",
     versions={},
 )
@@ -41,7 +48,7 @@ def annotation(name, *faces, folder="/in"):
     """Faces are left, top, right, bottom, label and perhaps True for those to be ignored."""
     boxes = np.array([face[:4] for face in faces], np.float32).reshape(-1, 4)
     ignored = np.array([len(face) > 5 for face in faces], bool)
-    return Annotation(folder, AnnotatedImage(name, boxes, tuple(face[4] for face in faces), ignored))
+    return Annotation(f"{folder}/a.json", AnnotatedImage(name, boxes, tuple(face[4] for face in faces), ignored))
 
 
 def image(uri):
@@ -56,11 +63,12 @@ def face(uri, index, box, score, probability):
     return {**image(uri), **edges, **said, "model_id": "model@1"}
 
 
-# a: two of three faces found, one of them labelled wrong; a detection of nothing; one of a face to be ignored; a small
-# face. b: found by nothing. c: not annotated, one detection. d: faceless and silent. e: failed. f: no such image.
+# a: two of three faces found, one of them at an overlap of .4 and labelled wrong; a detection of nothing; one of a face
+# to be ignored; a small face. b: found by nothing. c: not annotated, one detection. d: faceless and silent.
+# e: failed. f: no such image.
 PREDICTIONS = [
     face("/in/a.jpg", 0, (0, 0, 100, 100), 0.9, 0.9),
-    face("/in/a.jpg", 1, (200, 0, 240, 36), 0.8, 0.7),
+    face("/in/a.jpg", 1, (200, 0, 240, 16), 0.8, 0.7),
     face("/in/a.jpg", 2, (300, 200, 340, 240), 0.7, 0.2),
     face("/in/a.jpg", 3, (120, 120, 160, 160), 0.6, 0.2),
     face("/in/c.jpg", 0, (10, 10, 60, 60), 0.95, 0.1),
@@ -100,12 +108,16 @@ def test_every_image_and_face_is_counted():
         "images_unannotated": 1,
         "images_failed": 1,
         "annotations_unlisted": 1,
+        "annotations_by_file": 0,
         "faces": 4,
         "faces_too_small": 1,
         "faces_ignored": 1,
         "faces_failed": 2,
     }
-    assert evaluation.faces.examples == {"annotations_unlisted": ("f.jpg",), "images_unannotated": ("/in/c.jpg",)}
+    assert evaluation.faces.examples == {
+        **{"annotations_unlisted": ("f.jpg",), "images_unannotated": ("/in/c.jpg",)},
+        "annotations_by_file": (),
+    }
     assert evaluation.labelled.counts == {
         **{"mask": 1, "no_mask": 1, "truth_unknown": 0},
         **{"failed_mask": 1, "failed_no_mask": 0, "failed_truth_unknown": 1},
@@ -116,13 +128,20 @@ def test_figures_are_those_counted_by_hand():
     evaluation, _ = evaluated()
     values = {one.metric: (one.value, one.count) for one in evaluation.faces.estimates}
     assert values == {
+        "found_16_to_32_px": (0, 1),
+        "found_32_to_64_px": (0.5, 2),
+        "found_from_64_px": (1, 1),
+        "found_from_32_px": (pytest.approx(2 / 3), 3),
+        "found": (0.5, 4),
+        "unmatched_per_image": (pytest.approx(1 / 3), 3),
         "recall_16_to_32_px": (0, 1),
-        "recall_32_to_64_px": (0.5, 2),
+        "recall_32_to_64_px": (0, 2),
         "recall_from_64_px": (1, 1),
-        "recall_from_32_px": (pytest.approx(2 / 3), 3),
-        "recall": (0.5, 4),
-        "average_precision": (0.5, 4),  # the two surest detections are the two faces found
-        "false_positives_per_image": (pytest.approx(1 / 3), 3),
+        "recall_from_32_px": (pytest.approx(1 / 3), 3),
+        "recall": (0.25, 4),
+        "false_positives_per_image": (pytest.approx(2 / 3), 3),
+        "average_precision": (0.25, 4),  # the surest detection is the one face found at IoU .5
+        **{f"precision_at_recall_{level}": (None, 4) for level in (0.5, 0.7, 0.8, 0.9, 0.95)},
         "end_to_end_16_to_32_px": (0, 1),
         "end_to_end_32_to_64_px": (0, 2),
         "end_to_end_from_64_px": (1, 1),
@@ -133,15 +152,19 @@ def test_figures_are_those_counted_by_hand():
         "balanced_accuracy_found": (0.5, 2),
     }
     for one in evaluation.faces.estimates:
-        assert one.low <= one.value <= one.high
+        assert one.value is None or one.low <= one.value <= one.high
+    scores, recall, precision = evaluation.faces.curve
+    np.testing.assert_allclose(scores, [0.9, 0.8, 0.7])
+    np.testing.assert_allclose(recall, [0.25, 0.25, 0.25])
+    np.testing.assert_allclose(precision, [1, 1 / 2, 1 / 3])
 
 
 def test_images_without_annotation_may_count_as_faceless():
     evaluation, _ = evaluated("truth.unannotated=faceless")
     values = {one.metric: one.value for one in evaluation.faces.estimates}
-    assert values["false_positives_per_image"] == 0.5
-    # The surest detection is now a false one: precision is 1/2 at recall 1/4 and 2/3 at recall 1/2.
-    assert values["average_precision"] == pytest.approx(0.5 * 2 / 3)
+    assert (values["unmatched_per_image"], values["false_positives_per_image"]) == (0.5, 0.75)
+    # The surest detection is now a false one: precision is 1/2 at recall 1/4.
+    assert values["average_precision"] == pytest.approx(0.25 / 2)
     assert evaluation.faces.counts["images"] == 4
 
 
@@ -149,8 +172,9 @@ def test_faces_below_the_run_s_least_size_are_not_asked_for():
     evaluation, _ = evaluated("faces.min_face_px=45")
     assert (evaluation.faces.counts["faces"], evaluation.faces.counts["faces_too_small"]) == (2, 3)
     values = {one.metric: one.value for one in evaluation.faces.estimates}
-    assert values["recall_16_to_32_px"] is None
-    assert (values["recall"], values["false_positives_per_image"]) == (0.5, pytest.approx(1 / 3))
+    assert values["found_16_to_32_px"] is values["recall_16_to_32_px"] is None
+    assert values["found"] == values["recall"] == 0.5
+    assert values["unmatched_per_image"] == values["false_positives_per_image"] == pytest.approx(1 / 3)
 
 
 def test_mistakes_have_their_kind_and_box():
@@ -176,11 +200,13 @@ def test_files_page_and_summary_say_the_same(tmp_path):
     for row in table:
         if row["slice"] == "detection":
             assert {key: row[key] for key in section["metrics"][row["metric"]]} == section["metrics"][row["metric"]]
-    assert sum(row["slice"] == "detection" for row in table) == len(section["metrics"]) == 15
+    assert sum(row["slice"] == "detection" for row in table) == len(section["metrics"]) == 26
     assert section["counts"]["faces"] == 4
+    assert section["precision_recall"][0] == {"score": pytest.approx(0.9), "recall": 0.25, "precision": 1.0}
+    assert len(section["precision_recall"]) == 3 and "Precision against recall at IoU .5" in page
     assert pq.read_table(tmp_path / "mistakes.parquet").num_rows == 4
     assert "Faces found" in page and "1 annotations of images that the run did not list, for example f.jpg" in page
-    assert "200, 0: 40 × 36" in page and "1 masked and 1 unmasked found faces evaluated" in page
+    assert "200, 0: 40 × 16" in page and "1 masked and 1 unmasked found faces evaluated" in page
     text = describe(evaluation, "out")
     assert "4 annotated faces in 3 images; not asked for: 1 below" in text
     assert "images without annotation (see truth.unannotated), for example /in/c.jpg" in text
@@ -205,60 +231,9 @@ def test_faceless_images_alone_tell_false_positives():
     assert values["false_positives_per_image"].value == 0 < values["false_positives_per_image"].high
 
 
-def test_a_name_is_that_beside_its_file_or_the_whole_uri_or_the_end_of_one():
-    uris = ["/in/x/a.jpg", "/in/y/a.jpg", "/in/y/b.jpg", "gs://k/c.jpg"]
-    given = [
-        annotation("a.jpg", folder="/in/x"),
-        annotation("y/a.jpg", folder="/elsewhere"),
-        annotation("./b.jpg", folder="/elsewhere"),
-        annotation("gs://k/c.jpg", folder="/elsewhere"),
-        annotation("y", folder="/elsewhere"),
-    ]
-    found, unlisted = locate(given, uris)
-    assert {uri: image.name for uri, image in found.items()} == {
-        "/in/x/a.jpg": "a.jpg",
-        "/in/y/a.jpg": "y/a.jpg",
-        "/in/y/b.jpg": "./b.jpg",
-        "gs://k/c.jpg": "gs://k/c.jpg",
-    }
-    assert unlisted == ["y"]
-
-
-@pytest.mark.parametrize(
-    ("names", "said"), [(["a.jpg"], "one image of that name"), (["x/a.jpg", "in/x/a.jpg"], "one annotation an image")]
-)
-def test_names_that_are_not_clear_are_refused(names, said):
-    with pytest.raises(SourceError, match=said):
-        locate([annotation(name, folder="/z") for name in names], ["/in/x/a.jpg", "/in/y/a.jpg"])
-
-
 def test_annotations_of_other_images_alone_are_refused():
     with pytest.raises(SourceError, match=r"a\.json: expected annotations of the images of --input"):
         join_annotations([annotation("other.jpg")], TABLES, settings_of(), "m")
-
-
-VOC = "<annotation><filename>{}</filename><object><name>{}</name>{}</object></annotation>"
-BOX = "<bndbox><xmin>0</xmin><ymin>0</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
-
-
-def test_a_folder_of_voc_files_is_read_with_the_settings_names(tmp_path):
-    for name, label in (("a", "Ja"), ("sub/b", "mask_weared_incorrect"), ("c", "head")):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / f"{name}.xml").write_text(VOC.format(f"{name[-1]}.jpg", label, BOX))
-    (tmp_path / "a.jpg").write_bytes(b"no annotation")
-    found = read_annotations(TruthSettings(boxes=str(tmp_path), mask=("ja",)))
-    assert [(one.folder, one.image.name, one.image.labels, one.image.ignored.tolist()) for one in found] == [
-        (str(tmp_path), "a.jpg", ("mask",), [False]),
-        (str(tmp_path), "c.jpg", (None,), [False]),
-        (f"{tmp_path}/sub", "b.jpg", (None,), [True]),
-    ]
-    with pytest.raises(SourceError, match=r"sub/b\.xml: expected one of the classes .*, received 'mask_weared"):
-        read_annotations(TruthSettings(boxes=str(tmp_path), mask=("ja",), ignore=()))
-
-
-def test_a_folder_without_annotations_is_refused(tmp_path):
-    with pytest.raises(SourceError, match=r"truth\.boxes: expected a COCO file"):
-        read_annotations(TruthSettings(boxes=str(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskdet.compliance.groups import wilson_interval
+from maskdet.compliance.intervals import wilson_interval
 from maskdet.evaluation.intervals import DESCRIPTIONS, Bootstrap, draw, estimate_all, mean_of_two, wilson_estimate
 from maskdet.evaluation.metrics import MASK, NO_MASK, Sample, Tally
 

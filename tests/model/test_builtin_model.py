@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from maskdet.cli import main
+from maskdet.cores import available_cores
 from maskdet.evaluation import metrics
 from maskdet.evaluation.metrics import Tally
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.preparation.manifest import read_images
-from maskdet.scoring.fetching import available_cores
 from tools.comparison.cases import select
 from tools.comparison.robustness import View, first_of_each_class, measure, rows_of, sample_of, views_of
 from tools.comparison.settings import RobustnessSettings, Selection

@@ -17,7 +17,7 @@ from maskdet.faces.extraction import FaceBox, FaceView, View
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.inputs.references import ImageRef
 from maskdet.inputs.sharding import KeyRule
-from maskdet.model.manifest import Decision
+from maskdet.labels import Decision
 from maskdet.report import contact_sheet as sheets
 from maskdet.report.contact_sheet import draw_sheet, make_sheet, plan_sheet, write_sheet
 from maskdet.report.face_crops import CHANGED, GONE, read_crops
@@ -37,7 +37,7 @@ RUN = RunManifest(
     status="succeeded",
     started_at=datetime(2026, 1, 5, tzinfo=UTC),
     settings={},
-    model={"id": "m@1", "runtime": "litert", "decision": "mask from 0.7, no_mask below 0.3"},
+    model={"id": "m@1", "runtime": "litert", "decision": {"no_mask_below": 0.3, "mask_from": 0.7}},
     fingerprint="f",
     versions={},
 )
@@ -307,9 +307,15 @@ class TestChoice:
 
     def test_the_middle_is_that_of_the_run_s_thresholds(self, tmp_path):
         layout = write_predictions(tmp_path, self.rows(101))
-        run = RUN.model_copy(update={"model": {"decision": "mask from 0.9, no_mask below 0.7"}})
+        run = RUN.model_copy(update={"model": {"decision": {"no_mask_below": 0.7, "mask_from": 0.9}}})
         [row] = choose_sections(layout, run, 1, seed=0)[0].rows
         assert row["probability_mask"] == pytest.approx(0.8, abs=0.005)  # the values are .0093 apart
+
+    @pytest.mark.parametrize("decision", [None, "mask from 0.9, no_mask below 0.7", {"mask_from": "high"}])
+    def test_a_run_without_thresholds_as_numbers_is_refused(self, tmp_path, decision):
+        run = RUN.model_copy(update={"model": {"decision": decision}})
+        with pytest.raises(OutputError, match=r"thresholds as numbers.*score again"):
+            choose_sections(write_predictions(tmp_path, self.rows(3)), run, 1, seed=0)
 
     def test_a_threshold_near_the_end_does_not_make_the_sure_uncertain(self, tmp_path):
         values = {
@@ -320,7 +326,7 @@ class TestChoice:
             1.0: 4,
         }  # log-odds from the threshold's −1.2: −17, −5.7, 2.8, .4, 19
         rows = [face_row(f"/i/{rank}.jpg", sha_of(rank), value) for value, rank in values.items()]
-        run = RUN.model_copy(update={"model": {"decision": "mask from 0.23, no_mask below 0.23"}})
+        run = RUN.model_copy(update={"model": {"decision": {"no_mask_below": 0.23, "mask_from": 0.23}}})
         unsure = choose_sections(write_predictions(tmp_path, rows), run, 5, 0)[0]
         assert uris(unsure) == [f"/i/{rank}.jpg" for rank in range(5)]
 

@@ -4,8 +4,8 @@ import pytest
 
 from maskdet.errors import AccessDeniedError, ImageFault, NotFoundError, StorageError
 from maskdet.inputs.references import ImageRef
-from maskdet.scoring.fetching import Fetcher, available_cores, fetching_threads, reading_threads
-from maskdet.scoring.scorer import fetching
+from maskdet.scoring import fetching
+from maskdet.scoring.fetching import Fetcher, fetching_threads, reading_threads
 from maskdet.testing import FaultyReader
 
 REF = ImageRef("a.jpg", 100, "v1")
@@ -58,21 +58,3 @@ def test_images_over_a_network_get_four_threads_a_core(monkeypatch, local, expec
 def test_reads_that_others_decode_get_64_threads_a_core(monkeypatch):
     monkeypatch.setattr(fetching, "available_cores", lambda: 3)
     assert fetching_threads() == 192
-
-
-class TestCores:
-    @pytest.mark.parametrize(
-        ("quota", "expected"),
-        [
-            ("max 100000", 8),
-            ("200000 100000", 2),
-            ("150000 100000", 2),
-            ("50000 100000", 1),
-            ("9900000 100000", 8),
-            ("", 8),
-        ],
-    )
-    def test_cores_are_those_of_affinity_and_quota(self, quota, expected, monkeypatch):
-        monkeypatch.setattr(fetching.os, "sched_getaffinity", lambda pid: set(range(8)))
-        monkeypatch.setattr(fetching.Path, "read_text", lambda self: quota)
-        assert available_cores() == expected

@@ -20,9 +20,8 @@ from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.references import ImageRef
 from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.model.backends import Model
-from maskdet.model.manifest import Decision
 from maskdet.schemas import failures_schema, predictions_schema
-from maskdet.scoring.scorer import ScoreOptions, Scorer, label
+from maskdet.scoring.scorer import ScoreOptions, Scorer
 from maskdet.testing import BrightnessBackend, FaultyReader, HeldBackend, brightness_model, solid_image
 
 RULE = KeyRule(key_names=("site", "camera"), partition_by=("site",))
@@ -358,39 +357,3 @@ class TestProgress:
         model = brightness_model(block_images=4)
         make_scorer(model, read, threads=threads).score_shard(shard_of(refs), told.append)
         assert told == [min(part_images, images - begun) for begun in range(0, images, part_images)]
-
-
-class TestLabels:
-    @pytest.mark.parametrize(
-        ("probability", "expected"),
-        [
-            (0.0, "no_mask"),
-            (0.25, "uncertain"),
-            (0.2499, "no_mask"),
-            (0.5, "uncertain"),
-            (0.7499, "uncertain"),
-            (0.75, "mask"),
-            (1.0, "mask"),
-        ],
-    )
-    def test_thresholds_belong_to_the_side_above(self, probability, expected):
-        decision = Decision(no_mask_below=0.25, mask_from=0.75)
-        assert label(np.array([probability], np.float32), decision) == [expected]
-
-    @pytest.mark.parametrize(
-        ("probability", "expected"), [(0.5, "mask"), (np.nextafter(np.float32(0.5), 0), "no_mask")]
-    )
-    def test_one_threshold_leaves_nothing_uncertain(self, probability, expected):
-        assert label(np.array([probability], np.float32), Decision()) == [expected]
-
-    @settings(deadline=None)
-    @given(st.floats(0, 1, width=32), st.floats(0, 1), st.floats(0, 1))
-    def test_labels_follow_from_the_value_as_it_is_stored(self, probability, first, second):
-        low, high = sorted((first, second))
-        stored = float(np.float32(probability))
-        expected = "mask" if stored >= high else "no_mask" if stored < low else "uncertain"
-        assert label(np.array([probability], np.float32), Decision(no_mask_below=low, mask_from=high)) == [expected]
-
-    def test_a_threshold_that_float32_cannot_hold_is_not_rounded(self):
-        # As float32, 0.7 is 0.69999999 and a little less than the threshold.
-        assert label(np.array([0.7], np.float32), Decision(no_mask_below=0.7, mask_from=0.7)) == ["no_mask"]

@@ -16,8 +16,8 @@ from maskdet.config import ScoreSettings
 from maskdet.errors import AccessDeniedError, FailureCode, StorageError
 from maskdet.inputs.references import ImageRef
 from maskdet.inputs.sharding import KeyRule, Size, pack
+from maskdet.labels import Decision
 from maskdet.model.backends import RuntimeSpec
-from maskdet.model.manifest import Decision
 from maskdet.scoring.fingerprint import scoring_fingerprint
 from maskdet.scoring.scorer import ScoreOptions, Scorer
 from maskdet.tables.layout import Layout

@@ -37,7 +37,7 @@ END = START + timedelta(minutes=2)
 
 def manifest(run_id="20260105T081500Z-000001", **changes):
     fields = {"run_id": run_id, "started_at": START, "settings": {}, "fingerprint": "f", "versions": {}}
-    model = {"id": "m@1", "runtime": "litert", "decision": "0.5"}
+    model = {"id": "m@1", "runtime": "litert", "decision": {"no_mask_below": 0.5, "mask_from": 0.5}}
     return RunManifest(**{**fields, "model": model, **changes})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from maskdet import storage
+from maskdet.cores import available_cores
 from maskdet.demo.drawing import Pose
 from maskdet.errors import ImageFault, SourceError
 from maskdet.images.preprocessing import ImageLimits, open_upright
@@ -75,7 +75,7 @@ def find_portraits(images: Sequence[tuple[str, str, str]], detect: Detect, setti
         is_scene = face_height < settings.max_scene_face and min(picture.size) >= _MIN_SCENE_SIDE_PX
         return None if pose is None else Portrait(uri, label, group, points, pose, is_scene)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         return [portrait for portrait in pool.map(look, images) if portrait is not None]
 
 
@@ -92,7 +92,7 @@ def compose(portraits: Sequence[Portrait], detect: Detect, settings: ComposeSett
     """
     makers = _Makers(portraits, detect, settings)
     plan = [(kind, number) for kind, count in settings.kinds.model_dump().items() for number in range(count)]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         yield from pool.map(lambda item: makers.make(*item), plan)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Count = Annotated[int, Field(ge=0)]
+from maskdet.config import CountOrZero, Ratio
 
 
 class Kinds(BaseModel):
@@ -14,20 +14,20 @@ class Kinds(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    drawn_mask: Count = 3600
+    drawn_mask: CountOrZero = 3600
     """Unmasked faces with a mask drawn on: masked."""
-    covered: Count = 3200
+    covered: CountOrZero = 3200
     """Unmasked faces behind a hand, hair, a beard, a pole, a cup, a head: unmasked."""
-    swapped_unmasked: Count = 2000
+    swapped_unmasked: CountOrZero = 2000
     """Photographs of persons whose face, masked mostly, gives way to an unmasked one."""
-    swapped_masked: Count = 1700
+    swapped_masked: CountOrZero = 1700
     """The same with masked ones, so that the seam tells nothing."""
-    bust_unmasked: Count = 1500
+    bust_unmasked: CountOrZero = 1500
     """Unmasked faces on drawn shoulders."""
-    bust_masked: Count = 1500
-    detected_unmasked: Count = 2000
+    bust_masked: CountOrZero = 1500
+    detected_unmasked: CountOrZero = 2000
     """Unmasked faces as scoring cuts them out: of their image, of a photograph or drawn shoulders they were put on."""
-    detected_masked: Count = 2000
+    detected_masked: CountOrZero = 2000
 
 
 class ComposeSettings(BaseModel):
@@ -44,10 +44,10 @@ class ComposeSettings(BaseModel):
     """Leave out images of any other official split (but keep sources without any); none named: leave out none."""
     output: str = "build/composites"
     kinds: Kinds = Kinds()
-    min_score: Annotated[float, Field(ge=0.0, le=1.0)] = 0.45
+    min_score: Ratio = 0.45
     """Faces that the detector is less sure of are not used."""
     max_side_px: Annotated[int, Field(ge=64)] = 480
     """Larger photographs are shrunk."""
     max_scene_face: Annotated[float, Field(gt=0.0, le=1.0)] = 0.62
     """A photograph whose face takes up more of its height shows no surroundings worth having."""
-    seed: Annotated[int, Field(ge=0)] = 7
+    seed: CountOrZero = 7

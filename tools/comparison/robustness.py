@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from maskdet import storage
+from maskdet.cores import available_cores
 from maskdet.errors import ImageFault, SourceError
 from maskdet.evaluation import metrics
 from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
-from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Bools, Sample, Tally
+from maskdet.evaluation.metrics import MASK, NO_MASK, Bools, Sample, Tally
 from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_image
+from maskdet.labels import Decision, label_codes
 from maskdet.model.backends import Model
-from maskdet.model.manifest import Decision, InputSpec
-from maskdet.scoring.fetching import available_cores
+from maskdet.model.manifest import InputSpec
 from tools.comparison.settings import RobustnessSettings
 
 PLAIN = "plain"
@@ -181,9 +182,7 @@ def sample_of(probabilities: Probabilities, truth: Bools, decision: Decision) ->
         truth: whether a mask is worn, ``(images,)``.
         decision: the thresholds; between them a label is *uncertain*.
     """
-    values = probabilities.astype(np.float64)
-    labels = np.where(values >= decision.mask_from, MASK, np.where(values < decision.no_mask_below, NO_MASK, UNCERTAIN))
-    return Sample(values, truth, labels.astype(np.int8))
+    return Sample(probabilities.astype(np.float64), truth, label_codes(probabilities, None, decision))
 
 
 def rows_of(

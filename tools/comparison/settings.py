@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from maskdet.config import Count, KeyName, ModelSettings, Section
-from maskdet.evaluation.settings import IntervalSettings, Share, TruthSettings
+from maskdet.config import Count, CountOrZero, KeyName, ModelSettings, OpenRatio, Section
+from maskdet.evaluation.settings import IntervalSettings, TruthSettings
 from maskdet.preparation.settings import Split
 
 
@@ -102,9 +102,9 @@ class CompareSettings(Section):
     output: str = ""
     models: Annotated[dict[KeyName, ComparedModel], Field(min_length=1)]
     data: Annotated[dict[KeyName, ComparedData], Field(min_length=1)]
-    confidence: Share = 0.95
+    confidence: OpenRatio = 0.95
     resamples: Annotated[int, Field(ge=100)] = 1000
-    seed: Annotated[int, Field(ge=0)] = 20260101
+    seed: CountOrZero = 20260101
     robustness: RobustnessSettings | None = None
 
     @model_validator(mode="after")

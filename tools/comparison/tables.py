@@ -12,7 +12,7 @@ import pyarrow as pa
 from maskdet import storage
 from maskdet.evaluation.intervals import DESCRIPTIONS, Estimate
 from maskdet.evaluation.results import METRICS_JSON
-from maskdet.evaluation.tables import table_schema
+from maskdet.schemas import column, table_schema
 from maskdet.tables.layout import write_table
 from tools.comparison.cases import EVALUATE_CONFIG, Case, Relation
 from tools.comparison.robustness import ViewRow
@@ -221,40 +221,52 @@ _COUNT_TEXTS = {
 }
 
 
-def _figures(name: str, text: str) -> list[tuple[str, pa.DataType, str, bool]]:
-    ends = [(f"{name}_{end}", pa.float64(), f"{word} end of its interval", True) for end, word in _ENDS.items()]
-    return [(name, pa.float64(), text, True), *ends]
+def _figures(name: str, text: str) -> list[pa.Field]:
+    texts = {name: text, **{f"{name}_{end}": f"{word} end of its interval" for end, word in _ENDS.items()}}
+    return [column(key, pa.float64(), words, nullable=True) for key, words in texts.items()]
 
 
 _ENDS = {"low": "lower", "high": "upper"}
 _COMPARE_SCHEMA = table_schema(
     "compare",
     [
-        ("data", pa.string(), "name of the data set", False),
-        ("title", pa.string(), "what the data set is", False),
-        ("model", pa.string(), "name of the model, or the shortcut, which sees no face", False),
-        ("model_id", pa.string(), "name and fingerprint of the model bundle; null for a shortcut", True),
-        ("relation", pa.string(), "of data to training: trained, shared, same_source, disjoint or external", True),
-        ("images_selected", pa.int64(), "images of the data set for this model, failed ones included", True),
-        ("images_trained", pa.int64(), "of these, images that the model was trained on", True),
-        ("images_shared", pa.int64(), "of these, images of groups that the model was trained on", True),
-        ("images", pa.int64(), "images that the figures are about; of a shortcut, the half not fitted on", True),
-        *((name, pa.int64(), text, True) for name, text in _COUNT_TEXTS.items()),
-        *(column for name in METRICS for column in _figures(name, DESCRIPTIONS[name])),
-        ("command", pa.string(), "what makes this row again", True),
-        ("note", pa.string(), "why there are no figures", True),
-        ("confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1", False),
+        column("data", pa.string(), "name of the data set"),
+        column("title", pa.string(), "what the data set is"),
+        column("model", pa.string(), "name of the model, or the shortcut, which sees no face"),
+        column("model_id", pa.string(), "name and fingerprint of the model bundle; null for a shortcut", nullable=True),
+        column(
+            "relation",
+            pa.string(),
+            "of data to training: trained, shared, same_source, disjoint or external",
+            nullable=True,
+        ),
+        column(
+            "images_selected", pa.int64(), "images of the data set for this model, failed ones included", nullable=True
+        ),
+        column("images_trained", pa.int64(), "of these, images that the model was trained on", nullable=True),
+        column("images_shared", pa.int64(), "of these, images of groups that the model was trained on", nullable=True),
+        column(
+            "images",
+            pa.int64(),
+            "images that the figures are about; of a shortcut, the half not fitted on",
+            nullable=True,
+        ),
+        *(column(name, pa.int64(), text, nullable=True) for name, text in _COUNT_TEXTS.items()),
+        *(field for name in METRICS for field in _figures(name, DESCRIPTIONS[name])),
+        column("command", pa.string(), "what makes this row again", nullable=True),
+        column("note", pa.string(), "why there are no figures", nullable=True),
+        column("confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
     ],
 )
 _ROBUSTNESS_SCHEMA = table_schema(
     "robustness",
     [
-        ("model", pa.string(), "name of the model", False),
-        ("view", pa.string(), "how the faces were shown", False),
-        *((name, pa.int64(), _COUNT_TEXTS[name], False) for name in ("masked", "masked_right", "unmasked")),
-        *((name, pa.int64(), _COUNT_TEXTS[name], False) for name in ("unmasked_right", "unmasked_as_mask")),
-        *(column for name in ("accuracy", "balanced_accuracy") for column in _figures(name, DESCRIPTIONS[name])),
-        ("accuracy_change", pa.float64(), "against the plain images, in points (hundredths)", False),
-        ("balanced_change", pa.float64(), "balanced accuracy against that of the plain images, in points", False),
+        column("model", pa.string(), "name of the model"),
+        column("view", pa.string(), "how the faces were shown"),
+        *(column(name, pa.int64(), _COUNT_TEXTS[name]) for name in ("masked", "masked_right", "unmasked")),
+        *(column(name, pa.int64(), _COUNT_TEXTS[name]) for name in ("unmasked_right", "unmasked_as_mask")),
+        *(field for name in ("accuracy", "balanced_accuracy") for field in _figures(name, DESCRIPTIONS[name])),
+        column("accuracy_change", pa.float64(), "against the plain images, in points (hundredths)"),
+        column("balanced_change", pa.float64(), "balanced accuracy against that of the plain images, in points"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from maskdet.config import Count, Ratio, Section, SourceSettings
+from maskdet.config import Count, CountOrZero, Ratio, Section, SourceSettings
 from maskdet.errors import SourceError
 from maskdet.evaluation.annotations import LABELS, plain_name
 from tools.scenes.scenes import FaceSource, SceneOptions
@@ -23,7 +23,7 @@ class LookSettings(Section):
     rotation_deg: Annotated[float, Field(ge=0.0, le=180.0)] = SceneOptions.rotation_deg
     blur: Ratio = SceneOptions.blur
     overlap: Ratio = SceneOptions.overlap
-    decoys: Annotated[int, Field(ge=0)] = SceneOptions.decoys
+    decoys: CountOrZero = SceneOptions.decoys
     shoulders: Ratio = SceneOptions.shoulders
 
     def options(self) -> SceneOptions:
@@ -40,7 +40,7 @@ class SceneSettings(Section):
 
     output: str = ""
     count: Count = 300
-    seed: Annotated[int, Field(ge=0)] = 2027
+    seed: CountOrZero = 2027
     crops: str | None = None
     """A folder of face crops in folders named by class (with_mask, WithoutMask, …)."""
     skip: tuple[str, ...] = ()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskdet.compliance.groups import wilson_interval
+from maskdet.compliance.intervals import wilson_interval
 from maskdet.errors import SourceError
 from maskdet.images.preprocessing import prepare_image
-from maskdet.model.manifest import Decision
+from maskdet.labels import Decision
 from maskdet.testing import brightness_model, solid_image
 from tools.comparison.robustness import PLAIN, View, first_of_each_class, measure, rows_of, views_of
 from tools.comparison.settings import RobustnessSettings

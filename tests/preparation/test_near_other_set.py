@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from maskdet.images.preprocessing import prepare_image
-from maskdet.training.leakage import near_duplicates
+from maskdet.preparation.similarity import near_duplicates
 
 
 def picture(seed, size_px=96):

@@ -1,0 +1,131 @@
+"""The one vocabulary of classes, and the one rule from probabilities to a label.
+
+A face is of one of three classes:
+
+- ``mask``: a mask covers nose and mouth;
+- ``incorrect``: a mask is on the face or at it, but nose or mouth is bare: below the nose, under the chin, hanging from
+  an ear;
+- ``no_mask``: there is none.
+
+A label is a class or ``uncertain``. A model has two classes (:data:`TWO_CLASSES`, which knows of no ``incorrect``) or
+three (:data:`THREE_CLASSES`), and the rule is the same for both. With the probabilities p:
+
+1. Is there a mask? ``worn = p(mask) + p(incorrect)``. From ``mask_from`` on there is; below ``no_mask_below`` the label
+   is ``no_mask``; between them it is ``uncertain``.
+2. Where there is one, is it worn incorrectly? From ``p(incorrect) >= incorrect_from · worn`` on, given that
+   p(incorrect) is not 0, the label is ``incorrect``, else ``mask``.
+
+A model of two classes says p(incorrect) = 0, and what is left is its rule: ``mask`` from one threshold on, ``no_mask``
+below the other. Both questions have a threshold of their own, which can be moved, and tuned on held-out photographs,
+without the other's answers changing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+MASK, INCORRECT, NO_MASK, UNCERTAIN = "mask", "incorrect", "no_mask", "uncertain"
+
+TWO_CLASSES = (NO_MASK, MASK)
+"""Classes of a model with one output, the probability of ``mask``, in the order of what it predicts."""
+THREE_CLASSES = (MASK, INCORRECT, NO_MASK)
+"""Classes of a model with three outputs, in their order."""
+LABELS = (*THREE_CLASSES, UNCERTAIN)
+
+CODES: Mapping[str, int] = {NO_MASK: 0, MASK: 1, INCORRECT: 2, UNCERTAIN: -1}
+"""Label → its number in arrays, files of training data and fingerprints."""
+_NAMES = {code: name for name, code in CODES.items()}
+
+Codes = NDArray[np.int8]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Decision(BaseModel):
+    """When probabilities become which label: the thresholds of the rule above."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    no_mask_below: Probability = 0.5
+    mask_from: Probability = 0.5
+    incorrect_from: Probability | None = None
+    """``None``: the model does not know of masks worn incorrectly."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Decision:
+        if self.no_mask_below > self.mask_from:
+            raise ValueError(f"no_mask_below = {self.no_mask_below} lies above mask_from = {self.mask_from}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _of_what_there_is(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A model of two classes says what it said before there were three, so that its fingerprint stays.
+        return {name: value for name, value in write(self).items() if value is not None}
+
+    @property
+    def middle(self) -> float:
+        """Where the answer to whether there is a mask turns: the middle of its two thresholds."""
+        return (self.no_mask_below + self.mask_from) / 2
+
+    def __str__(self) -> str:
+        text = f"{MASK} from {self.mask_from:g}, {NO_MASK} below {self.no_mask_below:g}"
+        return text if self.incorrect_from is None else f"{text}, {INCORRECT} from {self.incorrect_from:g} of a mask"
+
+
+def label_codes(mask: NDArray[Any], incorrect: NDArray[Any] | None, decision: Decision) -> Codes:
+    """Labels of faces, by the rule above.
+
+    Args:
+        mask: probability of ``mask``, ``(faces,)``.
+        incorrect: probability of ``incorrect``, ``(faces,)``; ``None`` of a model that does not know of it.
+        decision: the thresholds; compared in double precision, so that a table read back gives the same labels.
+
+    Returns:
+        Codes, ``(faces,)``; see :data:`CODES`. What is not a number is uncertain.
+    """
+    worn = worn_probability(mask, incorrect)
+    sure = np.where(worn < decision.no_mask_below, CODES[NO_MASK], CODES[UNCERTAIN])
+    codes = np.where(worn >= decision.mask_from, CODES[MASK], sure).astype(np.int8)
+    if incorrect is not None:
+        assert decision.incorrect_from is not None, "three classes take three thresholds"
+        wrong = incorrect.astype(np.float64)
+        codes[(codes == CODES[MASK]) & (wrong > 0) & (wrong >= decision.incorrect_from * worn)] = CODES[INCORRECT]
+    return codes
+
+
+def worn_probability(mask: NDArray[Any], incorrect: NDArray[Any] | None) -> NDArray[np.float64]:
+    """Probability that there is a mask, worn correctly or not, float64 ``(faces,)``.
+
+    Args:
+        mask: probability of ``mask``, ``(faces,)``.
+        incorrect: probability of ``incorrect``, ``(faces,)``, or ``None``.
+    """
+    worn = mask.astype(np.float64)
+    return worn if incorrect is None else worn + incorrect.astype(np.float64)
+
+
+def label_names(codes: Codes) -> list[str]:
+    """The labels of codes."""
+    return [_NAMES[code] for code in codes.tolist()]
+
+
+def codes_of(labels: Iterable[str]) -> Codes:
+    """The codes of labels."""
+    return np.array([CODES[label] for label in labels], np.int8)
+
+
+def class_columns(probabilities: NDArray[np.float32], class_names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+    """What a model predicts, class by class.
+
+    Args:
+        probabilities: ``(faces, classes)``, in the order of the names.
+        class_names: :data:`TWO_CLASSES` or :data:`THREE_CLASSES`.
+
+    Returns:
+        Class → ``(faces,)``; :data:`INCORRECT` is absent where the model does not know of it.
+    """
+    return {name: probabilities[:, place] for place, name in enumerate(class_names)}

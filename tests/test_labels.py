@@ -1,0 +1,136 @@
+"""The rule from probabilities to a label, against hand algebra and a face-by-face copy of its definition."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from maskdet.labels import (
+    CODES,
+    LABELS,
+    THREE_CLASSES,
+    TWO_CLASSES,
+    Decision,
+    class_columns,
+    codes_of,
+    label_codes,
+    label_names,
+    worn_probability,
+)
+
+SHARE = st.floats(0, 1, width=32)
+
+
+def labels_of(mask, incorrect=None, **thresholds):
+    columns = [None if values is None else np.array(values, np.float32) for values in (mask, incorrect)]
+    return label_names(label_codes(*columns, Decision(**thresholds)))
+
+
+@pytest.mark.parametrize(
+    ("probability", "expected"),
+    [
+        (0.0, "no_mask"),
+        (0.25, "uncertain"),
+        (0.2499, "no_mask"),
+        (0.5, "uncertain"),
+        (0.7499, "uncertain"),
+        (0.75, "mask"),
+        (1.0, "mask"),
+        (float("nan"), "uncertain"),
+    ],
+)
+def test_thresholds_belong_to_the_side_above(probability, expected):
+    assert labels_of([probability], no_mask_below=0.25, mask_from=0.75) == [expected]
+
+
+@pytest.mark.parametrize(("probability", "expected"), [(0.5, "mask"), (np.nextafter(np.float32(0.5), 0), "no_mask")])
+def test_one_threshold_leaves_nothing_uncertain(probability, expected):
+    assert labels_of([probability]) == [expected]
+
+
+def test_a_threshold_that_float32_cannot_hold_is_not_rounded():
+    # As float32, 0.7 is 0.69999999 and a little less than the threshold.
+    assert labels_of([0.7], no_mask_below=0.7, mask_from=0.7) == ["no_mask"]
+
+
+@settings(deadline=None)
+@given(st.lists(SHARE, max_size=20), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_two_classes_are_the_special_case_without_incorrect(values, first, second, share):
+    low, high = sorted((first, second))
+    # The rule of two classes, face by face, as it was before there were three.
+    stored = [float(np.float32(value)) for value in values]
+    expected = ["mask" if value >= high else "no_mask" if value < low else "uncertain" for value in stored]
+    assert labels_of(values, no_mask_below=low, mask_from=high) == expected
+    never = [0.0] * len(values)
+    assert labels_of(values, never, no_mask_below=low, mask_from=high, incorrect_from=share) == expected
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(SHARE, SHARE, SHARE).filter(lambda face: sum(face) > 0.1), min_size=1, max_size=20),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+def test_three_classes_by_the_definition(faces, first, second, share):
+    low, high = sorted((first, second))
+    scaled = np.array(faces, np.float64)
+    scaled = (scaled / scaled.sum(axis=1, keepdims=True)).astype(np.float32)
+    expected = []
+    for mask, incorrect, _ in scaled.astype(np.float64).tolist():
+        worn = mask + incorrect
+        if worn >= high:
+            expected.append("incorrect" if incorrect > 0 and incorrect >= share * worn else "mask")
+        else:
+            expected.append("no_mask" if worn < low else "uncertain")
+    thresholds = {"no_mask_below": low, "mask_from": high, "incorrect_from": share}
+    assert labels_of(scaled[:, 0], scaled[:, 1], **thresholds) == expected
+    # Whether there is a mask does not depend on the second question.
+    worn = [label in ("mask", "incorrect") for label in expected]
+    other = labels_of(scaled[:, 0], scaled[:, 1], **{**thresholds, "incorrect_from": 1 - share})
+    assert [label in ("mask", "incorrect") for label in other] == worn
+
+
+def test_a_mask_worn_incorrectly_by_hand():
+    mask, incorrect = [0.50, 0.25, 0.25, 0.10, 0.00, 0.25], [0.25, 0.25, 0.50, 0.25, 1.00, 0.00]
+    # worn .75, .5, .75, .35, 1, .25; of that incorrect 1/3, 1/2, 2/3, …
+    expected = ["mask", "incorrect", "incorrect", "uncertain", "incorrect", "no_mask"]
+    assert labels_of(mask, incorrect, no_mask_below=0.3, mask_from=0.5, incorrect_from=0.5) == expected
+    strict = ["mask", "mask", "mask", "uncertain", "incorrect", "no_mask"]
+    assert labels_of(mask, incorrect, no_mask_below=0.3, mask_from=0.5, incorrect_from=0.75) == strict
+    assert worn_probability(np.float32(mask), np.float32(incorrect)).tolist() == pytest.approx(
+        [0.75, 0.5, 0.75, 0.35, 1, 0.25]
+    )
+
+
+def test_decisions_in_words_and_in_files():
+    two = Decision(no_mask_below=0.3, mask_from=0.7)
+    three = Decision(no_mask_below=0.3, mask_from=0.7, incorrect_from=0.4)
+    assert str(two) == "mask from 0.7, no_mask below 0.3"
+    assert str(three) == "mask from 0.7, no_mask below 0.3, incorrect from 0.4 of a mask"
+    # What a bundle of two classes says of itself, and so its fingerprint, is what it was before there were three.
+    assert two.model_dump(mode="json") == {"no_mask_below": 0.3, "mask_from": 0.7}
+    assert Decision.model_validate_json(three.model_dump_json()) == three
+    assert two.middle == three.middle == 0.5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"no_mask_below": 0.6}, {"mask_from": 1.1}, {"incorrect_from": -0.1}, {"mask_from": float("nan")}]
+)
+def test_impossible_thresholds_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Decision(**wrong)
+
+
+def test_codes_and_names_are_each_other_s_inverse():
+    assert label_names(codes_of(LABELS)) == list(LABELS)
+    assert sorted(CODES.values()) == [-1, 0, 1, 2]
+    assert set(TWO_CLASSES) < set(THREE_CLASSES) < set(LABELS) == set(CODES)
+
+
+def test_columns_are_found_by_class():
+    probabilities = np.array([[0.1, 0.2, 0.7], [0.3, 0.3, 0.4]], np.float32)
+    columns = class_columns(probabilities, THREE_CLASSES)
+    assert columns["incorrect"].tolist() == probabilities[:, 1].tolist()
+    assert "incorrect" not in class_columns(probabilities[:, :2], TWO_CLASSES)
