@@ -332,9 +332,9 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
 
     def _next_report(self) -> ShardReport:
         report, seconds = self._in_hand.popleft().result()
-        if report.kept:
-            PROGRESS.add_done(report.receipt.images, kept=True)
-        PROGRESS.add_failed(sum(report.receipt.failed.values()))
+        listed = report.receipt.images - report.carried.images
+        PROGRESS.add_done(listed - report.images_read, kept=True)
+        PROGRESS.add_failed(sum(report.receipt.failed.values()) - sum(report.carried.failed.values()))
         self._telemetry.record(report, seconds)  # here, since Beam's metrics belong to the bundle's own thread
         return report
 

@@ -207,4 +207,6 @@ def _sort_key(ref: ImageRef) -> tuple[object, ...]:
         ref.size_bytes,
         ref.version,
         ref.problem or (),
+        ref.earlier,
+        ref.gone,
     )

@@ -100,28 +100,11 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the tables shall go.")
     tasks = _checked_inputs(given)
     spec = runtime_spec(given)
-    runtime = spec.runtime_version
     manifest = open_bundle(given.model.uri, spec.needs).manifest
     settings = resolve_settings(given, manifest)
     decision = resolve_decision(settings, manifest)
-    fingerprint = scoring_fingerprint(settings, manifest, spec, decision)
     rule = KeyRule.of(settings)
-    layout = Layout(storage.normalize(settings.output))
-    run = RunManifest(
-        run_id=new_run_id(now),
-        started_at=now,
-        settings=settings.model_dump(mode="json"),
-        model={
-            "id": manifest.model_id,
-            "fingerprint": manifest.fingerprint,
-            "runtime": f"{runtime}, {spec.precision}",
-            "view": describe_view(settings.faces),
-            "codecs": codecs_identity(settings.imaging.codecs),
-            "decision": decision.model_dump(),
-        },
-        fingerprint=fingerprint,
-        versions=versions(),
-    )
+    run = _manifest(settings, manifest, spec, decision, now)
     return Launch(
         settings=settings,
         tasks=tasks,
@@ -129,22 +112,58 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
         spec=spec,
         options=score_options(settings, rule, decision),
         limit=Size(settings.packing.max_images, settings.packing.max_bytes),
-        plan=RunPlan(
-            layout,
-            run,
-            settings.failure_budget,
-            Dataset(key_names=rule.key_names, partition_by=rule.partition_by, timezone=rule.timezone),
-            tuple(storage.normalize(uri) for uri in settings.input),
-            max_gone_ratio=settings.tables.max_gone_ratio,
-        ),
+        plan=_plan(settings, run),
         job=ShardJob(
-            layout,
-            fingerprint,
+            layout_of(settings),
+            run.fingerprint,
             rule,
             settings.compliance.all_levels,
             settings.tables.row_group_rows,
             probability_fingerprint(settings, manifest, spec),
         ),
+    )
+
+
+def _manifest(
+    settings: ResolvedSettings, manifest: Manifest, spec: RuntimeSpec, decision: Decision, now: datetime
+) -> RunManifest:
+    """The run's record as it begins."""
+    return RunManifest(
+        run_id=new_run_id(now),
+        started_at=now,
+        settings=settings.model_dump(mode="json"),
+        model={
+            "id": manifest.model_id,
+            "fingerprint": manifest.fingerprint,
+            "runtime": f"{spec.runtime_version}, {spec.precision}",
+            "view": describe_view(settings.faces),
+            "codecs": codecs_identity(settings.imaging.codecs),
+            "decision": decision.model_dump(),
+        },
+        fingerprint=scoring_fingerprint(settings, manifest, spec, decision),
+        versions=versions(),
+    )
+
+
+def layout_of(settings: ScoreSettings) -> Layout:
+    """Where a run's files lie."""
+    return Layout(storage.normalize(settings.output))
+
+
+def dataset_of(settings: ScoreSettings) -> Dataset:
+    """What a run's tables have in common with those of other runs over the same output."""
+    rule = KeyRule.of(settings)
+    return Dataset(key_names=rule.key_names, partition_by=rule.partition_by, timezone=rule.timezone)
+
+
+def _plan(settings: ScoreSettings, run: RunManifest) -> RunPlan:
+    return RunPlan(
+        layout_of(settings),
+        run,
+        settings.failure_budget,
+        dataset_of(settings),
+        tuple(storage.normalize(uri) for uri in settings.input),
+        max_gone_ratio=settings.tables.max_gone_ratio,
     )
 
 
