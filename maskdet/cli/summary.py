@@ -28,6 +28,16 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
     head = f"run {run.run_id}: {run.status.replace('_', ' ')}" + (f" — {run.reason}" if run.reason else "")
     if run.status in ("running", "failed", "interrupted", "superseded"):
         return f"{head}\n  tables    not complete; finished shards are in {layout.root}"
+    if run.pruned_before is not None:
+        removed = run.changes.get(REMOVED, 0)
+        left = f"{run.dataset.listed:,} images in {run.shards.get('total', 0):,} shards are left"
+        return "\n".join(
+            [
+                head,
+                f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}",
+                *_detail("faces", run.faces),
+            ]
+        )
     lines = [
         head,
         f"  images    {images.listed:,} listed = {images.scored:,} scored + {images.no_face:,} no face "

@@ -117,7 +117,7 @@ def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size, prefix: str = "")
     if not refs:
         return []
     if _fits(size_of(refs), limit) or len(prefix) == _HASH_BITS:
-        return [_shard(refs, rule, prefix)]
+        return [shard_of(refs, rule, f"{rule.folder(refs[0])}/shard-{prefix or 'all'}".lstrip("/"))]
     halves: tuple[list[ImageRef], list[ImageRef]] = ([], [])
     for ref in refs:
         halves[_bit(ref, len(prefix))].append(ref)
@@ -177,13 +177,13 @@ def prefix_of(ref: ImageRef, prefixes: frozenset[str]) -> str:
     return next(bits[:depth] for depth in range(PLAN_BITS + 1) if bits[:depth] in prefixes)
 
 
-def _shard(refs: Sequence[ImageRef], rule: KeyRule, prefix: str) -> Shard:
+def shard_of(refs: Sequence[ImageRef], rule: KeyRule, slot: str) -> Shard:
+    """The shard of some images of one partition in a slot."""
     ordered = tuple(sorted(refs, key=_sort_key))
     images = [ref.identity for ref in ordered]
     content = json.dumps([rule.key_names, rule.partition_by, images], separators=(",", ":"), ensure_ascii=True)
-    folder = rule.folder(ordered[0])
     return Shard(
-        slot=f"{folder}/shard-{prefix or 'all'}".lstrip("/"),
+        slot=slot,
         shard_id=hashlib.sha256(content.encode()).hexdigest(),
         partition=rule.partition(ordered[0]),
         refs=ordered,

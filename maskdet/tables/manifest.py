@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -57,6 +57,8 @@ class RunManifest(BaseModel):
     """Exit code of what interrupted the run: 130 for Ctrl-C, 143 for SIGTERM."""
     started_at: datetime
     finished_at: datetime | None = None
+    pruned_before: date | None = None
+    """The run scored nothing: it removed rows of images taken before this day."""
     settings: dict[str, Any]
     model: dict[str, Any]
     """In words, but for ``decision``: its thresholds, as :class:`maskdet.labels.Decision` has them."""

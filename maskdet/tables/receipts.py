@@ -76,6 +76,15 @@ class Outcomes:
         return self.scored + self.no_face + sum(self.failed.values())
 
     @classmethod
+    def sum(cls, parts: Iterable[Outcomes]) -> Outcomes:
+        """All of several together."""
+        scored, no_face, failed = 0, 0, Counter[str]()
+        for part in parts:
+            scored, no_face = scored + part.scored, no_face + part.no_face
+            failed.update(part.failed)
+        return cls(scored, no_face, dict(sorted(failed.items())))
+
+    @classmethod
     def of(cls, outcomes: Iterable[str]) -> Outcomes:
         """Count outcomes as images tables name them."""
         counts = Counter(outcomes)

@@ -33,10 +33,12 @@ __all__ = [
     "begin_run",
     "claim_output",
     "end_early",
+    "faces_of",
     "finish_run",
     "hold_output",
     "new_run_id",
     "read_run",
+    "replace_tables",
     "write_manifest",
 ]
 
@@ -160,8 +162,9 @@ def finish_run(
     manifest = with_counts(plan.manifest, listing, changes, reports).model_copy(update={"finished_at": now})
     status, reason = judge(Allowance(plan.budget, plan.max_gone_ratio), manifest, reports, levels)
     if status in ("succeeded", "over_budget"):
-        status, reason, removed = _replace_tables(plan, reports, levels, status, reason)
-        manifest = manifest.model_copy(update={"files_removed": removed, "faces": _faces(levels["all"].counts)})
+        receipts = [report.receipt for report in reports]
+        status, reason, removed = replace_tables(plan, receipts, levels, status, reason)
+        manifest = manifest.model_copy(update={"files_removed": removed, "faces": faces_of(levels["all"].counts)})
     manifest = manifest.model_copy(update={"status": status, "reason": reason})
     write_manifest(layout, manifest)
     if status == "succeeded":
@@ -170,16 +173,30 @@ def finish_run(
     return manifest
 
 
-def _replace_tables(
-    plan: RunPlan, reports: Sequence[ShardReport], levels: Mapping[str, LevelTotal], status: Status, reason: str
+def replace_tables(
+    plan: RunPlan, receipts: Sequence[Receipt], levels: Mapping[str, LevelTotal], status: Status, reason: str
 ) -> tuple[Status, str, int]:
-    """Make a run's tables the current ones; gives status and reason as they are then, and files removed."""
+    """Make a set of tables the current one, if it is whole and no other run has come between.
+
+    Args:
+        plan: the run's that made it.
+        receipts: of its shards.
+        levels: its compliance tables.
+        status: the run's if all goes well.
+        reason: for that status.
+
+    Returns:
+        Status and reason as they are then, and how many files of earlier sets were removed.
+
+    Raises:
+        StorageError: the output cannot be read or written.
+    """
     layout, run_id = plan.layout, plan.manifest.run_id
     base = read_snapshot(layout)
     already = base is not None and base.run_id == run_id  # a runner does a step again whose end it has not heard of
     if not already and not lease.holds(layout, run_id):
         return "superseded", _superseded(layout, run_id), 0
-    snapshot = new_snapshot(plan, [report.receipt for report in reports], levels, base if plan.carries else None)
+    snapshot = new_snapshot(plan, receipts, levels, base if plan.carries else None)
     if (lost := missing_version(layout, snapshot)) is not None:
         return "unreconciled", f"{lost}: expected what this run wrote or kept, received nothing: someone removed it", 0
     if not commit(layout, snapshot, plan.base_run):
@@ -247,7 +264,8 @@ def _superseded(layout: Layout, run_id: str) -> str:
     )
 
 
-def _faces(total: Counts) -> dict[str, int]:
+def faces_of(total: Counts) -> dict[str, int]:
+    """Faces by label."""
     return {"mask": total.faces_mask, "no_mask": total.faces_no_mask, "uncertain": total.faces_uncertain}
 
 

@@ -114,6 +114,19 @@ def read_snapshot(layout: Layout) -> Snapshot | None:
     return None if found is None else decode_snapshot(layout, found)
 
 
+def current_snapshot(layout: Layout) -> Snapshot:
+    """The current set of tables.
+
+    Raises:
+        OutputError: there is none.
+        StorageError: the output cannot be read.
+    """
+    snapshot = read_snapshot(layout)
+    if snapshot is None:
+        raise OutputError(f"output {layout.root}", "tables of a run that finished", "none", "Run maskdet score first.")
+    return snapshot
+
+
 def read_snapshot_bytes(layout: Layout) -> bytes | None:
     """The snapshot's content, for a conditional write; ``None`` if there is none."""
     try:
