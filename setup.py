@@ -53,6 +53,7 @@ DEVELOPMENT = [
     "moto[server]>=5,<6",
     "mypy>=1.13,<3",
     "pandas>=2.2,<4",
+    "openpyxl>=3.1,<4",
     "polars>=1.17,<3",
     "pytest>=8.3,<10",
     "pytest-timeout>=2.3,<3",

@@ -169,3 +169,21 @@ def base_snapshot(layout: Layout, run_id: str) -> Snapshot:
 def receipts_of(shards: Sequence[Receipt]) -> tuple[Receipt, ...]:
     """Receipts in the order of their slots."""
     return tuple(sorted(shards, key=lambda shard: shard.slot))
+
+
+def table_files(output: str, table: str = PREDICTIONS, level: str | None = None) -> list[str]:
+    """The files of a table as of the last run that finished, for any reader of Parquet.
+
+    They never get other content, and stay until the run after the next ends.
+
+    Args:
+        output: the output of scoring runs.
+        table: ``predictions``, ``failures``, ``no_face`` or ``compliance``.
+        level: of the compliance tables, one level; default: all.
+
+    Raises:
+        OutputError: no run has finished there.
+        StorageError: the output cannot be read.
+    """
+    layout = Layout(storage.normalize(output))
+    return current_snapshot(layout).files(layout, table, level)
