@@ -23,17 +23,24 @@ without the other's answers changing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-MASK, INCORRECT, NO_MASK, UNCERTAIN = "mask", "incorrect", "no_mask", "uncertain"
+MASK: Literal["mask"] = "mask"
+INCORRECT: Literal["incorrect"] = "incorrect"
+NO_MASK: Literal["no_mask"] = "no_mask"
+UNCERTAIN = "uncertain"
 
-TWO_CLASSES = (NO_MASK, MASK)
+TwoClasses = tuple[Literal["no_mask"], Literal["mask"]]
+ThreeClasses = tuple[Literal["mask"], Literal["incorrect"], Literal["no_mask"]]
+ClassNames = TwoClasses | ThreeClasses
+
+TWO_CLASSES: TwoClasses = (NO_MASK, MASK)
 """Classes of a model with one output, the probability of ``mask``, in the order of what it predicts."""
-THREE_CLASSES = (MASK, INCORRECT, NO_MASK)
+THREE_CLASSES: ThreeClasses = (MASK, INCORRECT, NO_MASK)
 """Classes of a model with three outputs, in their order."""
 LABELS = (*THREE_CLASSES, UNCERTAIN)
 
@@ -118,7 +125,7 @@ def codes_of(labels: Iterable[str]) -> Codes:
     return np.array([CODES[label] for label in labels], np.int8)
 
 
-def class_columns(probabilities: NDArray[np.float32], class_names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+def class_columns(probabilities: NDArray[np.float32], class_names: ClassNames) -> dict[str, NDArray[np.float32]]:
     """What a model predicts, class by class.
 
     Args:

@@ -11,7 +11,7 @@ from datetime import date
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
@@ -48,6 +48,9 @@ def _content_columns() -> list[pa.Field]:
         column("content_sha256", pa.string(), "SHA-256 of the image file's bytes, in hexadecimal"),
         column("width_px", pa.int32(), "width of the upright image, in pixels"),
         column("height_px", pa.int32(), "height of the upright image, in pixels"),
+        column(
+            "damaged", pa.bool_(), "whether the file is damaged, and only what is left of it was seen", nullable=True
+        ),
     ]
 
 
@@ -77,8 +80,19 @@ def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
             column(
                 "face_score", pa.float32(), "detector's score; null where the whole image is the face", nullable=True
             ),
-            column("probability_mask", pa.float32(), "probability that the face wears a mask, 0 to 1"),
-            column("label", pa.string(), "mask, no_mask or uncertain, by the run's decision thresholds"),
+            column(
+                "probability_mask",
+                pa.float32(),
+                "probability that the face wears a mask over nose and mouth, 0 to 1; of a model of two classes: a mask",
+            ),
+            column(
+                "probability_incorrect",
+                pa.float32(),
+                "probability that it wears a mask with nose or mouth bare; null of a model of two classes",
+                nullable=True,
+            ),
+            column("probability_no_mask", pa.float32(), "probability that it wears none; the three add to 1"),
+            column("label", pa.string(), "mask, incorrect, no_mask or uncertain, by the run's decision thresholds"),
             column("model_id", pa.string(), "name and fingerprint of the model bundle"),
         ],
     )

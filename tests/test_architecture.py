@@ -12,6 +12,7 @@ PACKAGE = ROOT / "maskdet"
 ROOMS = [
     ["errors"],
     ["labels", "schemas", "templates", "demo", "cores"],
+    ["named_configs"],
     ["config"],
     ["storage", "images"],
     ["inputs"],
@@ -38,6 +39,7 @@ HEAVY = {
     "onnxruntime": ("model/", "faces/"),
     "openvino": ("model/", "faces/"),
     "tf2onnx": ("model/",),
+    "sklearn": ("evaluation/baselines.py",),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))

@@ -1,6 +1,6 @@
 """Measure a model on labelled images.
 
-    maskdet evaluate --input photos/ --output results/ [--model builtin] [--config configs/evaluate.yaml]
+    maskdet evaluate --input photos/ --output results/ [--model builtin] [--config my.yaml]
                      [--set section.key=value …] [Beam options, such as --runner=FlinkRunner]
 
 Scores the images as `maskdet score` does, into <output>/scores, and compares the labels with the truth: by default the
@@ -15,22 +15,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet import storage
+from maskdet.api import run_evaluation
+from maskdet.beam.progress import PROGRESS
 from maskdet.cli import console, summary
-from maskdet.cli.scoring_run import beam_options, command_parser, overrides, run_to_end
+from maskdet.cli.scoring_run import beam_options, command_parser, overrides
 from maskdet.config import load_yaml
-from maskdet.evaluation.annotation_matching import read_annotations
-from maskdet.evaluation.detection_matching import join_annotations
-from maskdet.evaluation.results import Evaluation, evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings
-from maskdet.evaluation.training_history import find_history, read_history
-from maskdet.evaluation.truth import check_columns, read_labelled, read_tables
-from maskdet.report.evaluation_page import REPORT_FILE, describe, render
-from maskdet.scoring.setup import check_run
+from maskdet.report.evaluation_page import describe
 from maskdet.tables.layout import Layout
 
 
@@ -40,48 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(argv: Sequence[str]) -> int:
-    arguments, rest = command_parser("evaluate", __doc__).parse_known_args(argv)
-    options = beam_options(arguments, rest)
+    parser = command_parser("evaluate", __doc__)
+    arguments, rest = parser.parse_known_args(argv)
+    options = beam_options(arguments, rest, parser.flags)
     settings = load_yaml(EvaluateSettings, arguments.config, overrides(arguments))
-    evaluation = run_evaluation(
-        settings, options, overwrite=arguments.overwrite, quiet=arguments.quiet, wait_s=arguments.wait
-    )
+    shown = console.show_progress(PROGRESS, quiet=arguments.quiet)
+    overwrite, wait_s = arguments.overwrite, arguments.wait
+    evaluation = run_evaluation(settings, options, overwrite=overwrite, wait_s=wait_s, shown=shown)
     print(summary.describe_run(evaluation.run, Layout(storage.normalize(settings.score_settings().output))))
     print(describe(evaluation, storage.normalize(settings.output)))
     return 0
-
-
-def run_evaluation(
-    settings: EvaluateSettings,
-    options: PipelineOptions,
-    *,
-    overwrite: bool = False,
-    quiet: bool = False,
-    wait_s: float = 0.0,
-) -> Evaluation:
-    """Check the settings, score what is not scored yet, measure, and write the results.
-
-    Raises:
-        MaskdetError: anything a caller can get wrong, or a run that did not succeed.
-    """
-    launch = check_run(settings.score_settings(), datetime.now(UTC))
-    check_columns(settings, launch.tasks)
-    annotations = None if settings.truth.boxes is None else read_annotations(settings.truth)
-    history = read_history(uri) if (uri := find_history(settings)) else None
-    run = run_to_end(launch, options, overwrite=overwrite, quiet=quiet, wait_s=wait_s, one_input=True)
-    if error := run.outcome():
-        raise error
-    layout, annotated = launch.plan.layout, None
-    if annotations is None:
-        labelled = read_labelled(layout, settings, launch.tasks)
-    else:
-        tables = read_tables(layout, settings, launch.tasks)
-        annotated = join_annotations(annotations, tables, settings, run.model["id"])
-        labelled = annotated.labelled()
-    evaluation = evaluate(labelled, run, settings, annotated)
-    root = storage.normalize(settings.output)
-    write_results(root, evaluation, settings, render(evaluation, settings, history), REPORT_FILE)
-    return evaluation
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Score face images for masks.
 
-    maskdet score --input photos/ --output tables/ [--model builtin] [--config configs/score.yaml]
-                  [--set section.key=value …] [--runner-config configs/runners/dataflow.yaml]
+    maskdet score --input photos/ --output tables/ [--model builtin] [--config my.yaml]
+                  [--set section.key=value …] [--runner-config dataflow]
                   [Beam options, such as --runner=FlinkRunner]
 
 Reads images from folders, globs, list files or CSV/Parquet manifests, on any filesystem that Beam knows; writes
@@ -15,9 +15,11 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from maskdet.api import run_score
 from maskdet.beam import jobs
+from maskdet.beam.progress import PROGRESS
 from maskdet.cli import console, summary
-from maskdet.cli.scoring_run import beam_options, command_parser, overrides, run_to_end
+from maskdet.cli.scoring_run import beam_options, command_parser, overrides
 from maskdet.config import ScoreSettings, load_yaml
 from maskdet.scoring.dry_run import plan_shards
 from maskdet.scoring.setup import check_run
@@ -35,17 +37,20 @@ def _score(argv: Sequence[str]) -> int:
         "--dry-run", action="store_true", help="print what would be scored, and the settings; then stop"
     )
     arguments, rest = parser.parse_known_args(argv)
-    options = beam_options(arguments, rest)
-    launch = check_run(load_yaml(ScoreSettings, arguments.config, overrides(arguments)), datetime.now(UTC))
+    options = beam_options(arguments, rest, parser.flags)
+    settings = load_yaml(ScoreSettings, arguments.config, overrides(arguments))
     if arguments.dry_run:
+        launch = check_run(settings, datetime.now(UTC))
         launch = launch.adding_to(*claim_output(launch.plan, overwrite=arguments.overwrite))  # which touches nothing
         print(summary.describe_plan(launch.settings, *plan_shards(launch)))
         return 0
-    run = run_to_end(launch, options, overwrite=arguments.overwrite, quiet=arguments.quiet, wait_s=arguments.wait)
+    shown = console.show_progress(PROGRESS, quiet=arguments.quiet)
+    result = run_score(settings, options, overwrite=arguments.overwrite, wait_s=arguments.wait, shown=shown)
+    run, root = result.run, result.layout.root
     if jobs.is_template_launch(options):
-        print(f"run {run.run_id}: its job is written; maskdet status {launch.plan.layout.root} shows how far it is")
+        print(f"run {run.run_id}: its job is written; maskdet status {root} shows how far it is")
         return 0
-    print(summary.describe_run(run, launch.plan.layout))
+    print(summary.describe_run(run, result.layout))
     if error := run.outcome():
         raise error
     return 0

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,7 +136,7 @@ class DemoTree:
 
 
 def write_demo_tree(
-    folder: Path,
+    folder: str | PathLike[str],
     *,
     seed: int = 20260101,
     sites: int = 2,
@@ -163,6 +164,7 @@ def write_demo_tree(
         OutputError: the folder holds images of something else, such as a tree of another seed.
         StorageError: a file cannot be read or written.
     """
+    folder = Path(folder)
     _check(seed, hours, sites=sites, cameras_per_site=cameras_per_site, days=days, images_per_hour=images_per_hour)
     cells = _list_cells(sites, cameras_per_site, days, hours)
     faces = (item for cell in cells for item in _plan_faces(cell, seed, images_per_hour))

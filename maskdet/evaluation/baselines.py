@@ -6,19 +6,18 @@ mean as much less. Fitted on one half of the images, by hash of their groups; me
 
 from __future__ import annotations
 
+import importlib.util
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from maskdet.errors import ConfigError
 from maskdet.evaluation import metrics
 from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
 from maskdet.evaluation.metrics import MASK, Bools, Floats, Sample
 from maskdet.preparation.grouping import in_hash_band
-
-_RIDGE = 1.0
-_MAX_STEPS = 50
 
 
 class Row(NamedTuple):
@@ -50,8 +49,7 @@ def compare(sample: Sample, rows: pa.Table, thumbnails: NDArray[np.uint8], fit: 
     widths = rows["width_px"].to_numpy()
     low, high, inside = fit_interval(widths[fit], truth[fit])
     by_width = ((widths >= low) & (widths <= high)) == inside
-    features = border(thumbnails)
-    by_border = apply_logistic(fit_logistic(features[fit], truth[fit]), features) >= 0.5
+    by_border = border_calls(thumbnails, truth, fit)
     word = "inside" if inside else "outside"
     right = np.where(truth, sample.labels == MASK, sample.labels == metrics.NO_MASK)
     return [
@@ -93,39 +91,30 @@ def border(thumbnails: NDArray[np.uint8]) -> Floats:
     return thumbnails[:, ring].reshape(len(thumbnails), -1).astype(np.float64) / 255
 
 
-def fit_logistic(features: Floats, truth: Bools) -> Floats:
-    """Logistic regression with classes of equal weight and a ridge penalty of 1, by Newton's method.
+def check_installed() -> None:
+    """Refuse, at launch, what cannot be fitted here.
+
+    Raises:
+        ConfigError: scikit-learn is missing.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        remedy = "Install it: pip install 'maskdet[evaluate]'; or leave baselines out."
+        raise ConfigError("baselines", "scikit-learn, which fits them", "an environment without it", remedy)
+
+
+def border_calls(thumbnails: NDArray[np.uint8], truth: Bools, fit: Bools) -> Bools:
+    """What a thumbnail's border alone says, ``(images,)``: logistic regression with classes of equal weight.
 
     Args:
-        features: ``(images, features)``.
-        truth: ``(images,)``, some of each.
-
-    Returns:
-        Intercept, then a coefficient a feature, ``(1 + features,)``.
+        thumbnails: RGB uint8 ``(images, height, width, 3)``.
+        truth: whether a mask is worn, ``(images,)``.
+        fit: which images to fit on, ``(images,)``, some of each class.
     """
-    design = np.column_stack([np.ones(len(features)), features])
-    weights = np.where(truth, 0.5 / truth.mean(), 0.5 / (~truth).mean())
-    penalty = np.full(design.shape[1], _RIDGE)
-    penalty[0] = 1e-6  # the intercept is free, but for a matrix that can be inverted
-    coefficients = np.zeros(design.shape[1])
-    for _ in range(_MAX_STEPS):
-        chance = _sigmoid(design @ coefficients)
-        gradient = design.T @ (weights * (chance - truth)) + penalty * coefficients
-        curvature = (design * (weights * chance * (1 - chance))[:, np.newaxis]).T @ design + np.diag(penalty)
-        step = np.linalg.solve(curvature, gradient)
-        coefficients = coefficients - step
-        if np.abs(step).max() < 1e-8:
-            break
-    return np.asarray(coefficients, np.float64)
+    from sklearn.linear_model import LogisticRegression
 
-
-def apply_logistic(coefficients: Floats, features: Floats) -> Floats:
-    """Probabilities, ``(images,)``."""
-    return _sigmoid(features @ coefficients[1:] + coefficients[0])
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -500, 500))), np.float64)
+    features = border(thumbnails)
+    model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(features[fit], truth[fit])
+    return np.asarray(model.predict(features), np.bool_)
 
 
 def _row(name: str, right: Bools, truth: Bools, confidence: float) -> Row:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from maskdet.errors import SourceError
-from maskdet.evaluation.annotation_matching import Annotation, locate
+from maskdet.evaluation.annotation_matching import Annotation, Located, locate
 from maskdet.evaluation.annotations import AnnotatedImage
 from maskdet.evaluation.detection_metrics import FoundFaces, match_by_centre, match_by_overlap
 from maskdet.evaluation.metrics import Bools
@@ -138,16 +138,10 @@ def join_annotations(
             matching(faces, truth.boxes, truth.ignored) for matching in (match_by_centre, match_by_overlap)
         )
         images.append(SeenImage(uri, *seen[uri], truth, faces, rows, match, overlapping))
-    lost = [face for uri in failed if uri in truths for face in truths[uri].labels]
-    counts = {
-        "images": len(images),
+    lost = tuple(face for uri in failed if uri in truths for face in truths[uri].labels)
+    counts = _counts(images, truths, located) | {
         "images_unannotated": len(unannotated),
         "images_failed": sum(uri in truths for uri in failed),
-        "annotations_unlisted": len(located.unlisted),
-        "annotations_by_file": len(located.by_file),
-        "faces": sum(int(image.wanted.sum()) for image in images),
-        "faces_too_small": sum(int((image.truth.ignored & ~truths[image.uri].ignored).sum()) for image in images),
-        "faces_ignored": sum(int(truths[image.uri].ignored.sum()) for image in images),
         "faces_failed": len(lost),
     }
     examples = {
@@ -155,7 +149,19 @@ def join_annotations(
         "annotations_by_file": tuple(located.by_file[:_EXAMPLES]),
         "images_unannotated": tuple(unannotated[:_EXAMPLES]),
     }
-    return AnnotatedRun(tuple(images), tables.predictions, counts, examples, model_id, tuple(lost))
+    return AnnotatedRun(tuple(images), tables.predictions, counts, examples, model_id, lost)
+
+
+def _counts(images: Sequence[SeenImage], truths: Mapping[str, AnnotatedImage], located: Located) -> dict[str, int]:
+    marked = {image.uri: truths[image.uri].ignored for image in images}
+    return {
+        "images": len(images),
+        "annotations_unlisted": len(located.unlisted),
+        "annotations_by_file": len(located.by_file),
+        "faces": sum(int(image.wanted.sum()) for image in images),
+        "faces_too_small": sum(int((image.truth.ignored & ~marked[image.uri]).sum()) for image in images),
+        "faces_ignored": sum(int(ignored.sum()) for ignored in marked.values()),
+    }
 
 
 def _first_rows(table: pa.Table, settings: EvaluateSettings) -> Iterable[tuple[str, tuple[str, int, int, str]]]:

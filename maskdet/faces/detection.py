@@ -15,7 +15,7 @@ from maskdet.faces.detector import RULES, Detector, load_detector
 from maskdet.faces.extraction import FaceBox, FaceView, StageClock, View, Viewer, WholeImage
 from maskdet.faces.network import runtime_version
 from maskdet.images.codecs import PILLOW, Codecs
-from maskdet.images.preprocessing import ImageLimits, open_upright
+from maskdet.images.preprocessing import ImageLimits, decode_upright
 from maskdet.model.manifest import InputSpec
 
 # The classifier is as sure of a face of this size as of a larger one, and the detector finds smaller ones.
@@ -109,14 +109,15 @@ class DetectedFaces:
 
     def __call__(self, data: bytes, clock: StageClock) -> View:
         """View an image as the faces in it, the surest first."""
-        image, (width_px, height_px) = open_upright(data, self._limits, reduce=self._reduction(), codecs=self._codecs)
+        upright = decode_upright(data, self._limits, reduce=self._reduction(), codecs=self._codecs)
+        image, width_px, height_px = upright.image, upright.width_px, upright.height_px
         clock.stop("decode")
         faces = self._faces(image, width_px / image.width, height_px / image.height)
         if not faces and self._settings.if_none == "whole":
             spec = self._spec
             faces = (FaceView(self._codecs.resize(image, spec.width, spec.height, spec.resize_filter)),)
         clock.stop("detect")
-        return View(width_px, height_px, faces)
+        return View(width_px, height_px, faces, upright.damaged)
 
     def _reduction(self) -> int:
         """How far a JPEG may be reduced in decoding."""

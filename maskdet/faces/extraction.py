@@ -43,6 +43,8 @@ class View(NamedTuple):
     """Of the upright original."""
     height_px: int
     faces: tuple[FaceView, ...]
+    damaged: bool = False
+    """Whether it is what was left of a damaged file."""
 
 
 class StageClock:
@@ -109,4 +111,4 @@ class WholeImage:
             codecs=self._codecs,
         )
         clock.stop("decode")
-        return View(image.width_px, image.height_px, (FaceView(image.pixels),))
+        return View(image.width_px, image.height_px, (FaceView(image.pixels),), image.damaged)

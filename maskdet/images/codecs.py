@@ -1,26 +1,32 @@
-"""Who decodes and resizes: Pillow, or faster libraries for the files that most images are.
+"""Who decodes and resizes: Pillow and libjpeg-turbo, or faster libraries for the files that most images are.
 
-The faster ones are the extra ``maskdet[fast]``: Wuffs (pywuffs) for PNGs, libjpeg-turbo (simplejpeg) without a copy
-through Pillow's four-byte pixels, and a vectorised resize (cykooz-resizer). They are asked only for plain files: whole
-PNGs of 8-bit RGB that hold nothing but pixels and colour metadata, and RGB JPEGs. There they give Pillow's pixels, bit
-for bit. Whatever they refuse is left to Pillow, which also words the failure, so a damaged file ends the same way
-whoever decodes. Bilinear resizing differs from Pillow's by at most :data:`RESIZE_TOLERANCE` of 255 in a sample, by
-rounding; other filters are Pillow's own, since the two libraries define them differently.
+JPEGs of grey and RGB are libjpeg-turbo's (simplejpeg), whatever the codecs: Pillow decodes them with the same library
+to the same pixels, but does not pass on its warnings, which are all that is heard of a damaged file.
+
+The faster libraries are the extra ``maskdet[fast]``: Wuffs (pywuffs, where Python has a wheel of it) for PNGs, and a
+vectorised resize (cykooz-resizer). They are asked only for plain files: whole PNGs of 8-bit RGB that hold nothing but
+pixels and colour metadata. There they give Pillow's pixels, bit for bit. Whatever they refuse is left to Pillow, which
+also words the failure, so a damaged file ends the same way whoever decodes. Bilinear resizing differs from Pillow's by
+at most :data:`RESIZE_TOLERANCE` of 255 in a sample, by rounding; other filters are Pillow's own, since the two
+libraries define them differently.
 """
 
 from __future__ import annotations
 
+import importlib
 import struct
 import threading
 from importlib import metadata
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
 from maskdet.config import CodecsName
 from maskdet.errors import ConfigError
+from maskdet.images.png import MOST_CHUNKS
 
 Pixels = NDArray[np.uint8]
 
@@ -31,7 +37,10 @@ _PILLOW_FILTERS = {
     "box": Image.Resampling.BOX,
     "bicubic": Image.Resampling.BICUBIC,
 }
-_FAST_PACKAGES = ("pywuffs", "simplejpeg", "cykooz-resizer")
+_PACKAGES = ("pillow", "simplejpeg")
+_FAST_PACKAGES = ("cykooz-resizer",)
+_PNG_PACKAGE = "pywuffs"  # no wheel for every Python: Pillow decodes PNGs where it is not installed
+_OPTIONAL_PACKAGE = "pillow-heif"  # read where it is installed
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_RGB8 = b"\x08\x02"  # bit depth and colour type
@@ -59,17 +68,6 @@ class Codecs(Protocol):
             uint8 RGB ``(height, width, 3)``, upright; ``None`` if Pillow is to decode it, or to say why it cannot.
         """
 
-    def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
-        """Decode a file whose header Pillow has read, and to whose size, drafts included, it is to be decoded.
-
-        Args:
-            header: the opened image; not loaded.
-            data: the file's bytes.
-
-        Returns:
-            uint8 RGB ``(height, width, 3)``, not yet turned upright; ``None`` if Pillow is to decode it.
-        """
-
     def resize(self, picture: Image.Image | Pixels, width: int, height: int, resize_filter: str) -> Pixels:
         """Resize an RGB picture, antialiased when shrinking.
 
@@ -95,10 +93,6 @@ class PillowCodecs:
         """As :meth:`Codecs.decode_plain`."""
         return None
 
-    def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
-        """As :meth:`Codecs.decode`."""
-        return None
-
     def resize(self, picture: Image.Image | Pixels, width: int, height: int, resize_filter: str) -> Pixels:
         """As :meth:`Codecs.resize`."""
         image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
@@ -110,10 +104,9 @@ class FastCodecs:
 
     def __init__(self) -> None:
         import cykooz_resizer
-        import pywuffs
-        import simplejpeg
 
-        self._png, self._jpeg, self._resizing = pywuffs, simplejpeg, cykooz_resizer
+        self._resizing = cykooz_resizer
+        self._png: Any = importlib.import_module(_PNG_PACKAGE) if _is_installed(_PNG_PACKAGE) else None
         self._bilinear = cykooz_resizer.ResizeOptions(
             cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear)
         )
@@ -121,7 +114,7 @@ class FastCodecs:
 
     def plain_size(self, data: bytes) -> tuple[int, int] | None:
         """As :meth:`Codecs.plain_size`: that of a plain PNG."""
-        return _PNG_SIZE.unpack_from(data, _PNG_SIZE_PLACE) if is_plain_png(data) else None
+        return _PNG_SIZE.unpack_from(data, _PNG_SIZE_PLACE) if self._png is not None and is_plain_png(data) else None
 
     def decode_plain(self, data: bytes) -> Pixels | None:
         """As :meth:`Codecs.decode_plain`."""
@@ -130,16 +123,6 @@ class FastCodecs:
             return None
         width, height = _PNG_SIZE.unpack_from(data, _PNG_SIZE_PLACE)
         return _checked(decoded.pixbuf, height, width)
-
-    def decode(self, header: Image.Image, data: bytes) -> Pixels | None:
-        """As :meth:`Codecs.decode`."""
-        if header.mode != "RGB" or header.format not in ("JPEG", "MPO"):
-            return None
-        try:
-            pixels = self._jpeg.decode_jpeg(data, min_height=header.height, min_width=header.width)
-        except Exception:  # damage, which Pillow is left to find as well
-            return None
-        return _checked(pixels, header.height, header.width)
 
     def resize(self, picture: Image.Image | Pixels, width: int, height: int, resize_filter: str) -> Pixels:
         """As :meth:`Codecs.resize`."""
@@ -172,6 +155,26 @@ class FastCodecs:
 PILLOW: Codecs = PillowCodecs()
 
 
+def decode_jpeg(header: Image.Image, data: bytes, *, strict: bool = True) -> Pixels | None:
+    """Decode a JPEG whose header Pillow has read, and to whose size, drafts included, it is to be decoded.
+
+    Args:
+        header: the opened image; not loaded.
+        data: the file's bytes.
+        strict: refuse a file of which libjpeg-turbo warns.
+
+    Returns:
+        uint8 RGB ``(height, width, 3)``, not yet turned upright; ``None`` of other files, and of what is refused.
+    """
+    if header.mode not in ("RGB", "L"):
+        return None
+    try:
+        pixels = simplejpeg.decode_jpeg(data, min_height=header.height, min_width=header.width, strict=strict)
+    except ValueError:
+        return None
+    return _checked(pixels, header.height, header.width)
+
+
 def resolve_codecs(name: Literal["auto", CodecsName]) -> CodecsName:
     """The codecs that a setting means on this machine: ``auto`` is ``fast`` where the extra is installed."""
     if name != "auto":
@@ -186,7 +189,10 @@ def codecs_identity(codecs: CodecsName) -> str:
         ConfigError: the packages of the codecs are not installed on this machine.
     """
     _refuse_missing(codecs)
-    packages = ("pillow", *(_FAST_PACKAGES if codecs == "fast" else ()))
+    fast = [_PNG_PACKAGE] if _is_installed(_PNG_PACKAGE) else []
+    packages = [*_PACKAGES, *([*fast, *_FAST_PACKAGES] if codecs == "fast" else ())]
+    if _is_installed(_OPTIONAL_PACKAGE):
+        packages.append(_OPTIONAL_PACKAGE)
     return ", ".join(f"{package} {metadata.version(package)}" for package in packages)
 
 
@@ -218,7 +224,9 @@ def is_plain_png(data: bytes) -> bool:
     if data[:8] != _PNG_SIGNATURE or data[24:26] != _PNG_RGB8:
         return False
     place, end = 8, len(data)
-    while place + 12 <= end:
+    for _ in range(MOST_CHUNKS):
+        if place + 12 > end:
+            break
         length, name = _PNG_CHUNK.unpack_from(data, place)
         place += 12 + length
         if name == b"IEND":
@@ -234,10 +242,12 @@ def _checked(pixels: Any, height: int, width: int) -> Pixels | None:
 
 
 def _missing_packages() -> list[str]:
-    missing = []
-    for package in _FAST_PACKAGES:
-        try:
-            metadata.version(package)
-        except metadata.PackageNotFoundError:
-            missing.append(package)
-    return missing
+    return [package for package in _FAST_PACKAGES if not _is_installed(package)]
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -2,7 +2,10 @@
 
 Every image becomes upright 8-bit RGB by these rules, and the same bytes give the same array everywhere:
 
-- Formats: JPEG, PNG, WebP, BMP, GIF and TIFF, told by content, never by file name.
+- Formats: JPEG, PNG, WebP, BMP, GIF and TIFF, told by content, never by file name; AVIF where Pillow is built with it,
+  and HEIC by the extra ``maskdet[heif]``.
+- A file of which a part is missing or broken is refused, also where its decoder would only warn, or not even that;
+  :attr:`ImageLimits.keep_damaged` keeps what is left of a JPEG or a PNG.
 - EXIF orientation is applied; an unreadable EXIF block counts as upright.
 - Palette images are expanded; grey and bilevel are repeated over the three channels.
 - Alpha, a transparent palette entry or a transparent colour is composited over white, as viewers show it (save PNG's
@@ -11,7 +14,8 @@ Every image becomes upright 8-bit RGB by these rules, and the same bytes give th
 - 16-bit samples keep their high byte (what decoders do with 16-bit RGB); grey of 12 or 32 bits, signed and float
   samples have no range that the decoder tells, and are refused.
 - Animations and multi-page files give their first frame.
-- Byte and pixel limits are checked from the header, before any pixel is allocated.
+- Byte, pixel and side limits are checked from the header, before any pixel is allocated; so are headers that would keep
+  a decoder busy for longer than any picture. Pictures of 16 million pixels or more are decoded one at a time.
 - A JPEG is decoded at 1/2, 1/4 or 1/8 scale where that leaves at least :data:`DRAFT_MARGIN` times the size asked for.
 
 Who decodes and resizes is told by :mod:`maskdet.images.codecs`; the rules are the same for all.
@@ -19,7 +23,10 @@ Who decodes and resizes is told by :mod:`maskdet.images.codecs`; the rules are t
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
+import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,16 +43,21 @@ from PIL import (
     TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
+    features,
 )
 
 from maskdet.config import ImagingSettings
 from maskdet.errors import FailureCode, ImageFault
-from maskdet.images.codecs import PILLOW, Codecs, Pixels
+from maskdet.images import containers, jpeg, png, tiff
+from maskdet.images.codecs import PILLOW, Codecs, Pixels, decode_jpeg
 
 # Only these decoders run: others (EPS starts Ghostscript) are no business of a scoring worker. Importing the modules
 # registers them, so that no thread does so first while others decode.
 _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# Who reads the others, and what to install where they are not read.
+_HEIF_EXTRA = "maskdet[heif]"
+_AVIF_EXTRA = "pillow>=11.3"
 
 # Reduced-scale decoding averages DCT blocks, a different filter than the final resize. With twice the target left to
 # the final resize, the built-in model's probabilities moved by at most .006 on 30 photographs of 150 kB to 1.5 MB
@@ -67,6 +79,11 @@ _TRANSPOSES = {
 }
 _SWAPS_AXES = (5, 6, 7, 8)
 
+# A picture of 64 million pixels takes 200 MB, and as much again on its way; threads that hold one each would take all.
+_LARGE_PIXELS = 16_000_000
+_LARGE = threading.Lock()
+_STRIP_PIXELS = 4_000_000
+
 # Our own limit, checked on every header, replaces Pillow's: its warning would be printed by every worker, and its error
 # does not say which limit to raise.
 Image.MAX_IMAGE_PIXELS = None
@@ -76,16 +93,25 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What is refused before it costs memory."""
+    """What is refused before it costs memory, and what becomes of damaged files."""
 
     max_bytes: int = 64 * 1024 * 1024
     max_pixels: int = 64_000_000
     min_side_px: int = 8
+    max_side_px: int = 65_535
+    keep_damaged: bool = False
+    """Decode what is left of a damaged JPEG or PNG, rather than refuse it."""
 
     @classmethod
     def of(cls, settings: ImagingSettings) -> ImageLimits:
         """The limits that settings name."""
-        return cls(settings.max_bytes, settings.max_pixels, settings.min_side_px)
+        return cls(
+            settings.max_bytes,
+            settings.max_pixels,
+            settings.min_side_px,
+            settings.max_side_px,
+            keep_damaged=settings.damaged == "keep",
+        )
 
 
 class PreparedImage(NamedTuple):
@@ -97,6 +123,26 @@ class PreparedImage(NamedTuple):
     """Width of the upright original."""
     height_px: int
     """Height of the upright original."""
+    damaged: bool = False
+    """Whether it is what was left of a damaged file."""
+
+
+class UprightImage(NamedTuple):
+    """A decoded image, and the size it came in."""
+
+    picture: Image.Image | Pixels
+    """RGB, upright, as whoever decoded it left it; smaller than the original if decoded at reduced scale."""
+    width_px: int
+    """Width of the upright original."""
+    height_px: int
+    """Height of the upright original."""
+    damaged: bool = False
+    """Whether it is what was left of a damaged file."""
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture as Pillow has it."""
+        return self.picture if isinstance(self.picture, Image.Image) else Image.fromarray(self.picture)
 
 
 def prepare_image(
@@ -123,8 +169,9 @@ def prepare_image(
     Raises:
         ImageFault: the image is empty, too large, too small, damaged or of an unsupported kind.
     """
-    picture, upright_size = _decode(data, limits, (width, height) if jpeg_draft else None, 1, codecs)
-    return PreparedImage(codecs.resize(picture, width, height, resize_filter), *upright_size)
+    upright = decode_upright(data, limits, (width, height) if jpeg_draft else None, codecs=codecs)
+    pixels = codecs.resize(upright.picture, width, height, resize_filter)
+    return PreparedImage(pixels, upright.width_px, upright.height_px, upright.damaged)
 
 
 def open_upright(
@@ -135,6 +182,19 @@ def open_upright(
     reduce: int = 1,
     codecs: Codecs = PILLOW,
 ) -> tuple[Image.Image, tuple[int, int]]:
+    """As :func:`decode_upright`: the image, and the ``(width, height)`` of the upright original."""
+    upright = decode_upright(data, limits, at_least, reduce=reduce, codecs=codecs)
+    return upright.image, (upright.width_px, upright.height_px)
+
+
+def decode_upright(
+    data: bytes,
+    limits: ImageLimits,
+    at_least: tuple[int, int] | None = None,
+    *,
+    reduce: int = 1,
+    codecs: Codecs = PILLOW,
+) -> UprightImage:
     """Decode an image file to an upright 8-bit RGB image.
 
     Args:
@@ -144,44 +204,108 @@ def open_upright(
         reduce: lets JPEGs be decoded at 1/2, 1/4 or 1/8 of their size, down to 1 / ``reduce``.
         codecs: who decodes.
 
-    Returns:
-        The image, and the ``(width, height)`` in pixels of the upright original (larger than the image's own if it was
-        decoded at reduced scale).
-
     Raises:
         ImageFault: as :func:`prepare_image`.
     """
-    picture, upright_size = _decode(data, limits, at_least, reduce, codecs)
-    return picture if isinstance(picture, Image.Image) else Image.fromarray(picture), upright_size
-
-
-def _decode(
-    data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None, reduce: int, codecs: Codecs
-) -> tuple[Image.Image | Pixels, tuple[int, int]]:
-    """As :func:`open_upright`; the picture as whoever decoded it left it."""
     _check_bytes(len(data), limits)
-    plain_size = codecs.plain_size(data)
-    if plain_size is not None and _pixels_fault(plain_size, limits) is None:
-        plain = codecs.decode_plain(data)
-        if plain is not None:
-            return plain, plain_size
-    image = _open(data)
+    try:
+        return _plain(data, limits, codecs) or _decoded(data, limits, at_least, reduce)
+    except ImageFault:
+        raise
+    except MemoryError:
+        raise ImageFault(FailureCode.OUT_OF_MEMORY, "not enough memory to decode the image") from None
+    except Exception as error:  # the one boundary: whatever decoders raise costs one row
+        raise ImageFault(FailureCode.CORRUPT_IMAGE, f"decoding raised {type(error).__name__}") from error
+
+
+def _plain(data: bytes, limits: ImageLimits, codecs: Codecs) -> UprightImage | None:
+    """An image that needs no header of Pillow's; ``None`` of all others."""
+    size = codecs.plain_size(data)
+    if size is None or _pixels_fault(size, limits) is not None:
+        return None
+    with _one_if_large(size):
+        pixels = codecs.decode_plain(data)
+    return None if pixels is None else UprightImage(pixels, *size)
+
+
+def _decoded(data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None, reduce: int) -> UprightImage:
+    kind = _readable_kind(data)
+    containers.check_header(data, kind)
+    if kind == "WEBP" and (size := containers.webp_size(data)) is not None and (fault := _pixels_fault(size, limits)):
+        raise fault
+    jpeg_file = jpeg.inspect(data) if kind == "JPEG" else None
+    png_file = png.inspect(data) if kind == "PNG" else None
+    image = _open(data if jpeg_file is None else jpeg_file.data, kind)
     if (fault := _pixels_fault(image.size, limits)) is not None:
         raise fault
     stored_size = image.size
-    if at_least is not None and image.format in ("JPEG", "MPO"):
-        target = at_least[::-1] if _orientation(image) in _SWAPS_AXES else at_least
-        image.draft(None, (DRAFT_MARGIN * target[0], DRAFT_MARGIN * target[1]))
-    elif reduce > 1 and image.format in ("JPEG", "MPO"):
-        image.draft(None, (-(-image.width // reduce), -(-image.height // reduce)))
-    pixels = codecs.decode(image, data)
-    picture: Image.Image | Pixels = _to_rgb(_load(image)) if pixels is None else pixels
+    with _one_if_large(stored_size):
+        if jpeg_file is not None:
+            _draft(image, at_least, reduce)
+            picture, damaged = _load_jpeg(image, jpeg_file, limits)
+        elif png_file is not None:
+            picture, damaged = _load_png(image, data, png_file, limits)
+        else:
+            if kind == "TIFF":
+                tiff.check_strips(image, data)
+            picture, damaged = _to_rgb(_load(image)), False
     # Read last: of a PNG it decodes the pixels, and would swallow their damage, if they were not decoded yet.
     orientation = _orientation(image)
     if orientation in _TRANSPOSES:
         upright = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
         picture = upright.transpose(_TRANSPOSES[orientation])
-    return picture, stored_size[::-1] if orientation in _SWAPS_AXES else stored_size
+    size = stored_size[::-1] if orientation in _SWAPS_AXES else stored_size
+    return UprightImage(picture, *size, damaged)
+
+
+def _one_if_large(size: tuple[int, int]) -> contextlib.AbstractContextManager[object]:
+    return _LARGE if size[0] * size[1] >= _LARGE_PIXELS else contextlib.nullcontext()
+
+
+def _draft(image: Image.Image, at_least: tuple[int, int] | None, reduce: int) -> None:
+    """Let a JPEG be decoded at reduced scale."""
+    if at_least is not None:
+        target = at_least[::-1] if _orientation(image) in _SWAPS_AXES else at_least
+        image.draft(None, (DRAFT_MARGIN * target[0], DRAFT_MARGIN * target[1]))
+    elif reduce > 1:
+        image.draft(None, (-(-image.width // reduce), -(-image.height // reduce)))
+
+
+def _load_jpeg(image: Image.Image, file: jpeg.JpegFile, limits: ImageLimits) -> tuple[Image.Image | Pixels, bool]:
+    """The pixels of a JPEG, and whether it is damaged."""
+    pixels = decode_jpeg(image, file.data) if file.problem is None else None
+    if pixels is not None:
+        return pixels, False
+    damage = file.problem or jpeg.damage(file.data, "CMYK" if image.mode == "CMYK" else "GRAY")
+    if damage is not None and not limits.keep_damaged:
+        raise ImageFault(FailureCode.CORRUPT_IMAGE, f"damaged JPEG: {damage}")
+    pixels = decode_jpeg(image, file.data, strict=False)
+    return _to_rgb(_load(image)) if pixels is None else pixels, damage is not None
+
+
+def _load_png(image: Image.Image, data: bytes, file: png.PngFile, limits: ImageLimits) -> tuple[Image.Image, bool]:
+    """The pixels of a PNG, and whether it is damaged."""
+    try:
+        return _to_rgb(_load_whole_png(image, data, file)), False
+    except ImageFault as fault:
+        rest = png.repaired(data, file) if limits.keep_damaged and fault.code is FailureCode.CORRUPT_IMAGE else None
+        if rest is None:
+            raise
+    return _to_rgb(_load(_open(rest, "PNG"))), True
+
+
+def _load_whole_png(image: Image.Image, data: bytes, file: png.PngFile) -> Image.Image:
+    if file.problem is not None:
+        raise ImageFault(FailureCode.CORRUPT_IMAGE, f"damaged PNG: {file.problem}")
+    _load(image)
+    # Rows that were not there are black, the last one too; of a picture that ends so, a second look tells.
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    if (file.interlaced or last.getbbox() is None) and not png.has_all_pixels(data, file):
+        raise ImageFault(FailureCode.CORRUPT_IMAGE, "damaged PNG: its pixels end early")
+    if image.mode == "P" and (highest := int(np.asarray(image).max())) >= file.palette:
+        message = f"damaged PNG: a pixel has colour {highest} of a palette of {file.palette}"
+        raise ImageFault(FailureCode.CORRUPT_IMAGE, message)
+    return image
 
 
 def _check_bytes(size_bytes: int, limits: ImageLimits) -> None:
@@ -200,6 +324,11 @@ def _pixels_fault(size: tuple[int, int], limits: ImageLimits) -> ImageFault | No
             FailureCode.TOO_MANY_PIXELS,
             f"{width} x {height} = {width * height} pixels, more than imaging.max_pixels = {limits.max_pixels}",
         )
+    if max(width, height) > limits.max_side_px:
+        return ImageFault(
+            FailureCode.TOO_MANY_PIXELS,
+            f"{width} x {height} pixels, a side over imaging.max_side_px = {limits.max_side_px}",
+        )
     if min(width, height) < limits.min_side_px:
         return ImageFault(
             FailureCode.TOO_FEW_PIXELS,
@@ -208,16 +337,51 @@ def _pixels_fault(size: tuple[int, int], limits: ImageLimits) -> ImageFault | No
     return None
 
 
-def _open(data: bytes) -> Image.Image:
+def _readable_kind(data: bytes) -> str:
+    """The format of a file, which this machine reads.
+
+    Raises:
+        ImageFault: it is no image, or of a format that is not read, or not on this machine.
+    """
+    kind = containers.kind_of(data)
+    if kind in FORMATS or (kind == "AVIF" and _reads_avif()) or (kind == "HEIF" and _reads_heif()):
+        return str(kind)
+    if kind is not None:
+        extra = _HEIF_EXTRA if kind == "HEIF" else _AVIF_EXTRA
+        message = f"{kind}, which is read where {extra} is installed"
+        raise ImageFault(FailureCode.UNSUPPORTED_FORMAT, message)
+    other = containers.name_of_other(data)
+    seems = f"; it seems to be {other}" if other else ""
+    raise ImageFault(FailureCode.NOT_AN_IMAGE, f"no {', '.join(FORMATS)} header{seems}")
+
+
+@functools.cache
+def _reads_avif() -> bool:
+    if not features.check("avif"):
+        return False
+    from PIL import AvifImagePlugin
+
+    return "AVIF" in Image.OPEN and bool(AvifImagePlugin.SUPPORTED)
+
+
+@functools.cache
+def _reads_heif() -> bool:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _open(data: bytes, kind: str) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=(kind,))
     except UnidentifiedImageError:
         # Pillow's own message holds a memory address, which would differ from run to run.
-        for name in FORMATS:
-            accepts = Image.OPEN[name][1]
-            if accepts is not None and accepts(data[:16]):
-                raise ImageFault(FailureCode.CORRUPT_IMAGE, f"begins as {name}, but has no whole header") from None
-        raise ImageFault(FailureCode.NOT_AN_IMAGE, f"no {', '.join(FORMATS)} header") from None
+        raise ImageFault(FailureCode.CORRUPT_IMAGE, f"begins as {kind}, but has no whole header") from None
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
         raise ImageFault(FailureCode.CORRUPT_IMAGE, f"unreadable header: {type(error).__name__}") from error
 
@@ -234,6 +398,8 @@ def _load(image: Image.Image) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     try:
+        if not containers.is_bounded_exif(image.info.get("exif", b"")):
+            return 1
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # damaged metadata is no reason to lose the picture
         return 1
@@ -246,11 +412,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if mode.startswith("I;16"):
         return _high_bytes(image).convert("RGB")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        return _over_white(image)
     if mode in ("1", "L", "P", "CMYK", "YCbCr", "RGBX", "RGB", "HSV"):
         return image.convert("RGB")
     raise ImageFault(FailureCode.UNSUPPORTED_MODE, f"pixel mode {mode!r} has no defined conversion to 8-bit RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """A transparent picture over white, by strips, since each of its steps would take the memory of a whole copy."""
+    opaque = Image.new("RGB", image.size)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        rgba = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        opaque.paste(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"), (0, top))
+    return opaque
 
 
 def _high_bytes(image: Image.Image) -> Image.Image:

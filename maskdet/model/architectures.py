@@ -1,8 +1,9 @@
 """The networks that training fits, by name.
 
 Every network takes RGB ``(batch, height, width, 3)`` with values 0 to 255 (uint8, or floats of that range), scales them
-inside the graph, and gives the probability of "mask" as float32 ``(batch, 1)``. Keras is imported when a network is
-built, never when this module is: a scoring worker has no need of it.
+inside the graph, and gives float32: the probability of "mask", ``(batch, 1)``, or of each of three classes,
+``(batch, 3)``. Keras is imported when a network is built, never when this module is: a scoring worker has no need of
+it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from maskdet.errors import ConfigError
+from maskdet.labels import TWO_CLASSES, ClassNames
 from maskdet.model.efficientnet import FEATURES_LAYER, efficientnet_lite0, first_blocks
 
 PIXEL_SCALE = 1.0 / 255.0
@@ -37,7 +39,7 @@ class Architecture:
     """Height and width it was designed for."""
     min_side_px: int
     layers: Callable[[Any], Any]
-    """Scaled pixels (a Keras tensor) to logits ``(batch, 1)``."""
+    """Scaled pixels (a Keras tensor) to features ``(batch, units)``, which the last dense layer makes logits of."""
     base_output: str = ""
     """The layer that the base, which may start from pre-trained weights, ends with; empty if there is no base."""
 
@@ -50,17 +52,19 @@ def default_view(architecture: str) -> Literal["detect", "whole"]:
     return "whole" if architecture.startswith("reference_") else "detect"
 
 
-def build_model(name: str, height: int, width: int) -> Any:
+def build_model(name: str, height: int, width: int, class_names: ClassNames = TWO_CLASSES) -> Any:
     """Build an untrained network.
 
     Args:
         name: a key of :data:`ARCHITECTURES`.
         height: rows of the input in pixels.
         width: columns of the input in pixels.
+        class_names: what it tells apart, in the order of its outputs; see :mod:`maskdet.labels`.
 
     Returns:
-        A ``keras.Model``: ``(batch, height, width, 3)`` of values 0 to 255 to probabilities float32 ``(batch, 1)``. Its
-        layers ``rescaling``, ``logit`` and ``probability_mask`` are named so.
+        A ``keras.Model``: ``(batch, height, width, 3)`` of values 0 to 255 to probabilities float32 ``(batch, 1)`` of
+        two classes, ``(batch, 3)`` of three. Its layers ``rescaling``, ``logit`` and ``probability_mask``, or
+        ``probabilities``, are named so.
 
     Raises:
         ConfigError: the name is unknown, or the input is too small for the network.
@@ -79,10 +83,13 @@ def build_model(name: str, height: int, width: int) -> Any:
 
     pixels = keras.Input((height, width, 3), name="images")
     scaled = keras.layers.Rescaling(PIXEL_SCALE, name="rescaling")(pixels)
-    logit = architecture.layers(scaled)
-    # float32 even where a mixed-precision policy makes the rest of the network float16.
-    probability = keras.layers.Activation("sigmoid", dtype="float32", name="probability_mask")(logit)
-    return keras.Model(pixels, probability, name=name)
+    # One unit for two classes: a second would say the same. Both layers are float32 even where a mixed-precision policy
+    # makes the rest of the network 16 bits, which are too coarse for a loss.
+    units, curve, output = (1, "sigmoid", "probability_mask")
+    if class_names != TWO_CLASSES:
+        units, curve, output = len(class_names), "softmax", "probabilities"
+    logit = keras.layers.Dense(units, dtype="float32", name="logit")(architecture.layers(scaled))
+    return keras.Model(pixels, keras.layers.Activation(curve, dtype="float32", name=output)(logit), name=name)
 
 
 def _reference_cnn(tensor: Any, dropout: float = 0.0) -> Any:
@@ -98,8 +105,7 @@ def _reference_cnn(tensor: Any, dropout: float = 0.0) -> Any:
     tensor = layers.Flatten()(tensor)
     if dropout:
         tensor = layers.Dropout(dropout)(tensor)
-    tensor = layers.Dense(512, activation="relu")(tensor)
-    return _logit(tensor)
+    return layers.Dense(512, activation="relu")(tensor)
 
 
 def _reference_cnn_dropout(tensor: Any) -> Any:
@@ -117,15 +123,14 @@ def _reference_vgg19(tensor: Any) -> Any:
 
     base = keras.applications.VGG19(include_top=False, weights=None, input_tensor=tensor)
     tensor = keras.layers.Flatten()(base.output)
-    tensor = keras.layers.Dense(256, activation="relu")(tensor)
-    return _logit(tensor)
+    return keras.layers.Dense(256, activation="relu")(tensor)
 
 
 def _efficientnet_lite0(tensor: Any) -> Any:
     """EfficientNet-Lite0 under one unit: 3.4 million parameters, 100 million multiply-adds at 112x112."""
     from keras import layers
 
-    return _logit(layers.Dropout(0.2)(efficientnet_lite0(tensor)))
+    return layers.Dropout(0.2)(efficientnet_lite0(tensor))
 
 
 def _compact(tensor: Any) -> Any:
@@ -141,14 +146,7 @@ def _compact(tensor: Any) -> Any:
     tensor = layers.BatchNormalization(name="widen_bn")(tensor)
     tensor = layers.ReLU(6.0, name="widen_relu")(tensor)
     tensor = layers.GlobalAveragePooling2D()(tensor)
-    return _logit(layers.Dropout(0.2)(tensor))
-
-
-def _logit(tensor: Any) -> Any:
-    """One float32 unit, even under a mixed-precision policy: 16 bits are too coarse for a loss."""
-    from keras import layers
-
-    return layers.Dense(1, dtype="float32", name="logit")(tensor)
+    return layers.Dropout(0.2)(tensor)
 
 
 ARCHITECTURES: dict[str, Architecture] = {

@@ -40,13 +40,14 @@ class Backend(Protocol):
     """Runs a model on blocks of one fixed size; safe to call from several threads."""
 
     def run(self, block: Images) -> Probabilities:
-        """Probabilities of a mask.
+        """What the network gives.
 
         Args:
             block: uint8 RGB ``(block_images, height, width, 3)``.
 
         Returns:
-            float32 ``(block_images,)``.
+            float32, of a network of two classes the probability of ``mask``, ``(block_images,)``, of one of three that
+            of each class, ``(block_images, 3)``.
         """
 
 
@@ -104,18 +105,31 @@ class Model:
         self._backend = backend
 
     def predict(self, images: Images) -> Probabilities:
-        """Probabilities of a mask, for any number of images.
+        """Probabilities of the classes, for any number of images.
 
         Args:
             images: uint8 RGB ``(n, height, width, 3)`` of the manifest's input size.
 
         Returns:
-            float32 ``(n,)``; each value depends on its own image alone.
+            float32 ``(n, classes)``, in the order of the manifest's ``class_names``; a row depends on its own image
+            alone, and adds to 1. Of two classes that of ``mask`` is what the network gave, and the other 1 less it.
+        """
+        outputs = self.run(images)
+        return outputs if outputs.ndim == 2 else np.stack([np.float32(1) - outputs, outputs], axis=1)
+
+    def run(self, images: Images) -> Probabilities:
+        """What the network gives, for any number of images.
+
+        Args:
+            images: uint8 RGB ``(n, height, width, 3)`` of the manifest's input size.
+
+        Returns:
+            float32 ``(n,)`` or ``(n, classes)``, as :meth:`Backend.run`.
         """
         size = self.block_images
         if len(images) == size:
             return self._backend.run(images)
-        probabilities = np.empty(len(images), np.float32)
+        outputs = np.empty(self.manifest.output_shape(len(images)), np.float32)
         for start in range(0, len(images), size):
             part = images[start : start + size]
             block = (
@@ -123,8 +137,8 @@ class Model:
                 if len(part) == size
                 else np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), np.uint8)])
             )
-            probabilities[start : start + size] = self._backend.run(block)[: len(part)]
-        return probabilities
+            outputs[start : start + size] = self._backend.run(block)[: len(part)]
+        return outputs
 
 
 def load_model(uri: str, spec: RuntimeSpec) -> Model:
@@ -222,20 +236,24 @@ class _Interpreter:
         shape = [block_images, manifest.input.height, manifest.input.width, 3]
         if list(details["shape"][1:]) != shape[1:] or not (self._shifted or details["dtype"] == np.uint8):
             _refuse_signature(manifest, f"{list(details['shape'])} {np.dtype(details['dtype']).name}")
+        self._output_shape = manifest.output_shape(block_images)
         self._interpreter.resize_tensor_input(self._input, shape, strict=False)
         self._interpreter.allocate_tensors()
         # The output's shape is known only after a call, whose kernel set-up the first block should not pay for anyway.
-        output = self.run(np.zeros(shape, np.uint8))
-        if output.dtype != np.float32 or output.size != block_images:
+        output = self._invoke(np.zeros(shape, np.uint8))
+        if output.dtype != np.float32 or output.size != block_images * manifest.outputs:
             _refuse_signature(manifest, f"output {list(output.shape)} {output.dtype.name}")
 
     def run(self, block: Images) -> Probabilities:
         """As :meth:`Backend.run`."""
+        return self._invoke(block).reshape(self._output_shape)
+
+    def _invoke(self, block: Images) -> Probabilities:
         # With the highest bit turned, uint8 reads as int8 that is 128 less.
         self._interpreter.set_tensor(self._input, (block ^ 0x80).view(np.int8) if self._shifted else block)
         self._interpreter.invoke()
         output: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
-        return output.reshape(-1)
+        return output
 
 
 class TensorFlowBackend:
@@ -251,6 +269,9 @@ class TensorFlowBackend:
         shape = [bundle.manifest.input.height, bundle.manifest.input.width, 3]
         if spec_in.dtype != tf.uint8 or spec_in.shape.as_list()[1:] != shape:
             _refuse_signature(bundle.manifest, f"{spec_in.shape.as_list()} {spec_in.dtype.name}")
+        (spec_out,) = self._function.structured_outputs.values()
+        if spec_out.shape.as_list()[1:] != list(bundle.manifest.output_shape(1)[1:]):
+            _refuse_signature(bundle.manifest, f"output {spec_out.shape.as_list()} {spec_out.dtype.name}")
         self._saved_model = saved_model  # its variables live as long as this object
         self._constant = tf.constant
 
@@ -258,7 +279,7 @@ class TensorFlowBackend:
         """As :meth:`Backend.run`."""
         (output,) = self._function(self._constant(block)).values()
         probabilities: NDArray[np.float32] = output.numpy()
-        return probabilities.reshape(-1)
+        return probabilities
 
 
 class OnnxBackend:
@@ -269,7 +290,8 @@ class OnnxBackend:
         (tensor_in,), (tensor_out,) = self._session.get_inputs(), self._session.get_outputs()
         shape = [bundle.manifest.input.height, bundle.manifest.input.width, 3]
         types = (tensor_in.type, tensor_out.type)
-        if types != ("tensor(uint8)", "tensor(float)") or tensor_in.shape[1:] != shape or len(tensor_out.shape) != 1:
+        given = list(bundle.manifest.output_shape(1)[1:])
+        if types != ("tensor(uint8)", "tensor(float)") or tensor_in.shape[1:] != shape or tensor_out.shape[1:] != given:
             _refuse_signature(bundle.manifest, f"{types[0]} {tensor_in.shape}, {types[1]} {tensor_out.shape}")
         self._input = tensor_in.name
         self._free = threading.BoundedSemaphore(spec.threads)  # a call runs on the thread that makes it
@@ -292,16 +314,17 @@ def _limit_threads(tf: Any, threads: int) -> None:
 
 
 def _refuse_signature(manifest: Manifest, received: str) -> None:
-    wanted = f"input uint8 (batch, {manifest.input.height}, {manifest.input.width}, 3), output float32 (batch,)"
+    output = "(batch,)" if manifest.outputs == 1 else f"(batch, {manifest.outputs})"
+    wanted = f"input uint8 (batch, {manifest.input.height}, {manifest.input.width}, 3), output float32 {output}"
     raise ModelError(f"model {manifest.name}", wanted, received, "Export the bundle again.")
 
 
 def _check_golden(bundle: Bundle, model: Model, spec: RuntimeSpec) -> None:
     inputs, expected = bundle.golden(spec.output_name)
     shape = (len(inputs), model.manifest.input.height, model.manifest.input.width, 3)
-    if inputs.shape != shape or expected.shape != shape[:1]:
+    if inputs.shape != shape or expected.shape != model.manifest.output_shape(len(inputs)):
         _refuse_signature(bundle.manifest, f"golden inputs {list(inputs.shape)}, outputs {list(expected.shape)}")
-    received = model.predict(inputs)
+    received = model.run(inputs)
     worst = float(np.max(np.abs(received - expected)))
     tolerance = _GOLDEN_TOLERANCE[spec.precision]
     if not worst <= tolerance:  # also refuses NaN
@@ -313,7 +336,7 @@ def _check_golden(bundle: Bundle, model: Model, spec: RuntimeSpec) -> None:
         )
     filler = np.repeat(inputs[::-1], -(-spec.block_images // len(inputs)), axis=0)[: spec.block_images]
     block = np.concatenate([filler[: spec.block_images // 2], inputs])
-    shifted = model.predict(block)[spec.block_images // 2 :]
+    shifted = model.run(block)[spec.block_images // 2 :]
     if not np.array_equal(shifted, received):
         raise ModelError(
             f"model {bundle.manifest.model_id} on {spec.runtime_version}, {spec.precision}",

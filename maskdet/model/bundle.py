@@ -36,13 +36,13 @@ class Bundle:
     folder: Path
 
     def golden(self, output: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Inputs and the probabilities that one backend gave for them when the bundle was made.
+        """Inputs and what the network gave for them on one backend when the bundle was made.
 
         Args:
             output: ``"tensorflow_float32"``, ``"litert_float32"``, ``"litert_int8"`` or ``"onnx_float32"``.
 
         Returns:
-            uint8 RGB ``(n, height, width, 3)`` and float32 ``(n,)``.
+            uint8 RGB ``(n, height, width, 3)``, and what the network gave: float32 ``(n,)`` or ``(n, classes)``.
 
         Raises:
             ModelError: the bundle has no such output.

@@ -19,7 +19,9 @@ from maskdet.model import tensorflow_export
 from maskdet.model.bundle import Bundle, open_bundle, read_manifest, resolve
 from maskdet.model.export import check_output_folder, list_files, replaced_whole
 from maskdet.model.formats import FORMATS, REFERENCE_OUTPUT, Format, select_formats
-from maskdet.model.manifest import GOLDEN_FILE, KERAS_FILE, MANIFEST_FILE, Manifest
+from maskdet.model.manifest import GOLDEN_FILE, KERAS_FILE, MANIFEST_FILE, TRAINING_IMAGES_FILE, Manifest
+
+_ALWAYS_COPIED = (GOLDEN_FILE, TRAINING_IMAGES_FILE)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def convert_bundle(uri: str, folder: Path, names: Iterable[str]) -> tuple[Manife
         made.check_installed(to_make=made in missing)
     _refuse_impossible(uri, listed, missing)
     needed = [*formats, FORMATS["keras"]] if missing else formats
-    bundle = open_bundle(uri, lambda name: name == GOLDEN_FILE or any(made.holds(name) for made in needed))
+    bundle = open_bundle(uri, lambda name: name in _ALWAYS_COPIED or any(made.holds(name) for made in needed))
     with replaced_whole(folder) as building:
         _copy_files(bundle, building, [made for made in formats if made not in missing])
         _make(bundle, building, missing)
@@ -106,7 +108,7 @@ def _model_errors(bundle: Bundle, what: str) -> Iterator[None]:
 
 def _copy_files(bundle: Bundle, building: Path, formats: Sequence[Format]) -> None:
     for name in bundle.manifest.files:
-        if name == GOLDEN_FILE or any(made.holds(name) for made in formats):
+        if name in _ALWAYS_COPIED or any(made.holds(name) for made in formats):
             (building / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.folder / name, building / name)
 
@@ -125,7 +127,7 @@ def _make(bundle: Bundle, building: Path, formats: Sequence[Format]) -> None:
 
 def _check_shapes(bundle: Bundle, model: Any) -> None:
     stated = bundle.manifest.input
-    expected = ((None, stated.height, stated.width, 3), (None, 1))
+    expected = ((None, stated.height, stated.width, 3), (None, bundle.manifest.outputs))
     if (model.input_shape, model.output_shape) != expected:
         received = (model.input_shape, model.output_shape)
         raise ModelError(f"{KERAS_FILE} of {bundle.folder}", f"shapes {expected}", received, "Train it again.")

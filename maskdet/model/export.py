@@ -8,7 +8,7 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from maskdet.errors import ModelError, OutputError
 from maskdet.model import litert_export
 from maskdet.model.formats import FORMATS
 from maskdet.model.manifest import GOLDEN_FILE, LITERT_INT8_FILE, MANIFEST_FILE, BundleFile, Manifest
+from maskdet.model.training_images import write_training_images
 
 GOLDEN_IMAGES = 8
 
@@ -41,7 +42,14 @@ def check_output_folder(folder: Path) -> None:
         )
 
 
-def export_bundle(model: Any, folder: Path, draft: Manifest, *, representative: NDArray[np.uint8]) -> Manifest:
+def export_bundle(
+    model: Any,
+    folder: Path,
+    draft: Manifest,
+    *,
+    representative: NDArray[np.uint8],
+    training_images: Iterable[str] | None = None,
+) -> Manifest:
     """Write a bundle; it appears under its name when it is complete.
 
     Args:
@@ -49,6 +57,8 @@ def export_bundle(model: Any, folder: Path, draft: Manifest, *, representative: 
         folder: where the bundle goes; a bundle that is there already is replaced.
         draft: the manifest without ``versions``, ``files`` and ``fingerprint``, which are filled in.
         representative: RGB uint8 ``(images, height, width, 3)`` like those to be scored; gives the ranges for int8.
+        training_images: SHA-256, in hexadecimal, of the image files that it was trained on; ``None``: the bundle does
+            not say.
 
     Returns:
         The manifest as written, sealed.
@@ -65,6 +75,8 @@ def export_bundle(model: Any, folder: Path, draft: Manifest, *, representative: 
         np.savez_compressed(
             building / GOLDEN_FILE, allow_pickle=False, inputs=golden, **_expected_outputs(building, golden)
         )
+        if training_images is not None:
+            write_training_images(building, training_images)
         manifest = draft.model_copy(update={"versions": _versions(), "files": dict(list_files(building))}).sealed()
         (building / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
@@ -141,6 +153,9 @@ def _check_shapes(model: Any, draft: Manifest, representative: NDArray[np.uint8]
     for what, shape in (("network input", tuple(model.input_shape[1:])), ("representative", representative.shape[1:])):
         if shape != stated:
             raise ModelError(what, f"{stated}, as the manifest states", shape, "Make the sizes agree.")
+    if model.output_shape[-1] != draft.outputs:
+        expected = f"{draft.outputs} for the classes {', '.join(draft.class_names)}"
+        raise ModelError("network outputs", expected, model.output_shape[-1], "Make the classes agree.")
 
 
 def _write_models(model: Any, folder: Path, representative: NDArray[np.uint8]) -> None:

@@ -36,7 +36,7 @@ class Format:
     tolerance: float
     """By how much a probability of a golden input may differ from the network's in float32."""
     run: Callable[[Path, NDArray[np.uint8]], NDArray[np.float32]]
-    """Path and uint8 ``(batch, height, width, 3)`` to float32 ``(batch,)``."""
+    """Path and uint8 ``(batch, height, width, 3)`` to what the network gives: float32 ``(batch,)``, ``(batch, 3)``."""
     runtime: str
     """The module that runs it."""
     write: Callable[[Any, Path], None] | None

@@ -1,8 +1,9 @@
 """A Keras network to LiteRT files: float32, and int8 with a float32 end.
 
 Both take raw pixels: the 1/255 is folded into the layer that follows it. In the int8 file uint8 pixels are the
-quantised input (scale 1, zero point 0), every layer up to the last dense one is int8, and that one and the sigmoid are
-float32: a sigmoid in int8 knows 256 probabilities, logits in int8 are coarser still, and one dense unit costs nothing.
+quantised input (scale 1, zero point 0), every layer up to the last dense one is int8, and that one and the sigmoid, or
+softmax, are float32: a sigmoid in int8 knows 256 probabilities, logits in int8 are coarser still, and a few dense units
+cost nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from maskdet.errors import ModelError
 from maskdet.model.litert_graph import LiteRTGraph
+from maskdet.model.tensorflow_export import graph_output
 
 
 def convert_float(model: Any) -> bytes:
@@ -26,15 +28,15 @@ def convert_float(model: Any) -> bytes:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
 
     Returns:
-        A LiteRT file: ``images`` uint8 ``(batch, height, width, 3)`` to ``probability_mask`` float32 ``(batch,)``.
+        A LiteRT file: ``images`` uint8 ``(batch, height, width, 3)`` to what
+        :func:`maskdet.model.tensorflow_export.graph_output` says, float32.
     """
     import tensorflow as tf
 
     folded = _fold_pixel_scale(model)
 
     def score(images: Any) -> dict[str, Any]:
-        probability = folded(tf.cast(images, tf.float32), training=False)
-        return {"probability_mask": tf.reshape(probability, [-1])}
+        return graph_output(folded, tf.cast(images, tf.float32))
 
     return _convert(_converter(folded, score, tf.uint8))
 
@@ -48,7 +50,7 @@ def convert_int8(model: Any, representative: NDArray[np.uint8]) -> bytes:
 
     Returns:
         A LiteRT file: ``images`` uint8 ``(batch, height, width, 3)``, quantised with scale 1 and zero point 0, to
-        ``probability_mask`` float32 ``(batch,)``.
+        ``probability_mask`` float32 ``(batch,)``, or ``probabilities`` ``(batch, classes)``.
 
     Raises:
         ModelError: the converter did not keep pixels as they are.
@@ -65,13 +67,13 @@ def convert_int8(model: Any, representative: NDArray[np.uint8]) -> bytes:
     def samples_one_by_one() -> Iterator[list[NDArray[np.float32]]]:
         return ([sample[np.newaxis]] for sample in samples)
 
-    converter = _converter(body, lambda images: {"probability_mask": body(images, training=False)}, tf.float32)
+    converter = _converter(body, lambda images: {"features": body(images, training=False)}, tf.float32)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = samples_one_by_one
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
     converter.inference_output_type = tf.float32
-    return _append_dense_sigmoid(_convert(converter), *last_dense.get_weights())
+    return _append_head(_convert(converter), *last_dense.get_weights())
 
 
 def run(file: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -82,7 +84,7 @@ def run(file: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         images: RGB uint8 ``(batch, height, width, 3)``.
 
     Returns:
-        Probabilities of "mask", float32 ``(batch,)``.
+        Probabilities of "mask", float32 ``(batch,)``, or of the classes, ``(batch, classes)``.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -145,8 +147,10 @@ def _convert(converter: Any) -> bytes:
     return converted
 
 
-def _append_dense_sigmoid(file: bytes, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> bytes:
-    """Put a float32 dense unit and a sigmoid behind a LiteRT network with one float32 output ``(batch, features)``.
+def _append_head(file: bytes, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> bytes:
+    """Put a float32 dense layer behind a LiteRT network with one float32 output ``(batch, features)``.
+
+    A sigmoid follows one unit, a softmax several.
 
     Written into the file's graph directly: the converter keeps a layer in float32 only by a name of its own making.
 
@@ -158,17 +162,22 @@ def _append_dense_sigmoid(file: bytes, kernel: NDArray[np.float32], bias: NDArra
     builtin, schema = graph.schema.BuiltinOperator, graph.schema
     weights = graph.add_constant("logit/kernel", np.ascontiguousarray(kernel.T, np.float32))
     offset = graph.add_constant("logit/bias", bias.astype(np.float32))
-    logit, flat_logit = graph.add_activation("logit", [-1, 1]), graph.add_activation("flat_logit", [-1])
-    probability = graph.add_activation("probability_mask", [-1])
+    logit = graph.add_activation("logit", [-1, len(bias)])
     features = [graph.output_index, weights, offset]
-    graph.operators.extend(
-        (
-            graph.make_operator(builtin.FULLY_CONNECTED, features, logit, schema.FullyConnectedOptionsT()),
-            graph.make_reshape(logit, flat_logit),
-            graph.make_operator(builtin.LOGISTIC, [flat_logit], probability),
-        )
+    graph.operators.append(
+        graph.make_operator(builtin.FULLY_CONNECTED, features, logit, schema.FullyConnectedOptionsT())
     )
-    graph.give(probability)
+    if len(bias) == 1:
+        flat_logit = graph.add_activation("flat_logit", [-1])
+        given = graph.add_activation("probability_mask", [-1])
+        graph.operators.append(graph.make_reshape(logit, flat_logit))
+        graph.operators.append(graph.make_operator(builtin.LOGISTIC, [flat_logit], given))
+    else:
+        given = graph.add_activation("probabilities", [-1, len(bias)])
+        options = schema.SoftmaxOptionsT()
+        options.beta = 1.0
+        graph.operators.append(graph.make_operator(builtin.SOFTMAX, [logit], given, options))
+    graph.give(given)
     return graph.to_bytes()
 
 

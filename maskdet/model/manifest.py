@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from maskdet.config import Count
-from maskdet.labels import Decision
+from maskdet.labels import THREE_CLASSES, TWO_CLASSES, ClassNames, Decision
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -19,6 +19,7 @@ LITERT_INT8_FILE = "model.tflite"
 LITERT_FLOAT_FILE = "model_float.tflite"
 ONNX_FILE = "model.onnx"
 GOLDEN_FILE = "golden.npz"
+TRAINING_IMAGES_FILE = "training_images.npy"
 
 
 class _Part(BaseModel):
@@ -52,6 +53,16 @@ class OperatingCharacteristics(_Part):
     unmasked_right: int
     unmasked_total: int
     shares_groups_with_training: bool
+    incorrect_right: int | None = None
+    """Masks worn incorrectly that were labelled so; ``None``, as the next three, of a model of two classes."""
+    incorrect_total: int | None = None
+    masked_as_incorrect: int | None = None
+    unmasked_as_incorrect: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _of_what_there_is(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A bundle of two classes says what it said before there were three, so that its fingerprint stays.
+        return {name: value for name, value in write(self).items() if value is not None}
 
     @property
     def sensitivity(self) -> float:
@@ -62,6 +73,11 @@ class OperatingCharacteristics(_Part):
     def specificity(self) -> float:
         """Share of unmasked faces labelled ``no_mask``."""
         return self.unmasked_right / self.unmasked_total
+
+    @property
+    def incorrect_recall(self) -> float | None:
+        """Share of masks worn incorrectly that were labelled so; ``None`` where none were looked at."""
+        return (self.incorrect_right or 0) / self.incorrect_total if self.incorrect_total else None
 
 
 class TrainingData(_Part):
@@ -88,7 +104,8 @@ class Manifest(_Part):
     architecture: str
     description: str = ""
     input: InputSpec
-    class_names: tuple[Literal["no_mask"], Literal["mask"]] = ("no_mask", "mask")
+    class_names: ClassNames = TWO_CLASSES
+    """What the model predicts, in this order: see :mod:`maskdet.labels`."""
     decision: Decision = Decision()
     calibration: Calibration = Calibration()
     operating_characteristics: OperatingCharacteristics | None = None
@@ -96,6 +113,25 @@ class Manifest(_Part):
     versions: dict[str, str] = {}
     files: dict[str, BundleFile] = {}
     fingerprint: str = ""
+
+    @model_validator(mode="after")
+    def _every_class_decided(self) -> Manifest:
+        if (self.class_names == THREE_CLASSES) != (self.decision.incorrect_from is not None):
+            expected = "a number" if self.class_names == THREE_CLASSES else "nothing"
+            raise ValueError(
+                f"decision.incorrect_from: expected {expected} for the classes {list(self.class_names)}, "
+                f"received {self.decision.incorrect_from}"
+            )
+        return self
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the network gives for an image: the probability of ``mask`` alone, or that of each class."""
+        return 1 if self.class_names == TWO_CLASSES else len(self.class_names)
+
+    def output_shape(self, images: int) -> tuple[int, ...]:
+        """Shape of what the network gives for some images: ``(images,)`` or ``(images, classes)``."""
+        return (images,) if self.outputs == 1 else (images, self.outputs)
 
     @property
     def model_id(self) -> str:

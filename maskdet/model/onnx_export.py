@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdet.model.tensorflow_export import graph_output
+
 _OPSET = 17  # of 2022: runtimes that are a few years old read the file too
 
 
@@ -22,8 +24,8 @@ def convert(model: Any) -> bytes:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
 
     Returns:
-        An ONNX file: ``images`` uint8 ``(batch, height, width, 3)`` to ``probability_mask`` float32 ``(batch,)``, the
-        batch of any size.
+        An ONNX file: ``images`` uint8 ``(batch, height, width, 3)`` to what
+        :func:`maskdet.model.tensorflow_export.graph_output` says, float32, the batch of any size.
     """
     import tensorflow as tf
     import tf2onnx
@@ -31,8 +33,7 @@ def convert(model: Any) -> bytes:
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="images")]
 
     def score(images: Any) -> dict[str, Any]:
-        probability = model(tf.cast(images, tf.float32), training=False)
-        return {"probability_mask": tf.reshape(probability, [-1])}
+        return graph_output(model, tf.cast(images, tf.float32))
 
     function = tf.function(score, input_signature=signature)
     network, _ = tf2onnx.convert.from_function(function, signature, opset=_OPSET)
@@ -64,7 +65,7 @@ def run(file: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         images: RGB uint8 ``(batch, height, width, 3)``.
 
     Returns:
-        Probabilities of "mask", float32 ``(batch,)``.
+        Probabilities of "mask", float32 ``(batch,)``, or of the classes, ``(batch, classes)``.
     """
     probabilities: NDArray[np.float32]
     (probabilities,) = open_session(file).run(None, {"images": images})

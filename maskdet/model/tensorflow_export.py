@@ -12,6 +12,22 @@ from numpy.typing import NDArray
 from maskdet.model.folding import folded
 
 
+def graph_output(model: Any, pixels: Any) -> dict[str, Any]:
+    """What the graphs of a network give, under the name that it has in every format.
+
+    Args:
+        model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
+        pixels: float32 ``(batch, height, width, 3)``.
+
+    Returns:
+        ``probability_mask`` ``(batch,)`` of a network of two classes, else ``probabilities`` ``(batch, classes)``.
+    """
+    import tensorflow as tf
+
+    given = model(pixels, training=False)
+    return {"probability_mask": tf.reshape(given, [-1])} if model.output_shape[-1] == 1 else {"probabilities": given}
+
+
 def write_keras(model: Any, file: Path) -> None:
     """Write a Keras file, compressed: Keras stores, and a quarter of its HDF5 is padding.
 
@@ -42,17 +58,16 @@ def run_keras(file: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         images: RGB uint8 ``(batch, height, width, 3)``.
 
     Returns:
-        Probabilities of "mask", float32 ``(batch,)``.
+        Probabilities of "mask", float32 ``(batch,)``, or of the classes, ``(batch, classes)``.
     """
     probabilities: NDArray[np.float32] = load_keras(file)(images.astype(np.float32), training=False).numpy()
-    return probabilities.reshape(-1)
+    return probabilities.reshape(-1) if probabilities.shape[1] == 1 else probabilities
 
 
 def write_saved_model(model: Any, folder: Path) -> None:
     """Write a SavedModel of one signature.
 
-    Its signature takes ``images`` uint8 ``(batch, height, width, 3)`` and gives ``probability_mask`` float32
-    ``(batch,)``.
+    Its signature takes ``images`` uint8 ``(batch, height, width, 3)`` and gives what :func:`graph_output` says.
 
     Args:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
@@ -70,8 +85,7 @@ def write_saved_model(model: Any, folder: Path) -> None:
 
         @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="images")])  # type: ignore[untyped-decorator]
         def score(self, images: Any) -> dict[str, Any]:
-            probability = model(tf.cast(images, tf.float32), training=False)
-            return {"probability_mask": tf.reshape(probability, [-1])}
+            return graph_output(model, tf.cast(images, tf.float32))
 
     scorer = Scorer()
     tf.saved_model.save(scorer, str(folder), signatures={"serving_default": scorer.score})
@@ -86,10 +100,11 @@ def run_saved_model(folder: Path, images: NDArray[np.uint8]) -> NDArray[np.float
         images: RGB uint8 ``(batch, height, width, 3)``.
 
     Returns:
-        Probabilities of "mask", float32 ``(batch,)``.
+        Probabilities of "mask", float32 ``(batch,)``, or of the classes, ``(batch, classes)``.
     """
     import tensorflow as tf
 
     score = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    probabilities: NDArray[np.float32] = score(images=tf.constant(images))["probability_mask"].numpy()
+    (given,) = score(images=tf.constant(images)).values()
+    probabilities: NDArray[np.float32] = given.numpy()
     return probabilities

@@ -38,7 +38,7 @@ def read_split(
         drop_flat: leave out images that show nothing.
 
     Returns:
-        URI, label (``mask`` or ``no_mask``) and group of each image, in the manifest's order.
+        URI, label (``mask``, ``incorrect`` or ``no_mask``) and group of each image, in the manifest's order.
 
     Raises:
         SourceError: the manifest is missing, unfinished or of another kind, or has no image of the split and sources.

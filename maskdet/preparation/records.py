@@ -104,7 +104,7 @@ def _image_columns() -> list[pa.Field]:
     return [
         column("source", pa.string(), "name of the source"),
         column("image_uri", pa.string(), "where the image was read from"),
-        column("label", pa.string(), "mask or no_mask, as the source says"),
+        column("label", pa.string(), "mask, incorrect or no_mask, as the source says"),
         column("official_split", pa.string(), "train, validation or test, if the source says", nullable=True),
         column("content_sha256", pa.string(), "SHA-256 of the file, in hexadecimal"),
         column("phash", pa.uint64(), "perceptual hash of the upright picture: signs of 64 DCT coefficients"),

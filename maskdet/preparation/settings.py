@@ -11,14 +11,15 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from maskdet import storage
 from maskdet.config import FailureBudget, ImagingSettings, KeyName, Ratio, Section, SourceSettings
+from maskdet.labels import THREE_CLASSES
 
-Label = Literal["mask", "no_mask"]
+Label = Literal["mask", "incorrect", "no_mask"]
 Split = Literal["train", "validation", "test"]
-LABELS: tuple[Label, ...] = ("mask", "no_mask")
+LABELS: tuple[Label, ...] = THREE_CLASSES
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 DATA_VARIABLE = "MASKDET_DATA"
-DEFAULT_DATA_FOLDER = "../shared/data"
+DEFAULT_DATA_FOLDER = "data"
 
 
 def _one_group(value: str) -> str:
@@ -41,25 +42,30 @@ class LabelledSource(Section):
     input: tuple[str, ...]
     """Folders, globs, list files or manifests; relative ones start from ``root``."""
     kind: Literal["auto", "folder", "glob", "list", "manifest"] = "auto"
+    """What each input is; ``auto`` tells by its name."""
     uri_column: str = "uri"
+    """Column of an image list that holds the URIs."""
     label: Label | None = None
     """The label of every image; else ``labels`` or ``label_column`` tell."""
     labels: dict[str, Label] = Field(default_factory=dict)
     """Name of a folder below the input, or value of ``label_column`` → label."""
     label_column: KeyName | None = None
-    """Manifest column that holds ``mask``, ``no_mask`` or a key of ``labels``."""
+    """Manifest column that holds ``mask``, ``incorrect``, ``no_mask`` or a key of ``labels``."""
     split: Split | None = None
     """The official split of every image, if the source has one."""
     splits: dict[str, Split] = Field(default_factory=dict)
     """Name of a folder below the input, or value of ``split_column`` → official split."""
     split_column: KeyName | None = None
+    """Column that holds ``train``, ``validation``, ``test`` or a key of ``splits``."""
     group_manifest: str | None = None
     """CSV or Parquet that names the group of images: those made from one photo, or of one person. Sources that name the
     same manifest share its groups."""
     group_root: str | None = None
     """What the group manifest's paths start from; default: the first input."""
     group_path_column: str = "path"
+    """Column of the group manifest that holds paths."""
     group_column: str = "source_group"
+    """Column of the group manifest that names the groups."""
     group_pattern: GroupPattern | None = None
     """Regular expression on the file name; images of the source for which its one group is equal belong together."""
 
@@ -98,8 +104,11 @@ class SplitSettings(Section):
     """How the group-disjoint splits are cut."""
 
     train: Ratio = 0.8
+    """Share of the images for training."""
     validation: Ratio = 0.1
+    """Share of the images for choices during training."""
     test: Ratio = 0.1
+    """Share of the images for the reported figures."""
     seed: int = 0
     """Another seed draws other groups."""
 
@@ -120,9 +129,11 @@ class PrepareSettings(Section):
     """Everything a preparation is told."""
 
     root: str | None = None
-    """What relative locations start from; default: the variable ``MASKDET_DATA``, or ``../shared/data``."""
+    """What relative locations start from; default: the variable ``MASKDET_DATA``, or ``data``."""
     output: str = ""
+    """Folder or prefix for the tables."""
     sources: dict[KeyName, LabelledSource] = Field(default_factory=dict)
+    """The collections of labelled images, each with a name."""
     imaging: ImagingSettings = ImagingSettings()
     duplicates: DuplicateSettings = DuplicateSettings()
     splits: SplitSettings = SplitSettings()

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from html import escape
+from markupsafe import Markup
 
 from maskdet.evaluation.faces import DESCRIPTIONS, RATES, FaceFigures
 from maskdet.report import charts
-from maskdet.report.page_parts import figure, interval, left, table
+from maskdet.report.templating import figure, interval, rendered
 
 
-def section(faces: FaceFigures) -> str:
-    """The page's section, in HTML."""
-    rows = [
-        f'<tr><th scope="row">{one.metric}</th><td>{figure(one.value)}</td><td>{interval(one)}</td>'
-        f"<td>{charts.interval_bar(one.low, one.value, one.high) if one.metric not in RATES else ''}</td>"
-        f'<td>{one.count:,}</td><td class="text">{one.method}</td><td class="text">{DESCRIPTIONS[one.metric]}</td></tr>'
-        for one in faces.estimates
-    ]
-    heads = ["metric", "value", "interval", "0 to 1", "faces or images", *map(left, ("method", "meaning"))]
-    notes = "".join(f'<p class="note">{escape(note)}.</p>' for note in _notes(faces))
-    facts = f"<p>{_facts(faces)}. The sections below are about the labels of the faces that were found.</p>"
-    found = table("Sizes are those of the box's longer side", heads, rows)
-    return f"<h2>Faces found</h2>{facts}{notes}{found}{_curve(faces)}"
-
-
-def _curve(faces: FaceFigures) -> str:
-    if faces.curve is None or not len(faces.curve.scores):
-        return ""
-    svg = charts.precision_recall_chart(faces.curve.recall, faces.curve.precision)
-    caption = "From the surest detection at the left to faces.min_score at the right."
-    return f'<div class="charts"><figure>{svg}<figcaption>{caption}</figcaption></figure></div>'
+def section(faces: FaceFigures) -> Markup:
+    """The page's section."""
+    curve = None
+    if faces.curve is not None and len(faces.curve.scores):
+        curve = charts.precision_recall_chart(faces.curve.recall, faces.curve.precision)
+    return rendered(
+        "faces.html.j2",
+        faces=faces,
+        facts=_facts(faces),
+        notes=_notes(faces),
+        descriptions=DESCRIPTIONS,
+        rates=RATES,
+        curve=curve,
+    )
 
 
 def describe(faces: FaceFigures) -> list[str]:

@@ -14,7 +14,7 @@ from maskdet.model.manifest import Manifest
 from maskdet.schemas import SCHEMA_VERSION
 
 # Raised when the code gives other rows for the same images, model and settings, so that older shards are scored again.
-SCORING_REVISION = 1
+SCORING_REVISION = 2
 
 
 def scoring_fingerprint(settings: ResolvedSettings, manifest: Manifest, spec: RuntimeSpec, decision: Decision) -> str:

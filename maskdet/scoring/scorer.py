@@ -31,7 +31,7 @@ from maskdet.images.codecs import load_codecs
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
-from maskdet.labels import Decision, label_codes, label_names
+from maskdet.labels import INCORRECT, MASK, NO_MASK, Decision, class_columns, label_codes, label_names
 from maskdet.model.backends import Images, Model, Probabilities
 from maskdet.schemas import failures_schema, key_value, no_face_schema, predictions_schema
 from maskdet.scoring.fetching import Fetcher, fetching_threads
@@ -83,8 +83,8 @@ class _Seen(NamedTuple):
 
 class _Scored(NamedTuple):
     image: _Seen
-    probabilities: Sequence[float]
-    """One a face; none where no face was found."""
+    probabilities: Sequence[Probabilities]
+    """Those of the model's classes, ``(classes,)``, one a face; none where no face was found."""
 
 
 class _Outcomes(NamedTuple):
@@ -147,7 +147,7 @@ class Scorer:
         model: gives a face's probability.
         options: limits, thresholds, threads.
         viewer: finds the faces of an image; default: the options', on one thread at a time.
-        read: reads a file's bytes.
+        read: reads a file's bytes; default: the storage's.
         sleep: waits between tries.
     """
 
@@ -157,7 +157,7 @@ class Scorer:
         options: ScoreOptions,
         viewer: Viewer | None = None,
         *,
-        read: Callable[[str], bytes] = storage.read_bytes,
+        read: Callable[[str], bytes] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.model = model
@@ -237,11 +237,22 @@ class Scorer:
             data = fetch(ref)
             clock.stop("fetch")
             digest = hashlib.sha256(data).hexdigest()
-            return _Seen(digest, len(data), self._viewer(data, clock))
+            return _Seen(digest, len(data), self._view(data, clock))
         except ImageFault as fault:
             return fault
 
-    def _infer(self, faces: Sequence[Images]) -> list[float | ImageFault]:
+    def _view(self, data: bytes, clock: StageClock) -> View:
+        try:
+            return self._viewer(data, clock)
+        except ImageFault:
+            raise
+        except MemoryError:
+            raise ImageFault(FailureCode.OUT_OF_MEMORY, "not enough memory to look at the image") from None
+        except Exception as error:  # whatever an image does to the code that looks at it costs its own row alone
+            fault = ImageFault(FailureCode.CORRUPT_IMAGE, f"looking at the image raised {type(error).__name__}")
+            raise fault from error
+
+    def _infer(self, faces: Sequence[Images]) -> list[Probabilities | ImageFault]:
         """Probabilities of a part's faces, with faults in place of those that have none."""
         size, found = self.model.block_images, []
         for start in range(0, len(faces), size):
@@ -252,7 +263,7 @@ class Scorer:
                 found += [self._infer_one(pixels[i : i + 1]) for i in range(len(pixels))]
         return found
 
-    def _infer_one(self, pixels: Images) -> float | ImageFault:
+    def _infer_one(self, pixels: Images) -> Probabilities | ImageFault:
         try:
             return _checked(self.model.predict(pixels))[0]
         except Exception as error:
@@ -273,15 +284,20 @@ class Scorer:
         names = self.options.rule.all_names
         images = [(ref, outcome.image) for ref, outcome in scored for _ in outcome.probabilities]
         faces = [face for _, outcome in scored for face in outcome.image.view.faces]
-        probabilities = np.array([value for _, outcome in scored for value in outcome.probabilities], np.float32)
+        rows = [row for _, outcome in scored for row in outcome.probabilities]
+        class_names = self.model.manifest.class_names
+        by_class = class_columns(np.array(rows, np.float32).reshape(-1, len(class_names)), class_names)
+        incorrect = by_class.get(INCORRECT)
         columns = {
             **self._identity([ref for ref, _ in images], names),
             **_content([image for _, image in images]),
             "face_index": [index for _, outcome in scored for index in range(len(outcome.probabilities))],
             **{f"face_{name}_px": [face.box and getattr(face.box, name) for face in faces] for name in FaceBox._fields},
             "face_score": [face.score for face in faces],
-            "probability_mask": probabilities,
-            "label": label_names(label_codes(probabilities, None, self.options.decision)),
+            "probability_mask": by_class[MASK],
+            "probability_incorrect": [None] * len(faces) if incorrect is None else incorrect,
+            "probability_no_mask": by_class[NO_MASK],
+            "label": label_names(label_codes(by_class[MASK], incorrect, self.options.decision)),
             "model_id": [self.model.manifest.model_id] * len(faces),
         }
         return pa.table(columns, schema=predictions_schema(names))
@@ -310,7 +326,7 @@ class Scorer:
         }
 
 
-def _join(image: _Seen, probabilities: Iterator[float | ImageFault]) -> _Scored | ImageFault:
+def _join(image: _Seen, probabilities: Iterator[Probabilities | ImageFault]) -> _Scored | ImageFault:
     """An image and the next probabilities, one for each of its faces; all are taken even if one is a fault."""
     found = list(itertools.islice(probabilities, len(image.view.faces)))
     faults = [value for value in found if isinstance(value, ImageFault)]
@@ -322,9 +338,10 @@ def _content(images: Sequence[_Seen]) -> dict[str, list[object]]:
         "content_sha256": [image.content_sha256 for image in images],
         "width_px": [image.view.width_px for image in images],
         "height_px": [image.view.height_px for image in images],
+        "damaged": [image.view.damaged for image in images],
     }
 
 
-def _checked(probabilities: Probabilities) -> list[float | ImageFault]:
+def _checked(probabilities: Probabilities) -> list[Probabilities | ImageFault]:
     fault = ImageFault(FailureCode.NOT_FINITE, "the model gave no finite probability")
-    return [float(value) if np.isfinite(value) else fault for value in probabilities]
+    return [row if np.isfinite(row).all() else fault for row in probabilities]

@@ -6,6 +6,7 @@ that the current set of tables has of an image as it is are taken from there: on
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -247,6 +248,17 @@ class ShardJob:
         # One chunk, as a table that was scored at once has: chunks show in the file.
         return pa.concat_tables(parts).sort_by(order).combine_chunks().replace_schema_metadata(schema.metadata)
 
+    def _marks(self, shard: Shard) -> dict[str, str]:
+        """What a shard's tables carry in their schema metadata."""
+        # In whole: folders' names may be cut.
+        partition = dict(zip(self.rule.partition_by, shard.partition, strict=True))
+        return {
+            "maskdet.slot": shard.slot,
+            "maskdet.shard_id": shard.shard_id,
+            "maskdet.fingerprint": self.fingerprint,
+            "maskdet.partition": json.dumps(partition, ensure_ascii=False),
+        }
+
     def write(
         self, shard: Shard, tables: Mapping[str, pa.Table], endings: Mapping[str, Ending], size_bytes: int
     ) -> Receipt:
@@ -261,11 +273,7 @@ class ShardJob:
         Raises:
             StorageError: the output cannot be written.
         """
-        marks = {
-            "maskdet.slot": shard.slot,
-            "maskdet.shard_id": shard.shard_id,
-            "maskdet.fingerprint": self.fingerprint,
-        }
+        marks = self._marks(shard)
         sha256 = {
             name: write_version(self.layout, name, shard.slot, table, self.row_group_rows, marks)
             for name, table in {**tables, IMAGES: images_table(shard.refs, endings)}.items()

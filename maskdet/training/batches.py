@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdet.labels import CODES, TWO_CLASSES, ClassNames
 from maskdet.training import devices
-from maskdet.training.data import MASK, NO_MASK, LabelledArrays
+from maskdet.training.data import LabelledArrays, network_targets
 from maskdet.training.online import online_augmenter
 from maskdet.training.recipe import ClassWeights, Recipe
 
@@ -30,7 +31,8 @@ class Examples(NamedTuple):
     repeats: NDArray[np.int64]
     """How often each image comes in a pass."""
     targets: NDArray[np.float32]
-    """``(images, copies)``: what the network should say of each view; the label, unless a teacher knows better."""
+    """``(images, copies, outputs)``: what the network should say of each view; the label, unless a teacher knows
+    better."""
 
 
 class Batch(NamedTuple):
@@ -39,20 +41,24 @@ class Batch(NamedTuple):
     inputs: NDArray[Any]
     """``(batch, …)``."""
     labels: NDArray[np.float32]
-    """``(batch, 1)``."""
+    """``(batch, outputs)``."""
     seed: NDArray[np.int32]
     """``(2,)``: what the online augmentation of this batch is drawn from."""
 
 
 def examples_of(
-    arrays: LabelledArrays, inputs: NDArray[Any] | None = None, targets: NDArray[np.float32] | None = None
+    arrays: LabelledArrays,
+    inputs: NDArray[Any] | None = None,
+    targets: NDArray[np.float32] | None = None,
+    class_names: ClassNames = TWO_CLASSES,
 ) -> Examples:
     """The images of a set, or ``inputs`` computed from them, row for row; targets other than the labels, if any."""
     repeats = np.array([image.repeats for image in arrays.images], np.int64)
     if inputs is None:
         inputs = arrays.pixels
     if targets is None:
-        targets = np.broadcast_to(arrays.labels[:, np.newaxis].astype(np.float32), inputs.shape[:2])
+        rows = network_targets(arrays.labels, class_names)
+        targets = np.broadcast_to(rows[:, np.newaxis], (*inputs.shape[:2], rows.shape[1]))
     return Examples(inputs, arrays.labels, repeats, targets)
 
 
@@ -76,7 +82,7 @@ def batch_at(recipe: Recipe, examples: Examples, epoch: int, step: int) -> Batch
     mirrored = np.flatnonzero(rng.random(len(rows)) < 0.5) if recipe.flip else np.empty(0, np.int64)
     inputs[mirrored] = inputs[mirrored, :, ::-1]
     seed = rng.integers(_LARGEST_SEED, size=2, dtype=np.int32)
-    return Batch(inputs, examples.targets[rows, views, np.newaxis], seed)
+    return Batch(inputs, examples.targets[rows, views], seed)
 
 
 def _rows_at(seed: int, one_pass: NDArray[np.int64], first: int, count: int) -> NDArray[np.int64]:
@@ -125,7 +131,7 @@ def _batch_dataset(recipe: Recipe, examples: Examples, first_epoch: int) -> Any:
 
     signature = (
         tf.TensorSpec((recipe.batch_size, *examples.inputs.shape[2:]), examples.inputs.dtype),
-        tf.TensorSpec((recipe.batch_size, 1), tf.float32),
+        tf.TensorSpec((recipe.batch_size, examples.targets.shape[2]), tf.float32),
         tf.TensorSpec((2,), tf.int32),
     )
     augment: Callable[[Any, Any], Any] = lambda inputs, _seed: inputs  # noqa: E731
@@ -139,13 +145,15 @@ def _batch_dataset(recipe: Recipe, examples: Examples, first_epoch: int) -> Any:
 
 
 def class_weights(recipe: Recipe, examples: Examples) -> dict[int, float] | None:
-    """What one image of each class counts in the loss; ``None`` if all count 1.
+    """What one image of each class counts in the loss, by the class's place in the outputs; ``None`` if all count 1.
 
-    ``balanced`` gives a class of n of all N showings in a pass the weight N / (2 n): both classes sum to N / 2.
+    ``balanced`` gives a class of n of all N showings in a pass, of k classes, the weight N / (k n): each sums to N / k.
     """
-    if isinstance(recipe.class_weights, ClassWeights):
-        return {NO_MASK: recipe.class_weights.no_mask, MASK: recipe.class_weights.mask}
     if recipe.class_weights == "none":
         return None
-    shown = np.bincount(examples.labels, weights=examples.repeats, minlength=2)
-    return {label: float(shown.sum() / (2.0 * shown[label])) for label in (NO_MASK, MASK)}
+    if isinstance(recipe.class_weights, ClassWeights):
+        weights = recipe.class_weights.model_dump()
+    else:
+        shown = np.bincount(examples.labels, weights=examples.repeats, minlength=len(recipe.classes))
+        weights = {name: float(shown.sum() / (len(recipe.classes) * shown[CODES[name]])) for name in recipe.classes}
+    return {place: weights[name] for place, name in enumerate(recipe.classes)}

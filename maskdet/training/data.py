@@ -1,7 +1,7 @@
 """Labelled folders to arrays: what a model is trained and measured on.
 
-Class 1 is "mask", everywhere. Images are decoded by :func:`maskdet.images.preprocessing.prepare_image`, as
-scoring decodes them.
+Classes are numbered as :data:`maskdet.labels.CODES` says. Images are decoded by
+:func:`maskdet.images.preprocessing.prepare_image`, as scoring decodes them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdet import storage
+from maskdet import labels, storage
 from maskdet.errors import SourceError
+from maskdet.labels import CODES, TWO_CLASSES, ClassNames
 from maskdet.preparation.grouping import in_hash_band
 from maskdet.preparation.manifest import read_split
 from maskdet.preparation.settings import DATA_VARIABLE, DEFAULT_DATA_FOLDER
 from maskdet.training.reading import ViewMaker, read_views
 from maskdet.training.recipe import DataSource
 
-NO_MASK, MASK = 0, 1
+NO_MASK, MASK, INCORRECT = (CODES[name] for name in (labels.NO_MASK, labels.MASK, labels.INCORRECT))
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class LabelledImage(NamedTuple):
     """Relative to the data folder, '/'-separated, where it lies in there: the name that the fingerprint holds."""
     uri: str
     label: int
-    """1 for "mask", 0 for "no mask"."""
+    """A code of :data:`maskdet.labels.CODES`: 1 for "mask", 0 for "no mask", 2 for "incorrect"."""
     repeats: int
 
 
@@ -74,7 +75,7 @@ class LabelledArrays:
 
 
 def data_folder() -> str:
-    """The folder that relative data sources start from: the variable ``MASKDET_DATA``, or ``../shared/data``."""
+    """The folder that relative data sources start from: the variable ``MASKDET_DATA``, or ``data``."""
     return os.environ.get(DATA_VARIABLE) or str(Path(DEFAULT_DATA_FOLDER).absolute())
 
 
@@ -84,12 +85,33 @@ def fingerprint(triples: Iterable[tuple[str, str, int]]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def list_labelled(sources: Sequence[DataSource], root: str) -> list[LabelledImage]:
+def network_targets(codes: NDArray[np.uint8], class_names: ClassNames) -> NDArray[np.float32]:
+    """What a network should say of images.
+
+    Args:
+        codes: of each image's class, ``(images,)``.
+        class_names: what the network tells apart.
+
+    Returns:
+        Of two classes 1 for a mask and 0 for none, ``(images, 1)``; of three, 1 in the class's column,
+        ``(images, classes)``.
+    """
+    if class_names == TWO_CLASSES:
+        return codes[:, np.newaxis].astype(np.float32)
+    columns = np.array([CODES[name] for name in class_names])
+    rows: NDArray[np.float32] = (codes[:, np.newaxis] == columns).astype(np.float32)
+    return rows
+
+
+def list_labelled(
+    sources: Sequence[DataSource], root: str, class_names: ClassNames = TWO_CLASSES
+) -> list[LabelledImage]:
     """Find the images of labelled sources, sorted by path.
 
     Args:
         sources: a folder or glob for each class.
         root: what relative folders and globs start from.
+        class_names: which classes to list.
 
     Raises:
         SourceError: a class of a source has no images, or one file has both labels.
@@ -98,38 +120,54 @@ def list_labelled(sources: Sequence[DataSource], root: str) -> list[LabelledImag
     images = []
     for source in sources:
         if source.manifest:
-            images += _list_split(source, root)
+            images += _list_split(source, root, class_names)
             continue
-        for label, place in ((NO_MASK, source.no_mask), (MASK, source.mask)):
-            images += _list_class(source, label, place, root)
+        for name in class_names:
+            if place := getattr(source, name):
+                images += _list_class(source, name, place, root)
     _check_labels(images)
     return sorted(images)
 
 
-def _list_class(source: DataSource, label: int, place: str, root: str) -> list[LabelledImage]:
-    location = place if not storage.is_local(place) or os.path.isabs(place) else storage.join(root, place)
+def list_images(place: str, root: str) -> list[str]:
+    """The images of a folder or glob, by the endings of their names.
+
+    Args:
+        place: absolute, a URI, or relative to the root.
+        root: a folder.
+
+    Raises:
+        StorageError: the folder cannot be listed.
+    """
+    location = _location(place, root)
     found = storage.list_matching(location) if storage.has_glob(location) else storage.list_folder(location)
+    return [file.uri for file in found if file.uri.lower().endswith(_IMAGE_SUFFIXES)]
+
+
+def _location(place: str, root: str) -> str:
+    return place if not storage.is_local(place) or os.path.isabs(place) else storage.join(root, place)
+
+
+def _list_class(source: DataSource, class_name: str, place: str, root: str) -> list[LabelledImage]:
     pattern = re.compile(source.group_pattern)
     prefix = storage.normalize(root) + "/"
     images = []
-    for file in found:
-        name = file.uri.rsplit("/", 1)[-1]
-        if not name.lower().endswith(_IMAGE_SUFFIXES):
-            continue
+    for uri in list_images(place, root):
+        name = uri.rsplit("/", 1)[-1]
         match = pattern.search(name)
         if in_hash_band(match[1] if match and match[1] is not None else name, source.hash_band):
-            images.append(LabelledImage(file.uri.removeprefix(prefix), file.uri, label, source.repeats))
+            images.append(LabelledImage(uri.removeprefix(prefix), uri, CODES[class_name], source.repeats))
     if not images:
         raise SourceError(
-            f"training data of class {'mask' if label == MASK else 'no_mask'}",
+            f"training data of class {class_name}",
             f"images ({', '.join(_IMAGE_SUFFIXES)}) in hash band {list(source.hash_band)}",
-            f"none under {location}",
+            f"none under {_location(place, root)}",
             f"Correct the recipe's data, or set {DATA_VARIABLE} to the folder that holds it.",
         )
     return images
 
 
-def _list_split(source: DataSource, root: str) -> list[LabelledImage]:
+def _list_split(source: DataSource, root: str, class_names: ClassNames) -> list[LabelledImage]:
     rows = read_split(
         source.manifest,
         source.split,
@@ -139,11 +177,12 @@ def _list_split(source: DataSource, root: str) -> list[LabelledImage]:
         drop_flat=True,
     )
     prefix = storage.normalize(root) + "/"
-    labels = {"mask": MASK, "no_mask": NO_MASK}
+    if others := sum(label not in class_names for _, label, _ in rows):
+        _log.info("left out %d of %d images of %s: of none of the recipe's classes", others, len(rows), source.manifest)
     return [
-        LabelledImage(uri.removeprefix(prefix), uri, labels[label], source.repeats)
+        LabelledImage(uri.removeprefix(prefix), uri, CODES[label], source.repeats)
         for uri, label, group in rows
-        if in_hash_band(group, source.hash_band)
+        if label in class_names and in_hash_band(group, source.hash_band)
     ]
 
 
@@ -151,7 +190,7 @@ def _check_labels(images: Sequence[LabelledImage]) -> None:
     label_by_uri: dict[str, int] = {}
     for image in images:
         if label_by_uri.setdefault(image.uri, image.label) != image.label:
-            raise SourceError("label", "one class per file", f"both for {image.path}", "Make the two folders disjoint.")
+            raise SourceError("label", "one class per file", f"several for {image.path}", "Make the folders disjoint.")
 
 
 def decode(
@@ -162,6 +201,7 @@ def decode(
     copies: int = 1,
     make_views: ViewMaker | None = None,
     stop_on_unreadable: bool = False,
+    required: Sequence[str] = TWO_CLASSES,
 ) -> LabelledArrays:
     """Read and decode images into one array; an unreadable image is logged with its path, counted and left out.
 
@@ -172,9 +212,10 @@ def decode(
         copies: views that ``make_views`` gives of each image.
         make_views: replaces plain decoding; what it does must depend on its arguments alone. Pickled, for many views.
         stop_on_unreadable: refuse unreadable images instead of leaving them out.
+        required: classes of which some must be readable.
 
     Raises:
-        SourceError: no readable image is left of one of the classes, or an unreadable one is refused.
+        SourceError: no readable image is left of one of these classes, or an unreadable one is refused.
     """
     pixels = np.empty((len(images), copies, height, width, 3), np.uint8)
     digests, problems = [""] * len(images), [""] * len(images)
@@ -185,12 +226,12 @@ def decode(
     unreadable = tuple((image.path, problem) for image, problem in zip(images, problems, strict=True) if problem)
     _report_unreadable(unreadable, stop=stop_on_unreadable)
     kept = [row for row, problem in enumerate(problems) if not problem]
-    labels = np.array([images[i].label for i in kept], np.uint8)
-    _check_classes(labels, len(unreadable))
+    codes = np.array([images[i].label for i in kept], np.uint8)
+    _check_classes(codes, len(unreadable), required)
     return LabelledArrays(
         images=tuple(images[i] for i in kept),
         pixels=pixels[kept] if unreadable else pixels,
-        labels=labels,
+        labels=codes,
         content_sha256=tuple(digests[row] for row in kept),
         unreadable=unreadable,
     )
@@ -209,8 +250,8 @@ def _report_unreadable(unreadable: Sequence[tuple[str, str]], *, stop: bool) -> 
         )
 
 
-def _check_classes(labels: NDArray[np.uint8], unreadable: int) -> None:
-    counts = {"no_mask": int(np.sum(labels == NO_MASK)), "mask": int(np.sum(labels == MASK))}
+def _check_classes(codes: NDArray[np.uint8], unreadable: int, required: Sequence[str]) -> None:
+    counts = {name: int(np.sum(codes == CODES[name])) for name in required}
     if min(counts.values()) == 0:
         raise SourceError(
             "readable images",

@@ -1,7 +1,7 @@
 """What large networks say, as the target of a small one.
 
 Source: Geoffrey Hinton, Oriol Vinyals and Jeff Dean, "Distilling the Knowledge in a Neural Network" (2015); here with
-one unit, at temperature 1, and the teachers asked about every view that the student will see.
+probabilities at temperature 1, and the teachers asked about every view that the student will see.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet.errors import ConfigError
+from maskdet.labels import TWO_CLASSES
 from maskdet.model.manifest import KERAS_FILE
-from maskdet.training.data import LabelledArrays
+from maskdet.training.data import LabelledArrays, network_targets
 from maskdet.training.pretrained import cached_features
 from maskdet.training.recipe import Recipe
 
@@ -39,6 +40,10 @@ def _load(place: Path, recipe: Recipe) -> Any:
         expected = f"input of {recipe.height} × {recipe.width} pixels"
         received = f"{teacher.input_shape[1]} × {teacher.input_shape[2]}"
         raise ConfigError("teachers", expected, received, "Make the sizes agree.")
+    outputs = 1 if recipe.classes == TWO_CLASSES else len(recipe.classes)
+    if teacher.output_shape[-1] != outputs:
+        expected = f"{outputs} outputs, for the classes {', '.join(recipe.classes)}"
+        raise ConfigError("teachers", expected, f"{file}: {teacher.output_shape[-1]}", "Train it on the same classes.")
     return teacher
 
 
@@ -52,14 +57,14 @@ def targets(teachers: list[Any], recipe: Recipe, training: LabelledArrays, folde
         folder: where their probabilities are kept for a run that goes on.
 
     Returns:
-        float32 ``(images, copies)``, or ``None`` without teachers.
+        float32 ``(images, copies, outputs)``, or ``None`` without teachers.
     """
     if not teachers:
         return None
     told = [
-        cached_features(teacher, training.pixels, folder, f"teacher-{number}")[..., 0]
+        cached_features(teacher, training.pixels, folder, f"teacher-{number}")
         for number, teacher in enumerate(teachers)
     ]
-    labels = training.labels[:, np.newaxis].astype(np.float32)
+    labels = network_targets(training.labels, recipe.classes)[:, np.newaxis]
     mixed: NDArray[np.float32] = labels + np.float32(recipe.teacher_weight) * (np.mean(told, axis=0) - labels)
     return mixed

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskdet.errors import ConfigError
+from maskdet.labels import TWO_CLASSES
 from maskdet.model.architectures import build_model
 from maskdet.model.export import check_output_folder, export_bundle
 from maskdet.model.manifest import InputSpec, Manifest, TrainingData
@@ -24,9 +26,10 @@ from maskdet.training.batches import Examples, class_weights, examples_of, train
 from maskdet.training.checkpoints import Checkpoints, HistoryRow, restore, write_atomically
 from maskdet.training.data import LabelledArrays
 from maskdet.training.fused import with_fused_normalization
-from maskdet.training.operating_point import PREDICT_BATCH, set_operating_point
+from maskdet.training.operating_point import PREDICT_BATCH, Point, set_operating_point
+from maskdet.training.pretrained import cached_features
 from maskdet.training.recipe import Recipe
-from maskdet.training.sets import load_plain, load_training, representative
+from maskdet.training.sets import load_plain, load_training, representative, trained_on
 from maskdet.training.stopping import best_epoch, should_stop
 
 Resume = Literal["if_possible", "required", "never"]
@@ -37,6 +40,7 @@ _OUTSIDE_FIT = {
     "description",
     "data_description",
     "data",
+    "photographs",
     "validation_data",
     "operating_point",
     "representative_images",
@@ -112,7 +116,7 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
     if recipe.tensorboard:
         devices.check_tensorboard()
     with devices.precision(mixed=recipe.mixed_precision) as policy:
-        model = build_model(recipe.architecture, recipe.height, recipe.width)
+        model = build_model(recipe.architecture, recipe.height, recipe.width, recipe.classes)
     if recipe.frozen_base:
         pretrained.split_base(model)  # now, not when all images are decoded, if it has none
     pretrained.load_base_weights(model, recipe.weights)
@@ -122,17 +126,30 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
     training, validation = _load(model, recipe, root, files, resume)
     _log.info("training on %d images, %d unreadable, in %s", len(training.labels), len(training.unreadable), policy)
     fit(model, recipe, training, validation, files, resume=resume)
-    fitted = build_model(recipe.architecture, recipe.height, recipe.width)  # in float32, whatever it was trained in
+    # In float32, whatever it was trained in.
+    fitted = build_model(recipe.architecture, recipe.height, recipe.width, recipe.classes)
     fitted.set_weights(model.get_weights())
     if not devices.on_tensorflow():
         fitted.save(files.fitted)
         return None
     point = set_operating_point(fitted, recipe, training, root)
-    draft = Manifest(
+    return export_bundle(
+        fitted,
+        output,
+        _draft(recipe, training, point),
+        representative=representative(recipe, training),
+        training_images=trained_on(recipe, training, root),
+    )
+
+
+def _draft(recipe: Recipe, training: LabelledArrays, point: Point) -> Manifest:
+    """What the bundle says of itself, before its files are there."""
+    return Manifest(
         name=recipe.name,
         architecture=recipe.architecture,
         description=recipe.description,
         input=InputSpec(height=recipe.height, width=recipe.width),
+        class_names=recipe.classes,
         decision=point.decision,
         calibration=point.calibration,
         operating_characteristics=point.characteristics,
@@ -140,7 +157,6 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
             description=recipe.data_description, images=len(training.labels), fingerprint=training.fingerprint
         ),
     )
-    return export_bundle(fitted, output, draft, representative=representative(recipe, training))
 
 
 def _load(
@@ -219,12 +235,14 @@ class _Fitting:
 
     def examples(self) -> tuple[Examples, Examples | None]:
         """To learn from, and to check each epoch on."""
-        folder, validation = self._files.checkpoints, self._validation
-        if self._base:
-            seen = _of_features(self._base, self._training, folder, "training-features")
-            return seen, _of_features(self._base, validation, folder, "validation-features") if validation else None
+        folder, classes = self._files.checkpoints, self._recipe.classes
         told = distillation.targets(self._teachers, self._recipe, self._training, folder)
-        return examples_of(self._training, targets=told), examples_of(validation) if validation else None
+
+        def of(arrays: LabelledArrays, name: str, targets: NDArray[np.float32] | None = None) -> Examples:
+            features = cached_features(self._base, arrays.pixels, folder, f"{name}-features") if self._base else None
+            return examples_of(arrays, features, targets, classes)
+
+        return of(self._training, "training", told), of(self._validation, "validation") if self._validation else None
 
 
 class _Epochs:
@@ -289,7 +307,7 @@ def _run_epochs(model: Any, recipe: Recipe, training: Examples, validation: Exam
         initial_epoch=first_epoch,
         epochs=recipe.epochs,
         class_weight=class_weights(recipe, training),
-        validation_data=validation and (validation.inputs[:, 0], validation.labels[:, np.newaxis].astype(np.float32)),
+        validation_data=validation and (validation.inputs[:, 0], validation.targets[:, 0]),
         validation_batch_size=PREDICT_BATCH,
         callbacks=callbacks,
         shuffle=False,  # batch_at() shuffles
@@ -322,6 +340,8 @@ def _fingerprint(recipe: Recipe, training: LabelledArrays, validation: LabelledA
     """Of everything that the next epoch's weights depend on."""
     # A constant rate does not look ahead: such a run may go on for more epochs than first planned.
     outside = _OUTSIDE_FIT | ({"epochs"} if recipe.learning_rate_schedule == "constant" else set())
+    # Two classes are what every run before there were three has fitted: it can still go on.
+    outside |= {"classes"} if recipe.classes == TWO_CLASSES else set()
     settings = json.dumps(recipe.model_dump(mode="json", exclude=outside), sort_keys=True)
     repeats = json.dumps(sorted((image.path, image.repeats) for image in training.images))
     return _sha256(settings, training.fingerprint, repeats, validation.fingerprint if validation else "")
@@ -331,14 +351,16 @@ def _sha256(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _of_features(base: Any, arrays: LabelledArrays, folder: Path, name: str) -> Examples:
-    return examples_of(arrays, pretrained.cached_features(base, arrays.pixels, folder, name))
-
-
 def _agreement(targets: Any, probabilities: Any) -> Any:
-    """Whether both lie on one side of 0.5; a teacher's targets are no labels, which Keras' accuracy would expect."""
+    """Whether both name the same class; a teacher's targets are no labels, which Keras' accuracy would expect.
+
+    Of one output that is: whether both lie on one side of 0.5; of several, whether the largest is the same.
+    """
     import keras
 
+    if targets.shape[-1] > 1:
+        first = keras.ops.equal(keras.ops.argmax(targets, axis=-1), keras.ops.argmax(probabilities, axis=-1))
+        return keras.ops.cast(first, "float32")
     same = keras.ops.equal(targets >= _NEUTRAL, probabilities >= _NEUTRAL)
     return keras.ops.mean(keras.ops.cast(same, "float32"), axis=-1)
 
@@ -350,9 +372,11 @@ def _compile(model: Any, recipe: Recipe) -> None:
     if recipe.learning_rate_schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, recipe.epochs * recipe.steps_per_epoch)
     optimizer = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}[recipe.optimizer](rate)
+    two = recipe.classes == TWO_CLASSES
+    kind = keras.losses.BinaryCrossentropy if two else keras.losses.CategoricalCrossentropy
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
+        loss=kind(label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.MeanMetricWrapper(_agreement, name="accuracy")],
     )
     model.optimizer.build(model.trainable_variables)  # now, not at the first step: a checkpoint may fill it

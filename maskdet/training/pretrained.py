@@ -29,8 +29,9 @@ def load_base_weights(model: Any, weights: str) -> None:
     Args:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
         weights: ``none``; ``imagenet``, which Keras fetches or has kept (VGG19), or an installed package carries
-            (EfficientNet-Lite0); a bundle of the same architecture, for all of the network; or a file: Keras weights of
-            VGG19 without top, a checkpoint of EfficientNet-Lite0.
+            (EfficientNet-Lite0); a bundle of the same architecture, for all of the network, save its last layer if it
+            tells other classes apart; or a file: Keras weights of VGG19 without top, a checkpoint of
+            EfficientNet-Lite0.
 
     Raises:
         ConfigError: the network has no base, or the weights cannot be had or do not fit.
@@ -58,8 +59,12 @@ def _load_all(model: Any, file: Path) -> None:
     source = keras.saving.load_model(file, compile=False)
     if source.name != model.name:
         raise ConfigError("weights", f"a bundle of {model.name}", f"{file}: {source.name}", "Name another bundle.")
-    model.set_weights(source.get_weights())
-    _log.info("started the whole network from %s", file)
+    for layer, trained in zip(model.layers, source.layers, strict=True):
+        if layer.name == "logit" and layer.output.shape != trained.output.shape:  # of other classes
+            _log.info("the last layer starts anew: that of %s has %d outputs", file, trained.output.shape[-1])
+            continue
+        layer.set_weights(trained.get_weights())
+    _log.info("started the network from %s", file)
 
 
 def base_output_of(model: Any, setting: str) -> Any:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdet import storage
+from maskdet.cores import available_cores
 from maskdet.training.augment import make_views
-from maskdet.training.data import MASK, NO_MASK, LabelledArrays, LabelledImage, decode, list_labelled
-from maskdet.training.reading import ViewMaker, drawn_face_uri
+from maskdet.training.data import MASK, NO_MASK, LabelledArrays, LabelledImage, decode, list_images, list_labelled
+from maskdet.training.reading import ViewMaker, drawn_face_uri, is_drawn
 from maskdet.training.recipe import Augmentation, DataSource, Recipe
 
 
@@ -31,12 +35,13 @@ def load_training(recipe: Recipe, root: str, views: int | None = None) -> Labell
     if recipe.augmentation and views is not None:
         recipe = recipe.model_copy(update={"augmentation": recipe.augmentation.model_copy(update={"copies": views})})
     return decode(
-        _first_of_each_class(list_labelled(recipe.data, root), recipe.max_images_per_class) + _drawn_faces(recipe),
+        _listed(recipe, recipe.data, root) + _drawn_faces(recipe),
         recipe.height,
         recipe.width,
         copies=recipe.augmentation.copies if recipe.augmentation else 1,
         make_views=_view_maker(recipe, "photos"),
         stop_on_unreadable=recipe.on_unreadable == "stop",
+        required=recipe.classes,
     )
 
 
@@ -48,7 +53,7 @@ def load_plain(recipe: Recipe, sources: Sequence[DataSource], root: str) -> Labe
     """
     if not sources:
         return None
-    listed = _first_of_each_class(list_labelled(sources, root), recipe.max_images_per_class)
+    listed = _listed(recipe, sources, root)
     return decode(listed, recipe.height, recipe.width, stop_on_unreadable=recipe.on_unreadable == "stop")
 
 
@@ -61,7 +66,7 @@ def load_views(recipe: Recipe, sources: Sequence[DataSource], root: str) -> Labe
     if not sources:
         return None
     return decode(
-        _first_of_each_class(list_labelled(sources, root), recipe.max_images_per_class),
+        _listed(recipe, sources, root),
         recipe.height,
         recipe.width,
         copies=recipe.augmentation.copies if recipe.augmentation else 1,
@@ -110,7 +115,32 @@ def _drawn_faces(recipe: Recipe) -> list[LabelledImage]:
     return faces
 
 
-def _first_of_each_class(images: list[LabelledImage], limit: int | None) -> list[LabelledImage]:
+def _listed(recipe: Recipe, sources: Sequence[DataSource], root: str) -> list[LabelledImage]:
+    """The images of a recipe's classes, or the first so many of each."""
+    images, limit = list_labelled(sources, root, recipe.classes), recipe.max_images_per_class
     if limit is None:
         return images
-    return [image for label in (NO_MASK, MASK) for image in [i for i in images if i.label == label][:limit]]
+    codes = sorted({image.label for image in images})
+    return [image for code in codes for image in [one for one in images if one.label == code][:limit]]
+
+
+def trained_on(recipe: Recipe, training: LabelledArrays, root: str) -> list[str]:
+    """SHA-256 of every image file that a network has learnt from, and of the photographs that some were cut from.
+
+    Args:
+        recipe: names the photographs.
+        training: the images; drawn ones are of no file.
+        root: folder that relative locations start from.
+
+    Raises:
+        SourceError: a folder or glob of photographs holds none.
+        StorageError: one cannot be read.
+    """
+    digests = [
+        digest
+        for image, digest in zip(training.images, training.content_sha256, strict=True)
+        if not is_drawn(image.uri)
+    ]
+    uris = [uri for place in recipe.photographs for uri in list_images(place, root)]
+    with ThreadPoolExecutor(available_cores()) as pool:
+        return [*digests, *pool.map(lambda uri: hashlib.sha256(storage.read_bytes(uri)).hexdigest(), uris)]

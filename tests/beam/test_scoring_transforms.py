@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from maskdet.beam import transforms
-from maskdet.cli.scoring_run import build
+from maskdet.beam.running import build
 from maskdet.config import ScoreSettings
 from maskdet.scoring.setup import check_run
 from maskdet.testing import brightness_model

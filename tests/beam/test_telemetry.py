@@ -12,9 +12,9 @@ import pytest
 from apache_beam.metrics import MetricsFilter
 
 from maskdet.beam.options import parse_beam_options
+from maskdet.beam.running import build
 from maskdet.beam.telemetry import NAMESPACE
 from maskdet.cli import console
-from maskdet.cli.scoring_run import build
 from maskdet.config import ScoreSettings
 from maskdet.demo.faces import DEMO_TEMPLATE
 from maskdet.scoring.setup import check_run

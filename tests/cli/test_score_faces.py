@@ -9,6 +9,7 @@ from PIL import Image
 
 from maskdet.faces.crops import crop_face
 from maskdet.faces.detector import load_detector
+from maskdet.labels import class_columns
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
 from tools.scenes.scenes import FaceSource, SceneOptions, make_scene, write_scenes
@@ -96,7 +97,8 @@ def test_rows_are_what_detector_crop_and_model_give_one_image_at_a_time(scored):
             assert (row["face_left_px"], row["face_top_px"]) == (box[0], box[1])
             assert row["face_width_px"] == pytest.approx(box[2] - box[0], rel=1e-6)
             crop = crop_face(picture, box, points, spec.height, spec.width)
-            assert row["probability_mask"] == model.predict(crop[np.newaxis])[0]
+            by_class = class_columns(model.predict(crop[np.newaxis]), model.manifest.class_names)
+            assert row["probability_mask"] == by_class["mask"][0]
 
 
 @pytest.mark.parametrize(

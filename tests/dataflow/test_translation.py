@@ -15,7 +15,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.internal.apiclient import Environment
 
 from maskdet.beam.options import parse_beam_options
-from maskdet.cli.scoring_run import build
+from maskdet.beam.running import build
 from maskdet.config import ScoreSettings
 from maskdet.scoring.setup import check_run
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from sklearn.linear_model import LogisticRegression
 
+from maskdet.errors import ConfigError
 from maskdet.evaluation import baselines, calibration
 from maskdet.evaluation.image_statistics import laplacian_variance
 from maskdet.evaluation.metrics import MASK, NO_MASK, Sample
@@ -30,6 +30,19 @@ def test_temperature_is_found_again_and_mends_the_probabilities(temperature):
     assert fit.log_loss_after <= fit.log_loss_before + 1e-3
     assert fit.ece_after < 0.015
     assert (fit.fitted_on, fit.measured_on) == (20_000, 20_000)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_temperature_is_that_of_least_log_loss(seed):
+    sample = drawn_sample(1.7, faces=500, seed=seed)
+
+    def loss(log_temperature):
+        scaled = calibration.scale(sample.probabilities, np.exp(log_temperature))
+        return -np.mean(np.log(np.where(sample.truth, scaled, 1 - scaled)))
+
+    grid = np.linspace(-1, 3, 4001)
+    best = grid[np.argmin([loss(point) for point in grid])]
+    assert np.log(calibration.fit_temperature(sample)) == pytest.approx(best, abs=2e-3)
 
 
 def test_scaling_moves_log_odds():
@@ -79,14 +92,29 @@ def test_the_width_interval_is_the_best_of_all():
     assert balanced(*found) == pytest.approx(max(balanced(*one) for one in every))
 
 
-def test_logistic_regression_is_that_of_scikit_learn():
+def test_the_border_s_calls_are_those_of_newton_s_method():
+    """Logistic regression with classes of equal weight and a ridge penalty of 1, from its normal equations."""
     generator = np.random.default_rng(6)
-    features = generator.normal(size=(300, 4))
-    truth = generator.random(300) < 1 / (1 + np.exp(-features @ np.array([2.0, -1.0, 0.0, 0.5]) - 1))
-    found = baselines.fit_logistic(features, truth)
-    model = LogisticRegression(C=1.0, class_weight="balanced", tol=1e-10).fit(features, truth)
-    assert found == pytest.approx([*model.intercept_, *model.coef_[0]], abs=1e-3)
-    assert baselines.apply_logistic(found, features) == pytest.approx(model.predict_proba(features)[:, 1], abs=1e-3)
+    thumbnails = generator.integers(0, 256, (300, 2, 2, 3)).astype(np.uint8)
+    truth = generator.random(300) < 1 / (1 + np.exp(2 - thumbnails[:, 0, 0, 1] / 64))
+    fit = np.arange(300) < 200
+    design = np.column_stack([np.ones(300), thumbnails.reshape(300, -1) / 255])
+    weights = np.where(truth, 0.5 / truth[fit].mean(), 0.5 / (~truth[fit]).mean())[fit]
+    penalty, found = np.diag([0.0] + [1.0] * 12), np.zeros(13)
+    for _ in range(50):
+        chance = 1 / (1 + np.exp(-design[fit] @ found))
+        curvature = (design[fit].T * (weights * chance * (1 - chance))) @ design[fit] + penalty
+        found -= np.linalg.solve(curvature, design[fit].T @ (weights * (chance - truth[fit])) + penalty @ found)
+    margin = design @ found
+    clear = np.abs(margin) > 0.01
+    np.testing.assert_array_equal(baselines.border_calls(thumbnails, truth, fit)[clear], margin[clear] > 0)
+    assert clear.sum() > 290 and 0.1 < (margin > 0).mean() < 0.9
+
+
+def test_shortcuts_without_scikit_learn_are_refused(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"baselines: expected scikit-learn.*maskdet\[evaluate\]"):
+        baselines.check_installed()
 
 
 def test_a_shortcut_in_the_data_is_told():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import zlib
@@ -11,15 +12,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from maskdet.errors import ConfigError, ImageFault
 from maskdet.images import codecs
-from maskdet.images.codecs import PILLOW, RESIZE_TOLERANCE, codecs_identity, is_plain_png, load_codecs, resolve_codecs
+from maskdet.images.codecs import (
+    PILLOW,
+    RESIZE_TOLERANCE,
+    codecs_identity,
+    decode_jpeg,
+    is_plain_png,
+    load_codecs,
+    resolve_codecs,
+)
 from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_image
 
 FAST = load_codecs("fast")
+HAS_WUFFS = importlib.util.find_spec("pywuffs") is not None
 LIMITS = ImageLimits(min_side_px=1)
 ORIENTATION = 0x0112
 
@@ -31,9 +41,10 @@ def picture(height=60, width=90, seed=0):
     return ((ramp + np.random.default_rng(seed).integers(0, 60, ramp.shape)) % 256).astype(np.uint8)
 
 
-def encode(pixels, file_format, **options):
+def encode(pixels, file_format, mode=None, **options):
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, file_format, **options)
+    image = Image.fromarray(pixels) if mode is None else Image.frombytes(mode, pixels.shape[1::-1], pixels.tobytes())
+    image.save(stream, file_format, **options)
     return stream.getvalue()
 
 
@@ -66,6 +77,7 @@ PLAIN = {
     "jpeg 4:2:0": encode(RGB, "JPEG", quality=70, subsampling=2),
     "jpeg 4:2:2": encode(RGB, "JPEG", quality=70, subsampling=1),
     "jpeg 4:4:4": encode(RGB, "JPEG", quality=95, subsampling=0),
+    "jpeg, grey": encode(RGB[..., 0], "JPEG"),
     "progressive": encode(RGB, "JPEG", quality=80, progressive=True),
     **{f"jpeg turned {turn}": encode(RGB, "JPEG", exif=exif(turn)) for turn in range(1, 9)},
 }
@@ -77,7 +89,7 @@ NOT_PLAIN = {
     "png, grey": encode(RGB[..., 0], "PNG"),
     "png, alpha": encode(np.dstack([RGB, RGB[..., :1]]), "PNG"),
     "png, something after its end": PNG + b"x",
-    "jpeg, grey": encode(RGB[..., 0], "JPEG"),
+    "jpeg, CMYK": encode(np.dstack([RGB, RGB[..., :1]]), "JPEG", mode="CMYK"),
     "bmp": encode(RGB, "BMP"),
     "webp": encode(RGB, "WEBP", lossless=True),
 }
@@ -95,13 +107,15 @@ def decoded(data, who, **options):
 def takes(data):
     if FAST.plain_size(data) is not None:
         return FAST.decode_plain(data)
-    return FAST.decode(Image.open(io.BytesIO(data)), data)
+    return decode_jpeg(Image.open(io.BytesIO(data)), data) if data[:2] == b"\xff\xd8" else None
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_files_are_taken_and_give_the_same_pixels(name):
     assert takes(PLAIN[name]) is not None
     assert decoded(PLAIN[name], FAST) == decoded(PLAIN[name], PILLOW)
+    by_pillow_alone = ImageOps.exif_transpose(Image.open(io.BytesIO(PLAIN[name]))).convert("RGB")
+    assert decoded(PLAIN[name], FAST)[0] == by_pillow_alone.tobytes()
 
 
 @pytest.mark.parametrize("name", NOT_PLAIN)
@@ -117,7 +131,10 @@ def test_jpegs_are_reduced_as_pillow_reduces_them(at_least, scale, orientation):
     image, size = open_upright(data, LIMITS, at_least, codecs=FAST)
     stored = (-(-485 // scale), -(-401 // scale))
     assert image.size == (stored if orientation == 1 else stored[::-1])
-    assert (np.asarray(image).tobytes(), image.size, size) == decoded(data, PILLOW, at_least=at_least)
+    alone = Image.open(io.BytesIO(data))
+    alone.draft(None, tuple(2 * side for side in (at_least if orientation == 1 else at_least[::-1])))
+    assert np.asarray(image).tobytes() == ImageOps.exif_transpose(alone).tobytes()
+    assert size == ((485, 401) if orientation == 1 else (401, 485))
 
 
 @settings(max_examples=150, deadline=None)
@@ -171,16 +188,34 @@ class TestNames:
     def test_auto_means_fast_where_it_is_installed(self):
         assert [resolve_codecs(name) for name in ("auto", "fast", "pillow")] == ["fast", "fast", "pillow"]
 
-    @pytest.mark.parametrize("absent", ["pywuffs", "simplejpeg", "cykooz-resizer"])
-    def test_without_a_package_auto_means_pillow_and_fast_is_refused(self, absent, monkeypatch):
+    @pytest.fixture
+    def without(self, monkeypatch):
+        """Passes for a machine that lacks a package."""
         version = metadata.version
 
-        def found(package):
-            if package == absent:
-                raise metadata.PackageNotFoundError(package)
-            return version(package)
+        def hide(absent):
+            def found(package):
+                if package == absent:
+                    raise metadata.PackageNotFoundError(package)
+                return version(package)
 
-        monkeypatch.setattr(codecs.metadata, "version", found)
+            monkeypatch.setattr(codecs.metadata, "version", found)
+
+        return hide
+
+    def test_without_wuffs_pillow_decodes_pngs_to_the_same_and_the_identity_says_so(self, without):
+        expected = prepare_image(PNG, 20, 20, LIMITS, codecs=FAST).pixels
+        without("pywuffs")
+        assert resolve_codecs("auto") == "fast"
+        found = load_codecs("fast")
+        assert found.plain_size(PNG) is None
+        assert np.array_equal(prepare_image(PNG, 20, 20, LIMITS, codecs=found).pixels, expected)
+        assert "pywuffs" not in codecs_identity("fast")
+        assert "cykooz-resizer" in codecs_identity("fast")
+
+    def test_without_the_resizer_auto_means_pillow_and_fast_is_refused(self, without):
+        absent = "cykooz-resizer"
+        without(absent)
         assert resolve_codecs("auto") == "pillow"
         with pytest.raises(ConfigError, match=rf"received 'no {absent}'.*pip install 'maskdet\[fast\]'"):
             load_codecs("fast")
@@ -188,6 +223,7 @@ class TestNames:
             codecs_identity("fast")
 
     def test_identities_name_every_library_and_version(self):
-        assert codecs_identity("pillow") == f"pillow {metadata.version('pillow')}"
-        for package in ("pillow", "pywuffs", "simplejpeg", "cykooz-resizer"):
+        names = ("pillow", "simplejpeg", "pillow-heif")
+        assert codecs_identity("pillow") == ", ".join(f"{name} {metadata.version(name)}" for name in names)
+        for package in ("pillow", *(["pywuffs"] if HAS_WUFFS else []), "simplejpeg", "cykooz-resizer"):
             assert f"{package} {metadata.version(package)}" in codecs_identity("fast")

@@ -40,7 +40,7 @@ def _spread(model):
     logits = keras.Model(model.input, model.get_layer("logit").output)(images, training=False).numpy()
     kernel, bias = model.get_layer("logit").get_weights()
     scale = 2.0 / logits.std()
-    model.get_layer("logit").set_weights([kernel * scale, (bias - logits.mean()) * scale])
+    model.get_layer("logit").set_weights([kernel * scale, (bias - logits.mean(axis=0)) * scale])
     return model
 
 

@@ -41,6 +41,10 @@ def model():
     return load_model("builtin", RuntimeSpec(threads=available_cores()))
 
 
+def rule_of(model):
+    return model.manifest.class_names, model.manifest.decision
+
+
 def truth_of(table):
     return np.array([label == "mask" for label in table["label"].to_pylist()])
 
@@ -52,7 +56,7 @@ def tallies(images, model):
     for name, source, part in (("official", "k12", OFFICIAL), ("k12", "k12", DISJOINT), ("wild", "wild", DISJOINT)):
         table = images(source, part)
         (probabilities,) = measure([model], table["image_uri"].to_pylist(), [View("plain")])
-        found[name] = Tally.of(sample_of(probabilities[0], truth_of(table), model.manifest.decision))
+        found[name] = Tally.of(sample_of(probabilities[0], truth_of(table), *rule_of(model)))
     return found
 
 
@@ -66,7 +70,7 @@ def views(images, model):
         faces = table.take(pa.array(keep))
         shown = views_of(RobustnessSettings(data=("held_out",), sides_px=sides, widths_px=widths))
         (probabilities,) = measure([model], faces["image_uri"].to_pylist(), shown)
-        rows = rows_of(probabilities, shown, truth_of(faces), model.manifest.decision, 0.95)
+        rows = rows_of(probabilities, shown, truth_of(faces), *rule_of(model), 0.95)
         found |= {row.view: row for row in rows[1:]}
     return found
 

@@ -53,7 +53,7 @@ def some_images(count, seed=0):
 def test_it_runs_the_network_that_litert_runs(model):
     images = some_images(3 * BLOCK + 1)
     result = model.predict(images)
-    assert (result.dtype, result.shape) == (np.float32, (len(images),))
+    assert (result.dtype, result.shape) == (np.float32, (len(images), len(model.manifest.class_names)))
     expected = load_model("builtin", RuntimeSpec("litert", "float32")).predict(images)
     assert expected.std() > 0.1
     np.testing.assert_allclose(result, expected, atol=1e-4)

@@ -107,6 +107,7 @@ class TestRows:
             "content_sha256": hashlib.sha256(data).hexdigest(),
             "width_px": 30,
             "height_px": 30,
+            "damaged": False,
             "face_index": 0,
             **dict.fromkeys(["face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"]),
             "probability_mask": 1.0,
@@ -289,7 +290,7 @@ class TestFetching:
         result = make_scorer().score_shard(shard_of(refs))
         assert result.predictions.num_rows == 1
         assert rows_of(result.failures)[str(folder / "none.any")]["code"] == "not_found"
-        assert rows_of(result.failures)[str(folder)]["code"] == "read_error"
+        assert rows_of(result.failures)[str(folder)]["code"] == "not_a_file"
 
 
 class Moody(BrightnessBackend):

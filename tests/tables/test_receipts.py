@@ -157,7 +157,8 @@ class TestReceipt:
     @pytest.mark.parametrize("code", list(FailureCode))
     def test_only_transient_failures_are_worth_another_try(self, work, code):
         receipt = work.finish().receipt.model_copy(update={"failed": {"not_an_image": 1, code.value: 1}})
-        assert receipt.retryable == (code in {"read_error", "access_denied", "inference_error"})
+        transient = {"not_found", "read_error", "access_denied", "out_of_memory", "inference_error"}
+        assert receipt.retryable == (code in transient)
 
 
 class TestKeeping:
@@ -259,9 +260,19 @@ class TestKeeping:
         assert work.finish(read=reader).kept
 
     def test_permanent_failures_are_not_tried_again(self, work):
-        (work.images / "2.png").unlink()
-        assert work.finish().receipt.failed == {"not_an_image": 2, "not_found": 1}
+        assert work.finish().receipt.failed == {"not_an_image": 2}
         assert work.finish().kept
+
+    def test_what_was_listed_and_then_not_found_is_looked_for_again(self, work):
+        away = work.images / "2.png"
+        data = away.read_bytes()
+        shard = work.shard()
+        away.unlink()
+        assert work.finish(shard=shard).receipt.failed == {"not_an_image": 2, "not_found": 1}
+        away.write_bytes(data)
+        again = work.finish(shard=shard)
+        assert not again.kept
+        assert again.receipt.failed == {"not_an_image": 2}
 
     def test_a_table_without_rows_has_no_file(self, work):
         work.finish()

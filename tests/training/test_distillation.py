@@ -38,7 +38,7 @@ def test_targets_mix_the_teachers_word_and_the_label(recipe, root, teacher, tmp_
     settings = recipe(teachers=[str(folder)], teacher_weight=0.75, augmentation={"copies": 2})
     training = load_training(settings, str(root))
     found = targets(load_teachers(settings), settings, training, tmp_path / "kept")
-    assert found.shape == (48, 2)
+    assert found.shape == (48, 2, 1)
     for row, copy in ((0, 0), (5, 1), (30, 0), (47, 1)):
         said = float(model(training.pixels[row, copy][np.newaxis], training=False)[0, 0])
         assert found[row, copy] == pytest.approx(0.75 * said + 0.25 * training.labels[row], abs=1e-5)
@@ -52,7 +52,7 @@ def test_targets_mix_the_teachers_word_and_the_label(recipe, root, teacher, tmp_
 def test_without_a_teacher_the_label_is_the_target(recipe, arrays, tmp_path):
     assert targets(load_teachers(recipe()), recipe(), arrays(), tmp_path) is None
     examples = examples_of(arrays())
-    np.testing.assert_array_equal(examples.targets, np.tile([[0], [1], [0], [1], [0]], 3))
+    np.testing.assert_array_equal(examples.targets, np.tile([[[0]], [[1]], [[0]], [[1]], [[0]]], (1, 3, 1)))
 
 
 def test_several_teachers_speak_with_one_voice(recipe, root, teacher, tmp_path):

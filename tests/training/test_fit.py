@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from maskdet.cli.train import main
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError, SourceError
-from maskdet.model.manifest import Decision, Manifest
+from maskdet.labels import TWO_CLASSES, Decision
+from maskdet.model.manifest import Manifest
 from maskdet.training.batches import batch_at, examples_of
 from maskdet.training.fit import RunFiles, _Epochs, describe_epoch, fit, train
 from maskdet.training.operating_point import choose_threshold, measure
@@ -229,7 +230,9 @@ def test_uncertain_counts_as_wrong():
     probabilities = np.array([0.1, 0.4, 0.5, 0.2, 0.5, 0.6, 0.9], np.float32)
     labels = np.array([0, 0, 0, 1, 1, 1, 1], np.uint8)
     decision = Decision(no_mask_below=0.4, mask_from=0.6)
-    measured = measure(probabilities, labels, decision, "by hand", shares_groups_with_training=False)
+    measured = measure(
+        probabilities[:, np.newaxis], labels, decision, TWO_CLASSES, "by hand", shares_groups_with_training=False
+    )
     assert (measured.masked_right, measured.masked_total) == (2, 4)
     assert (measured.unmasked_right, measured.unmasked_total) == (1, 3)
 

@@ -92,6 +92,6 @@ def test_predictions_keep_images_and_views_apart(recipe, root):
     views = load_views(settings, settings.data, str(root))
     model = build_model("compact", 32, 32)
     found = predict_views(model, views)
-    assert found.shape == (48, 2)
+    assert found.shape == (48, 2, 1)
     one = float(model(views.pixels[7, 1][np.newaxis], training=False)[0, 0])
-    assert found[7, 1] == pytest.approx(one, abs=1e-6)
+    assert found[7, 1, 0] == pytest.approx(one, abs=1e-6)

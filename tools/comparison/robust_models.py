@@ -95,10 +95,12 @@ def _measured(
     models = [load_model(run.model.uri, runtime_spec(run)) for run in runs]
     found = measure(models, faces.table["image_uri"].to_pylist(), views)
     truth = np.array([label == "mask" for label in faces.table["label"].to_pylist()], np.bool_)
-    decisions = [resolve_decision(run, model.manifest) for run, model in zip(runs, models, strict=True)]
+    rules = [
+        (one.manifest.class_names, resolve_decision(run, one.manifest)) for run, one in zip(runs, models, strict=True)
+    ]
     return {
-        name: rows_of(values, views, truth, decision, settings.confidence)
-        for name, values, decision in zip(names, found, decisions, strict=True)
+        name: rows_of(values, views, truth, *rule, settings.confidence)
+        for name, values, rule in zip(names, found, rules, strict=True)
     }
 
 

@@ -24,7 +24,7 @@ from maskdet.evaluation import metrics
 from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
 from maskdet.evaluation.metrics import MASK, NO_MASK, Bools, Sample, Tally
 from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_image
-from maskdet.labels import Decision, label_codes
+from maskdet.labels import CODES, ClassNames, Decision, class_columns, label_codes, worn_probability
 from maskdet.model.backends import Model
 from maskdet.model.manifest import InputSpec
 from tools.comparison.settings import RobustnessSettings
@@ -134,13 +134,13 @@ def measure(
         threads: images under way at a time; default: one a core. No result depends on it.
 
     Returns:
-        For each model float32 ``(views, images)``.
+        For each model float32 ``(views, images, classes)``.
 
     Raises:
         SourceError: an image cannot be decoded.
         StorageError: it cannot be read.
     """
-    found = [np.empty((len(views), len(uris)), np.float32) for _ in models]
+    found = [np.empty((len(views), len(uris), len(model.manifest.class_names)), np.float32) for model in models]
     inputs = list(dict.fromkeys(model.manifest.input for model in models))
 
     def run(start: int) -> None:
@@ -174,32 +174,42 @@ def _shown(uri: str, views: Sequence[View], inputs: Sequence[InputSpec]) -> list
     ]
 
 
-def sample_of(probabilities: Probabilities, truth: Bools, decision: Decision) -> Sample:
-    """Faces with the labels that thresholds give them.
+def sample_of(probabilities: Probabilities, truth: Bools, class_names: ClassNames, decision: Decision) -> Sample:
+    """Faces with the labels that a model's thresholds give them; one of a mask worn incorrectly is that of a mask.
 
     Args:
-        probabilities: ``(images,)``.
+        probabilities: ``(images, classes)``.
         truth: whether a mask is worn, ``(images,)``.
-        decision: the thresholds; between them a label is *uncertain*.
+        class_names: the model's.
+        decision: its thresholds; between them a label is *uncertain*.
     """
-    return Sample(probabilities.astype(np.float64), truth, label_codes(probabilities, None, decision))
+    by_class = class_columns(probabilities, class_names)
+    worn = by_class["mask"], by_class.get("incorrect")
+    labels = label_codes(*worn, decision)
+    return Sample(worn_probability(*worn), truth, np.where(labels == CODES["incorrect"], MASK, labels).astype(np.int8))
 
 
 def rows_of(
-    probabilities: Probabilities, views: Sequence[View], truth: Bools, decision: Decision, confidence: float
+    probabilities: Probabilities,
+    views: Sequence[View],
+    truth: Bools,
+    class_names: ClassNames,
+    decision: Decision,
+    confidence: float,
 ) -> list[ViewRow]:
     """What a model's probabilities amount to, view by view.
 
     Args:
-        probabilities: ``(views, images)``.
+        probabilities: ``(views, images, classes)``.
         views: the first of them is what the others are compared with.
         truth: whether a mask is worn, ``(images,)``, some of each.
+        class_names: the model's.
         decision: the model's thresholds.
         confidence: of Wilson's intervals, which take images for independent.
     """
     rows: list[ViewRow] = []
     for view, values in zip(views, probabilities, strict=True):
-        tally = Tally.of(sample_of(values, truth, decision))
+        tally = Tally.of(sample_of(values, truth, class_names, decision))
         rows.append(_row(view.name, tally, confidence, rows[0] if rows else None))
     return rows
 

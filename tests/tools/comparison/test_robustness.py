@@ -8,10 +8,11 @@ from PIL import Image
 
 from maskdet.compliance.intervals import wilson_interval
 from maskdet.errors import SourceError
+from maskdet.evaluation.metrics import MASK, NO_MASK
 from maskdet.images.preprocessing import prepare_image
-from maskdet.labels import Decision
+from maskdet.labels import THREE_CLASSES, TWO_CLASSES, Decision
 from maskdet.testing import brightness_model, solid_image
-from tools.comparison.robustness import PLAIN, View, first_of_each_class, measure, rows_of, views_of
+from tools.comparison.robustness import PLAIN, View, first_of_each_class, measure, rows_of, sample_of, views_of
 from tools.comparison.settings import RobustnessSettings
 
 
@@ -71,8 +72,8 @@ def test_a_solid_face_looks_alike_in_every_view(tmp_path):
         uris.append(str(tmp_path / f"{number}.png"))
     views = views_of(RobustnessSettings(data=("a",), sides_px=(24, 90)))
     one, other = measure([brightness_model(16), brightness_model(32)], uris, views, threads=2)
-    assert one.shape == (len(views), len(greys))
-    assert one == pytest.approx(np.tile(np.array(greys) / 255, (len(views), 1)), abs=2 / 255)
+    assert one.shape == (len(views), len(greys), 2)
+    assert one[..., 1] == pytest.approx(np.tile(np.array(greys) / 255, (len(views), 1)), abs=2 / 255)
     assert other == pytest.approx(one, abs=2 / 255)
     assert np.array_equal(measure([brightness_model(16)], uris, views, threads=1)[0], one)
 
@@ -82,7 +83,7 @@ def test_the_plain_view_is_the_file_as_scoring_reads_it(tmp_path):
     Image.fromarray(generator.integers(0, 256, (70, 50, 3), np.uint8)).save(tmp_path / "noise.jpg", quality=60)
     data = (tmp_path / "noise.jpg").read_bytes()
     found = measure([brightness_model(16)], [str(tmp_path / "noise.jpg")], [View(PLAIN)])[0]
-    assert found[0, 0] == pytest.approx(prepare_image(data, 16, 16).pixels.mean() / 255, abs=1e-6)
+    assert found[0, 0, 1] == pytest.approx(prepare_image(data, 16, 16).pixels.mean() / 255, abs=1e-6)
 
 
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
@@ -91,14 +92,29 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
         measure([brightness_model()], [str(tmp_path / "broken.png")], [View(PLAIN)])
 
 
+def two_classes(mask):
+    """What a model of two classes says, by its probability of a mask."""
+    mask = np.array(mask, np.float32)
+    return np.stack([1 - mask, mask], axis=-1)
+
+
+def test_a_mask_worn_incorrectly_is_a_mask():
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]], np.float32)
+    decision = Decision(no_mask_below=0.5, mask_from=0.5, incorrect_from=0.5)
+    sample = sample_of(probabilities, np.array([True, True, False]), THREE_CLASSES, decision)
+    assert sample.labels.tolist() == [MASK, MASK, NO_MASK]
+    assert sample.probabilities.tolist() == pytest.approx([0.9, 0.8, 0.2])
+
+
 def test_rows_by_hand():
     truth = np.array([True, True, True, True, False, False])
     plain = [0.9, 0.8, 0.7, 0.6, 0.1, 0.2]
     seen = [0.9, 0.8, 0.55, 0.3, 0.55, 0.7]  # uncertain from .5 to .6, so right for neither class
     rows = rows_of(
-        np.array([plain, seen], np.float32),
+        two_classes([plain, seen]),
         [View(PLAIN), View("seen")],
         truth,
+        TWO_CLASSES,
         Decision(no_mask_below=0.5, mask_from=0.6),
         0.95,
     )

@@ -1,0 +1,117 @@
+"""A checked run as a Beam pipeline, from claiming its output to the record that it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from maskdet.beam import jobs, tuning
+from maskdet.beam.transforms import JoinEarlier, ScoreRun, ScoreShards, WriteCompliance
+from maskdet.errors import recover_error
+from maskdet.scoring.setup import Launch
+from maskdet.tables import lease
+from maskdet.tables.layout import IMAGES
+from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, hold_output, read_run
+
+
+def build(launch: Launch) -> ScoreRun:
+    """The pipeline of a checked run."""
+    settings = launch.settings
+    levels, rows = settings.compliance.all_levels, settings.tables.row_group_rows
+    return ScoreRun(
+        plan=launch.plan,
+        tasks=launch.tasks,
+        source=settings.source,
+        rule=launch.options.rule,
+        limit=launch.limit,
+        score=ScoreShards(
+            launch.job,
+            settings.model.uri,
+            launch.spec,
+            launch.options,
+            launch.plan.manifest.run_id,
+            settings.scoring.inference_threads,
+        ),
+        compliance=WriteCompliance(launch.plan.layout, levels, settings.compliance.confidence, rows),
+        earlier=_earlier(launch),
+    )
+
+
+def _earlier(launch: Launch) -> JoinEarlier | None:
+    if launch.base is None:
+        return None
+    shards = [(shard.slot, shard.sha256[IMAGES]) for shard in launch.base.shards]
+    return JoinEarlier(launch.plan.layout, shards, launch.growth)
+
+
+def run_to_end(
+    launch: Launch,
+    options: PipelineOptions,
+    *,
+    overwrite: bool = False,
+    wait_s: float = 0.0,
+    shown: AbstractContextManager[None] | None = None,
+    one_input: bool = False,
+) -> RunManifest:
+    """Claim the output, run the pipeline and read the record it left; what ends it early is in there too.
+
+    Args:
+        launch: the checked run.
+        options: Beam's.
+        overwrite: replace tables of another input or layout.
+        wait_s: how long to wait for another run that writes the output, in seconds.
+        shown: shows the progress while the pipeline runs.
+        one_input: refuse tables that hold images of other inputs.
+
+    Returns:
+        The run's record. Whether it succeeded says its :meth:`~maskdet.tables.runs.RunManifest.outcome`; the record of
+        a job that was only written down, as for a Flex Template, says that it is running.
+
+    Raises:
+        MaskdetError: the output cannot be claimed, or a worker met a caller's mistake.
+        KeyboardInterrupt: the run was interrupted, with the output and the run's id as ``args``.
+    """
+    layout, run = launch.plan.layout, launch.plan.manifest
+    jobs.check_reachable(options, [*(task.uri for task in launch.tasks), layout.root])
+    jobs.name_job(options, run.run_id)
+    run = run.model_copy(update={"runner": jobs.describe_runner(options)})
+    launch = dataclasses.replace(launch, plan=dataclasses.replace(launch.plan, manifest=run))
+    holder = lease.Holder.here(run.run_id, run.started_at, ends_with_process=jobs.ends_with_client(options))
+    hold_output(layout, holder, wait_s=wait_s)
+    try:
+        launch = launch.adding_to(*claim_output(launch.plan, overwrite=overwrite, one_input=one_input))
+        begin_run(launch.plan)
+    except BaseException:
+        lease.release(layout, run.run_id)
+        raise
+    with lease.heartbeats(layout, run.run_id):
+        _run_pipeline(launch, options, shown or contextlib.nullcontext())
+    if not jobs.is_template_launch(options):
+        lease.release(layout, run.run_id)  # with the last heartbeat, which may have come after the run's end
+    return read_run(layout, run.run_id)
+
+
+def _run_pipeline(launch: Launch, options: PipelineOptions, shown: AbstractContextManager[None]) -> None:
+    """Run a begun run's pipeline to its end; what ends it early is left in the run's record."""
+    layout, run_id, result = launch.plan.layout, launch.plan.manifest.run_id, None
+    tuning.spend_less()
+    try:
+        with shown:
+            pipeline = beam.Pipeline(options=options)
+            pipeline | "Score" >> build(launch)
+            result = pipeline.run()
+            jobs.wait_or_cancel(result, options)
+    except BaseException as error:
+        interrupt = jobs.recover_interrupt(error)
+        known = interrupt or recover_error(error) or error
+        end_early(launch.plan, known, datetime.now(UTC))
+        if interrupt is not None or jobs.has_ended(result):
+            lease.release(layout, run_id)
+        if interrupt is not None:
+            known = type(interrupt)(layout.root, run_id)
+        raise known from error

@@ -1,0 +1,55 @@
+"""Templates of pages, and the forms that figures have in them."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from maskdet.evaluation.intervals import Estimate
+
+
+def rendered(template: str, **values: Any) -> Markup:
+    """A template of :mod:`maskdet.report` with its values; texts among them are escaped, markup is not.
+
+    Args:
+        template: file name in the package's folder ``templates``.
+        values: what the template names; one that it names and does not get is an error.
+    """
+    return Markup(_environment().get_template(template).render(values))
+
+
+def figure(value: float | None, decimals: int = 4) -> str:
+    """A value with that many decimals, or a dash."""
+    return "—" if value is None else f"{value:.{decimals}f}"
+
+
+def interval(estimate: Estimate) -> str:
+    """A confidence interval; empty where there is none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:.4f} – {estimate.high:.4f}"
+
+
+def thousands(number: int) -> str:
+    """A count with its thousands apart."""
+    return f"{number:,}"
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """A share as a percentage."""
+    return f"{share:.{decimals}%}"
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("maskdet.report"),
+        autoescape=True,  # whatever a file is called
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {function.__name__: function for function in (figure, interval, thousands, percent)}
+    return environment

@@ -1,0 +1,71 @@
+"""The argument parsers of the commands, caught while a command parses.
+
+Commands build their parsers where they use them. Running ``main([])`` with argparse's own entry points replaced gives
+the parser that the command would use, so that nothing in a command has to be written for the documents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+from dataclasses import dataclass
+from unittest import mock
+
+from maskdet.cli.main import COMMANDS
+
+TOOLS = ("tools.augment", "tools.compare", "tools.make_scenes")
+"""Modules with a command line that run from a checkout."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """How a command takes its arguments.
+
+    Attributes:
+        parser: with its flags.
+        passes_on: whether flags that it does not know go to Beam.
+    """
+
+    parser: argparse.ArgumentParser
+    passes_on: bool
+
+
+class _Caught(BaseException):
+    """Ends a command where it parses its arguments. Not an ``Exception``, so that no command handles it."""
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+
+
+def command_of(module: str) -> Command:
+    """How a module with a ``main`` takes its arguments.
+
+    Args:
+        module: a dotted name, such as ``maskdet.cli.score``.
+
+    Raises:
+        LookupError: its ``main`` parses nothing.
+    """
+
+    def parse_args(parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        raise _Caught(Command(parser, passes_on=False))
+
+    def parse_known_args(parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        raise _Caught(Command(parser, passes_on=True))
+
+    main = importlib.import_module(module).main
+    try:
+        with (
+            mock.patch.object(argparse.ArgumentParser, "parse_args", parse_args),
+            mock.patch.object(argparse.ArgumentParser, "parse_known_args", parse_known_args),
+        ):
+            main([]) if inspect.signature(main).parameters else main()
+    except _Caught as caught:
+        return caught.command
+    raise LookupError(f"{module}.main parsed no arguments")
+
+
+def commands() -> dict[str, Command]:
+    """Every subcommand of ``maskdet``, in the order of ``maskdet --help``."""
+    return {name: command_of(f"maskdet.cli.{name}") for name in COMMANDS}
