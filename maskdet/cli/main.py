@@ -20,6 +20,8 @@ COMMANDS = {
     "evaluate": "measure a model on labelled images",
     "status": "show how far a run is",
     "inspect": "show the tables of an output, or a contact sheet of its faces",
+    "prune": "remove rows of images taken before a day",
+    "files": "name the files of a table as of the last run, for readers while another is at work",
     "preview": "show what a model says of some images: boxes, labels, probabilities",
     "prepare": "make a training manifest of labelled images: duplicates, leaks, splits",
     "train": "train a model and export it as a bundle",

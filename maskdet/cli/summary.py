@@ -12,6 +12,7 @@ import yaml
 from maskdet import storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import OutputError, StorageError
+from maskdet.inputs.earlier import ADDED, CHANGED, GONE, OUTSIDE, REMOVED, UNCHANGED
 from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import Size, size_of
 from maskdet.labels import INCORRECT, MASK, UNCERTAIN
@@ -29,12 +30,23 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
     head = f"run {run.run_id}: {run.status.replace('_', ' ')}" + (f" — {run.reason}" if run.reason else "")
     if run.status in ("running", "failed", "interrupted", "superseded"):
         return f"{head}\n  tables    not complete; finished shards are in {layout.root}"
+    if run.pruned_before is not None:
+        removed = run.changes.get(REMOVED, 0)
+        left = f"{run.dataset.listed:,} images in {run.shards.get('total', 0):,} shards are left"
+        return "\n".join(
+            [
+                head,
+                f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}",
+                *_detail("faces", run.faces),
+            ]
+        )
     lines = [
         head,
         f"  images    {images.listed:,} listed = {images.scored:,} scored + {images.no_face:,} no face "
         f"+ {images.failed:,} failed + {images.skipped:,} skipped",
         *_detail("failed", run.failed_by_code),
         *_detail("skipped", run.skipped_by_reason),
+        *_data_set(run),
         *_detail("faces", run.faces),
         *_mask_rate(run.faces),
         f"  shards    {run.shards.get('total', 0):,}: {run.shards.get('scored', 0):,} scored, "
@@ -179,6 +191,22 @@ def _cell(value: object) -> str:
 def _detail(name: str, counts: Mapping[str, int]) -> list[str]:
     text = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
     return [f"  {name:<9} {text}"] if counts else []
+
+
+def _data_set(run: RunManifest) -> list[str]:
+    """What the run did to the data set, where it is more than the run's input."""
+    if set(run.changes) <= {ADDED}:
+        return []
+    words = {
+        ADDED: "added",
+        CHANGED: "changed",
+        UNCHANGED: "unchanged",
+        GONE: "gone whose rows stay",
+        REMOVED: "gone whose rows went",
+        OUTSIDE: "of earlier runs beyond this input",
+    }
+    counts = ", ".join(f"{run.changes[change]:,} {word}" for change, word in words.items() if run.changes.get(change))
+    return [f"  data set  {run.dataset.listed:,} images: {counts}"]
 
 
 def _mask_rate(faces: Mapping[str, int]) -> list[str]:
