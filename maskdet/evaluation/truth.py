@@ -94,7 +94,7 @@ def check_columns(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> None
             remedy,
         )
     for task in listed:
-        image_lists.check_columns(task.uri, _with_columns(settings.source, wanted))
+        image_lists.check_columns(task.uri, _with_columns(settings.source, wanted), task.root)
 
 
 def read_labelled(layout: Layout, settings: EvaluateSettings, tasks: Sequence[ListTask]) -> Labelled:
@@ -228,7 +228,7 @@ def _manifest_values(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> d
         return values
     source = _with_columns(settings.source, wanted)
     for task in tasks:
-        for row in image_lists.read_rows(task.uri, task.part, source):
+        for row in image_lists.read_rows(task.uri, task.part, source, task.root):
             for name, value in zip(wanted, row.keys, strict=True):
                 if values[name].setdefault(row.uri, value) != value:
                     values[name][row.uri] = None
