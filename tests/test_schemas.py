@@ -28,7 +28,7 @@ def test_every_column_is_described_and_named_once(name, keys):
     for field in schema:
         assert len(field.metadata[b"description"].decode()) > 10
         assert field.metadata[b"description"] != field.name.encode()
-    assert schema.metadata == {b"maskdet.table": name.encode(), b"maskdet.schema_version": b"1"}
+    assert schema.metadata == {b"maskdet.table": name.encode(), b"maskdet.schema_version": b"2"}
 
 
 @pytest.mark.parametrize("name", ["predictions", "failures"])
@@ -46,7 +46,7 @@ def test_pixels_and_scores_say_their_unit():
 
 def test_only_what_may_be_unknown_is_nullable():
     nullable = {field.name for field in predictions_schema(["site"]) if field.nullable}
-    boxes = {"face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"}
+    boxes = {"face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score", "probability_incorrect"}
     assert nullable == {"captured_at", "site", "damaged", *boxes}
     assert {field.name for field in failures_schema() if field.nullable} == {"captured_at"}
 
