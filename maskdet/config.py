@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from maskdet.errors import ConfigError
+from maskdet.errors import ConfigError, shown
 from maskdet.named_configs import find_config
 from maskdet.templates import PathTemplate
 
@@ -49,6 +49,8 @@ DEFAULT_EXCLUDES = (
     *(".*", "@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "__MACOSX", "$RECYCLE.BIN"),
     *("System Volume Information", "lost+found"),
 )
+# Of Pydantic, where a section is no mapping.
+_SECTION_ERRORS = ("model_type", "model_attributes_type", "dict_type")
 # ValueError: text that is not UTF-8, and what YAML takes for a date that is none ("2026-13-45").
 _YAML_ERRORS = (yaml.YAMLError, ValueError)
 
@@ -453,8 +455,12 @@ def _describe(problem: dict[str, Any], model: type[BaseModel]) -> str:
         hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
         return f"unknown key {path!r}, {hint}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in _SECTION_ERRORS:
+        message = "expected a section of key: value"
     text = f"{path}: {message}" if path else message
-    return text if problem["type"] == "value_error" else f"{text}, received {problem['input']!r}"
+    if problem["type"] in ("value_error", "missing"):  # the input of either is the whole section
+        return text
+    return f"{text}, received {shown(problem['input'])}"
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import sys
 from collections.abc import Sequence
@@ -27,13 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _config(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="maskdet config",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = console.Parser("config", __doc__)
     parser.add_argument("action", choices=["list", "show"], help="what to do")
     parser.add_argument("name", nargs="?", metavar="NAME", help="the config to show (default: score)")
     arguments = parser.parse_args(argv)

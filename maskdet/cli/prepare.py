@@ -42,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(argv: Sequence[str]) -> int:
-    arguments, rest = _parser().parse_known_args(argv)
-    options = parse_beam_options(rest, arguments.runner_config)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    options = parse_beam_options(rest, arguments.runner_config, parser.flags)
     FileSystems.set_options(options)
     settings, tasks = check_preparation(_settings(arguments))
     storage.within_deadline(functools.partial(writing.begin, settings), settings.output)
@@ -69,14 +70,8 @@ def _settings(arguments: argparse.Namespace) -> PrepareSettings:
     return load_yaml(PrepareSettings, arguments.config, [*given, *arguments.set])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="maskdet prepare",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> console.Parser:
+    parser = console.Parser("prepare", __doc__)
     parser.add_argument("--config", help="settings with the sources: a YAML file, or a name such as prepare")
     parser.add_argument("--output", help="folder or prefix for the tables")
     parser.add_argument(

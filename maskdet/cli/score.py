@@ -34,7 +34,7 @@ def _score(argv: Sequence[str]) -> int:
     parser = command_parser("score", __doc__)
     parser.add_argument("--dry-run", action="store_true", help="print what would be scored and the settings, then stop")
     arguments, rest = parser.parse_known_args(argv)
-    options = beam_options(arguments, rest)
+    options = beam_options(arguments, rest, parser.flags)
     settings = load_yaml(ScoreSettings, arguments.config, overrides(arguments))
     if arguments.dry_run:
         launch = check_run(settings, datetime.now(UTC))

@@ -32,12 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="maskdet train",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = console.Parser("train", __doc__)
     parser.add_argument(
         "--config",
         required=True,
