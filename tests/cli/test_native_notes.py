@@ -62,10 +62,9 @@ PREPARED = "import os, sys; from maskdet.cli.native_notes import leave_out_notes
 
 
 def test_what_python_and_native_code_write_arrives():
-    code = (
-        f"{PREPARED} print('python', file=sys.stderr);"
-        "os.write(2, b'INFO: Created TensorFlow Lite XNNPACK delegate\\n'); os.write(2, b'native\\n'); put_back(); os.write(2, b'after\\n')"
-    )
+    note = "INFO: Created TensorFlow Lite XNNPACK delegate"
+    native = f"os.write(2, b'{note}\\nnative\\n'); put_back(); os.write(2, b'after\\n')"
+    code = f"{PREPARED} print('python', file=sys.stderr); {native}"
     assert sorted(run_python(code).stderr.split()) == ["after", "native", "python"]
 
 
