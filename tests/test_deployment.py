@@ -264,13 +264,13 @@ class TestFlexTemplate:
         required = {name for name, parameter in PARAMETERS.items() if not parameter.get("isOptional")}
         assert required == {"input", "output", "sdk_container_image"}
 
-    @pytest.mark.parametrize("name", PARAMETERS)
-    def test_each_is_described_and_checked(self, name):
-        parameter = PARAMETERS[name]
-        assert set(parameter) <= {"name", "label", "helpText", "regexes", "isOptional"}
-        assert parameter["label"][0].isupper()
-        assert parameter["helpText"].endswith(".")
-        assert all(re.compile(regex).pattern.startswith("^") and regex.endswith("$") for regex in parameter["regexes"])
+    def test_each_is_described_and_checked(self):
+        for name, parameter in PARAMETERS.items():
+            assert set(parameter) <= {"name", "label", "helpText", "regexes", "isOptional"}, name
+            assert parameter["label"][0].isupper(), name
+            assert parameter["helpText"].endswith("."), name
+            patterns = [re.compile(regex).pattern for regex in parameter["regexes"]]
+            assert all(pattern.startswith("^") and pattern.endswith("$") for pattern in patterns), name
 
     @pytest.mark.parametrize(
         ("name", "taken", "refused"),

@@ -31,6 +31,7 @@ from maskdet.inputs import listing, sharding
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.labels import TWO_CLASSES, ClassNames
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.tables.layout import Layout, write_table
@@ -164,6 +165,8 @@ class WriteCompliance(beam.PTransform):  # type: ignore[misc]
     levels: Mapping[str, Sequence[str]]
     confidence: float
     row_group_rows: int
+    class_names: ClassNames = TWO_CLASSES
+    """The model's."""
 
     def expand(self, reports: PCollection[Any]) -> PCollection[Any]:
         """Apply the transform."""
@@ -387,7 +390,7 @@ def _write_level(
 ) -> tuple[str, Counts]:
     level, rows = group
     counts = dict(rows)
-    table = compliance_table(counts, step.levels[level], key_union(step.levels), step.confidence)
+    table = compliance_table(counts, step.levels[level], key_union(step.levels), step.confidence, step.class_names)
     write_table(step.layout.compliance(level), table, step.row_group_rows)
     return level, merge_counts(counts.values())
 

@@ -14,6 +14,7 @@ from maskdet.config import ScoreSettings
 from maskdet.errors import OutputError, StorageError
 from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import Size, size_of
+from maskdet.labels import INCORRECT, MASK, UNCERTAIN
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
 from maskdet.tables.runs import RunManifest
 from maskdet.tables.status import RunStatus, read_status
@@ -160,15 +161,10 @@ def describe_bytes(size_bytes: float) -> str:
 
 
 def _head(rows: pa.Table, max_rows: int) -> pa.Table:
-    wanted = (
-        "images_listed",
-        "images_failed",
-        "faces",
-        "faces_uncertain",
-        "mask_rate",
-        "mask_rate_low",
-        "mask_rate_high",
-    )
+    wanted = ["images_listed", "images_failed", "faces", "faces_uncertain"]
+    wanted += ["mask_rate", "mask_rate_low", "mask_rate_high"]
+    if pc.count(rows["faces_incorrect"]).as_py():  # else the model cannot tell
+        wanted += ["faces_incorrect", "correct_rate", "correct_rate_low", "correct_rate_high"]
     keys = rows.column_names[: rows.column_names.index("images_listed")]
     used = [name for name in keys if pc.count(rows[name]).as_py()]
     return rows.select([*used, *wanted]).slice(0, max_rows)
@@ -186,12 +182,14 @@ def _detail(name: str, counts: Mapping[str, int]) -> list[str]:
 
 
 def _mask_rate(faces: Mapping[str, int]) -> list[str]:
-    decided = faces.get("mask", 0) + faces.get("no_mask", 0)
-    return (
-        [f"  mask rate {faces['mask'] / decided:.1%} of {decided:,} faces labelled mask or no_mask (raw)"]
-        if decided
-        else []
-    )
+    decided = sum(count for label, count in faces.items() if label != UNCERTAIN)
+    if not decided:
+        return []
+    if INCORRECT not in faces:
+        return [f"  mask rate {faces[MASK] / decided:.1%} of {decided:,} faces labelled mask or no_mask (raw)"]
+    correct, worn = faces[MASK] / decided, (faces[MASK] + faces[INCORRECT]) / decided
+    of = f"of {decided:,} faces labelled mask, incorrect or no_mask (raw)"
+    return [f"  mask rate {worn:.1%} wear one, {correct:.1%} correctly, {of}"]
 
 
 def _thresholds(run: RunManifest) -> str:

@@ -188,10 +188,8 @@ class FaceFinder:
 
 def prediction_of(row: Mapping[str, Any]) -> FacePrediction:
     """A row of the predictions table as a prediction."""
-    columns = {name: row.get(f"probability_{name}") for name in (MASK, INCORRECT, NO_MASK)}
+    columns = {name: row[f"probability_{name}"] for name in (MASK, INCORRECT, NO_MASK)}
     probabilities: dict[str, float] = {name: value for name, value in columns.items() if value is not None}
-    if NO_MASK not in probabilities:
-        probabilities[NO_MASK] = 1.0 - sum(probabilities.values())
     sides = [row[f"face_{name}_px"] for name in FaceBox._fields]
     box = None if sides[0] is None else FaceBox(*sides)
     return FacePrediction(row["label"], probabilities, box, row["face_score"])

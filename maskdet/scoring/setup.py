@@ -90,6 +90,7 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
             "runtime": f"{runtime}, {spec.precision}",
             "view": describe_view(settings.faces),
             "codecs": codecs_identity(settings.imaging.codecs),
+            "classes": list(manifest.class_names),
             "decision": decision.model_dump(),
         },
         fingerprint=fingerprint,

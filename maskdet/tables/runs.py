@@ -27,7 +27,7 @@ from maskdet.errors import (
     SourceError,
     Terminated,
 )
-from maskdet.labels import Decision
+from maskdet.labels import LABELS, TWO_CLASSES, UNCERTAIN, Decision
 from maskdet.schemas import SCHEMA_VERSION
 from maskdet.tables import lease
 from maskdet.tables.layout import COMPLIANCE, RECEIPTS, SHARD_TABLES, Layout, is_ours
@@ -237,7 +237,12 @@ def finish_run(
         owned = output_files(plan.layout, (report.receipt for report in reports))
         owned.update(plan.layout.compliance(level) for level in levels)
         removed = _remove_others(plan.layout, owned)
-        manifest = manifest.model_copy(update={"files_removed": removed, "faces": _faces(levels["all"])})
+        manifest = manifest.model_copy(
+            update={
+                "files_removed": removed,
+                "faces": _faces(levels["all"], manifest.model.get("classes", TWO_CLASSES)),
+            }
+        )
     manifest = manifest.model_copy(update={"status": status, "reason": reason})
     write_manifest(plan.layout, manifest)
     if status == "succeeded":
@@ -384,8 +389,9 @@ def _superseded(layout: Layout, run_id: str) -> str:
     )
 
 
-def _faces(total: Counts) -> dict[str, int]:
-    return {"mask": total.faces_mask, "no_mask": total.faces_no_mask, "uncertain": total.faces_uncertain}
+def _faces(total: Counts, class_names: Iterable[str]) -> dict[str, int]:
+    named = {name: getattr(total, f"faces_{name}") for name in LABELS}
+    return {name: count for name, count in named.items() if name in (*class_names, UNCERTAIN)}
 
 
 def _remove_others(layout: Layout, owned: set[str]) -> int:

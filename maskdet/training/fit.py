@@ -26,7 +26,7 @@ from maskdet.training.batches import Examples, class_weights, examples_of, train
 from maskdet.training.checkpoints import Checkpoints, HistoryRow, restore, write_atomically
 from maskdet.training.data import LabelledArrays
 from maskdet.training.fused import with_fused_normalization
-from maskdet.training.operating_point import PREDICT_BATCH, set_operating_point
+from maskdet.training.operating_point import PREDICT_BATCH, Point, set_operating_point
 from maskdet.training.pretrained import cached_features
 from maskdet.training.recipe import Recipe
 from maskdet.training.sets import load_plain, load_training, representative, trained_on
@@ -133,7 +133,18 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
         fitted.save(files.fitted)
         return None
     point = set_operating_point(fitted, recipe, training, root)
-    draft = Manifest(
+    return export_bundle(
+        fitted,
+        output,
+        _draft(recipe, training, point),
+        representative=representative(recipe, training),
+        training_images=trained_on(recipe, training, root),
+    )
+
+
+def _draft(recipe: Recipe, training: LabelledArrays, point: Point) -> Manifest:
+    """What the bundle says of itself, before its files are there."""
+    return Manifest(
         name=recipe.name,
         architecture=recipe.architecture,
         description=recipe.description,
@@ -145,13 +156,6 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
         training_data=TrainingData(
             description=recipe.data_description, images=len(training.labels), fingerprint=training.fingerprint
         ),
-    )
-    return export_bundle(
-        fitted,
-        output,
-        draft,
-        representative=representative(recipe, training),
-        training_images=trained_on(recipe, training, root),
     )
 
 

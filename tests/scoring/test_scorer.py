@@ -289,7 +289,7 @@ class TestFetching:
         result = make_scorer().score_shard(shard_of(refs))
         assert result.predictions.num_rows == 1
         assert rows_of(result.failures)[str(folder / "none.any")]["code"] == "not_found"
-        assert rows_of(result.failures)[str(folder)]["code"] == "read_error"
+        assert rows_of(result.failures)[str(folder)]["code"] == "not_a_file"
 
 
 class Moody(BrightnessBackend):

@@ -12,6 +12,7 @@ import pytest
 from maskdet.compliance.groups import Counts
 from maskdet.config import FailureBudget, ScoreSettings
 from maskdet.errors import BudgetError, HeldError, MaskdetError, OutputError, ReconciliationError, SourceError
+from maskdet.schemas import SCHEMA_VERSION
 from maskdet.tables import lease
 from maskdet.tables.layout import Layout
 from maskdet.tables.lease import Holder
@@ -359,7 +360,7 @@ class TestClaiming:
     @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema_version": "x"}'])
     def test_a_damaged_claim_is_refused(self, run, text):
         run.put("_dataset.json", text)
-        with pytest.raises(OutputError, match="schema version 1"):
+        with pytest.raises(OutputError, match=f"schema version {SCHEMA_VERSION}"):
             self.claim(run)
 
     def test_a_claim_of_another_version_is_refused(self, run):
