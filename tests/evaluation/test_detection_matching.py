@@ -119,8 +119,8 @@ def test_every_image_and_face_is_counted():
         "annotations_by_file": (),
     }
     assert evaluation.labelled.counts == {
-        **{"mask": 1, "no_mask": 1, "truth_unknown": 0},
-        **{"failed_mask": 1, "failed_no_mask": 0, "failed_truth_unknown": 1},
+        **{"mask": 1, "incorrect": 0, "no_mask": 1, "truth_unknown": 0},
+        **{"failed_mask": 1, "failed_incorrect": 0, "failed_no_mask": 0, "failed_truth_unknown": 1},
     }
 
 
@@ -148,6 +148,7 @@ def test_figures_are_those_counted_by_hand():
         "end_to_end_from_32_px": (pytest.approx(1 / 3), 3),
         "end_to_end": (0.25, 4),
         "end_to_end_mask": (0.5, 2),
+        "end_to_end_incorrect": (None, 0),
         "end_to_end_no_mask": (0, 2),
         "balanced_accuracy_found": (0.5, 2),
     }
@@ -200,7 +201,7 @@ def test_files_page_and_summary_say_the_same(tmp_path):
     for row in table:
         if row["slice"] == "detection":
             assert {key: row[key] for key in section["metrics"][row["metric"]]} == section["metrics"][row["metric"]]
-    assert sum(row["slice"] == "detection" for row in table) == len(section["metrics"]) == 26
+    assert sum(row["slice"] == "detection" for row in table) == len(section["metrics"]) == 27
     assert section["counts"]["faces"] == 4
     assert section["precision_recall"][0] == {"score": pytest.approx(0.9), "recall": 0.25, "precision": 1.0}
     assert len(section["precision_recall"]) == 3 and "Precision against recall at IoU .5" in page
