@@ -23,14 +23,15 @@ from maskdet.evaluation.metrics import MASK, Bools, Floats, Sample
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
 from maskdet.inputs import image_lists
 from maskdet.inputs.listing import ListTask
-from maskdet.labels import CODES, INCORRECT, MASK, NO_MASK, THREE_CLASSES, Codes, codes_of, worn_probability
+from maskdet.labels import CODES, INCORRECT, NO_MASK, THREE_CLASSES, Codes, codes_of, worn_probability
+from maskdet.labels import MASK as MASK_LABEL
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
 from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
 
 _EXAMPLES = 20
 # To the question whether a mask is worn.
 _ANSWERS = {
-    **dict.fromkeys(("true", "t", "yes", "y", "1", "on"), MASK),
+    **dict.fromkeys(("true", "t", "yes", "y", "1", "on"), MASK_LABEL),
     **dict.fromkeys(("false", "f", "no", "n", "0", "off"), NO_MASK),
 }
 # A manifest's column may be named as one of the predictions': its "label" must not hide the model's.
@@ -209,7 +210,7 @@ def class_of_value(value: str | None, truth: TruthSettings) -> str | None:
         return named
     answer = _ANSWERS.get(plain_name(value))
     opposite = class_of_name(truth.column, truth) == NO_MASK
-    return answer if answer is None or not opposite else {MASK: NO_MASK, NO_MASK: MASK}[answer]
+    return answer if answer is None or not opposite else {MASK_LABEL: NO_MASK, NO_MASK: MASK_LABEL}[answer]
 
 
 def class_of_name(name: str | None, truth: TruthSettings) -> str | None:
