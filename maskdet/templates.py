@@ -5,12 +5,16 @@
 - ``{name}`` matches within one path segment and becomes the key ``name``;
 - ``{captured_at:FORMAT}`` matches directives as :meth:`~datetime.datetime.strptime` has them; several parts make one
   time, which must name a day, and a directive that comes again must say the same again;
-- ``*`` matches within a segment, ``**`` across segments; everything else stands for itself.
+- ``*`` matches within a segment, ``**`` across segments; everything else stands for itself, save that an extension
+  at the end matches in any case, as listing does.
+
+Text is compared, and keys are given, in the composed form of Unicode (NFC): macOS writes names in the other one.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -33,6 +37,7 @@ _DIRECTIVES = {
     "%": "%",
 }
 _TOKEN = re.compile(r"\{(?P<field>[^{}]*)\}|(?P<deep>\*\*/?)|(?P<star>\*)|(?P<brace>[{}])|(?P<literal>[^{}*]+)")
+_EXTENSION = re.compile(r"\.[A-Za-z0-9]+$")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -63,7 +68,11 @@ class PathTemplate:
     def __post_init__(self) -> None:
         keys: list[str] = []
         directives: list[str] = []
-        pattern = "".join(self._compile(token, keys, directives) for token in _TOKEN.finditer(self.text.strip("/")))
+        text = unicodedata.normalize("NFC", self.text.strip("/"))
+        extension = _EXTENSION.search(text)
+        stem = text[: extension.start()] if extension else text
+        pattern = "".join(self._compile(token, keys, directives) for token in _TOKEN.finditer(stem))
+        pattern += f"(?i:{re.escape(extension[0])})" if extension else ""
         if directives and not {"Y", "m", "d"} <= set(directives) and not {"Y", "j"} <= set(directives):
             raise self._error("a capture time that names a day, by %Y with %m and %d or with %j", " ".join(directives))
         object.__setattr__(self, "keys", tuple(keys))
@@ -90,7 +99,7 @@ class PathTemplate:
         Returns:
             What was read, or ``None`` if the path does not fit or names no real time (``2026-02-30``).
         """
-        found = self._regex.fullmatch(path)
+        found = self._regex.fullmatch(unicodedata.normalize("NFC", path))
         if found is None:
             return None
         keys = tuple(found[name] for name in self.keys)

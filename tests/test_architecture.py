@@ -12,6 +12,7 @@ PACKAGE = ROOT / "maskdet"
 ROOMS = [
     ["errors"],
     ["labels", "schemas", "templates", "demo", "cores"],
+    ["named_configs"],
     ["config"],
     ["storage", "images"],
     ["inputs"],

@@ -31,7 +31,7 @@ MANIFESTS = sorted(ROOT.glob("kubernetes/**/*.yaml"))
 BEAM = re.search(r"^apache-beam==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)[1]
 SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 # Flags without a value, which a template cannot give, and those of a terminal.
-NOT_IN_TEMPLATE = {"--help", "--overwrite", "--quiet", "--json-logs"}
+NOT_IN_TEMPLATE = {"--help", "--overwrite", "--quiet", "--json-logs", "--wait"}
 
 
 def instructions(path):
@@ -73,6 +73,11 @@ class TestImages:
         low, high = re.search(r'python_requires=">=3\.(\d+),<3\.(\d+)"', SETUP).groups()
         assert int(low) <= int(python.split(".")[1]) < int(high)
         assert python == "{}.{}".format(*sys.version_info)
+
+    def test_every_image_it_is_built_from_has_a_full_version(self, path):
+        froms = [arguments.split()[0] for name, arguments in instructions(path) if name == "FROM"]
+        assert froms
+        assert not [image for image in froms if not re.search(r":.*(\d+\.\d+\.\d+|\d{8})", image)]
 
     def test_beam_is_the_pinned_one(self, path):
         froms = [arguments for name, arguments in instructions(path) if name == "FROM"]
@@ -151,7 +156,7 @@ class TestKubernetes:
 
     def test_flink_and_its_job_server_are_of_one_version_that_beam_supports(self):
         images = [container["image"] for container in containers()]
-        flink = only(re.match(r"flink:(\d+\.\d+)-", image)[1] for image in images if image.startswith("flink:"))
+        flink = only(re.match(r"flink:(\d+\.\d+)\.\d+-", image)[1] for image in images if image.startswith("flink:"))
         (server,) = [image for image in images if "job_server" in image]
         assert server == f"apache/beam_flink{flink}_job_server:{BEAM}"
         assert flink in FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
@@ -234,10 +239,10 @@ class TestFlinkOnThisMachine:
         assert settings["restart-strategy.fixed-delay.attempts"] > 1
         assert 1000 * delay_s > options["environment_cache_millis"] > 0
 
-    def test_readme_names_the_job_server_of_these_versions(self):
+    def test_the_guide_names_the_job_server_of_these_versions(self):
         flink = programs.FLINK_VERSION.rpartition(".")[0]
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
-        assert f"beam-runners-flink-{flink}-job-server-{BEAM}.jar" in readme
+        guide = (ROOT / "docs" / "guides" / "flink.md").read_text(encoding="utf-8")
+        assert f"beam-runners-flink-{flink}-job-server-{BEAM}.jar" in guide
         pom = programs.JOB_SERVER_POM.read_text(encoding="utf-8")
         assert f"<artifactId>beam-runners-flink-{flink}</artifactId>" in pom
 
@@ -259,13 +264,13 @@ class TestFlexTemplate:
         required = {name for name, parameter in PARAMETERS.items() if not parameter.get("isOptional")}
         assert required == {"input", "output", "sdk_container_image"}
 
-    @pytest.mark.parametrize("name", PARAMETERS)
-    def test_each_is_described_and_checked(self, name):
-        parameter = PARAMETERS[name]
-        assert set(parameter) <= {"name", "label", "helpText", "regexes", "isOptional"}
-        assert parameter["label"][0].isupper()
-        assert parameter["helpText"].endswith(".")
-        assert all(re.compile(regex).pattern.startswith("^") and regex.endswith("$") for regex in parameter["regexes"])
+    def test_each_is_described_and_checked(self):
+        for name, parameter in PARAMETERS.items():
+            assert set(parameter) <= {"name", "label", "helpText", "regexes", "isOptional"}, name
+            assert parameter["label"][0].isupper(), name
+            assert parameter["helpText"].endswith("."), name
+            patterns = [re.compile(regex).pattern for regex in parameter["regexes"]]
+            assert all(pattern.startswith("^") and pattern.endswith("$") for pattern in patterns), name
 
     @pytest.mark.parametrize(
         ("name", "taken", "refused"),

@@ -70,3 +70,13 @@ def test_the_notebook_runs(folder):
         [sys.executable, "-c", "\n".join(code)], cwd=folder, check=False, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_folders_are_scored_one_by_one(folder):
+    """Each folder has an output of its own; one of which too many images fail does not keep the other from its own."""
+    done = run("score_in_parts.py", "photos", "parts", folder=folder)
+    assert done.returncode == 6
+    assert "failure budget" in done.stderr or "failed" in done.stderr
+    assert "demo-south: " in done.stdout
+    assert (folder / "parts" / "demo-south" / "_SUCCESS").is_file()
+    assert not (folder / "parts" / "demo-north" / "_SUCCESS").exists()

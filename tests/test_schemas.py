@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from urllib.parse import unquote
 
@@ -61,7 +62,8 @@ def test_compliance_keys_have_types_that_sort():
         (["a", "2026-01-05"], "site=a/date=2026-01-05"),
         (["a b", None], f"site=a b/date={HIVE_NULL}"),
         (["x=y/../z", "100%"], "site=x%3Dy%2F..%2Fz/date=100%25"),
-        (["é", ""], "site=%C3%A9/date="),
+        (["é", ""], "site=é/date="),
+        (["北京\u200b\u202e", "नई\u3000"], "site=北京%E2%80%8B%E2%80%AE/date=नई%E3%80%80"),
         (["*?[1]", 'a\\b:"c'], "site=%2A%3F%5B1%5D/date=a%5Cb%3A%22c"),
     ],
 )
@@ -74,8 +76,27 @@ def test_partition_folders_are_percent_encoded(values, path):
 def test_a_partition_never_leaves_its_folder_and_can_be_read_back(values):
     names = ["a", "b", "c"][: len(values)]
     segments = partition_path(names, values).split("/")
-    assert [unquote(segment.split("=", 1)[1]) for segment in segments] == values
+    for segment, value in zip(segments, values, strict=True):
+        assert len(segment.encode()) <= 255
+        read = unquote(segment.split("=", 1)[1])
+        assert read == value or (len(segment.encode()) > 225 and _is_cut(read, value))
     assert [segment.split("=", 1)[0] for segment in segments] == names
+
+
+def _is_cut(read, value):
+    return (
+        read[-17] == "~"
+        and read[-16:] == hashlib.sha256(value.encode()).hexdigest()[:16]
+        and value.startswith(read[:-17])
+    )
+
+
+def test_long_values_keep_their_beginning_and_stay_apart():
+    values = ["больница " * 30 + end for end in ("1", "2")]
+    first, second = (partition_path(["site"], [value]) for value in values)
+    assert first != second
+    assert first.startswith("site=больница больница")
+    assert 230 < len(first.encode()) <= 255
 
 
 def test_no_partition_keys_have_no_folder():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
@@ -69,6 +70,8 @@ def run_to_end(
     layout, run = launch.plan.layout, launch.plan.manifest
     jobs.check_reachable(options, [*(task.uri for task in launch.tasks), layout.root])
     jobs.name_job(options, run.run_id)
+    run = run.model_copy(update={"runner": jobs.describe_runner(options)})
+    launch = dataclasses.replace(launch, plan=dataclasses.replace(launch.plan, manifest=run))
     holder = lease.Holder.here(run.run_id, run.started_at, ends_with_process=jobs.ends_with_client(options))
     hold_output(layout, holder, wait_s=wait_s)
     try:

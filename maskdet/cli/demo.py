@@ -14,13 +14,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from maskdet.cli import console
 from maskdet.demo.faces import DEMO_TEMPLATE, DemoTree, write_demo_tree
 from maskdet.errors import MaskdetError
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line; the defaults are those of :func:`maskdet.demo.faces.write_demo_tree`."""
-    parser = argparse.ArgumentParser(prog="maskdet demo", description=(__doc__ or "").splitlines()[0])
+    parser = console.Parser("demo", __doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="local folder, created if missing")
     parser.add_argument("--seed", type=int, default=20260101, metavar="N", help="decides every drawing (%(default)s)")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Measure a model on labelled images.
 
-    maskdet evaluate --input photos/ --output results/ [--model builtin] [--config configs/evaluate.yaml]
+    maskdet evaluate --input photos/ --output results/ [--model builtin] [--config my.yaml]
                      [--set section.key=value …] [Beam options, such as --runner=FlinkRunner]
 
 Scores the images as `maskdet score` does, into <output>/scores, and compares the labels with the truth: by default the
@@ -33,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(argv: Sequence[str]) -> int:
-    arguments, rest = command_parser("evaluate", __doc__).parse_known_args(argv)
-    options = beam_options(arguments, rest)
+    parser = command_parser("evaluate", __doc__)
+    arguments, rest = parser.parse_known_args(argv)
+    options = beam_options(arguments, rest, parser.flags)
     settings = load_yaml(EvaluateSettings, arguments.config, overrides(arguments))
     shown = console.show_progress(PROGRESS, quiet=arguments.quiet)
     overwrite, wait_s = arguments.overwrite, arguments.wait

@@ -9,7 +9,6 @@ then nothing is written. Making a format takes maskdet[tensorflow], ONNX maskdet
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -29,13 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="maskdet export",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = console.Parser("export", __doc__)
     parser.add_argument("--model", required=True, help="a model bundle, or 'builtin'")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="local folder of the bundle to write")
     formats = ",".join(FORMATS)
@@ -43,7 +36,7 @@ def _export(argv: Sequence[str]) -> int:
         "--formats", default=formats, metavar="NAMES", help="separated by commas (default: %(default)s)"
     )
     arguments, rest = parser.parse_known_args(argv)
-    FileSystems.set_options(parse_beam_options(rest))
+    FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to the user
     names = [name.strip() for name in arguments.formats.split(",") if name.strip()]
     manifest, written = convert_bundle(arguments.model, arguments.output, names)

@@ -31,9 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _inspect(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="maskdet inspect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = console.Parser("inspect", __doc__)
     parser.add_argument("output", help="the output of a scoring run")
     parser.add_argument("--run", help="a run's id (default: the latest)")
     parser.add_argument("--rows", type=int, default=20, help="rows of each compliance table (default: 20)")
@@ -41,7 +39,7 @@ def _inspect(argv: Sequence[str]) -> int:
     parser.add_argument("--sheet-output", metavar="FILE", default="sheet.png", help="a PNG file (default: sheet.png)")
     parser.add_argument("--sheet-seed", type=int, default=0, help="names what is chosen at random (default: 0)")
     arguments, rest = parser.parse_known_args(argv)
-    FileSystems.set_options(parse_beam_options(rest))
+    FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
     layout = Layout(storage.normalize(arguments.output))
     if arguments.sheet is not None:
         check_sheet_name(arguments.sheet_output)

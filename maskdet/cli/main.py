@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import difflib
 import importlib
 import os
 import sys
@@ -23,6 +24,7 @@ COMMANDS = {
     "prepare": "make a training manifest of labelled images: duplicates, leaks, splits",
     "train": "train a model and export it as a bundle",
     "export": "write a model in other formats: Keras, SavedModel, LiteRT, ONNX",
+    "config": "list and show the configs that come with the package",
     "demo": "draw a tree of synthetic face images",
 }
 
@@ -44,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"maskdet {__version__}")
         return 0
+    if arguments and not arguments[0].startswith("-"):
+        close = difflib.get_close_matches(arguments[0], [*COMMANDS, *MOVED], n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"commands: {', '.join(COMMANDS)}"
+        print(f"maskdet: there is no command {arguments[0]!r}; {hint}", file=sys.stderr)
+        return 2
     asked = arguments in (["--help"], ["-h"])
     print(_usage(), file=sys.stdout if asked else sys.stderr)
     return 0 if asked else 2
@@ -73,7 +80,7 @@ def run() -> NoReturn:
     code = main()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # nobody listens any more
+        with contextlib.suppress(OSError, ValueError):  # nobody listens any more, or it is closed
             stream.flush()
     os._exit(code)
 

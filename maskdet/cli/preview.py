@@ -42,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _preview(argv: Sequence[str]) -> int:
-    arguments, rest = _parser().parse_known_args(argv)
-    FileSystems.set_options(parse_beam_options(rest))
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
     settings = load_yaml(ScoreSettings, arguments.config, _overrides(arguments))
     if not settings.output:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the previews shall go.")
@@ -86,19 +87,13 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
     return [*given, *arguments.set]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="maskdet preview",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> console.Parser:
+    parser = console.Parser("preview", __doc__)
     parser.add_argument("input", nargs="+", metavar="IMAGE", help="files, folders, globs or list files (.txt)")
     for flag, (key, text) in _SETTING_FLAGS.items():
         parser.add_argument(flag, dest=key, help=text)
     parser.add_argument("--format", choices=["jpeg", "png"], default="jpeg", help="of the previews (default: jpeg)")
-    parser.add_argument("--config", help="a YAML file of settings; see configs/score.yaml")
+    parser.add_argument("--config", help="settings: a YAML file, or a name (maskdet config list)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     return parser
 

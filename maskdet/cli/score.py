@@ -1,7 +1,7 @@
 """Score face images for masks.
 
-    maskdet score --input photos/ --output tables/ [--model builtin] [--config configs/score.yaml]
-                  [--set section.key=value …] [--runner-config configs/runners/dataflow.yaml]
+    maskdet score --input photos/ --output tables/ [--model builtin] [--config my.yaml]
+                  [--set section.key=value …] [--runner-config dataflow]
                   [Beam options, such as --runner=FlinkRunner]
 
 Reads images from folders, globs, list files or CSV/Parquet manifests, on any filesystem that Beam knows; writes
@@ -36,7 +36,7 @@ def _score(argv: Sequence[str]) -> int:
         "--dry-run", action="store_true", help="print what would be scored, and the settings; then stop"
     )
     arguments, rest = parser.parse_known_args(argv)
-    options = beam_options(arguments, rest)
+    options = beam_options(arguments, rest, parser.flags)
     settings = load_yaml(ScoreSettings, arguments.config, overrides(arguments))
     if arguments.dry_run:
         launch = check_run(settings, datetime.now(UTC))

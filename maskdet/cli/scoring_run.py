@@ -25,18 +25,14 @@ _SETTING_FLAGS = {
 }
 
 
-def command_parser(command: str, description: str | None) -> argparse.ArgumentParser:
+def command_parser(command: str, description: str | None) -> console.Parser:
     """A parser with the flags of every command that scores."""
-    parser = argparse.ArgumentParser(
-        prog=f"maskdet {command}",
-        description=description,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = console.Parser(command, description)
     for flag, (key, text) in _SETTING_FLAGS.items():
         parser.add_argument(flag, dest=key, nargs="+" if flag == "--input" else None, help=text)
-    parser.add_argument("--config", help=f"a YAML file of settings; see configs/{command}.yaml")
+    parser.add_argument(
+        "--config", help=f"settings: a YAML file, or a name such as demo; maskdet config show {command} shows them all"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     parser.add_argument("--overwrite", action="store_true", help="replace tables of another input or layout")
     parser.add_argument(
@@ -61,10 +57,10 @@ def overrides(arguments: argparse.Namespace) -> list[str]:
     return [*given, *arguments.set]
 
 
-def beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> PipelineOptions:
+def beam_options(arguments: argparse.Namespace, rest: Sequence[str], own_flags: Sequence[str] = ()) -> PipelineOptions:
     """Beam's options, in force for storage; and the kind of log lines asked for."""
     if arguments.json_logs:
         console.log_json()
-    options = parse_beam_options(rest, arguments.runner_config)
+    options = parse_beam_options(rest, arguments.runner_config, own_flags)
     FileSystems.set_options(options)
     return options

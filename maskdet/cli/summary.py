@@ -19,6 +19,7 @@ from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
 from maskdet.tables.runs import RunManifest
 from maskdet.tables.status import RunStatus, read_status
 
+_PROBLEMS_SHOWN = 3
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -89,7 +90,7 @@ def _life(status: RunStatus, now: datetime) -> str:
 
 def _finished(status: RunStatus) -> list[str]:
     if status.shards is None:
-        return ["  shards    not planned yet: the input is being listed"]
+        return ["  shards    not known yet: workers are starting, or listing the input"]
     images = status.images
     return [
         f"  shards    {status.finished:,} of {status.shards:,} finished{_share(status.finished, status.shards)}",
@@ -111,12 +112,14 @@ def describe_plan(
     for shard in shards:
         total = total.plus(size_of(shard.refs))
     partitions = len({shard.partition for shard in shards})
-    problems = sum(ref.problem is not None for shard in shards for ref in shard.refs)
+    problems = [(ref.uri, ref.problem) for shard in shards for ref in shard.refs if ref.problem is not None]
     lines = [
         "dry run: nothing is scored, nothing is written",
         f"  images      {total.images:,} to score, {describe_bytes(total.size_bytes)}, of {listed:,} listed",
         *_detail("skipped", skipped),
-        f"  unreadable  {problems:,} paths or manifest rows, each to become a failure row",
+        f"  unreadable  {len(problems):,} paths or rows of image lists; each becomes a failure row",
+        *(f"              {uri}: {message}" for uri, (_, message) in problems[:_PROBLEMS_SHOWN]),
+        *([f"              and {len(problems) - _PROBLEMS_SHOWN:,} more"] if len(problems) > _PROBLEMS_SHOWN else []),
         f"  partitions  {partitions:,} by {list(settings.partition_by) or 'nothing'}",
         f"  shards      {len(shards):,}, of which {kept:,} are finished already",
     ]

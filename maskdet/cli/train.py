@@ -1,8 +1,8 @@
 """Train a model from a recipe and write its bundle.
 
-    maskdet train --config configs/train/compact.yaml --output models/compact
+    maskdet train --config compact --output models/compact
 
-Relative data folders in the recipe start from the variable MASKDET_DATA, by default ../shared/data. `--set epochs=3`
+Relative data folders in the recipe start from the variable MASKDET_DATA, by default data. `--set epochs=3`
 changes one setting; `--smoke` runs the whole recipe on a few images in seconds. One row an epoch goes to
 <output>.history.csv, the full state to <output>.checkpoints: the same command goes on where a killed one ended, and
 ends with the same weights (bit for bit where the recipe says `deterministic: true`).
@@ -20,6 +20,7 @@ from pathlib import Path
 from maskdet.cli import console
 from maskdet.config import load_yaml
 from maskdet.model.manifest import Manifest
+from maskdet.named_configs import RECIPES, find_config
 from maskdet.training.data import data_folder
 from maskdet.training.fit import Resume, RunFiles, train
 from maskdet.training.recipe import Recipe
@@ -31,13 +32,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="maskdet train",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = console.Parser("train", __doc__)
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="NAME",
+        help="recipe: compact, reference_cnn, … (maskdet config list), or a YAML file",
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="recipe, such as configs/train/compact.yaml")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the model bundle to write")
     parser.add_argument(
         "--set",
@@ -54,7 +55,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _train(options: argparse.Namespace) -> int:
-    recipe = load_yaml(Recipe, options.config, options.set)
+    recipe = load_yaml(Recipe, find_config(options.config, RECIPES), options.set)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to the user
     resume: Resume = "required" if options.resume else "never" if options.restart else "if_possible"
     manifest = train(recipe.smoke() if options.smoke else recipe, data_folder(), options.output, resume=resume)

@@ -40,6 +40,7 @@ class TruthSettings(Section):
     )
     """Those that mean a mask with nose or mouth bare."""
     no_mask: tuple[str, ...] = ("without_mask", "no_mask", "unmasked")
+    """Those that mean "no mask"."""
     column: str | None = None
     """A manifest column or key of the template; default: of an image's folders, the nearest that names a class."""
     boxes: str | None = None
@@ -88,10 +89,13 @@ class IntervalSettings(Section):
     """How confidence intervals are made."""
 
     confidence: OpenRatio = 0.95
+    """Nominal coverage of the intervals."""
     resamples: Annotated[int, Field(ge=100)] = 1000
+    """How often the bootstrap draws."""
     seed: CountOrZero = 20260101
+    """Decides what the bootstrap draws."""
     group_column: str | None = None
-    """Images that share its value (a person, a source photo) are not independent; intervals are widened to match."""
+    """Images with the same value (a person, a source photo) are not independent. Intervals are widened accordingly."""
 
 
 class SliceSettings(Section):

@@ -3,16 +3,17 @@
 JPEGs of grey and RGB are libjpeg-turbo's (simplejpeg), whatever the codecs: Pillow decodes them with the same library
 to the same pixels, but does not pass on its warnings, which are all that is heard of a damaged file.
 
-The faster libraries are the extra ``maskdet[fast]``: Wuffs (pywuffs) for PNGs, and a vectorised resize
-(cykooz-resizer). They are asked only for plain files: whole PNGs of 8-bit RGB that hold nothing but pixels and colour
-metadata. There they give Pillow's pixels, bit for bit. Whatever they refuse is left to Pillow, which also words the
-failure, so a damaged file ends the same way whoever decodes. Bilinear resizing differs from Pillow's by at most
-:data:`RESIZE_TOLERANCE` of 255 in a sample, by rounding; other filters are Pillow's own, since the two libraries define
-them differently.
+The faster libraries are the extra ``maskdet[fast]``: Wuffs (pywuffs, where Python has a wheel of it) for PNGs, and a
+vectorised resize (cykooz-resizer). They are asked only for plain files: whole PNGs of 8-bit RGB that hold nothing but
+pixels and colour metadata. There they give Pillow's pixels, bit for bit. Whatever they refuse is left to Pillow, which
+also words the failure, so a damaged file ends the same way whoever decodes. Bilinear resizing differs from Pillow's by
+at most :data:`RESIZE_TOLERANCE` of 255 in a sample, by rounding; other filters are Pillow's own, since the two
+libraries define them differently.
 """
 
 from __future__ import annotations
 
+import importlib
 import struct
 import threading
 from importlib import metadata
@@ -37,7 +38,8 @@ _PILLOW_FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 _PACKAGES = ("pillow", "simplejpeg")
-_FAST_PACKAGES = ("pywuffs", "cykooz-resizer")
+_FAST_PACKAGES = ("cykooz-resizer",)
+_PNG_PACKAGE = "pywuffs"  # no wheel for every Python: Pillow decodes PNGs where it is not installed
 _OPTIONAL_PACKAGE = "pillow-heif"  # read where it is installed
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -102,9 +104,9 @@ class FastCodecs:
 
     def __init__(self) -> None:
         import cykooz_resizer
-        import pywuffs
 
-        self._png, self._resizing = pywuffs, cykooz_resizer
+        self._resizing = cykooz_resizer
+        self._png: Any = importlib.import_module(_PNG_PACKAGE) if _is_installed(_PNG_PACKAGE) else None
         self._bilinear = cykooz_resizer.ResizeOptions(
             cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear)
         )
@@ -112,7 +114,7 @@ class FastCodecs:
 
     def plain_size(self, data: bytes) -> tuple[int, int] | None:
         """As :meth:`Codecs.plain_size`: that of a plain PNG."""
-        return _PNG_SIZE.unpack_from(data, _PNG_SIZE_PLACE) if is_plain_png(data) else None
+        return _PNG_SIZE.unpack_from(data, _PNG_SIZE_PLACE) if self._png is not None and is_plain_png(data) else None
 
     def decode_plain(self, data: bytes) -> Pixels | None:
         """As :meth:`Codecs.decode_plain`."""
@@ -187,7 +189,8 @@ def codecs_identity(codecs: CodecsName) -> str:
         ConfigError: the packages of the codecs are not installed on this machine.
     """
     _refuse_missing(codecs)
-    packages = [*_PACKAGES, *(_FAST_PACKAGES if codecs == "fast" else ())]
+    fast = [_PNG_PACKAGE] if _is_installed(_PNG_PACKAGE) else []
+    packages = [*_PACKAGES, *([*fast, *_FAST_PACKAGES] if codecs == "fast" else ())]
     if _is_installed(_OPTIONAL_PACKAGE):
         packages.append(_OPTIONAL_PACKAGE)
     return ", ".join(f"{package} {metadata.version(package)}" for package in packages)

@@ -16,14 +16,13 @@ from zoneinfo import ZoneInfo
 from maskdet import storage
 from maskdet.config import SourceSettings
 from maskdet.errors import ConfigError, FailureCode, SourceError, StorageError
-from maskdet.inputs import image_lists
+from maskdet.inputs import folders, image_lists
+from maskdet.inputs.folders import Exclusion, Found, exclusion, extension_of
 from maskdet.inputs.references import ImageRef, RefBatch
-from maskdet.storage import StoredFile
 
 T = TypeVar("T")
 
 BATCH_IMAGES = 5_000
-NOT_AN_IMAGE_EXTENSION = "extension"
 DUPLICATE = "duplicate"
 
 _KINDS_BY_EXTENSION: dict[str, Literal["list", "manifest"]] = {
@@ -77,8 +76,14 @@ def check_input(task: ListTask, source: SourceSettings) -> None:
         if task.kind == "manifest":
             image_lists.check_columns(task.uri, source)
         return
-    listing = storage.list_folder(task.uri) if task.kind == "folder" else storage.list_matching(task.uri)
-    if next(iter(listing), None) is None:
+    exclude = exclusion(source.exclude)
+    if task.kind == "folder" and not storage.is_local(task.uri):
+        listing = folders.below(task.uri, exclude)
+    elif task.kind == "folder":
+        listing = folders.walk(task.uri, task.uri, exclude) if storage.is_local_folder(task.uri) else iter(())
+    else:
+        listing = folders.matching(task.uri, exclude)
+    if next(listing, None) is None:
         what = "a folder with files" if task.kind == "folder" else "a glob or path that matches files"
         raise SourceError("--input", what, task.uri, "Nothing is there; check the path and, for globs, the quotes.")
 
@@ -109,19 +114,7 @@ def list_images(task: ListTask, source: SourceSettings) -> Iterator[RefBatch]:
         rows = image_lists.read_rows(task.uri, task.part, source)
         yield from batched((_ref_of_row(row, source) for row in rows), _plain_batch)
         return
-    if task.kind == "files":
-        files: Iterable[StoredFile] = storage.list_files(task.uri)
-    else:
-        files = storage.list_folder(task.uri) if task.kind == "folder" else storage.list_matching(task.uri)
-    extensions = {extension.lower().lstrip(".") for extension in source.extensions}
-
-    def folder_batch(chunk: tuple[StoredFile, ...]) -> RefBatch:
-        wanted = [file for file in chunk if task.kind == "glob" or _extension(file.uri) in extensions]
-        skipped = len(chunk) - len(wanted)
-        refs = tuple(_ref_of_file(file, task.root, source) for file in wanted)
-        return RefBatch(refs, {NOT_AN_IMAGE_EXTENSION: skipped} if skipped else {})
-
-    yield from batched(files, folder_batch)
+    yield from batched(_content(task, exclusion(source.exclude)), lambda found: _folder_batch(found, task, source))
 
 
 def refuse_images_in(output: str, batch: RefBatch) -> None:
@@ -176,7 +169,7 @@ def _guess_kind(uri: str, is_folder: bool) -> Literal["folder", "glob", "list", 
     if is_folder and not storage.has_glob(uri):
         return "folder"
     # A bucket's name may hold dots.
-    extension = "" if storage.parent(uri).endswith(":") else _extension(uri)
+    extension = "" if storage.parent(uri).endswith(":") else extension_of(uri)
     if extension in _KINDS_BY_EXTENSION:
         return _KINDS_BY_EXTENSION[extension]
     if storage.is_local_folder(uri):
@@ -187,22 +180,38 @@ def _guess_kind(uri: str, is_folder: bool) -> Literal["folder", "glob", "list", 
     return "glob" if extension or storage.is_local(uri) else "folder"
 
 
-def _extension(uri: str) -> str:
-    name = uri.rsplit("/", 1)[-1]
-    return name.rsplit(".", 1)[-1].lower() if "." in name else ""
+def _content(task: ListTask, exclude: Exclusion) -> Iterator[Found]:
+    """What a folder or glob holds."""
+    root = task.root or task.uri
+    if task.kind == "files":
+        return folders.files(task.uri, root, exclude)
+    if task.kind == "glob":
+        return folders.matching(task.uri, exclude)
+    return folders.walk(task.uri, root, exclude) if storage.is_local(task.uri) else folders.below(task.uri, exclude)
+
+
+def _folder_batch(found: tuple[Found, ...], task: ListTask, source: SourceSettings) -> RefBatch:
+    if task.kind == "glob":  # which names its files
+        kept = [one for one in found if not one.skipped]
+        skipped = Counter(one.skipped for one in found if one.skipped)
+    else:
+        kept, skipped = folders.wanted(found, source)
+    return RefBatch(tuple(_ref_of_found(one, task.root, source) for one in kept), dict(skipped))
 
 
 def _plain_batch(refs: tuple[ImageRef, ...]) -> RefBatch:
     return RefBatch(refs)
 
 
-def _ref_of_file(file: StoredFile, root: str, source: SourceSettings) -> ImageRef:
+def _ref_of_found(found: Found, root: str, source: SourceSettings) -> ImageRef:
+    file = found.file
     ref = ImageRef(file.uri, file.size_bytes, file.version)
     if not _is_utf8(file.uri):
         shown = file.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         problem = (FailureCode.PATH_MISMATCH.value, "the path is not UTF-8; rename the file")
         ref = ref._replace(uri=shown, problem=problem)
-    return _with_template(ref, root, source)
+    ref = _with_template(ref, root, source)
+    return ref if found.problem is None or ref.problem is not None else ref._replace(problem=found.problem)
 
 
 def _is_utf8(path: str) -> bool:

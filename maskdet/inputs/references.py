@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import zlib
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote
 
+# Begins versions that a manifest tells; no store's own begins so.
+CLAIMED = "manifest:"
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_SEGMENT_BYTES = 240  # of the 255 that file systems take
 
 
 class ImageRef(NamedTuple):
@@ -26,6 +30,11 @@ class ImageRef(NamedTuple):
     """Capture time in milliseconds since the epoch."""
     problem: tuple[str, str] | None = None
     """Failure code and message of a path or manifest row that cannot be understood; such an image is not read."""
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether size and version are what a manifest says, rather than the store."""
+        return self.version.startswith(CLAIMED)
 
 
 class _PackedOnce:
@@ -117,9 +126,30 @@ def _passed_on(kind: type[RefBatch | Shard], attributes: Mapping[str, object]) -
 def partition_path(names: Sequence[str], values: Sequence[str | None]) -> str:
     """The folders of a partition, ``site=a/date=2026-01-05``, in Hive's layout; empty without partition keys.
 
-    Values are percent-encoded where a path or a reader could misread them.
+    Characters of a value that a path or a reader could misread are percent-encoded. File systems take names of 255
+    bytes; a longer one is cut and ends in ``~`` and the first 16 digits of its value's SHA-256, and the whole value is
+    in the metadata of the files below it.
     """
     return "/".join(
-        f"{name}={HIVE_NULL if value is None else quote(value, safe=' ')}"
+        f"{name}={HIVE_NULL if value is None else _segment(value, _SEGMENT_BYTES - len(name) - 1)}"
         for name, value in zip(names, values, strict=True)
     )
+
+
+def _segment(value: str, limit: int) -> str:
+    encoded = [_encoded(character) for character in value]
+    whole = "".join(encoded)
+    if len(whole.encode()) <= limit:
+        return whole
+    mark = f"~{hashlib.sha256(value.encode()).hexdigest()[:16]}"
+    room, kept = limit - len(mark), 0
+    for count, character in enumerate(encoded):
+        kept += len(character.encode())
+        if kept > room:
+            return "".join(encoded[:count]) + mark
+    raise AssertionError("what is too long is cut")
+
+
+def _encoded(character: str) -> str:
+    """A character as Spark writes it in a folder's name: letters of every alphabet stand for themselves."""
+    return character if not character.isascii() and character.isprintable() else quote(character, safe=" ")

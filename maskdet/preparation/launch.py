@@ -33,7 +33,9 @@ def check_preparation(settings: PrepareSettings) -> tuple[PrepareSettings, list[
     if not settings.output:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the manifest shall go.")
     if not settings.sources:
-        raise ConfigError("sources", "at least one named source", "none", "See configs/prepare.yaml.")
+        raise ConfigError(
+            "sources", "at least one named source", "none", "maskdet config show prepare shows an example."
+        )
     resolved = settings.resolved().model_copy(update={"output": storage.normalize(settings.output)})
     return resolved, [task for name, source in resolved.sources.items() for task in _tasks_of(name, source)]
 

@@ -37,7 +37,7 @@ def measure_batch(
     source: LabelledSource,
     limits: ImageLimits,
     *,
-    read: Callable[[str], bytes] = storage.read_bytes,
+    read: Callable[[str], bytes] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> MeasuredBatch:
     """Measure every image of a batch.
@@ -46,7 +46,7 @@ def measure_batch(
         batch: images of one source.
         source: its settings, with absolute locations.
         limits: byte and pixel limits.
-        read: reads a URI.
+        read: reads a URI; default: the storage's.
         sleep: waits before another try.
 
     Returns:

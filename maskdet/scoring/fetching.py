@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from maskdet import storage
 from maskdet.cores import available_cores
-from maskdet.errors import AccessDeniedError, FailureCode, ImageFault, NotFoundError, StorageError
+from maskdet.errors import (
+    AccessDeniedError,
+    FailureCode,
+    ImageFault,
+    NotAFileError,
+    NotFoundError,
+    StorageError,
+    TooLargeError,
+)
 from maskdet.inputs.references import ImageRef
 
 # A read over the network waits most of its time.
@@ -22,39 +30,56 @@ class Fetcher:
     """Reads images, trying again where the store answers with a transient error.
 
     Attributes:
-        max_bytes: images listed as larger are not read.
+        max_bytes: larger images are not read.
         attempts: tries an image.
-        read: reads a URI.
+        read: reads a URI; default: the storage's, which stops at the limit.
         sleep: waits before another try, in seconds.
     """
 
     max_bytes: int
     attempts: int = 4
-    read: Callable[[str], bytes] = storage.read_bytes
+    read: Callable[[str], bytes] | None = None
     sleep: Callable[[float], None] = time.sleep
 
     def fetch(self, ref: ImageRef) -> bytes:
         """An image file's bytes.
 
         Raises:
-            ImageFault: the image is too large, missing, forbidden, or could not be read in any try.
+            ImageFault: the image is too large, no file, missing, forbidden, or could not be read in any try.
         """
-        if ref.size_bytes > self.max_bytes:
-            message = f"{ref.size_bytes} bytes, more than imaging.max_bytes = {self.max_bytes}"
-            raise ImageFault(FailureCode.TOO_MANY_BYTES, message, attempts=0)
+        if not ref.is_claimed:
+            self._refuse_large(ref.size_bytes, attempts=0)
         for attempt in range(1, self.attempts + 1):
             try:
                 with storage.one_try():
-                    return self.read(ref.uri)
+                    return self._read(ref)
             except NotFoundError:
                 raise ImageFault(FailureCode.NOT_FOUND, "nothing exists at the URI", attempt) from None
             except AccessDeniedError:
                 raise ImageFault(FailureCode.ACCESS_DENIED, "the store refuses access", attempt) from None
+            except NotAFileError as error:
+                raise ImageFault(FailureCode.NOT_A_FILE, f"{error.received}, no file", attempt) from None
+            except TooLargeError as error:
+                self._refuse_large(int(str(error.received)), attempt)
             except StorageError as error:
                 if attempt == self.attempts:
                     raise ImageFault(FailureCode.READ_ERROR, str(error), attempt) from error
                 self.sleep(storage.backoff_s(attempt))
         raise AssertionError("the last attempt returns or raises")
+
+    def _read(self, ref: ImageRef) -> bytes:
+        if self.read is not None:
+            return self.read(ref.uri)
+        if ref.is_claimed and not storage.is_local(ref.uri):  # its true size is known to the store alone
+            size_bytes = storage.stat(ref.uri).size_bytes
+            if size_bytes > self.max_bytes:
+                raise TooLargeError(ref.uri, f"at most {self.max_bytes} bytes", size_bytes)
+        return storage.read_bytes(ref.uri, self.max_bytes)
+
+    def _refuse_large(self, size_bytes: int, attempts: int) -> None:
+        if size_bytes > self.max_bytes:
+            message = f"{size_bytes} bytes, more than imaging.max_bytes = {self.max_bytes}"
+            raise ImageFault(FailureCode.TOO_MANY_BYTES, message, attempts)
 
 
 def reading_threads(*, local: bool) -> int:

@@ -147,7 +147,7 @@ class Scorer:
         model: gives a face's probability.
         options: limits, thresholds, threads.
         viewer: finds the faces of an image; default: the options', on one thread at a time.
-        read: reads a file's bytes.
+        read: reads a file's bytes; default: the storage's.
         sleep: waits between tries.
     """
 
@@ -157,7 +157,7 @@ class Scorer:
         options: ScoreOptions,
         viewer: Viewer | None = None,
         *,
-        read: Callable[[str], bytes] = storage.read_bytes,
+        read: Callable[[str], bytes] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.model = model

@@ -129,7 +129,7 @@ def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
     tasks = input_tasks(settings.input, settings.source)
     if settings.source.keys and not any(task.kind == "manifest" for task in tasks):
         remedy = "Folders and globs take keys from source.template."
-        raise ConfigError("source.keys", "a manifest among the inputs", settings.input, remedy)
+        raise ConfigError("source.keys", "a manifest among the inputs", ", ".join(settings.input), remedy)
     output = storage.normalize(settings.output)
     for task in tasks:
         _refuse_overlap(task, output)
@@ -183,7 +183,8 @@ def resolve_decision(settings: ScoreSettings, manifest: Manifest) -> Decision:
         remedy = "Leave it out, or choose a model of three classes."
         raise ConfigError("model.incorrect_from", expected, given["incorrect_from"], remedy)
     if merged["no_mask_below"] > merged["mask_from"]:
-        raise ConfigError("model", "no_mask_below at most mask_from", merged, "Set both thresholds.")
+        expected = f"at most mask_from = {merged['mask_from']:g}"
+        raise ConfigError("model.no_mask_below", expected, merged["no_mask_below"], "Set both thresholds.")
     return Decision(**merged)
 
 

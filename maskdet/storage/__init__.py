@@ -22,6 +22,7 @@ from maskdet.errors import NotFoundError, StorageError
 from maskdet.storage import local
 from maskdet.storage.faults import backoff_s, one_try, persist, translated
 from maskdet.storage.gcs import GcsStore
+from maskdet.storage.local import Entry
 from maskdet.storage.names import (
     StoredFile,
     fixed_part,
@@ -37,9 +38,11 @@ from maskdet.storage.s3 import S3Store
 from maskdet.storage.stores import BeamStore, Store
 
 __all__ = [
+    "Entry",
     "StoredFile",
     "backoff_s",
     "delete",
+    "entries",
     "exists",
     "fixed_part",
     "has_glob",
@@ -72,15 +75,21 @@ _STORES: dict[str, Store] = {"gs": GcsStore(), "s3": S3Store()}
 _OTHER_STORES: Store = BeamStore()
 
 
-def read_bytes(uri: str) -> bytes:
+def read_bytes(uri: str, limit: int | None = None) -> bytes:
     """Read a whole file.
 
+    Args:
+        uri: the file.
+        limit: bytes of a local file that are read at most; of a store's object, ask :func:`stat`.
+
     Raises:
+        NotAFileError: there is no file, but a folder, a FIFO, a socket or a device.
+        TooLargeError: the file has more bytes than the limit.
         StorageError: the file is missing, forbidden or unreadable.
     """
     with translated(uri, "read"):
         if is_local(uri):
-            return local.read(uri)
+            return local.read(uri, limit)
         return persist(lambda: _store(uri).read(uri))
 
 
@@ -92,6 +101,8 @@ def open_binary(uri: str) -> Iterator[BinaryIO]:
         StorageError: the file is missing, forbidden or unreadable.
     """
     with translated(uri, "read"):
+        if is_local(uri):
+            local.refuse_special(local_path(uri))
         stream = cast(BinaryIO, local_path(uri).open("rb")) if is_local(uri) else persist(lambda: _store(uri).open(uri))
     with stream:
         yield stream
@@ -183,6 +194,16 @@ def list_files(folder: str) -> Iterator[StoredFile]:
     """The files of a local folder itself, without its subfolders."""
     with translated(folder, "list"):
         yield from local.files(local_path(folder))
+
+
+def entries(folder: str) -> Iterator[Entry]:
+    """What a local folder itself holds, of every kind: files, folders, links that lead nowhere, FIFOs.
+
+    Raises:
+        StorageError: the folder cannot be listed.
+    """
+    with translated(folder, "list"):
+        yield from local.entries(local_path(folder))
 
 
 def subfolders(folder: str) -> list[str]:

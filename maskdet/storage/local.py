@@ -7,34 +7,79 @@ import errno
 import fcntl
 import logging
 import os
+import stat as stat_module
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
+from maskdet.errors import NotAFileError, TooLargeError
 from maskdet.storage.names import StoredFile, local_path
 
 _LOGGER = logging.getLogger(__name__)
 _PIECE_BYTES = 1024 * 1024
+_KINDS = {
+    stat_module.S_IFDIR: "a folder",
+    stat_module.S_IFIFO: "a FIFO",
+    stat_module.S_IFSOCK: "a socket",
+    stat_module.S_IFCHR: "a device",
+    stat_module.S_IFBLK: "a device",
+}
 
 
-def read(uri: str) -> bytes:
+EntryKind = Literal["file", "folder", "link", "dangling", "special"]
+
+
+class Entry(NamedTuple):
+    """One thing that a folder holds."""
+
+    kind: EntryKind
+    """``link`` leads to a folder, ``dangling`` nowhere; ``special`` is a FIFO, a socket or a device."""
+    file: StoredFile
+    """Size and version are known of files."""
+
+
+def read(uri: str, limit: int | None = None) -> bytes:
     """A whole file.
 
     A path as listed is opened as it is, since path objects take as long as reading a small file; and without a file
     object, which makes twice the calls, at each of which threads that decode wait for Python's lock.
     """
-    descriptor = os.open(uri if uri[:1] == "/" else local_path(uri), os.O_RDONLY)
+    path = uri if uri[:1] == "/" else str(local_path(uri))
+    refuse_special(path)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         size_bytes = os.fstat(descriptor).st_size
+        _refuse_large(uri, size_bytes, limit)
         data = os.read(descriptor, size_bytes + 1)
         if len(data) == size_bytes:  # it ended where it was to end
             return data
-        parts = [data]
+        parts, total = [data], len(data)
         while parts[-1]:
+            _refuse_large(uri, total, limit)
             parts.append(os.read(descriptor, _PIECE_BYTES))
+            total += len(parts[-1])
         return b"".join(parts)
     finally:
         os.close(descriptor)
+
+
+def refuse_special(path: str | Path) -> None:
+    """Refuse what is no file before it is opened: a FIFO waits for a writer, ``/dev/zero`` has no end.
+
+    Raises:
+        NotAFileError: it is a folder, a FIFO, a socket or a device.
+        OSError: nothing is there, or it cannot be looked at.
+    """
+    mode = os.stat(path).st_mode
+    if not stat_module.S_ISREG(mode):
+        kind = _KINDS.get(stat_module.S_IFMT(mode), "something else")
+        raise NotAFileError(f"{path}", "a file", kind)
+
+
+def _refuse_large(uri: str, size_bytes: int, limit: int | None) -> None:
+    if limit is not None and size_bytes > limit:
+        raise TooLargeError(uri, f"at most {limit} bytes", size_bytes)
 
 
 def write(path: Path, data: bytes) -> None:
@@ -83,6 +128,15 @@ def files(folder: str | Path) -> Iterator[StoredFile]:
                     yield _stored_file(entry.path, entry.stat())
 
 
+def entries(folder: str | Path) -> Iterator[Entry]:
+    """What a folder itself holds, of every kind, in no particular order; nothing is opened."""
+    with os.scandir(folder) as found:
+        for entry in found:
+            # What vanishes while its folder is read was never there.
+            with contextlib.suppress(FileNotFoundError):
+                yield _entry(entry)
+
+
 def walk(folder: str) -> Iterator[StoredFile]:
     """The files of a folder at any depth."""
     folders = [folder]
@@ -109,6 +163,24 @@ def remove_empty(folder: Path) -> None:
     for path, _, _ in os.walk(folder, topdown=False):
         with contextlib.suppress(OSError):  # not empty
             os.rmdir(path)
+
+
+def _entry(entry: os.DirEntry[str]) -> Entry:
+    if entry.is_dir(follow_symlinks=False):
+        return Entry("folder", StoredFile(entry.path, -1, ""))
+    linked = entry.is_symlink()
+    try:
+        status = entry.stat()
+    except OSError as error:
+        if linked and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            return Entry("dangling", StoredFile(entry.path, -1, ""))
+        if isinstance(error, PermissionError):
+            return Entry("file", StoredFile(entry.path, -1, ""))  # who reads it will say so
+        raise
+    if stat_module.S_ISDIR(status.st_mode):
+        return Entry("link", StoredFile(entry.path, -1, ""))
+    kind: EntryKind = "file" if stat_module.S_ISREG(status.st_mode) else "special"
+    return Entry(kind, _stored_file(entry.path, status))
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

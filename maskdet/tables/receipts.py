@@ -6,6 +6,7 @@ The receipt is written last, so a shard with a receipt is complete; one without 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -140,7 +141,14 @@ class ShardJob:
 
     def _marks(self, shard: Shard) -> dict[str, str]:
         """What a shard's tables carry in their schema metadata."""
-        return {"maskdet.slot": shard.slot, "maskdet.shard_id": shard.shard_id, "maskdet.fingerprint": self.fingerprint}
+        # In whole: folders' names may be cut.
+        partition = dict(zip(self.rule.partition_by, shard.partition, strict=True))
+        return {
+            "maskdet.slot": shard.slot,
+            "maskdet.shard_id": shard.shard_id,
+            "maskdet.fingerprint": self.fingerprint,
+            "maskdet.partition": json.dumps(partition, ensure_ascii=False),
+        }
 
     def _scored(self, shard: Shard, result: ShardResult) -> ShardReport:
         started = time.perf_counter()

@@ -78,6 +78,8 @@ class RunManifest(BaseModel):
     """In words, but for ``decision``: its thresholds, as :class:`maskdet.labels.Decision` has them."""
     fingerprint: str
     versions: dict[str, str]
+    runner: dict[str, str] = {}
+    """Name of the runner and of the job on it; of a job on Flink, where Flink can be asked for it."""
     images: ImageCounts = ImageCounts()
     failed_by_code: dict[str, int] = {}
     skipped_by_reason: dict[str, int] = {}

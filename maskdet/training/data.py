@@ -75,7 +75,7 @@ class LabelledArrays:
 
 
 def data_folder() -> str:
-    """The folder that relative data sources start from: the variable ``MASKDET_DATA``, or ``../shared/data``."""
+    """The folder that relative data sources start from: the variable ``MASKDET_DATA``, or ``data``."""
     return os.environ.get(DATA_VARIABLE) or str(Path(DEFAULT_DATA_FOLDER).absolute())
 
 

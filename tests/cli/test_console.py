@@ -43,16 +43,17 @@ class TestExitCodes:
     def test_the_action_s_own_code_is_the_command_s(self, code):
         assert run_command("score", lambda: code) == code
 
-    @pytest.mark.parametrize("kind", ERRORS)
-    def test_a_caller_s_mistake_is_one_message_and_its_code(self, kind, capsys):
-        code = run_command("score", raising(kind("--input", "an image", "nothing", "Name one.")))
-        assert code == kind.exit_code
-        assert capsys.readouterr().err == "maskdet score: --input: expected an image, received 'nothing'. Name one.\n"
+    def test_a_caller_s_mistake_is_one_message_and_its_code(self, capsys):
+        message = "maskdet score: --input: expected an image, received 'nothing'. Name one.\n"
+        for kind in ERRORS:
+            code = run_command("score", raising(kind("--input", "an image", "nothing", "Name one.")))
+            assert code == kind.exit_code
+            assert capsys.readouterr().err == message, kind
 
-    @pytest.mark.parametrize("kind", ERRORS)
-    def test_every_code_is_documented(self, kind):
-        assert kind.exit_code in EXIT_CODES
-        assert f"  {kind.exit_code:>3}  {EXIT_CODES[kind.exit_code]}" in exit_code_help().splitlines()
+    def test_every_code_is_documented(self):
+        lines = exit_code_help().splitlines()
+        codes = {kind.exit_code for kind in ERRORS}
+        assert not [code for code in codes if f"  {code:>3}  {EXIT_CODES.get(code)}" not in lines]
 
     def test_help_lists_every_code_once(self):
         codes = [int(line.split()[0]) for line in exit_code_help().splitlines()[1:]]

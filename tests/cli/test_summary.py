@@ -118,20 +118,32 @@ class TestPlan:
 
     def test_a_plan_in_words(self):
         lines = self.plan([self.shard("a", 50), self.shard("a", 10), self.shard("b", 2, ("path_mismatch", "x"))])
-        assert lines[:7] == [
+        assert lines[:9] == [
             "dry run: nothing is scored, nothing is written",
             "  images      62 to score, 62.0 kB, of 70 listed",
             "  skipped   8 extension",
-            "  unreadable  2 paths or manifest rows, each to become a failure row",
+            "  unreadable  2 paths or rows of image lists; each becomes a failure row",
+            "              /b0: x",
+            "              /b1: x",
             "  partitions  2 by ['site']",
             "  shards      3, of which 1 are finished already",
             "              under 50 images a partition make many small files; see tables.partition_by",
         ]
-        assert lines[7] == "settings:"
+        assert lines[9] == "settings:"
         assert "  output: /out" in lines
 
     def test_partitions_of_fifty_images_are_no_reason_to_warn(self):
         assert not any("small files" in line for line in self.plan([self.shard("a", 50), self.shard("b", 50)]))
+
+    def test_the_first_few_unreadable_are_named(self):
+        lines = self.plan([self.shard("c", 1), self.shard("d", 8, ("path_mismatch", "no date in it"))])
+        start = next(number for number, line in enumerate(lines) if line.startswith("  unreadable  8 "))
+        assert lines[start + 1 : start + 5] == [
+            "              /d0: no date in it",
+            "              /d1: no date in it",
+            "              /d2: no date in it",
+            "              and 5 more",
+        ]
 
     def test_nothing_to_score_can_be_described(self):
         assert "  images      0 to score, 0 bytes, of 70 listed" in self.plan([])

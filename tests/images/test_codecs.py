@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import zlib
@@ -28,6 +29,7 @@ from maskdet.images.codecs import (
 from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_image
 
 FAST = load_codecs("fast")
+HAS_WUFFS = importlib.util.find_spec("pywuffs") is not None
 LIMITS = ImageLimits(min_side_px=1)
 ORIENTATION = 0x0112
 
@@ -186,16 +188,34 @@ class TestNames:
     def test_auto_means_fast_where_it_is_installed(self):
         assert [resolve_codecs(name) for name in ("auto", "fast", "pillow")] == ["fast", "fast", "pillow"]
 
-    @pytest.mark.parametrize("absent", ["pywuffs", "cykooz-resizer"])
-    def test_without_a_package_auto_means_pillow_and_fast_is_refused(self, absent, monkeypatch):
+    @pytest.fixture
+    def without(self, monkeypatch):
+        """Passes for a machine that lacks a package."""
         version = metadata.version
 
-        def found(package):
-            if package == absent:
-                raise metadata.PackageNotFoundError(package)
-            return version(package)
+        def hide(absent):
+            def found(package):
+                if package == absent:
+                    raise metadata.PackageNotFoundError(package)
+                return version(package)
 
-        monkeypatch.setattr(codecs.metadata, "version", found)
+            monkeypatch.setattr(codecs.metadata, "version", found)
+
+        return hide
+
+    def test_without_wuffs_pillow_decodes_pngs_to_the_same_and_the_identity_says_so(self, without):
+        expected = prepare_image(PNG, 20, 20, LIMITS, codecs=FAST).pixels
+        without("pywuffs")
+        assert resolve_codecs("auto") == "fast"
+        found = load_codecs("fast")
+        assert found.plain_size(PNG) is None
+        assert np.array_equal(prepare_image(PNG, 20, 20, LIMITS, codecs=found).pixels, expected)
+        assert "pywuffs" not in codecs_identity("fast")
+        assert "cykooz-resizer" in codecs_identity("fast")
+
+    def test_without_the_resizer_auto_means_pillow_and_fast_is_refused(self, without):
+        absent = "cykooz-resizer"
+        without(absent)
         assert resolve_codecs("auto") == "pillow"
         with pytest.raises(ConfigError, match=rf"received 'no {absent}'.*pip install 'maskdet\[fast\]'"):
             load_codecs("fast")
@@ -205,5 +225,5 @@ class TestNames:
     def test_identities_name_every_library_and_version(self):
         names = ("pillow", "simplejpeg", "pillow-heif")
         assert codecs_identity("pillow") == ", ".join(f"{name} {metadata.version(name)}" for name in names)
-        for package in ("pillow", "pywuffs", "simplejpeg", "cykooz-resizer"):
+        for package in ("pillow", *(["pywuffs"] if HAS_WUFFS else []), "simplejpeg", "cykooz-resizer"):
             assert f"{package} {metadata.version(package)}" in codecs_identity("fast")

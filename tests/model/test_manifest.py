@@ -51,9 +51,9 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_the_fingerprint_covers_everything(what):
-    assert manifest(**CHANGES[what]).computed_fingerprint() != manifest().computed_fingerprint()
+def test_the_fingerprint_covers_everything():
+    before = manifest().computed_fingerprint()
+    assert not [what for what, change in CHANGES.items() if manifest(**change).computed_fingerprint() == before]
 
 
 def test_every_field_but_the_constant_ones_is_tried_above():

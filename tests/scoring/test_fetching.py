@@ -2,7 +2,8 @@
 
 import pytest
 
-from maskdet.errors import AccessDeniedError, ImageFault, NotFoundError, StorageError
+from maskdet import storage
+from maskdet.errors import AccessDeniedError, ImageFault, NotAFileError, NotFoundError, StorageError, TooLargeError
 from maskdet.inputs.references import ImageRef
 from maskdet.scoring import fetching
 from maskdet.scoring.fetching import Fetcher, fetching_threads, reading_threads
@@ -32,6 +33,8 @@ def test_a_store_that_fails_in_passing_is_asked_again(failures):
     [
         (NotFoundError("gone"), "not_found", 1),
         (AccessDeniedError("closed"), "access_denied", 1),
+        (NotAFileError("/dev/zero", "a file", "a device"), "not_a_file", 1),
+        (TooLargeError("a.jpg", "at most 100 bytes", 101), "too_many_bytes", 1),
         (StorageError("busy"), "read_error", 2),
     ],
 )
@@ -58,3 +61,23 @@ def test_images_over_a_network_get_four_threads_a_core(monkeypatch, local, expec
 def test_reads_that_others_decode_get_64_threads_a_core(monkeypatch):
     monkeypatch.setattr(fetching, "available_cores", lambda: 3)
     assert fetching_threads() == 192
+
+
+def test_a_size_that_a_manifest_claims_is_not_believed(tmp_path):
+    (tmp_path / "small.jpg").write_bytes(b"x" * 50)
+    (tmp_path / "large.jpg").write_bytes(b"x" * 101)
+    reader = Fetcher(max_bytes=100)
+    assert len(reader.fetch(ImageRef(str(tmp_path / "small.jpg"), 10**12, "manifest:1"))) == 50
+    with pytest.raises(ImageFault, match="101 bytes, more than") as raised:
+        reader.fetch(ImageRef(str(tmp_path / "large.jpg"), 5, "manifest:1"))
+    assert raised.value.code == "too_many_bytes"
+
+
+def test_of_an_object_whose_size_is_claimed_the_store_is_asked_before_it_is_read(monkeypatch):
+    def refuse(uri, limit=None):
+        raise AssertionError("read")
+
+    monkeypatch.setattr(storage, "stat", lambda uri: storage.StoredFile(uri, 101, "v"))
+    monkeypatch.setattr(storage, "read_bytes", refuse)
+    with pytest.raises(ImageFault, match="101 bytes"):
+        Fetcher(max_bytes=100).fetch(ImageRef("gs://bucket/a.jpg", 5, "manifest:1"))

@@ -30,14 +30,14 @@ def library_url(client, bucket, key):
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("token", [None, "to/ken+=="])
 @pytest.mark.parametrize("addressing", ["path", "virtual"])
-@pytest.mark.parametrize("key", ["a.jpg", "a b/ü~é+&=?#.jpg", "/../x//y", "k"])
-def test_urls_are_the_librarys(endpoint, token, addressing, key):
+def test_urls_are_the_librarys(endpoint, token, addressing):
     client, session = access(endpoint, token, addressing)
     signer = UrlSigner(client, session.get_credentials())
     found = signer._ask_library("bucket")
     assert found is not None
-    expected, signed_at = library_url(client, "bucket", key)
-    assert signed_url(found, key, signer._keys(), signed_at) == expected
+    for key in ("a.jpg", "a b/ü~é+&=?#.jpg", "/../x//y", "k"):
+        expected, signed_at = library_url(client, "bucket", key)
+        assert signed_url(found, key, signer._keys(), signed_at) == expected
 
 
 KEPT = access(ENDPOINTS[1])  # one client for all examples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskdet import storage
-from maskdet.errors import AccessDeniedError, NotFoundError, StorageError
+from maskdet.errors import AccessDeniedError, NotAFileError, StorageError, TooLargeError
 from maskdet.storage import local
 
 ODD_NAMES = [
@@ -241,9 +242,55 @@ def test_a_file_whose_name_looks_like_a_glob_is_meant_before_the_pattern(tmp_pat
 
 
 def test_a_folder_where_a_file_is_expected_is_a_storage_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot read") as raised:
-        storage.read_bytes(str(tmp_path))
-    assert not isinstance(raised.value, NotFoundError)
+    for read in (storage.read_bytes, lambda uri: storage.open_binary(uri).__enter__()):
+        with pytest.raises(NotAFileError, match="expected a file, received 'a folder'"):
+            read(str(tmp_path))
+
+
+@pytest.mark.timeout(20)
+def test_what_has_no_end_or_waits_for_a_writer_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.chdir(tmp_path)  # a socket's path may not be long
+        listener.bind("socket")
+        kinds = {"/dev/zero": "a device", str(tmp_path / "fifo"): "a FIFO", str(tmp_path / "socket"): "a socket"}
+
+        def refuse(*arguments: object) -> int:
+            raise AssertionError("opened")
+
+        monkeypatch.setattr(os, "open", refuse)
+        for uri, kind in kinds.items():
+            with pytest.raises(NotAFileError, match=f"expected a file, received '{kind}'"):
+                storage.read_bytes(uri)
+
+
+def test_a_read_stops_at_its_limit_whatever_size_was_told(tmp_path: Path) -> None:
+    fill(tmp_path, "a")
+    size = (tmp_path / "a").stat().st_size
+    assert len(storage.read_bytes(str(tmp_path / "a"), limit=size)) == size
+    with pytest.raises(TooLargeError, match=f"at most {size - 1} bytes, received {size}"):
+        storage.read_bytes(str(tmp_path / "a"), limit=size - 1)
+
+
+def test_entries_of_a_folder_are_told_apart(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jpg", "b/c.jpg")
+    (tmp_path / "to_file").symlink_to("a.jpg")
+    (tmp_path / "to_folder").symlink_to("b")
+    (tmp_path / "to_nothing").symlink_to("../.git/annex/objects/x")
+    (tmp_path / "to_itself").symlink_to("to_itself")
+    (tmp_path / "through_a_file").symlink_to("a.jpg/x")
+    os.mkfifo(tmp_path / "fifo")
+    kinds = {os.path.basename(entry.file.uri): entry.kind for entry in storage.entries(str(tmp_path))}
+    assert kinds == {
+        "a.jpg": "file",
+        "b": "folder",
+        "to_file": "file",
+        "to_folder": "link",
+        "to_nothing": "dangling",
+        "to_itself": "dangling",
+        "through_a_file": "dangling",
+        "fifo": "special",
+    }
 
 
 def test_a_file_where_a_folder_is_expected_is_a_storage_error(tmp_path: Path) -> None:
@@ -272,6 +319,7 @@ def test_a_refusal_by_the_system_is_access_denied(tmp_path: Path, monkeypatch: p
     def refuse(path: str, *arguments: object, **options: object) -> None:
         raise OSError(number, "refused")
 
+    fill(tmp_path, "a")
     monkeypatch.setattr(local.os, "open", refuse)
     with pytest.raises(AccessDeniedError, match="Check the credentials"):
         storage.read_bytes(str(tmp_path / "a"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -12,9 +14,10 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "build" / "tools"
@@ -130,21 +133,50 @@ def _go_program(name: str, package: str, version: str) -> Path:
 
 
 def _kept(name: str, make: Callable[[Path], None]) -> Path:
-    """A folder of the tools, made whole or not at all, whoever else makes it at the same time."""
+    """A folder of the tools, made whole or not at all, and once, whoever else wants it at the same time.
+
+    Raises:
+        NotInstallableError: it cannot be made, or whoever was waited for could not make it.
+    """
     kept = TOOLS / name
     if kept.is_dir():
         return kept
     TOOLS.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
-        made = Path(scratch) / name
-        made.mkdir()
-        make(made)
-        try:
-            made.rename(kept)
-        except OSError:
-            if not kept.is_dir():
+    with _alone(TOOLS / f"{name}.lock") as note:
+        if not kept.is_dir():
+            try:
+                _make(kept, make)
+            except NotInstallableError as error:
+                note.write(str(error))
                 raise
     return kept
+
+
+def _make(kept: Path, make: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
+        made = Path(scratch) / kept.name
+        made.mkdir()
+        make(made)
+        made.rename(kept)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[TextIO]:
+    """Keep other processes out while the body runs; it may leave a note of why it failed to those who wait.
+
+    Raises:
+        NotInstallableError: such a note was left while this process waited.
+    """
+    with lock.open("a+", encoding="utf-8") as note:
+        try:
+            fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(note, fcntl.LOCK_EX)
+            note.seek(0)
+            if failed := note.read():
+                raise NotInstallableError(failed) from None
+        note.truncate(0)
+        yield note
 
 
 def _merge(jars: Sequence[Path], target: Path) -> None:
