@@ -107,9 +107,8 @@ class ScoreResult:
         return Layout(storage.normalize(self.settings.output))
 
     def predictions(self) -> pa.Table:
-        """One row a face; keys that are folders are the last columns."""
-        rule = KeyRule.of(self.settings)
-        return read_rows(self.layout, PREDICTIONS, predictions_schema(rule.column_names), rule.partition_by)
+        """One row a face, of all runs over the output."""
+        return read_rows(self.layout, PREDICTIONS, predictions_schema(KeyRule.of(self.settings).all_names))
 
     def failures(self) -> pa.Table:
         """One row an image that could not be scored."""
@@ -315,7 +314,7 @@ def run_evaluation(
     annotations = None if settings.truth.boxes is None else read_annotations(settings.truth)
     history = read_history(uri) if (uri := find_history(settings)) else None
     training_images = read_training_images(settings.model.uri)
-    run = run_to_end(launch, options, overwrite=overwrite, wait_s=wait_s, shown=shown)
+    run = run_to_end(launch, options, overwrite=overwrite, wait_s=wait_s, shown=shown, one_input=True)
     if error := run.outcome():
         raise error
     layout, annotated = launch.plan.layout, None

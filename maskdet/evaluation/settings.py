@@ -176,5 +176,7 @@ class EvaluateSettings(ScoreSettings):
         if self.tables.partition_by:
             remedy = "Leave it out: an evaluation keeps keys as columns."
             raise ConfigError("tables.partition_by", "nothing", list(self.tables.partition_by), remedy)
-        tables = self.tables.model_copy(update={"partition_by": ()})
+        # What is measured is what the input holds now.
+        mirror = {"partition_by": (), "on_gone": "remove", "max_gone_ratio": 1.0}
+        tables = self.tables.model_copy(update=mirror)
         return self.model_copy(update={"output": storage.join(self.output, SCORES), "tables": tables})

@@ -23,11 +23,17 @@ from maskdet.evaluation.metrics import MASK, Bools, Floats, Sample
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
 from maskdet.inputs import image_lists
 from maskdet.inputs.listing import ListTask
-from maskdet.labels import CODES, INCORRECT, THREE_CLASSES, Codes, codes_of, worn_probability
+from maskdet.labels import CODES, INCORRECT, NO_MASK, THREE_CLASSES, Codes, codes_of, worn_probability
+from maskdet.labels import MASK as MASK_LABEL
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
 from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
 
 _EXAMPLES = 20
+# To the question whether a mask is worn.
+_ANSWERS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1", "on"), MASK_LABEL),
+    **dict.fromkeys(("false", "f", "no", "n", "0", "off"), NO_MASK),
+}
 # A manifest's column may be named as one of the predictions': its "label" must not hide the model's.
 _MANIFEST_PREFIX = "manifest."
 
@@ -126,7 +132,7 @@ def check_columns(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> None
             remedy,
         )
     for task in listed:
-        image_lists.check_columns(task.uri, _with_columns(settings.source, wanted))
+        image_lists.check_columns(task.uri, _with_columns(settings.source, wanted), task.root)
 
 
 def read_labelled(layout: Layout, settings: EvaluateSettings, tasks: Sequence[ListTask]) -> Labelled:
@@ -138,12 +144,20 @@ def read_labelled(layout: Layout, settings: EvaluateSettings, tasks: Sequence[Li
     """
     tables = read_tables(layout, settings, tasks)
     rows, failures = _one_row_an_image(tables.predictions), tables.failures
-    classes, failed = (_classes(table, settings.truth) for table in (rows, failures))
+    tops = [_top(task) for task in tasks]
+    classes, failed = (_classes(table, settings.truth, tops) for table in (rows, failures))
     known = np.array([name is not None for name in classes], np.bool_)
     unknown = rows["image_uri"].filter(pa.array(~known)).to_pylist()
     counts = _counted(classes, "truth_unknown") | {
         f"failed_{name}": count for name, count in _counted(failed, "truth_unknown").items()
     }
+    if not known.any() and settings.truth.column is not None:
+        values = Counter(column_values(rows, settings.truth.column))
+        seen = [value for value, _ in values.most_common(_EXAMPLES)]
+        remedy = "Set truth.mask and truth.no_mask to the column's values."
+        raise SourceError(
+            f"truth.column {settings.truth.column!r}", f"values of {settings.truth.model_dump()}", seen, remedy
+        )
     if not known.any():
         seen = unknown[:3] or failures["image_uri"].to_pylist()[:3]
         remedy = "Set truth.mask, truth.incorrect and truth.no_mask to the folders' names, or truth.column to a column."
@@ -169,12 +183,34 @@ def read_tables(layout: Layout, settings: EvaluateSettings, tasks: Sequence[List
     return RunTables(*(_with_extra(_read_all(layout, name, schema), columns) for name, schema in schemas.items()))
 
 
-def class_of_folders(uri: str, truth: TruthSettings) -> str | None:
-    """The class that the nearest folder above an image names, of those that name one."""
-    for folder in reversed(uri.split("/")[:-1]):
+def class_of_folders(uri: str, truth: TruthSettings, tops: Sequence[str] = ()) -> str | None:
+    """The class that the nearest folder above an image names, of those that name one.
+
+    Args:
+        uri: the image.
+        truth: the names.
+        tops: the inputs' folders; what lies above the one that holds the image says nothing of it.
+    """
+    above = max((len(top) for top in tops if uri.startswith(f"{top}/")), default=0)
+    for folder in reversed(uri[above:].split("/")[:-1]):
         if (found := class_of_name(folder, truth)) is not None:
             return found
     return None
+
+
+def class_of_value(value: str | None, truth: TruthSettings) -> str | None:
+    """``"mask"`` or ``"no_mask"`` by a column's value: a name of the settings, or true, yes, 1 or their opposites.
+
+    A column that is itself named as ``truth.no_mask`` answers the opposite question. Where the settings name an answer,
+    theirs count alone.
+    """
+    named = class_of_name(value, truth)
+    taken = any(plain_name(name) in _ANSWERS for name in (*truth.mask, *truth.incorrect, *truth.no_mask))
+    if named is not None or value is None or taken:
+        return named
+    answer = _ANSWERS.get(plain_name(value))
+    opposite = class_of_name(truth.column, truth) == NO_MASK
+    return answer if answer is None or not opposite else {MASK_LABEL: NO_MASK, NO_MASK: MASK_LABEL}[answer]
 
 
 def class_of_name(name: str | None, truth: TruthSettings) -> str | None:
@@ -203,15 +239,22 @@ def column_values(rows: pa.Table, column: str) -> list[str | None]:
     return values
 
 
-def _classes(table: pa.Table, truth: TruthSettings) -> list[str | None]:
+def _top(task: ListTask) -> str:
+    """The folder that the folders which name classes lie in; an input's own name may be that of a class."""
+    if task.kind == "folder":
+        return storage.parent(task.uri)
+    return storage.fixed_part(task.uri) if task.kind == "glob" else image_lists.folder_of(task.uri, task.root)
+
+
+def _classes(table: pa.Table, truth: TruthSettings, tops: Sequence[str]) -> list[str | None]:
     if truth.column is not None:
-        return [class_of_name(value, truth) for value in column_values(table, truth.column)]
+        return [class_of_value(value, truth) for value in column_values(table, truth.column)]
     by_folder: dict[str, str | None] = {}
     found = []
     for uri in table["image_uri"].to_pylist():
         folder = storage.parent(uri)
         if folder not in by_folder:
-            by_folder[folder] = class_of_folders(uri, truth)
+            by_folder[folder] = class_of_folders(uri, truth, tops)
         found.append(by_folder[folder])
     return found
 
@@ -270,7 +313,7 @@ def _manifest_values(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> d
         return values
     source = _with_columns(settings.source, wanted)
     for task in tasks:
-        for row in image_lists.read_rows(task.uri, task.part, source):
+        for row in image_lists.read_rows(task.uri, task.part, source, task.root):
             for name, value in zip(wanted, row.keys, strict=True):
                 if values[name].setdefault(row.uri, value) != value:
                     values[name][row.uri] = None

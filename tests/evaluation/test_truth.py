@@ -10,7 +10,7 @@ from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
 from maskdet.evaluation.settings import EvaluateSettings, SliceSettings, TruthSettings
 from maskdet.evaluation.slices import cut
-from maskdet.evaluation.truth import class_of_folders, class_of_name, group_names, read_labelled
+from maskdet.evaluation.truth import class_of_folders, class_of_name, class_of_value, group_names, read_labelled
 from maskdet.inputs.listing import ListTask
 from maskdet.schemas import predictions_schema
 from maskdet.tables.layout import PREDICTIONS, Layout, write_table
@@ -30,6 +30,42 @@ from maskdet.tables.layout import PREDICTIONS, Layout, write_table
 )
 def test_the_nearest_folder_that_names_a_class_decides(uri, expected):
     assert class_of_folders(uri, TruthSettings()) == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "tops", "expected"),
+    [
+        ("/mask/dataset/incorrect/a.jpg", ["/mask/dataset"], None),
+        ("/mask/dataset/without_mask/a.jpg", ["/mask/dataset"], "no_mask"),
+        ("/mask/dataset/a.jpg", ["/mask/dataset"], None),
+        ("/mask/dataset/a.jpg", ["/mask/data"], "mask"),  # of another input
+        ("/set/with_mask/a.jpg", ["/set"], "mask"),
+        ("/mask/a/no_mask/b/a.jpg", ["/mask", "/mask/a/no_mask"], None),  # the nearest input that holds it
+    ],
+)
+def test_folders_above_the_input_say_nothing(uri, tops, expected):
+    assert class_of_folders(uri, TruthSettings(), tops) == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "settings", "expected"),
+    [
+        ("worn", {}, "mask"),
+        ("Mask", {}, "mask"),
+        ("no_mask", {}, "no_mask"),
+        ("worn", {"mask": ["0"], "no_mask": ["true"]}, None),
+    ],
+)
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("1", "0"), ("yes", "no"), ("Y", "N"), ("TRUE", "FALSE")])
+def test_a_column_may_answer_whether_a_mask_is_worn(column, settings, expected, yes, no):
+    truth = TruthSettings(column=column, **settings)
+    opposite = {"mask": "no_mask", "no_mask": "mask", None: None}[expected]
+    found = class_of_value(yes, truth), class_of_value(no, truth)
+    if settings and (yes.casefold(), no) in (("true", "False"), ("true", "FALSE"), ("1", "0")):
+        expected, opposite = ("no_mask", None) if yes.casefold() == "true" else (None, "mask")
+    assert found == (expected, opposite)
+    assert class_of_value("perhaps", truth) is None
+    assert class_of_value(None, truth) is None
 
 
 def test_names_are_configurable_and_numbers_are_names():
