@@ -110,6 +110,8 @@ def test_inline_code_names_what_exists():
         ("python -m tools.compare --crad x", "--config"),
         ("true && mkadet score", "unknown program: mkadet"),
         ("maskdet score --input a --config configs/scroe.yaml", "configs/scroe.yaml: no such file"),
+        ("maskdet score --input a --config dmeo", "dmeo"),
+        ("maskdet score --input a --runner-config flnik", "flnik"),
         ("30 2 * * *  flock -n /tmp/lock maskdet scroe --quiet >> log", "maskdet scroe: no such command"),
     ],
 )

@@ -18,6 +18,8 @@ from maskdet.beam.options import parse_beam_options
 from maskdet.cli.scoring_run import overrides
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
+from maskdet.named_configs import RECIPES, find_config
+from maskdet.training.recipe import Recipe
 from tools.documents.pages import ROOT, Block
 from tools.documents.parsers import Command, command_of, commands
 from tools.documents.reference import SETTINGS
@@ -94,7 +96,7 @@ def _check_maskdet(arguments: Sequence[str]) -> list[str]:
         return [f"maskdet {name}: {problem}"]
     config = getattr(parsed, "runner_config", None)
     try:
-        parse_beam_options(left, str(ROOT / config) if config else None)
+        parse_beam_options(left, str(ROOT / config) if _is_path(config) else config)
         if name in SETTINGS:
             _check_settings(SETTINGS[name][0], parsed)
     except ConfigError as error:
@@ -108,11 +110,20 @@ def _check_settings(model: type[BaseModel], parsed: argparse.Namespace) -> None:
     Raises:
         ConfigError: a setting does not exist or has a bad value.
     """
-    config = parsed.config and ROOT / parsed.config
-    if parsed.config and not (config.is_file() and parsed.config.startswith(_FOLDERS)):
-        return  # the reader's own file, of which the settings given here are a part
+    config = parsed.config
+    if _is_path(config):
+        if not config.startswith(_FOLDERS):
+            return  # the reader's own file, of which the settings given here are a part
+        config = ROOT / config
+    elif config is not None and model is Recipe:
+        config = find_config(config, RECIPES)
     given = overrides(parsed) if "source.template" in parsed else parsed.set
     load_yaml(model, config, given)
+
+
+def _is_path(config: str | None) -> bool:
+    """Whether a config is named by its path, rather than one that comes with the package by its name."""
+    return config is not None and ("/" in config or config.endswith(".yaml"))
 
 
 def _check_module(arguments: Sequence[str]) -> list[str]:
