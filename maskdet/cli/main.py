@@ -14,12 +14,15 @@ from typing import NoReturn
 from maskdet import __version__
 from maskdet.cli.console import set_up_logging
 from maskdet.cli.lean_imports import unused_left_out
+from maskdet.cli.native_notes import leave_out_notes
 
 COMMANDS = {
     "score": "find faces in images, tell which wear a mask, write tables",
     "evaluate": "measure a model on labelled images",
     "status": "show how far a run is",
     "inspect": "show the tables of an output, or a sheet of its faces",
+    "prune": "remove rows of images taken before a day",
+    "files": "name the files of a table as of the last run",
     "preview": "draw boxes, labels and probabilities on some images",
     "prepare": "check labelled images for duplicates and leaks, cut splits",
     "train": "train a model from a recipe",
@@ -77,11 +80,13 @@ def _usage() -> str:
 
 def run() -> NoReturn:
     """The command as a process: as :func:`main`, but the interpreter is not taken apart, which takes half a second."""
+    put_back = leave_out_notes()
     code = main()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # nobody listens any more, or it is closed
             stream.flush()
+    put_back()
     os._exit(code)
 
 

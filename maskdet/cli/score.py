@@ -23,6 +23,7 @@ from maskdet.cli.scoring_run import beam_options, command_parser, overrides
 from maskdet.config import ScoreSettings, load_yaml
 from maskdet.scoring.dry_run import plan_shards
 from maskdet.scoring.setup import check_run
+from maskdet.tables.runs import claim_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +39,7 @@ def _score(argv: Sequence[str]) -> int:
     settings = load_yaml(ScoreSettings, arguments.config, overrides(arguments))
     if arguments.dry_run:
         launch = check_run(settings, datetime.now(UTC))
+        launch = launch.adding_to(*claim_output(launch.plan, overwrite=arguments.overwrite))  # which touches nothing
         print(summary.describe_plan(launch.settings, *plan_shards(launch)))
         return 0
     shown = console.show_progress(PROGRESS, quiet=arguments.quiet)

@@ -12,8 +12,10 @@ import yaml
 from maskdet import storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import OutputError, StorageError
+from maskdet.inputs.earlier import ADDED, CHANGED, GONE, OUTSIDE, REMOVED, UNCHANGED
 from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import Size, size_of
+from maskdet.labels import INCORRECT, MASK, UNCERTAIN
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
 from maskdet.tables.runs import RunManifest
 from maskdet.tables.status import RunStatus, read_status
@@ -28,12 +30,23 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
     head = f"run {run.run_id}: {run.status.replace('_', ' ')}" + (f" — {run.reason}" if run.reason else "")
     if run.status in ("running", "failed", "interrupted", "superseded"):
         return f"{head}\n  tables    not complete; finished shards are in {layout.root}"
+    if run.pruned_before is not None:
+        removed = run.changes.get(REMOVED, 0)
+        left = f"{run.dataset.listed:,} images in {run.shards.get('total', 0):,} shards are left"
+        return "\n".join(
+            [
+                head,
+                f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}",
+                *_detail("faces", run.faces),
+            ]
+        )
     lines = [
         head,
         f"  images    {images.listed:,} listed = {images.scored:,} scored + {images.no_face:,} no face "
         f"+ {images.failed:,} failed + {images.skipped:,} skipped",
         *_detail("failed", run.failed_by_code),
         *_detail("skipped", run.skipped_by_reason),
+        *_data_set(run),
         *_detail("faces", run.faces),
         *_mask_rate(run.faces),
         f"  shards    {run.shards.get('total', 0):,}: {run.shards.get('scored', 0):,} scored, "
@@ -160,15 +173,10 @@ def describe_bytes(size_bytes: float) -> str:
 
 
 def _head(rows: pa.Table, max_rows: int) -> pa.Table:
-    wanted = (
-        "images_listed",
-        "images_failed",
-        "faces",
-        "faces_uncertain",
-        "mask_rate",
-        "mask_rate_low",
-        "mask_rate_high",
-    )
+    wanted = ["images_listed", "images_failed", "faces", "faces_uncertain"]
+    wanted += ["mask_rate", "mask_rate_low", "mask_rate_high"]
+    if pc.count(rows["faces_incorrect"]).as_py():  # else the model cannot tell
+        wanted += ["faces_incorrect", "correct_rate", "correct_rate_low", "correct_rate_high"]
     keys = rows.column_names[: rows.column_names.index("images_listed")]
     used = [name for name in keys if pc.count(rows[name]).as_py()]
     return rows.select([*used, *wanted]).slice(0, max_rows)
@@ -185,13 +193,31 @@ def _detail(name: str, counts: Mapping[str, int]) -> list[str]:
     return [f"  {name:<9} {text}"] if counts else []
 
 
+def _data_set(run: RunManifest) -> list[str]:
+    """What the run did to the data set, where it is more than the run's input."""
+    if set(run.changes) <= {ADDED}:
+        return []
+    words = {
+        ADDED: "added",
+        CHANGED: "changed",
+        UNCHANGED: "unchanged",
+        GONE: "gone whose rows stay",
+        REMOVED: "gone whose rows went",
+        OUTSIDE: "of earlier runs beyond this input",
+    }
+    counts = ", ".join(f"{run.changes[change]:,} {word}" for change, word in words.items() if run.changes.get(change))
+    return [f"  data set  {run.dataset.listed:,} images: {counts}"]
+
+
 def _mask_rate(faces: Mapping[str, int]) -> list[str]:
-    decided = faces.get("mask", 0) + faces.get("no_mask", 0)
-    return (
-        [f"  mask rate {faces['mask'] / decided:.1%} of {decided:,} faces labelled mask or no_mask (uncorrected)"]
-        if decided
-        else []
-    )
+    decided = sum(count for label, count in faces.items() if label != UNCERTAIN)
+    if not decided:
+        return []
+    if INCORRECT not in faces:
+        return [f"  mask rate {faces[MASK] / decided:.1%} of {decided:,} faces labelled mask or no_mask (uncorrected)"]
+    correct, worn = faces[MASK] / decided, (faces[MASK] + faces[INCORRECT]) / decided
+    of = f"of {decided:,} faces labelled mask, incorrect or no_mask (uncorrected)"
+    return [f"  mask rate {worn:.1%} wear one, {correct:.1%} correctly, {of}"]
 
 
 def _thresholds(run: RunManifest) -> str:
