@@ -96,7 +96,7 @@ def _check_maskdet(arguments: Sequence[str]) -> list[str]:
         return [f"maskdet {name}: {problem}"]
     config = getattr(parsed, "runner_config", None)
     try:
-        parse_beam_options(left, str(ROOT / config) if _is_path(config) else config)
+        parse_beam_options(left, str(ROOT / config) if config and _is_path(config) else config)
         if name in SETTINGS:
             _check_settings(SETTINGS[name][0], parsed)
     except ConfigError as error:
@@ -111,7 +111,7 @@ def _check_settings(model: type[BaseModel], parsed: argparse.Namespace) -> None:
         ConfigError: a setting does not exist or has a bad value.
     """
     config = parsed.config
-    if _is_path(config):
+    if config is not None and _is_path(config):
         if not config.startswith(_FOLDERS):
             return  # the reader's own file, of which the settings given here are a part
         config = ROOT / config
@@ -121,9 +121,9 @@ def _check_settings(model: type[BaseModel], parsed: argparse.Namespace) -> None:
     load_yaml(model, config, given)
 
 
-def _is_path(config: str | None) -> bool:
+def _is_path(config: str) -> bool:
     """Whether a config is named by its path, rather than one that comes with the package by its name."""
-    return config is not None and ("/" in config or config.endswith(".yaml"))
+    return "/" in config or config.endswith(".yaml")
 
 
 def _check_module(arguments: Sequence[str]) -> list[str]:
