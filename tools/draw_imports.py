@@ -112,7 +112,8 @@ def _places(
     for sweep in range(12):
         for number in sorted(rows, reverse=sweep % 2 == 0):
             wanted = {
-                point: _mean([x[other] for other in joined.get(point, ()) if other in x]) for point in rows[number]
+                point: _mean([x[other] for other in sorted(joined.get(point, ())) if other in x])
+                for point in rows[number]
             }
             rows[number] = [point for _, point in sorted((place, point) for point, place in wanted.items())]
             _spread(rows[number], wanted, x, graph)
@@ -143,7 +144,7 @@ def _spread(row: list[str], wanted: Mapping[str, float], x: dict[str, float], gr
 
 
 def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+    return round(sum(values) / len(values), 6) if values else 0.0
 
 
 def _curve(points: list[tuple[float, float]]) -> str:
