@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "maskdet"
 OUTPUT = ROOT / "docs" / "images" / "imports.svg"
 
-_BOX_WIDTH, _BOX_HEIGHT, _ROW, _COLUMN, _PASSAGE, _MARGIN = 104.0, 30.0, 62.0, 128.0, 24.0, 24.0
+_BOX_WIDTH, _BOX_HEIGHT, _ROW, _COLUMN, _PASSAGE, _MARGIN = 116.0, 30.0, 62.0, 138.0, 24.0, 24.0
 
 Graph = Mapping[str, frozenset[str]]
 

@@ -175,6 +175,8 @@ def extras() -> frozenset[str]:
 def inline_problem(code: str) -> str | None:
     """What is wrong with a piece of inline code, if it is a command, a flag or a setting."""
     words = code.split()
+    if re.fullmatch(r"(maskdet|tests|tools|configs|benchmarks|docker|kubernetes|docs)/[\w/.-]*", code):
+        return None if (ROOT / code).exists() else "no such file"
     if words[0] == "make" and len(words) == 2:
         return None if words[1] in verbs() else "no such verb"
     if words[0] == "maskdet" and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
