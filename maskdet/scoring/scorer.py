@@ -37,8 +37,9 @@ from maskdet.schemas import failures_schema, key_value, no_face_schema, predicti
 from maskdet.scoring.fetching import Fetcher, fetching_threads
 from maskdet.tables.results import ShardResult, StageSeconds
 
-# Reads of a shard that may be under way or waiting to be scored, as a multiple of those that run concurrently. Enough that
-# no reader waits for the scorers' turn; 2 cores then hold at most 256 images of a shard, never more bytes than it has.
+# Reads of a shard that may be under way or waiting to be scored, as a multiple of those that run concurrently. Enough
+# that no reader waits for the scorers' turn; 2 cores then hold at most 256 images of a shard, and never more bytes than
+# it has.
 READ_AHEAD = 2
 
 # Blocks that a thread decodes before it runs the model on them. Turning from one to the other after every block costs
