@@ -173,28 +173,27 @@ def extras() -> frozenset[str]:
 
 
 def inline_problem(code: str) -> str | None:
-    """What is wrong with a piece of inline code, if it is a file, a command, a flag or a setting."""
+    """What is wrong with a piece of inline code, if it is a command, a flag or a setting."""
     words = code.split()
-    wrong = {
-        "no such file": _PATH.fullmatch(code) and not (ROOT / code).exists(),
-        "no such verb": words[0] == "make" and len(words) == 2 and words[1] not in verbs(),
-        "no such command": words[0] == "maskdet" and re.fullmatch("[a-z]+", words[-1]) and words[1] not in _commands(),
-        "no command has such a flag": _FLAG.fullmatch(words[0]) and words[0] not in _flags(),
-        "no such setting": _is_missing_setting(words[0]),
-    }
-    return next((problem for problem, found in wrong.items() if found), None)
+    if re.fullmatch(r"(maskdet|tests|tools|configs|benchmarks|docker|kubernetes|docs)/[\w/.-]*", code):
+        return None if (ROOT / code).exists() else "no such file"
+    if words[0] == "make" and len(words) == 2:
+        return None if words[1] in verbs() else "no such verb"
+    if words[0] == "maskdet" and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
+        return None if words[1] in _commands() else "no such command"
+    if re.fullmatch(r"--[a-z][\w-]*", words[0]):
+        return None if words[0].partition("=")[0] in _flags() else "no command has such a flag"
+    return _setting_problem(words[0])
 
 
-_PATH = re.compile(r"(maskdet|tests|tools|configs|benchmarks|docker|kubernetes|docs)/[\w/.-]*")
-_FLAG = re.compile(r"--[a-z][\w-]*")
-
-
-def _is_missing_setting(word: str) -> bool:
-    """Whether a word has the form of a setting of a section, such as ``packing.max_images=5``, that does not exist."""
-    match = re.fullmatch(r"([a-z_]+)\.([a-z_]+)([=:].*)?", word)
-    if match is None or match[2] in _FILE_ENDINGS or match[1] not in _sections():
-        return False
-    return match[2] not in _sections()[match[1]]
+def _setting_problem(word: str) -> str | None:
+    """What is wrong with a word that looks like ``section.setting``, if a section has this name."""
+    if not re.fullmatch(r"[a-z_]+\.[a-z_]+", re.split(r"[=:]", word)[0]):
+        return None
+    section, name = re.split(r"[.=:]", word)[:2]
+    fields = _sections().get(section)
+    known = fields is None or name in fields or name in _FILE_ENDINGS
+    return None if known else f"no such setting of {section}"
 
 
 @functools.cache
