@@ -18,12 +18,15 @@ FLINK_TESTS ?= flink
 CHAOS ?= --schedules 200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos train-reference constraints clean
+.PHONY: help setup demo hostile test chaos test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.development ## create .venv with everything: scoring, training, tests
+
+hostile: $(VENV)/.development ## decode and score 10,000 mutated images, and print a table of codes (20 minutes)
+	$(BIN)/python -m tests.hostile
 
 demo: $(VENV)/.scoring ## draw synthetic face images and score them with the built-in model
 	$(BIN)/maskdet demo --output $(DEMO)/images

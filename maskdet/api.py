@@ -303,6 +303,7 @@ def run_evaluation(
     from maskdet.evaluation.results import write_results
     from maskdet.evaluation.training_history import find_history, read_history
     from maskdet.evaluation.truth import check_columns, read_labelled, read_tables
+    from maskdet.model.training_images import read_training_images
     from maskdet.report.evaluation_page import REPORT_FILE, render
 
     FileSystems.set_options(options)
@@ -312,6 +313,7 @@ def run_evaluation(
         baselines.check_installed()
     annotations = None if settings.truth.boxes is None else read_annotations(settings.truth)
     history = read_history(uri) if (uri := find_history(settings)) else None
+    training_images = read_training_images(settings.model.uri)
     run = run_to_end(launch, options, overwrite=overwrite, wait_s=wait_s, shown=shown, one_input=True)
     if error := run.outcome():
         raise error
@@ -322,7 +324,7 @@ def run_evaluation(
         tables = read_tables(layout, settings, launch.tasks)
         annotated = join_annotations(annotations, tables, settings, run.model["id"])
         labelled = annotated.labelled()
-    evaluation = measure(labelled, run, settings, annotated)
+    evaluation = measure(labelled, run, settings, annotated, training_images)
     root = storage.normalize(settings.output)
     write_results(root, evaluation, settings, render(evaluation, settings, history), REPORT_FILE)
     return evaluation

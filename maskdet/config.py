@@ -39,8 +39,9 @@ RESERVED_NAMES = frozenset(
         *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
         *("probability_mask", "probability_incorrect", "probability_no_mask", "stage", "code", "message", "attempts"),
         *("images_listed", "images_scored", "images_no_face", "images_failed"),
-        *("faces", "faces_mask", "faces_no_mask", "faces_uncertain"),
-        *("mask_rate", "mask_rate_low", "mask_rate_high", "rate_method", "interval_method", "interval_confidence"),
+        *("faces", "faces_mask", "faces_incorrect", "faces_no_mask", "faces_uncertain"),
+        *(f"{rate}_rate{end}" for rate in ("mask", "any_mask", "correct") for end in ("", "_low", "_high")),
+        *("rate_method", "interval_method", "interval_confidence"),
     }
 )
 # A dot: hidden files, .thumbnails, .Trash-1000, .ipynb_checkpoints, ._companions of macOS. The others are of Synology,

@@ -125,6 +125,14 @@ def no_face_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     return table_schema("no_face", [*_identity_columns(key_names), *_content_columns()])
 
 
+def _rate_columns(name: str, description: str) -> list[pa.Field]:
+    return [
+        column(name, pa.float64(), description, nullable=True),
+        column(f"{name}_low", pa.float64(), f"lower end of the interval of {name}", nullable=True),
+        column(f"{name}_high", pa.float64(), f"upper end of the interval of {name}", nullable=True),
+    ]
+
+
 def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     """Schema of the compliance tables: one row a group; the level is a folder."""
     keys = [
@@ -143,21 +151,31 @@ def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
         column("images_failed", pa.int64(), "images that could not be scored"),
         column("faces", pa.int64(), "faces scored"),
         column("faces_mask", pa.int64(), "faces labelled mask"),
+        column(
+            "faces_incorrect", pa.int64(), "faces labelled incorrect; null of a model of two classes", nullable=True
+        ),
         column("faces_no_mask", pa.int64(), "faces labelled no_mask"),
-        column("faces_uncertain", pa.int64(), "faces labelled uncertain; not part of the rate"),
+        column("faces_uncertain", pa.int64(), "faces labelled uncertain; not part of any rate"),
     ]
     rates = [
-        column(
+        *_rate_columns(
             "mask_rate",
-            pa.float64(),
-            "faces_mask / (faces_mask + faces_no_mask); null without such faces",
-            nullable=True,
+            "faces with a mask of those labelled a class, as it was before there were three classes; equal to "
+            "any_mask_rate; null without such faces",
         ),
-        column("mask_rate_low", pa.float64(), "lower end of the rate's interval", nullable=True),
-        column("mask_rate_high", pa.float64(), "upper end of the rate's interval", nullable=True),
-        column("rate_method", pa.string(), "how mask_rate was estimated: raw, the labels as they are"),
-        column("interval_method", pa.string(), "how the interval was computed: wilson"),
-        column("interval_confidence", pa.float64(), "nominal coverage of the interval, 0 to 1"),
+        *_rate_columns(
+            "any_mask_rate",
+            "faces with a mask, worn correctly or not: (faces_mask + faces_incorrect) / (faces_mask + faces_incorrect "
+            "+ faces_no_mask); null without such faces",
+        ),
+        *_rate_columns(
+            "correct_rate",
+            "faces with a mask over nose and mouth: faces_mask / (faces_mask + faces_incorrect + faces_no_mask); null "
+            "without such faces, and of a model of two classes, which cannot tell",
+        ),
+        column("rate_method", pa.string(), "how the rates were estimated: raw, the labels as they are"),
+        column("interval_method", pa.string(), "how the intervals were computed: wilson"),
+        column("interval_confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
     ]
     return table_schema("compliance", [*keys, *counts, *rates])
 

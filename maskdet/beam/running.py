@@ -37,7 +37,9 @@ def build(launch: Launch) -> ScoreRun:
             launch.plan.manifest.run_id,
             settings.scoring.inference_threads,
         ),
-        compliance=WriteCompliance(launch.plan.layout, levels, settings.compliance.confidence, rows),
+        compliance=WriteCompliance(
+            launch.plan.layout, levels, settings.compliance.confidence, rows, launch.manifest.class_names
+        ),
         earlier=_earlier(launch),
     )
 

@@ -32,6 +32,7 @@ from maskdet.inputs.earlier import Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.labels import TWO_CLASSES, ClassNames
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.tables.layout import COMPLIANCE, Layout, write_version
@@ -198,6 +199,8 @@ class WriteCompliance(beam.PTransform):  # type: ignore[misc]
     levels: Mapping[str, Sequence[str]]
     confidence: float
     row_group_rows: int
+    class_names: ClassNames = TWO_CLASSES
+    """The model's."""
 
     def expand(self, reports: PCollection[Any]) -> PCollection[Any]:
         """Apply the transform."""
@@ -444,7 +447,7 @@ def _write_level(
 ) -> tuple[str, LevelTotal]:
     level, rows = group
     counts = dict(rows)
-    table = compliance_table(counts, step.levels[level], key_union(step.levels), step.confidence)
+    table = compliance_table(counts, step.levels[level], key_union(step.levels), step.confidence, step.class_names)
     sha256 = write_version(step.layout, COMPLIANCE, level, table, step.row_group_rows)
     return level, LevelTotal(merge_counts(counts.values()), sha256)
 

@@ -138,6 +138,7 @@ def _manifest(
             "runtime": f"{spec.runtime_version}, {spec.precision}",
             "view": describe_view(settings.faces),
             "codecs": codecs_identity(settings.imaging.codecs),
+            "classes": list(manifest.class_names),
             "decision": decision.model_dump(),
         },
         fingerprint=scoring_fingerprint(settings, manifest, spec, decision),

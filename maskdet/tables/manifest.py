@@ -17,7 +17,7 @@ from maskdet.errors import (
     ReconciliationError,
     SourceError,
 )
-from maskdet.labels import Decision
+from maskdet.labels import TWO_CLASSES, ClassNames, Decision
 from maskdet.schemas import SCHEMA_VERSION
 from maskdet.tables.layout import RUNS, Layout
 
@@ -61,7 +61,7 @@ class RunManifest(BaseModel):
     """The run scored nothing: it removed rows of images taken before this day."""
     settings: dict[str, Any]
     model: dict[str, Any]
-    """In words, but for ``decision``: its thresholds, as :class:`maskdet.labels.Decision` has them."""
+    """In words, but for ``classes``, by name, and ``decision``, thresholds as :class:`maskdet.labels.Decision`."""
     fingerprint: str
     versions: dict[str, str]
     runner: dict[str, str] = {}
@@ -88,6 +88,12 @@ class RunManifest(BaseModel):
     thread_seconds: dict[str, float] = {}
     shard_seconds: dict[str, dict[str, float]] = {}
     """Thread-seconds a shard spent in each stage, as a distribution over the shards that this run scored."""
+
+    @property
+    def classes(self) -> ClassNames:
+        """Classes that the run's model tells apart; two where the record, of an older version, does not say."""
+        names: ClassNames = tuple(self.model.get("classes", TWO_CLASSES))
+        return names
 
     @property
     def decision(self) -> Decision:

@@ -22,6 +22,7 @@ from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
+from maskdet.labels import ClassNames
 from maskdet.tables import lease
 from maskdet.tables.images import endings_of, refs_of
 from maskdet.tables.layout import COMPLIANCE, IMAGES, SHARD_TABLES, Layout, read_version, write_version
@@ -112,7 +113,7 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     begin_run(plan)
     settings = _Settings.model_validate({name: latest.settings[name] for name in _Settings.model_fields})
     pruned = prune_shards(layout, snapshot, before, settings)
-    totals = write_levels(layout, pruned.groups, settings)
+    totals = write_levels(layout, pruned.groups, settings, manifest.classes)
     status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "")
     whole = Outcomes.sum(Outcomes(shard.scored, shard.no_face, shard.failed) for shard in pruned.shards)
     counts = ImageCounts(
@@ -126,7 +127,7 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
             "finished_at": now,
             "dataset": counts,
             "changes": changes,
-            "faces": faces_of(totals["all"].counts),
+            "faces": faces_of(totals["all"].counts, manifest.classes),
             "shards": {"total": len(pruned.shards), "scored": 0, "kept": len(pruned.shards)},
             "files_removed": removed,
         }
@@ -184,7 +185,9 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
     return Pruned(tuple(shards), groups, removed, undated, len(snapshot.shards) - len(kept))
 
 
-def write_levels(layout: Layout, groups: Mapping[GroupKey, Counts], settings: _Settings) -> dict[str, LevelTotal]:
+def write_levels(
+    layout: Layout, groups: Mapping[GroupKey, Counts], settings: _Settings, class_names: ClassNames
+) -> dict[str, LevelTotal]:
     """Write the compliance table of every level, also of one without groups.
 
     Raises:
@@ -193,7 +196,7 @@ def write_levels(layout: Layout, groups: Mapping[GroupKey, Counts], settings: _S
     levels, totals = settings.compliance.all_levels, {}
     for level, names in levels.items():
         counts = {key.values: count for key, count in groups.items() if key.level == level}
-        table = compliance_table(counts, names, key_union(levels), settings.compliance.confidence)
+        table = compliance_table(counts, names, key_union(levels), settings.compliance.confidence, class_names)
         sha256 = write_version(layout, COMPLIANCE, level, table, settings.tables.row_group_rows)
         totals[level] = LevelTotal(merge_counts(counts.values()), sha256)
     return totals

@@ -13,6 +13,7 @@ from maskdet import storage
 from maskdet.compliance.groups import Counts
 from maskdet.config import FailureBudget
 from maskdet.errors import MaskdetError, OutputError, Terminated
+from maskdet.labels import LABELS, UNCERTAIN
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
 from maskdet.tables import lease
 from maskdet.tables.commit import TABLE_FOLDERS, commit, missing_table, missing_version, publish
@@ -164,7 +165,8 @@ def finish_run(
     if status in ("succeeded", "over_budget"):
         receipts = [report.receipt for report in reports]
         status, reason, removed = replace_tables(plan, receipts, levels, status, reason)
-        manifest = manifest.model_copy(update={"files_removed": removed, "faces": faces_of(levels["all"].counts)})
+        faces = faces_of(levels["all"].counts, manifest.classes)
+        manifest = manifest.model_copy(update={"files_removed": removed, "faces": faces})
     manifest = manifest.model_copy(update={"status": status, "reason": reason})
     write_manifest(layout, manifest)
     if status == "succeeded":
@@ -264,9 +266,10 @@ def _superseded(layout: Layout, run_id: str) -> str:
     )
 
 
-def faces_of(total: Counts) -> dict[str, int]:
-    """Faces by label."""
-    return {"mask": total.faces_mask, "no_mask": total.faces_no_mask, "uncertain": total.faces_uncertain}
+def faces_of(total: Counts, class_names: Iterable[str]) -> dict[str, int]:
+    """Faces by label, of the labels that a model of these classes gives."""
+    named = {name: getattr(total, f"faces_{name}") for name in LABELS}
+    return {name: count for name, count in named.items() if name in (*class_names, UNCERTAIN)}
 
 
 def refuse_strangers(layout: Layout, *, any_table: bool) -> None:

@@ -121,7 +121,7 @@ def test_an_interrupt_cancels_the_job_and_says_what_is_kept(uploaded, dataflow, 
     assert client.returncode == 130, errors
     assert [update["requestedState"] for update in dataflow.updated] == [JobState.JOB_STATE_CANCELLED]
     assert "cancelling the job" in errors
-    assert "what is finished is kept" in errors
+    assert "What is finished is kept" in errors
     assert f"maskdet status {where}/tables" in errors
     assert main.main(["status", f"{where}/tables", "--no_auth"]) == 130
 

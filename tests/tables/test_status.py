@@ -95,7 +95,7 @@ def test_a_running_one_counts_the_shards_with_receipts(running, finished):
     assert status.exit_code == UNFINISHED
     text = describe_status(status, running, status.run.started_at + timedelta(minutes=90))
     assert f"  shards    3 of {status.shards} finished (" in text
-    assert "90.0 minutes before now" in text
+    assert "90.0 minutes ago" in text
 
 
 @pytest.mark.parametrize("change", ["shard_id", "fingerprint"])
@@ -132,7 +132,7 @@ def test_a_dead_one_says_so_with_a_code_of_its_own(running):
     lease.release(running, read_run(running).run_id)
     status = read_status(running)
     assert (status.life, status.exit_code) == ("dead", DiedError.exit_code)
-    assert "it died without a word: run the same command again" in describe_status(status, running, datetime.now(UTC))
+    assert "the run died; run the same command again" in describe_status(status, running, datetime.now(UTC))
 
 
 @pytest.mark.parametrize(("age_s", "life", "text"), [(7, "alive", "7 s ago, from far"), (700, "silent", "overdue")])
