@@ -222,7 +222,7 @@ class OutputSettings(Section):
     """How the tables are laid out."""
 
     partition_by: tuple[KeyName, ...] | None = None
-    """Keys that become folders (``site=…/date=…``). Default: every key, then the date if there is a capture time."""
+    """Keys that become folders (``site-…/date-…``). Default: every key, then the date if there is a capture time."""
     row_group_rows: Count = 100_000
     """Rows in each row group of a Parquet file."""
     on_gone: Literal["keep", "remove"] = "keep"
