@@ -18,6 +18,8 @@ from maskdet.beam.options import parse_beam_options
 from maskdet.cli.scoring_run import overrides
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
+from maskdet.named_configs import RECIPES, find_config
+from maskdet.training.recipe import Recipe
 from tools.documents.pages import ROOT, Block
 from tools.documents.parsers import Command, command_of, commands
 from tools.documents.reference import SETTINGS
@@ -94,7 +96,7 @@ def _check_maskdet(arguments: Sequence[str]) -> list[str]:
         return [f"maskdet {name}: {problem}"]
     config = getattr(parsed, "runner_config", None)
     try:
-        parse_beam_options(left, str(ROOT / config) if config else None)
+        parse_beam_options(left, str(ROOT / config) if config and config.startswith(_FOLDERS) else config)
         if name in SETTINGS:
             _check_settings(SETTINGS[name][0], parsed)
     except ConfigError as error:
@@ -108,9 +110,13 @@ def _check_settings(model: type[BaseModel], parsed: argparse.Namespace) -> None:
     Raises:
         ConfigError: a setting does not exist or has a bad value.
     """
-    config = parsed.config and ROOT / parsed.config
-    if parsed.config and not (config.is_file() and parsed.config.startswith(_FOLDERS)):
+    config = parsed.config
+    if config and config.startswith(_FOLDERS):
+        config = ROOT / config
+    elif config and "." in config:
         return  # the reader's own file, of which the settings given here are a part
+    elif config:
+        config = find_config(config, RECIPES if model is Recipe else "")
     given = overrides(parsed) if "source.template" in parsed else parsed.set
     load_yaml(model, config, given)
 
