@@ -222,9 +222,15 @@ class OutputSettings(Section):
     """How the tables are laid out."""
 
     partition_by: tuple[KeyName, ...] | None = None
-    """Keys that become folders (``site=…/date=…``). Default: every key, then the date if there is a capture time."""
+    """Keys that become folders (``site-…/date-…``). Default: every key, then the date if there is a capture time."""
     row_group_rows: Count = 100_000
     """Rows in each row group of a Parquet file."""
+    on_gone: Literal["keep", "remove"] = "keep"
+    """What becomes of rows of images that an earlier run scored and this run's input no longer has. Photographs are
+    deleted by retention rules; their statistics stay, unless the tables are to mirror the input."""
+    max_gone_ratio: Ratio = 0.5
+    """With ``on_gone: remove``: a run that would remove more than this share of the images that its input covers is
+    refused, since a disk that is not mounted looks like a folder without images."""
 
     @field_validator("partition_by")
     @classmethod

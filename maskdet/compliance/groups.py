@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 from maskdet.compliance.intervals import wilson_interval
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import INCORRECT, LABELS, TWO_CLASSES, ClassNames
-from maskdet.schemas import compliance_schema
+from maskdet.schemas import compliance_schema, key_value
 
 
 class GroupKey(NamedTuple):
@@ -168,21 +167,14 @@ def compliance_table(
     rows = []
     for values, counts in ordered:
         keys = dict(zip(names, values, strict=True))
-        rows.append(
-            {**{name: _typed(name, keys.get(name)) for name in all_names}, **_measures(counts, confidence, class_names)}
-        )
+        columns = {name: key_value(name, keys.get(name)) for name in all_names}
+        rows.append({**columns, **_measures(counts, confidence, class_names)})
     return pa.Table.from_pylist(rows, schema=compliance_schema(all_names))
 
 
 def key_union(levels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Keys of all levels, each once, in the order of first use."""
     return tuple(dict.fromkeys(name for names in levels.values() for name in names))
-
-
-def _typed(name: str, value: str | None) -> object:
-    if value is None:
-        return None
-    return date.fromisoformat(value) if name == "date" else int(value) if name == "hour" else value
 
 
 def _measures(counts: Counts, confidence: float, class_names: ClassNames) -> dict[str, object]:
