@@ -39,13 +39,16 @@ S3 = ["boto3>=1.34,<2"]
 EVALUATE = ["scikit-learn>=1.5,<2"]  # fits the shortcuts that an evaluation may set beside the model
 # All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.
 DATAFLOW = ["google-cloud-dataflow-client>=0.13,<0.14"]
-# What scoring is compared with (make bench-peers), in an environment of its own: benchmarks/constraints.txt.
+# What scoring is compared with (make bench-peers, bench-photos), in an environment of its own:
+# benchmarks/constraints.txt. deface comes there without what it asks for, another OpenCV: see the Makefile.
 PEERS = [
     *TENSORFLOW,
     "apache-beam>=2.76,<3",
     "daft>=0.7,<0.8",
     "matplotlib>=3.9,<4",
+    "onnx>=1.17,<2",
     "onnxruntime>=1.20,<2",
+    "opencv-python-headless>=4.10,<6",
     "pillow>=11.1,<13",
     "ray[data]>=2.50,<3",
     "scipy>=1.14,<2",  # Keras' generator asks for it
@@ -59,13 +62,16 @@ DEVELOPMENT = [
     "moto[server]>=5,<6",
     "mypy>=1.13,<3",
     "pandas>=2.2,<4",
+    "openpyxl>=3.1,<4",
     "polars>=1.17,<3",
+    "psutil>=6,<8",  # costs of processes in benchmarks
     "pytest>=8.3,<10",
     "pytest-timeout>=2.3,<3",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.8,<1",
     "types-PyYAML>=6,<7",
     "types-defusedxml>=0.7,<1",
+    "types-psutil>=6,<8",
     "types-tqdm>=4.66,<5",
 ]
 

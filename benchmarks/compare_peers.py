@@ -31,11 +31,11 @@ from pathlib import Path
 from benchmarks import datasets
 from benchmarks.comparison import Run, agreement, from_record, to_record
 from benchmarks.contestants import LABELS, PEER_PYTHON, ROOT, Task, command, probabilities, split, writes_tables
+from benchmarks.models import BUILTIN, peer_bundle
 from benchmarks.process_tree import measure
 from benchmarks.reporting import Section, write_report
 from maskdet.labels import Decision
 
-BUILTIN = ROOT / "maskdet" / "model" / "builtin" / "compact"
 WARM_UP_IMAGES = 64
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_DEDUP_LOGS": "0", "DAFT_PROGRESS_BAR": "0", "DO_NOT_TRACK": "true"}
 
@@ -157,26 +157,12 @@ def _prepare(asked: str, arguments: argparse.Namespace) -> Comparison:
     cores = len(os.sched_getaffinity(0))
     if arguments.report:
         return Comparison(data, images, Task(folder, arguments.model, folder, cores), folder)
-    bundle = _peer_bundle(arguments.model, arguments.work.absolute())
+    bundle = peer_bundle(arguments.model, arguments.work.absolute())
     source = datasets.build(data, images, arguments.input, arguments.work.absolute())
     comparison = Comparison(data, images, Task(source, arguments.model, bundle, cores), folder)
     if comparison.results.is_file() and not arguments.resume:
         comparison.results.rename(comparison.results.with_suffix(f".{time.time_ns()}.jsonl"))
     return comparison
-
-
-def _peer_bundle(model: str, work: Path) -> Path:
-    """The model with its Keras file and ONNX, exported once."""
-    source = BUILTIN if model == "builtin" else Path(model)
-    if not (source / "manifest.json").is_file():
-        sys.exit(f"--model: expected a local bundle, received {model!r}. Train it: make train-reference")
-    fingerprint = json.loads((source / "manifest.json").read_text())["fingerprint"]
-    bundle = work / "models" / fingerprint[:12]
-    if not bundle.is_dir():
-        print(f"exporting {model} for the peers", flush=True)
-        export = ["export", "--model", str(source), "--output", str(bundle), "--formats", "keras,onnx"]
-        subprocess.run([sys.executable, "-m", "maskdet.cli.main", *export], check=True, capture_output=True)
-    return bundle
 
 
 def _remove(path: Path) -> None:

@@ -52,11 +52,11 @@ def build(name: str, images: int, data: Path, work: Path) -> Path:
     else:
         sources = images_below(data / source for source in _SOURCES[name])
         if name == "large":
-            sources = _enlarged(sources, work / "data" / "large-originals")
+            sources = enlarged(sources, work / "data" / "large-originals", _LARGE_PIXELS)
     unfinished = folder.with_name(f"{folder.name}.part")
     unfinished.mkdir(parents=True, exist_ok=True)
     for index, source in enumerate(spread_over(sources, images)):
-        _link(source, unfinished / f"{index:07d}{source.suffix.lower()}")
+        link(source, unfinished / f"{index:07d}{source.suffix.lower()}")
     unfinished.rename(folder)
     return folder
 
@@ -77,7 +77,7 @@ def few(folder: Path, images: int, target: Path) -> Path:
     """A folder of the first few images of another."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.iterdir())[:images]:
-        _link(path, target / path.name)
+        link(path, target / path.name)
     return target
 
 
@@ -86,7 +86,8 @@ def warm(folder: Path) -> int:
     return sum(len(path.read_bytes()) for path in folder.iterdir())
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """Make a file appear under another name, in place of what may be there."""
     if target.is_symlink() or target.exists():
         target.unlink()
     try:
@@ -95,19 +96,20 @@ def _link(source: Path, target: Path) -> None:
         target.symlink_to(source.resolve())
 
 
-def _enlarged(sources: Sequence[Path], folder: Path) -> list[Path]:
-    from PIL import Image
+def enlarged(sources: Sequence[Path], folder: Path, pixels: float) -> list[Path]:
+    """Photographs of about so many pixels made of others, JPEG of quality 90, unless they are there; in their order."""
+    from PIL import Image, ImageOps
 
     folder.mkdir(parents=True, exist_ok=True)
 
     def enlarge(source: Path) -> Path:
         target = folder / f"{source.stem}.jpg"
         if not target.is_file():
-            with Image.open(source) as image:
-                scale = (_LARGE_PIXELS / (image.width * image.height)) ** 0.5
-                size = (round(image.width * scale), round(image.height * scale))
-                enlarged = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-            enlarged.save(target.with_suffix(".part"), "JPEG", quality=90)
+            with Image.open(source) as file:
+                image = ImageOps.exif_transpose(file).convert("RGB")
+            scale = (pixels / (image.width * image.height)) ** 0.5
+            size = (round(image.width * scale), round(image.height * scale))
+            image.resize(size, Image.Resampling.BICUBIC).save(target.with_suffix(".part"), "JPEG", quality=90)
             target.with_suffix(".part").rename(target)
         return target
 

@@ -10,30 +10,18 @@ import contextlib
 import ctypes
 import os
 import resource
-import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+
+import psutil
 
 SAMPLE_S = 0.25
 _GRACE_S = 10.0
 _SET_CHILD_SUBREAPER = 36
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
-class Process(NamedTuple):
-    """A process as ``/proc/<pid>/stat`` shows it."""
-
-    pid: int
-    parent: int
-    ticks: int
-    """CPU time of its own, user and system, in clock ticks; without its children."""
-    start: int
-    """When it began; with the id it names a process for good, since ids are used again."""
 
 
 @dataclass(frozen=True)
@@ -57,55 +45,21 @@ class Cost:
 
 
 @dataclass
-class TreeUsage:
+class _Usage:
     """CPU and memory of a tree, from samples."""
 
-    peak_kib: int = 0
-    _ticks: dict[tuple[int, int], int] = field(default_factory=dict)
+    peak_bytes: int = 0
+    seconds: dict[psutil.Process, float] = field(default_factory=dict)
+    """CPU time of every process seen, up to its last sample; a process is told by its id and when it began."""
 
-    @property
-    def cpu_s(self) -> float:
-        """CPU time of every process seen, up to its last sample."""
-        return sum(self._ticks.values()) / _TICKS_PER_S
-
-    def add(self, processes: Iterable[Process], kib: Mapping[int, int]) -> None:
-        """Take a sample in.
-
-        Args:
-            processes: those of the tree.
-            kib: memory by process id; those that are missing have ended.
-        """
+    def sample(self, processes: Collection[psutil.Process]) -> None:
         total = 0
         for process in processes:
-            self._ticks[process.pid, process.start] = process.ticks
-            total += kib.get(process.pid, 0)
-        self.peak_kib = max(self.peak_kib, total)
-
-
-def parse_stat(text: str) -> Process:
-    """Read a ``/proc/<pid>/stat``; the command's name in it may hold spaces and brackets."""
-    pid, rest = text.split(" (", 1)
-    fields = rest.rpartition(")")[2].split()
-    return Process(int(pid), int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[19]))
-
-
-def parse_pss(text: str) -> int:
-    """Kibibytes of a ``/proc/<pid>/smaps_rollup``; 0 if it names none."""
-    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")), 0)
-
-
-def descendants(processes: Iterable[Process], root: int) -> list[Process]:
-    """Every process below ``root``, without it."""
-    children: dict[int, list[Process]] = {}
-    for process in processes:
-        children.setdefault(process.parent, []).append(process)
-    found: list[Process] = []
-    waiting = [root]
-    while waiting:
-        below = children.pop(waiting.pop(), [])
-        found += below
-        waiting += [process.pid for process in below]
-    return found
+            with contextlib.suppress(psutil.Error):  # it has ended
+                times = process.cpu_times()
+                self.seconds[process] = times.user + times.system
+                total += process.memory_full_info().pss
+        self.peak_bytes = max(self.peak_bytes, total)
 
 
 def measure(
@@ -127,8 +81,8 @@ def measure(
         timeout_s: then the tree is killed.
         folder: where it runs; default: here.
     """
-    before = frozenset((process.pid, process.start) for process in descendants(_processes(), os.getpid()))
-    usage, stopped = TreeUsage(), threading.Event()
+    before = frozenset(_tree())
+    usage, stopped = _Usage(), threading.Event()
     own_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with _adopting_orphans(), stdout.open("wb") as out, stderr.open("wb") as err:
         begun_at, started = time.time(), time.perf_counter()
@@ -140,7 +94,7 @@ def measure(
             env={**os.environ, **(environment or {})},
             cwd=folder,
         )
-        sampler = threading.Thread(target=_sample, args=(usage, before, stopped), daemon=True)
+        sampler = threading.Thread(target=_keep_sampling, args=(usage, before, stopped), daemon=True)
         sampler.start()
         killer = threading.Timer(timeout_s, _kill_tree, (before,))
         killer.start()
@@ -156,42 +110,28 @@ def measure(
     # The kernel's own peak of one process is exact, too. But a child starts with its parent's: what is not above ours
     # may be ours.
     one_kib = max(spent.ru_maxrss, reaped_kib)
-    peak_kib = max(usage.peak_kib, one_kib if one_kib > own_kib else 0)
-    return Cost(child.returncode, wall_s, max(waited_s, usage.cpu_s), peak_kib / 1024, begun_at)
+    peak_kib = max(usage.peak_bytes / 1024, one_kib if one_kib > own_kib else 0)
+    return Cost(child.returncode, wall_s, max(waited_s, sum(usage.seconds.values())), peak_kib / 1024, begun_at)
 
 
-def _sample(usage: TreeUsage, before: frozenset[tuple[int, int]], stopped: threading.Event) -> None:
+def _keep_sampling(usage: _Usage, before: Collection[psutil.Process], stopped: threading.Event) -> None:
     while True:
-        tree = _tree(before)
-        usage.add(tree, {process.pid: parse_pss(_read(process.pid, "smaps_rollup")) for process in tree})
+        usage.sample(_tree(before))
         if stopped.wait(SAMPLE_S):
             return
 
 
-def _tree(before: frozenset[tuple[int, int]]) -> list[Process]:
-    found = descendants(_processes(), os.getpid())
-    return [process for process in found if (process.pid, process.start) not in before]
+def _tree(before: Collection[psutil.Process] = ()) -> list[psutil.Process]:
+    """Every process below this one, but those that were there before."""
+    return [process for process in psutil.Process().children(recursive=True) if process not in before]
 
 
-def _processes() -> Iterator[Process]:
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (text := _read(int(name), "stat")):
-            yield parse_stat(text)
-
-
-def _read(pid: int, name: str) -> str:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
-    except OSError:  # it has ended
-        return ""
-
-
-def _end_orphans(before: frozenset[tuple[int, int]]) -> tuple[float, int]:
+def _end_orphans(before: Collection[psutil.Process]) -> tuple[float, int]:
     """Wait for what the command left running, kill it after a while; its CPU seconds and peak KiB."""
     deadline, seconds, peak_kib = time.monotonic() + _GRACE_S, 0.0, 0
     while left := _tree(before):
         for process in left:
-            if process.parent == os.getpid():
+            with contextlib.suppress(ChildProcessError):  # it is a child of one of the others
                 pid, _, spent = os.wait4(process.pid, os.WNOHANG)
                 if pid:
                     seconds += spent.ru_utime + spent.ru_stime
@@ -202,10 +142,10 @@ def _end_orphans(before: frozenset[tuple[int, int]]) -> tuple[float, int]:
     return seconds, peak_kib
 
 
-def _kill_tree(before: frozenset[tuple[int, int]]) -> None:
+def _kill_tree(before: Collection[psutil.Process]) -> None:
     for process in _tree(before):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @contextlib.contextmanager

@@ -12,24 +12,21 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.limit import demo_tree, image_files, linked
 from benchmarks.process_tree import Cost, measure
+from benchmarks.worktrees import REPOSITORY, command_module, worktree
 
 BEFORE = "a18ab07"
-REPOSITORY = Path(__file__).resolve().parents[1]
 MODEL = "maskdet/model/builtin/compact"
 
 
 def main() -> None:
     arguments = _parser().parse_args()
-    with tempfile.TemporaryDirectory() as name, _worktree(Path(name) / "before", arguments.before) as before:
+    with tempfile.TemporaryDirectory() as name, worktree(Path(name) / "before", arguments.before) as before:
         scratch = Path(name)
         files = image_files(arguments.input or demo_tree(scratch / "demo"), arguments.repeat)
         shared = ["--input", str(linked(files, scratch / "images")), "--model", str(before / MODEL)]
@@ -43,19 +40,9 @@ def main() -> None:
     _report(len(files), costs["before"][1:], costs["now"][1:])  # the first round warms the file cache
 
 
-@contextmanager
-def _worktree(folder: Path, revision: str) -> Iterator[Path]:
-    git = ["git", "-C", str(REPOSITORY), "worktree"]
-    subprocess.run([*git, "add", "--quiet", "--detach", str(folder), revision], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run([*git, "remove", "--force", str(folder)], check=True)
-
-
 def _score(folder: Path, flags: list[str], output: Path) -> Cost:
     """One run of the code in a folder."""
-    command = [sys.executable, "-m", "maskdet.cli.main", "score", "--output", str(output), "--quiet", *flags]
+    command = [sys.executable, "-m", command_module(folder), "score", "--output", str(output), "--quiet", *flags]
     printed, errors = output.with_suffix(".out"), output.with_suffix(".err")
     cost = measure(command, stdout=printed, stderr=errors, environment={"PYTHONPATH": str(folder)}, folder=folder)
     if cost.exit_code != 0:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from maskdet.errors import ConfigError
+from maskdet.errors import ConfigError, shown
 from maskdet.named_configs import find_config
 from maskdet.templates import PathTemplate
 
@@ -39,8 +39,9 @@ RESERVED_NAMES = frozenset(
         *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
         *("probability_mask", "probability_incorrect", "probability_no_mask", "stage", "code", "message", "attempts"),
         *("images_listed", "images_scored", "images_no_face", "images_failed"),
-        *("faces", "faces_mask", "faces_no_mask", "faces_uncertain"),
-        *("mask_rate", "mask_rate_low", "mask_rate_high", "rate_method", "interval_method", "interval_confidence"),
+        *("faces", "faces_mask", "faces_incorrect", "faces_no_mask", "faces_uncertain"),
+        *(f"{rate}_rate{end}" for rate in ("mask", "any_mask", "correct") for end in ("", "_low", "_high")),
+        *("rate_method", "interval_method", "interval_confidence"),
     }
 )
 # A dot: hidden files, .thumbnails, .Trash-1000, .ipynb_checkpoints, ._companions of macOS. The others are of Synology,
@@ -49,6 +50,8 @@ DEFAULT_EXCLUDES = (
     *(".*", "@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "__MACOSX", "$RECYCLE.BIN"),
     *("System Volume Information", "lost+found"),
 )
+# Of Pydantic, where a section is no mapping.
+_SECTION_ERRORS = ("model_type", "model_attributes_type", "dict_type")
 # ValueError: text that is not UTF-8, and what YAML takes for a date that is none ("2026-13-45").
 _YAML_ERRORS = (yaml.YAMLError, ValueError)
 
@@ -63,29 +66,36 @@ class SourceSettings(Section):
     """Where partition keys and capture times come from, and what counts as an image."""
 
     kind: Literal["auto", "folder", "glob", "list", "manifest"] = "auto"
+    """What each input is; ``auto`` tells by its name."""
     template: str | None = None
+    """Reads keys and capture times from paths: ``{site}/{captured_at:%Y-%m-%d}/*.jpg``."""
     on_mismatch: Literal["failure_row", "refuse_run"] = "failure_row"
+    """What a path that does not fit the template does: become a failure row, or stop the run."""
     keys: tuple[KeyName, ...] = ()
-    """Manifest columns that are partition keys; a template names its own."""
+    """Columns of an image list that are keys. A template names its own."""
     uri_column: str = "uri"
+    """Column of an image list that holds the URIs."""
     captured_at_column: str | None = None
+    """Column of an image list that holds the capture times."""
     timezone: str = "UTC"
-    """That of capture times without an offset, and of dates and hours in the tables."""
+    """Time zone of capture times without an offset, and of the dates and hours in the tables."""
     version_column: str | None = None
-    """Manifest column that changes whenever an image does: believed, so that the store is not asked for each image."""
+    """Column of an image list that changes whenever an image does. It is believed, so that the store need not be asked
+    for each image."""
     size_column: str | None = None
-    """Manifest column of sizes in bytes, where ``version_column`` is set: for packing alone, never believed."""
+    """Column of an image list with sizes in bytes, where ``version_column`` is set. Used for packing only, and never
+    believed."""
     allowed: tuple[str, ...] = ()
-    """Folders and prefixes that lists and manifests may name images in, beside their own folder; ``*``: anywhere."""
+    """Folders and prefixes that lists may name images in, besides their own folder. ``*``: anywhere."""
     extensions: tuple[str, ...] = (
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff"),
         *("heic", "heif", "hif", "avif"),
     )
-    """Files in a folder with other extensions are counted as skipped, those without one if they do not begin as an
-    image; globs, lists and manifests name their files."""
+    """Files in a folder with other extensions count as skipped; so do those without an extension that do not begin like
+    an image. Globs and lists name their files themselves."""
     exclude: tuple[str, ...] = DEFAULT_EXCLUDES
-    """Names of files and folders that folders and globs leave out, at any depth, and paths below the input
-    (``old/*``): thumbnails, trash, checkpoints and companion files that programs put beside photographs."""
+    """Names of files and folders that folders and globs leave out at any depth, and paths below the input (``old/*``):
+    thumbnails, trash, checkpoints, and companion files that programs put beside photographs."""
 
     @field_validator("timezone")
     @classmethod
@@ -118,33 +128,40 @@ class PackingSettings(Section):
     """How large a shard may be."""
 
     max_images: Count = 1000
+    """Most images in a shard."""
     max_bytes: Count = 256 * 1024 * 1024
+    """Most bytes of images in a shard."""
 
 
 class ImagingSettings(Section):
     """What is refused before it costs memory, and how JPEGs are decoded."""
 
     max_bytes: Count = 64 * 1024 * 1024
+    """Larger files fail with ``too_many_bytes``."""
     max_pixels: Count = 64_000_000
+    """Larger images fail with ``too_many_pixels``."""
     min_side_px: Count = 8
+    """Images with a shorter side fail with ``too_few_pixels``."""
     max_side_px: Count = 65_535
+    """Images with a longer side fail with ``too_many_pixels``."""
     damaged: Literal["fail", "keep"] = "fail"
-    """``fail``: an image of which a part is missing or broken is a failure (``corrupt_image``); ``keep``: JPEGs and
-    PNGs are scored by what is left of them, and their rows say so in the column ``damaged``."""
+    """``fail``: an image of which a part is missing or broken fails with ``corrupt_image``. ``keep``: what is left of a
+    JPEG or PNG is scored, and the row says so in the column ``damaged``."""
     jpeg_draft: bool = True
+    """Decode large JPEGs at a reduced size where the model's input is small. Faster, and hardly different."""
     codecs: Literal["auto", CodecsName] = "auto"
-    """Who decodes and resizes: ``fast`` needs the extra of that name wherever images are scored; ``auto``: ``fast``
-    where the run is launched from a machine that has it."""
+    """What decodes and resizes images. ``fast`` needs the extra of that name on every worker; ``auto`` is ``fast`` if
+    the machine that launches the run has it."""
 
 
 class FacesSettings(Section):
     """Where the faces of an image are, and which of them are scored."""
 
     mode: Literal["auto", FacesMode] = "auto"
-    """``detect``: find the faces; ``whole``: the image is one face, as in collections of face crops; ``auto``: the
-    latter for the reference networks, which are trained on whole images, else the former."""
+    """``detect``: find the faces. ``whole``: each image is one face, as in collections of face crops. ``auto``:
+    ``whole`` for the reference networks, which were trained on whole images, and ``detect`` for others."""
     if_none: Literal["no_face", "whole"] = "no_face"
-    """What an image without a found face counts as: ``no_face``, or one face that fills it."""
+    """What an image without a found face counts as: ``no_face``, or one face that fills the image."""
     detector: str = "builtin"
     """The detector: the one that ships with the package, or the folder of a bundle that ``maskdet import`` made."""
     detail: Literal["fast", "balanced", "fine"] = "balanced"
@@ -153,24 +170,29 @@ class FacesSettings(Section):
     min_face_px: Count = 16
     """Longer side of the smallest face to score, in pixels of the image. A larger one makes for coarser looks."""
     min_score: OpenRatio | None = None
-    """Detections below are dropped; large faces need .7 times as much, faces that fill an image .6 times. Default: the
-    detector's own."""
+    """Detections below are dropped. Large faces, and those that fill an image, need less: .245 and .175 for .35.
+    Default: the detector's own."""
     max_faces: Count = 200
-    """Most faces an image; those of the highest scores stay."""
+    """Most faces per image. Those with the highest scores stay."""
 
 
 class ModelSettings(Section):
     """Which model runs, and on what."""
 
     uri: str = "builtin"
+    """A model bundle, in any storage, or ``builtin``."""
     backend: Literal["litert", "tensorflow", "onnx"] = "litert"
+    """The library that runs the model."""
     precision: Precision | None = None
-    """Default: int8 on LiteRT; TensorFlow and ONNX Runtime run float32 only."""
+    """Default: int8 on LiteRT. TensorFlow and ONNX Runtime run float32 only."""
     no_mask_below: Ratio | None = None
+    """Faces below this probability of a mask are labelled ``no_mask``. Default: the bundle's threshold."""
     mask_from: Ratio | None = None
-    """Decision thresholds of whether there is a mask; default: the bundle's."""
+    """Faces from this probability on wear a mask. Between the two thresholds they are ``uncertain``. Default: the
+    bundle's threshold."""
     incorrect_from: Ratio | None = None
-    """That of whether a mask is worn incorrectly, for models that tell; default: the bundle's."""
+    """From this share of the probability on, a mask is worn incorrectly, for models that tell. Default: the bundle's
+    threshold."""
 
     @model_validator(mode="after")
     def _possible(self) -> ModelSettings:
@@ -190,23 +212,30 @@ class ScoringSettings(Section):
     """Threads and blocks; none of these changes a result."""
 
     threads: Count | None = None
-    """Blocks under way at a time; default: one a core."""
+    """Threads that decode and score. Default: one per core."""
     fetch_threads: Count | None = None
-    """Images of a store that are read at a time; default: 64 a core."""
+    """Images read from a store concurrently. Default: 64 per core."""
     inference_threads: Count | None = None
-    """Blocks in the model at a time; default: one a core."""
+    """Blocks that the model works on concurrently. Default: one per core."""
     block_images: Count = 8
-    """Images a model call; larger blocks are no faster on LiteRT and leave more room unused in small shards."""
+    """Images per call of the model. Larger blocks are no faster on LiteRT, and small shards fill them less."""
     fetch_attempts: Count = 4
-    """Tries to read an image whose store answers with a transient error."""
+    """How often reading an image is tried when its store answers with a transient error."""
 
 
 class OutputSettings(Section):
     """How the tables are laid out."""
 
     partition_by: tuple[KeyName, ...] | None = None
-    """Keys that become folders (``site=…/date=…``); default: every key, then the date if there is a capture time."""
+    """Keys that become folders (``site=…/date=…``). Default: every key, then the date if there is a capture time."""
     row_group_rows: Count = 100_000
+    """Rows in each row group of a Parquet file."""
+    on_gone: Literal["keep", "remove"] = "keep"
+    """What becomes of rows of images that an earlier run scored and this run's input no longer has. Photographs are
+    deleted by retention rules; their statistics stay, unless the tables are to mirror the input."""
+    max_gone_ratio: Ratio = 0.5
+    """With ``on_gone: remove``: a run that would remove more than this share of the images that its input covers is
+    refused, since a disk that is not mounted looks like a folder without images."""
 
     @field_validator("partition_by")
     @classmethod
@@ -220,8 +249,9 @@ class ComplianceSettings(Section):
     """Which groups the compliance tables count."""
 
     levels: dict[KeyName, tuple[KeyName, ...]] = {}
-    """Level name → keys that make a group; ``date`` and ``hour`` come from the capture time."""
+    """The groups to count: a name for each level, and its keys. ``date`` and ``hour`` come from the capture time."""
     confidence: OpenRatio = 0.95
+    """Nominal coverage of the intervals."""
 
     @field_validator("levels")
     @classmethod
@@ -243,14 +273,18 @@ class FailureBudget(Section):
     """How many images may fail before a run counts as failed."""
 
     max_images: CountOrZero | None = None
+    """Most images that may fail. Default: no limit but the ratio."""
     max_ratio: Ratio = 0.05
+    """Largest share of the images that may fail."""
 
 
 class ScoreSettings(Section):
-    """Everything a scoring run is told."""
+    """The settings of a scoring run."""
 
     input: tuple[str, ...] = ()
+    """Folders, globs, list files (.txt) or image lists (.csv, .parquet), in any storage."""
     output: str = ""
+    """Folder or prefix for the tables."""
     source: SourceSettings = SourceSettings()
     packing: PackingSettings = PackingSettings()
     imaging: ImagingSettings = ImagingSettings()
@@ -433,8 +467,12 @@ def _describe(problem: dict[str, Any], model: type[BaseModel]) -> str:
         hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
         return f"unknown key {path!r}, {hint}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in _SECTION_ERRORS:
+        message = "expected a section of key: value"
     text = f"{path}: {message}" if path else message
-    return text if problem["type"] == "value_error" else f"{text}, received {problem['input']!r}"
+    if problem["type"] in ("value_error", "missing"):  # the input of either is the whole section
+        return text
+    return f"{text}, received {shown(problem['input'])}"
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:

@@ -11,6 +11,14 @@ import re
 from enum import StrEnum
 from typing import Any, ClassVar
 
+_MOST_SHOWN = 300
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: on one line, and cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
+
 
 class MaskdetError(Exception):
     """A caller's mistake, said as expected, received and remedy.
@@ -30,7 +38,7 @@ class MaskdetError(Exception):
     def __str__(self) -> str:
         if not self.expected:
             return self.what
-        text = f"{self.what}: expected {self.expected}, received {self.received!r}"
+        text = f"{self.what}: expected {self.expected}, received {shown(self.received)}"
         return f"{text}. {self.remedy}" if self.remedy else text
 
 

@@ -35,6 +35,8 @@ def test_the_reference_describes_every_setting():
     rows = {row[0].strip(" `"): row for row in (line.strip("|").split(" | ") for line in page.splitlines())}
     assert rows["packing.max_images"][1:3] == ["whole number ≥ 1", "`1000`"]
     assert rows["faces.mode"][1:3] == ["`auto` or `detect` or `whole`", '`"auto"`']
+    undescribed = [line for line in page.splitlines() if line.startswith("| `") and re.search(r"\|\s*\|$", line)]
+    assert not undescribed
     assert rows["failure_budget.max_ratio"][1] == "number ≥ 0, ≤ 1"
 
 

@@ -73,7 +73,7 @@ def test_the_notebook_runs(folder):
 
 
 def test_folders_are_scored_one_by_one(folder):
-    """Each folder has an output of its own; a site of which too many images fail does not keep the other from its own."""
+    """Each folder has an output of its own; one of which too many images fail does not keep the other from its own."""
     done = run("score_in_parts.py", "photos", "parts", folder=folder)
     assert done.returncode == 6
     assert "failure budget" in done.stderr or "failed" in done.stderr

@@ -51,13 +51,8 @@ def _compose(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.augment",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> console.Parser:
+    parser = console.Parser("python -m tools.augment", __doc__)
     parser.add_argument("--config", help="a YAML file; see tools/configs/augment.yaml")
     parser.add_argument("--output", help="folder of the images and their manifest")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")

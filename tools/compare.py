@@ -42,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compare(argv: Sequence[str]) -> int:
-    arguments, rest = _parser().parse_known_args(argv)
-    options = parse_beam_options(rest)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    options = parse_beam_options(rest, own_flags=parser.flags)
     FileSystems.set_options(options)
     given = [f"output={json.dumps(arguments.output)}"] if arguments.output is not None else []  # JSON is YAML
     settings = load_yaml(CompareSettings, arguments.config, [*given, *arguments.set])
@@ -86,14 +87,8 @@ def _read_text(uri: str) -> str:
     return storage.read_bytes(uri).decode("utf-8")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.compare",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> console.Parser:
+    parser = console.Parser("python -m tools.compare", __doc__)
     parser.add_argument(
         "--config", required=True, help="a YAML file of models and data; see tools/configs/compare.yaml"
     )
@@ -101,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--card", metavar="FILE", help="a Markdown file to put the tables into, between its two marks")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     parser.add_argument("--overwrite", action="store_true", help="replace tables of another input")
-    parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
+    parser.add_argument("--quiet", action="store_true", help="log a line now and then instead of showing live progress")
     return parser
 
 

@@ -65,14 +65,8 @@ def _crops(settings: SceneSettings) -> list[FaceSource]:
     return check_classes(settings.manifest, crops)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.make_scenes",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> console.Parser:
+    parser = console.Parser("python -m tools.make_scenes", __doc__)
     parser.add_argument("--output", metavar="DIR", help="local folder of the scenes; absent or empty")
     parser.add_argument("--count", type=int, help="how many (default: 300)")
     parser.add_argument("--seed", type=int, help="names the set (default: 2027)")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import urllib.request
 from collections.abc import Iterable
 
 from apache_beam.options.pipeline_options import (
@@ -16,12 +14,11 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from maskdet import storage
+from maskdet.beam import flink_jobs
 from maskdet.errors import ConfigError, Terminated
 
 _LOGGER = logging.getLogger(__name__)
-_FLINK_TIMEOUT_S = 10.0
 _IN_PROCESS = frozenset({"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner"})
-_FLINK_ENDED = frozenset({"FINISHED", "FAILED", "CANCELED"})
 
 
 def check_reachable(options: PipelineOptions, uris: Iterable[str]) -> None:
@@ -43,6 +40,14 @@ def name_job(options: PipelineOptions, run_id: str) -> None:
     if cloud.job_name is None:
         # Dataflow takes lower case letters, digits and hyphens.
         cloud.job_name = f"maskdet-{run_id.lower().replace('.', '-')}"
+
+
+def describe_runner(options: PipelineOptions) -> dict[str, str]:
+    """What a run's record says of its runner: its name, that of the job, and where Flink can be asked for it."""
+    runner, job = options.view_as(StandardOptions).runner, options.view_as(GoogleCloudOptions).job_name
+    master = str(options.view_as(FlinkRunnerOptions).flink_master)
+    known = {"name": str(runner), "job": str(job)}
+    return known if flink_jobs.url_of(master) is None else {**known, "flink_master": master}
 
 
 def recover_interrupt(error: BaseException) -> KeyboardInterrupt | None:
@@ -84,28 +89,10 @@ def wait_or_cancel(result: PipelineResult, options: PipelineOptions) -> None:
         _LOGGER.warning("interrupted: cancelling the job on its runner; interrupt again to leave it running")
         try:
             result.cancel()
-            _cancel_on_flink(options)
+            described = describe_runner(options)
+            if "flink_master" in described:
+                flink_jobs.cancel_job(described["flink_master"], described["job"])
         except Exception as error:
             problem = " ".join(str(error).split()) or type(error).__name__
             _LOGGER.warning("the job could not be cancelled and may go on; cancel it on its runner: %s", problem)
         raise
-
-
-def _cancel_on_flink(options: PipelineOptions) -> None:
-    """Cancel the job by Flink's REST API, where the options say what Flink runs it.
-
-    Beam's job server, asked to cancel a batch job, stops waiting for it and leaves it running.
-    """
-    master = str(options.view_as(FlinkRunnerOptions).flink_master)
-    if master.startswith("["):
-        return
-    url = (master if "://" in master else f"http://{master}").rstrip("/")
-    name = options.view_as(GoogleCloudOptions).job_name
-    with urllib.request.urlopen(f"{url}/jobs/overview", timeout=_FLINK_TIMEOUT_S) as answer:
-        jobs = json.load(answer)["jobs"]
-    found = [job["jid"] for job in jobs if job["name"] == name and job["state"] not in _FLINK_ENDED]
-    if len(found) > 1:
-        raise LookupError(f"{len(found)} jobs on {url} are named {name!r}")
-    for job in found:
-        request = urllib.request.Request(f"{url}/jobs/{job}?mode=cancel", method="PATCH")
-        urllib.request.urlopen(request, timeout=_FLINK_TIMEOUT_S).close()

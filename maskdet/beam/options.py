@@ -16,7 +16,8 @@ from maskdet.named_configs import RUNNERS, find_config
 
 # DirectRunner would first look for the Prism runner, a binary it wants to download.
 DEFAULT_RUNNER = "FnApiRunner"
-RUNNER_CONFIG_HELP = "Beam options: dataflow, dataflow_gpu, flink, flink_kubernetes, or a YAML file; flags go over them"
+_ABOUT_AS_CLOSE = 0.1
+RUNNER_CONFIG_HELP = "Beam options: dataflow, dataflow_gpu, flink, flink_kubernetes or a YAML file; flags win over it"
 
 
 class _KeptViews(PipelineOptions):  # type: ignore[misc]  # Beam is untyped
@@ -37,13 +38,16 @@ class _KeptViews(PipelineOptions):  # type: ignore[misc]  # Beam is untyped
         return {name: value for name, value in super().__getstate__().items() if name != "_views"}
 
 
-def parse_beam_options(arguments: Sequence[str], runner_config: str | None = None) -> PipelineOptions:
+def parse_beam_options(
+    arguments: Sequence[str], runner_config: str | None = None, own_flags: Sequence[str] = ()
+) -> PipelineOptions:
     """Beam's options from what is left of a command line, over those of a runner's file.
 
     Args:
         arguments: flags that the command does not know itself.
         runner_config: a YAML file, ``option: value``; options that may be given several times are joined with the
             command line's, of others the command line's counts.
+        own_flags: those of the command, which a mistyped one is most likely to be.
 
     Raises:
         ConfigError: the file is no mapping, Beam does not know a flag either (Beam itself would only log and drop it),
@@ -53,7 +57,7 @@ def parse_beam_options(arguments: Sequence[str], runner_config: str | None = Non
     if runner_config is not None:
         flags = _read_flags(runner_config)
         _check_flags(flags, f"--runner-config {runner_config}", "an option of Beam")
-    _check_flags(arguments, "command line", "a flag of the command or of Beam")
+    _check_flags(arguments, "command line", "a flag of the command or of Beam", own_flags)
     parsed = _KeptViews([*flags, *arguments])
     standard = parsed.view_as(StandardOptions)
     if standard.runner is None:
@@ -61,7 +65,7 @@ def parse_beam_options(arguments: Sequence[str], runner_config: str | None = Non
     return parsed
 
 
-def _check_flags(arguments: Sequence[str], place: str, expected: str) -> None:
+def _check_flags(arguments: Sequence[str], place: str, expected: str, own_flags: Sequence[str] = ()) -> None:
     parser = _BeamArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
@@ -71,11 +75,20 @@ def _check_flags(arguments: Sequence[str], place: str, expected: str) -> None:
     except argparse.ArgumentError as error:
         raise ConfigError(f"{place}: {error}") from error
     if unknown:
-        close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
-        hint = (
-            f"Did you mean {close[0]}?" if close else "See --help for maskdet's flags; Beam's are in its documentation."
-        )
-        raise ConfigError(place, expected, unknown[0], hint)
+        raise ConfigError(place, expected, unknown[0], _hint(unknown[0], own_flags, known))
+
+
+def _hint(unknown: str, own_flags: Sequence[str], beam_flags: Sequence[str]) -> str:
+    """What a mistyped flag may be: one of the command's own before one of Beam's."""
+    if not unknown.startswith("-") and "--input" in own_flags:
+        return f"Did you mean --input {unknown}?"
+    flag = unknown.split("=", maxsplit=1)[0]
+    close = difflib.get_close_matches(flag, list(dict.fromkeys([*own_flags, *beam_flags])), n=3)
+    likeness = {name: difflib.SequenceMatcher(None, flag, name).ratio() for name in close}
+    likely = [name for name in close if likeness[name] >= likeness[close[0]] - _ABOUT_AS_CLOSE]
+    if likely:  # of those about as close, the command's own comes first
+        return f"Did you mean {next((name for name in likely if name in own_flags), likely[0])}?"
+    return "See --help for maskdet's flags; Beam's are in its documentation."
 
 
 def _read_flags(path: str) -> list[str]:

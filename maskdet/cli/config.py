@@ -3,13 +3,12 @@
     maskdet config list
     maskdet config show [NAME]
 
-`show` prints a config's text, to be copied and changed: `maskdet config show score > my.yaml`, the default, has every
-setting of a scoring run.
+`show` prints a config, so that you can copy and change it. The default, `score`, has every setting of a scoring run:
+`maskdet config show score > my.yaml`.
 """
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import sys
 from collections.abc import Sequence
@@ -27,13 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _config(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="maskdet config",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = console.Parser("config", __doc__)
     parser.add_argument("action", choices=["list", "show"], help="what to do")
     parser.add_argument("name", nargs="?", metavar="NAME", help="the config to show (default: score)")
     arguments = parser.parse_args(argv)

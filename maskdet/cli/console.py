@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import json
 import logging
 import signal
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any, NoReturn
 
 from maskdet.beam.progress import Progress, ProgressState
 from maskdet.errors import EXIT_CODES, MaskdetError, Terminated
@@ -21,6 +24,42 @@ _SHARD_LOGGER = "maskdet.shards"
 _TERMINAL_INTERVAL_S = 0.2
 _LOG_INTERVAL_S = 30.0
 _MIN_RATE_S = 0.5  # before that, a rate is mostly noise
+
+
+class Parser(argparse.ArgumentParser):
+    """A command's parser: whole flags, the text of its module as help, and a suggestion for a flag mistyped.
+
+    Args:
+        command: the command's name.
+        description: the module's text.
+    """
+
+    def __init__(self, command: str, description: str | None) -> None:
+        super().__init__(
+            prog=command if " " in command else f"maskdet {command}",
+            description=description,
+            epilog=exit_code_help(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._given: list[str] = []
+
+    @property
+    def flags(self) -> list[str]:
+        """Every flag that the command knows."""
+        return list(self._option_string_actions)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As the base class; keeps the arguments for :meth:`error`."""
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, and end with exit code 2; a mistyped flag may be what is missing."""
+        unknown = [word.split("=")[0] for word in self._given if word.startswith("--")]
+        close = [difflib.get_close_matches(flag, self.flags, n=1) for flag in unknown if flag not in self.flags]
+        meant = [found for matches in close for found in matches]
+        super().error(f"{message}; did you mean {meant[0]}?" if meant else message)
 
 
 def run_command(name: str, action: Callable[[], int]) -> int:
@@ -34,7 +73,9 @@ def run_command(name: str, action: Callable[[], int]) -> int:
         return error.exit_code
     except KeyboardInterrupt as error:
         how = "terminated" if isinstance(error, Terminated) else "interrupted"
-        print(f"maskdet {name}: {how}; what is finished is kept, and the same command goes on", file=sys.stderr)
+        print(
+            f"maskdet {name}: {how}. What is finished is kept; run the same command again to continue", file=sys.stderr
+        )
         if error.args:
             print(_describe_kept(*error.args), file=sys.stderr)
         return Terminated.exit_code if isinstance(error, Terminated) else 130

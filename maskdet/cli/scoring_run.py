@@ -15,32 +15,33 @@ from maskdet.cli import console
 
 # Flags that are settings: flag → where its value goes, and what it means.
 _SETTING_FLAGS = {
-    "--input": ("input", "folders, globs, list files (.txt) or manifests (.csv, .parquet)"),
+    "--input": ("input", "folders, globs, list files (.txt) or image lists (.csv, .parquet)"),
     "--output": ("output", "folder or prefix for the tables"),
     "--model": ("model.uri", "a model bundle, or 'builtin' (default)"),
     "--backend": ("model.backend", "litert (default), tensorflow or onnx"),
     "--precision": ("model.precision", "int8 or float32 (default: int8 on litert, else float32)"),
-    "--faces": ("faces.mode", "detect: find the faces; whole: each image is one face; auto (default): by the model"),
+    "--faces": (
+        "faces.mode",
+        "detect: find the faces; whole: each image is one face; auto (default): what suits the model",
+    ),
     "--template": ("source.template", "path template, such as {site}/{captured_at:%%Y-%%m-%%d}/*.jpg"),
 }
 
 
-def command_parser(command: str, description: str | None) -> argparse.ArgumentParser:
+def command_parser(command: str, description: str | None) -> console.Parser:
     """A parser with the flags of every command that scores."""
-    parser = argparse.ArgumentParser(
-        prog=f"maskdet {command}",
-        description=description,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = console.Parser(command, description)
     for flag, (key, text) in _SETTING_FLAGS.items():
         parser.add_argument(flag, dest=key, nargs="+" if flag == "--input" else None, help=text)
     parser.add_argument(
-        "--config", help=f"settings: a YAML file, or a name such as demo; maskdet config show {command} shows them all"
+        "--config", help=f"settings: a YAML file, or a name such as demo; see maskdet config show {command}"
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
-    parser.add_argument("--overwrite", action="store_true", help="replace tables of another input or layout")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; wins over the config"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace tables that were made from another input or with other keys"
+    )
     parser.add_argument(
         "--wait",
         type=float,
@@ -48,10 +49,10 @@ def command_parser(command: str, description: str | None) -> argparse.ArgumentPa
         nargs="?",
         const=math.inf,
         metavar="SECONDS",
-        help="wait for another run that writes the output, for so long or until it ends; default: refuse to start",
+        help="wait for another run that is writing the output, at most so long; default: do not start",
     )
-    parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
-    parser.add_argument("--json-logs", action="store_true", help="log lines as JSON, one more for each shard")
+    parser.add_argument("--quiet", action="store_true", help="log a line now and then instead of showing live progress")
+    parser.add_argument("--json-logs", action="store_true", help="log in JSON, with a line for each finished shard")
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
     return parser
 
@@ -63,10 +64,10 @@ def overrides(arguments: argparse.Namespace) -> list[str]:
     return [*given, *arguments.set]
 
 
-def beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> PipelineOptions:
+def beam_options(arguments: argparse.Namespace, rest: Sequence[str], own_flags: Sequence[str] = ()) -> PipelineOptions:
     """Beam's options, in force for storage; and the kind of log lines asked for."""
     if arguments.json_logs:
         console.log_json()
-    options = parse_beam_options(rest, arguments.runner_config)
+    options = parse_beam_options(rest, arguments.runner_config, own_flags)
     FileSystems.set_options(options)
     return options

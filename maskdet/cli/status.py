@@ -2,15 +2,14 @@
 
     maskdet status tables/ [--run RUN_ID] [--runner-config YAML] [Beam options, for stores that need them]
 
-Works from any machine, for any runner, during a run and after it. The exit code is the run's own once it has ended
-(0 for success), and 9 before that, so that a script can wait:
+Works from any machine and for any runner, during a run and after it. Before a run has ended, the exit code is 9; then
+it is the run's own (0 for success). A script can wait:
 
     until maskdet status tables/; [ $? != 9 ]; do sleep 60; done
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from datetime import UTC, datetime
 from apache_beam.io.filesystems import FileSystems
 
 from maskdet import storage
+from maskdet.beam import flink_jobs
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.cli import console, summary
 from maskdet.tables.layout import Layout
@@ -31,22 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="maskdet status",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = console.Parser("status", __doc__)
     parser.add_argument("output", help="the output of a scoring run")
-    parser.add_argument("--run", help="a run's id (default: the latest)")
+    parser.add_argument("--run", help="id of the run (default: the latest)")
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
     arguments, rest = parser.parse_known_args(argv)
-    FileSystems.set_options(parse_beam_options(rest, arguments.runner_config))
+    FileSystems.set_options(parse_beam_options(rest, arguments.runner_config, parser.flags))
     layout = Layout(storage.normalize(arguments.output))
     storage.within_deadline(lambda: read_run(layout, arguments.run), layout.root)
     status = read_status(layout, arguments.run)
     print(summary.describe_status(status, layout, datetime.now(UTC)))
+    runner = status.run.runner
+    if status.run.status == "running" and "flink_master" in runner:
+        print(f"  job       {runner['job']}: {flink_jobs.describe_job(runner['flink_master'], runner['job'])}")
     return status.exit_code
 
 

@@ -14,14 +14,11 @@ with half of its area or more in such a box, which may be a crowd (as in COCO, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdet.evaluation.annotations import AnnotatedImage
 from maskdet.faces.boxes import Floats, pairwise_iou, part_inside
 
 MIN_IOU = 0.5
@@ -43,52 +40,6 @@ class FoundFaces(NamedTuple):
     """float32 ``(n,)``."""
     labels: tuple[str, ...] | None = None
     """What the classifier said of each face; ``None`` if it was not asked."""
-
-
-@dataclass(frozen=True)
-class SizeRecall:
-    """Faces of one range of sizes."""
-
-    from_px: float
-    below_px: float
-    faces: int
-    found: int
-
-    @property
-    def recall(self) -> float:
-        """Share found; NaN without faces."""
-        return self.found / self.faces if self.faces else float("nan")
-
-
-@dataclass(frozen=True)
-class DetectionReport:
-    """Metrics over a set of images.
-
-    Attributes:
-        images: images looked at.
-        by_size: recall by the longer side of the annotated face.
-        false_detections: detections that are no annotated face.
-        average_precision: area under precision against recall at IoU .5; NaN without faces.
-        labelled: annotated faces with a label.
-        found_and_right: of these, those found and labelled rightly; 0 if the classifier was not asked.
-    """
-
-    images: int
-    by_size: tuple[SizeRecall, ...]
-    false_detections: int
-    average_precision: float
-    labelled: int
-    found_and_right: int
-
-    @property
-    def false_per_image(self) -> float:
-        """False detections an image; NaN without images."""
-        return self.false_detections / self.images if self.images else float("nan")
-
-    @property
-    def end_to_end(self) -> float:
-        """Share of labelled faces that are found and labelled rightly; NaN without such faces."""
-        return self.found_and_right / self.labelled if self.labelled else float("nan")
 
 
 def match_by_overlap(
@@ -240,46 +191,3 @@ def area_under(curve: PrecisionRecall) -> float:
     recall = np.concatenate([[0.0], curve.recall])
     precision = np.maximum.accumulate(curve.precision[::-1])[::-1]
     return float(np.sum(np.diff(recall) * precision))
-
-
-def measure(images: Sequence[tuple[FoundFaces, AnnotatedImage]], min_iou: float = MIN_IOU) -> DetectionReport:
-    """Metrics of detection, and of labels where the classifier was asked.
-
-    Args:
-        images: what was found in each image, and what is in it.
-        min_iou: overlap from which a detection is the face.
-    """
-    matches = [match_by_overlap(found, truth.boxes, truth.ignored, min_iou) for found, truth in images]
-    sizes, hits, asked, right = [], [], 0, 0
-    for (found, truth), match in zip(images, matches, strict=True):
-        sides = truth.boxes[:, 2:] - truth.boxes[:, :2]
-        wanted = ~truth.ignored
-        hit = np.isin(np.arange(len(wanted)), match[match >= 0])
-        sizes.append(sides.max(axis=1)[wanted] if len(sides) else np.empty(0, np.float32))
-        hits.append(hit[wanted])
-        asked += sum(label is not None for label, face in zip(truth.labels, wanted, strict=True) if face)
-        right += _right_labels(found, truth, match)
-    size, hit = np.concatenate([[], *sizes]), np.concatenate([np.empty(0, bool), *hits])
-    flat = np.concatenate([np.empty(0, np.int64), *matches])
-    scores = np.concatenate([np.empty(0, np.float32), *(found.scores for found, _ in images)])
-    counted = flat != IGNORED
-    return DetectionReport(
-        images=len(images),
-        by_size=tuple(_size_recall(size, hit, *edges) for edges in SIZE_BINS_PX),
-        false_detections=int(np.sum(flat == FALSE)),
-        average_precision=average_precision(scores[counted], flat[counted] >= 0, len(size)),
-        labelled=asked,
-        found_and_right=right,
-    )
-
-
-def _size_recall(sizes: NDArray[np.float64], hits: NDArray[np.bool_], low: float, high: float) -> SizeRecall:
-    inside = (sizes >= low) & (sizes < high)
-    return SizeRecall(low, high, int(np.sum(inside)), int(np.sum(hits[inside])))
-
-
-def _right_labels(found: FoundFaces, truth: AnnotatedImage, match: NDArray[np.int64]) -> int:
-    if found.labels is None:
-        return 0
-    pairs = [(label, truth.labels[face]) for label, face in zip(found.labels, match, strict=True) if face >= 0]
-    return sum(wanted is not None and label == wanted for label, wanted in pairs)

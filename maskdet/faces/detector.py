@@ -44,22 +44,22 @@ SUGGESTED = 0.14
 LARGE_PX = 40.0
 """Longer side of a large box, in pixels of the canvas."""
 
-LARGE_SCORE = 0.7
-"""What a large box's score has to reach, as a multiple of ``min_score``: hardly a false box is so large."""
+LARGE_POWER = 1.34
+"""What a large box's score has to reach is ``min_score`` to this power, .245 for .35: hardly a false box is so large."""
 
 FILLING = 0.4
 """Part of an image's longer side from which a box fills it; the overview is asked for no others."""
 
-FILLING_SCORE = 0.6
-"""The same multiple for boxes of the overview: close portraits have unsure faces, and little else to mistake."""
+FILLING_POWER = 1.66
+"""The same for boxes of the overview, .175 for .35: close portraits have unsure faces, and little else to mistake."""
 
 RULES = {
     "max_iou": MAX_IOU,
     "max_inside": MAX_INSIDE,
     "smallest_box": SMALLEST_BOX,
     "suggested": SUGGESTED,
-    "large": [LARGE_PX, LARGE_SCORE],
-    "filling": [FILLING, FILLING_SCORE],
+    "large": [LARGE_PX, LARGE_POWER],
+    "filling": [FILLING, FILLING_POWER],
 }
 """All of the above; part of a run's fingerprint."""
 
@@ -138,7 +138,7 @@ class Detector:
         found = found.take(found.scores >= self._least(found))
         filling = self._look(pixels, overview(width, height))
         filling = filling.take(_sides(filling) >= FILLING * max(width, height))
-        filling = filling.take(filling.scores >= FILLING_SCORE * self.min_score)
+        filling = filling.take(filling.scores >= self.min_score**FILLING_POWER)
         return _finish(join([found, filling]), (width, height), min_face_px, self.settings.max_faces)
 
     def _finer(
@@ -158,7 +158,8 @@ class Detector:
 
     def _least(self, found: Detections) -> NDArray[np.float64]:
         """The least score of each."""
-        return self.min_score * np.where(found.canvas_px >= LARGE_PX, LARGE_SCORE, 1.0)
+        powers: NDArray[np.float64] = np.where(found.canvas_px >= LARGE_PX, LARGE_POWER, 1.0)
+        return self.min_score**powers
 
     def _look(self, pixels: NDArray[np.uint8], look: Look) -> Detections:
         """Faces on one canvas, in pixels of the image."""

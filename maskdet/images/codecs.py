@@ -7,8 +7,8 @@ The faster libraries are the extra ``maskdet[fast]``: Wuffs (pywuffs, where Pyth
 vectorised resize (cykooz-resizer). They are asked only for plain files: whole PNGs of 8-bit RGB that hold nothing but
 pixels and colour metadata. There they give Pillow's pixels, bit for bit. Whatever they refuse is left to Pillow, which
 also words the failure, so a damaged file ends the same way whoever decodes. Bilinear resizing differs from Pillow's by
-at most :data:`RESIZE_TOLERANCE` of 255 in a sample, by rounding; other filters are Pillow's own, since the two libraries
-define them differently.
+at most :data:`RESIZE_TOLERANCE` of 255 in a sample, by rounding; other filters are Pillow's own, since the two
+libraries define them differently.
 """
 
 from __future__ import annotations

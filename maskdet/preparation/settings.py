@@ -42,7 +42,9 @@ class LabelledSource(Section):
     input: tuple[str, ...]
     """Folders, globs, list files or manifests; relative ones start from ``root``."""
     kind: Literal["auto", "folder", "glob", "list", "manifest"] = "auto"
+    """What each input is; ``auto`` tells by its name."""
     uri_column: str = "uri"
+    """Column of an image list that holds the URIs."""
     label: Label | None = None
     """The label of every image; else ``labels`` or ``label_column`` tell."""
     labels: dict[str, Label] = Field(default_factory=dict)
@@ -54,13 +56,16 @@ class LabelledSource(Section):
     splits: dict[str, Split] = Field(default_factory=dict)
     """Name of a folder below the input, or value of ``split_column`` → official split."""
     split_column: KeyName | None = None
+    """Column that holds ``train``, ``validation``, ``test`` or a key of ``splits``."""
     group_manifest: str | None = None
     """CSV or Parquet that names the group of images: those made from one photo, or of one person. Sources that name the
     same manifest share its groups."""
     group_root: str | None = None
     """What the group manifest's paths start from; default: the first input."""
     group_path_column: str = "path"
+    """Column of the group manifest that holds paths."""
     group_column: str = "source_group"
+    """Column of the group manifest that names the groups."""
     group_pattern: GroupPattern | None = None
     """Regular expression on the file name; images of the source for which its one group is equal belong together."""
 
@@ -82,7 +87,8 @@ class LabelledSource(Section):
     def listing(self) -> SourceSettings:
         """How the images are listed; the keys are the columns of label and split."""
         keys = tuple(dict.fromkeys(name for name in (self.label_column, self.split_column) if name))
-        return SourceSettings(kind=self.kind, uri_column=self.uri_column, keys=keys)
+        # Who prepares a training set wrote its lists.
+        return SourceSettings(kind=self.kind, uri_column=self.uri_column, keys=keys, allowed=("*",))
 
 
 class DuplicateSettings(Section):
@@ -99,8 +105,11 @@ class SplitSettings(Section):
     """How the group-disjoint splits are cut."""
 
     train: Ratio = 0.8
+    """Share of the images for training."""
     validation: Ratio = 0.1
+    """Share of the images for choices during training."""
     test: Ratio = 0.1
+    """Share of the images for the reported figures."""
     seed: int = 0
     """Another seed draws other groups."""
 
@@ -123,7 +132,9 @@ class PrepareSettings(Section):
     root: str | None = None
     """What relative locations start from; default: the variable ``MASKDET_DATA``, or ``data``."""
     output: str = ""
+    """Folder or prefix for the tables."""
     sources: dict[KeyName, LabelledSource] = Field(default_factory=dict)
+    """The collections of labelled images, each with a name."""
     imaging: ImagingSettings = ImagingSettings()
     duplicates: DuplicateSettings = DuplicateSettings()
     splits: SplitSettings = SplitSettings()

@@ -22,9 +22,11 @@ class DataSource(_Settings):
     """
 
     mask: str = ""
+    """Folder of images with a mask."""
     incorrect: str = ""
     """Masks worn incorrectly; may be the only folder of a source."""
     no_mask: str = ""
+    """Folder of images without a mask."""
     manifest: str = ""
     """The ``images.parquet`` of ``maskdet prepare``; images that it finds suspicious or flat are left out."""
     split: Literal["train", "validation", "test"] = "train"
@@ -62,15 +64,19 @@ class Augmentation(_Settings):
     min_side_px: Annotated[int, Field(ge=8)] = 24
     """Every view is shrunk to a longer side between this and ``max_side_px`` (log-uniform)."""
     max_side_px: Annotated[int, Field(ge=8)] = 224
+    """The largest longer side of a view."""
     jpeg_quality: tuple[Count, Annotated[int, Field(le=95)]] = (20, 95)
+    """Lowest and highest quality of the JPEG that each view is stored as."""
     max_blur: Annotated[float, Field(ge=0.0)] = 0.02
     """Largest Gaussian blur radius as a share of the view's longer side; half of the views are not blurred."""
     max_motion_blur: Ratio = 0.0
     """Longest streak as a share of the view's longer side; a quarter of the views move."""
     max_zoom_in: Annotated[float, Field(ge=1.0)] = 1.3
+    """How much larger a view may show the image."""
     max_zoom_out: Annotated[float, Field(ge=1.0)] = 1.6
     """How much smaller the image may get in a frame filled with stretched, blurred content of itself or one colour."""
     max_rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 15.0
+    """Largest rotation to either side."""
     color_jitter: Ratio = 0.35
     """Largest relative change of brightness, contrast and saturation."""
     gray_share: Ratio = 0.05
@@ -93,19 +99,24 @@ class OnlineAugmentation(_Settings):
     width_shift: Ratio = 0.0
     """Largest shift to either side, as a share of the width."""
     height_shift: Ratio = 0.0
+    """The same, as a share of the height."""
     shear_degrees: Annotated[float, Field(ge=0.0, lt=90.0)] = 0.0
     """Largest angle that columns are slanted by. ImageDataGenerator's ``shear_range`` was in degrees, too."""
     zoom: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Each side is scaled on its own, by 1 minus this to 1 plus this."""
     horizontal_flip: bool = False
+    """Mirror every other image."""
 
 
 class ClassWeights(_Settings):
     """What one image of each class counts in the loss."""
 
     mask: Annotated[float, Field(gt=0.0)]
+    """Weight of an image with a mask."""
     no_mask: Annotated[float, Field(gt=0.0)]
+    """Weight of an image without a mask."""
     incorrect: Annotated[float, Field(gt=0.0)] = 1.0
+    """Weight of an image with a mask worn incorrectly."""
 
 
 class EarlyStopping(_Settings):
@@ -127,6 +138,7 @@ class OperatingPoint(_Settings):
     threshold_data: tuple[DataSource, ...] = ()
     """Images that the thresholds are chosen on, each by least balanced error; none: 0.5."""
     threshold_description: str = ""
+    """What those images are, in words."""
     on_views: bool = False
     """Choose on random views of those images, as training sees them, rather than on the images as they are."""
     calibrate: bool = False
@@ -139,9 +151,11 @@ class OperatingPoint(_Settings):
     test_data: tuple[DataSource, ...] = ()
     """Images that sensitivity and specificity are measured on."""
     test_description: str = ""
+    """What those images are, in words."""
     leave_out_near_duplicates: bool = True
     """Of training images, by thumbnail. Splits of a training manifest have none; there it would cost look-alikes."""
     test_shares_groups_with_training: bool = False
+    """Whether the test images share groups with training images. The bundle manifest says so."""
 
 
 class Recipe(_Settings):
@@ -150,14 +164,20 @@ class Recipe(_Settings):
     name: str
     """The bundle's name, which prediction rows carry."""
     description: str = ""
+    """What the model is, in words. The bundle manifest holds it."""
     architecture: str
+    """The network: its name in ``maskdet/model/architectures.py``."""
     classes: ClassNames = TWO_CLASSES
     """What the network tells apart, in the order of its outputs: ``[no_mask, mask]`` or
     ``[mask, incorrect, no_mask]``. A manifest's images of any other class are left out."""
     height: Count
+    """Height of the network's input, in pixels."""
     width: Count
+    """Width of the network's input, in pixels."""
     data: Annotated[tuple[DataSource, ...], Field(min_length=1)]
+    """The training images."""
     data_description: str
+    """What the training images are, in words. The bundle manifest holds it."""
     max_images_per_class: Count | None = None
     """Use only the first so many images of each class, by path."""
     synthetic_faces: CountOrZero = 0
@@ -168,8 +188,11 @@ class Recipe(_Settings):
     validation_data: tuple[DataSource, ...] = ()
     """Images whose loss and accuracy each epoch's history row holds."""
     batch_size: Count
+    """Images in a batch."""
     optimizer: Literal["rmsprop", "adam"]
+    """What changes the weights."""
     learning_rate: Annotated[float, Field(gt=0.0)]
+    """The optimizer's step size at the start."""
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     """``cosine``: falls to zero over all steps along half a cosine."""
     teachers: tuple[str, ...] = ()
@@ -178,9 +201,13 @@ class Recipe(_Settings):
     teacher_weight: Ratio = 0.9
     """What the teachers' word, the mean of their probabilities, counts in the target; the label counts the rest."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    """How much of each target is spread over the classes."""
     steps_per_epoch: Count
+    """Batches in an epoch."""
     epochs: Count
+    """Epochs to train, at most."""
     seed: CountOrZero = 0
+    """Decides all that is random."""
     flip: bool = False
     """Mirror every other image, drawn anew each time it is shown."""
     augmentation: Augmentation | None = None
@@ -194,6 +221,7 @@ class Recipe(_Settings):
     class_weights: Literal["none", "balanced"] | ClassWeights = "none"
     """``balanced``: both classes count alike in a pass, however many images each has."""
     early_stopping: EarlyStopping | None = None
+    """Stop when a figure gets no better. Default: train all epochs."""
     mixed_precision: bool = False
     """16-bit arithmetic where the device is faster with it: CPUs and GPUs with units for it. No effect elsewhere."""
     deterministic: bool = False

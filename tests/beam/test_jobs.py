@@ -12,7 +12,8 @@ from typing import ClassVar
 import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 
-from maskdet.beam.jobs import check_reachable, is_template_launch, name_job, wait_or_cancel
+from maskdet.beam.flink_jobs import describe_job
+from maskdet.beam.jobs import check_reachable, describe_runner, is_template_launch, name_job, wait_or_cancel
 from maskdet.beam.options import parse_beam_options
 from maskdet.errors import ConfigError
 
@@ -64,17 +65,18 @@ def test_a_job_that_fails_is_over_already():
 
 
 class FlinkApi(BaseHTTPRequestHandler):
-    """Flink's REST API, as far as cancelling needs it."""
+    """Flink's REST API, as far as it is needed."""
 
     jobs: ClassVar = []
+    steps: ClassVar = {}
     cancelled: ClassVar = []
 
     def log_message(self, *arguments: object) -> None:
         pass
 
     def do_GET(self) -> None:
-        assert self.path == "/jobs/overview"
-        self.answer(200, json.dumps({"jobs": self.jobs}).encode())
+        found = {"jobs": self.jobs} if self.path == "/jobs/overview" else {"vertices": self.steps[self.path]}
+        self.answer(200, json.dumps(found).encode())
 
     def do_PATCH(self) -> None:
         self.cancelled.append(self.path)
@@ -122,6 +124,38 @@ def test_on_flink_jobs_that_cannot_be_told_apart_may_go_on_which_is_said(flink_a
     assert api.cancelled == []
     assert "may go on" in caplog.text
     assert "2 jobs" in caplog.text
+
+
+def job_of(steps, api, state="RUNNING"):
+    api.jobs = [{"jid": "0b", "name": "mine", "state": state, "start-time": 5}]
+    api.steps = {"/jobs/0b": [{"name": name, "status": status} for name, status in steps]}
+
+
+def test_what_a_job_on_flink_is_doing_is_told_from_the_first_second(flink_api):
+    api, master = flink_api
+    assert describe_job(master, "mine").endswith("has no such job yet: it is being handed over, which takes some 20 s")
+    chained = (
+        "CHAIN MapPartition (MapPartition at [4]Score/ListImages/{SplitTasks, ListTasks}) -> FlatMap (ExtractOutput)"
+    )
+    job_of([("DataSource (Impulse)", "FINISHED"), (chained, "RUNNING"), ("MapPartition (x)", "CREATED")], api)
+    said = describe_job(f"http://{master}", "mine")
+    assert said == "running on Flink: 1 of 3 steps finished, now ListImages, SplitTasks, ListTasks"
+    job_of([("a", "SCHEDULED"), ("b", "CREATED")], api)
+    assert describe_job(master, "mine") == "running on Flink: 0 of 2 steps finished, none running: it waits for slots"
+
+
+def test_a_flink_that_does_not_answer_is_no_reason_to_fail(flink_api):
+    api, master = flink_api
+    api.jobs = [{"name": "mine"}]
+    assert describe_job(master, "mine").startswith(f"Flink at {master} does not answer: ")
+    assert describe_job("[local]", "mine") == "Flink at [local] cannot be asked"
+    assert describe_job("127.0.0.1:9", "mine").startswith("Flink at 127.0.0.1:9 does not answer: ")
+
+
+def test_a_record_says_where_its_job_is():
+    options = parse_beam_options(["--flink_master=host:8081", "--job_name=mine", "--runner=PortableRunner"])
+    assert describe_runner(options) == {"name": "PortableRunner", "job": "mine", "flink_master": "host:8081"}
+    assert "flink_master" not in describe_runner(parse_beam_options(["--job_name=mine"]))
 
 
 def test_a_job_is_named_after_its_run_as_dataflow_takes_names():

@@ -6,43 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.process_tree import Process, TreeUsage, descendants, measure, parse_pss, parse_stat
+from benchmarks.process_tree import measure
 
 ROOT = Path(__file__).parents[2]
-STAT = (
-    "1234 (a (b) c) S 77 1234 1234 0 -1 4194304 100 200 0 0 250 50 9000 9000 20 0 3 0 424242 1000000 500 "
-    "18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0"
-)
-
-
-def test_a_stat_line_is_read_past_a_name_with_brackets():
-    # Fields 14 and 15, user and system time, are the process' own; 16 and 17, its children's, must not count.
-    assert parse_stat(STAT) == Process(pid=1234, parent=77, ticks=300, start=424242)
-
-
-def test_memory_is_the_proportional_size():
-    text = "55d-7ff ---p 00000000 00:00 0   [rollup]\nRss:  9000 kB\nPss:   4321 kB\nPss_Dirty:  17 kB\n"
-    assert parse_pss(text) == 4321
-    assert parse_pss("") == 0
-
-
-def test_descendants_are_found_at_any_depth_and_nothing_else():
-    pairs = [(1, 0), (10, 1), (11, 10), (12, 11), (13, 10), (20, 1), (21, 20)]
-    processes = [Process(pid, parent, 0, pid) for pid, parent in pairs]
-    assert sorted(process.pid for process in descendants(processes, 10)) == [11, 12, 13]
-    assert descendants(processes, 21) == []
-
-
-def test_a_tree_costs_the_last_ticks_of_each_process_and_the_highest_sum_of_memory():
-    usage = TreeUsage()
-    usage.add([Process(5, 1, 100, 900), Process(6, 5, 30, 901)], {5: 1000, 6: 500})
-    usage.add([Process(5, 1, 150, 900)], {5: 1200})
-    # The id 6 again, but another process: its ticks come on top.
-    usage.add([Process(5, 1, 160, 900), Process(6, 5, 40, 990)], {5: 300, 6: 700})
-    assert usage.peak_kib == 1500
-    assert usage.cpu_s == pytest.approx((160 + 30 + 40) / 100)
-
-
 BURN = "import time\nwhile time.process_time() < {seconds}: pass\n"
 
 

@@ -46,12 +46,19 @@ class TestRun:
             "  failed    1 empty_file, 5 not_found",
             "  skipped   300 extension",
             "  faces     9,000 mask, 1,000 no_mask, 2,000 uncertain",
-            "  mask rate 90.0% of 10,000 faces labelled mask or no_mask (raw)",
+            "  mask rate 90.0% of 10,000 faces labelled mask or no_mask (uncorrected)",
             "  shards    1,300: 1,200 scored, 100 kept from earlier runs",
             "  model     m@1 on litert 2, int8; mask from 0.5, no_mask below 0.4",
             "  time      20.0 s, 400 images/s (thread-seconds: fetch 1.2 s, decode 30.0 s, write 2.0 s)",
             "  tables    /out/{predictions,failures,no_face,compliance}",
         ]
+
+    def test_three_classes_say_how_many_wear_a_mask_and_how_many_correctly(self):
+        faces = {"mask": 600, "incorrect": 150, "no_mask": 250, "uncertain": 7}
+        lines = describe_run(run_of(faces=faces), Layout("/out")).splitlines()
+        assert "  faces     600 mask, 150 incorrect, 250 no_mask, 7 uncertain" in lines
+        line = "  mask rate 75.0% wear one, 60.0% correctly, of 1,000 faces labelled mask, incorrect or no_mask (raw)"
+        assert line in lines
 
     def test_a_run_that_failed_says_why_first(self):
         text = describe_run(run_of(status="over_budget", reason="too many"), Layout("/out"))
@@ -111,20 +118,32 @@ class TestPlan:
 
     def test_a_plan_in_words(self):
         lines = self.plan([self.shard("a", 50), self.shard("a", 10), self.shard("b", 2, ("path_mismatch", "x"))])
-        assert lines[:7] == [
+        assert lines[:9] == [
             "dry run: nothing is scored, nothing is written",
             "  images      62 to score, 62.0 kB, of 70 listed",
             "  skipped   8 extension",
-            "  unreadable  2 paths or manifest rows, each to become a failure row",
+            "  unreadable  2 paths or rows of image lists; each becomes a failure row",
+            "              /b0: x",
+            "              /b1: x",
             "  partitions  2 by ['site']",
             "  shards      3, of which 1 are finished already",
-            "              under 50 images a partition make many small files; see tables.partition_by",
+            "              fewer than 50 images per partition make many small files; see tables.partition_by",
         ]
-        assert lines[7] == "settings:"
+        assert lines[9] == "settings:"
         assert "  output: /out" in lines
 
     def test_partitions_of_fifty_images_are_no_reason_to_warn(self):
         assert not any("small files" in line for line in self.plan([self.shard("a", 50), self.shard("b", 50)]))
+
+    def test_the_first_few_unreadable_are_named(self):
+        lines = self.plan([self.shard("c", 1), self.shard("d", 8, ("path_mismatch", "no date in it"))])
+        start = next(number for number, line in enumerate(lines) if line.startswith("  unreadable  8 "))
+        assert lines[start + 1 : start + 5] == [
+            "              /d0: no date in it",
+            "              /d1: no date in it",
+            "              /d2: no date in it",
+            "              and 5 more",
+        ]
 
     def test_nothing_to_score_can_be_described(self):
         assert "  images      0 to score, 0 bytes, of 70 listed" in self.plan([])

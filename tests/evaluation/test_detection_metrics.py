@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskdet.evaluation.annotations import AnnotatedImage
 from maskdet.evaluation.detection_metrics import (
     FALSE,
     IGNORED,
@@ -15,7 +14,6 @@ from maskdet.evaluation.detection_metrics import (
     average_precision,
     match_by_centre,
     match_by_overlap,
-    measure,
     precision_at,
     precision_recall,
 )
@@ -23,11 +21,6 @@ from maskdet.evaluation.detection_metrics import (
 
 def boxes(*rows):
     return np.array(rows, np.float32).reshape(-1, 4)
-
-
-def annotated(found, labels=None, ignored=None):
-    count = len(found)
-    return AnnotatedImage("x", found, labels or (None,) * count, np.array(ignored or [False] * count, bool))
 
 
 def slow_precision(scores, right, faces):
@@ -60,28 +53,6 @@ def test_ignored_faces_are_neither_asked_for_nor_false():
     truth = boxes((0, 0, 10, 10))
     found = FoundFaces(boxes((0, 0, 10, 10), (0, 0, 10, 10)), np.array([0.9, 0.8], np.float32))
     assert match_by_overlap(found, truth, np.array([True])).tolist() == [IGNORED, IGNORED]
-    report = measure([(found, annotated(truth, ignored=[True]))])
-    assert report.false_detections == 0 and sum(size.faces for size in report.by_size) == 0
-
-
-def test_a_report_by_hand():
-    truth = boxes((0, 0, 20, 16), (40, 0, 80, 40), (100, 0, 200, 90), (300, 0, 310, 10))
-    found = FoundFaces(
-        boxes((0, 0, 20, 15), (100, 0, 200, 100), (500, 0, 600, 100)),
-        np.array([0.9, 0.8, 0.7], np.float32),
-        ("mask", "mask", "mask"),
-    )
-    nothing = (FoundFaces(boxes(), np.empty(0)), annotated(boxes()))
-    report = measure([(found, annotated(truth, ("mask", "mask", "no_mask", None))), nothing])
-    assert [(size.faces, size.found) for size in report.by_size] == [(1, 1), (1, 0), (1, 1)]
-    assert report.false_per_image == 0.5
-    assert report.average_precision == pytest.approx(0.5)
-    assert (report.labelled, report.found_and_right, report.end_to_end) == (3, 1, pytest.approx(1 / 3))
-
-
-def test_nothing_at_all():
-    report = measure([])
-    assert math.isnan(report.end_to_end) and math.isnan(report.average_precision) and math.isnan(report.false_per_image)
 
 
 def test_detections_within_a_crowd_are_not_false():

@@ -97,11 +97,12 @@ class TestRows:
         data = solid_image(255, side_px=30)
         (tmp_path / "a.png").write_bytes(data)
         result = make_scorer().score_shard(shard_of([make_ref(tmp_path / "a.png", keys=("north", None))]))
-        assert result.predictions.schema.equals(predictions_schema(["camera"]), check_metadata=True)
+        assert result.predictions.schema.equals(predictions_schema(["site", "camera"]), check_metadata=True)
         [row] = result.predictions.to_pylist()
         assert row.pop("captured_at").isoformat() == "1970-01-02T00:00:00+00:00"
         assert row == {
             "image_uri": str(tmp_path / "a.png"),
+            "site": "north",
             "camera": None,
             "content_sha256": hashlib.sha256(data).hexdigest(),
             "width_px": 30,

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 from pydantic import BaseModel
@@ -100,32 +100,48 @@ def settings_page() -> str:
     for command, (model, note) in SETTINGS.items():
         parts += [f"## {command}", prose(model.__doc__ or "").strip(), note]
         inherited = set(ScoreSettings.model_fields) if model is EvaluateSettings else set()
-        parts += _sections(model, skip=inherited - {"faces"})
+        parts += _sections(model, set(), skip=inherited - {"faces"})
     return _page(parts)
 
 
-def _sections(model: type[BaseModel], prefix: str = "", skip: Iterable[str] = ()) -> Iterator[str]:
-    """A table of a model's own settings, then those of its sections, each with its name and docstring."""
+def _sections(
+    model: type[BaseModel], seen: set[type[BaseModel]], prefix: str = "", skip: Iterable[str] = ()
+) -> Iterator[str]:
+    """A table of a model's own settings, then those of its sections, each with its name and docstring, once."""
     schema = model.model_json_schema()
     notes = attribute_docstrings(model)
-    rows, sections = [], []
+    rows: list[list[str]] = []
+    sections: dict[type[BaseModel], list[str]] = {}
     for name, field in model.model_fields.items():
         if name in skip:
             continue
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel) and not prefix:
-            sections.append((name, field.annotation, notes.get(name, "")))
+        inner = models_in(field.annotation)
+        for one in inner:
+            sections.setdefault(one, []).append(name)
+        if field.annotation in inner:
             continue
         described = schema["properties"][name]
         default = "*required*" if field.is_required() else _default(described.get("default"))
-        rows.append(
-            [f"`{prefix}{name}`", _kind(described, schema.get("$defs", {})), default, prose(notes.get(name, ""))]
-        )
+        kind = _kind(described, schema.get("$defs", {}))
+        rows.append([f"`{prefix}{name}`", kind, default, prose(notes.get(name, ""))])
     if rows:
         yield table(["setting", "type", "default", "meaning"], rows)
-    for name, inner, note in sections:
-        yield f"### {name}"
-        yield " ".join(filter(None, [prose((inner.__doc__ or "").strip()), prose(note)]))
-        yield from _sections(inner, f"{name}.")
+    for section, names in sections.items():
+        if section in seen:
+            continue
+        seen.add(section)
+        direct = model.model_fields[names[0]].annotation is section
+        yield "### " + ", ".join(names)
+        note = notes.get(names[0], "") if direct else ""
+        yield " ".join(filter(None, [prose((section.__doc__ or "").strip()), prose(note)]))
+        yield from _sections(section, seen, f"{names[0]}." if direct else "")
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models of settings in an annotation, such as that of the items of a tuple."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in models_in(argument)]
 
 
 def _default(value: object) -> str:
@@ -135,8 +151,7 @@ def _default(value: object) -> str:
 def _kind(described: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     """The type of a setting, in words, from its JSON schema."""
     if "$ref" in described:
-        inner = definitions[described["$ref"].rpartition("/")[2]]
-        return "section: " + ", ".join(f"`{name}`" for name in inner.get("properties", {}))
+        return "section, see below" if "properties" in definitions[described["$ref"].rpartition("/")[2]] else "any"
     if "anyOf" in described:
         kinds = [_kind(one, definitions) for one in described["anyOf"] if one.get("type") != "null"]
         return " or ".join(kinds)
