@@ -60,7 +60,7 @@ def table_schema(table: str, columns: Iterable[pa.Field], version: int = SCHEMA_
 
 
 def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of the predictions: one row a face.
+    """Schema of the predictions: one row per face.
 
     Args:
         key_names: all keys, partition keys too: no reader has to take them from names of folders.
@@ -99,7 +99,7 @@ def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
 
 
 def failures_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of the failures: one row an image that could not be scored.
+    """Schema of the failures: one row per image that could not be scored.
 
     Args:
         key_names: all keys.
@@ -117,7 +117,7 @@ def failures_schema(key_names: Iterable[str] = ()) -> pa.Schema:
 
 
 def no_face_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of the images in which no face was found: one row an image.
+    """Schema of the images in which no face was found: one row per image.
 
     Args:
         key_names: all keys; the table is not partitioned, since such images are few.
@@ -150,7 +150,7 @@ def _count_columns() -> list[pa.Field]:
 
 
 def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of the compliance tables: one row a group; the level is a folder."""
+    """Schema of the compliance tables: one row per group; the level is a folder."""
     keys = [
         column(
             name,

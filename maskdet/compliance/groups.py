@@ -161,7 +161,7 @@ def compliance_table(
         class_names: the model's; what it cannot tell is null.
 
     Returns:
-        One row a group, sorted by key.
+        One row per group, sorted by key.
     """
     ordered = sorted(groups.items(), key=lambda item: tuple((value is not None, value or "") for value in item[0]))
     rows = []

@@ -38,7 +38,7 @@ def make_viewer(
         spec: the model's input.
         limits: byte and pixel limits.
         jpeg_draft: decode JPEGs at reduced scale where allowed.
-        threads: images that are looked at a time.
+        threads: images that are searched concurrently.
         codecs: who decodes, and resizes whole images.
 
     Raises:

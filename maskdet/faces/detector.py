@@ -116,7 +116,7 @@ def load_detector(
     Args:
         settings: smallest face, threshold and most faces.
         folder: the bundle; by default the one that ships with the package.
-        threads: canvases that run at a time, one thread each.
+        threads: canvases that run concurrently, one thread each.
 
     Raises:
         ModelError: the bundle is missing, damaged, or does not reproduce its golden outputs.

@@ -32,7 +32,7 @@ class Network:
 
     Args:
         bundle: what to run.
-        threads: canvases that run at a time.
+        threads: canvases that run concurrently.
 
     Raises:
         ModelError: the file is no network of four heads, or does not reproduce its golden outputs.
@@ -87,7 +87,7 @@ class _Prepared(NamedTuple):
 
 
 class _Worker:
-    """LiteRT interpreters of one thread, one a canvas size, the latest sizes kept."""
+    """LiteRT interpreters of one thread, one per canvas size, the latest sizes kept."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
