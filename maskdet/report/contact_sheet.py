@@ -14,13 +14,24 @@ from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.errors import ConfigError, OutputError
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.report.face_crops import Crop, read_crops
-from maskdet.report.marks import BLACK, GREY, STYLES, UNLABELLED, WHITE, fit_text, font_of, printable, text_size
+from maskdet.report.marks import (
+    BLACK,
+    GREY,
+    STYLES,
+    UNLABELLED,
+    WHITE,
+    fit_text,
+    font_of,
+    printable,
+    shown_probability,
+    text_size,
+)
 from maskdet.report.sampling import Section, choose_sections
 from maskdet.tables.layout import Layout
 from maskdet.tables.runs import RunManifest
 
 MOST_TILES = 200
-"""A section; five sections of these are a picture of 40 megapixels."""
+"""A section; six sections of these are a picture of 40 megapixels."""
 
 PICTURE_PX = 144
 BORDER_PX = 4
@@ -40,7 +51,7 @@ class Sheet(NamedTuple):
 
     picture: Image.Image
     lines: list[str]
-    """What its tiles are, one a line, by the numbers in their captions."""
+    """What its tiles are, one per line, by the numbers in their captions."""
     missing: int
     """Tiles without a picture: images gone, changed or unreadable."""
 
@@ -60,7 +71,7 @@ def make_sheet(layout: Layout, run: RunManifest, count: int, seed: int) -> Sheet
     Args:
         layout: the output.
         run: its latest run.
-        count: most tiles a section, 1 to :data:`MOST_TILES`.
+        count: most tiles per section, 1 to :data:`MOST_TILES`.
         seed: names what is chosen at random.
 
     Raises:
@@ -69,7 +80,7 @@ def make_sheet(layout: Layout, run: RunManifest, count: int, seed: int) -> Sheet
         StorageError: a table cannot be read.
     """
     if not 1 <= count <= MOST_TILES:
-        raise ConfigError("--sheet", f"1 to {MOST_TILES} tiles a section", count, "Look at some, then choose others.")
+        raise ConfigError("--sheet", f"1 to {MOST_TILES} tiles per section", count, "Look at some, then choose others.")
     sections = choose_sections(layout, run, count, seed)
     if not sections:
         remedy = "Run maskdet score over images that can be read."
@@ -89,7 +100,7 @@ def draw_sheet(head: str, sections: Sequence[Section], crops: Sequence[Crop]) ->
     Args:
         head: its first line.
         sections: what to show.
-        crops: RGB ``PICTURE_PX`` square or the reason why there is none, one a row of the sections, in order.
+        crops: RGB ``PICTURE_PX`` square or the reason why there is none, one per row of the sections, in order.
     """
     plan = plan_sheet([len(section.rows) for section in sections])
     canvas = Image.new("RGB", plan.size, WHITE)
@@ -177,7 +188,9 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size_px
 
 
 def _words(row: dict[str, Any]) -> str:
-    return f"{row['label']} {row['probability_mask']:.3f}" if "label" in row else "no face"
+    if "label" not in row:
+        return "no face"
+    return f"{row['label']} {shown_probability(row):.3f}"
 
 
 def _lines(sections: Sequence[Section], crops: Sequence[Crop]) -> list[str]:

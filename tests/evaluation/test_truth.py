@@ -82,8 +82,10 @@ def test_names_are_configurable_and_numbers_are_names():
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("truth.no_mask=[Mask]", "none in both"),
-        ("truth.mask=[]", "names for each"),
+        ("truth.no_mask=[Mask]", "none in two"),
+        ("truth.mask=[]", "names for the first and the last"),
+        ("truth.incorrect=[with_mask]", "none in two"),
+        ("truth.ignore=[incorrect]", "none of the names of the classes"),
         ("slices.size_px=[64, 32]", "ascending"),
         ("intervals.resamples=3", "intervals.resamples"),
         ("truth.colum=x", "column"),
@@ -114,6 +116,7 @@ def face(uri, index=0, side=None, probability=0.9):
         "face_width_px": side,
         "face_height_px": side,
         "probability_mask": probability,
+        "probability_no_mask": 1 - probability,
         "label": "mask" if probability >= 0.5 else "no_mask",
         "model_id": "m",
     }
@@ -140,6 +143,7 @@ def test_the_largest_face_stands_for_an_image(tmp_path):
     assert labelled.sample().probabilities.tolist() == pytest.approx([0.8, 0.3])
     assert labelled.truth.tolist() == [True, False]
     assert labelled.unknown == ("/elsewhere/c.png",)
+    assert labelled.unknown_names == {"elsewhere": 1}
 
 
 def test_images_with_one_face_and_with_several_are_slices_where_both_occur(tmp_path):
@@ -152,6 +156,15 @@ def test_images_with_one_face_and_with_several_are_slices_where_both_occur(tmp_p
     assert not any(piece.name.startswith("faces_found") for piece in cut(alone.rows, SliceSettings()))
 
 
+def test_masks_worn_incorrectly_have_names_of_their_own(tmp_path):
+    folders = ["With-Incorrect-Mask", "mask_weared_incorrect", "with_mask", "no mask", "hats", "hats", "scarves"]
+    rows = [face(f"/{folder}/{place}.png") for place, folder in enumerate(folders)]
+    labelled = read_labelled(written(tmp_path, rows), EvaluateSettings(), [])
+    assert (labelled.counts["mask"], labelled.counts["incorrect"], labelled.counts["no_mask"]) == (1, 2, 1)
+    assert labelled.unknown_names == {"hats": 2, "scarves": 1}
+    assert labelled.without_incorrect().rows.num_rows == 2
+
+
 def test_rows_of_a_manifest_that_disagree_tell_no_truth(tmp_path):
     manifest = tmp_path / "images.csv"
     manifest.write_text("uri,label,person\n/a.png,mask,1\n/a.png,no_mask,1\n/b.png,mask,\n/c.png,mask,7\n")
@@ -160,6 +173,7 @@ def test_rows_of_a_manifest_that_disagree_tell_no_truth(tmp_path):
     labelled = read_labelled(layout, settings, [ListTask("manifest", str(manifest))])
     assert labelled.unknown == ("/a.png",)
     assert labelled.counts["mask"] == 2
+    assert labelled.unknown_names == {"null": 1}
     assert group_names(labelled.rows, "person") == ["content digest of /b.png", "group 7"]
 
 
