@@ -15,9 +15,10 @@ MASKDET_DATA ?= ../shared/data
 MASKDET_PEERS ?= ../shared/peers
 export MASKDET_DATA MASKDET_PEERS
 FLINK_TESTS ?= flink
+CHAOS ?= --schedules 200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo hostile test test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos train-reference constraints clean
+.PHONY: help setup demo hostile test chaos test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,12 +30,15 @@ hostile: $(VENV)/.development ## decode and score 10,000 mutated images, and pri
 
 demo: $(VENV)/.scoring ## draw synthetic face images and score them with the built-in model
 	$(BIN)/maskdet demo --output $(DEMO)/images
-	$(BIN)/maskdet score --config configs/demo.yaml --input $(DEMO)/images --output $(DEMO)/tables
+	$(BIN)/maskdet score --config demo --input $(DEMO)/images --output $(DEMO)/tables
 	@echo
 	@echo "Look at the tables:  $(BIN)/maskdet inspect $(DEMO)/tables"
 
 test: $(VENV)/.development ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+chaos: $(VENV)/.development ## play 200 schedules of killed, starved and racing runs; CHAOS='--seed 17' repeats one
+	$(BIN)/python tests/integration/chaos.py $(CHAOS)
 
 test-flink: $(VENV)/.development ## run the tests on a real Flink cluster, which they start and stop
 	-$(BIN)/python -m tools.flink.programs  # before the tests, whose time is limited; they are skipped without
@@ -78,7 +82,7 @@ bench-photos: $(VENV)/.development .venv-bench/.photographs ## measure speed and
 	$(BIN)/python -m benchmarks.photographs $(BENCH_PHOTOS)
 
 train-reference: $(VENV)/.development ## train the reference CNN on $MASKDET_DATA/k12 (8 to 16 minutes on 2 cores)
-	$(BIN)/maskdet train --config configs/train/reference_cnn.yaml --output $(MODELS)/reference_cnn
+	$(BIN)/maskdet train --config reference_cnn --output $(MODELS)/reference_cnn
 
 constraints: $(VENV)/.development ## record the versions in .venv as constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable --exclude maskdet | sort -f > constraints.txt

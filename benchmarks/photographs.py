@@ -224,11 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of photographs (default: scenes of $MASKDET_DATA)")
     parser.add_argument("--boxes", help="their annotations, in any form that truth.boxes takes")
-    parser.add_argument(
-        "--faces",
-        default="mask_weared_incorrect,with_incorrect_mask,incorrect_mask,incorrect",
-        help="classes of boxes that are faces beside those of truth.mask, truth.no_mask and truth.face",
-    )
+    parser.add_argument("--faces", default="", help="more classes of boxes that are faces, separated by commas")
     parser.add_argument("--images", type=int, help="how many, repeated or cut (default: all, at least 1,000)")
     parser.add_argument("--megapixels", type=float, help="enlarge photographs to that")
     parser.add_argument("--rounds", type=int, default=3)

@@ -267,9 +267,9 @@ def _superseded(layout: Layout, run_id: str) -> str:
 
 
 def faces_of(total: Counts, class_names: Iterable[str]) -> dict[str, int]:
-    """Faces by label, of the labels that a model of these classes gives."""
+    """Faces by label: of the labels that a model of these classes gives, and those that an earlier one gave."""
     named = {name: getattr(total, f"faces_{name}") for name in LABELS}
-    return {name: count for name, count in named.items() if name in (*class_names, UNCERTAIN)}
+    return {name: count for name, count in named.items() if count or name in (*class_names, UNCERTAIN)}
 
 
 def refuse_strangers(layout: Layout, *, any_table: bool) -> None:

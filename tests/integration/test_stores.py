@@ -1,5 +1,7 @@
 """gs:// and s3://: real servers on loopback are listed, read, scored, written, resumed."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from maskdet import storage
@@ -62,6 +64,24 @@ def test_prefixes_are_folders_and_globs_match(store):
     assert len(list(storage.list_matching(store.uri("**.jpg")))) == 3
 
 
+def test_an_object_is_written_only_over_what_was_expected(store):
+    uri = store.uri("conditional")
+    assert not storage.write_if(uri, b"old", b"new")
+    assert storage.write_if(uri, None, b"one")
+    assert not storage.write_if(uri, None, b"two")
+    assert not storage.write_if(uri, b"other", b"two")
+    assert storage.write_if(uri, b"one", b"two")
+    assert storage.read_bytes(uri) == b"two"
+
+
+def test_one_of_many_writers_of_one_object_wins(store):
+    uri = store.uri("raced")
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda number: storage.write_if(uri, None, b"%d" % number), range(8)))
+    assert sum(won) == 1
+    assert storage.read_bytes(uri) == b"%d" % won.index(True)
+
+
 def test_an_empty_object_is_read_and_written(store):
     storage.write_bytes(store.uri("empty"), b"")
     assert storage.read_bytes(store.uri("empty")) == b""
@@ -103,8 +123,9 @@ def test_a_second_run_in_a_store_scores_only_what_changed(store, score, demo, tm
     first = store.download(score(store.tables, photos, flags=store.flags), tmp_path / "first")
     assert (first.code, first.run.shards["scored"]) == (0, 2)
     store.server.delete(store.bucket, f"photos/{south[0]}")
-    second = store.download(score(store.tables, photos, flags=store.flags), tmp_path / "second")
-    assert (second.code, second.run.shards["scored"]) == (0, 1)
+    mirror = ("--set", "tables.on_gone=remove")
+    second = store.download(score(store.tables, photos, flags=(*store.flags, *mirror)), tmp_path / "second")
+    assert (second.code, second.run.images_scored_now) == (0, 0)
     assert second.run.images.listed == first.run.images.listed - 1
     assert second.table(COMPLIANCE).num_rows >= 1
     assert store.uri(f"photos/{south[0]}") not in second.table(PREDICTIONS)["image_uri"].to_pylist()
