@@ -29,7 +29,8 @@ from tools.incorrect.sources import Item
 
 _PARTS = Path(__file__).parent / "detector" / "scenes_split.csv"
 _SHARED = Path(__file__).parent / "incorrect" / "shared.txt"
-_BASE_STEPS, _BASE_RATE, _BASE_AVERAGED = 2600, 7e-4, 0.998
+_BASE_STEPS, _BASE_RATE, _BASE_AVERAGED = (1800, 1400), 7e-4, 0.998
+_WORN = 2  # place of the pictures of masks among the sources
 _REAL_STEPS, _REAL_RATE, _REAL_AVERAGED = 140, 4e-4, 0.98
 
 
@@ -62,10 +63,14 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     ]
     network = with_three_classes(keras.saving.load_model(arguments.start, compile=False))
-    pipeline.fit_later_layers(network, base, steps=_BASE_STEPS, rate=_BASE_RATE, averaged=_BASE_AVERAGED, seed=seed)
+    for stage, steps in enumerate(_BASE_STEPS):
+        pipeline.fit_later_layers(
+            network, base, steps=steps, rate=_BASE_RATE, averaged=_BASE_AVERAGED, seed=seed + stage
+        )
+        base[_WORN] = pipeline.without_bare_looks(network, base[_WORN])
     real = _real_parts(root, faces, arguments.real, set(arguments.leave_out), seed)
     pipeline.fit_later_layers(
-        network, [*base, *real], steps=_REAL_STEPS, rate=_REAL_RATE, averaged=_REAL_AVERAGED, seed=seed + 1
+        network, [*base, *real], steps=_REAL_STEPS, rate=_REAL_RATE, averaged=_REAL_AVERAGED, seed=seed + 9
     )
     network.save(arguments.output)
     return 0

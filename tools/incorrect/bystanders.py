@@ -51,7 +51,7 @@ def _head(
     u: Floats, v: Floats, kind: str, heads: Sequence[Floats], soft: float, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """The oval of another head, below the face or beside it."""
-    head = heads[rng.integers(len(heads))]
+    head = heads[int(rng.integers(len(heads)))]
     if kind == "head":
         size = rng.uniform(0.8, 1.5)
         across, top = rng.normal(0, 0.6), rng.uniform(0.75, 1.5)
@@ -68,7 +68,7 @@ def _cloth(
     u: Floats, v: Floats, kind: str, cloths: Sequence[Floats], soft: float, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Cloth below an edge: across the chin, up one side, or open at the neck."""
-    cloth = cloths[rng.integers(len(cloths))]
+    cloth = cloths[int(rng.integers(len(cloths)))]
     level = rng.random() < 0.7 or kind == "collar"
     angle = rng.normal(0, 0.25) if level else rng.choice([-1, 1]) * rng.uniform(0.6, 1.4)
     x, y = u, v - 0.9

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
@@ -115,7 +116,7 @@ def _alpha(face: Floats) -> tuple[Floats | None, float]:
     return _one_piece(likely), clean
 
 
-def _histogram(bins: Floats, weights: Floats) -> Floats:
+def _histogram(bins: NDArray[np.intp], weights: Floats) -> Floats:
     counts = np.zeros((16, 16, 16), np.float32)
     np.add.at(counts, tuple(bins.reshape(-1, 3).T), weights.ravel())
     counts = ndimage.gaussian_filter(counts, 1.0)

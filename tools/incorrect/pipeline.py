@@ -33,6 +33,7 @@ _INCORRECT_WEIGHT = 3.0
 _REAL_INCORRECT_WEIGHT, _REAL_OTHERS_WEIGHT = 5.0, 2.0
 
 _FEATURES_BATCH = 256
+_LOOKS_BARE = 0.4
 
 
 class Counts(NamedTuple):
@@ -158,6 +159,19 @@ def fit_later_layers(
     mixture = Mixture(seen, seed, mirror=False)
     print(", ".join(f"{name} {share:.3f}" for name, share in mixture.shares().items()), flush=True)
     return put_back(network, fit(rest, mixture, steps, rate, averaged=averaged))
+
+
+def without_bare_looks(network: Any, part: Part) -> Part:
+    """Leave out pictures of masks worn incorrectly of which some view shows none: cut off, or blurred beyond telling.
+
+    Args:
+        network: of three classes, fitted to other pictures of the kind.
+        part: uint8 views.
+    """
+    given = network.predict(part.views.reshape(-1, *part.views.shape[2:]), batch_size=_FEATURES_BATCH, verbose=0)
+    bare = given.reshape(*part.views.shape[:2], -1)[..., THREE_CLASSES.index(NO_MASK)].max(axis=1) > _LOOKS_BARE
+    unseen = bare & (part.labels == THREE_CLASSES.index(INCORRECT))
+    return part._replace(weights=np.where(unseen, 0.0, part.weights))
 
 
 def _features(first: Any, views: NDArray[np.uint8], seed: int) -> NDArray[np.float16]:

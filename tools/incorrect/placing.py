@@ -148,7 +148,9 @@ def _with_straps(
     pen = ImageDraw.Draw(drawn)
     thick = max(1, round(rng.uniform(0.025, 0.05) * length(landmarks) * _STRAP_SCALE))
     for ends in _straps(mask, place, rng):
-        points = [to_image(landmarks, np.float64(u), np.float64(v)) * _STRAP_SCALE for u, v in ends]
+        points = [
+            to_image(landmarks, np.asarray(u, np.float64), np.asarray(v, np.float64)) * _STRAP_SCALE for u, v in ends
+        ]
         pen.line([(float(x), float(y)) for x, y in points], 255, thick)
     shown = np.asarray(drawn.resize((width, height), Image.Resampling.BOX), np.float32) / 255 * rng.uniform(0.5, 0.95)
     return np.asarray(face * (1 - shown[..., np.newaxis]) + tone * shown[..., np.newaxis])
