@@ -15,14 +15,18 @@ MASKDET_DATA ?= ../shared/data
 MASKDET_PEERS ?= ../shared/peers
 export MASKDET_DATA MASKDET_PEERS
 FLINK_TESTS ?= flink
+CHAOS ?= --schedules 200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos train-reference constraints clean
+.PHONY: help setup demo hostile test chaos test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.development ## create .venv with everything: scoring, training, tests
+
+hostile: $(VENV)/.development ## decode and score 10,000 mutated images, and print a table of codes (20 minutes)
+	$(BIN)/python -m tests.hostile
 
 demo: $(VENV)/.scoring ## draw synthetic face images and score them with the built-in model
 	$(BIN)/maskdet demo --output $(DEMO)/images
@@ -32,6 +36,9 @@ demo: $(VENV)/.scoring ## draw synthetic face images and score them with the bui
 
 test: $(VENV)/.development ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+chaos: $(VENV)/.development ## play 200 schedules of killed, starved and racing runs; CHAOS='--seed 17' repeats one
+	$(BIN)/python tests/integration/chaos.py $(CHAOS)
 
 test-flink: $(VENV)/.development ## run the tests on a real Flink cluster, which they start and stop
 	-$(BIN)/python -m tools.flink.programs  # before the tests, whose time is limited; they are skipped without

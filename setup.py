@@ -62,6 +62,7 @@ DEVELOPMENT = [
     "moto[server]>=5,<6",
     "mypy>=1.13,<3",
     "pandas>=2.2,<4",
+    "openpyxl>=3.1,<4",
     "polars>=1.17,<3",
     "psutil>=6,<8",  # costs of processes in benchmarks
     "pytest>=8.3,<10",

@@ -107,9 +107,8 @@ class ScoreResult:
         return Layout(storage.normalize(self.settings.output))
 
     def predictions(self) -> pa.Table:
-        """One row a face; keys that are folders are the last columns."""
-        rule = KeyRule.of(self.settings)
-        return read_rows(self.layout, PREDICTIONS, predictions_schema(rule.column_names), rule.partition_by)
+        """One row a face, of all runs over the output."""
+        return read_rows(self.layout, PREDICTIONS, predictions_schema(KeyRule.of(self.settings).all_names))
 
     def failures(self) -> pa.Table:
         """One row an image that could not be scored."""
@@ -304,6 +303,7 @@ def run_evaluation(
     from maskdet.evaluation.results import write_results
     from maskdet.evaluation.training_history import find_history, read_history
     from maskdet.evaluation.truth import check_columns, read_labelled, read_tables
+    from maskdet.model.training_images import read_training_images
     from maskdet.report.evaluation_page import REPORT_FILE, render
 
     FileSystems.set_options(options)
@@ -313,7 +313,8 @@ def run_evaluation(
         baselines.check_installed()
     annotations = None if settings.truth.boxes is None else read_annotations(settings.truth)
     history = read_history(uri) if (uri := find_history(settings)) else None
-    run = run_to_end(launch, options, overwrite=overwrite, wait_s=wait_s, shown=shown)
+    training_images = read_training_images(settings.model.uri)
+    run = run_to_end(launch, options, overwrite=overwrite, wait_s=wait_s, shown=shown, one_input=True)
     if error := run.outcome():
         raise error
     layout, annotated = launch.plan.layout, None
@@ -323,7 +324,7 @@ def run_evaluation(
         tables = read_tables(layout, settings, launch.tasks)
         annotated = join_annotations(annotations, tables, settings, run.model["id"])
         labelled = annotated.labelled()
-    evaluation = measure(labelled, run, settings, annotated)
+    evaluation = measure(labelled, run, settings, annotated, training_images)
     root = storage.normalize(settings.output)
     write_results(root, evaluation, settings, render(evaluation, settings, history), REPORT_FILE)
     return evaluation

@@ -39,8 +39,9 @@ RESERVED_NAMES = frozenset(
         *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
         *("probability_mask", "probability_incorrect", "probability_no_mask", "stage", "code", "message", "attempts"),
         *("images_listed", "images_scored", "images_no_face", "images_failed"),
-        *("faces", "faces_mask", "faces_no_mask", "faces_uncertain"),
-        *("mask_rate", "mask_rate_low", "mask_rate_high", "rate_method", "interval_method", "interval_confidence"),
+        *("faces", "faces_mask", "faces_incorrect", "faces_no_mask", "faces_uncertain"),
+        *(f"{rate}_rate{end}" for rate in ("mask", "any_mask", "correct") for end in ("", "_low", "_high")),
+        *("rate_method", "interval_method", "interval_confidence"),
     }
 )
 # A dot: hidden files, .thumbnails, .Trash-1000, .ipynb_checkpoints, ._companions of macOS. The others are of Synology,
@@ -221,9 +222,15 @@ class OutputSettings(Section):
     """How the tables are laid out."""
 
     partition_by: tuple[KeyName, ...] | None = None
-    """Keys that become folders (``site=…/date=…``). Default: every key, then the date if there is a capture time."""
+    """Keys that become folders (``site-…/date-…``). Default: every key, then the date if there is a capture time."""
     row_group_rows: Count = 100_000
     """Rows in each row group of a Parquet file."""
+    on_gone: Literal["keep", "remove"] = "keep"
+    """What becomes of rows of images that an earlier run scored and this run's input no longer has. Photographs are
+    deleted by retention rules; their statistics stay, unless the tables are to mirror the input."""
+    max_gone_ratio: Ratio = 0.5
+    """With ``on_gone: remove``: a run that would remove more than this share of the images that its input covers is
+    refused, since a disk that is not mounted looks like a folder without images."""
 
     @field_validator("partition_by")
     @classmethod

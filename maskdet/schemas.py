@@ -7,6 +7,7 @@ Parquet file itself (field metadata, key ``description``).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 
 import pyarrow as pa
 
@@ -19,6 +20,16 @@ def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = F
 
 
 _INSTANT = pa.timestamp("ms", tz="UTC")
+# Keys that are derived from capture times have the type that readers expect; all others are what people wrote.
+_KEY_KINDS = {"date": pa.date32(), "hour": pa.int32()}
+_KEY_ORIGIN = ", from its path or manifest; date and hour from its capture time, in the run's time zone"
+
+
+def key_value(name: str, value: str | None) -> date | int | str | None:
+    """A key's value as its column holds it."""
+    if value is None:
+        return None
+    return date.fromisoformat(value) if name == "date" else int(value) if name == "hour" else value
 
 
 def _identity_columns(key_names: Iterable[str]) -> list[pa.Field]:
@@ -26,7 +37,7 @@ def _identity_columns(key_names: Iterable[str]) -> list[pa.Field]:
         column("image_uri", pa.string(), "where the image was read from"),
         column("captured_at", _INSTANT, "when the image was taken, from its path or manifest", nullable=True),
         *(
-            column(name, pa.string(), f"key {name!r} of the image, from its path or manifest", nullable=True)
+            column(name, _KEY_KINDS.get(name, pa.string()), f"key {name!r} of the image{_KEY_ORIGIN}", nullable=True)
             for name in key_names
         ),
     ]
@@ -51,8 +62,8 @@ def table_schema(table: str, columns: Iterable[pa.Field], version: int = SCHEMA_
 def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     """Schema of the predictions: one row a face.
 
-    Args: key_names: keys that are columns; partition keys are folders instead, since readers refuse a column that is
-    both.
+    Args:
+        key_names: all keys, partition keys too: no reader has to take them from names of folders.
     """
     return table_schema(
         "predictions",
@@ -91,8 +102,7 @@ def failures_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     """Schema of the failures: one row an image that could not be scored.
 
     Args:
-        key_names: all keys, partition keys too: a path that cannot be understood has none, and pandas cannot read
-            folders of which some have a null key.
+        key_names: all keys.
     """
     return table_schema(
         "failures",
@@ -115,13 +125,20 @@ def no_face_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     return table_schema("no_face", [*_identity_columns(key_names), *_content_columns()])
 
 
+def _rate_columns(name: str, description: str) -> list[pa.Field]:
+    return [
+        column(name, pa.float64(), description, nullable=True),
+        column(f"{name}_low", pa.float64(), f"lower end of the interval of {name}", nullable=True),
+        column(f"{name}_high", pa.float64(), f"upper end of the interval of {name}", nullable=True),
+    ]
+
+
 def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     """Schema of the compliance tables: one row a group; the level is a folder."""
-    kinds = {"date": pa.date32(), "hour": pa.int32()}
     keys = [
         column(
             name,
-            kinds.get(name, pa.string()),
+            _KEY_KINDS.get(name, pa.string()),
             f"group key {name!r}; null where the level has no such key",
             nullable=True,
         )
@@ -134,20 +151,48 @@ def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
         column("images_failed", pa.int64(), "images that could not be scored"),
         column("faces", pa.int64(), "faces scored"),
         column("faces_mask", pa.int64(), "faces labelled mask"),
+        column(
+            "faces_incorrect", pa.int64(), "faces labelled incorrect; null of a model of two classes", nullable=True
+        ),
         column("faces_no_mask", pa.int64(), "faces labelled no_mask"),
-        column("faces_uncertain", pa.int64(), "faces labelled uncertain; not part of the rate"),
+        column("faces_uncertain", pa.int64(), "faces labelled uncertain; not part of any rate"),
     ]
     rates = [
-        column(
+        *_rate_columns(
             "mask_rate",
-            pa.float64(),
-            "faces_mask / (faces_mask + faces_no_mask); null without such faces",
-            nullable=True,
+            "faces with a mask of those labelled a class, as it was before there were three classes; equal to "
+            "any_mask_rate; null without such faces",
         ),
-        column("mask_rate_low", pa.float64(), "lower end of the rate's interval", nullable=True),
-        column("mask_rate_high", pa.float64(), "upper end of the rate's interval", nullable=True),
-        column("rate_method", pa.string(), "how mask_rate was estimated: raw, the labels as they are"),
-        column("interval_method", pa.string(), "how the interval was computed: wilson"),
-        column("interval_confidence", pa.float64(), "nominal coverage of the interval, 0 to 1"),
+        *_rate_columns(
+            "any_mask_rate",
+            "faces with a mask, worn correctly or not: (faces_mask + faces_incorrect) / (faces_mask + faces_incorrect "
+            "+ faces_no_mask); null without such faces",
+        ),
+        *_rate_columns(
+            "correct_rate",
+            "faces with a mask over nose and mouth: faces_mask / (faces_mask + faces_incorrect + faces_no_mask); null "
+            "without such faces, and of a model of two classes, which cannot tell",
+        ),
+        column("rate_method", pa.string(), "how the rates were estimated: raw, the labels as they are"),
+        column("interval_method", pa.string(), "how the intervals were computed: wilson"),
+        column("interval_confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
     ]
     return table_schema("compliance", [*keys, *counts, *rates])
+
+
+def images_schema() -> pa.Schema:
+    """Schema of what a shard remembers of its images: a run's own table, by which the next finds what has changed."""
+    return table_schema(
+        "images",
+        [
+            column("image_uri", pa.string(), "where the image was read from"),
+            column("size_bytes", pa.int64(), "size of the file as listed; -1 if unknown"),
+            column("version", pa.string(), "changes whenever the file's content may have"),
+            column("keys", pa.list_(pa.string()), "values of the run's keys, in their order"),
+            column("captured_at_ms", pa.int64(), "capture time, in milliseconds since 1970 in UTC", nullable=True),
+            column("problem_code", pa.string(), "why the path or manifest row could not be understood", nullable=True),
+            column("problem_message", pa.string(), "the same, for people", nullable=True),
+            column("outcome", pa.string(), "scored, no_face, or the code of the failure"),
+            column("scored_by", pa.string(), "fingerprint of the model and the settings that its rows depend on"),
+        ],
+    )

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from maskdet import storage
+from maskdet.labels import THREE_CLASSES, Decision
 from maskdet.model.backends import Images, Model, Probabilities
 from maskdet.model.manifest import InputSpec, Manifest, TrainingData
 
@@ -47,6 +48,32 @@ class HeldBackend(BrightnessBackend):
         """As :meth:`maskdet.model.backends.Backend.run`."""
         self.go.wait(20)
         return super().run(block)
+
+
+class TintBackend:
+    """Gives the shares of blue, green and red in an image: a model of three classes whose answer anyone can compute.
+
+    Blue is ``mask``, green ``incorrect`` and red ``no_mask``; a black image is none of them, and gets a third each.
+    """
+
+    def run(self, block: Images) -> Probabilities:
+        """As :meth:`maskdet.model.backends.Backend.run`."""
+        sums = block.reshape(len(block), -1, 3).sum(axis=1, dtype=np.float64)[:, ::-1] + 1e-6
+        shares: Probabilities = (sums / sums.sum(axis=1, keepdims=True)).astype(np.float32)
+        return shares
+
+
+def tint_model(side_px: int = 16, block_images: int = 8) -> Model:
+    """A model of :class:`TintBackend`."""
+    manifest = Manifest(
+        name="tint",
+        architecture="sum",
+        input=InputSpec(height=side_px, width=side_px),
+        class_names=THREE_CLASSES,
+        decision=Decision(no_mask_below=0.4, mask_from=0.6, incorrect_from=0.5),
+        training_data=TrainingData(description="none", images=0, fingerprint=""),
+    )
+    return Model(manifest.sealed(), TintBackend(), block_images)
 
 
 def brightness_model(side_px: int = 16, block_images: int = 8) -> Model:

@@ -92,6 +92,11 @@ def test_commands_in_documents_are_commands_that_exist():
     assert not [problem for block in shown for problem in commands.problems(block)]
 
 
+def test_architecture_names_every_room():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert not [room for room in draw_imports.read_imports() if f"`{room}`" not in text]
+
+
 def test_inline_code_names_what_exists():
     found = [(commands.inline_problem(code), code, place) for page in pages() for code, place in inline_code(page)]
     assert not [f"{place}: {code}: {problem}" for problem, code, place in found if problem]
@@ -110,6 +115,8 @@ def test_inline_code_names_what_exists():
         ("python -m tools.compare --crad x", "--config"),
         ("true && mkadet score", "unknown program: mkadet"),
         ("maskdet score --input a --config configs/scroe.yaml", "configs/scroe.yaml: no such file"),
+        ("maskdet score --input a --config dmeo", "dmeo"),
+        ("maskdet score --input a --runner-config flnik", "flnik"),
         ("30 2 * * *  flock -n /tmp/lock maskdet scroe --quiet >> log", "maskdet scroe: no such command"),
     ],
 )

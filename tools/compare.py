@@ -96,7 +96,7 @@ def _parser() -> console.Parser:
     parser.add_argument("--card", metavar="FILE", help="a Markdown file to put the tables into, between its two marks")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
     parser.add_argument("--overwrite", action="store_true", help="replace tables of another input")
-    parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
+    parser.add_argument("--quiet", action="store_true", help="log a line now and then instead of showing live progress")
     return parser
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "maskdet"
 OUTPUT = ROOT / "docs" / "images" / "imports.svg"
 
-_BOX_WIDTH, _BOX_HEIGHT, _ROW, _COLUMN, _PASSAGE, _MARGIN = 104.0, 30.0, 62.0, 128.0, 24.0, 24.0
+_BOX_WIDTH, _BOX_HEIGHT, _ROW, _COLUMN, _PASSAGE, _MARGIN = 116.0, 30.0, 62.0, 138.0, 24.0, 24.0
 
 Graph = Mapping[str, frozenset[str]]
 
@@ -112,7 +112,8 @@ def _places(
     for sweep in range(12):
         for number in sorted(rows, reverse=sweep % 2 == 0):
             wanted = {
-                point: _mean([x[other] for other in joined.get(point, ()) if other in x]) for point in rows[number]
+                point: _mean([x[other] for other in sorted(joined.get(point, ())) if other in x])
+                for point in rows[number]
             }
             rows[number] = [point for _, point in sorted((place, point) for point, place in wanted.items())]
             _spread(rows[number], wanted, x, graph)
@@ -143,7 +144,7 @@ def _spread(row: list[str], wanted: Mapping[str, float], x: dict[str, float], gr
 
 
 def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+    return round(sum(values) / len(values), 6) if values else 0.0
 
 
 def _curve(points: list[tuple[float, float]]) -> str:

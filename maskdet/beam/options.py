@@ -17,7 +17,7 @@ from maskdet.named_configs import RUNNERS, find_config
 # DirectRunner would first look for the Prism runner, a binary it wants to download.
 DEFAULT_RUNNER = "FnApiRunner"
 _ABOUT_AS_CLOSE = 0.1
-RUNNER_CONFIG_HELP = "Beam options: dataflow, dataflow_gpu, flink, flink_kubernetes, or a YAML file; flags go over them"
+RUNNER_CONFIG_HELP = "Beam options: dataflow, dataflow_gpu, flink, flink_kubernetes or a YAML file; flags win over it"
 
 
 class _KeptViews(PipelineOptions):  # type: ignore[misc]  # Beam is untyped

@@ -11,10 +11,11 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet.beam import jobs, tuning
-from maskdet.beam.transforms import ScoreRun, ScoreShards, WriteCompliance
+from maskdet.beam.transforms import JoinEarlier, ScoreRun, ScoreShards, WriteCompliance
 from maskdet.errors import recover_error
 from maskdet.scoring.setup import Launch
 from maskdet.tables import lease
+from maskdet.tables.layout import IMAGES
 from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, hold_output, read_run
 
 
@@ -36,8 +37,18 @@ def build(launch: Launch) -> ScoreRun:
             launch.plan.manifest.run_id,
             settings.scoring.inference_threads,
         ),
-        compliance=WriteCompliance(launch.plan.layout, levels, settings.compliance.confidence, rows),
+        compliance=WriteCompliance(
+            launch.plan.layout, levels, settings.compliance.confidence, rows, launch.manifest.class_names
+        ),
+        earlier=_earlier(launch),
     )
+
+
+def _earlier(launch: Launch) -> JoinEarlier | None:
+    if launch.base is None:
+        return None
+    shards = [(shard.slot, shard.sha256[IMAGES]) for shard in launch.base.shards]
+    return JoinEarlier(launch.plan.layout, shards, launch.growth)
 
 
 def run_to_end(
@@ -47,6 +58,7 @@ def run_to_end(
     overwrite: bool = False,
     wait_s: float = 0.0,
     shown: AbstractContextManager[None] | None = None,
+    one_input: bool = False,
 ) -> RunManifest:
     """Claim the output, run the pipeline and read the record it left; what ends it early is in there too.
 
@@ -56,6 +68,7 @@ def run_to_end(
         overwrite: replace tables of another input or layout.
         wait_s: how long to wait for another run that writes the output, in seconds.
         shown: shows the progress while the pipeline runs.
+        one_input: refuse tables that hold images of other inputs.
 
     Returns:
         The run's record. Whether it succeeded says its :meth:`~maskdet.tables.runs.RunManifest.outcome`; the record of
@@ -73,7 +86,7 @@ def run_to_end(
     holder = lease.Holder.here(run.run_id, run.started_at, ends_with_process=jobs.ends_with_client(options))
     hold_output(layout, holder, wait_s=wait_s)
     try:
-        claim_output(layout, launch.settings, overwrite=overwrite)
+        launch = launch.adding_to(*claim_output(launch.plan, overwrite=overwrite, one_input=one_input))
         begin_run(launch.plan)
     except BaseException:
         lease.release(layout, run.run_id)

@@ -28,19 +28,23 @@ from maskdet.compliance.groups import Counts, GroupKey, compliance_table, key_un
 from maskdet.config import SourceSettings
 from maskdet.cores import available_cores
 from maskdet.inputs import listing, sharding
+from maskdet.inputs.earlier import Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.labels import TWO_CLASSES, ClassNames
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
-from maskdet.tables.layout import Layout, write_table
+from maskdet.tables.layout import COMPLIANCE, Layout, write_version
 from maskdet.tables.lease import heartbeats
 from maskdet.tables.receipts import ShardJob, ShardReport
-from maskdet.tables.runs import LISTED, RunManifest, RunPlan, finish_run
+from maskdet.tables.reuse import read_refs
+from maskdet.tables.runs import LISTED, LevelTotal, RunManifest, RunPlan, finish_run
 from maskdet.tables.status import PlannedShard, write_plan
 
 _COUNTS = "counts"
 _SHARDS_IN_HAND = 2
+_SHARDS_READ = 16
 # Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up.
 _URI_GROUPS = 256
 
@@ -76,6 +80,37 @@ class LookUpImages(beam.PTransform):  # type: ignore[misc]
             | "KeyByUri" >> beam.FlatMap(_key_by_uri).with_output_types(tuple[int, Any])
             | "GroupByUri" >> beam.GroupByKey()
             | "LookUpGroups" >> beam.FlatMap(_look_up).with_outputs(_COUNTS, main="batches")
+        )
+
+
+@dataclass
+class JoinEarlier(beam.PTransform):  # type: ignore[misc]
+    """:class:`RefBatch` → (:class:`RefBatch` with images of earlier runs, counts of changes).
+
+    Attributes:
+        layout: the output.
+        shards: slot and SHA-256 of what each shard of earlier runs remembers of its images.
+        growth: how the run adds to them.
+    """
+
+    layout: Layout
+    shards: Sequence[tuple[str, str]]
+    growth: Growth
+
+    def expand(self, batches: PCollection[Any]) -> Any:
+        """Apply the transform."""
+        earlier = (
+            batches.pipeline
+            | "CreateShards" >> beam.Create(_pieces(self.shards))
+            | "SpreadShards" >> beam.Reshuffle()
+            | "ReadImages" >> beam.FlatMap(_read_earlier, self.layout).with_output_types(Any)
+        )
+        return (
+            (batches, earlier)
+            | "FlattenBatches" >> beam.Flatten()
+            | "KeyByUri" >> beam.FlatMap(_key_by_uri).with_output_types(tuple[int, Any])
+            | "GroupByUri" >> beam.GroupByKey()
+            | "JoinGroups" >> beam.FlatMap(_join_earlier, self.growth).with_outputs(_COUNTS, main="batches")
         )
 
 
@@ -158,12 +193,14 @@ class ScoreShards(beam.PTransform):  # type: ignore[misc]
 
 @dataclass
 class WriteCompliance(beam.PTransform):  # type: ignore[misc]
-    """:class:`ShardReport` → ``(level, total Counts)``: one table a level written."""
+    """:class:`ShardReport` → ``(level, LevelTotal)``: one table a level written."""
 
     layout: Layout
     levels: Mapping[str, Sequence[str]]
     confidence: float
     row_group_rows: int
+    class_names: ClassNames = TWO_CLASSES
+    """The model's."""
 
     def expand(self, reports: PCollection[Any]) -> PCollection[Any]:
         """Apply the transform."""
@@ -186,6 +223,7 @@ class FinishRun(beam.PTransform):  # type: ignore[misc]
 
     plan: RunPlan
     counts: PCollection[Any]
+    changes: PCollection[Any]
     reports: PCollection[Any]
     levels: PCollection[Any]
 
@@ -196,9 +234,9 @@ class FinishRun(beam.PTransform):  # type: ignore[misc]
             root
             | "CreateOne" >> beam.Create([None])
             | "FinishRun"
-            >> beam.Map(_finish, self.plan, AsIter(self.counts), AsList(bare), AsDict(self.levels)).with_output_types(
-                Any
-            )
+            >> beam.Map(
+                _finish, self.plan, AsIter(self.counts), AsIter(self.changes), AsList(bare), AsDict(self.levels)
+            ).with_output_types(Any)
         )
 
 
@@ -214,6 +252,7 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
         limit: of a shard.
         score: the scoring transform.
         compliance: the compliance transform.
+        earlier: joins images of earlier runs, if the output holds any.
     """
 
     plan: RunPlan
@@ -223,6 +262,7 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
     limit: Size
     score: ScoreShards
     compliance: WriteCompliance
+    earlier: JoinEarlier | None = None
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
@@ -232,13 +272,18 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
             looked_up = batches | "LookUpImages" >> LookUpImages()
             batches = looked_up["batches"]
             counts.append(looked_up[_COUNTS])
+        changes = root | "NoChanges" >> beam.Create([])
+        if self.earlier is not None:
+            joined = batches | "JoinEarlier" >> self.earlier
+            batches = joined["batches"]
+            changes = joined[_COUNTS] | "MergeChanges" >> beam.CombineGlobally(listing.merge_counts)
         shards = batches | "PackShards" >> PackShards(self.rule, self.limit) | "PlanShards" >> PlanShards(self.plan)
         reports = shards | "ScoreShards" >> self.score
         levels = reports | "WriteCompliance" >> self.compliance
         merged = (
             counts | "FlattenCounts" >> beam.Flatten() | "MergeCounts" >> beam.CombineGlobally(listing.merge_counts)
         )
-        return root | "FinishRun" >> FinishRun(self.plan, merged, reports, levels)
+        return root | "FinishRun" >> FinishRun(self.plan, merged, changes, reports, levels)
 
 
 class _ScoreShard(beam.DoFn):  # type: ignore[misc]
@@ -290,9 +335,9 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
 
     def _next_report(self) -> ShardReport:
         report, seconds = self._in_hand.popleft().result()
-        if report.kept:
-            PROGRESS.add_done(report.receipt.images, kept=True)
-        PROGRESS.add_failed(sum(report.receipt.failed.values()))
+        listed = report.receipt.images - report.carried.images
+        PROGRESS.add_done(listed - report.images_read, kept=True)
+        PROGRESS.add_failed(sum(report.receipt.failed.values()) - sum(report.carried.failed.values()))
         self._telemetry.record(report, seconds)  # here, since Beam's metrics belong to the bundle's own thread
         return report
 
@@ -326,6 +371,21 @@ def _look_up(group: tuple[int, Iterable[RefBatch]]) -> Iterator[Any]:
     if duplicates:
         yield TaggedOutput(_COUNTS, {listing.DUPLICATE: duplicates})
     yield from listing.batched(listing.add_versions(refs), RefBatch)
+
+
+def _pieces(shards: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], ...]]:
+    """Shards in parts that are read one after the other: few elements for a runner, many for its workers."""
+    return [tuple(shards[start : start + _SHARDS_READ]) for start in range(0, len(shards), _SHARDS_READ)]
+
+
+def _read_earlier(shards: Sequence[tuple[str, str]], layout: Layout) -> Iterator[RefBatch]:
+    yield from read_refs(layout, shards)
+
+
+def _join_earlier(group: tuple[int, Iterable[RefBatch]], growth: Growth) -> Iterator[Any]:
+    refs, changes = growth.resolve(ref for part in group[1] for ref in part.refs)
+    yield TaggedOutput(_COUNTS, dict(changes))
+    yield from listing.batched(refs, RefBatch)
 
 
 def _count_cells(batch: RefBatch, rule: KeyRule) -> Iterator[tuple[str, sharding.Cells]]:
@@ -384,20 +444,22 @@ def _key_by_level(group: tuple[str, Counts]) -> tuple[str, tuple[tuple[str | Non
 
 def _write_level(
     group: tuple[str, Iterable[tuple[tuple[str | None, ...], Counts]]], step: WriteCompliance
-) -> tuple[str, Counts]:
+) -> tuple[str, LevelTotal]:
     level, rows = group
     counts = dict(rows)
-    table = compliance_table(counts, step.levels[level], key_union(step.levels), step.confidence)
-    write_table(step.layout.compliance(level), table, step.row_group_rows)
-    return level, merge_counts(counts.values())
+    table = compliance_table(counts, step.levels[level], key_union(step.levels), step.confidence, step.class_names)
+    sha256 = write_version(step.layout, COMPLIANCE, level, table, step.row_group_rows)
+    return level, LevelTotal(merge_counts(counts.values()), sha256)
 
 
 def _finish(
     _: None,
     plan: RunPlan,
     counts: Iterable[dict[str, int]],
+    changes: Iterable[dict[str, int]],
     reports: Sequence[ShardReport],
-    levels: Mapping[str, Counts],
+    levels: Mapping[str, LevelTotal],
 ) -> RunManifest:
     with heartbeats(plan.layout, plan.manifest.run_id):
-        return finish_run(plan, listing.merge_counts(counts), reports, levels, datetime.now(UTC))
+        listed, changed = listing.merge_counts(counts), listing.merge_counts(changes)
+        return finish_run(plan, listed, changed, reports, levels, datetime.now(UTC))

@@ -3,8 +3,8 @@
     maskdet config list
     maskdet config show [NAME]
 
-`show` prints a config's text, to be copied and changed: `maskdet config show score > my.yaml`, the default, has every
-setting of a scoring run.
+`show` prints a config, so that you can copy and change it. The default, `score`, has every setting of a scoring run:
+`maskdet config show score > my.yaml`.
 """
 
 from __future__ import annotations

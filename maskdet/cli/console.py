@@ -73,7 +73,9 @@ def run_command(name: str, action: Callable[[], int]) -> int:
         return error.exit_code
     except KeyboardInterrupt as error:
         how = "terminated" if isinstance(error, Terminated) else "interrupted"
-        print(f"maskdet {name}: {how}; what is finished is kept, and the same command goes on", file=sys.stderr)
+        print(
+            f"maskdet {name}: {how}. What is finished is kept; run the same command again to continue", file=sys.stderr
+        )
         if error.args:
             print(_describe_kept(*error.args), file=sys.stderr)
         return Terminated.exit_code if isinstance(error, Terminated) else 130

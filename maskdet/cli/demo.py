@@ -1,11 +1,11 @@
-"""Write a folder of synthetic images to try everything on: drawings, no real person is shown.
+"""Draw a folder of faces to try everything on. No real person is shown.
 
     maskdet demo --output demo
 
-writes 473 images (8 MB, a few seconds) as two sites' cameras would leave them, with one file for every format and fault
-that scoring has a rule for. Score them with the path template that the summary names. A second run finds everything
-there and writes nothing. The true labels are in the file names; how well a model does on drawings says nothing about
-photographs.
+writes 473 images (8 MB, a few seconds) as the cameras of two sites would leave them, with one file for every format
+and every fault that scoring has a rule for. Score them with the path template that the summary prints. A second run
+finds everything there and writes nothing. The true labels are in the file names. How well a model does on drawings
+says nothing about photographs.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line; the defaults are those of :func:`maskdet.demo.faces.write_demo_tree`."""
     parser = console.Parser("demo", __doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="local folder, created if missing")
-    parser.add_argument("--seed", type=int, default=20260101, metavar="N", help="decides every drawing (%(default)s)")
     parser.add_argument(
-        "--images-per-hour", type=int, default=14, metavar="N", help="images of each camera's hour (%(default)s)"
+        "--seed", type=int, default=20260101, metavar="N", help="decides what is drawn (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--images-per-hour", type=int, default=14, metavar="N", help="images per camera and hour (default: %(default)s)"
     )
     return parser.parse_args(argv)
 

@@ -3,12 +3,12 @@
     maskdet evaluate --input photos/ --output results/ [--model builtin] [--config my.yaml]
                      [--set section.key=value …] [Beam options, such as --runner=FlinkRunner]
 
-Scores the images as `maskdet score` does, into <output>/scores, and compares the labels with the truth: by default the
-nearest folder above an image that is named with_mask or without_mask (or WithMask, no_mask, …; see truth.mask and
-truth.no_mask), or a manifest's column (--set truth.column=NAME). Annotated faces (--faces detect, --set
-truth.boxes=FILE: COCO JSON, VOC XML or YOLO labels or a folder of either, a Parquet manifest) also tell how well faces
-are found. Writes metrics.json, metrics.parquet, mistakes.parquet and report.html, with the curves of
-<model>.history.csv if the training left it beside the bundle. A second run scores only what changed.
+Scores the images as `maskdet score` does, into <output>/scores, and compares the labels with the truth. By default
+the truth is the nearest folder above an image that is named with_mask or without_mask (or WithMask, no_mask, …; see
+truth.mask and truth.no_mask). It can also be a column of an image list (--set truth.column=NAME). Annotated faces
+(--faces detect --set truth.boxes=FILE: COCO JSON, VOC XML, YOLO labels or a Parquet file) also tell how well faces are
+found. Writes metrics.json, metrics.parquet, mistakes.parquet and report.html. The page shows the curves of the
+training if <model>.history.csv lies beside the bundle. A second run scores only what changed.
 """
 
 from __future__ import annotations

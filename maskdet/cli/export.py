@@ -2,9 +2,10 @@
 
     maskdet export --model builtin --output models/compact [--formats litert_int8,onnx]
 
-The output is a bundle that every command takes. What the model has already is copied byte for byte; the rest is made
-from its Keras file. Each format runs on the bundle's golden images, and one that strays from float32 ends the command:
-then nothing is written. Making a format takes maskdet[tensorflow], ONNX maskdet[tensorflow,onnx].
+The output is a bundle that every command accepts. Formats that the model already has are copied byte for byte; the
+others are made from its Keras file. Each format runs on the bundle's golden images. If one strays from float32, the
+command ends with an error and writes nothing. Making a format takes maskdet[tensorflow]; ONNX takes
+maskdet[tensorflow,onnx].
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(argv: Sequence[str]) -> int:
     parser = console.Parser("export", __doc__)
     parser.add_argument("--model", required=True, help="a model bundle, or 'builtin'")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="local folder of the bundle to write")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="local folder to write the bundle to")
     formats = ",".join(FORMATS)
     parser.add_argument(
-        "--formats", default=formats, metavar="NAMES", help="separated by commas (default: %(default)s)"
+        "--formats", default=formats, metavar="NAMES", help="formats, separated by commas (default: %(default)s)"
     )
     arguments, rest = parser.parse_known_args(argv)
     FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))

@@ -3,10 +3,10 @@
     maskdet inspect tables/ [--run RUN_ID] [--rows 20] [Beam options, for stores that need them]
     maskdet inspect tables/ --sheet 20 [--sheet-output sheet.png] [--sheet-seed 0]
 
-Prints the latest run's summary, the sizes of the tables, and the head of every compliance table. With --sheet, writes
-one picture of the faces whose labels are least sure, the surest of each label, some at random, and images without a
-face, and prints which they are. Faces are read from their sources at that moment; an image that is gone, or changed
-since it was scored, is a grey tile that says so. The sheet shows faces: delete it when you have looked.
+Prints the latest run's summary, the sizes of the tables, and the first rows of every compliance table. With --sheet,
+writes one picture of the faces whose labels are least sure, the surest of each label, some at random, and images
+without a face, and lists them. Faces are read from their images at that moment. If an image is gone, or changed since
+it was scored, a grey tile says so. The sheet shows faces: delete it when you have looked.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _inspect(argv: Sequence[str]) -> int:
     parser = console.Parser("inspect", __doc__)
     parser.add_argument("output", help="the output of a scoring run")
-    parser.add_argument("--run", help="a run's id (default: the latest)")
-    parser.add_argument("--rows", type=int, default=20, help="rows of each compliance table (default: 20)")
-    parser.add_argument("--sheet", type=int, metavar="N", help="make a contact sheet, N tiles a section")
-    parser.add_argument("--sheet-output", metavar="FILE", default="sheet.png", help="a PNG file (default: sheet.png)")
-    parser.add_argument("--sheet-seed", type=int, default=0, help="names what is chosen at random (default: 0)")
+    parser.add_argument("--run", help="id of the run (default: the latest)")
+    parser.add_argument("--rows", type=int, metavar="N", default=20, help="rows to show of each table (default: 20)")
+    parser.add_argument("--sheet", type=int, metavar="N", help="make a sheet of faces, with N tiles per section")
+    parser.add_argument(
+        "--sheet-output", metavar="FILE", default="sheet.png", help="the PNG file to write (default: sheet.png)"
+    )
+    parser.add_argument("--sheet-seed", type=int, metavar="N", default=0, help="decides the random choice (default: 0)")
     arguments, rest = parser.parse_known_args(argv)
     FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
     layout = Layout(storage.normalize(arguments.output))
@@ -57,7 +59,7 @@ def _make_sheet(layout: Layout, run: RunManifest, arguments: argparse.Namespace)
     uri = storage.normalize(arguments.sheet_output)
     write_sheet(uri, sheet)
     print(*sheet.lines, sep="\n")
-    print(f"sheet: {uri}; tiles of images gone, changed or unreadable: {sheet.missing:,}")
+    print(f"sheet: {uri}; {sheet.missing:,} tiles are grey because their images are gone, changed or unreadable")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The ``maskdet`` command: one subcommand an entry point."""
+"""The ``maskdet`` command and its subcommands."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from typing import NoReturn
 from maskdet import __version__
 from maskdet.cli.console import set_up_logging
 from maskdet.cli.lean_imports import unused_left_out
+from maskdet.cli.native_notes import leave_out_notes
 
 COMMANDS = {
-    "score": "score images, write predictions, failures and compliance tables",
+    "score": "find faces in images, tell which wear a mask, write tables",
     "evaluate": "measure a model on labelled images",
     "status": "show how far a run is",
-    "inspect": "show the tables of an output, or a contact sheet of its faces",
-    "preview": "show what a model says of some images: boxes, labels, probabilities",
-    "prepare": "make a training manifest of labelled images: duplicates, leaks, splits",
-    "train": "train a model and export it as a bundle",
+    "inspect": "show the tables of an output, or a sheet of its faces",
+    "prune": "remove rows of images taken before a day",
+    "files": "name the files of a table as of the last run",
+    "preview": "draw boxes, labels and probabilities on some images",
+    "prepare": "check labelled images for duplicates and leaks, cut splits",
+    "train": "train a model from a recipe",
     "export": "write a model in other formats: Keras, SavedModel, LiteRT, ONNX",
     "config": "list and show the configs that come with the package",
-    "demo": "draw a tree of synthetic face images",
+    "demo": "draw images of faces to try everything on",
 }
 
 
@@ -63,25 +66,27 @@ def _run_moved(name: str, arguments: Sequence[str]) -> int:
         command = importlib.import_module(module)
     except ModuleNotFoundError:
         remedy = f"run it in a checkout of the project: python -m {module}"
-        print(f"maskdet: '{name}' is not a part of the installed package any more; {remedy}", file=sys.stderr)
+        print(f"maskdet: '{name}' is no longer part of the installed package; {remedy}", file=sys.stderr)
         return 2
-    print(f"maskdet: '{name}' is deprecated; from version 0.3 on: python -m {module}", file=sys.stderr)
+    print(f"maskdet: '{name}' is deprecated. From version 0.3 on, use: python -m {module}", file=sys.stderr)
     set_up_logging()
     return int(command.main(arguments))
 
 
 def _usage() -> str:
     lines = [f"  {name:<9} {description}" for name, description in COMMANDS.items()]
-    return "\n".join(["usage: maskdet COMMAND …   (maskdet COMMAND --help tells more)", "", *lines])
+    return "\n".join(["usage: maskdet COMMAND …   (more: maskdet COMMAND --help)", "", *lines])
 
 
 def run() -> NoReturn:
     """The command as a process: as :func:`main`, but the interpreter is not taken apart, which takes half a second."""
+    put_back = leave_out_notes()
     code = main()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # nobody listens any more, or it is closed
             stream.flush()
+    put_back()
     os._exit(code)
 
 

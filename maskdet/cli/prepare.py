@@ -1,12 +1,12 @@
-"""Prepare training data: from labelled folders or manifests to a training manifest without leaks.
+"""Prepare labelled images for training, and find what would make its figures worthless.
 
     maskdet prepare --config my.yaml --output manifest/ [--set section.key=value …]
                     [Beam options, such as --runner=FlinkRunner]
 
-Decodes every image as scoring does; finds exact, near and mirrored duplicates within and across splits and classes;
-puts images that belong together into leakage groups; cuts group-disjoint splits; flags duplicates with opposite labels.
-Writes images.parquet, failures.parquet, duplicates.parquet, report.json and summary.txt. The same input gives the same
-bytes.
+Decodes every image as scoring does. Finds exact, near and mirrored duplicates within and across splits and classes.
+Puts images that belong together into leakage groups, and cuts splits that never divide a group. Flags duplicates with
+opposite labels. Writes the training manifest (images.parquet), failures.parquet, duplicates.parquet, report.json and
+summary.txt. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -72,9 +72,11 @@ def _settings(arguments: argparse.Namespace) -> PrepareSettings:
 
 def _parser() -> console.Parser:
     parser = console.Parser("prepare", __doc__)
-    parser.add_argument("--config", help="names the sources: a YAML file, or a name such as prepare")
+    parser.add_argument("--config", help="settings with the sources: a YAML file, or a name such as prepare")
     parser.add_argument("--output", help="folder or prefix for the tables")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
-    parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; wins over the config"
+    )
+    parser.add_argument("--quiet", action="store_true", help="log a line now and then instead of showing live progress")
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
     return parser

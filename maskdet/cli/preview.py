@@ -1,13 +1,13 @@
-"""Look at what a model says of some images.
+"""See what a model says about some images.
 
     maskdet preview photos/*.jpg gs://bucket/a.png --output previews/ [--model builtin] [--faces detect]
                     [--set faces.min_face_px=32 …] [Beam options, for stores that need them]
 
-Writes each image with its faces boxed, labelled and with their probabilities, as a picture of 480 to 1,600 pixels, and
-prints a line a face. Images are files, folders, globs or lists of any storage, scored as `maskdet score` scores them.
-Blue is mask, vermilion no_mask, yellow uncertain. An image that cannot be scored has its failure code on its line; the
-others are shown all the same, and the exit code is 3. Previews are named after an image and the hash of its URI, so
-that images of the same name do not meet. Previews show faces: delete them when you have looked.
+Writes each image as a picture of 480 to 1,600 pixels, with a box, a label and a probability at each face, and prints
+one line per face. Images are files, folders, globs or list files in any storage; they are scored as `maskdet score`
+scores them. Blue is mask, vermilion no_mask, yellow uncertain. If an image cannot be scored, its line has its failure
+code, the others are shown all the same, and the exit code is 3. A preview is named after its image and the hash of its
+URI, so that images of the same name do not collide. Previews show faces: delete them when you have looked.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _preview(argv: Sequence[str]) -> int:
         f"{len(refs) - failed:,} previews in {folder}"
     )
     if failed:
-        remedy = "Their lines say why; the others are shown."
+        remedy = "The lines above say why. The other images are shown."
         raise SourceError("images", f"{len(refs):,} that can be scored", len(refs) - failed, remedy)
     return 0
 
@@ -92,9 +92,13 @@ def _parser() -> console.Parser:
     parser.add_argument("input", nargs="+", metavar="IMAGE", help="files, folders, globs or list files (.txt)")
     for flag, (key, text) in _SETTING_FLAGS.items():
         parser.add_argument(flag, dest=key, help=text)
-    parser.add_argument("--format", choices=["jpeg", "png"], default="jpeg", help="of the previews (default: jpeg)")
+    parser.add_argument(
+        "--format", choices=["jpeg", "png"], default="jpeg", help="format of the previews (default: jpeg)"
+    )
     parser.add_argument("--config", help="settings: a YAML file, or a name (maskdet config list)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; wins over the config"
+    )
     return parser
 
 

@@ -15,12 +15,15 @@ from maskdet.cli import console
 
 # Flags that are settings: flag → where its value goes, and what it means.
 _SETTING_FLAGS = {
-    "--input": ("input", "folders, globs, list files (.txt) or manifests (.csv, .parquet)"),
+    "--input": ("input", "folders, globs, list files (.txt) or image lists (.csv, .parquet)"),
     "--output": ("output", "folder or prefix for the tables"),
     "--model": ("model.uri", "a model bundle, or 'builtin' (default)"),
     "--backend": ("model.backend", "litert (default), tensorflow or onnx"),
     "--precision": ("model.precision", "int8 or float32 (default: int8 on litert, else float32)"),
-    "--faces": ("faces.mode", "detect: find the faces; whole: each image is one face; auto (default): by the model"),
+    "--faces": (
+        "faces.mode",
+        "detect: find the faces; whole: each image is one face; auto (default): what suits the model",
+    ),
     "--template": ("source.template", "path template, such as {site}/{captured_at:%%Y-%%m-%%d}/*.jpg"),
 }
 
@@ -31,10 +34,14 @@ def command_parser(command: str, description: str | None) -> console.Parser:
     for flag, (key, text) in _SETTING_FLAGS.items():
         parser.add_argument(flag, dest=key, nargs="+" if flag == "--input" else None, help=text)
     parser.add_argument(
-        "--config", help=f"settings: a YAML file, or a name such as demo; maskdet config show {command} shows them all"
+        "--config", help=f"settings: a YAML file, or a name such as demo; see maskdet config show {command}"
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
-    parser.add_argument("--overwrite", action="store_true", help="replace tables of another input or layout")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; wins over the config"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace tables that were made from another input or with other keys"
+    )
     parser.add_argument(
         "--wait",
         type=float,
@@ -42,10 +49,10 @@ def command_parser(command: str, description: str | None) -> console.Parser:
         nargs="?",
         const=math.inf,
         metavar="SECONDS",
-        help="wait for another run that writes the output, for so long or until it ends; default: refuse to start",
+        help="wait for another run that is writing the output, at most so long; default: do not start",
     )
-    parser.add_argument("--quiet", action="store_true", help="log lines instead of a live progress line")
-    parser.add_argument("--json-logs", action="store_true", help="log lines as JSON, one more for each shard")
+    parser.add_argument("--quiet", action="store_true", help="log a line now and then instead of showing live progress")
+    parser.add_argument("--json-logs", action="store_true", help="log in JSON, with a line for each finished shard")
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
     return parser
 

@@ -2,8 +2,8 @@
 
     maskdet status tables/ [--run RUN_ID] [--runner-config YAML] [Beam options, for stores that need them]
 
-Works from any machine, for any runner, during a run and after it. The exit code is the run's own once it has ended
-(0 for success), and 9 before that, so that a script can wait:
+Works from any machine and for any runner, during a run and after it. Before a run has ended, the exit code is 9; then
+it is the run's own (0 for success). A script can wait:
 
     until maskdet status tables/; [ $? != 9 ]; do sleep 60; done
 """
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _status(argv: Sequence[str]) -> int:
     parser = console.Parser("status", __doc__)
     parser.add_argument("output", help="the output of a scoring run")
-    parser.add_argument("--run", help="a run's id (default: the latest)")
+    parser.add_argument("--run", help="id of the run (default: the latest)")
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
     arguments, rest = parser.parse_known_args(argv)
     FileSystems.set_options(parse_beam_options(rest, arguments.runner_config, parser.flags))

@@ -12,8 +12,10 @@ import yaml
 from maskdet import storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import OutputError, StorageError
+from maskdet.inputs.earlier import ADDED, CHANGED, GONE, OUTSIDE, REMOVED, UNCHANGED
 from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import Size, size_of
+from maskdet.labels import INCORRECT, MASK, UNCERTAIN
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
 from maskdet.tables.runs import RunManifest
 from maskdet.tables.status import RunStatus, read_status
@@ -28,12 +30,23 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
     head = f"run {run.run_id}: {run.status.replace('_', ' ')}" + (f" — {run.reason}" if run.reason else "")
     if run.status in ("running", "failed", "interrupted", "superseded"):
         return f"{head}\n  tables    not complete; finished shards are in {layout.root}"
+    if run.pruned_before is not None:
+        removed = run.changes.get(REMOVED, 0)
+        left = f"{run.dataset.listed:,} images in {run.shards.get('total', 0):,} shards are left"
+        return "\n".join(
+            [
+                head,
+                f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}",
+                *_detail("faces", run.faces),
+            ]
+        )
     lines = [
         head,
         f"  images    {images.listed:,} listed = {images.scored:,} scored + {images.no_face:,} no face "
         f"+ {images.failed:,} failed + {images.skipped:,} skipped",
         *_detail("failed", run.failed_by_code),
         *_detail("skipped", run.skipped_by_reason),
+        *_data_set(run),
         *_detail("faces", run.faces),
         *_mask_rate(run.faces),
         f"  shards    {run.shards.get('total', 0):,}: {run.shards.get('scored', 0):,} scored, "
@@ -55,15 +68,15 @@ def describe_status(status: RunStatus, layout: Layout, now: datetime) -> str:
     minutes = ((run.finished_at or now) - run.started_at).total_seconds() / 60
     lines = [
         f"run {run.run_id}: {run.status}{reason}",
-        f"  begun     {run.started_at:%Y-%m-%d %H:%M:%S} UTC, {minutes:,.1f} minutes before "
-        + ("it ended" if run.finished_at else "now"),
+        f"  started   {run.started_at:%Y-%m-%d %H:%M:%S} UTC, {minutes:,.1f} minutes "
+        + ("before it ended" if run.finished_at else "ago"),
         *_finished(status),
         f"  tables    not complete; finished shards are in {layout.root}",
     ]
     if run.status == "running":
         lines.append(f"  {_life(status, now)}")
     else:
-        lines.append("  finished shards are kept: the same maskdet command goes on from there")
+        lines.append("  finished shards are kept: run the same command again to continue")
     return "\n".join(lines)
 
 
@@ -73,23 +86,23 @@ def describe_kept(layout: Layout, run_id: str) -> str:
         status = read_status(layout, run_id)
     except StorageError as error:
         return f"  {error}"
-    return "\n".join([*_finished(status), f"  maskdet status {layout.root} says it again"])
+    return "\n".join([*_finished(status), f"  to see this again: maskdet status {layout.root}"])
 
 
 def _life(status: RunStatus, now: datetime) -> str:
     """Whether a run that has not ended goes on."""
     if status.life == "dead":
-        return "it died without a word: run the same command again, which goes on from what is finished"
+        return "the run died; run the same command again to continue from what is finished"
     latest = status.heartbeat
     ago = "none yet" if latest is None else f"{(now - latest.at).total_seconds():,.0f} s ago, from {latest.host}"
     if status.life == "silent":
-        return f"last sign of life: {ago}; overdue. If it is dead, run the same command again, which finds out"
+        return f"last sign of life: {ago}; overdue. Run the same command again: it finds out whether the run is dead"
     return f"alive; last sign of life: {ago}"
 
 
 def _finished(status: RunStatus) -> list[str]:
     if status.shards is None:
-        return ["  shards    not planned yet: workers are being started, or list the input"]
+        return ["  shards    not known yet: workers are starting, or listing the input"]
     images = status.images
     return [
         f"  shards    {status.finished:,} of {status.shards:,} finished{_share(status.finished, status.shards)}",
@@ -116,14 +129,14 @@ def describe_plan(
         "dry run: nothing is scored, nothing is written",
         f"  images      {total.images:,} to score, {describe_bytes(total.size_bytes)}, of {listed:,} listed",
         *_detail("skipped", skipped),
-        f"  unreadable  {len(problems):,} paths or manifest rows, each to become a failure row",
+        f"  unreadable  {len(problems):,} paths or rows of image lists; each becomes a failure row",
         *(f"              {uri}: {message}" for uri, (_, message) in problems[:_PROBLEMS_SHOWN]),
         *([f"              and {len(problems) - _PROBLEMS_SHOWN:,} more"] if len(problems) > _PROBLEMS_SHOWN else []),
         f"  partitions  {partitions:,} by {list(settings.partition_by) or 'nothing'}",
         f"  shards      {len(shards):,}, of which {kept:,} are finished already",
     ]
     if partitions and total.images / partitions < 50:
-        lines.append("              under 50 images a partition make many small files; see tables.partition_by")
+        lines.append("              fewer than 50 images per partition make many small files; see tables.partition_by")
     return "\n".join([*lines, "settings:", _indented(settings)])
 
 
@@ -160,15 +173,10 @@ def describe_bytes(size_bytes: float) -> str:
 
 
 def _head(rows: pa.Table, max_rows: int) -> pa.Table:
-    wanted = (
-        "images_listed",
-        "images_failed",
-        "faces",
-        "faces_uncertain",
-        "mask_rate",
-        "mask_rate_low",
-        "mask_rate_high",
-    )
+    wanted = ["images_listed", "images_failed", "faces", "faces_uncertain"]
+    wanted += ["mask_rate", "mask_rate_low", "mask_rate_high"]
+    if pc.count(rows["faces_incorrect"]).as_py():  # else the model cannot tell
+        wanted += ["faces_incorrect", "correct_rate", "correct_rate_low", "correct_rate_high"]
     keys = rows.column_names[: rows.column_names.index("images_listed")]
     used = [name for name in keys if pc.count(rows[name]).as_py()]
     return rows.select([*used, *wanted]).slice(0, max_rows)
@@ -185,13 +193,31 @@ def _detail(name: str, counts: Mapping[str, int]) -> list[str]:
     return [f"  {name:<9} {text}"] if counts else []
 
 
+def _data_set(run: RunManifest) -> list[str]:
+    """What the run did to the data set, where it is more than the run's input."""
+    if set(run.changes) <= {ADDED}:
+        return []
+    words = {
+        ADDED: "added",
+        CHANGED: "changed",
+        UNCHANGED: "unchanged",
+        GONE: "gone whose rows stay",
+        REMOVED: "gone whose rows went",
+        OUTSIDE: "of earlier runs beyond this input",
+    }
+    counts = ", ".join(f"{run.changes[change]:,} {word}" for change, word in words.items() if run.changes.get(change))
+    return [f"  data set  {run.dataset.listed:,} images: {counts}"]
+
+
 def _mask_rate(faces: Mapping[str, int]) -> list[str]:
-    decided = faces.get("mask", 0) + faces.get("no_mask", 0)
-    return (
-        [f"  mask rate {faces['mask'] / decided:.1%} of {decided:,} faces labelled mask or no_mask (raw)"]
-        if decided
-        else []
-    )
+    decided = sum(count for label, count in faces.items() if label != UNCERTAIN)
+    if not decided:
+        return []
+    if INCORRECT not in faces:
+        return [f"  mask rate {faces[MASK] / decided:.1%} of {decided:,} faces labelled mask or no_mask (uncorrected)"]
+    correct, worn = faces[MASK] / decided, (faces[MASK] + faces[INCORRECT]) / decided
+    of = f"of {decided:,} faces labelled mask, incorrect or no_mask (uncorrected)"
+    return [f"  mask rate {worn:.1%} wear one, {correct:.1%} correctly, {of}"]
 
 
 def _thresholds(run: RunManifest) -> str:

@@ -1,13 +1,13 @@
-"""Train a model from a recipe and write its bundle.
+"""Train a model from a recipe, and write it as a bundle.
 
     maskdet train --config compact --output models/compact
 
-Relative data folders in the recipe start from the variable MASKDET_DATA, by default data. `--set epochs=3`
-changes one setting; `--smoke` runs the whole recipe on a few images in seconds. One row an epoch goes to
-<output>.history.csv, the full state to <output>.checkpoints: the same command goes on where a killed one ended, and
-ends with the same weights (bit for bit where the recipe says `deterministic: true`).
+Relative data folders in the recipe start from the variable MASKDET_DATA. `--set epochs=3` changes one setting.
+`--smoke` runs the whole recipe on a few images, in seconds. <output>.history.csv gets one row per epoch, and
+<output>.checkpoints holds the full state. If a training is killed, the same command continues it, and ends with the
+same weights (bit for bit where the recipe says `deterministic: true`).
 
-KERAS_BACKEND=jax (or torch) fits on a GPU without TensorFlow; the same command without it then exports what was fitted.
+KERAS_BACKEND=jax (or torch) fits on a GPU without TensorFlow. The same command without it then exports what was fitted.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="recipe: compact, reference_cnn, … (maskdet config list), or a YAML file",
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the model bundle to write")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write the bundle to")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change a setting: epochs=3, augmentation.copies=2",
+        help="change one setting: epochs=3, augmentation.copies=2",
     )
     going_on = parser.add_mutually_exclusive_group()
-    going_on.add_argument("--resume", action="store_true", help="refuse to begin anew if there is no checkpoint")
-    going_on.add_argument("--restart", action="store_true", help="begin anew even if there is a checkpoint")
-    parser.add_argument("--smoke", action="store_true", help="two steps on 16 images a class: does the recipe run?")
+    going_on.add_argument("--resume", action="store_true", help="continue from a checkpoint, or stop if there is none")
+    going_on.add_argument("--restart", action="store_true", help="start over, even if there is a checkpoint")
+    parser.add_argument("--smoke", action="store_true", help="try the recipe: two steps on 16 images per class")
     return parser.parse_args(argv)
 
 

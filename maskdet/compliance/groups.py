@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -15,7 +14,8 @@ import pyarrow.compute as pc
 
 from maskdet.compliance.intervals import wilson_interval
 from maskdet.inputs.sharding import KeyRule
-from maskdet.schemas import compliance_schema
+from maskdet.labels import INCORRECT, LABELS, TWO_CLASSES, ClassNames
+from maskdet.schemas import compliance_schema, key_value
 
 
 class GroupKey(NamedTuple):
@@ -44,6 +44,7 @@ class Counts(NamedTuple):
     faces_mask: int = 0
     faces_no_mask: int = 0
     faces_uncertain: int = 0
+    faces_incorrect: int = 0
 
     @property
     def images_listed(self) -> int:
@@ -53,7 +54,17 @@ class Counts(NamedTuple):
     @property
     def faces(self) -> int:
         """Faces scored."""
-        return self.faces_mask + self.faces_no_mask + self.faces_uncertain
+        return self.faces_labelled + self.faces_uncertain
+
+    @property
+    def faces_labelled(self) -> int:
+        """Faces of which the label is a class: those that rates are shares of."""
+        return self.faces_mask + self.faces_incorrect + self.faces_no_mask
+
+    @property
+    def faces_any_mask(self) -> int:
+        """Faces with a mask, worn correctly or not."""
+        return self.faces_mask + self.faces_incorrect
 
 
 def merge_counts(counts: Iterable[Counts]) -> Counts:
@@ -109,7 +120,7 @@ def _count_level(
 def _of_faces(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     # An image's first face stands for the image.
     columns = {"images_scored": pc.equal(table["face_index"], 0)}
-    columns.update({f"faces_{name}": pc.equal(table["label"], name) for name in ("mask", "no_mask", "uncertain")})
+    columns.update({f"faces_{name}": pc.equal(table["label"], name) for name in LABELS})
     return {name: pc.cast(column, pa.int64()) for name, column in columns.items()}
 
 
@@ -134,7 +145,11 @@ def _key_column(
 
 
 def compliance_table(
-    groups: Mapping[tuple[str | None, ...], Counts], names: Sequence[str], all_names: Sequence[str], confidence: float
+    groups: Mapping[tuple[str | None, ...], Counts],
+    names: Sequence[str],
+    all_names: Sequence[str],
+    confidence: float,
+    class_names: ClassNames = TWO_CLASSES,
 ) -> pa.Table:
     """The compliance table of one level.
 
@@ -143,6 +158,7 @@ def compliance_table(
         names: the level's keys.
         all_names: keys of all levels, which are the table's columns; those the level lacks are null.
         confidence: nominal coverage of the intervals.
+        class_names: the model's; what it cannot tell is null.
 
     Returns:
         One row a group, sorted by key.
@@ -151,7 +167,8 @@ def compliance_table(
     rows = []
     for values, counts in ordered:
         keys = dict(zip(names, values, strict=True))
-        rows.append({**{name: _typed(name, keys.get(name)) for name in all_names}, **_measures(counts, confidence)})
+        columns = {name: key_value(name, keys.get(name)) for name in all_names}
+        rows.append({**columns, **_measures(counts, confidence, class_names)})
     return pa.Table.from_pylist(rows, schema=compliance_schema(all_names))
 
 
@@ -160,15 +177,8 @@ def key_union(levels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in levels.values() for name in names))
 
 
-def _typed(name: str, value: str | None) -> object:
-    if value is None:
-        return None
-    return date.fromisoformat(value) if name == "date" else int(value) if name == "hour" else value
-
-
-def _measures(counts: Counts, confidence: float) -> dict[str, object]:
-    decided = counts.faces_mask + counts.faces_no_mask
-    interval = wilson_interval(counts.faces_mask, decided, confidence)
+def _measures(counts: Counts, confidence: float, class_names: ClassNames) -> dict[str, object]:
+    tells_incorrect = INCORRECT in class_names
     return {
         "images_listed": counts.images_listed,
         "images_scored": counts.images_scored,
@@ -176,12 +186,24 @@ def _measures(counts: Counts, confidence: float) -> dict[str, object]:
         "images_failed": counts.images_failed,
         "faces": counts.faces,
         "faces_mask": counts.faces_mask,
+        "faces_incorrect": counts.faces_incorrect if tells_incorrect else None,
         "faces_no_mask": counts.faces_no_mask,
         "faces_uncertain": counts.faces_uncertain,
-        "mask_rate": counts.faces_mask / decided if decided else None,
-        "mask_rate_low": interval.low if interval else None,
-        "mask_rate_high": interval.high if interval else None,
+        **_rate("mask_rate", counts.faces_any_mask, counts, confidence),
+        **_rate("any_mask_rate", counts.faces_any_mask, counts, confidence),
+        **_rate("correct_rate", counts.faces_mask if tells_incorrect else None, counts, confidence),
         "rate_method": "raw",
         "interval_method": "wilson",
         "interval_confidence": confidence,
+    }
+
+
+def _rate(name: str, faces: int | None, counts: Counts, confidence: float) -> dict[str, float | None]:
+    """A share of the labelled faces, and its interval."""
+    total = 0 if faces is None else counts.faces_labelled
+    interval = wilson_interval(faces or 0, total, confidence)
+    return {
+        name: (faces or 0) / total if total else None,
+        f"{name}_low": interval.low if interval else None,
+        f"{name}_high": interval.high if interval else None,
     }

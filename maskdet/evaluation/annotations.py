@@ -25,7 +25,7 @@ from maskdet.errors import SourceError
 from maskdet.faces.boxes import Floats
 
 IGNORED = "ignored"
-"""What a class may mean beside ``mask`` and ``no_mask``: its boxes are neither asked for nor counted as false."""
+"""What a class may mean beside those of :mod:`maskdet.labels`: its boxes are neither asked for nor counted as false."""
 
 LABELS: Mapping[str, str | None] = {
     **dict.fromkeys(("mask", "with_mask", "masked", "face_mask"), "mask"),
@@ -52,7 +52,7 @@ class AnnotatedImage:
         name: the image's file name or URI, as the annotation gives it; empty where only the annotation's own file
             says whose it is.
         boxes: float32 ``(faces, 4)``: left, top, right, bottom in pixels, or in shares of the image's sides.
-        labels: ``mask``, ``no_mask`` or ``None`` for each face.
+        labels: ``mask``, ``incorrect``, ``no_mask`` or ``None`` for each face.
         ignored: bool ``(faces,)``: marked as difficult, as a crowd or to be ignored, or of a class that means
             :data:`IGNORED`; neither asked for nor counted as false.
         in_shares: whether edges are shares of the image's width and height, 0 to 1.
@@ -251,8 +251,8 @@ def _unknown_classes(file: str, unknown: Mapping[str, int], labels: Mapping[str,
     example = ", ".join([*ignored, *sorted(unknown)])
     return SourceError(
         f"annotations {file}: unknown classes {counts}; known are {', '.join(labels)}. Name each in one of the "
-        f"settings truth.mask, truth.no_mask, truth.face (a face, no more is said) and truth.ignore, for example --set "
-        f"'truth.ignore=[{example}]'"
+        f"settings truth.mask, truth.incorrect, truth.no_mask, truth.face (a face, no more is said) and truth.ignore, "
+        f"for example --set 'truth.ignore=[{example}]'"
     )
 
 

@@ -17,6 +17,7 @@ from maskdet.evaluation.detection_metrics import FoundFaces, match_by_centre, ma
 from maskdet.evaluation.metrics import Bools
 from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.truth import Labelled, RunTables, group_names
+from maskdet.labels import THREE_CLASSES, codes_of
 
 Rows = NDArray[np.int64]
 _EXAMPLES = 20
@@ -91,13 +92,13 @@ class AnnotatedRun:
             for row, face in zip(image.rows, image.match, strict=True)
             if face >= 0
         ]
-        known = [(row, label == "mask") for row, label, _ in pairs if label is not None]
+        known = [(row, label) for row, label, _ in pairs if label is not None]
         unknown = tuple(dict.fromkeys(uri for _, label, uri in pairs if label is None))
         counts = _by_class([label for _, label, _ in pairs])
         counts |= {f"failed_{name}": count for name, count in _by_class(self.failed).items()}
         rows = self.predictions.take(pa.array([row for row, _ in known], pa.int64()))
-        truth = np.array([masked for _, masked in known], np.bool_)
-        return Labelled(rows, truth, counts, unknown[:_EXAMPLES], of_faces=True)
+        classes = codes_of(label for _, label in known)
+        return Labelled(rows, classes, counts, unknown[:_EXAMPLES], of_faces=True)
 
 
 def join_annotations(
@@ -194,4 +195,4 @@ def _without_small(image: AnnotatedImage, min_face_px: int) -> AnnotatedImage:
 
 def _by_class(labels: Iterable[str | None]) -> dict[str, int]:
     names = ["truth_unknown" if label is None else label for label in labels]
-    return {name: names.count(name) for name in ("mask", "no_mask", "truth_unknown")}
+    return {name: names.count(name) for name in (*THREE_CLASSES, "truth_unknown")}

@@ -33,6 +33,7 @@ from maskdet.evaluation.detection_metrics import (
 )
 from maskdet.evaluation.intervals import Bootstrap, Estimate, percentiles, wilson_estimate
 from maskdet.evaluation.metrics import Bools, Floats, ratio
+from maskdet.labels import CODES, THREE_CLASSES
 
 FROM_PX = 32.0
 """Size from which faces are large enough to count on."""
@@ -73,6 +74,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     },
     **{f"end_to_end{name}": f"annotated faces found and labelled right{name.replace('_', ' ')}" for name in RANGES},
     "end_to_end_mask": "masked faces found and labelled mask",
+    "end_to_end_incorrect": "faces with a mask worn incorrectly found and labelled incorrect",
     "end_to_end_no_mask": "unmasked faces found and labelled no_mask",
     FOUND_BALANCED: "mean of sensitivity and specificity of the faces found",
 }
@@ -113,7 +115,7 @@ class Outcomes:
 
     Attributes:
         sizes_px: longer side of each face, ``(faces,)``.
-        labels: what each face wears, ``(faces,)``: 1 a mask, 0 none, -1 not said.
+        labels: code of each face's class, ``(faces,)``; -1: not said, or of a class that the model does not know.
         found: by centre, ``(faces,)``.
         right: found and labelled right, ``(faces,)``.
         overlapping: found at IoU .5, ``(faces,)``.
@@ -134,15 +136,21 @@ class Outcomes:
     images: Floats
 
 
-def measure_faces(annotated: AnnotatedRun, of_found: Sequence[Estimate], bootstrap: Bootstrap) -> FaceFigures:
+def measure_faces(
+    annotated: AnnotatedRun,
+    of_found: Sequence[Estimate],
+    bootstrap: Bootstrap,
+    class_names: Sequence[str] = THREE_CLASSES,
+) -> FaceFigures:
     """Every metric of :data:`DESCRIPTIONS`.
 
     Args:
         annotated: faces and detections.
         of_found: metrics of the labels of the faces found.
         bootstrap: confidence, resamples and seed.
+        class_names: the model's; labels that it cannot give are not asked of it.
     """
-    outcomes = gather(annotated.images)
+    outcomes = gather(annotated.images, class_names)
     estimates = estimate_faces(outcomes, bootstrap)
     (balanced,) = (estimate for estimate in of_found if estimate.metric == "balanced_accuracy")
     estimates[FOUND_BALANCED] = replace(balanced, metric=FOUND_BALANCED)
@@ -156,7 +164,7 @@ def curve_of(outcomes: Outcomes) -> PrecisionRecall | None:
     return precision_recall(scores, hits, len(outcomes.found)) if len(outcomes.found) else None
 
 
-def gather(images: Sequence[SeenImage]) -> Outcomes:
+def gather(images: Sequence[SeenImage], class_names: Sequence[str] = THREE_CLASSES) -> Outcomes:
     """Lay the faces and detections of all images one beside the other."""
     units = np.unique([image.group for image in images], return_inverse=True)[1]
     faces: list[tuple[float, int, bool, bool, bool, int]] = []
@@ -166,8 +174,9 @@ def gather(images: Sequence[SeenImage]) -> Outcomes:
         overlapping = set(image.overlapping.tolist())
         for face in np.flatnonzero(image.wanted).tolist():
             label = image.truth.labels[face]
-            right = label is not None and said.get(face) == label
-            code = -1 if label is None else int(label == "mask")
+            asked = label is not None and label in class_names
+            right = asked and said.get(face) == label
+            code = CODES[label] if asked and label is not None else -1
             faces.append((float(sides[face]), code, face in said, right, face in overlapping, unit))
     sizes, labels, found, right, overlapping, face_unit = _columns(faces, 6)
     return Outcomes(
@@ -238,8 +247,7 @@ def _shares(outcomes: Outcomes) -> dict[str, tuple[Floats, Floats]]:
     chosen |= {f"recall{name}": (outcomes.overlapping, inside) for name, inside in ranges.items()}
     chosen |= {f"end_to_end{name}": (outcomes.right, inside & labelled) for name, inside in ranges.items()}
     chosen |= {
-        f"end_to_end_{name}": (outcomes.right, outcomes.labels == label)
-        for name, label in (("mask", 1), ("no_mask", 0))
+        f"end_to_end_{name}": (outcomes.right, outcomes.labels == label) for name, label in CODES.items() if label >= 0
     }
 
     def by_unit(faces: Bools) -> Floats:

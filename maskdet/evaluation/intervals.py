@@ -97,6 +97,20 @@ def estimate_all(sample: Sample, bootstrap: Bootstrap) -> list[Estimate]:
     return [estimates[name] for name in DESCRIPTIONS]
 
 
+def estimate_score(name: str, score: Metric, sample: Sample, bootstrap: Bootstrap) -> Estimate:
+    """One metric of a sample, with the bootstrap's interval.
+
+    Args:
+        name: what to call it.
+        score: the metric.
+        sample: faces of both classes.
+        bootstrap: confidence, resamples and seed.
+    """
+    tally = Tally.of(sample)
+    drawn = {name: np.concatenate([score(some) for some in draw(sample, tally, bootstrap)])}
+    return _of_score(name, score, tally, drawn, bootstrap)
+
+
 def wilson_estimate(metric: str, right: float, total: float, confidence: float) -> Estimate:
     """A share with Wilson's interval."""
     interval = wilson_interval(round(right), round(total), confidence)

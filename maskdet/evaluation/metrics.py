@@ -17,11 +17,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdet import labels
+from maskdet.labels import CODES
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Labels = NDArray[np.int8]
 
-NO_MASK, MASK, UNCERTAIN = 0, 1, -1
+NO_MASK, MASK, UNCERTAIN = (CODES[name] for name in (labels.NO_MASK, labels.MASK, labels.UNCERTAIN))
 CALIBRATION_BINS = 15  # as Guo et al. (2017)
 
 

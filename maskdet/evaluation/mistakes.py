@@ -11,26 +11,37 @@ from numpy.typing import NDArray
 
 from maskdet.evaluation.detection_matching import AnnotatedRun, SeenImage
 from maskdet.evaluation.detection_metrics import FALSE
-from maskdet.evaluation.metrics import MASK, NO_MASK, Sample
 from maskdet.evaluation.tables import MISTAKES_SCHEMA
 from maskdet.evaluation.truth import Labelled
+from maskdet.labels import CODES, INCORRECT, MASK, label_names, worn_probability
 
 WRONG_LABEL = "wrong_label"
 MISSED = "missed"
 FALSE_POSITIVE = "false_positive"
 _FOUND_COLUMNS = (
-    *("label", "probability_mask", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
+    *("label", "probability_mask", "probability_incorrect", "face_score"),
+    *("face_left_px", "face_top_px", "face_width_px", "face_height_px"),
     *("image_uri", "width_px", "height_px", "content_sha256", "model_id"),
 )
 
 
-def label_mistakes(labelled: Labelled, sample: Sample) -> pa.Table:
-    """Images or found faces labelled wrong or uncertain, the largest error of the probability first."""
-    wanted = np.where(sample.truth, MASK, NO_MASK)
-    error = np.where(sample.truth, 1 - sample.probabilities, sample.probabilities)
-    wrong = np.flatnonzero(sample.labels != wanted)
-    order = wrong[np.argsort(-error[wrong], kind="stable")]
-    truth = [("no_mask", "mask")[int(sample.truth[row])] for row in order]
+def label_mistakes(labelled: Labelled) -> pa.Table:
+    """Images or found faces labelled wrong or uncertain, the largest error of the probability first.
+
+    A model of two classes is not asked for ``incorrect``.
+    """
+    faces = labelled.faces()
+    worn = worn_probability(labelled.rows["probability_mask"].to_numpy(), faces.probabilities.get(INCORRECT))
+    error, wrong = worn.copy(), faces.labels != faces.truth  # of a bare face: that there is a mask
+    for name in (MASK, INCORRECT):
+        members = faces.truth == CODES[name]
+        if name in faces.probabilities:
+            error[members] = 1 - faces.probabilities[name][members]
+        else:
+            wrong &= ~members
+    rows = np.flatnonzero(wrong)
+    order = rows[np.argsort(-error[rows], kind="stable")]
+    truth = label_names(faces.truth[order])
     return _of_predictions(labelled.rows, order, {"kind": WRONG_LABEL, "truth": truth, "error": error[order].tolist()})
 
 

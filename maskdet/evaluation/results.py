@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from maskdet import storage
 from maskdet.evaluation import baselines, calibration, metrics, slices
+from maskdet.evaluation.classes import ClassFigures, measure_classes
 from maskdet.evaluation.detection_matching import AnnotatedRun
 from maskdet.evaluation.detection_metrics import PrecisionRecall
 from maskdet.evaluation.faces import FaceFigures, measure_faces
@@ -23,6 +24,8 @@ from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.tables import METRICS_SCHEMA, SCHEMA_VERSION
 from maskdet.evaluation.truth import Labelled, group_names
 from maskdet.images.preprocessing import ImageLimits
+from maskdet.labels import INCORRECT, TWO_CLASSES
+from maskdet.model.training_images import Hashes, were_trained_on
 from maskdet.tables.layout import write_table
 from maskdet.tables.runs import RunManifest
 
@@ -33,6 +36,14 @@ DETECTION = "detection"
 """Name of the slice of ``metrics.parquet`` that says how faces were found."""
 _MAX_POINTS = 200
 _LABEL_NAMES = {MASK: "mask", NO_MASK: "no_mask", UNCERTAIN: "uncertain"}
+
+
+class TrainedOn(NamedTuple):
+    """Evaluated images that the model has learnt from: figures on them say little of others."""
+
+    images: int
+    of: int
+    """Different image files that were evaluated."""
 
 
 class ThresholdRow(NamedTuple):
@@ -54,7 +65,7 @@ class Evaluation:
         labelled: scored images with their truth.
         tally: of all of them.
         by_slice: slice name → estimates; the first is the whole data.
-        confusion: truth → label → images.
+        confusion: truth → label → images, of two classes.
         thresholds: the threshold table.
         temperature: temperature scaling on held-out halves, where it can be fitted.
         band: a decision band on held-out halves, likewise.
@@ -62,6 +73,9 @@ class Evaluation:
         mistakes: one row an image, or annotated face, not labelled right, the worst first; then faces missed and
             detections that are none.
         faces: how the faces were found, where truth is told of faces; all the above is then of the found ones.
+        classes: figures of three classes, where the model or the truth has them. All else but the mistakes is of the
+            images that wear a mask correctly or none, and of whether the model says that there is a mask.
+        trained_on: how many of the images the model was trained on; ``None`` where its bundle does not say.
     """
 
     run: RunManifest
@@ -75,6 +89,8 @@ class Evaluation:
     baselines: list[baselines.Row]
     mistakes: pa.Table
     faces: FaceFigures | None = None
+    classes: ClassFigures | None = None
+    trained_on: TrainedOn | None = None
 
     @property
     def overall(self) -> dict[str, Estimate]:
@@ -83,7 +99,11 @@ class Evaluation:
 
 
 def evaluate(
-    labelled: Labelled, run: RunManifest, settings: EvaluateSettings, annotated: AnnotatedRun | None = None
+    labelled: Labelled,
+    run: RunManifest,
+    settings: EvaluateSettings,
+    annotated: AnnotatedRun | None = None,
+    training_images: Hashes | None = None,
 ) -> Evaluation:
     """Measure a model on labelled images, or a detector and a model on annotated faces.
 
@@ -92,7 +112,9 @@ def evaluate(
         run: the scoring run.
         settings: the evaluation's.
         annotated: every annotated face and every detection, where truth is told of faces.
+        training_images: those of the model; see :mod:`maskdet.model.training_images`.
     """
+    every, labelled = labelled, labelled.without_incorrect()
     intervals, rows = settings.intervals, labelled.rows
     bootstrap = Bootstrap(intervals.confidence, intervals.resamples, intervals.seed)
     sample = labelled.sample(intervals.group_column)
@@ -104,11 +126,13 @@ def evaluate(
     shortcuts = []
     if looks is not None and settings.baselines:
         shortcuts = baselines.compare(sample, rows, looks.thumbnails, fit, intervals.confidence)
+    class_names = run.model.get("classes", TWO_CLASSES)
+    of_three = INCORRECT in class_names or every.counts[INCORRECT] > 0
     tally = Tally.of(sample)
     by_slice = {piece.name: estimate_all(sample.select(piece.keep), bootstrap) for piece in pieces}
     return Evaluation(
         run=run,
-        labelled=labelled,
+        labelled=every,
         tally=tally,
         by_slice=by_slice,
         confusion=confusion_of(tally),
@@ -116,9 +140,17 @@ def evaluate(
         temperature=calibration.measure_temperature(sample.select(fit), sample.select(~fit)),
         band=calibration.measure_band(sample.select(fit), sample.select(~fit), settings.calibration.max_error),
         baselines=shortcuts,
-        mistakes=pa.concat_tables([label_mistakes(labelled, sample), *(face_mistakes(annotated) if annotated else [])]),
-        faces=None if annotated is None else measure_faces(annotated, by_slice[slices.ALL], bootstrap),
+        mistakes=pa.concat_tables([label_mistakes(every), *(face_mistakes(annotated) if annotated else [])]),
+        faces=None if annotated is None else measure_faces(annotated, by_slice[slices.ALL], bootstrap, class_names),
+        classes=measure_classes(every.faces(intervals.group_column), bootstrap) if of_three else None,
+        trained_on=None if training_images is None else count_trained_on(every, training_images),
     )
+
+
+def count_trained_on(labelled: Labelled, training_images: Hashes) -> TrainedOn:
+    """How many of the image files of some rows a model was trained on."""
+    digests = sorted(set(labelled.rows["content_sha256"].to_pylist()))
+    return TrainedOn(int(were_trained_on(digests, training_images).sum()), len(digests))
 
 
 def confusion_of(tally: Tally) -> dict[str, dict[str, int]]:
@@ -157,6 +189,8 @@ def metrics_table(evaluation: Evaluation, confidence: float) -> pa.Table:
         rows += [(name, estimate) for estimate in estimates]
     for row in evaluation.thresholds:
         rows += [(slices.ALL, replace(estimate, metric=f"{estimate.metric}@{row.threshold:g}")) for estimate in row[1:]]
+    if evaluation.classes is not None:
+        rows += [(slices.ALL, estimate) for estimate in evaluation.classes.estimates]
     if evaluation.faces is not None:
         rows += [(DETECTION, estimate) for estimate in evaluation.faces.estimates]
     columns: list[Sequence[Any]] = [[name for name, _ in rows]]
@@ -176,11 +210,17 @@ def as_json(evaluation: Evaluation, settings: EvaluateSettings) -> dict[str, Any
         "run_id": run.run_id,
         "model": run.model,
         "input": list(settings.input),
-        "images": {**run.images.model_dump(), "evaluated": len(labelled.truth)},
-        "truth": {**labelled.counts, "examples_unknown": list(labelled.unknown)},
+        "images": {**run.images.model_dump(), "evaluated": len(labelled.classes)},
+        "trained_on": evaluation.trained_on and evaluation.trained_on._asdict(),
+        "truth": {
+            **labelled.counts,
+            "examples_unknown": list(labelled.unknown),
+            "names_unknown": dict(labelled.unknown_names),
+        },
         "intervals": settings.intervals.model_dump(mode="json"),
         "confusion": evaluation.confusion,
         "metrics": _by_metric(evaluation.by_slice[slices.ALL]),
+        "classes": evaluation.classes and _classes(evaluation.classes),
         "thresholds": [{"threshold": row.threshold, **_by_metric(row[1:])} for row in evaluation.thresholds],
         "slices": {name: _by_metric(found) for name, found in evaluation.by_slice.items() if name != slices.ALL},
         "temperature": evaluation.temperature and evaluation.temperature._asdict(),
@@ -206,6 +246,10 @@ def write_results(root: str, evaluation: Evaluation, settings: EvaluateSettings,
     storage.write_bytes(storage.join(root, page_name), page.encode())
     text = json.dumps(as_json(evaluation, settings), indent=2, ensure_ascii=False, allow_nan=False)
     storage.write_bytes(storage.join(root, METRICS_JSON), f"{text}\n".encode())
+
+
+def _classes(classes: ClassFigures) -> dict[str, Any]:
+    return {"confusion": classes.confusion, "metrics": _by_metric(classes.estimates)}
 
 
 def _detection(faces: FaceFigures) -> dict[str, Any]:

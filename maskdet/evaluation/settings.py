@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -20,6 +21,7 @@ from maskdet.config import (
 )
 from maskdet.errors import ConfigError
 from maskdet.evaluation.annotations import IGNORED, plain_name
+from maskdet.labels import MASK, NO_MASK, THREE_CLASSES
 
 SCORES = "scores"
 
@@ -32,6 +34,11 @@ class TruthSettings(Section):
 
     mask: tuple[str, ...] = ("with_mask", "mask", "masked")
     """Folders, or values of the column, that mean "mask"."""
+    incorrect: tuple[str, ...] = (
+        *("incorrect", "incorrect_mask", "mask_incorrect", "with_incorrect_mask"),
+        *("mask_weared_incorrect", "mask_worn_incorrectly"),
+    )
+    """Those that mean a mask with nose or mouth bare."""
     no_mask: tuple[str, ...] = ("without_mask", "no_mask", "unmasked")
     """Those that mean "no mask"."""
     column: str | None = None
@@ -42,12 +49,12 @@ class TruthSettings(Section):
     Needs ``faces.mode: detect``."""
     face: tuple[str, ...] = ("face", "head", "person")
     """Classes of boxes that say that there is a face, and no more."""
-    ignore: tuple[str, ...] = ("ignore", "mask_weared_incorrect", "incorrect_mask")
+    ignore: tuple[str, ...] = ("ignore",)
     """Classes of boxes that are neither asked for nor, if found, counted as false; so are difficult ones and crowds."""
     unannotated: Literal["ignore", "faceless"] = "ignore"
     """What images are that the annotations do not name."""
 
-    @field_validator("mask", "no_mask", "face", "ignore", mode="before")
+    @field_validator("mask", "incorrect", "no_mask", "face", "ignore", mode="before")
     @classmethod
     def _texts(cls, names: object) -> object:
         # YAML reads 0 and 1 as numbers.
@@ -55,13 +62,17 @@ class TruthSettings(Section):
 
     @model_validator(mode="after")
     def _disjoint(self) -> TruthSettings:
-        masked, unmasked = ({plain_name(name) for name in names} for names in (self.mask, self.no_mask))
-        if not masked or not unmasked or masked & unmasked:
-            raise ValueError(f"mask and no_mask: expected names for each, none in both, received {self.model_dump()!r}")
+        named = {label: {plain_name(name) for name in getattr(self, label)} for label in THREE_CLASSES}
+        twice = [one for one, other in combinations(named, 2) if named[one] & named[other]]
+        if not named[MASK] or not named[NO_MASK] or twice:
+            raise ValueError(
+                f"mask, incorrect and no_mask: expected names for the first and the last, none in two, received "
+                f"{self.model_dump()!r}"
+            )
         if self.boxes is not None and self.column is not None:
             raise ValueError(f"boxes and column: expected one of them, received {self.boxes!r} and {self.column!r}")
-        if both := {plain_name(name) for name in self.ignore} & (masked | unmasked):
-            raise ValueError(f"ignore: expected none of the names of mask and no_mask, received {sorted(both)}")
+        if both := {plain_name(name) for name in self.ignore} & set().union(*named.values()):
+            raise ValueError(f"ignore: expected none of the names of the classes, received {sorted(both)}")
         return self
 
     @property
@@ -70,8 +81,7 @@ class TruthSettings(Section):
         return {
             **dict.fromkeys(self.face, None),
             **dict.fromkeys(self.ignore, IGNORED),
-            **dict.fromkeys(self.no_mask, "no_mask"),
-            **dict.fromkeys(self.mask, "mask"),
+            **{name: label for label in THREE_CLASSES for name in getattr(self, label)},
         }
 
 
@@ -166,5 +176,7 @@ class EvaluateSettings(ScoreSettings):
         if self.tables.partition_by:
             remedy = "Leave it out: an evaluation keeps keys as columns."
             raise ConfigError("tables.partition_by", "nothing", list(self.tables.partition_by), remedy)
-        tables = self.tables.model_copy(update={"partition_by": ()})
+        # What is measured is what the input holds now.
+        mirror = {"partition_by": (), "on_gone": "remove", "max_gone_ratio": 1.0}
+        tables = self.tables.model_copy(update=mirror)
         return self.model_copy(update={"output": storage.join(self.output, SCORES), "tables": tables})

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from maskdet.evaluation import faces, intervals
+from maskdet.evaluation import classes, faces, intervals
 from maskdet.schemas import column, table_schema
 
-SCHEMA_VERSION = 1
-_METRICS = intervals.DESCRIPTIONS | {f"{name} (detection)": text for name, text in faces.DESCRIPTIONS.items()}
+SCHEMA_VERSION = 2
+_METRICS = {
+    **intervals.DESCRIPTIONS,
+    **classes.DESCRIPTIONS,
+    **{f"{name} (detection)": text for name, text in faces.DESCRIPTIONS.items()},
+}
 
 
 METRICS_SCHEMA = table_schema(
@@ -37,14 +41,25 @@ MISTAKES_SCHEMA = table_schema(
         column(
             "truth",
             pa.string(),
-            "mask or no_mask; null where the annotation does not say, or there is no face",
+            "mask, incorrect or no_mask; null where the annotation does not say, or there is no face",
             nullable=True,
         ),
-        column("label", pa.string(), "what the model said: mask, no_mask or uncertain; null if missed", nullable=True),
+        column(
+            "label",
+            pa.string(),
+            "what the model said: mask, incorrect, no_mask or uncertain; null if missed",
+            nullable=True,
+        ),
         column(
             "probability_mask",
             pa.float32(),
             "probability that the face wears a mask, 0 to 1; null if missed",
+            nullable=True,
+        ),
+        column(
+            "probability_incorrect",
+            pa.float32(),
+            "probability that it wears one incorrectly; null if missed, or of a model of two classes",
             nullable=True,
         ),
         column(

@@ -7,25 +7,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from maskdet import storage
 from maskdet.config import SourceSettings
 from maskdet.errors import ConfigError, SourceError
 from maskdet.evaluation.annotations import plain_name
-from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Bools, Sample
+from maskdet.evaluation.classes import LabelledFaces
+from maskdet.evaluation.metrics import MASK, Bools, Floats, Sample
 from maskdet.evaluation.settings import EvaluateSettings, TruthSettings
 from maskdet.inputs import image_lists
 from maskdet.inputs.listing import ListTask
+from maskdet.labels import CODES, INCORRECT, NO_MASK, THREE_CLASSES, Codes, codes_of, worn_probability
+from maskdet.labels import MASK as MASK_LABEL
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
 from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
 
-_LABELS = {"mask": MASK, "no_mask": NO_MASK, "uncertain": UNCERTAIN}
 _EXAMPLES = 20
+# To the question whether a mask is worn.
+_ANSWERS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1", "on"), MASK_LABEL),
+    **dict.fromkeys(("false", "f", "no", "n", "0", "off"), NO_MASK),
+}
 # A manifest's column may be named as one of the predictions': its "label" must not hide the model's.
 _MANIFEST_PREFIX = "manifest."
 
@@ -47,32 +55,62 @@ class Labelled:
 
     Attributes:
         rows: one each, sorted by URI: the predictions' columns, and those that settings name.
-        truth: whether a mask is worn, bool ``(rows,)``.
-        counts: images or faces by what became of them: mask, no_mask, truth_unknown, failed_mask, ….
+        classes: codes of the true classes, ``(rows,)``.
+        counts: images or faces by what became of them: mask, incorrect, no_mask, truth_unknown, failed_mask, ….
         unknown: some of the images whose truth cannot be told.
+        unknown_names: folders, or values of the column, that tell no truth → images.
         of_faces: whether rows are faces; those of an image then belong together.
     """
 
     rows: pa.Table
-    truth: Bools
+    classes: Codes
     counts: Mapping[str, int]
     unknown: tuple[str, ...]
     of_faces: bool = False
+    unknown_names: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def truth(self) -> Bools:
+        """Whether a mask covers nose and mouth, ``(rows,)``."""
+        return np.asarray(self.classes == MASK, np.bool_)
+
+    def without_incorrect(self) -> Labelled:
+        """The rows of which the truth is ``mask`` or ``no_mask``: what metrics of two classes are about."""
+        keep = self.classes != CODES[INCORRECT]
+        return replace(self, rows=self.rows.filter(pa.array(keep)), classes=self.classes[keep])
+
+    def probabilities(self) -> dict[str, Floats]:
+        """Class → what the model said, ``(rows,)``; a class that it does not know is absent."""
+        named = {name: self.rows[f"probability_{name}"] for name in THREE_CLASSES}
+        known = {name: column for name, column in named.items() if column.null_count == 0 and len(column)}
+        return {name: column.to_numpy().astype(np.float64) for name, column in known.items()}
+
+    def faces(self, group_column: str | None = None) -> LabelledFaces:
+        """What figures of three classes are computed from; the argument as of :meth:`sample`."""
+        labels = codes_of(self.rows["label"].to_pylist())
+        return LabelledFaces(self.classes, labels, self.probabilities(), self._groups(group_column))
 
     def sample(self, group_column: str | None = None) -> Sample:
-        """What metrics are computed from.
+        """What metrics of two classes are computed from: whether there is a mask, worn correctly or not.
+
+        Of three classes the probability is p(mask) + p(incorrect), which the first question of the rule of
+        :mod:`maskdet.labels` is about, and the label ``incorrect`` is one of a mask.
 
         Args:
             group_column: the column that says which images belong together; an image without a value is alone. Default:
                 each image is alone, with its faces.
         """
-        labels = np.array([_LABELS[label] for label in self.rows["label"].to_pylist()], np.int8)
-        probabilities = self.rows["probability_mask"].to_numpy().astype(np.float64)
-        groups = None
-        if group_column is not None or self.of_faces:
-            names = group_names(self.rows, group_column)
-            groups = np.unique(names, return_inverse=True)[1].astype(np.int64) if names else None
-        return Sample(probabilities, self.truth, labels, groups)
+        labels = codes_of(self.rows["label"].to_pylist())
+        labels[labels == CODES[INCORRECT]] = MASK
+        mask = self.rows["probability_mask"].to_numpy()
+        worn = worn_probability(mask, self.probabilities().get(INCORRECT))
+        return Sample(worn, self.truth, labels, self._groups(group_column))
+
+    def _groups(self, group_column: str | None) -> NDArray[np.int64] | None:
+        if group_column is None and not self.of_faces:
+            return None
+        names = group_names(self.rows, group_column)
+        return np.unique(names, return_inverse=True)[1].astype(np.int64) if names else None
 
 
 def check_columns(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> None:
@@ -94,7 +132,7 @@ def check_columns(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> None
             remedy,
         )
     for task in listed:
-        image_lists.check_columns(task.uri, _with_columns(settings.source, wanted))
+        image_lists.check_columns(task.uri, _with_columns(settings.source, wanted), task.root)
 
 
 def read_labelled(layout: Layout, settings: EvaluateSettings, tasks: Sequence[ListTask]) -> Labelled:
@@ -106,18 +144,27 @@ def read_labelled(layout: Layout, settings: EvaluateSettings, tasks: Sequence[Li
     """
     tables = read_tables(layout, settings, tasks)
     rows, failures = _one_row_an_image(tables.predictions), tables.failures
-    classes, failed = (_classes(table, settings.truth) for table in (rows, failures))
+    tops = [_top(task) for task in tasks]
+    classes, failed = (_classes(table, settings.truth, tops) for table in (rows, failures))
     known = np.array([name is not None for name in classes], np.bool_)
     unknown = rows["image_uri"].filter(pa.array(~known)).to_pylist()
     counts = _counted(classes, "truth_unknown") | {
         f"failed_{name}": count for name, count in _counted(failed, "truth_unknown").items()
     }
+    if not known.any() and settings.truth.column is not None:
+        values = Counter(column_values(rows, settings.truth.column))
+        seen = [value for value, _ in values.most_common(_EXAMPLES)]
+        remedy = "Set truth.mask and truth.no_mask to the column's values."
+        raise SourceError(
+            f"truth.column {settings.truth.column!r}", f"values of {settings.truth.model_dump()}", seen, remedy
+        )
     if not known.any():
         seen = unknown[:3] or failures["image_uri"].to_pylist()[:3]
-        remedy = "Set truth.mask and truth.no_mask to the folders' names, or truth.column to a column."
+        remedy = "Set truth.mask, truth.incorrect and truth.no_mask to the folders' names, or truth.column to a column."
         raise SourceError("truth", f"images of {settings.truth.model_dump()}", seen, remedy)
-    truth = np.array([name == "mask" for name in classes if name is not None], np.bool_)
-    return Labelled(rows.filter(pa.array(known)), truth, counts, tuple(unknown[:_EXAMPLES]))
+    codes = codes_of(name for name in classes if name is not None)
+    names = _unknown_names(rows.filter(pa.array(~known)), settings.truth)
+    return Labelled(rows.filter(pa.array(known)), codes, counts, tuple(unknown[:_EXAMPLES]), unknown_names=names)
 
 
 def read_tables(layout: Layout, settings: EvaluateSettings, tasks: Sequence[ListTask]) -> RunTables:
@@ -136,20 +183,42 @@ def read_tables(layout: Layout, settings: EvaluateSettings, tasks: Sequence[List
     return RunTables(*(_with_extra(_read_all(layout, name, schema), columns) for name, schema in schemas.items()))
 
 
-def class_of_folders(uri: str, truth: TruthSettings) -> str | None:
-    """``"mask"`` or ``"no_mask"`` by the nearest folder above an image that names a class."""
-    for folder in reversed(uri.split("/")[:-1]):
+def class_of_folders(uri: str, truth: TruthSettings, tops: Sequence[str] = ()) -> str | None:
+    """The class that the nearest folder above an image names, of those that name one.
+
+    Args:
+        uri: the image.
+        truth: the names.
+        tops: the inputs' folders; what lies above the one that holds the image says nothing of it.
+    """
+    above = max((len(top) for top in tops if uri.startswith(f"{top}/")), default=0)
+    for folder in reversed(uri[above:].split("/")[:-1]):
         if (found := class_of_name(folder, truth)) is not None:
             return found
     return None
 
 
+def class_of_value(value: str | None, truth: TruthSettings) -> str | None:
+    """``"mask"`` or ``"no_mask"`` by a column's value: a name of the settings, or true, yes, 1 or their opposites.
+
+    A column that is itself named as ``truth.no_mask`` answers the opposite question. Where the settings name an answer,
+    theirs count alone.
+    """
+    named = class_of_name(value, truth)
+    taken = any(plain_name(name) in _ANSWERS for name in (*truth.mask, *truth.incorrect, *truth.no_mask))
+    if named is not None or value is None or taken:
+        return named
+    answer = _ANSWERS.get(plain_name(value))
+    opposite = class_of_name(truth.column, truth) == NO_MASK
+    return answer if answer is None or not opposite else {MASK_LABEL: NO_MASK, NO_MASK: MASK_LABEL}[answer]
+
+
 def class_of_name(name: str | None, truth: TruthSettings) -> str | None:
-    """``"mask"`` or ``"no_mask"`` by a folder's name or a column's value."""
+    """The class that a folder's name or a column's value means."""
     if name is None:
         return None
-    for label, names in (("mask", truth.mask), ("no_mask", truth.no_mask)):
-        if plain_name(name) in {plain_name(text) for text in names}:
+    for label in THREE_CLASSES:
+        if plain_name(name) in {plain_name(text) for text in getattr(truth, label)}:
             return label
     return None
 
@@ -170,22 +239,38 @@ def column_values(rows: pa.Table, column: str) -> list[str | None]:
     return values
 
 
-def _classes(table: pa.Table, truth: TruthSettings) -> list[str | None]:
+def _top(task: ListTask) -> str:
+    """The folder that the folders which name classes lie in; an input's own name may be that of a class."""
+    if task.kind == "folder":
+        return storage.parent(task.uri)
+    return storage.fixed_part(task.uri) if task.kind == "glob" else image_lists.folder_of(task.uri, task.root)
+
+
+def _classes(table: pa.Table, truth: TruthSettings, tops: Sequence[str]) -> list[str | None]:
     if truth.column is not None:
-        return [class_of_name(value, truth) for value in column_values(table, truth.column)]
+        return [class_of_value(value, truth) for value in column_values(table, truth.column)]
     by_folder: dict[str, str | None] = {}
     found = []
     for uri in table["image_uri"].to_pylist():
         folder = storage.parent(uri)
         if folder not in by_folder:
-            by_folder[folder] = class_of_folders(uri, truth)
+            by_folder[folder] = class_of_folders(uri, truth, tops)
         found.append(by_folder[folder])
     return found
 
 
 def _counted(classes: Iterable[str | None], unknown: str) -> dict[str, int]:
     counts = Counter(unknown if name is None else name for name in classes)
-    return {name: counts[name] for name in ("mask", "no_mask", unknown)}
+    return {name: counts[name] for name in (*THREE_CLASSES, unknown)}
+
+
+def _unknown_names(rows: pa.Table, truth: TruthSettings) -> dict[str, int]:
+    """What tells no truth → images, the most frequent first: values of the column, or names of folders."""
+    if truth.column is not None:
+        names = ["null" if value is None else value for value in column_values(rows, truth.column)]
+    else:
+        names = [storage.parent(uri).rpartition("/")[2] for uri in rows["image_uri"].to_pylist()]
+    return dict(Counter(names).most_common())
 
 
 def _one_row_an_image(faces: pa.Table) -> pa.Table:
@@ -228,7 +313,7 @@ def _manifest_values(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> d
         return values
     source = _with_columns(settings.source, wanted)
     for task in tasks:
-        for row in image_lists.read_rows(task.uri, task.part, source):
+        for row in image_lists.read_rows(task.uri, task.part, source, task.root):
             for name, value in zip(wanted, row.keys, strict=True):
                 if values[name].setdefault(row.uri, value) != value:
                     values[name][row.uri] = None

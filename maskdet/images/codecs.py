@@ -168,11 +168,16 @@ def decode_jpeg(header: Image.Image, data: bytes, *, strict: bool = True) -> Pix
     """
     if header.mode not in ("RGB", "L"):
         return None
+    size = {"min_height": header.height, "min_width": header.width}
     try:
-        pixels = simplejpeg.decode_jpeg(data, min_height=header.height, min_width=header.width, strict=strict)
+        if strict:
+            return _checked(simplejpeg.decode_jpeg(data, **size), header.height, header.width)
+        # After some errors it returns what it was given as if it were the picture.
+        black, white = (np.full(header.height * header.width * 3, fill, np.uint8) for fill in (0, 255))
+        first, second = (simplejpeg.decode_jpeg(data, **size, buffer=one, strict=False) for one in (black, white))
     except ValueError:
         return None
-    return _checked(pixels, header.height, header.width)
+    return _checked(first, header.height, header.width) if np.array_equal(first, second) else None
 
 
 def resolve_codecs(name: Literal["auto", CodecsName]) -> CodecsName:

@@ -114,6 +114,11 @@ def below(prefix: str, exclude: Exclusion) -> Iterator[Found]:
     yield from (Found(file, exclude.reason(_below(file.uri, prefix))) for file in storage.list_folder(prefix))
 
 
+def of_folder(folder: str, exclude: Exclusion) -> Iterator[Found]:
+    """All that a folder of this machine or a prefix of a store holds, at any depth."""
+    return walk(folder, folder, exclude) if storage.is_local(folder) else below(folder, exclude)
+
+
 def wanted(found: Sequence[Found], source: SourceSettings) -> tuple[list[Found], Counter[str]]:
     """What is to be scored of a folder's content, and what is not, by reason.
 

@@ -1,34 +1,49 @@
 """Manifests: images named row by row in a CSV, Parquet or plain list file.
 
-A CSV or Parquet manifest has a column of URIs and any others; settings say which are partition keys and capture time.
-``size_bytes`` and ``version`` columns, when both are there, are believed and save one request an image. A list file has
-one URI a line; blank lines and lines that begin with ``#`` are no images. A relative URI counts from the manifest's own
-folder.
+A CSV or Parquet manifest has a column of URIs and any others; settings say which are partition keys, capture time,
+version and size. Names of columns are compared without regard to case where none is exactly alike. A CSV may be
+delimited, encoded and compressed as spreadsheets and exports do it (:mod:`maskdet.inputs.delimited`); a broken row is a
+failure of its own. A folder of Parquet files is one manifest, whose ``name=value`` folders are columns.
+
+A list file has one URI a line; blank lines and lines that begin with ``#`` are no images. A relative URI counts from
+the manifest's own folder.
 """
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
-from datetime import date, datetime, tzinfo
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, tzinfo
+from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from maskdet import storage
 from maskdet.config import SourceSettings
 from maskdet.errors import FailureCode, SourceError
+from maskdet.inputs.delimited import header, is_utf8, lines, open_text, refusing_damage, shown
+from maskdet.inputs.references import CLAIMED, HIVE_NULL
 from maskdet.templates import epoch_ms
 
-SIZE_COLUMN = "size_bytes"
-VERSION_COLUMN = "version"
+_KINDS_BY_EXTENSION: dict[str, Literal["list", "manifest"]] = {
+    **dict.fromkeys(("csv", "tsv", "tab", "parquet", "pq"), "manifest"),
+    **dict.fromkeys(("txt", "lst"), "list"),
+}
+_COMPRESSIONS = (".gz", ".bz2", ".xz")
 
 # Python's parser takes any character between date and time, and so the digits of a Unix time for a day in 1712.
 _ISO_TIME = re.compile(r"\d{4}-?\d{2}-?\d{2}([Tt ].+)?")
+
+# What pandas makes of an integer in a column that has gaps.
+_WHOLE_NUMBER = re.compile(r"-?\d+\.0")
+# What takes a path apart to be put together: dots, doubled and final slashes.
+_NOT_PLAIN = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|^~")
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 # OSError: what Arrow makes of pages that do not decompress, beside a store that fails while it is read.
 _UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
@@ -46,24 +61,38 @@ class Row(NamedTuple):
     problem: tuple[str, str] | None = None
 
 
-def check_columns(uri: str, source: SourceSettings) -> None:
+class _Columns(NamedTuple):
+    """Where a manifest has what the settings name."""
+
+    uri: str
+    keys: tuple[str, ...]
+    captured_at: str | None
+    version: str | None
+    size: str | None
+
+    @property
+    def wanted(self) -> list[str]:
+        """All of them, each once."""
+        return [name for name in dict.fromkeys((self.uri, *self.keys, *self[2:])) if name is not None]
+
+
+def check_columns(uri: str, source: SourceSettings, root: str = "") -> None:
     """Refuse a manifest that lacks a column which the settings name.
 
+    Args:
+        uri: the manifest.
+        source: names of the columns.
+        root: the folder of Parquet files that it belongs to, if to one.
+
     Raises:
-        SourceError: a column is missing, or the file is not of its kind.
+        SourceError: a column is missing or there twice, or the file is not of its kind.
     """
-    found = _column_names(uri)
-    for column, setting in _required_columns(source).items():
-        if column not in found:
-            raise SourceError(f"manifest {uri}", f"a column {column!r} ({setting})", found, "Rename one or the other.")
-    for column in (*_required_columns(source), SIZE_COLUMN, VERSION_COLUMN):
-        if found.count(column) > 1:
-            raise SourceError(f"manifest {uri}", f"one column {column!r}", found, "Rename or remove the others.")
+    _columns(uri, source, root)
 
 
 def is_parquet(uri: str) -> bool:
     """Whether a manifest is Parquet, by its name."""
-    return uri.lower().endswith(".parquet")
+    return uri.lower().endswith((".parquet", ".pq"))
 
 
 def row_group_count(uri: str) -> int:
@@ -79,128 +108,206 @@ def row_group_count(uri: str) -> int:
             raise _damaged(uri, error) from error
 
 
-def read_rows(uri: str, part: int, source: SourceSettings) -> Iterator[Row]:
+def read_rows(uri: str, part: int, source: SourceSettings, root: str = "") -> Iterator[Row]:
     """Read the images that a manifest names.
 
     Args:
         uri: the manifest.
         part: row group of a Parquet manifest; −1 for all.
         source: names of the columns.
+        root: the folder of Parquet files that it belongs to, if to one.
 
     Raises:
         SourceError: the manifest is damaged or lacks a column.
     """
-    if _is_table(uri, source):
+    if not _is_table(uri, source):
+        yield from _listed_rows(uri, source)
+    elif is_parquet(uri):
         # Part by part even when all are asked for, so that a row has one name however the manifest is read.
-        whole = is_parquet(uri) and part < 0
-        for group in range(row_group_count(uri)) if whole else [part]:
-            yield from _table_rows(uri, group, source)
-        return
-    with storage.open_binary(uri) as stream:
+        for group in range(row_group_count(uri)) if part < 0 else [part]:
+            yield from _parquet_rows(uri, group, source, root)
+    else:
+        yield from _delimited_rows(uri, source)
+
+
+def _listed_rows(uri: str, source: SourceSettings) -> Iterator[Row]:
+    base, keys = _base(uri, ""), (None,) * len(source.keys)
+    with open_text(uri) as stream, refusing_damage(uri):
         for number, line in enumerate(stream, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise SourceError(
-                    f"list file {uri}, line {number}", "UTF-8 text", line[:40], "Save it as UTF-8."
-                ) from error
-            if text and not text.startswith("#"):
-                yield Row(_absolute(text, uri), keys=(None,) * len(source.keys))
+            text = line.removeprefix("\ufeff").strip() if number == 1 else line.strip()
+            if not text or text.startswith("#"):
+                continue
+            if not is_utf8(text):
+                yield _broken(_place(uri, 0, number), keys, f"bytes that are not UTF-8: {shown(text)[:200]}")
+            elif "\0" in text:
+                yield _broken(_place(uri, 0, number), keys, "a zero byte, which no name has")
+            else:
+                yield _row(text, (), None, None, None, _place(uri, 0, number), base, UTC)._replace(keys=keys)
 
 
-def _table_rows(uri: str, part: int, source: SourceSettings) -> Iterator[Row]:
-    timezone = ZoneInfo(source.timezone)
-    number = 0
-    for batch in _record_batches(uri, part, source):
-        columns = {name: _values(batch.column(name)) for name in batch.schema.names}
-        missing = [None] * batch.num_rows
-        uris = columns[source.uri_column]
-        times = columns[source.captured_at_column] if source.captured_at_column else missing
-        believed = SIZE_COLUMN in columns and VERSION_COLUMN in columns
-        sizes, versions = (columns[SIZE_COLUMN], columns[VERSION_COLUMN]) if believed else (missing, missing)
-        key_rows = (
-            zip(*(columns[key] for key in source.keys), strict=True) if source.keys else iter([()] * batch.num_rows)
+def _delimited_rows(uri: str, source: SourceSettings) -> Iterator[Row]:
+    columns, timezone, base = _columns(uri, source, ""), ZoneInfo(source.timezone), _base(uri, "")
+    names = header(uri, source.uri_column)
+    at = {name: names.index(name) for name in columns.wanted}
+    keys = [at[name] for name in columns.keys]
+    taken, version, size = (None if name is None else at[name] for name in columns[2:])
+    uri_at = at[columns.uri]
+    for number, (fields, problem) in enumerate(lines(uri, source.uri_column), start=1):
+        place = _place(uri, 0, number)
+        if problem:
+            yield _broken(place, (None,) * len(keys), problem)
+            continue
+        yield _row(
+            fields[uri_at],
+            [_without_fraction(fields[one]) for one in keys],
+            None if taken is None else fields[taken],
+            None if version is None else fields[version],
+            None if size is None else fields[size],
+            place,
+            base,
+            timezone,
         )
-        for row_uri, keys, time, size, version in zip(uris, key_rows, times, sizes, versions, strict=True):
+
+
+def _parquet_rows(uri: str, part: int, source: SourceSettings, root: str) -> Iterator[Row]:
+    columns, timezone, base = _columns(uri, source, root), ZoneInfo(source.timezone), _base(uri, root)
+    of_folders = _folder_values(uri, root)
+    number = 0
+    for batch in _record_batches(uri, part, [name for name in columns.wanted if name not in of_folders]):
+        values = {name: _values(batch.column(name)) for name in batch.schema.names}
+        values |= {name: [value] * batch.num_rows for name, value in of_folders.items()}
+        nothing = [None] * batch.num_rows
+        keys = zip(*(values[name] for name in columns.keys), strict=True) if columns.keys else [()] * batch.num_rows
+        taken, versions, sizes = (nothing if name is None else values[name] for name in columns[2:])
+        for row_uri, row_keys, time, version, size in zip(
+            values[columns.uri], keys, taken, versions, sizes, strict=True
+        ):
             number += 1
-            place = f"{uri}#part={max(part, 0)}&row={number}"
-            yield _row(row_uri, keys, time, size, version, place=place, manifest=uri, timezone=timezone)
+            yield _row(row_uri, row_keys, time, version, size, _place(uri, part, number), base, timezone)
 
 
 def _row(
-    uri: Any, keys: Iterable[Any], time: Any, size: Any, version: Any, *, place: str, manifest: str, timezone: tzinfo
+    uri: Any, keys: Iterable[Any], time: Any, version: Any, size: Any, place: str, base: str, timezone: tzinfo
 ) -> Row:
     texts = tuple(_text(key) for key in keys)
-    if not _text(uri):
-        problem = (FailureCode.BAD_MANIFEST_ROW.value, "the row names no URI")
-        return Row(place, texts, problem=problem)
-    absolute = _absolute(_text(uri) or "", manifest)
+    named = _text(uri)
+    if not named:
+        return _broken(place, texts, "the row names no URI")
+    if _DRIVE.match(named):
+        return _broken(place, texts, f"{named!r} lies on a drive of another machine; name it as this one sees it")
+    absolute = _absolute(named, base)
     try:
         captured_at_ms = _milliseconds(time, timezone)
-        size_bytes = max(int(size), -1) if _text(size) and _text(version) else -1
+        size_bytes = max(int(size), -1) if _text(size) else -1
     except (ValueError, OverflowError):
-        message = f"capture time {time!r} must look like 2026-01-31T08:15:00, and size_bytes {size!r} like 1234"
+        message = f"capture time {time!r} must look like 2026-01-31T08:15:00, and the size {size!r} like 1234"
         return Row(absolute, texts, problem=(FailureCode.BAD_MANIFEST_ROW.value, message))
-    return Row(absolute, texts, captured_at_ms, size_bytes, _text(version) or "" if size_bytes >= 0 else "")
+    told = _text(version)
+    return (
+        Row(absolute, texts, captured_at_ms, size_bytes, f"{CLAIMED}{told}")
+        if told
+        else Row(absolute, texts, captured_at_ms)
+    )
 
 
-def _record_batches(uri: str, part: int, source: SourceSettings) -> Iterator[pa.RecordBatch]:
+def _broken(place: str, keys: tuple[str | None, ...], message: str) -> Row:
+    return Row(place, keys, problem=(FailureCode.BAD_MANIFEST_ROW.value, message))
+
+
+def _place(uri: str, part: int, number: int) -> str:
+    """The name of a row that has none of its own."""
+    return f"{uri}#part={max(part, 0)}&row={number}"
+
+
+def _record_batches(uri: str, part: int, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
     with storage.open_binary(uri) as stream:
         try:
-            found = _column_names(uri)
-            columns = dict.fromkeys((*_required_columns(source), SIZE_COLUMN, VERSION_COLUMN))
-            wanted = [name for name in columns if name in found]
-            if is_parquet(uri):
-                yield from pq.ParquetFile(stream).iter_batches(row_groups=[part], columns=wanted)
-            else:
-                # Only nothing is null: a site may be called NA.
-                options = pa_csv.ConvertOptions(
-                    include_columns=wanted,
-                    column_types=dict.fromkeys(wanted, pa.string()),
-                    null_values=[""],
-                    strings_can_be_null=True,
-                )
-                parsing = pa_csv.ParseOptions(newlines_in_values=True)
-                yield from pa_csv.open_csv(stream, parse_options=parsing, convert_options=options)
+            yield from pq.ParquetFile(stream).iter_batches(row_groups=[part], columns=list(wanted))
         except _UNREADABLE as error:
             raise _damaged(uri, error) from error
 
 
-def _column_names(uri: str) -> list[str]:
+def _column_names(uri: str, source: SourceSettings, root: str) -> list[str]:
+    if not is_parquet(uri):
+        return header(uri, source.uri_column)
     with storage.open_binary(uri) as stream:
         try:
-            if is_parquet(uri):
-                return list(pq.ParquetFile(stream).schema_arrow.names)
-            parsing = pa_csv.ParseOptions(newlines_in_values=True)
-            return list(pa_csv.open_csv(stream, parse_options=parsing).schema.names)
+            names = list(pq.ParquetFile(stream).schema_arrow.names)
         except _UNREADABLE as error:
             raise _damaged(uri, error) from error
+    return [*names, *(name for name in _folder_values(uri, root) if name not in names)]
 
 
-def _required_columns(source: SourceSettings) -> dict[str, str]:
-    """Columns that must be there, and the setting that names each."""
-    columns = {source.uri_column: "source.uri_column", **dict.fromkeys(source.keys, "source.keys")}
-    if source.captured_at_column is not None:
-        columns[source.captured_at_column] = "source.captured_at_column"
-    return columns
+def _columns(uri: str, source: SourceSettings, root: str) -> _Columns:
+    """The manifest's own names of the columns that the settings name.
+
+    Raises:
+        SourceError: one is missing, or there twice.
+    """
+    found = _column_names(uri, source, root)
+
+    def own(name: str, setting: str) -> str:
+        alike = [one for one in found if one == name] or [one for one in found if one.casefold() == name.casefold()]
+        if not alike:
+            remedy = "Rename one or the other; the first line of a CSV names its columns."
+            raise SourceError(f"manifest {uri}", f"a column {name!r} ({setting})", found, remedy)
+        if len(alike) > 1:
+            raise SourceError(f"manifest {uri}", f"one column {name!r}", found, "Rename or remove the others.")
+        return alike[0]
+
+    def maybe(name: str | None, setting: str) -> str | None:
+        return None if name is None else own(name, setting)
+
+    return _Columns(
+        own(source.uri_column, "source.uri_column"),
+        tuple(own(key, "source.keys") for key in source.keys),
+        maybe(source.captured_at_column, "source.captured_at_column"),
+        maybe(source.version_column, "source.version_column"),
+        maybe(source.size_column, "source.size_column"),
+    )
+
+
+def _folder_values(uri: str, root: str) -> dict[str, str | None]:
+    """Columns that the folders of a partitioned data set spell, ``site=north``."""
+    pairs = [folder.partition("=") for folder in uri[len(root) :].split("/")[:-1]] if root else []
+    return {name: None if value == HIVE_NULL else unquote(value) for name, equals, value in pairs if equals}
 
 
 def _is_table(uri: str, source: SourceSettings) -> bool:
-    if source.kind in ("list", "manifest"):
-        return source.kind == "manifest"
-    return is_parquet(uri) or uri.lower().endswith(".csv")
+    return source.kind == "manifest" if source.kind in ("list", "manifest") else kind_of_list(uri) == "manifest"
 
 
-def _absolute(uri: str, manifest: str) -> str:
+def kind_of_list(uri: str) -> Literal["list", "manifest"] | None:
+    """What a file is by its extension, under that of a compression; ``None`` for all others."""
+    name = uri.rsplit("/", 1)[-1].lower()
+    for packed in _COMPRESSIONS:
+        name = name.removesuffix(packed)
+    return _KINDS_BY_EXTENSION.get(name.rsplit(".", 1)[-1]) if "." in name else None
+
+
+def folder_of(uri: str, root: str = "") -> str:
+    """The folder that a manifest's relative URIs count from: its own; of a folder of Parquet files, theirs."""
+    return storage.parent(root.rstrip("/") or uri)
+
+
+def _base(uri: str, root: str) -> str:
+    folder = folder_of(uri, root)
+    return str(storage.local_path(folder)) if storage.is_local(folder) else folder
+
+
+def _absolute(uri: str, base: str) -> str:
+    """A URI in full; a local ``base`` is absolute."""
     if not storage.is_local(uri):
         return uri
-    if uri.startswith(("/", "~/")) or uri.lower().startswith("file://"):
+    if "\\" in uri and "/" not in uri:  # as Windows writes paths
+        uri = uri.replace("\\", "/")
+    if uri.startswith(("/", "~/")) or uri[:7].lower() == "file://":
         return storage.normalize(uri)
-    folder = storage.parent(manifest)
-    if storage.is_local(manifest):
-        return str(storage.local_path(storage.join(folder, uri)))
+    if storage.is_local(base):
+        plain = not _NOT_PLAIN.search(uri)
+        return f"{base.rstrip('/')}/{uri}" if plain else str(storage.local_path(storage.join(base, uri)))
     # A store takes "./a.jpg" and "../a.jpg" for names of objects.
-    scheme, _, path = folder.partition("://")
+    scheme, _, path = base.partition("://")
     return f"{scheme}://{posixpath.normpath(storage.join(path, uri))}"
 
 
@@ -214,7 +321,14 @@ def _values(column: pa.Array) -> list[Any]:
 def _text(value: Any) -> str | None:
     if isinstance(value, bytes):  # text that its writer did not mark as such
         value = value.decode("utf-8", "backslashreplace")
+    if isinstance(value, float):  # integers, where some are missing
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
     return None if value is None or value == "" else str(value)
+
+
+def _without_fraction(text: str) -> str:
+    """``7`` of ``7.0``, which is how an integer is written where others of its column are missing."""
+    return text[:-2] if text.endswith(".0") and _WHOLE_NUMBER.fullmatch(text) else text
 
 
 def _milliseconds(value: Any, timezone: tzinfo) -> int | None:
@@ -232,5 +346,4 @@ def _milliseconds(value: Any, timezone: tzinfo) -> int | None:
 
 
 def _damaged(uri: str, error: Exception) -> SourceError:
-    kind = "Parquet" if is_parquet(uri) else "CSV"
-    return SourceError(f"manifest {uri}: not readable as {kind}: {' '.join(str(error).split())}")
+    return SourceError(f"manifest {uri}: not readable as Parquet: {' '.join(str(error).split())}")

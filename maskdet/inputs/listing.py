@@ -7,6 +7,7 @@ store, one for each subfolder of a local folder, one for each row group of a Par
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +26,9 @@ T = TypeVar("T")
 BATCH_IMAGES = 5_000
 DUPLICATE = "duplicate"
 
-_KINDS_BY_EXTENSION: dict[str, Literal["list", "manifest"]] = {
-    "csv": "manifest",
-    "parquet": "manifest",
-    "txt": "list",
-    "lst": "list",
-}
+_ANYWHERE = "*"
+_LOOK_AT_ROWS = 1_000
+_NO_TABLES = (".*", "_*")  # marks and temporary files of who wrote the table
 # A stat is a round trip that waits, not works; Beam's clients take this many at once.
 _STAT_THREADS = 16
 
@@ -42,7 +40,8 @@ class ListTask(NamedTuple):
     """``files`` lists a local folder's own files, without its subfolders."""
     uri: str
     root: str = ""
-    """The folder that paths are relative to when they are held against the template."""
+    """The folder that paths are relative to when they are held against the template; of a manifest, the folder of
+    Parquet files that it belongs to, if to one."""
     part: int = -1
     """Row group of a Parquet manifest; −1 for the whole file."""
 
@@ -74,7 +73,8 @@ def check_input(task: ListTask, source: SourceSettings) -> None:
         if not storage.exists(task.uri):
             raise SourceError("--input", "a list file or manifest", task.uri, "Nothing exists there; check the path.")
         if task.kind == "manifest":
-            image_lists.check_columns(task.uri, source)
+            image_lists.check_columns(task.uri, source, task.root)
+        _refuse_if_all_outside(task, source)
         return
     exclude = exclusion(source.exclude)
     if task.kind == "folder" and not storage.is_local(task.uri):
@@ -111,8 +111,9 @@ def list_images(task: ListTask, source: SourceSettings) -> Iterator[RefBatch]:
         StorageError: the location cannot be listed.
     """
     if task.kind in ("list", "manifest"):
-        rows = image_lists.read_rows(task.uri, task.part, source)
-        yield from batched((_ref_of_row(row, source) for row in rows), _plain_batch)
+        rows = image_lists.read_rows(task.uri, task.part, source, task.root)
+        places = _allowed_places(task, source)
+        yield from batched((_ref_of_row(row, source, places) for row in rows), _plain_batch)
         return
     yield from batched(_content(task, exclusion(source.exclude)), lambda found: _folder_batch(found, task, source))
 
@@ -162,16 +163,21 @@ def _tasks_of(written: str, source: SourceSettings) -> list[ListTask]:
     if kind in ("list", "manifest") and storage.has_glob(uri):
         found = sorted(file.uri for file in storage.list_matching(uri))
         return [ListTask(kind, file) for file in found] or [ListTask(kind, uri)]
+    if kind == "manifest" and (storage.is_local_folder(uri) or written.endswith("/")):
+        # As Spark, Dask and others write a table.
+        tables = (found for found in folders.of_folder(uri, exclusion(_NO_TABLES)) if not found.skipped)
+        files = sorted(found.file.uri for found in tables if image_lists.is_parquet(found.file.uri))
+        return [ListTask(kind, file, root=uri) for file in files] or [ListTask(kind, uri)]
     return [ListTask(kind, uri, root=uri if kind == "folder" else "")]
 
 
 def _guess_kind(uri: str, is_folder: bool) -> Literal["folder", "glob", "list", "manifest"]:
     if is_folder and not storage.has_glob(uri):
-        return "folder"
+        return "manifest" if image_lists.is_parquet(uri) else "folder"
     # A bucket's name may hold dots.
     extension = "" if storage.parent(uri).endswith(":") else extension_of(uri)
-    if extension in _KINDS_BY_EXTENSION:
-        return _KINDS_BY_EXTENSION[extension]
+    if extension and (kind := image_lists.kind_of_list(uri)) is not None:
+        return kind
     if storage.is_local_folder(uri):
         return "folder"
     if storage.has_glob(uri):
@@ -223,13 +229,43 @@ def _is_utf8(path: str) -> bool:
     return True
 
 
-def _ref_of_row(row: image_lists.Row, source: SourceSettings) -> ImageRef:
+def _ref_of_row(row: image_lists.Row, source: SourceSettings, places: tuple[str, ...]) -> ImageRef:
     ref = ImageRef(row.uri, row.size_bytes, row.version, problem=row.problem)
+    if ref.problem is None and not _is_allowed(ref.uri, places):
+        message = f"outside the list's own folder and source.allowed = {list(source.allowed)}"
+        ref = ref._replace(problem=(FailureCode.NOT_ALLOWED.value, message))
     ref = _with_template(ref, "", source)
+    keys = (*ref.keys[: len(ref.keys) - len(row.keys)], *row.keys)
     return ref._replace(
-        keys=(*ref.keys[: len(ref.keys) - len(row.keys)], *row.keys),
+        keys=tuple(key if key is None or key.isascii() else unicodedata.normalize("NFC", key) for key in keys),
         captured_at_ms=row.captured_at_ms if row.captured_at_ms is not None else ref.captured_at_ms,
     )
+
+
+def _allowed_places(task: ListTask, source: SourceSettings) -> tuple[str, ...]:
+    """Beginnings of the URIs that a list or manifest may name."""
+    own = storage.normalize(image_lists.folder_of(task.uri, task.root) or ".")
+    places = [own, *(storage.normalize(place) for place in source.allowed if place != _ANYWHERE)]
+    return ("",) if _ANYWHERE in source.allowed else tuple(f"{place.rstrip('/')}/" for place in places)
+
+
+def _is_allowed(uri: str, places: tuple[str, ...]) -> bool:
+    return uri.startswith(places)
+
+
+def _refuse_if_all_outside(task: ListTask, source: SourceSettings) -> None:
+    """Refuse a list whose first images all lie where it may name none, rather than fail each of them."""
+    places = _allowed_places(task, source)
+    first = itertools.islice(image_lists.read_rows(task.uri, -1, source, task.root), _LOOK_AT_ROWS)
+    uris = [row.uri for row in first if row.problem is None]
+    if uris and not any(_is_allowed(uri, places) for uri in uris):
+        where = storage.parent(uris[0])
+        raise SourceError(
+            f"--input {task.uri}",
+            f"images in {places[0]}" + (f" or source.allowed = {list(source.allowed)}" if source.allowed else ""),
+            uris[0],
+            f"If the list is to be trusted, allow the place: --set 'source.allowed=[\"{where}\"]'.",
+        )
 
 
 def _with_template(ref: ImageRef, root: str, source: SourceSettings) -> ImageRef:

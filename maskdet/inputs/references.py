@@ -30,6 +30,15 @@ class ImageRef(NamedTuple):
     """Capture time in milliseconds since the epoch."""
     problem: tuple[str, str] | None = None
     """Failure code and message of a path or manifest row that cannot be understood; such an image is not read."""
+    earlier: str = ""
+    """Slot of the earlier run's shard that has the rows of this image as it is; empty if none has."""
+    gone: bool = False
+    """Whether the run did not list the image: only its earlier rows are left of it."""
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells one state of an image from another: everything but what this run made of it."""
+        return tuple(self)[:6]
 
     @property
     def is_claimed(self) -> bool:
@@ -85,7 +94,7 @@ class Shard(_PackedOnce):
     """A bounded set of images of one partition: the unit of work, of retry and of output.
 
     Attributes:
-        slot: where its output goes, ``site=a/date=2026-01-05/shard-01``: the partition, and the bits that the hashes of
+        slot: where its output goes, ``site-a/date-2026-01-05/shard-01``: the partition, and the bits that the hashes of
             its URIs share. The slot stays when an image in it is added, replaced or removed.
         shard_id: SHA-256 over its images' references and versions; changes with any of them.
         partition: values of the partition keys.
@@ -121,6 +130,21 @@ def _passed_on(kind: type[RefBatch | Shard], attributes: Mapping[str, object]) -
     element = kind.__new__(kind)
     element.__dict__.update(attributes)
     return element
+
+
+def partition_folders(names: Sequence[str], values: Sequence[str | None]) -> str:
+    """The folders of a partition, ``site-007/date-2026-03-02``; empty without partition keys.
+
+    Not Hive's ``site=007``: readers would take the folder for a column and guess its type (7). The keys are columns of
+    the tables, and folders only keep files apart.
+
+    Characters of a value that a path could misread are percent-encoded. File systems take names of 255 bytes; a longer
+    one is cut and ends in ``~`` and the first 16 digits of its value's SHA-256.
+    """
+    return "/".join(
+        f"{name}-{HIVE_NULL if value is None else _segment(value, _SEGMENT_BYTES - len(name) - 1)}"
+        for name, value in zip(names, values, strict=True)
+    )
 
 
 def partition_path(names: Sequence[str], values: Sequence[str | None]) -> str:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from maskdet.config import ScoreSettings
-from maskdet.inputs.references import ImageRef, Shard, partition_path
+from maskdet.inputs.references import ImageRef, Shard, partition_folders
 
 # Bits that the plan looks at: cells of 1/4096 of a partition, so a partition of 4 million images is planned exactly and
 # a larger one is split further where its images meet.
@@ -60,13 +60,8 @@ class KeyRule:
         return cls(settings.source.key_names, settings.partition_by, settings.source.timezone)
 
     @property
-    def column_names(self) -> tuple[str, ...]:
-        """Keys that are columns of the tables: those that are not folders."""
-        return tuple(name for name in self.key_names if name not in self.partition_by)
-
-    @property
     def all_names(self) -> tuple[str, ...]:
-        """Every key: given, and derived for partitions."""
+        """Every key, all of which are columns of the tables: given, and derived for partitions."""
         return tuple(dict.fromkeys((*self.key_names, *self.partition_by)))
 
     def value(self, ref: ImageRef, name: str) -> str | None:
@@ -87,8 +82,8 @@ class KeyRule:
         return tuple(self.value(ref, name) for name in self.partition_by)
 
     def folder(self, ref: ImageRef) -> str:
-        """The folders of the image's partition, ``site=a/date=2026-01-05``."""
-        return partition_path(self.partition_by, self.partition(ref)) if self.partition_by else ""
+        """The folders of the image's partition, ``site-a/date-2026-01-05``."""
+        return partition_folders(self.partition_by, self.partition(ref)) if self.partition_by else ""
 
 
 def uri_bits(uri: str) -> int:
@@ -122,7 +117,7 @@ def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size, prefix: str = "")
     if not refs:
         return []
     if _fits(size_of(refs), limit) or len(prefix) == _HASH_BITS:
-        return [_shard(refs, rule, prefix)]
+        return [shard_of(refs, rule, f"{rule.folder(refs[0])}/shard-{prefix or 'all'}".lstrip("/"))]
     halves: tuple[list[ImageRef], list[ImageRef]] = ([], [])
     for ref in refs:
         halves[_bit(ref, len(prefix))].append(ref)
@@ -182,12 +177,13 @@ def prefix_of(ref: ImageRef, prefixes: frozenset[str]) -> str:
     return next(bits[:depth] for depth in range(PLAN_BITS + 1) if bits[:depth] in prefixes)
 
 
-def _shard(refs: Sequence[ImageRef], rule: KeyRule, prefix: str) -> Shard:
+def shard_of(refs: Sequence[ImageRef], rule: KeyRule, slot: str) -> Shard:
+    """The shard of some images of one partition in a slot."""
     ordered = tuple(sorted(refs, key=_sort_key))
-    content = json.dumps([rule.key_names, rule.partition_by, ordered], separators=(",", ":"), ensure_ascii=True)
-    folder = rule.folder(ordered[0])
+    images = [ref.identity for ref in ordered]
+    content = json.dumps([rule.key_names, rule.partition_by, images], separators=(",", ":"), ensure_ascii=True)
     return Shard(
-        slot=f"{folder}/shard-{prefix or 'all'}".lstrip("/"),
+        slot=slot,
         shard_id=hashlib.sha256(content.encode()).hexdigest(),
         partition=rule.partition(ordered[0]),
         refs=ordered,
@@ -211,4 +207,6 @@ def _sort_key(ref: ImageRef) -> tuple[object, ...]:
         ref.size_bytes,
         ref.version,
         ref.problem or (),
+        ref.earlier,
+        ref.gone,
     )

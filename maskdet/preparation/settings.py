@@ -87,7 +87,8 @@ class LabelledSource(Section):
     def listing(self) -> SourceSettings:
         """How the images are listed; the keys are the columns of label and split."""
         keys = tuple(dict.fromkeys(name for name in (self.label_column, self.split_column) if name))
-        return SourceSettings(kind=self.kind, uri_column=self.uri_column, keys=keys)
+        # Who prepares a training set wrote its lists.
+        return SourceSettings(kind=self.kind, uri_column=self.uri_column, keys=keys, allowed=("*",))
 
 
 class DuplicateSettings(Section):

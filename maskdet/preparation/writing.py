@@ -21,7 +21,7 @@ from maskdet.preparation.assembling import assemble
 from maskdet.preparation.records import DUPLICATES, FAILURES, IMAGES, REPORT, SUCCESS, SUMMARY, MeasuredBatch
 from maskdet.preparation.report import PrepareReport, describe_report, make_report
 from maskdet.preparation.settings import PrepareSettings
-from maskdet.tables.layout import DATASET, write_table
+from maskdet.tables.layout import RUNS, write_table
 
 _ROW_GROUP_ROWS = 100_000
 
@@ -36,7 +36,7 @@ def begin(settings: PrepareSettings) -> None:
     root = settings.output
     if storage.is_local(root) and storage.local_path(root).is_file():
         raise OutputError("--output", "a folder", root, "It is a file; choose another location.")
-    if storage.exists(storage.join(root, DATASET)):
+    if next(iter(storage.list_folder(storage.join(root, RUNS))), None) is not None:
         raise OutputError(
             "--output", "an empty folder or an earlier preparation", root, "It holds scores; choose another."
         )

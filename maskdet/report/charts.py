@@ -75,21 +75,22 @@ class Chart:
         return rendered("chart.svg.j2", chart=self, x=_x, y=_y, **sides)
 
 
-def roc_chart(alarms: Floats, hits: Floats, operating: Place | None) -> Markup:
+def roc_chart(alarms: Floats, hits: Floats, operating: Place | None, one: str | None = None) -> Markup:
     """The ROC curve.
 
     Args:
         alarms: false-alarm rates, ascending, ``(points,)``.
         hits: sensitivities, ``(points,)``.
         operating: false-alarm rate and sensitivity at the model's own thresholds, if defined.
+        one: the class that is told from the rest; default: a mask from none.
     """
     dots = []
     if operating is not None:
         dots.append(Dot(operating, 5, "mark", f"at the thresholds: {operating[0]:.3f}, {operating[1]:.3f}"))
     return Chart(
         "ROC curve: sensitivity against false-alarm rate",
-        "unmasked faces labelled mask",
-        "masked faces labelled mask",
+        "unmasked faces labelled mask" if one is None else f"other faces taken for {one}",
+        "masked faces labelled mask" if one is None else f"{one} faces taken for it",
         lines=[_DIAGONAL, _thinned(alarms, hits)],
         dots=dots,
     ).drawn()

@@ -14,13 +14,24 @@ from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.errors import ConfigError, OutputError
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.report.face_crops import Crop, read_crops
-from maskdet.report.marks import BLACK, GREY, STYLES, UNLABELLED, WHITE, fit_text, font_of, printable, text_size
+from maskdet.report.marks import (
+    BLACK,
+    GREY,
+    STYLES,
+    UNLABELLED,
+    WHITE,
+    fit_text,
+    font_of,
+    printable,
+    shown_probability,
+    text_size,
+)
 from maskdet.report.sampling import Section, choose_sections
 from maskdet.tables.layout import Layout
 from maskdet.tables.runs import RunManifest
 
 MOST_TILES = 200
-"""A section; five sections of these are a picture of 40 megapixels."""
+"""A section; six sections of these are a picture of 40 megapixels."""
 
 PICTURE_PX = 144
 BORDER_PX = 4
@@ -177,7 +188,9 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size_px
 
 
 def _words(row: dict[str, Any]) -> str:
-    return f"{row['label']} {row['probability_mask']:.3f}" if "label" in row else "no face"
+    if "label" not in row:
+        return "no face"
+    return f"{row['label']} {shown_probability(row):.3f}"
 
 
 def _lines(sections: Sequence[Section], crops: Sequence[Crop]) -> list[str]:

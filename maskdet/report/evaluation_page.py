@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from maskdet.evaluation import metrics, mistakes, slices
+from maskdet.evaluation import classes, metrics, mistakes, slices
 from maskdet.evaluation.intervals import DESCRIPTIONS
 from maskdet.evaluation.metrics import MASK
 from maskdet.evaluation.results import Evaluation
@@ -19,6 +20,7 @@ from maskdet.report.templating import figure, interval, rendered
 
 REPORT_FILE = "report.html"
 _HISTOGRAM_BINS = 20
+_NAMES_SHOWN = 10
 
 
 def render(evaluation: Evaluation, settings: EvaluateSettings, history: History | None = None) -> str:
@@ -44,6 +46,11 @@ def render(evaluation: Evaluation, settings: EvaluateSettings, history: History 
         history=history,
         training={} if history is None else _training(history),
         mistakes=_mistakes(evaluation, settings.mistakes_shown),
+        classes=evaluation.classes,
+        class_descriptions=classes.DESCRIPTIONS,
+        class_curves=_class_curves(evaluation),
+        trained_on=trained_on(evaluation),
+        unknown_names=_unknown_names(evaluation),
         **_curves(evaluation),
     )
 
@@ -68,6 +75,31 @@ def _curves(evaluation: Evaluation) -> dict[str, Markup | None]:
         "reliability": charts.reliability_chart(said, seen, every[used]),
         "histogram": charts.histogram_chart(masked, unmasked),
     }
+
+
+def _class_curves(evaluation: Evaluation) -> dict[str, Markup]:
+    """Class → its ROC curve against the rest."""
+    curves = evaluation.classes.curves if evaluation.classes is not None else {}
+    return {name: charts.roc_chart(*points, None, one=name) for name, points in curves.items()}
+
+
+def trained_on(evaluation: Evaluation) -> str:
+    """How many of the images the model has learnt from, in words."""
+    found = evaluation.trained_on
+    if found is None:
+        return "the model's bundle does not say which images it was trained on"
+    return f"{found.images:,} of {found.of:,} images were trained on"
+
+
+def _unknown_names(evaluation: Evaluation) -> str:
+    """Names that tell no class, with their counts, and how to say what they mean."""
+    names = evaluation.labelled.unknown_names
+    if not names:
+        return ""
+    shown = ", ".join(f"{name} ({count:,})" for name, count in list(names.items())[:_NAMES_SHOWN])
+    more = f" and {len(names) - _NAMES_SHOWN:,} more" if len(names) > _NAMES_SHOWN else ""
+    example = json.dumps([next(iter(names))], ensure_ascii=False)
+    return f"{shown}{more}; name them in truth.mask, truth.incorrect or truth.no_mask: --set 'truth.mask={example}'"
 
 
 def _training(history: History) -> dict[str, dict[str, Any]]:
@@ -121,18 +153,27 @@ def describe(evaluation: Evaluation, root: str) -> str:
     counts, overall = evaluation.labelled.counts, evaluation.overall
     images = evaluation.run.images
     lines = faces_page.describe(evaluation.faces) if evaluation.faces is not None else []
+    incorrect = f", and {counts['incorrect']:,} with a mask worn incorrectly" if counts["incorrect"] else ""
     lines.append(
-        f"evaluated {counts['mask']:,} masked and {counts['no_mask']:,} unmasked {_units(evaluation)}; "
+        f"evaluated {counts['mask']:,} masked and {counts['no_mask']:,} unmasked {_units(evaluation)}"
+        f"{incorrect}; "
         f"{counts['truth_unknown']:,} of unknown truth, {images.no_face:,} images without a face, "
         f"{images.failed:,} failed"
     )
     if counts["truth_unknown"]:
         lines.append(f"  truth unknown, for example: {evaluation.labelled.unknown[0]}")
+    if names := _unknown_names(evaluation):
+        lines.append(f"  names that tell no class: {names}")
+    lines.append(f"  {trained_on(evaluation)}")
     for name in DESCRIPTIONS:
         one = overall[name]
         lines.append(f"  {name:<18} {figure(one.value):>7}   {interval(one):<17}  {DESCRIPTIONS[name]}")
-    for truth, row in evaluation.confusion.items():
+    confusion = evaluation.confusion if evaluation.classes is None else evaluation.classes.confusion
+    for truth, row in confusion.items():
         lines.append(f"  truly {truth:<12} " + ", ".join(f"{count:,} {label}" for label, count in row.items()))
+    for one in evaluation.classes.estimates if evaluation.classes is not None else ():
+        text = classes.DESCRIPTIONS[one.metric]
+        lines.append(f"  {one.metric:<24} {figure(one.value):>7}   {interval(one):<17}  {text}")
     for shortcut in evaluation.baselines:
         lines.append(f"  {shortcut.name}: accuracy {figure(shortcut.accuracy.value)}, on the held-out half")
     lines += _weakest_slice(evaluation)

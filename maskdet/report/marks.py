@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
+
+from maskdet.labels import INCORRECT, MASK, NO_MASK, UNCERTAIN
 
 Colour = tuple[int, int, int]
 Place = tuple[int, int, int, int]
@@ -30,14 +32,26 @@ class Style(NamedTuple):
     """Of text on the colour; the contrast is at least 4.5 : 1, what WCAG 2 asks for."""
 
 
-# Blue, vermilion and yellow of Okabe and Ito, "Color universal design", 2008: told apart in all kinds of colour
-# blindness. Yellow is far lighter than the others; these two differ in hue for whoever lacks red or green.
+# Blue, black, vermilion and yellow of Okabe and Ito, "Color universal design", 2008: told apart in all kinds of colour
+# blindness. Black and yellow are far darker and lighter than the others; these two differ in hue for whoever lacks red
+# or green. The palette's green, purple, sky blue and orange each come close to one of the others in some sight.
 STYLES = {
-    "mask": Style((0, 114, 178), WHITE),
-    "no_mask": Style((213, 94, 0), BLACK),
-    "uncertain": Style((240, 228, 66), BLACK),
+    MASK: Style((0, 114, 178), WHITE),
+    INCORRECT: Style(BLACK, WHITE),
+    NO_MASK: Style((213, 94, 0), BLACK),
+    UNCERTAIN: Style((240, 228, 66), BLACK),
 }
 UNLABELLED = Style(GREY, BLACK)
+
+
+def shown_probability(row: Mapping[str, Any]) -> float:
+    """What stands beside a label: of ``incorrect`` its own probability, else that of ``mask``.
+
+    Args:
+        row: of the predictions.
+    """
+    value: float = row["probability_incorrect" if row["label"] == INCORRECT else "probability_mask"]
+    return value
 
 
 class Tag(NamedTuple):

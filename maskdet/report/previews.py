@@ -22,7 +22,7 @@ from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_imag
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
 from maskdet.model.backends import Model, load_model
-from maskdet.report.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags
+from maskdet.report.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags, shown_probability
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.scoring.setup import resolve_decision, resolve_settings, runtime_spec, score_options
 
@@ -241,7 +241,7 @@ def _fault_of(row: dict[str, Any]) -> ImageFault:
 def _face_of(row: dict[str, Any]) -> MarkedFace:
     sides = [row[f"face_{name}_px"] for name in FaceBox._fields]
     box = None if sides[0] is None else FaceBox(*sides)
-    return MarkedFace(row["label"], row["probability_mask"], box, row["face_score"])
+    return MarkedFace(row["label"], shown_probability(row), box, row["face_score"])
 
 
 def _words(face: MarkedFace) -> tuple[str, Any]:

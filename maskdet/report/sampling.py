@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from maskdet import storage
 from maskdet.errors import StorageError
+from maskdet.labels import INCORRECT, MASK, NO_MASK, THREE_CLASSES, worn_probability
 from maskdet.tables.layout import NO_FACE, PREDICTIONS, Layout
 from maskdet.tables.runs import RunManifest
 
@@ -23,7 +24,8 @@ _BATCH_ROWS = 65_536
 _IDENTITY = ["image_uri", "content_sha256"]
 _FACE_COLUMNS = [
     *_IDENTITY,
-    *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "probability_mask", "label"),
+    *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px"),
+    *("probability_mask", "probability_incorrect", "label"),
 ]
 # Beyond it, float32 probabilities near 1 are 1.
 _SMALLEST = 1e-8
@@ -58,21 +60,23 @@ def choose_sections(layout: Layout, run: RunManifest, count: int, seed: int) -> 
         StorageError: a table cannot be read.
     """
     middle = run.decision.middle
-    unsure, mask, no_mask, chance, faceless = (_Best(count) for _ in range(5))
+    unsure, chance, faceless = (_Best(count) for _ in range(3))
+    surest = {label: _Best(count) for label in THREE_CLASSES}
     for rows in _scan(layout, PREDICTIONS, _FACE_COLUMNS):
         ties, draws = _hash(rows, seed), _hash(rows, ~seed)
-        probabilities = rows["probability_mask"].to_numpy().astype(np.float64)
-        unsure.offer(rows, np.abs(_log_odds(probabilities) - _log_odds(middle)), ties)
-        for label, best, sign in (("mask", mask, -1.0), ("no_mask", no_mask, 1.0)):
+        mask = rows["probability_mask"].to_numpy()
+        incorrect = pc.fill_null(rows["probability_incorrect"], 0.0).to_numpy()  # null of a model of two classes
+        worn = worn_probability(mask, incorrect)
+        unsure.offer(rows, np.abs(_log_odds(worn) - _log_odds(middle)), ties)
+        for label, doubt in ((MASK, -mask), (INCORRECT, -incorrect), (NO_MASK, worn)):
             of_label = np.flatnonzero(pc.equal(rows["label"], label).to_numpy())
-            best.offer(rows.take(of_label), sign * probabilities[of_label], ties[of_label])
+            surest[label].offer(rows.take(of_label), doubt[of_label].astype(np.float64), ties[of_label])
         chance.offer(rows, np.zeros(len(draws)), draws)
     for rows in _scan(layout, NO_FACE, _IDENTITY):
         faceless.offer(rows, np.zeros(rows.num_rows), _hash(rows, ~seed))
     sections = [
         unsure.section(f"most uncertain: log-odds nearest to those of {middle:.3g}, the middle of the thresholds"),
-        mask.section("most confident mask"),
-        no_mask.section("most confident no_mask"),
+        *(best.section(f"most confident {label}") for label, best in surest.items()),
         chance.section(f"random faces (seed {seed})"),
         faceless.section(f"images without a face, at random (seed {seed})"),
     ]

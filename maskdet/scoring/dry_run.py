@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from maskdet.inputs import listing, sharding
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.scoring.setup import Launch
+from maskdet.tables.layout import IMAGES
+from maskdet.tables.reuse import read_refs
 
 
 def plan_shards(launch: Launch) -> tuple[list[Shard], int, int, Mapping[str, int]]:
@@ -23,6 +26,10 @@ def plan_shards(launch: Launch) -> tuple[list[Shard], int, int, Mapping[str, int
     batches = [batch for task in launch.tasks for batch in listing.list_images(task, source)]
     refs, duplicates = sharding.drop_duplicates(ref for batch in batches for ref in batch.refs)
     refs = listing.add_versions(refs)
+    if launch.base is not None:
+        shards_before = [(shard.slot, shard.sha256[IMAGES]) for shard in launch.base.shards]
+        earlier = (ref for batch in read_refs(launch.plan.layout, shards_before) for ref in batch.refs)
+        refs, _ = launch.growth.resolve(itertools.chain(refs, earlier))
     partitions: dict[str, list[ImageRef]] = {}
     for ref in refs:
         partitions.setdefault(rule.folder(ref), []).append(ref)

@@ -22,16 +22,27 @@ def scoring_fingerprint(settings: ResolvedSettings, manifest: Manifest, spec: Ru
 
     Threads, block sizes and shard limits are not part of it: they change no row.
     """
-    content = [
+    return _sha256([*_content(settings, manifest, spec), decision.model_dump(mode="json")])
+
+
+def probability_fingerprint(settings: ResolvedSettings, manifest: Manifest, spec: RuntimeSpec) -> str:
+    """SHA-256 of everything but the images that a row depends on, save its label, which follows from the rest."""
+    return _sha256(_content(settings, manifest, spec))
+
+
+def _content(settings: ResolvedSettings, manifest: Manifest, spec: RuntimeSpec) -> list[object]:
+    return [
         SCHEMA_VERSION,
         SCORING_REVISION,
         manifest.fingerprint,
         spec.output_name,
         spec.runtime_version,
         codecs_identity(settings.imaging.codecs),
-        decision.model_dump(mode="json"),
         settings.imaging.model_dump(mode="json"),
         view_identity(settings.faces),
         [settings.source.key_names, settings.partition_by, settings.source.timezone],
     ]
+
+
+def _sha256(content: list[object]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -188,8 +188,8 @@ class FaceFinder:
 
 def prediction_of(row: Mapping[str, Any]) -> FacePrediction:
     """A row of the predictions table as a prediction."""
-    columns: dict[str, float | None] = {name: row.get(f"probability_{name}") for name in (MASK, INCORRECT, NO_MASK)}
-    probabilities = {name: value for name, value in columns.items() if value is not None}
+    columns = {name: row[f"probability_{name}"] for name in (MASK, INCORRECT, NO_MASK)}
+    probabilities: dict[str, float] = {name: value for name, value in columns.items() if value is not None}
     sides = [row[f"face_{name}_px"] for name in FaceBox._fields]
     box = None if sides[0] is None else FaceBox(*sides)
     return FacePrediction(row["label"], probabilities, box, row["face_score"])

@@ -33,7 +33,7 @@ from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import INCORRECT, MASK, NO_MASK, Decision, class_columns, label_codes, label_names
 from maskdet.model.backends import Images, Model, Probabilities
-from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
+from maskdet.schemas import failures_schema, key_value, no_face_schema, predictions_schema
 from maskdet.scoring.fetching import Fetcher, fetching_threads
 from maskdet.tables.results import ShardResult, StageSeconds
 
@@ -281,7 +281,7 @@ class Scorer:
         )
 
     def _predictions(self, scored: list[tuple[ImageRef, _Scored]]) -> pa.Table:
-        names = self.options.rule.column_names
+        names = self.options.rule.all_names
         images = [(ref, outcome.image) for ref, outcome in scored for _ in outcome.probabilities]
         faces = [face for _, outcome in scored for face in outcome.image.view.faces]
         rows = [row for _, outcome in scored for row in outcome.probabilities]
@@ -322,7 +322,7 @@ class Scorer:
         return {
             "image_uri": [ref.uri for ref in refs],
             "captured_at": [ref.captured_at_ms for ref in refs],
-            **{name: [rule.value(ref, name) for ref in refs] for name in key_names},
+            **{name: [key_value(name, rule.value(ref, name)) for ref in refs] for name in key_names},
         }
 
 

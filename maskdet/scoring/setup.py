@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import platform
@@ -18,6 +19,7 @@ from maskdet.errors import ConfigError
 from maskdet.faces.detection import describe_view
 from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.images.preprocessing import ImageLimits
+from maskdet.inputs.earlier import Coverage, Growth
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.labels import Decision
@@ -25,11 +27,13 @@ from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.bundle import open_bundle
 from maskdet.model.manifest import Manifest
-from maskdet.scoring.fingerprint import scoring_fingerprint
+from maskdet.scoring.fingerprint import probability_fingerprint, scoring_fingerprint
 from maskdet.scoring.scorer import ScoreOptions
 from maskdet.tables.layout import Layout
 from maskdet.tables.receipts import ShardJob
+from maskdet.tables.reuse import RowsOfBefore
 from maskdet.tables.runs import RunManifest, RunPlan, new_run_id
+from maskdet.tables.snapshot import Dataset, Snapshot
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -47,6 +51,8 @@ class Launch:
         limit: of a shard.
         plan: what the end of the run needs.
         job: what finishing a shard needs.
+        base: the tables that the run adds to, if there are any.
+        growth: how it adds to them.
     """
 
     settings: ResolvedSettings
@@ -57,6 +63,27 @@ class Launch:
     limit: Size
     plan: RunPlan
     job: ShardJob
+    base: Snapshot | None = None
+    growth: Growth = Growth(Coverage())
+
+    def adding_to(self, plan: RunPlan, base: Snapshot | None) -> Launch:
+        """The run over an output as it was found; see :func:`maskdet.tables.runs.claim_output`.
+
+        Args:
+            plan: the run's, with what it starts from.
+            base: the tables that it adds to, if there are any.
+        """
+        if base is None:
+            return dataclasses.replace(self, plan=plan)
+        coverage = Coverage.of(self.tasks, plan.inputs, base.inputs)
+        rows = RowsOfBefore(plan.layout, base.run_id, self.job.scored_by, self.options.decision)
+        return dataclasses.replace(
+            self,
+            plan=plan,
+            job=dataclasses.replace(self.job, reuse=rows),
+            base=base,
+            growth=Growth(coverage, self.settings.tables.on_gone),
+        )
 
 
 def check_run(given: ScoreSettings, now: datetime) -> Launch:
@@ -73,28 +100,11 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the tables shall go.")
     tasks = _checked_inputs(given)
     spec = runtime_spec(given)
-    runtime = spec.runtime_version
     manifest = open_bundle(given.model.uri, spec.needs).manifest
     settings = resolve_settings(given, manifest)
     decision = resolve_decision(settings, manifest)
-    fingerprint = scoring_fingerprint(settings, manifest, spec, decision)
     rule = KeyRule.of(settings)
-    layout = Layout(storage.normalize(settings.output))
-    run = RunManifest(
-        run_id=new_run_id(now),
-        started_at=now,
-        settings=settings.model_dump(mode="json"),
-        model={
-            "id": manifest.model_id,
-            "fingerprint": manifest.fingerprint,
-            "runtime": f"{runtime}, {spec.precision}",
-            "view": describe_view(settings.faces),
-            "codecs": codecs_identity(settings.imaging.codecs),
-            "decision": decision.model_dump(),
-        },
-        fingerprint=fingerprint,
-        versions=versions(),
-    )
+    run = _manifest(settings, manifest, spec, decision, now)
     return Launch(
         settings=settings,
         tasks=tasks,
@@ -102,8 +112,59 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
         spec=spec,
         options=score_options(settings, rule, decision),
         limit=Size(settings.packing.max_images, settings.packing.max_bytes),
-        plan=RunPlan(layout, run, settings.failure_budget),
-        job=ShardJob(layout, fingerprint, rule, settings.compliance.all_levels, settings.tables.row_group_rows),
+        plan=_plan(settings, run),
+        job=ShardJob(
+            layout_of(settings),
+            run.fingerprint,
+            rule,
+            settings.compliance.all_levels,
+            settings.tables.row_group_rows,
+            probability_fingerprint(settings, manifest, spec),
+        ),
+    )
+
+
+def _manifest(
+    settings: ResolvedSettings, manifest: Manifest, spec: RuntimeSpec, decision: Decision, now: datetime
+) -> RunManifest:
+    """The run's record as it begins."""
+    return RunManifest(
+        run_id=new_run_id(now),
+        started_at=now,
+        settings=settings.model_dump(mode="json"),
+        model={
+            "id": manifest.model_id,
+            "fingerprint": manifest.fingerprint,
+            "runtime": f"{spec.runtime_version}, {spec.precision}",
+            "view": describe_view(settings.faces),
+            "codecs": codecs_identity(settings.imaging.codecs),
+            "classes": list(manifest.class_names),
+            "decision": decision.model_dump(),
+        },
+        fingerprint=scoring_fingerprint(settings, manifest, spec, decision),
+        versions=versions(),
+    )
+
+
+def layout_of(settings: ScoreSettings) -> Layout:
+    """Where a run's files lie."""
+    return Layout(storage.normalize(settings.output))
+
+
+def dataset_of(settings: ScoreSettings) -> Dataset:
+    """What a run's tables have in common with those of other runs over the same output."""
+    rule = KeyRule.of(settings)
+    return Dataset(key_names=rule.key_names, partition_by=rule.partition_by, timezone=rule.timezone)
+
+
+def _plan(settings: ScoreSettings, run: RunManifest) -> RunPlan:
+    return RunPlan(
+        layout_of(settings),
+        run,
+        settings.failure_budget,
+        dataset_of(settings),
+        tuple(storage.normalize(uri) for uri in settings.input),
+        max_gone_ratio=settings.tables.max_gone_ratio,
     )
 
 

@@ -45,10 +45,13 @@ __all__ = [
     "entries",
     "exists",
     "fixed_part",
+    "glob_matcher",
     "has_glob",
     "is_local",
     "is_local_folder",
+    "is_same_file",
     "join",
+    "link_or_copy",
     "list_files",
     "list_folder",
     "list_matching",
@@ -146,6 +149,27 @@ def write_if(uri: str, expected: bytes | None, data: bytes) -> bool:
         return persist(lambda: _store(uri).write_if(uri, expected, data))
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """Make a small file appear under a second name of the same store, replacing what is there in one step.
+
+    On this machine the two names are of one file, where the filesystem can do that.
+
+    Raises:
+        StorageError: the one cannot be read or the other not written.
+    """
+    if is_local(target):
+        with translated(target, "write"):
+            local.link_or_copy(local_path(source), local_path(target))
+    else:
+        write_bytes(target, read_bytes(source))
+
+
+def is_same_file(one: str, other: str) -> bool:
+    """Whether two names are of one local file; of objects, which have one name each, nothing is known: ``True``."""
+    with translated(one, "look for"):
+        return not is_local(one) or os.path.samefile(local_path(one), local_path(other))
+
+
 def exists(uri: str) -> bool:
     """Whether a file or local folder exists.
 
@@ -226,10 +250,17 @@ def list_matching(pattern: str) -> Iterator[StoredFile]:
         return
     if is_local(pattern):
         pattern = str(local_path(pattern))
-    root = fixed_part(pattern)
+    matches = glob_matcher(pattern)
+    yield from (found for found in list_folder(fixed_part(pattern) or "/") if matches(found.uri))
+
+
+def glob_matcher(pattern: str) -> Callable[[str], bool]:
+    """Tells whether a URI is one that :func:`list_matching` finds."""
+    if is_local(pattern):
+        pattern = str(local_path(pattern))
     # Beam's `**/` asks for at least one folder; people and shells mean any number.
-    matches = re.compile(FileSystem.translate_pattern(pattern).replace(".*/", "(?:.*/)?")).match
-    yield from (found for found in list_folder(root or "/") if matches(found.uri))
+    compiled = re.compile(FileSystem.translate_pattern(pattern).replace(".*/", "(?:.*/)?"))
+    return lambda uri: uri == pattern or compiled.match(uri) is not None
 
 
 def delete(uris: Iterable[str]) -> None:

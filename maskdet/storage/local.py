@@ -94,6 +94,23 @@ def write(path: Path, data: bytes) -> None:
         raise
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, by way of a temporary one; copy it where the filesystem knows no hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        try:
+            os.link(source, temporary)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            temporary.write_bytes(source.read_bytes())
+        # Renaming one of two names of a file onto the other does nothing, and leaves the temporary one.
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_if(path: Path, expected: bytes | None, data: bytes) -> bool:
     """Write a file if it holds what is expected; those who ask so take turns, by a lock on its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,23 @@
 """Where a run's files lie under its output, and how its tables are written.
 
-    predictions/site=a/date=2026-01-05/shard-all.parquet    one row a face
-    failures/3f2a9c51d07be864.parquet                       one row a failed image; a file a shard that has any
-    no_face/3f2a9c51d07be864.parquet                        one row an image without a face; a file a shard that has any
-    compliance/level=site_hour/groups.parquet               one row a group
-    _shards/site=a/date=2026-01-05/shard-all.json           receipt of a finished shard, written after its tables
-    _runs/20260105T081500Z-3f2a9c.json                      run manifest
-    _runs/20260105T081500Z-3f2a9c.heartbeat                 its latest sign of life
-    _lease.json                                             who writes this output, while someone does
-    _plan.json                                              the shards of the latest run
-    _dataset.json                                           what the tables are made of
-    _SUCCESS                                                the last run's id, once everything above is complete
+    predictions/site-a/date-2026-01-05/shard-all.parquet        one row a face
+    failures/3f2a9c51d07be864.parquet                           one row a failed image; a file a shard that has any
+    no_face/3f2a9c51d07be864.parquet                            the same of images without a face
+    compliance/level=site_hour/groups.parquet                   one row a group
+    _snapshot.json                                              the set of tables as of the last run that finished
+    _files/predictions/site-a/…/shard-all-<sha256>.pq           the same tables under names that never change
+    _files/images/site-a/…/shard-all-<sha256>.pq                what a shard remembers of its images
+    _shards/site-a/date-2026-01-05/shard-all.json               receipt of a finished shard, written after its tables
+    _runs/20260105T081500Z-3f2a9c.json                          run manifest
+    _runs/20260105T081500Z-3f2a9c.heartbeat                     its latest sign of life
+    _lease.json                                                 who writes this output, while someone does
+    _plan.json                                                  the shards of the latest run
+    _SUCCESS                                                    the last run's id, once everything above is complete
 
-A shard's files are named by its slot, so that a shard whose images changed replaces its rows in one step, file by file.
+A run writes its tables below ``_files``, under names made of their content, so that nothing a reader may hold
+changes. At its end it replaces the snapshot in one step and then brings the tables' own folders in line with it. The
+files of the set before stay below ``_files`` until the next run ends. Their names do not end in ``.parquet``, so that a
+reader who globs the whole output does not see rows twice.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskdet import storage
+from maskdet.errors import NotFoundError
 from maskdet.inputs.references import partition_path
 
 PREDICTIONS = "predictions"
@@ -36,7 +42,11 @@ COMPLIANCE = "compliance"
 RECEIPTS = "_shards"
 RUNS = "_runs"
 SUCCESS = "_SUCCESS"
-DATASET = "_dataset.json"
+SNAPSHOT = "_snapshot.json"
+FILES = "_files"
+IMAGES = "images"
+NO_ROWS = "no-rows"
+"""Name of the file of a table without rows, which readers need to know its columns."""
 PLAN = "_plan.json"
 LEASE = "_lease.json"
 
@@ -55,6 +65,20 @@ class Layout:
         """A shard's file of the predictions, which are partitioned, or of another table, which is not."""
         name = slot if table == PREDICTIONS else hashlib.sha256(slot.encode()).hexdigest()[:16]
         return storage.join(self.root, table, f"{name}.parquet")
+
+    def no_rows(self, table: str) -> str:
+        """The file of a table that no shard has rows of."""
+        return storage.join(self.root, table, f"{NO_ROWS}.parquet")
+
+    def version(self, table: str, name: str, sha256: str) -> str:
+        """A file of the set of tables, under a name that never gets other content.
+
+        Args:
+            table: a shard's table, or the compliance tables.
+            name: the shard's slot, the compliance level, or :data:`NO_ROWS`.
+            sha256: of the file.
+        """
+        return storage.join(self.root, FILES, table, f"{name}-{sha256[:20]}.pq")
 
     def receipt(self, slot: str) -> str:
         """A shard's receipt."""
@@ -83,9 +107,9 @@ class Layout:
         return storage.join(self.root, SUCCESS)
 
     @property
-    def dataset(self) -> str:
-        """What the tables are made of."""
-        return storage.join(self.root, DATASET)
+    def snapshot(self) -> str:
+        """The current set of tables."""
+        return storage.join(self.root, SNAPSHOT)
 
     @property
     def plan(self) -> str:
@@ -97,24 +121,49 @@ class Layout:
         return storage.join(self.root, name)
 
 
-# Names that runs give files in the tables' folders; a local write leaves `.NAME.<hex>.tmp` when it is killed.
+# Names that runs give their files; a local write leaves `.NAME.<hex>.tmp` when it is killed.
+_SHARD_NAME = r"shard-(?:all|[01]+)"
 _NAMES = {
-    PREDICTIONS: r"shard-(all|[01]+)\.parquet",
-    FAILURES: r"[0-9a-f]{16}\.parquet",
-    NO_FACE: r"[0-9a-f]{16}\.parquet",
+    PREDICTIONS: rf"(?:{_SHARD_NAME}|{NO_ROWS})\.parquet",
+    FAILURES: rf"(?:[0-9a-f]{{16}}|{NO_ROWS})\.parquet",
+    NO_FACE: rf"(?:[0-9a-f]{{16}}|{NO_ROWS})\.parquet",
     COMPLIANCE: r"groups\.parquet",
-    RECEIPTS: r"shard-(all|[01]+)\.json",
+    RECEIPTS: rf"{_SHARD_NAME}\.json",
+    FILES: r"[a-z0-9_-]+-[0-9a-f]{20}\.pq",
 }
-_OURS = {folder: re.compile(rf"{name}|\.{name}\.[0-9a-f]+\.tmp") for folder, name in _NAMES.items()}
+_OURS = {folder: re.compile(name) for folder, name in _NAMES.items()}
+_LEFT_BY_KILLS = {folder: re.compile(rf"\.{name}\.[0-9a-f]+\.tmp") for folder, name in _NAMES.items()}
 
 
 def is_ours(folder: str, uri: str) -> bool:
-    """Whether a file in one of the tables' folders has a name that a run gives it."""
-    return _OURS[folder].fullmatch(uri.rsplit("/", 1)[-1]) is not None
+    """Whether a file in one of the folders of an output has a name that a run gives it."""
+    return _OURS[folder].fullmatch(uri.rsplit("/", 1)[-1]) is not None or is_left_by_kill(folder, uri)
+
+
+def is_left_by_kill(folder: str, uri: str) -> bool:
+    """Whether a file is what a write of ours leaves that was killed half way."""
+    return _LEFT_BY_KILLS[folder].fullmatch(uri.rsplit("/", 1)[-1]) is not None
+
+
+def encode_table(table: pa.Table, row_group_rows: int, metadata: Mapping[str, str] | None = None) -> bytes:
+    """A table as Parquet: zstd, sized row groups, statistics; the same bytes for the same rows.
+
+    Args:
+        table: what.
+        row_group_rows: rows a row group.
+        metadata: more entries for the schema's metadata.
+    """
+    described = table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})})
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        described, sink, compression="zstd", row_group_size=row_group_rows, write_statistics=True, store_schema=True
+    )
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def write_table(uri: str, table: pa.Table, row_group_rows: int, metadata: Mapping[str, str] | None = None) -> str:
-    """Write a table as Parquet, atomically: zstd, sized row groups, statistics.
+    """Write a table as :func:`encode_table` encodes it, atomically.
 
     Args:
         uri: where to.
@@ -129,14 +178,46 @@ def write_table(uri: str, table: pa.Table, row_group_rows: int, metadata: Mappin
         StorageError: the location cannot be written.
     """
     assert table.num_rows > 0, f"{uri}: a table without rows is not written"
-    described = table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})})
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        described, sink, compression="zstd", row_group_size=row_group_rows, write_statistics=True, store_schema=True
-    )
-    data = sink.getvalue().to_pybytes()
+    data = encode_table(table, row_group_rows, metadata)
     storage.write_bytes(uri, data)
     return hashlib.sha256(data).hexdigest()
+
+
+def write_version(
+    layout: Layout,
+    table: str,
+    name: str,
+    rows: pa.Table,
+    row_group_rows: int,
+    metadata: Mapping[str, str] | None = None,
+) -> str:
+    """Write a file of the set of tables; as :func:`write_table`, at the place that :meth:`Layout.version` says.
+
+    Raises:
+        StorageError: the location cannot be written.
+    """
+    data = encode_table(rows, row_group_rows, metadata)
+    sha256 = hashlib.sha256(data).hexdigest()
+    storage.write_bytes(layout.version(table, name, sha256), data)
+    return sha256
+
+
+def read_version(
+    layout: Layout, table: str, name: str, sha256: str, columns: list[str] | None = None
+) -> pa.Table | None:
+    """Read a file of the set of tables; ``None`` if it is gone, or not the one that was written.
+
+    Raises:
+        StorageError: the location cannot be read.
+    """
+    try:
+        data = storage.read_bytes(layout.version(table, name, sha256))
+    except NotFoundError:
+        return None
+    # Parsing damaged Parquet instead would raise errors of many kinds, or none and give other rows.
+    if hashlib.sha256(data).hexdigest() != sha256:
+        return None
+    return pq.ParquetFile(pa.BufferReader(data)).read(columns)
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:

@@ -1,11 +1,11 @@
 """Finished shards: score one or keep it, write its tables, and leave a receipt.
 
-The receipt is written last, so a shard with a receipt is complete; one without is scored again, to the same names.
+The receipt is written last, so a shard with a receipt is complete; one without is scored again, to the same names. Rows
+that the current set of tables has of an image as it is are taken from there: only what is new or changed is read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
@@ -22,7 +21,17 @@ from maskdet.errors import FailureCode, NotFoundError
 from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import KeyRule
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
-from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, write_table
+from maskdet.tables.images import NO_FACE_FOUND, SCORED, Ending, endings_of, images_table
+from maskdet.tables.layout import (
+    FAILURES,
+    IMAGES,
+    NO_FACE,
+    PREDICTIONS,
+    SHARD_TABLES,
+    Layout,
+    read_version,
+    write_version,
+)
 from maskdet.tables.results import ShardResult, StageSeconds
 
 
@@ -36,6 +45,8 @@ class Receipt(BaseModel):
     fingerprint: str
     """Of the model and settings; see :func:`maskdet.scoring.fingerprint.scoring_fingerprint`."""
     images: int
+    older: int = 0
+    """Images whose rows another model or other settings made: they are gone, and cannot be scored again."""
     scored: int
     no_face: int
     failed: dict[str, int]
@@ -43,7 +54,7 @@ class Receipt(BaseModel):
     rows: dict[str, int]
     """Rows of each table that has any."""
     sha256: dict[str, str] = {}
-    """Of each table's file."""
+    """Of each table's file, and of what the shard remembers of its images."""
     size_bytes: int
 
     @property
@@ -53,20 +64,70 @@ class Receipt(BaseModel):
 
 
 @dataclass(frozen=True)
+class Outcomes:
+    """Images by how they ended."""
+
+    scored: int = 0
+    no_face: int = 0
+    failed: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """All of them."""
+        return self.scored + self.no_face + sum(self.failed.values())
+
+    @classmethod
+    def sum(cls, parts: Iterable[Outcomes]) -> Outcomes:
+        """All of several together."""
+        scored, no_face, failed = 0, 0, Counter[str]()
+        for part in parts:
+            scored, no_face = scored + part.scored, no_face + part.no_face
+            failed.update(part.failed)
+        return cls(scored, no_face, dict(sorted(failed.items())))
+
+    @classmethod
+    def of(cls, outcomes: Iterable[str]) -> Outcomes:
+        """Count outcomes as images tables name them."""
+        counts = Counter(outcomes)
+        scored, no_face = counts.pop(SCORED, 0), counts.pop(NO_FACE_FOUND, 0)
+        return cls(scored, no_face, dict(sorted(counts.items())))
+
+
+@dataclass(frozen=True)
 class ShardReport:
     """What a shard adds to its run: one element of the pipeline.
 
     Attributes:
         receipt: the shard's counts.
-        kept: whether an earlier run had finished it.
+        kept: whether no image had to be read.
         groups: counts of every group of every level.
         seconds: thread-seconds by stage, 0 for a kept shard.
+        images_read: how many images were read.
+        carried: of images that this run did not list.
     """
 
     receipt: Receipt
     kept: bool
     groups: Mapping[GroupKey, Counts]
     seconds: StageSeconds = field(default_factory=StageSeconds)
+    images_read: int = 0
+    carried: Outcomes = field(default_factory=Outcomes)
+
+
+@dataclass(frozen=True)
+class Reused:
+    """Rows that the current set of tables has of images as they are.
+
+    Attributes:
+        tables: each of the shard's tables, of those images, in any order.
+        endings: how they ended, by URI.
+    """
+
+    tables: Mapping[str, pa.Table]
+    endings: Mapping[str, Ending]
+
+
+Reuse = Callable[[Shard], Reused]
 
 
 @dataclass(frozen=True)
@@ -79,6 +140,8 @@ class ShardJob:
         rule: the run's keys.
         levels: groups to count.
         row_group_rows: rows a Parquet row group.
+        scored_by: of the model and those settings that probabilities depend on.
+        reuse: finds rows of earlier runs; default: there are none.
     """
 
     layout: Layout
@@ -86,58 +149,104 @@ class ShardJob:
     rule: KeyRule
     levels: Mapping[str, Sequence[str]]
     row_group_rows: int
+    scored_by: str = ""
+    reuse: Reuse | None = None
 
     def finish(self, shard: Shard, score: Callable[[Shard], ShardResult]) -> ShardReport:
-        """Keep the shard if it is finished already, else score it, write its tables and its receipt.
+        """Keep the shard if it is finished already, else score what is new in it, write its tables and its receipt.
+
+        Args:
+            shard: what to finish.
+            score: scores a part of it; not called where there is nothing to score.
 
         Raises:
+            OutputError: rows of images that are gone are not where the current set of tables says.
             StorageError: the output cannot be read or written.
         """
-        return self._kept(shard) or self._scored(shard, score(shard))
+        return self._kept(shard) or self._made(shard, score)
 
     def is_finished(self, shard: Shard) -> bool:
         """Whether an earlier run left a receipt that holds for the shard as it is now."""
         receipt = read_receipt(self.layout, shard.slot)
         return receipt is not None and self._holds(receipt, shard)
 
+    @property
+    def schemas(self) -> dict[str, pa.Schema]:
+        """The schema of each of a shard's tables."""
+        names = self.rule.all_names
+        return {
+            PREDICTIONS: predictions_schema(names),
+            FAILURES: failures_schema(names),
+            NO_FACE: no_face_schema(names),
+        }
+
     def _holds(self, receipt: Receipt, shard: Shard) -> bool:
-        same = receipt.shard_id == shard.shard_id and receipt.fingerprint == self.fingerprint
-        return same and not receipt.retryable
+        if receipt.shard_id != shard.shard_id:
+            return False
+        if all(ref.gone for ref in shard.refs):  # nothing could be done about it anyway
+            return True
+        return receipt.fingerprint == self.fingerprint and not receipt.retryable and not receipt.older
 
     def _kept(self, shard: Shard) -> ShardReport | None:
         receipt = read_receipt(self.layout, shard.slot)
         if receipt is None or not self._holds(receipt, shard):
             return None
-        columns = ["captured_at", *self.rule.column_names]
-        predictions = self._read(receipt, PREDICTIONS, [*columns, "face_index", "label"])
-        failures, no_face = (self._read(receipt, name, columns) for name in (FAILURES, NO_FACE))
-        if predictions is None or failures is None or no_face is None:
+        columns = ["captured_at", *self.rule.all_names]
+        wanted = {PREDICTIONS: [*columns, "face_index", "label"], FAILURES: columns, NO_FACE: columns}
+        tables = {name: self._read(receipt, name, wanted[name]) for name in SHARD_TABLES}
+        gone = {ref.uri for ref in shard.refs if ref.gone}
+        images = read_version(self.layout, IMAGES, receipt.slot, receipt.sha256.get(IMAGES, "")) if gone else None
+        if any(table is None for table in tables.values()) or (gone and images is None):
             return None
-        groups = count_groups(predictions, failures, no_face, shard.partition, self.rule, self.levels)
-        return ShardReport(receipt, True, groups)
+        carried = () if images is None else endings_of(images).items()
+        return ShardReport(
+            receipt,
+            True,
+            self._count(shard, tables),
+            carried=Outcomes.of(ending.outcome for uri, ending in carried if uri in gone),
+        )
+
+    def _count(self, shard: Shard, tables: Mapping[str, pa.Table]) -> dict[GroupKey, Counts]:
+        predictions, failures, no_face = (tables[name] for name in SHARD_TABLES)
+        return count_groups(predictions, failures, no_face, shard.partition, self.rule, self.levels)
 
     def _read(self, receipt: Receipt, name: str, columns: list[str]) -> pa.Table | None:
         """Columns of a finished shard's table; ``None`` if the file is not the one the receipt speaks of."""
         if not receipt.rows.get(name):
-            return self._schemas[name].empty_table().select(columns)
-        try:
-            data = storage.read_bytes(self.layout.table(name, receipt.slot))
-        except NotFoundError:
-            return None  # someone removed it
-        # Other bytes: someone damaged it, or a run died between writing a newer table and its receipt. Parsing damaged
-        # Parquet instead would raise errors of many kinds, or none and give other counts.
-        if hashlib.sha256(data).hexdigest() != receipt.sha256.get(name):
-            return None
-        return pq.ParquetFile(pa.BufferReader(data)).read(columns)
+            return self.schemas[name].empty_table().select(columns)
+        return read_version(self.layout, name, receipt.slot, receipt.sha256.get(name, ""), columns)
 
-    @property
-    def _schemas(self) -> dict[str, pa.Schema]:
-        rule = self.rule
-        return {
-            PREDICTIONS: predictions_schema(rule.column_names),
-            FAILURES: failures_schema(rule.all_names),
-            NO_FACE: no_face_schema(rule.all_names),
-        }
+    def _made(self, shard: Shard, score: Callable[[Shard], ShardResult]) -> ShardReport:
+        known = self.reuse(shard) if self.reuse and any(ref.earlier for ref in shard.refs) else Reused({}, {})
+        new = tuple(ref for ref in shard.refs if ref.uri not in known.endings)
+        result = score(Shard(shard.slot, shard.shard_id, shard.partition, new)) if new else self._nothing()
+        started = time.perf_counter()
+        tables = {name: self._joined(name, table, known) for name, table in _tables(result).items()}
+        endings = {**{ref.uri: Ending(SCORED, self.scored_by) for ref in new}, **_unscored(tables, self.scored_by)}
+        endings.update(known.endings)
+        size_bytes = result.size_bytes + sum(
+            max(ref.size_bytes, 0)
+            for ref in shard.refs
+            if ref.uri in known.endings and endings[ref.uri].outcome in (SCORED, NO_FACE_FOUND)
+        )
+        receipt = self.write(shard, tables, endings, size_bytes)
+        seconds = result.seconds + StageSeconds(write=time.perf_counter() - started)
+        groups = self._count(shard, tables)
+        carried = Outcomes.of(endings[ref.uri].outcome for ref in shard.refs if ref.gone)
+        return ShardReport(receipt, not new, groups, seconds, len(new), carried)
+
+    def _nothing(self) -> ShardResult:
+        return ShardResult(*(self.schemas[name].empty_table() for name in SHARD_TABLES))
+
+    def _joined(self, name: str, table: pa.Table, known: Reused) -> pa.Table:
+        """Rows scored now and rows of earlier runs, in the order of the shard's references."""
+        if not known.endings:
+            return table
+        schema = self.schemas[name]
+        parts = [part.cast(schema) for part in (table, known.tables.get(name)) if part is not None]
+        order = [("image_uri", "ascending"), *([("face_index", "ascending")] if name == PREDICTIONS else [])]
+        # One chunk, as a table that was scored at once has: chunks show in the file.
+        return pa.concat_tables(parts).sort_by(order).combine_chunks().replace_schema_metadata(schema.metadata)
 
     def _marks(self, shard: Shard) -> dict[str, str]:
         """What a shard's tables carry in their schema metadata."""
@@ -150,41 +259,53 @@ class ShardJob:
             "maskdet.partition": json.dumps(partition, ensure_ascii=False),
         }
 
-    def _scored(self, shard: Shard, result: ShardResult) -> ShardReport:
-        started = time.perf_counter()
-        sha256 = {}
-        for name, table in _tables(result).items():
-            uri = self.layout.table(name, shard.slot)
-            if table.num_rows:
-                sha256[name] = write_table(uri, table, self.row_group_rows, self._marks(shard))
-            else:
-                storage.delete([uri])
-        receipt = self._receipt(shard, result, sha256)
-        storage.write_bytes(self.layout.receipt(shard.slot), (receipt.model_dump_json() + "\n").encode())
-        groups = count_groups(
-            result.predictions, result.failures, result.no_face, shard.partition, self.rule, self.levels
-        )
-        seconds = result.seconds + StageSeconds(write=time.perf_counter() - started)
-        return ShardReport(receipt, False, groups, seconds)
+    def write(
+        self, shard: Shard, tables: Mapping[str, pa.Table], endings: Mapping[str, Ending], size_bytes: int
+    ) -> Receipt:
+        """Write a shard's tables and its receipt.
 
-    def _receipt(self, shard: Shard, result: ShardResult, sha256: dict[str, str]) -> Receipt:
-        rows = {name: table.num_rows for name, table in _tables(result).items()}
-        return Receipt(
+        Args:
+            shard: the shard.
+            tables: its tables.
+            endings: how each of its images ended, by URI.
+            size_bytes: of its images that could be scored.
+
+        Raises:
+            StorageError: the output cannot be written.
+        """
+        marks = self._marks(shard)
+        sha256 = {
+            name: write_version(self.layout, name, shard.slot, table, self.row_group_rows, marks)
+            for name, table in {**tables, IMAGES: images_table(shard.refs, endings)}.items()
+            if table.num_rows
+        }
+        outcomes = Outcomes.of(endings[ref.uri].outcome for ref in shard.refs)
+        receipt = Receipt(
             slot=shard.slot,
             shard_id=shard.shard_id,
             fingerprint=self.fingerprint,
             images=len(shard.refs),
-            scored=len(set(result.predictions["image_uri"].to_pylist())),
-            no_face=result.no_face.num_rows,
-            failed=dict(sorted(Counter(result.failures["code"].to_pylist()).items())),
-            rows={name: count for name, count in rows.items() if count},
+            older=sum(endings[ref.uri].scored_by != self.scored_by for ref in shard.refs),
+            scored=outcomes.scored,
+            no_face=outcomes.no_face,
+            failed=dict(outcomes.failed),
+            rows={name: tables[name].num_rows for name in SHARD_TABLES if tables[name].num_rows},
             sha256=sha256,
-            size_bytes=result.size_bytes,
+            size_bytes=size_bytes,
         )
+        storage.write_bytes(self.layout.receipt(shard.slot), (receipt.model_dump_json() + "\n").encode())
+        return receipt
 
 
 def _tables(result: ShardResult) -> dict[str, pa.Table]:
     return {PREDICTIONS: result.predictions, FAILURES: result.failures, NO_FACE: result.no_face}
+
+
+def _unscored(tables: Mapping[str, pa.Table], scored_by: str) -> dict[str, Ending]:
+    """How those images ended that have no face to score."""
+    endings = {uri: Ending(NO_FACE_FOUND, scored_by) for uri in tables[NO_FACE]["image_uri"].to_pylist()}
+    failed = (tables[FAILURES][name].to_pylist() for name in ("image_uri", "code"))
+    return {**endings, **{uri: Ending(code, scored_by) for uri, code in zip(*failed, strict=True)}}
 
 
 def read_receipt(layout: Layout, slot: str) -> Receipt | None:
@@ -193,12 +314,3 @@ def read_receipt(layout: Layout, slot: str) -> Receipt | None:
         return Receipt.model_validate_json(storage.read_bytes(layout.receipt(slot)))
     except (NotFoundError, ValidationError):
         return None
-
-
-def output_files(layout: Layout, receipts: Iterable[Receipt]) -> set[str]:
-    """Every file that finished shards own."""
-    files = set()
-    for receipt in receipts:
-        files.add(layout.receipt(receipt.slot))
-        files.update(layout.table(table, receipt.slot) for table in receipt.rows)
-    return files

@@ -30,11 +30,13 @@ class PlannedShard(NamedTuple):
     slot: str
     shard_id: str
     images: int
+    listed: int
+    """Images that the run listed; the others are gone, and their rows hold whatever the model."""
 
     @classmethod
     def of(cls, shard: Shard) -> PlannedShard:
         """What a plan says of a shard."""
-        return cls(shard.slot, shard.shard_id, len(shard.refs))
+        return cls(shard.slot, shard.shard_id, len(shard.refs), sum(not ref.gone for ref in shard.refs))
 
 
 class ShardPlan(BaseModel):
@@ -143,5 +145,7 @@ def _receipts_that_hold(layout: Layout, plan: ShardPlan, fingerprint: str) -> li
         return [
             receipt
             for receipt in found
-            if receipt and receipt.shard_id == wanted[receipt.slot].shard_id and receipt.fingerprint == fingerprint
+            if receipt
+            and receipt.shard_id == wanted[receipt.slot].shard_id
+            and (receipt.fingerprint == fingerprint or wanted[receipt.slot].listed == 0)
         ]

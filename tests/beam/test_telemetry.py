@@ -18,8 +18,9 @@ from maskdet.cli import console
 from maskdet.config import ScoreSettings
 from maskdet.demo.faces import DEMO_TEMPLATE
 from maskdet.scoring.setup import check_run
+from maskdet.tables.lease import Holder
 from maskdet.tables.results import StageSeconds
-from maskdet.tables.runs import begin_run, claim_output, read_run
+from maskdet.tables.runs import begin_run, claim_output, hold_output, read_run
 
 STAGES = [field.name for field in fields(StageSeconds)]
 
@@ -35,7 +36,8 @@ def run_pipeline(photos, output):
         failure_budget={"max_ratio": 0.5},
     )
     launch = check_run(settings, datetime.now(UTC))
-    claim_output(launch.plan.layout, settings, overwrite=False)
+    hold_output(launch.plan.layout, Holder.here(launch.plan.manifest.run_id, datetime.now(UTC), ends_with_process=True))
+    launch = launch.adding_to(*claim_output(launch.plan, overwrite=False))
     begin_run(launch.plan)
     pipeline = beam.Pipeline(options=parse_beam_options([]))
     pipeline | "Score" >> build(launch)

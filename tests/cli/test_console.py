@@ -61,7 +61,7 @@ class TestExitCodes:
 
     def test_an_interrupt_is_130(self, capsys):
         assert run_command("score", raising(KeyboardInterrupt())) == 130
-        assert capsys.readouterr().err.startswith("maskdet score: interrupted; what is finished is kept")
+        assert capsys.readouterr().err.startswith("maskdet score: interrupted. What is finished is kept")
 
     def test_a_reader_that_went_away_is_no_failure(self, monkeypatch):
         closed = []

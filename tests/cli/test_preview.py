@@ -128,7 +128,7 @@ class TestPreview:
 
     def test_the_list_of_commands_names_it(self, capsys):
         assert main.main(["--help"]) == 0
-        assert re.search(r"^  preview +show what a model says", capsys.readouterr().out, re.MULTILINE)
+        assert re.search(r"^  preview +draw boxes, labels", capsys.readouterr().out, re.MULTILINE)
 
 
 class TestSheet:
@@ -177,7 +177,7 @@ class TestSheet:
             ("c", "c.png"),
         ):
             assert sum(line.endswith(words) and f"{name}.png" in line for line in lines) == 3
-        assert "gone, changed or unreadable: 6" in said
+        assert "6 tiles are grey because their images are gone, changed or unreadable" in said
         numbers = {name: next(i for i, line in enumerate(lines[:3]) if f"{name}.png" in line) for name in "abc"}
         with Image.open(path) as sheet:
             for name, colour in (("a", GREY), ("b", GREY), ("c", (240,) * 3)):

@@ -16,7 +16,8 @@ from maskdet.tables.layout import FAILURES, PREDICTIONS, Layout
 from maskdet.tables.runs import read_run
 from maskdet.testing import solid_image
 
-LENIENT = ("--set", "failure_budget.max_ratio=0.5")
+# The tables mirror the input here; tests/cli/test_score_growing.py is about those that grow.
+LENIENT = ("--set", "failure_budget.max_ratio=0.5", "--set", "tables.on_gone=remove")
 SMALL_SHARDS = ("--set", "packing.max_images=3")
 
 
@@ -81,7 +82,11 @@ def test_after_a_change_only_its_shards_are_scored_and_the_tables_are_those_of_a
 
 
 def table_files(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "_runs" not in path.parts}
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and not {"_runs", "_files"} & set(path.parts)
+    }
 
 
 def test_while_a_run_replaces_shards_no_image_is_missing_from_the_tables(photos, score, tmp_path, monkeypatch):
@@ -115,23 +120,29 @@ def visible(folder):
     }
 
 
-@pytest.mark.parametrize("victim", [PREDICTIONS, FAILURES, "_shards"])
-def test_a_table_or_receipt_that_someone_removed_is_made_again(photos, score, tmp_path, victim):
+# What is published has its content below _files; so have the rows of a shard without a receipt.
+@pytest.mark.parametrize(
+    ("victim", "scored"),
+    [(PREDICTIONS, 0), (FAILURES, 0), ("_shards", 0), (f"_files/{PREDICTIONS}", 1), (f"_files/{FAILURES}", 1)],
+)
+def test_a_table_or_receipt_that_someone_removed_is_made_again(photos, score, tmp_path, victim, scored):
     first = score(tmp_path / "tables", photos, flags=LENIENT)
     before = first.contents()
     sorted(path for path in (tmp_path / "tables" / victim).rglob("*") if path.is_file())[0].unlink()
     second = score(tmp_path / "tables", photos, flags=LENIENT)
-    assert second.run.shards["scored"] == 1
+    assert second.run.shards["scored"] == scored
     assert second.contents() == before
 
 
-def test_a_change_of_thresholds_scores_everything_again_and_a_change_of_levels_nothing(photos, score, tmp_path):
+def test_a_change_of_thresholds_or_of_levels_reads_no_image(photos, score, tmp_path):
     first = score(tmp_path / "tables", photos, flags=LENIENT)
     levels = score(tmp_path / "tables", photos, flags=(*LENIENT, "--set", "compliance.levels={site: [site]}"))
     assert levels.run.shards["kept"] == first.run.shards["total"]
     assert {row["level"] for row in levels.table("compliance").to_pylist()} == {"all", "site"}
     strict = score(tmp_path / "tables", photos, flags=(*LENIENT, "--set", "model.mask_from=0.999999"))
-    assert strict.run.shards["scored"] == first.run.shards["total"]
+    fresh = score(tmp_path / "fresh", photos, flags=(*LENIENT, "--set", "model.mask_from=0.999999"))
+    assert strict.run.images_scored_now == 0
+    assert strict.contents() == fresh.contents()
 
 
 def test_success_is_withdrawn_while_a_run_is_under_way(photos, score, tmp_path, monkeypatch):
@@ -191,7 +202,8 @@ def test_a_run_killed_half_way_is_finished_by_the_next(photos, score, tmp_path):
         process.communicate(timeout=60)
     assert not (tables / "_SUCCESS").exists()
     # What a kill leaves: a half-written file under a name no reader takes for a table.
-    half = next((tables / PREDICTIONS).rglob("*.parquet")).parent / ".shard-all.parquet.0123.tmp"
+    done = next((tables / "_files" / PREDICTIONS).rglob("*.pq"))
+    half = done.with_name(f".{done.name}.0123.tmp")
     half.write_bytes(b"half")
     resumed = score(tables, photos, flags=(*LENIENT, "--set", "packing.max_images=1"))
     assert resumed.code == 0

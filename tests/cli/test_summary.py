@@ -46,12 +46,19 @@ class TestRun:
             "  failed    1 empty_file, 5 not_found",
             "  skipped   300 extension",
             "  faces     9,000 mask, 1,000 no_mask, 2,000 uncertain",
-            "  mask rate 90.0% of 10,000 faces labelled mask or no_mask (raw)",
+            "  mask rate 90.0% of 10,000 faces labelled mask or no_mask (uncorrected)",
             "  shards    1,300: 1,200 scored, 100 kept from earlier runs",
             "  model     m@1 on litert 2, int8; mask from 0.5, no_mask below 0.4",
             "  time      20.0 s, 400 images/s (thread-seconds: fetch 1.2 s, decode 30.0 s, write 2.0 s)",
             "  tables    /out/{predictions,failures,no_face,compliance}",
         ]
+
+    def test_three_classes_say_how_many_wear_a_mask_and_how_many_correctly(self):
+        faces = {"mask": 600, "incorrect": 150, "no_mask": 250, "uncertain": 7}
+        lines = describe_run(run_of(faces=faces), Layout("/out")).splitlines()
+        assert "  faces     600 mask, 150 incorrect, 250 no_mask, 7 uncertain" in lines
+        line = "  mask rate 75.0% wear one, 60.0% correctly, of 1,000 faces labelled mask, incorrect or no_mask (raw)"
+        assert line in lines
 
     def test_a_run_that_failed_says_why_first(self):
         text = describe_run(run_of(status="over_budget", reason="too many"), Layout("/out"))
@@ -115,12 +122,12 @@ class TestPlan:
             "dry run: nothing is scored, nothing is written",
             "  images      62 to score, 62.0 kB, of 70 listed",
             "  skipped   8 extension",
-            "  unreadable  2 paths or manifest rows, each to become a failure row",
+            "  unreadable  2 paths or rows of image lists; each becomes a failure row",
             "              /b0: x",
             "              /b1: x",
             "  partitions  2 by ['site']",
             "  shards      3, of which 1 are finished already",
-            "              under 50 images a partition make many small files; see tables.partition_by",
+            "              fewer than 50 images per partition make many small files; see tables.partition_by",
         ]
         assert lines[9] == "settings:"
         assert "  output: /out" in lines

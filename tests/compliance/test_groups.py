@@ -27,10 +27,11 @@ from maskdet.compliance.groups import (
 )
 from maskdet.compliance.intervals import wilson_interval
 from maskdet.inputs.sharding import KeyRule
+from maskdet.labels import LABELS, THREE_CLASSES
 from maskdet.schemas import compliance_schema, failures_schema, no_face_schema, predictions_schema
 
 Z_95 = 1.959963984540054
-counts = st.builds(Counts, *[st.integers(0, 10**12)] * 6)
+counts = st.builds(Counts, *[st.integers(0, 10**12)] * 7)
 trials_and_successes = st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n)))
 
 
@@ -109,14 +110,15 @@ class TestWilson:
 
 class TestCounts:
     def test_sums_of_fields(self):
-        count = Counts(10, 2, 3, 6, 4, 1)
-        assert (count.images_listed, count.faces) == (15, 11)
+        count = Counts(10, 2, 3, 6, 4, 1, 5)
+        assert (count.images_listed, count.faces) == (15, 16)
+        assert (count.faces_labelled, count.faces_any_mask) == (15, 11)
         assert Counts().images_listed == Counts().faces == 0
 
     @settings(deadline=None)
     @given(st.lists(counts, max_size=6), st.randoms())
     def test_merging_does_not_depend_on_order_or_grouping(self, parts, rng):
-        expected = Counts(*(sum(part[i] for part in parts) for i in range(6)))
+        expected = Counts(*(sum(part[i] for part in parts) for i in range(7)))
         shuffled = rng.sample(parts, len(parts))
         cut = rng.randint(0, len(parts))
         assert merge_counts(parts) == merge_counts(shuffled) == expected
@@ -140,7 +142,7 @@ def random_rows(rng, count):
         {
             "captured_at": rng.choice([None, start + timedelta(minutes=rng.randrange(60 * 24))]),
             "camera": rng.choice([None, "c1", "c2", "Ü"]),
-            "label": rng.choice(["mask", "no_mask", "uncertain"]),
+            "label": rng.choice(LABELS),
             "face_index": rng.choice([0, 0, 0, 1, 2]),
         }
         for _ in range(count)
@@ -263,6 +265,7 @@ class TestTable:
             np.roots([1 + 1.6448536269514722**2 / 90, -2 * 30 / 90 - 1.6448536269514722**2 / 90, (30 / 90) ** 2])
         )
         assert (row.pop("mask_rate_low"), row.pop("mask_rate_high")) == pytest.approx(roots)
+        assert (row.pop("any_mask_rate_low"), row.pop("any_mask_rate_high")) == pytest.approx(roots)
         assert row == {
             "images_listed": 110,
             "images_scored": 100,
@@ -270,13 +273,38 @@ class TestTable:
             "images_failed": 3,
             "faces": 105,
             "faces_mask": 30,
+            "faces_incorrect": None,
             "faces_no_mask": 60,
             "faces_uncertain": 15,
             "mask_rate": 30 / 90,
+            "any_mask_rate": 30 / 90,
+            # Two classes do not tell a mask under the chin from one that covers nose and mouth.
+            "correct_rate": None,
+            "correct_rate_low": None,
+            "correct_rate_high": None,
             "rate_method": "raw",
             "interval_method": "wilson",
             "interval_confidence": 0.9,
         }
+
+    def test_three_classes_have_a_rate_of_masks_and_one_of_those_worn_correctly(self):
+        [row] = compliance_table({(): Counts(9, 0, 0, 6, 10, 3, 4)}, [], [], 0.95, THREE_CLASSES).to_pylist()
+        assert (row["faces"], row["faces_mask"], row["faces_incorrect"], row["faces_no_mask"]) == (23, 6, 4, 10)
+        assert row["mask_rate"] == row["any_mask_rate"] == 10 / 20
+        assert row["correct_rate"] == 6 / 20
+        for name, successes in (("mask_rate", 10), ("any_mask_rate", 10), ("correct_rate", 6)):
+            assert (row[f"{name}_low"], row[f"{name}_high"]) == wilson_interval(successes, 20, 0.95)
+
+    @settings(deadline=None)
+    @given(counts)
+    def test_rates_of_three_classes_add_up(self, count):
+        [row] = compliance_table({(): count}, [], [], 0.95, THREE_CLASSES).to_pylist()
+        assert row["faces"] == sum(row[f"faces_{name}"] for name in LABELS)
+        if count.faces_labelled:
+            incorrect, bare = (row[f"faces_{name}"] / count.faces_labelled for name in ("incorrect", "no_mask"))
+            assert row["correct_rate"] + incorrect + bare == pytest.approx(1)
+            assert row["any_mask_rate"] - row["correct_rate"] == pytest.approx(incorrect)
+            assert row["correct_rate_low"] <= row["correct_rate"] <= row["any_mask_rate"] <= row["any_mask_rate_high"]
 
     @pytest.mark.parametrize("count", [Counts(0, 0, 5), Counts(0, 4, 0), Counts(3, 0, 0, 0, 0, 3)])
     def test_without_decided_faces_there_is_no_rate(self, count):

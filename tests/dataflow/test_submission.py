@@ -86,7 +86,7 @@ def test_what_is_uploaded_and_requested(uploaded, dataflow, flags, score, capfd)
     assert staged.startswith(f"{where}/tmp/{job['name']}.")
     assert staged.removeprefix(f"{where}/") in uploaded.names("tmp/")
     # The run is announced, and nothing of it is done.
-    assert [name for name in uploaded.names("tables/") if "/_runs/" not in name] == ["tables/_dataset.json"]
+    assert [name for name in uploaded.names("tables/") if "/_runs/" not in name] == []
 
 
 def test_a_template_s_launcher_writes_the_job_and_waits_for_nothing(uploaded, dataflow, flags, score, capfd):
@@ -121,7 +121,7 @@ def test_an_interrupt_cancels_the_job_and_says_what_is_kept(uploaded, dataflow, 
     assert client.returncode == 130, errors
     assert [update["requestedState"] for update in dataflow.updated] == [JobState.JOB_STATE_CANCELLED]
     assert "cancelling the job" in errors
-    assert "what is finished is kept" in errors
+    assert "What is finished is kept" in errors
     assert f"maskdet status {where}/tables" in errors
     assert main.main(["status", f"{where}/tables", "--no_auth"]) == 130
 

@@ -10,12 +10,13 @@ import pytest
 
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError, SourceError
-from maskdet.evaluation.annotation_matching import Annotation
+from maskdet.evaluation.annotation_matching import Annotation, read_annotations
 from maskdet.evaluation.annotations import AnnotatedImage
 from maskdet.evaluation.detection_matching import join_annotations
 from maskdet.evaluation.results import evaluate, write_results
 from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.truth import RunTables
+from maskdet.labels import THREE_CLASSES, TWO_CLASSES
 from maskdet.report.evaluation_page import describe, render
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
 from maskdet.tables.runs import RunManifest
@@ -59,8 +60,8 @@ def face(uri, index, box, score, probability):
     left, top, right, bottom = box
     edges = {"face_left_px": left, "face_top_px": top, "face_width_px": right - left, "face_height_px": bottom - top}
     label = "mask" if probability >= 0.5 else "no_mask"
-    said = {"face_index": index, "face_score": score, "probability_mask": probability, "label": label}
-    return {**image(uri), **edges, **said, "model_id": "model@1"}
+    said = {"probability_mask": probability, "probability_no_mask": 1 - probability, "label": label}
+    return {**image(uri), "face_index": index, "face_score": score, **edges, **said, "model_id": "model@1"}
 
 
 # a: two of three faces found, one of them at an overlap of .4 and labelled wrong; a detection of nothing; one of a face
@@ -119,8 +120,8 @@ def test_every_image_and_face_is_counted():
         "annotations_by_file": (),
     }
     assert evaluation.labelled.counts == {
-        **{"mask": 1, "no_mask": 1, "truth_unknown": 0},
-        **{"failed_mask": 1, "failed_no_mask": 0, "failed_truth_unknown": 1},
+        **{"mask": 1, "incorrect": 0, "no_mask": 1, "truth_unknown": 0},
+        **{"failed_mask": 1, "failed_incorrect": 0, "failed_no_mask": 0, "failed_truth_unknown": 1},
     }
 
 
@@ -148,6 +149,7 @@ def test_figures_are_those_counted_by_hand():
         "end_to_end_from_32_px": (pytest.approx(1 / 3), 3),
         "end_to_end": (0.25, 4),
         "end_to_end_mask": (0.5, 2),
+        "end_to_end_incorrect": (None, 0),
         "end_to_end_no_mask": (0, 2),
         "balanced_accuracy_found": (0.5, 2),
     }
@@ -200,7 +202,7 @@ def test_files_page_and_summary_say_the_same(tmp_path):
     for row in table:
         if row["slice"] == "detection":
             assert {key: row[key] for key in section["metrics"][row["metric"]]} == section["metrics"][row["metric"]]
-    assert sum(row["slice"] == "detection" for row in table) == len(section["metrics"]) == 26
+    assert sum(row["slice"] == "detection" for row in table) == len(section["metrics"]) == 27
     assert section["counts"]["faces"] == 4
     assert section["precision_recall"][0] == {"score": pytest.approx(0.9), "recall": 0.25, "precision": 1.0}
     assert len(section["precision_recall"]) == 3 and "Precision against recall at IoU .5" in page
@@ -249,3 +251,52 @@ def test_annotations_of_other_images_alone_are_refused():
 def test_settings_that_contradict_are_refused(override, said):
     with pytest.raises(ConfigError, match=said):
         settings_of(override)
+
+
+VOC = """<annotation><filename>a.jpg</filename>
+<object><name>with_mask</name><bndbox><xmin>0</xmin><ymin>0</ymin><xmax>100</xmax><ymax>100</ymax></bndbox></object>
+<object><name>mask_weared_incorrect</name>
+<bndbox><xmin>200</xmin><ymin>0</ymin><xmax>240</xmax><ymax>40</ymax></bndbox></object>
+<object><name>without_mask</name><bndbox><xmin>300</xmin><ymin>200</ymin><xmax>340</xmax><ymax>240</ymax></bndbox></object>
+</annotation>"""
+
+
+def three_class_face(index, box, mask, incorrect, label):
+    row = face("/in/a.jpg", index, box, 0.9 - index / 10, mask)
+    rest = {"probability_incorrect": incorrect, "probability_no_mask": 1 - mask - incorrect, "label": label}
+    return {**row, **rest}
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_masks_worn_incorrectly_are_annotated_found_and_labelled(tmp_path, knows):
+    (tmp_path / "a.xml").write_text(VOC)
+    settings = settings_of(f"truth.boxes={tmp_path}")
+    boxes = [(0, 0, 100, 100), (200, 0, 240, 40), (300, 200, 340, 240)]
+    if knows:
+        said = [(0.8, 0.1, "mask"), (0.2, 0.7, "incorrect"), (0.1, 0.6, "incorrect")]
+        rows = [three_class_face(i, box, *one) for i, (box, one) in enumerate(zip(boxes, said, strict=True))]
+    else:
+        rows = [
+            face("/in/a.jpg", i, box, 0.9, mask)
+            for i, (box, mask) in enumerate(zip(boxes, [0.8, 0.9, 0.6], strict=True))
+        ]
+    table = pa.Table.from_pylist(rows, predictions_schema()).replace_schema_metadata(None)
+    tables = TABLES._replace(predictions=table)
+    run = RUN.model_copy(update={"model": {**RUN.model, "classes": list(THREE_CLASSES if knows else TWO_CLASSES)}})
+    annotated = join_annotations(read_annotations(settings.truth), tables, settings, "model@1")
+    evaluation = evaluate(annotated.labelled(), run, settings, annotated)
+    assert evaluation.labelled.counts["incorrect"] == 1
+    values = {one.metric: (one.value, one.count) for one in evaluation.faces.estimates}
+    assert values["found"] == (1, 3)  # they are faces, whatever the model knows of masks
+    of_class = {name: values[f"end_to_end_{name}"] for name in THREE_CLASSES}
+    if knows:
+        assert of_class == {"mask": (1, 1), "incorrect": (1, 1), "no_mask": (0, 1)}
+        assert values["end_to_end"] == (pytest.approx(2 / 3), 3)
+    else:
+        assert of_class == {"mask": (1, 1), "incorrect": (None, 0), "no_mask": (0, 1)}
+        assert values["end_to_end"] == (0.5, 2)
+    confusion = evaluation.classes.confusion
+    assert confusion["incorrect"] == {"mask": 0 if knows else 1, "incorrect": int(knows), "no_mask": 0, "uncertain": 0}
+    # Of two classes the bare face is called masked either way: p(mask) + p(incorrect) is .7, or .6.
+    assert evaluation.overall["specificity"].value == 0
+    assert evaluation.overall["accuracy"].count == 2

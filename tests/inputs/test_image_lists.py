@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import csv
+import gzip
 import io
+import lzma
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +23,8 @@ from hypothesis import strategies as st
 from maskdet import storage
 from maskdet.config import SourceSettings
 from maskdet.errors import NotFoundError, SourceError
-from maskdet.inputs.image_lists import Row, check_columns, read_rows, row_group_count
+from maskdet.inputs.image_lists import Row, check_columns, kind_of_list, read_rows, row_group_count
+from maskdet.inputs.listing import check_input, input_tasks, list_images, split_task
 
 SITE = SourceSettings(keys=("site",))
 TIMED = SourceSettings(captured_at_column="taken")
@@ -63,7 +67,8 @@ def read_list(folder: Path, content: bytes) -> list[str]:
         ("site,other,uri\nx,1,/a.jpg\n", [("/a.jpg", "x")]),
         ('uri,site\n/a.jpg,\n/b.jpg,""\n', [("/a.jpg", None), ("/b.jpg", None)]),
         ("uri,site\n/a.jpg,NA\n/b.jpg,null\n/c.jpg,nan\n", [("/a.jpg", "NA"), ("/b.jpg", "null"), ("/c.jpg", "nan")]),
-        ("uri,site\n/a.jpg,007\n/b.jpg,1.0\n", [("/a.jpg", "007"), ("/b.jpg", "1.0")]),
+        ("uri,site\n/a.jpg,007\n/b.jpg,1.50\n", [("/a.jpg", "007"), ("/b.jpg", "1.50")]),
+        ("uri,site\n/a.jpg,7.0\n/b.jpg,\n/c.jpg,-1.0\n", [("/a.jpg", "7"), ("/b.jpg", None), ("/c.jpg", "-1")]),
         ("uri,site\n/a.jpg,2026-01-01\n/b.jpg,true\n", [("/a.jpg", "2026-01-01"), ("/b.jpg", "true")]),
         ("uri,site\n/a.jpg,x\n\n\n/b.jpg,y\n", [("/a.jpg", "x"), ("/b.jpg", "y")]),
         ("uri,site\ngs://b/a%20b#1?.jpg,日本\n", [("gs://b/a%20b#1?.jpg", "日本")]),
@@ -85,7 +90,8 @@ def test_a_csv_of_the_standard_library_is_read_back(
     writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
     writer.writerows([("uri", "site"), *((f"/{name.replace('/', '')}x", site) for name, site in rows)])
     found = read_csv(tmp_path_factory.mktemp("csv"), stream.getvalue())
-    assert [(row.uri, row.keys) for row in found] == [(f"/{name.replace('/', '')}x", (site,)) for name, site in rows]
+    expected = [(f"/{name.replace('/', '')}x", (site.strip(" \t\u00a0") or None,)) for name, site in rows]
+    assert [(row.uri, row.keys) for row in found] == expected
 
 
 @pytest.mark.parametrize("name", ["m.csv", "M.CSV", "m.Csv"])
@@ -105,14 +111,12 @@ def test_the_kind_in_the_settings_beats_the_extension(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "fragment"),
     [
-        (b"", "not readable as CSV"),
-        (b"uri", "not readable as CSV"),
-        (b"uri,site\n/a.jpg\n", "Expected 2 columns, got 1"),
-        (b"uri,site\n/a.jpg,x,y\n", "Expected 2 columns, got 3"),
-        (b"uri,site\n/a.jpg,caf\xe9\n", "invalid UTF8"),
-        (b"uri,caf\xe9\n/a.jpg,1\n", "not readable as CSV"),
-        (b"uri;site\n/a.jpg;x\n", "expected a column 'uri' (source.uri_column), received ['uri;site']"),
-        (b"uri,Site\n/a.jpg,x\n", "expected a column 'site' (source.keys), received ['uri', 'Site']"),
+        (b"", "not readable as CSV: it is empty"),
+        (b"\n \n", "not readable as CSV: it is empty"),
+        (b"uri", "expected a column 'site' (source.keys), received ['uri']"),
+        (b"uri,Site,SITE\n/a.jpg,x,y\n", "expected one column 'site', received ['uri', 'Site', 'SITE']"),
+        (b"PK\x03\x04 xlsx", "received 'a workbook or an archive'. Save the sheet as CSV"),
+        (b"\x1f\x8b damaged", "not readable as text"),
         (b"/a.jpg,x\n/b.jpg,y\n", "expected a column 'uri'"),
         (b"uri,site,site\n/a.jpg,x,y\n", "expected one column 'site'"),
         (b"uri,uri,site\n/a.jpg,x,y\n", "expected one column 'uri'"),
@@ -125,10 +129,111 @@ def test_a_csv_that_is_not_as_promised_is_refused(tmp_path: Path, content: bytes
     assert str(tmp_path / "m.csv") in str(refused.value)
 
 
-def test_a_fault_far_down_a_csv_is_refused_too(tmp_path: Path) -> None:
-    rows = "".join(f"/images/{i:08d}.jpg,some-site\n" for i in range(60_000))
-    with pytest.raises(SourceError, match="Expected 2 columns, got 1"):
-        read_csv(tmp_path, f"uri,site\n{rows}broken\n")
+@pytest.mark.parametrize("before", [3, 30_000])
+def test_a_broken_row_costs_itself_alone_wherever_it_is(tmp_path: Path, before: int) -> None:
+    good = "".join(f"/images/{i:08d}.jpg,some-site\n" for i in range(before)).encode()
+    rows = read_csv(tmp_path, b"uri,site\n" + good + b"/short.jpg\n/long.jpg,x,y\n/late.jpg,x\n")
+    assert len(rows) == before + 3
+    assert [row.problem for row in rows[:before]] == [None] * before
+    assert rows[-3] == Row(
+        f"{tmp_path}/m.csv#part=0&row={before + 1}",
+        (None,),
+        problem=("bad_manifest_row", f"line {before + 2}: 1 fields, where the header names 2 columns"),
+    )
+    assert rows[-2].problem == ("bad_manifest_row", f"line {before + 3}: 3 fields, where the header names 2 columns")
+    assert rows[-1] == Row("/late.jpg", ("x",))
+
+
+def test_bytes_of_another_encoding_late_in_a_file_cost_their_row(tmp_path: Path) -> None:
+    good = "".join(f"/images/{i:08d}.jpg,some-site\n" for i in range(5_000)).encode()
+    rows = read_csv(tmp_path, b"uri,site\n" + good + b"/a.jpg,n\xf6rd\n/b.jpg,x\n")
+    problem = rows[-2].problem
+    assert problem is not None
+    assert problem[0] == "bad_manifest_row"
+    assert problem[1] == r"line 5002: bytes that are not of the file's encoding: /a.jpg n\xf6rd"
+    assert rows[-1] == Row("/b.jpg", ("x",))
+
+
+def test_a_quote_that_is_never_closed_swallows_no_more_than_a_stretch(tmp_path: Path) -> None:
+    good = "".join(f"/images/{i:08d}.jpg,some-site\n" for i in range(20_000))
+    rows = read_csv(tmp_path, f'uri,site\n/a.jpg,"x\n{good}')
+    broken = [row for row in rows if row.problem]
+    assert 1 <= len(broken) <= 3
+    assert len(rows) > 15_000
+    assert rows[-1] == Row("/images/00019999.jpg", ("some-site",))
+    assert "a quote that is not closed" in str(broken[0].problem)
+
+
+TABLE = 'uri,site\n"/p 0,x.jpg",north\n"/p 1,x.jpg",s\u00fcd\n'
+WRITTEN = {
+    "plain.csv": TABLE.encode(),
+    "mark, returns.csv": TABLE.replace("\n", "\r\n").encode("utf-8-sig"),
+    "returns alone.csv": TABLE.replace("\n", "\r").encode(),
+    "semicolons.csv": TABLE.replace('",', '";').replace("uri,", "uri;").encode(),
+    "semicolons, unquoted.csv": TABLE.replace('",', ";").replace('"', "").replace("uri,", "uri;").encode(),
+    "excel.csv": b"sep=;\r\n" + TABLE.replace('",', '";').replace("uri,", "uri;").encode(),
+    "excel, commas.csv": b"sep=,\n" + TABLE.encode(),
+    "tabs.csv": TABLE.replace('",', '"\t').replace("uri,", "uri\t").encode(),
+    "tabs.tsv": TABLE.replace('",', '"\t').replace("uri,", "uri\t").encode(),
+    "pipes.csv": TABLE.replace('",', '"|').replace("uri,", "uri|").encode(),
+    "capitals.csv": TABLE.replace("uri,site", "URI,Site").encode(),
+    "spaces.csv": TABLE.replace("uri,", "uri, ").replace('",', '" , ').encode(),
+    "windows.csv": TABLE.encode("cp1252"),
+    "utf16.csv": TABLE.encode("utf-16"),
+    "utf16, other end.csv": b"\xfe\xff" + TABLE.encode("utf-16-be"),
+    "packed.csv.gz": gzip.compress(TABLE.encode("utf-8-sig")),
+    "packed.tsv.bz2": bz2.compress(TABLE.replace('",', '"\t').replace("uri,", "uri\t").encode()),
+    "packed.csv.xz": lzma.compress(TABLE.encode("utf-16")),
+    "CAPITALS.CSV": TABLE.encode(),
+    "blank rows.csv": TABLE.replace("\n", "\n\n").encode() + b"\n\n,\n",
+    "index.csv": b",uri,site\n"
+    + b"".join(b"%d," % i + row for i, row in enumerate(TABLE.encode().splitlines(True)[1:])),
+    "filled up.csv": TABLE.replace("north\n", "north,,,\n").encode(),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_table_is_read_however_a_spreadsheet_wrote_it(tmp_path: Path, name: str) -> None:
+    assert kind_of_list(name) == "manifest"
+    rows = read_csv(tmp_path, WRITTEN[name], name=name)
+    assert [(row.uri, *row.keys, row.problem) for row in rows] == [
+        ("/p 0,x.jpg", "north", None),
+        ("/p 1,x.jpg", "s\u00fcd", None),
+    ]
+
+
+def test_a_column_of_exactly_that_name_beats_one_in_capitals(tmp_path: Path) -> None:
+    assert read_csv(tmp_path, "URI,uri,site\n/no.jpg,/a.jpg,x\n") == [Row("/a.jpg", ("x",))]
+
+
+def test_paths_of_windows_are_read_or_said_to_lie_elsewhere(tmp_path: Path) -> None:
+    inside, drive, share = read_csv(tmp_path, "uri,site\nimg\\a.jpg,x\nC:\\photos\\a.jpg,y\n\\\\nas\\a.jpg,z\n")
+    assert inside == Row(f"{tmp_path}/img/a.jpg", ("x",))
+    for row, key in ((drive, "y"), (share, "z")):
+        assert row.keys == (key,)
+        assert "lies on a drive of another machine" in str(row.problem)
+
+
+def test_a_folder_of_parquet_files_is_one_manifest_with_its_folders_as_columns(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"uri": ["a.jpg", "b.jpg", "c.jpg"], "site": ["n\u00f6rd/1", "s", None], "n": [1.0, None, 3.0]}
+    )
+    frame.to_parquet(tmp_path / "m.parquet", partition_cols=["site"])
+    (tmp_path / "m.parquet" / "_SUCCESS").touch()
+    source = SourceSettings(keys=("site", "n"))
+    for written in (f"{tmp_path}/m.parquet", f"{tmp_path}/m.parquet/"):
+        tasks = input_tasks([written], source)
+        assert [task.kind for task in tasks] == ["manifest"] * len(tasks)
+        for task in tasks:
+            check_input(task, source)
+        parts = [part for task in tasks for part in split_task(task)]
+        refs = [ref for part in parts for batch in list_images(part, source) for ref in batch.refs]
+        assert {(Path(ref.uri).name, *ref.keys) for ref in refs} == {
+            ("a.jpg", "n\u00f6rd/1", "1"),
+            ("b.jpg", "s", None),
+            ("c.jpg", None, "3"),
+        }
+        assert {str(Path(ref.uri).parent) for ref in refs} == {str(tmp_path)}
 
 
 def test_a_missing_manifest_is_not_found(tmp_path: Path) -> None:
@@ -168,6 +273,8 @@ def test_an_empty_parquet_names_no_images(tmp_path: Path) -> None:
         (pa.array(["a", ""], pa.large_string()), ["a", None]),
         (pa.array([b"a", b"\xe9"]), ["a", r"\xe9"]),
         (pa.array([7, None]), ["7", None]),
+        (pa.array([7.0, None]), ["7", None]),
+        (pa.array([7.5, float("nan")]), ["7.5", None]),
         (pa.array([date(2026, 1, 31), None]), ["2026-01-31", None]),
         (pa.array([Decimal("1.50"), None]), ["1.50", None]),
         (pa.array([None, None], pa.null()), [None, None]),
@@ -312,37 +419,43 @@ def test_a_row_without_a_uri_is_named_by_its_place(tmp_path: Path) -> None:
     ]
 
 
+CLAIMS = SourceSettings(version_column="etag", size_column="size")
+
+
 @pytest.mark.parametrize(
     ("size", "version", "expected"),
     [
-        ("12", "v1", (12, "v1")),
-        ("0", "v1", (0, "v1")),
+        ("12", "v1", (12, "manifest:v1")),
+        ("0", "v1", (0, "manifest:v1")),
         ("12", "", (-1, "")),
-        ("", "v1", (-1, "")),
-        ("", "", (-1, "")),
-        ("-5", "v1", (-1, "")),
+        ("", "v1", (-1, "manifest:v1")),
+        ("-5", "v1", (-1, "manifest:v1")),
     ],
 )
-def test_size_and_version_are_believed_together_only(
+def test_versions_and_sizes_are_those_of_the_columns_that_settings_name(
     tmp_path: Path, size: str, version: str, expected: tuple[int, str]
 ) -> None:
-    [row] = read_csv(tmp_path, f"uri,size_bytes,version\n/a.jpg,{size},{version}\n", SourceSettings())
+    [row] = read_csv(tmp_path, f"uri,size,etag\n/a.jpg,{size},{version}\n", CLAIMS)
     assert (row.size_bytes, row.version) == expected
     assert row.problem is None
 
 
+@pytest.mark.parametrize("names", ["size_bytes,version", "size,etag", "SIZE_BYTES,VERSION"])
+def test_columns_that_no_setting_names_are_never_taken_for_versions(tmp_path: Path, names: str) -> None:
+    assert read_csv(tmp_path, f"uri,{names}\n/a.jpg,12,v\n", SourceSettings()) == [Row("/a.jpg")]
+
+
 @pytest.mark.parametrize("size", ["1.5", "big", "inf", "1e3"])
 def test_a_size_that_is_no_number_of_bytes_costs_its_own_row_only(tmp_path: Path, size: str) -> None:
-    content = f"uri,size_bytes,version\n/a.jpg,{size},v\n/b.jpg,3,v\n"
-    bad, good = read_csv(tmp_path, content, SourceSettings())
+    bad, good = read_csv(tmp_path, f"uri,size,etag\n/a.jpg,{size},v\n/b.jpg,3,v\n", CLAIMS)
     assert bad.problem is not None
-    assert good == Row("/b.jpg", size_bytes=3, version="v")
+    assert good == Row("/b.jpg", size_bytes=3, version="manifest:v")
 
 
 def test_sizes_may_be_floats_and_infinite_ones_cost_their_own_row(tmp_path: Path) -> None:
-    columns = {"uri": ["/a.jpg", "/b.jpg", "/c.jpg"], "size_bytes": [12.0, None, float("inf")], "version": [1, 2, 3]}
-    rows = read_parquet(tmp_path, columns, SourceSettings())
-    assert [(row.size_bytes, row.version) for row in rows] == [(12, "1"), (-1, ""), (-1, "")]
+    columns = {"uri": ["/a.jpg", "/b.jpg", "/c.jpg"], "size": [12.0, None, float("inf")], "etag": [1, 2, 3]}
+    rows = read_parquet(tmp_path, columns, CLAIMS)
+    assert [(row.size_bytes, row.version) for row in rows] == [(12, "manifest:1"), (-1, "manifest:2"), (-1, "")]
     assert [row.problem is None for row in rows] == [True, True, False]
 
 
@@ -363,10 +476,20 @@ def test_a_list_file_has_one_uri_a_line(tmp_path: Path, content: bytes, expected
     assert read_list(tmp_path, content) == expected
 
 
-@pytest.mark.parametrize("content", [b"/a.jpg\n/caf\xe9.jpg\n", "/a.jpg\n/b.jpg\n".encode("utf-16")])
-def test_a_list_file_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(SourceError, match=r"images\.txt, line \d.*Save it as UTF-8"):
-        read_list(tmp_path, content)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_a_list_file_may_be_in_the_encodings_that_editors_write(tmp_path: Path, encoding: str) -> None:
+    assert read_list(tmp_path, "/a.jpg\r\n/caf\u00e9.jpg\r\n".encode(encoding)) == ["/a.jpg", "/caf\u00e9.jpg"]
+    assert read_list(tmp_path, gzip.compress("/caf\u00e9.jpg\n".encode(encoding))) == ["/caf\u00e9.jpg"]
+
+
+def test_a_line_of_another_encoding_costs_its_own_row_only(tmp_path: Path) -> None:
+    good = b"".join(b"/%08d.jpg\n" % number for number in range(10_000))
+    (tmp_path / "images.txt").write_bytes(good + b"/caf\xe9.jpg\n/a\0b.jpg\n/last.jpg\n")
+    *_, bad, zero, last = read_rows(str(tmp_path / "images.txt"), -1, SITE)
+    assert bad.uri == f"{tmp_path}/images.txt#part=0&row=10001"
+    assert bad.problem == ("bad_manifest_row", r"bytes that are not UTF-8: /caf\xe9.jpg")
+    assert zero.problem == ("bad_manifest_row", "a zero byte, which no name has")
+    assert last == Row("/last.jpg", (None,))
 
 
 def test_relative_uris_count_from_the_manifests_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

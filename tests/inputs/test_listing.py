@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -297,3 +298,57 @@ def test_versions_are_asked_for_where_they_are_not_known(tmp_path: Path) -> None
 def test_counts_are_added_up_by_name() -> None:
     assert listing.merge_counts([{"a": 1}, {}, {"a": 2, "b": 3}]) == {"a": 3, "b": 3}
     assert listing.merge_counts([]) == {}
+
+
+class TestAllowedPlaces:
+    """What a list may name: its own folder, and what settings add."""
+
+    def refs(self, folder: Path, lines: list[str], **settings: Any) -> dict[str, str | None]:
+        (folder / "all.txt").write_text("\n".join(["inside.jpg", *lines]))
+        found = listed([str(folder / "all.txt")], SourceSettings(**settings))
+        return {ref.uri: ref.problem and ref.problem[0] for ref in found}
+
+    @pytest.mark.parametrize(
+        "outside",
+        [
+            "file:///etc/passwd",
+            "/etc/hostname",
+            "../up.jpg",
+            "x/../../up.jpg",
+            "gs://other/a.jpg",
+            "~/a.jpg",
+            "/dev/zero",
+        ],
+    )
+    def test_a_list_names_nothing_outside_its_folder(self, tmp_path: Path, outside: str) -> None:
+        (tmp_path / "lists").mkdir()
+        found = self.refs(tmp_path / "lists", [outside, f"{tmp_path}/lists/../lists/b.jpg"])
+        assert found.pop(f"{tmp_path}/lists/inside.jpg") is None
+        assert found.pop(f"{tmp_path}/lists/b.jpg") is None
+        assert list(found.values()) == ["not_allowed"]
+
+    def test_a_folder_that_begins_alike_is_another(self, tmp_path: Path) -> None:
+        (tmp_path / "lists").mkdir()
+        found = self.refs(tmp_path / "lists", [f"{tmp_path}/lists2/a.jpg"])
+        assert found[f"{tmp_path}/lists2/a.jpg"] == "not_allowed"
+
+    @pytest.mark.parametrize(
+        "allowed", [("gs://photos/day",), ("gs://photos/day/",), ("*",), ("/elsewhere", "gs://photos")]
+    )
+    def test_settings_allow_more(self, tmp_path: Path, allowed: tuple[str, ...]) -> None:
+        found = self.refs(tmp_path, ["gs://photos/day/a.jpg"], allowed=allowed)
+        assert found["gs://photos/day/a.jpg"] is None
+
+    def test_a_list_of_which_nothing_is_allowed_is_refused_at_launch(self, tmp_path: Path) -> None:
+        (tmp_path / "all.txt").write_text("/photos/a.jpg\n/photos/b.jpg\n")
+        [task] = input_tasks([str(tmp_path / "all.txt")], PLAIN)
+        with pytest.raises(SourceError, match=r"received '/photos/a\.jpg'.*source\.allowed=\[\"/photos\"\]"):
+            check_input(task, PLAIN)
+        check_input(task, SourceSettings(allowed=("/photos",)))
+
+    def test_keys_in_both_forms_of_unicode_are_one(self, tmp_path: Path) -> None:
+        for name, form in (("a.csv", "NFC"), ("b.csv", "NFD")):
+            text = unicodedata.normalize(form, f"uri,site\n{name}.jpg,Köln\n")
+            (tmp_path / name).write_text(text, encoding="utf-8")
+        source = SourceSettings(keys=("site",))
+        assert {ref.keys for ref in listed([f"{tmp_path}/*.csv"], source)} == {("Köln",)}

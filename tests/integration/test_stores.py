@@ -1,5 +1,7 @@
 """gs:// and s3://: real servers on loopback are listed, read, scored, written, resumed."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from maskdet import storage
@@ -60,6 +62,24 @@ def test_prefixes_are_folders_and_globs_match(store):
     ]
     assert [file.uri for file in storage.list_matching(store.uri("*/3.jpg"))] == [store.uri("pq/3.jpg")]
     assert len(list(storage.list_matching(store.uri("**.jpg")))) == 3
+
+
+def test_an_object_is_written_only_over_what_was_expected(store):
+    uri = store.uri("conditional")
+    assert not storage.write_if(uri, b"old", b"new")
+    assert storage.write_if(uri, None, b"one")
+    assert not storage.write_if(uri, None, b"two")
+    assert not storage.write_if(uri, b"other", b"two")
+    assert storage.write_if(uri, b"one", b"two")
+    assert storage.read_bytes(uri) == b"two"
+
+
+def test_one_of_many_writers_of_one_object_wins(store):
+    uri = store.uri("raced")
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda number: storage.write_if(uri, None, b"%d" % number), range(8)))
+    assert sum(won) == 1
+    assert storage.read_bytes(uri) == b"%d" % won.index(True)
 
 
 def test_an_empty_object_is_read_and_written(store):

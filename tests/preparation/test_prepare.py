@@ -248,7 +248,8 @@ def test_no_usable_image_is_an_empty_input(tmp_path, prepare, planted):
 
 
 def test_an_output_with_scores_is_refused(tmp_path, prepare, source):
-    (tmp_path / "_dataset.json").write_text("{}")
+    (tmp_path / "_runs").mkdir()
+    (tmp_path / "_runs" / "r.json").write_text("{}")
     assert prepare(tmp_path, {"faces": source()}) == 8
     (tmp_path / "file").write_text("")
     assert prepare(tmp_path / "file", {"faces": source()}) == 8

@@ -21,7 +21,7 @@ from maskdet.labels import Decision
 from maskdet.report import contact_sheet as sheets
 from maskdet.report.contact_sheet import draw_sheet, make_sheet, plan_sheet, write_sheet
 from maskdet.report.face_crops import CHANGED, GONE, read_crops
-from maskdet.report.marks import GREY, STYLES, Tag, draw_tags, fit_text, printable, text_size
+from maskdet.report.marks import GREY, STYLES, Tag, draw_tags, fit_text, printable, shown_probability, text_size
 from maskdet.report.previews import MarkedFace, Previewer, draw_preview, preview_name, write_preview
 from maskdet.report.sampling import choose_sections
 from maskdet.schemas import no_face_schema, predictions_schema
@@ -105,7 +105,7 @@ class TestMarks:
     @pytest.mark.parametrize("name", SIGHTS)
     def test_labels_are_told_apart_in_every_sight(self, name):
         seen = [self.lab(style.colour, SIGHTS[name]) for style in STYLES.values()]
-        distances = [np.linalg.norm(seen[i] - seen[j]) for i in range(3) for j in range(i)]
+        distances = [np.linalg.norm(seen[i] - seen[j]) for i in range(len(seen)) for j in range(i)]
         assert min(distances) > 30  # a difference of 2.3 is just seen
 
     def test_text_on_a_colour_has_contrast(self):
@@ -249,7 +249,7 @@ def encoded(size):
     return stream.getvalue()
 
 
-def face_row(uri, sha, probability, label=None, box=None, index=0):
+def face_row(uri, sha, probability, label=None, box=None, index=0, incorrect=None):
     box = box or (None,) * 4
     label = label or ("mask" if probability >= 0.7 else "no_mask" if probability < 0.3 else "uncertain")
     sides = dict(zip(("left", "top", "width", "height"), box, strict=True))
@@ -263,6 +263,8 @@ def face_row(uri, sha, probability, label=None, box=None, index=0):
         **{f"face_{side}_px": value for side, value in sides.items()},
         "face_score": None,
         "probability_mask": probability,
+        "probability_incorrect": incorrect,
+        "probability_no_mask": 1 - probability - (incorrect or 0),
         "label": label,
         "model_id": "m@1",
     }
@@ -310,6 +312,29 @@ class TestChoice:
         run = RUN.model_copy(update={"model": {"decision": {"no_mask_below": 0.7, "mask_from": 0.9}}})
         [row] = choose_sections(layout, run, 1, seed=0)[0].rows
         assert row["probability_mask"] == pytest.approx(0.8, abs=0.005)  # the values are .0093 apart
+
+    def test_three_classes_have_a_section_of_masks_worn_incorrectly(self, tmp_path):
+        rows = [
+            face_row("/i/0.jpg", sha_of(0), 0.9, "mask", incorrect=0.05),
+            face_row("/i/1.jpg", sha_of(1), 0.2, "incorrect", incorrect=0.7),
+            face_row("/i/2.jpg", sha_of(2), 0.1, "incorrect", incorrect=0.9),
+            face_row("/i/3.jpg", sha_of(3), 0.05, "no_mask", incorrect=0.2),
+            face_row("/i/4.jpg", sha_of(4), 0.1, "no_mask", incorrect=0.05),
+        ]
+        decision = {"no_mask_below": 0.3, "mask_from": 0.7, "incorrect_from": 0.5}
+        run = RUN.model_copy(update={"model": {"decision": decision}})
+        unsure, mask, incorrect, no_mask, _ = choose_sections(write_predictions(tmp_path, rows), run, 9, seed=0)
+        # Whether there is a mask: .95, .9, 1, .25 and .15, against the middle of .5.
+        assert uris(unsure) == ["/i/3.jpg", "/i/4.jpg", "/i/1.jpg", "/i/0.jpg", "/i/2.jpg"]
+        assert [section.title for section in (mask, incorrect, no_mask)] == [
+            "most confident mask",
+            "most confident incorrect",
+            "most confident no_mask",
+        ]
+        assert (uris(mask), uris(incorrect)) == (["/i/0.jpg"], ["/i/2.jpg", "/i/1.jpg"])
+        assert uris(no_mask) == ["/i/4.jpg", "/i/3.jpg"]
+        assert shown_probability(incorrect.rows[0]) == pytest.approx(0.9)
+        assert shown_probability(mask.rows[0]) == pytest.approx(0.9)
 
     @pytest.mark.parametrize("decision", [None, "mask from 0.9, no_mask below 0.7", {"mask_from": "high"}])
     def test_a_run_without_thresholds_as_numbers_is_refused(self, tmp_path, decision):
@@ -377,6 +402,7 @@ class TestChoice:
                 "face_index": np.zeros(count, np.int32),
                 **{f"face_{side}_px": np.zeros(count, np.float32) for side in ("left", "top", "width", "height")},
                 "probability_mask": values,
+                "probability_incorrect": pa.nulls(count, pa.float32()),
                 "label": np.where(values >= 0.5, "mask", "no_mask"),
             }
             layout = Layout(str(tmp_path / str(count)))

@@ -19,10 +19,11 @@ from maskdet.errors import AccessDeniedError, FailureCode, NotFoundError, Storag
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.references import ImageRef
 from maskdet.inputs.sharding import KeyRule, Size, pack
+from maskdet.labels import THREE_CLASSES
 from maskdet.model.backends import Model
 from maskdet.schemas import failures_schema, predictions_schema
 from maskdet.scoring.scorer import ScoreOptions, Scorer
-from maskdet.testing import BrightnessBackend, FaultyReader, HeldBackend, brightness_model, solid_image
+from maskdet.testing import BrightnessBackend, FaultyReader, HeldBackend, brightness_model, solid_image, tint_model
 
 RULE = KeyRule(key_names=("site", "camera"), partition_by=("site",))
 UNLIMITED = Size(10**9, 10**15)
@@ -97,11 +98,12 @@ class TestRows:
         data = solid_image(255, side_px=30)
         (tmp_path / "a.png").write_bytes(data)
         result = make_scorer().score_shard(shard_of([make_ref(tmp_path / "a.png", keys=("north", None))]))
-        assert result.predictions.schema.equals(predictions_schema(["camera"]), check_metadata=True)
+        assert result.predictions.schema.equals(predictions_schema(["site", "camera"]), check_metadata=True)
         [row] = result.predictions.to_pylist()
         assert row.pop("captured_at").isoformat() == "1970-01-02T00:00:00+00:00"
         assert row == {
             "image_uri": str(tmp_path / "a.png"),
+            "site": "north",
             "camera": None,
             "content_sha256": hashlib.sha256(data).hexdigest(),
             "width_px": 30,
@@ -110,11 +112,26 @@ class TestRows:
             "face_index": 0,
             **dict.fromkeys(["face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"]),
             "probability_mask": 1.0,
+            "probability_incorrect": None,
+            "probability_no_mask": 0.0,
             "label": "mask",
             "model_id": brightness_model().manifest.model_id,
         }
         assert (result.size_bytes, result.no_face.num_rows, result.failures.num_rows) == (len(data), 0, 0)
         assert min(result.seconds.fetch, result.seconds.decode, result.seconds.infer) > 0
+
+    def test_a_model_of_three_classes_fills_three_probabilities(self):
+        colours = {"a": (0, 0, 200), "b": (0, 150, 50), "c": (250, 0, 0), "d": (100, 50, 50)}
+        refs, read = in_memory({name: solid_image(colour) for name, colour in colours.items()})
+        model = tint_model()
+        scorer = Scorer(model, ScoreOptions(RULE, model.manifest.decision, fetch_attempts=1), read=read)
+        rows = rows_of(scorer.score_shard(shard_of(refs)).predictions)
+        found = {uri: [row[f"probability_{name}"] for name in THREE_CLASSES] for uri, row in rows.items()}
+        # Shares of blue, green and red; worn is what is not red, from .6 on, and no mask below .4.
+        expected = {"a": [1, 0, 0], "b": [0.25, 0.75, 0], "c": [0, 0, 1], "d": [0.25, 0.25, 0.5]}
+        assert found == {f"/images/{name}": pytest.approx(shares, abs=1e-6) for name, shares in expected.items()}
+        labels = {uri[-1]: row["label"] for uri, row in rows.items()}
+        assert labels == {"a": "mask", "b": "incorrect", "c": "no_mask", "d": "uncertain"}
 
     def test_failures_name_stage_code_and_attempts(self):
         files = {code.value: data for code, data in BAD_FILES.items()}

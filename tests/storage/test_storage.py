@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -349,3 +350,43 @@ def test_a_listing_that_is_not_read_to_its_end_is_no_error(tmp_path: Path) -> No
     listing = storage.list_folder(str(tmp_path))
     next(listing)
     listing.close()
+
+
+def test_a_file_is_written_only_over_what_was_expected(tmp_path: Path) -> None:
+    uri = str(tmp_path / "deep" / "file")
+    assert not storage.write_if(uri, b"old", b"new")
+    assert not storage.exists(uri)
+    assert storage.write_if(uri, None, b"one")
+    assert not storage.write_if(uri, None, b"two")
+    assert not storage.write_if(uri, b"other", b"two")
+    assert storage.write_if(uri, b"one", b"two")
+    assert storage.read_bytes(uri) == b"two"
+
+
+def test_of_many_writers_who_expect_the_same_one_wins(tmp_path: Path) -> None:
+    uri = str(tmp_path / "file")
+    for expected in (None, b"x"):
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(lambda number: storage.write_if(uri, expected, b"%d" % number), range(8)))  # noqa: B023
+        assert sum(won) == 1
+        assert storage.read_bytes(uri) == b"%d" % won.index(True)
+        storage.write_bytes(uri, b"x")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_second_name_replaces_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError("no hard links here")))
+    source, target = tmp_path / "source", tmp_path / "deep" / "target"
+    source.write_bytes(b"new")
+    for _ in range(2):
+        storage.link_or_copy(str(source), str(target))
+        assert target.read_bytes() == b"new"
+        assert storage.is_same_file(str(source), str(target)) == links
+        assert [path.name for path in target.parent.iterdir()] == ["target"]
+    storage.write_bytes(str(source), b"newer")  # which replaces the file, not its content
+    assert target.read_bytes() == b"new"
+    source.unlink()
+    with pytest.raises(StorageError):
+        storage.link_or_copy(str(source), str(target))
+    assert target.read_bytes() == b"new"

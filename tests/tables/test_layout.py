@@ -1,40 +1,18 @@
-"""Names of the files and the form of the Parquet in them, as other readers see it."""
+"""Names of the files and the form of the Parquet in them."""
 
 from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
 
-import duckdb
-import pandas as pd
-import polars as pl
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
 from maskdet.errors import NotFoundError, StorageError
-from maskdet.inputs.references import HIVE_NULL, ImageRef, partition_path
-from maskdet.inputs.sharding import KeyRule, Size, pack
+from maskdet.inputs.references import HIVE_NULL, partition_folders
 from maskdet.schemas import failures_schema
-from maskdet.tables.layout import Layout, read_table, write_table
-
-SITES = [
-    "plain",
-    "with space",
-    "été 日本",
-    "x=y",
-    "a/b",
-    "../up",
-    "100%",
-    "a%2Fb",
-    "a+b&c#d;?",
-    "*[x]",
-    "q\"u'o",
-    "b\\s",
-    "c:d",
-    ".",
-]
+from maskdet.tables.layout import Layout, is_ours, read_table, read_version, write_table, write_version
 
 
 def failures(count, keys=(), start=0):
@@ -54,16 +32,78 @@ def failures(count, keys=(), start=0):
 
 def test_files_lie_where_the_module_says():
     layout = Layout("gs://bucket/out")
-    assert layout.table("predictions", "site=a/shard-all") == "gs://bucket/out/predictions/site=a/shard-all.parquet"
+    assert layout.table("predictions", "site-a/shard-all") == "gs://bucket/out/predictions/site-a/shard-all.parquet"
     # SHA-256 of the slot, cut: failures are one table, without folders.
-    name = hashlib.sha256(b"site=a/shard-all").hexdigest()[:16]
-    assert layout.table("failures", "site=a/shard-all") == f"gs://bucket/out/failures/{name}.parquet"
-    assert layout.receipt("site=a/shard-0") == "gs://bucket/out/_shards/site=a/shard-0.json"
+    name = hashlib.sha256(b"site-a/shard-all").hexdigest()[:16]
+    assert layout.table("failures", "site-a/shard-all") == f"gs://bucket/out/failures/{name}.parquet"
+    assert layout.no_rows("failures") == "gs://bucket/out/failures/no-rows.parquet"
+    version = layout.version("failures", "site-a/shard-all", "ab" * 32)
+    assert version == "gs://bucket/out/_files/failures/site-a/shard-all-abababababababababab.pq"
+    assert layout.receipt("site-a/shard-0") == "gs://bucket/out/_shards/site-a/shard-0.json"
     assert layout.compliance("site hour/x") == "gs://bucket/out/compliance/level=site hour%2Fx/groups.parquet"
     assert layout.run("20260105T081500Z-3f2a9c") == "gs://bucket/out/_runs/20260105T081500Z-3f2a9c.json"
+    assert layout.heartbeat("20260105T081500Z-3f2a9c") == "gs://bucket/out/_runs/20260105T081500Z-3f2a9c.heartbeat"
     assert layout.success == "gs://bucket/out/_SUCCESS"
-    assert layout.dataset == "gs://bucket/out/_dataset.json"
+    assert layout.snapshot == "gs://bucket/out/_snapshot.json"
+    assert layout.lease == "gs://bucket/out/_lease.json"
     assert layout.folder("failures") == "gs://bucket/out/failures"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "ours"),
+    [
+        ("predictions", "shard-all.parquet", True),
+        ("predictions", "shard-0110.parquet", True),
+        ("predictions", "no-rows.parquet", True),
+        ("predictions", ".shard-01.parquet.0123abcd.tmp", True),
+        ("predictions", "shard-2.parquet", False),
+        ("predictions", "photo.jpg", False),
+        ("failures", "0123456789abcdef.parquet", True),
+        ("failures", "shard-all.parquet", False),
+        ("compliance", "groups.parquet", True),
+        ("_shards", "shard-all.json", True),
+        ("_files", "shard-01-0123456789abcdef0123.pq", True),
+        ("_files", "site_hour-0123456789abcdef0123.pq", True),
+        ("_files", "photo.pq", False),
+    ],
+)
+def test_a_file_is_known_by_its_name(folder, name, ours):
+    assert is_ours(folder, f"/out/{folder}/site-a/{name}") == ours
+
+
+def test_a_version_is_read_as_it_was_written_or_not_at_all(tmp_path):
+    layout = Layout(str(tmp_path))
+    digest = write_version(layout, "failures", "site-a/shard-all", failures(3), 10)
+    assert read_version(layout, "failures", "site-a/shard-all", digest).equals(failures(3))
+    path = tmp_path / "_files" / "failures" / "site-a" / f"shard-all-{digest[:20]}.pq"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert read_version(layout, "failures", "site-a/shard-all", digest) is None
+    path.unlink()
+    assert read_version(layout, "failures", "site-a/shard-all", digest) is None
+
+
+def test_folders_of_a_partition_are_no_columns_to_any_reader():
+    folders = partition_folders(["site", "date"], ["007", "2026-03-02"])
+    assert folders == "site-007/date-2026-03-02"
+    assert partition_folders(["site"], [None]) == f"site-{HIVE_NULL}"
+    values = [
+        None,
+        HIVE_NULL,
+        "",
+        "a/b",
+        "../up",
+        ".",
+        "%",
+        "été 日本",
+        "x" * 300,
+        "x" * 299 + "y",
+        "日" * 200,
+        "日" * 199,
+    ]
+    names = [partition_folders(["site"], [value]) for value in values]
+    assert len(set(names)) == len(names)
+    assert not any("/" in name or "=" in name or len(name.encode()) > 200 for name in names)
 
 
 class TestParquet:
@@ -127,49 +167,3 @@ class TestParquet:
         (tmp_path / "file").write_text("")
         with pytest.raises(StorageError, match="cannot write"):
             write_table(str(tmp_path / "file" / "t.parquet"), failures(1), 10)
-
-
-class TestPartitions:
-    """Hive folders as DuckDB, pandas, polars and Arrow read them."""
-
-    def write(self, folder, sites):
-        for i, site in enumerate(sites):
-            refs = [ImageRef(f"/images/{i}", 1, "1", (site,))]
-            [shard] = pack(refs, KeyRule(("site",), ("site",)), Size(10, 10**9))
-            write_table(Layout(str(folder)).table("predictions", shard.slot), failures(1, start=i), 10)
-        return folder / "predictions"
-
-    def expected(self, sites):
-        return {f"/images/{i}": site for i, site in enumerate(sites)}
-
-    def readers(self, folder):
-        string = ds.partitioning(pa.schema([("site", pa.string())]), flavor="hive")
-        query = f"SELECT image_uri, site FROM read_parquet('{folder}/**/*.parquet', hive_partitioning = true)"
-        typed = pd.read_parquet(folder, partitioning=string)[["image_uri", "site"]]
-        return {
-            "duckdb": dict(duckdb.sql(query).fetchall()),
-            "polars": dict(
-                pl.read_parquet(f"{folder}/**/*.parquet", hive_partitioning=True).select("image_uri", "site").rows()
-            ),
-            "pandas": dict(typed.astype(object).where(typed.notna(), None).itertuples(index=False)),
-            "arrow": {
-                r["image_uri"]: r["site"] for r in ds.dataset(folder, partitioning=string).to_table().to_pylist()
-            },
-        }
-
-    @pytest.mark.parametrize("extra", [[], [None], ["", None]])
-    def test_every_reader_gives_the_values_back(self, tmp_path, extra):
-        sites = [*SITES, *extra]
-        for reader, found in self.readers(self.write(tmp_path, sites)).items():
-            assert found == self.expected(sites), reader
-
-    def test_pandas_reads_strings_without_being_told(self, tmp_path):
-        table = pd.read_parquet(self.write(tmp_path, SITES))
-        assert dict(zip(table["image_uri"], table["site"].astype(str), strict=True)) == self.expected(SITES)
-
-    def test_a_value_s_slashes_and_dots_make_no_folders(self, tmp_path):
-        folder = self.write(tmp_path, SITES)
-        assert sorted(path.parent.parent for path in folder.rglob("*.parquet")) == [folder] * len(SITES)
-
-    def test_null_has_hive_s_own_name(self):
-        assert partition_path(["site"], [None]) == f"site={HIVE_NULL}" == "site=__HIVE_DEFAULT_PARTITION__"

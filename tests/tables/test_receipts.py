@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -20,14 +21,15 @@ from maskdet.labels import Decision
 from maskdet.model.backends import RuntimeSpec
 from maskdet.scoring.fingerprint import scoring_fingerprint
 from maskdet.scoring.scorer import ScoreOptions, Scorer
-from maskdet.tables.layout import Layout
-from maskdet.tables.receipts import Receipt, ShardJob, output_files, read_receipt
+from maskdet.tables.images import Ending, endings_of, refs_of
+from maskdet.tables.layout import IMAGES, Layout, read_version
+from maskdet.tables.receipts import Receipt, ShardJob, read_receipt
 from maskdet.tables.results import StageSeconds
 from maskdet.testing import FaultyReader, brightness_model, solid_image
 
 RULE = KeyRule(("site", "camera"), ("site",))
 LEVELS = {"all": (), "camera": ("camera",)}
-SLOT = "site=a/shard-all"
+SLOT = "site-a/shard-all"
 
 
 class Work:
@@ -40,11 +42,20 @@ class Work:
             self.put(i, b"broken" if i in (1, 4) else solid_image(i * 50))
         self.layout = Layout(str(folder / "out"))
         self.output = folder / "out"
-        self.predictions = self.output / "predictions" / f"{SLOT}.parquet"
-        self.failures = Path(self.layout.table("failures", SLOT))
-        self.failures_name = str(self.failures.relative_to(self.output))
         self.receipt = self.output / "_shards" / f"{SLOT}.json"
         self.shards_scored = 0
+
+    @property
+    def predictions(self):
+        return self.version("predictions")
+
+    @property
+    def failures(self):
+        return self.version("failures")
+
+    def version(self, table):
+        """The file of a table that the receipt speaks of."""
+        return Path(self.layout.version(table, SLOT, read_receipt(self.layout, SLOT).sha256[table]))
 
     def put(self, number, data):
         (self.images / f"{number}.png").write_bytes(data)
@@ -115,7 +126,8 @@ class TestReceipt:
         shutil.rmtree(work.output)
         work.finish()
         assert work.contents() == first
-        assert set(first) == {f"predictions/{SLOT}.parquet", work.failures_name, f"_shards/{SLOT}.json"}
+        names = [f"_files/{table}/{SLOT}" for table in ("failures", "images", "predictions")]
+        assert [re.sub(r"-[0-9a-f]{20}\.pq$", "", name) for name in sorted(first)] == [*names, f"_shards/{SLOT}.json"]
 
     def test_the_receipt_is_written_last(self, work, monkeypatch):
         write = storage.write_bytes
@@ -128,15 +140,19 @@ class TestReceipt:
         monkeypatch.setattr(storage, "write_bytes", fail_at_receipts)
         with pytest.raises(StorageError, match="disk full"):
             work.finish()
-        assert work.predictions.is_file()
-        assert work.failures.is_file()
+        assert len([name for name in work.contents() if name.endswith(".pq")]) == 3
         assert read_receipt(work.layout, SLOT) is None
 
-    def test_output_files_are_those_of_the_receipts(self, work):
-        receipt = work.finish().receipt
-        assert output_files(work.layout, [receipt]) == {str(work.output / name) for name in work.contents()}
-        bare = receipt.model_copy(update={"rows": {}})
-        assert output_files(work.layout, [bare]) == {str(work.receipt)}
+    def test_it_remembers_every_image_and_how_it_ended(self, work):
+        receipt = work.finish(scored_by="model").receipt
+        images = read_version(work.layout, IMAGES, SLOT, receipt.sha256[IMAGES])
+        shard = work.shard()
+        assert [ref.identity for ref in refs_of(images, SLOT)] == [ref.identity for ref in shard.refs]
+        assert all(ref.gone and ref.earlier == SLOT for ref in refs_of(images, SLOT))
+        outcomes = ["not_an_image" if i in (1, 4) else "scored" for i in range(6)]
+        assert endings_of(images) == {
+            ref.uri: Ending(outcome, "model") for ref, outcome in zip(shard.refs, outcomes, strict=True)
+        }
 
     @pytest.mark.parametrize("code", list(FailureCode))
     def test_only_transient_failures_are_worth_another_try(self, work, code):
@@ -176,7 +192,7 @@ class TestKeeping:
     @pytest.mark.parametrize("harm", ["deleted", "truncated", "emptied", "foreign", "older", "one bit", "fewer rows"])
     def test_a_missing_or_altered_table_is_scored_again(self, work, table, harm):
         first = work.finish()
-        path = getattr(work, table)
+        path = work.version(table)
         data = path.read_bytes()
         if harm == "deleted":
             path.unlink()
@@ -202,9 +218,9 @@ class TestKeeping:
 
     def test_no_byte_of_a_kept_table_may_change(self, work):
         work.finish()
-        data = work.predictions.read_bytes()
+        path, data = work.predictions, work.predictions.read_bytes()
         for i in range(0, len(data), 61):
-            work.predictions.write_bytes(data[:i] + bytes([data[i] ^ 128]) + data[i + 1 :])
+            path.write_bytes(data[:i] + bytes([data[i] ^ 128]) + data[i + 1 :])
             assert work.job()._kept(work.shard()) is None, i
 
     @pytest.mark.parametrize("text", ["", "{}", "not json", b"\xff\xfe", '{"slot": 1}'])
@@ -258,18 +274,18 @@ class TestKeeping:
         assert not again.kept
         assert again.receipt.failed == {"not_an_image": 2}
 
-    def test_files_without_rows_go_away(self, work):
+    def test_a_table_without_rows_has_no_file(self, work):
         work.finish()
         work.put(1, solid_image(50))
         work.put(4, solid_image(200))
         report = work.finish(work.shard(version="2"))
         assert report.receipt.rows == {"predictions": 6}
-        assert not work.failures.exists()
+        assert set(report.receipt.sha256) == {"predictions", "images"}
         for i in range(6):
             work.put(i, b"")
         report = work.finish(work.shard(version="3"))
         assert report.receipt.rows == {"failures": 6}
-        assert not work.predictions.exists()
+        assert set(report.receipt.sha256) == {"failures", "images"}
         assert work.finish(work.shard(version="3")).kept
 
     def test_a_run_that_died_between_its_tables_is_redone(self, work):
@@ -278,11 +294,11 @@ class TestKeeping:
         work.put(0, solid_image(255))
         work.finish(work.shard(version="2"))
         new = work.contents()
-        # The old receipt, with the newer predictions under it.
+        # The old receipt, with the newer predictions beside it.
         work.receipt.write_bytes(old[f"_shards/{SLOT}.json"])
-        work.failures.write_bytes(old[work.failures_name])
         assert not work.finish(work.shard(version="2")).kept
         assert work.contents() == new
+        assert old.items() - new.items() == {(f"_shards/{SLOT}.json", old[f"_shards/{SLOT}.json"])}
 
 
 def settings_of(**sections):

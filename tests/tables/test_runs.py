@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import re
 from datetime import UTC, datetime, timedelta, timezone
@@ -9,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from maskdet import storage
 from maskdet.compliance.groups import Counts
-from maskdet.config import FailureBudget, ScoreSettings
+from maskdet.config import FailureBudget
 from maskdet.errors import BudgetError, HeldError, MaskdetError, OutputError, ReconciliationError, SourceError
 from maskdet.tables import lease
 from maskdet.tables.layout import Layout
 from maskdet.tables.lease import Holder
-from maskdet.tables.receipts import Receipt, ShardReport
+from maskdet.tables.receipts import Outcomes, Receipt, ShardReport
 from maskdet.tables.results import StageSeconds
 from maskdet.tables.runs import (
-    Dataset,
     ImageCounts,
+    LevelTotal,
     RunManifest,
     RunPlan,
     begin_run,
@@ -30,9 +33,14 @@ from maskdet.tables.runs import (
     read_run,
     write_manifest,
 )
+from maskdet.tables.snapshot import Dataset, read_snapshot
 
+SHA = "5" * 64
 START = datetime(2026, 1, 5, 8, 15, tzinfo=UTC)
 END = START + timedelta(minutes=2)
+
+
+DATASET = Dataset(key_names=("site",), partition_by=("site",))
 
 
 def manifest(run_id="20260105T081500Z-000001", **changes):
@@ -53,9 +61,11 @@ def report(slot, scored=0, failed=None, kept=False, no_face=0):
         no_face=no_face,
         failed=failed,
         rows={name: count for name, count in rows.items() if count},
+        sha256={name: SHA for name, count in {**rows, "images": 1}.items() if count},
         size_bytes=100 * scored,
     )
-    return ShardReport(receipt, kept, {}, StageSeconds() if kept else StageSeconds(1, 2, 5, 3, 0.25))
+    seconds = StageSeconds() if kept else StageSeconds(1, 2, 5, 3, 0.25)
+    return ShardReport(receipt, kept, {}, seconds, 0 if kept else receipt.images)
 
 
 def totals(reports, **changes):
@@ -64,7 +74,7 @@ def totals(reports, **changes):
     scored = sum(r.scored for r in receipts)
     failed = sum(sum(r.failed.values()) for r in receipts)
     counts = Counts(scored, sum(r.no_face for r in receipts), failed, scored - scored // 3, scored // 3, 0)
-    return {"all": counts._replace(**changes)}
+    return {"all": LevelTotal(counts._replace(**changes), "0" * 64)}
 
 
 class Run:
@@ -80,28 +90,39 @@ class Run:
         path.write_text(text)
         return path
 
-    def put_shards(self, reports):
+    def put_shards(self, reports, level="all"):
+        """The files that shards and compliance leave, before they are published."""
         for receipt in (r.receipt for r in reports):
             self.put(f"_shards/{receipt.slot}.json")
-            for table in receipt.rows:
-                self.put(self.layout.table(table, receipt.slot))
-        self.put("compliance/level=all/groups.parquet")
+            for table in receipt.sha256:
+                self.put(self.layout.version(table, receipt.slot, SHA))
+        self.put(self.layout.version("compliance", level, "0" * 64))
 
     def hold(self, run_id):
         """Take the lease, as a run does before it begins."""
         lease.acquire(self.layout, Holder.here(run_id, START, ends_with_process=True))
 
-    def finish(self, reports, listing=None, levels=None, **budget):
+    def finish(self, reports, listing=None, levels=None, changes=None, run_id="20260105T081500Z-000001", **budget):
         images = sum(r.receipt.images for r in reports)
-        plan = RunPlan(self.layout, manifest(), FailureBudget(**budget))
-        self.hold(plan.manifest.run_id)
+        max_gone_ratio = budget.pop("max_gone_ratio", 1.0)
+        plan = self.plan(run_id, budget=FailureBudget(**budget), max_gone_ratio=max_gone_ratio)
+        self.hold(run_id)
+        self.put_shards(reports)
+        plan, _ = claim_output(plan, overwrite=False)
+        begin_run(plan)
         return finish_run(
             plan,
             {"listed": images} if listing is None else listing,
+            changes or {},
             reports,
             totals(reports) if levels is None else levels,
             END,
         )
+
+    def plan(self, run_id="20260105T081500Z-000001", **changes):
+        """A run over one input, keyed by site."""
+        fields = {"budget": FailureBudget(), "dataset": DATASET, "inputs": ("/in",), **changes}
+        return RunPlan(self.layout, manifest(run_id), **fields)
 
     @property
     def succeeded(self):
@@ -116,22 +137,15 @@ def run(tmp_path):
     return Run(tmp_path / "out")
 
 
-STALE = [
-    "predictions/site=old/shard-all.parquet",
-    "predictions/site=a/shard-1.parquet",
-    "failures/0123456789abcdef.parquet",
-    "_shards/site=old/shard-all.json",
-    "compliance/level=gone/groups.parquet",
-]
-OTHERS = ["_dataset.json", "_runs/20260101T000000Z-abcdef.json", "notes.txt", "other/table.parquet"]
+OTHERS = ["_runs/20260101T000000Z-abcdef.json", "notes.txt", "other/table.parquet", "_files/photo.jpg", "_shards/a.txt"]
 
 
 class TestOutcomes:
     def test_success_counts_everything_and_marks_it(self, run):
         reports = [
-            report("site=a/shard-all", 10, kept=True),
-            report("site=b/shard-0", 3, {"not_found": 1, "empty_file": 2}),
-            report("site=b/shard-1", 5, {"empty_file": 1}, no_face=2),
+            report("site-a/shard-all", 10, kept=True),
+            report("site-b/shard-0", 3, {"not_found": 1, "empty_file": 2}),
+            report("site-b/shard-1", 5, {"empty_file": 1}, no_face=2),
         ]
         listing = {"listed": 31, "extension": 4, "duplicate": 3}
         result = run.finish(reports, listing, max_ratio=1.0)
@@ -217,15 +231,50 @@ class TestOutcomes:
     def test_a_run_that_lost_the_lease_leaves_the_tables_to_the_other(self, run):
         reports = [report("shard-all", 10)]
         run.put_shards(reports)
-        run.put("predictions/site=other/shard-all.parquet")
         run.hold("another")
         before = run.files()
-        plan = RunPlan(run.layout, manifest(), FailureBudget())
-        result = finish_run(plan, {"listed": 10}, reports, totals(reports), END)
+        result = finish_run(run.plan(), {"listed": 10}, {}, reports, totals(reports), END)
         assert result.status == "superseded"
         assert "run another (process" in result.reason
         assert isinstance(result.outcome(), HeldError)
-        assert run.files() == before | {f"_runs/{result.run_id}.json"}
+        new = {name for name in run.files() - before if "no-rows" not in name}
+        assert new == {f"_runs/{result.run_id}.json"}
+
+    def test_a_run_whose_base_another_run_replaced_leaves_the_tables_as_they_are(self, run):
+        run.finish([report("shard-all", 10)], run_id="r1")
+        reports = [report("shard-all", 11)]
+        run.put_shards(reports)
+        run.hold("r3")
+        stale = run.plan("r3", base_run="r0")
+        assert finish_run(stale, {"listed": 11}, {}, reports, totals(reports), END).status == "superseded"
+        assert read_snapshot(run.layout).run_id == "r1"
+
+    def test_a_step_that_a_runner_repeats_ends_as_the_first_time(self, run):
+        run.finish([report("shard-all", 3)], run_id="r1")
+        reports = [report("shard-0", 3), report("shard-1", 4)]
+        first = run.finish(reports, run_id="r2")
+        files = run.files()
+        again = finish_run(run.plan("r2", base_run="r1"), {"listed": 7}, {}, reports, totals(reports), END)
+        assert (first.status, again.status) == ("succeeded", "succeeded")
+        assert run.files() == files
+
+    @pytest.mark.parametrize(("removed", "succeeds"), [(5, True), (6, False)])
+    def test_a_run_may_remove_up_to_its_share(self, run, removed, succeeds):
+        changes = {"added": 90, "unchanged": 3, "changed": 10 - removed - 3 + 0, "removed": removed, "outside": 50}
+        if changes["changed"] < 0:
+            changes |= {"changed": 0, "unchanged": 10 - removed}
+        result = run.finish([report("shard-all", 10)], changes=changes, max_gone_ratio=0.5)
+        assert result.status == ("succeeded" if succeeds else "shrunk")
+        assert succeeds or isinstance(result.outcome(), OutputError)
+
+    def test_images_of_earlier_runs_count_in_the_data_set_and_not_in_the_run(self, run):
+        whole = report("shard-all", 10, {"empty_file": 3, "not_found": 1}, no_face=2)
+        mixed = dataclasses.replace(whole, carried=Outcomes(4, 1, {"empty_file": 2}))
+        result = run.finish([mixed], {"listed": 9}, max_ratio=0.5)
+        assert result.images == ImageCounts(listed=9, scored=6, no_face=1, failed=2)
+        assert result.dataset == ImageCounts(listed=16, scored=10, no_face=2, failed=4)
+        assert result.failed_by_code == {"empty_file": 1, "not_found": 1}
+        assert result.status == "succeeded"
 
     @pytest.mark.parametrize(
         ("status", "kind", "code"),
@@ -245,98 +294,144 @@ class TestOutcomes:
         assert error is None or "ended without finishing" in str(error)
 
 
-class TestCleaning:
-    REPORTS = (report("site=a/shard-all", 10), report("site=b/shard-0", 3, {"empty_file": 1}))
+class TestReplacing:
+    OLD = (report("site-old/shard-all", 2), report("site-b/shard-all", 4))
+    NEW = (report("site-a/shard-all", 10), report("site-b/shard-0", 3, {"empty_file": 1}))
+    TABLES = frozenset(
+        {
+            "predictions/site-a/shard-all.parquet",
+            "predictions/site-b/shard-0.parquet",
+            "failures/" + hashlib.sha256(b"site-b/shard-0").hexdigest()[:16] + ".parquet",
+            "no_face/no-rows.parquet",
+            "compliance/level=all/groups.parquet",
+        }
+    )
 
-    def prepare(self, run):
-        run.put_shards(self.REPORTS)
-        owned = run.files()
-        for name in (*STALE, *OTHERS):
-            run.put(name)
-        return owned
+    def tables(self, run):
+        return {
+            name for name in run.files() if name.split("/")[0] in ("predictions", "failures", "no_face", "compliance")
+        }
 
     @pytest.mark.parametrize("max_ratio", [0.5, 0.0])
-    def test_stale_files_go_and_nothing_else(self, run, max_ratio):
-        owned = self.prepare(run)
-        result = run.finish(self.REPORTS, max_ratio=max_ratio)
-        mark = {"_SUCCESS"} if max_ratio else set()
-        assert run.files() == owned | set(OTHERS) | mark | {f"_runs/{result.run_id}.json"}
-        assert result.files_removed == len(STALE)
-        assert not (run.folder / "predictions" / "site=old").exists()
+    def test_the_folders_hold_the_new_set_alone_and_other_files_stay(self, run, max_ratio):
+        run.finish(self.OLD, run_id="r1")
+        for name in OTHERS:
+            run.put(name)
+        killed = run.put("predictions/site-a/.shard-all.parquet.0123abcd.tmp")
+        result = run.finish(self.NEW, run_id="r2", max_ratio=max_ratio)
+        assert self.tables(run) == self.TABLES
+        assert not killed.exists()
+        assert not (run.folder / "predictions" / "site-old").exists()
+        assert set(OTHERS) <= run.files()
+        assert result.files_removed == 3  # two of predictions, and the file of failures without rows
         assert result.status == ("succeeded" if max_ratio else "over_budget")
+        assert run.succeeded == bool(max_ratio)
 
-    @pytest.mark.parametrize("why", ["unreconciled", "empty", "disagreeing"])
-    def test_a_run_that_cannot_vouch_for_its_tables_removes_nothing(self, run, why):
-        self.prepare(run)
-        before = run.files()
+    def test_the_files_of_the_set_before_stay_for_its_readers_until_the_next_run_ends(self, run):
+        run.finish(self.OLD, run_id="r1")
+        first = set(read_snapshot(run.layout).versions(run.layout))
+        run.finish(self.NEW, run_id="r2", max_ratio=1)
+        second = set(read_snapshot(run.layout).versions(run.layout))
+        assert all(Path(name).exists() for name in first | second)
+        run.finish(self.NEW[:1], run_id="r3")
+        assert all(Path(name).exists() for name in second)
+        third = set(read_snapshot(run.layout).versions(run.layout))
+        assert first - second - third
+        assert not any(Path(name).exists() for name in first - second - third)
+        assert not (run.folder / "_shards" / "site-b").exists()
+
+    @pytest.mark.parametrize("why", ["unreconciled", "empty", "disagreeing", "lost"])
+    def test_a_run_that_cannot_vouch_for_its_tables_replaces_nothing(self, run, why, monkeypatch):
+        run.finish(self.OLD, run_id="r1")
+        before = {name: (run.folder / name).read_bytes() for name in self.tables(run)}
         if why == "empty":
             result = run.finish([], {"listed": 2, "extension": 2}, {})
         elif why == "unreconciled":
-            result = run.finish(self.REPORTS, {"listed": 99})
+            result = run.finish(self.NEW, {"listed": 99})
+        elif why == "disagreeing":
+            result = run.finish(self.NEW, levels=totals(self.NEW, images_scored=0))
         else:
-            result = run.finish(self.REPORTS, levels=totals(self.REPORTS, images_scored=0))
-        assert run.files() == before | {f"_runs/{result.run_id}.json"}
+            monkeypatch.setattr(run, "put_shards", lambda reports: None)
+            result = run.finish([report("site-c/shard-all", 1)])
+            assert "someone removed it" in result.reason
+        assert {name: (run.folder / name).read_bytes() for name in self.tables(run)} == before
+        assert read_snapshot(run.layout).run_id == "r1"
         assert result.files_removed == 0
+        assert not run.succeeded or (run.folder / "_SUCCESS").read_text() == "r1\n"
+
+    @pytest.mark.parametrize("harm", ["removed", "other bytes"])
+    def test_a_table_that_someone_harmed_is_put_back_by_the_next_run(self, run, harm):
+        run.finish(self.NEW, run_id="r1", max_ratio=1)
+        path = run.folder / "predictions/site-a/shard-all.parquet"
+        path.unlink()
+        if harm == "other bytes":
+            path.write_text("y")
+        run.finish(self.NEW, run_id="r2", max_ratio=1)
+        assert path.read_text() == "x"
+
+    def test_a_run_that_died_while_it_published_is_made_good_by_the_next(self, run, monkeypatch):
+        run.finish(self.OLD, run_id="r1")
+        made = []
+
+        def die_at_the_third(source, target):
+            made.append(target)
+            if len(made) > 2:
+                raise OSError("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "link_or_copy", die_at_the_third)
+            with pytest.raises(OSError, match="killed"):
+                run.finish(self.NEW, run_id="r2", max_ratio=1)
+        assert read_snapshot(run.layout).run_id == "r2"  # whole: its files are below _files
+        assert not run.succeeded
+        lease.release(run.layout, "r2")
+        run.finish(self.NEW, run_id="r3", max_ratio=1)
+        assert self.tables(run) == self.TABLES
+        assert not read_snapshot(run.layout).leftover
 
     def test_beginning_takes_the_old_mark_away(self, run):
         run.put("_SUCCESS", "old\n")
-        begin_run(RunPlan(run.layout, manifest(), FailureBudget()))
+        begin_run(run.plan())
         assert not run.succeeded
         assert read_run(run.layout).status == "running"
 
     def test_beginning_without_a_mark_is_fine(self, run):
-        begin_run(RunPlan(run.layout, manifest(), FailureBudget()))
+        begin_run(run.plan())
         assert run.files() == {"_runs/20260105T081500Z-000001.json"}
 
 
-def settings_of(folder, **changes):
-    tree = {
-        "input": [str(folder / "in")],
-        "output": str(folder / "out"),
-        "source": {"keys": ["site", "camera"]},
-        **changes,
-    }
-    return ScoreSettings.model_validate(tree)
-
-
 class TestClaiming:
-    def claim(self, run, overwrite=False, **changes):
-        claim_output(run.layout, settings_of(run.folder.parent, **changes), overwrite=overwrite)
+    REPORTS = (report("shard-all", 10),)
 
-    def test_an_empty_place_is_claimed_and_may_be_claimed_again(self, run):
-        self.claim(run)
-        found = Dataset.model_validate_json((run.folder / "_dataset.json").read_text())
-        assert found.input == (str(run.folder.parent / "in"),)
-        assert (found.key_names, found.partition_by) == (("site", "camera"), ("site", "camera"))
-        run.put("predictions/site=a/shard-all.parquet")
-        self.claim(run)
+    def claim(self, run, *, overwrite=False, one_input=False, **changes):
+        return claim_output(run.plan("new", **changes), overwrite=overwrite, one_input=one_input)
 
-    def test_settings_that_change_no_table_s_shape_may_change(self, run):
-        self.claim(run)
-        self.claim(run, imaging={"jpeg_draft": False}, packing={"max_images": 3}, failure_budget={"max_ratio": 1.0})
+    def test_an_empty_place_has_nothing_to_add_to(self, run):
+        plan, base = self.claim(run)
+        assert (plan.base_run, plan.carries, base) == (None, False, None)
+        assert run.files() == set()
 
-    def test_a_relative_input_is_the_same_as_its_absolute_path(self, run, monkeypatch):
-        self.claim(run)
-        monkeypatch.chdir(run.folder.parent)
-        self.claim(run, input="in/")
+    def test_tables_of_the_same_layout_are_added_to_whatever_their_input(self, run):
+        run.finish(self.REPORTS, run_id="r1")
+        plan, base = self.claim(run, inputs=("/elsewhere",))
+        assert (plan.base_run, plan.carries, base.run_id) == ("r1", True, "r1")
+        assert base.inputs == ("/in",)
 
-    @pytest.mark.parametrize(
-        ("changes", "text"),
-        [
-            ({"input": ["/elsewhere"]}, "/elsewhere"),
-            ({"source": {"keys": ["site"]}}, "key_names"),
-            ({"tables": {"partition_by": ["site"]}}, "partition_by"),
-        ],
-    )
-    def test_tables_of_another_input_or_layout_are_refused_unless_told(self, run, changes, text):
-        self.claim(run)
-        before = (run.folder / "_dataset.json").read_bytes()
-        with pytest.raises(OutputError, match=re.escape(text)) as caught:
+    def test_tables_of_other_inputs_are_refused_where_there_may_be_one(self, run):
+        run.finish(self.REPORTS, run_id="r1")
+        self.claim(run, one_input=True)
+        with pytest.raises(OutputError, match=r"/in.*--overwrite"):
+            self.claim(run, one_input=True, inputs=("/elsewhere",))
+
+    @pytest.mark.parametrize("field", ["key_names", "partition_by", "timezone"])
+    def test_tables_of_another_layout_are_refused_unless_told(self, run, field):
+        run.finish(self.REPORTS, run_id="r1")
+        changes = {"dataset": DATASET.model_copy(update={field: "x" if field == "timezone" else ("x",)})}
+        with pytest.raises(OutputError, match=field) as caught:
             self.claim(run, **changes)
         assert "--overwrite" in str(caught.value)
-        assert (run.folder / "_dataset.json").read_bytes() == before
-        self.claim(run, overwrite=True, **changes)
-        self.claim(run, **changes)
+        plan, base = self.claim(run, overwrite=True, **changes)
+        assert (plan.base_run, plan.carries, base) == ("r1", False, None)
 
     def test_a_file_in_the_folder_s_place_is_refused(self, run):
         run.folder.write_text("a file")
@@ -352,21 +447,28 @@ class TestClaiming:
                 self.claim(run, overwrite=overwrite)
         assert run.files() == {name}
 
+    def test_tables_of_no_run_that_finished_are_refused(self, run):
+        run.put("predictions/site-a/shard-all.parquet")
+        with pytest.raises(OutputError, match="no run deletes what a run did not write"):
+            self.claim(run, overwrite=True)
+
     def test_other_files_do_not_matter(self, run):
         run.put("notes.txt")
         self.claim(run)
 
     @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema_version": "x"}'])
-    def test_a_damaged_claim_is_refused(self, run, text):
-        run.put("_dataset.json", text)
-        with pytest.raises(OutputError, match="schema version 1"):
+    def test_a_damaged_snapshot_is_refused(self, run, text):
+        run.put("_snapshot.json", text)
+        with pytest.raises(OutputError, match="a snapshot of this version"):
             self.claim(run)
 
-    def test_a_claim_of_another_version_is_refused(self, run):
-        self.claim(run)
-        path = run.folder / "_dataset.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 2}))
-        with pytest.raises(OutputError, match="schema_version 2"):
+    def test_a_snapshot_of_another_version_is_refused(self, run):
+        run.finish(self.REPORTS, run_id="r1")
+        path = run.folder / "_snapshot.json"
+        found = json.loads(path.read_text())
+        found["dataset"]["schema_version"] += 1
+        path.write_text(json.dumps(found))
+        with pytest.raises(OutputError, match="schema version"):
             self.claim(run)
 
 

@@ -18,6 +18,8 @@ from maskdet.beam.options import parse_beam_options
 from maskdet.cli.scoring_run import overrides
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError
+from maskdet.named_configs import RECIPES, find_config
+from maskdet.training.recipe import Recipe
 from tools.documents.pages import ROOT, Block
 from tools.documents.parsers import Command, command_of, commands
 from tools.documents.reference import SETTINGS
@@ -94,7 +96,7 @@ def _check_maskdet(arguments: Sequence[str]) -> list[str]:
         return [f"maskdet {name}: {problem}"]
     config = getattr(parsed, "runner_config", None)
     try:
-        parse_beam_options(left, str(ROOT / config) if config else None)
+        parse_beam_options(left, str(ROOT / config) if config and _is_path(config) else config)
         if name in SETTINGS:
             _check_settings(SETTINGS[name][0], parsed)
     except ConfigError as error:
@@ -108,11 +110,20 @@ def _check_settings(model: type[BaseModel], parsed: argparse.Namespace) -> None:
     Raises:
         ConfigError: a setting does not exist or has a bad value.
     """
-    config = parsed.config and ROOT / parsed.config
-    if parsed.config and not (config.is_file() and parsed.config.startswith(_FOLDERS)):
-        return  # the reader's own file, of which the settings given here are a part
+    config = parsed.config
+    if config is not None and _is_path(config):
+        if not config.startswith(_FOLDERS):
+            return  # the reader's own file, of which the settings given here are a part
+        config = ROOT / config
+    elif config is not None and model is Recipe:
+        config = find_config(config, RECIPES)
     given = overrides(parsed) if "source.template" in parsed else parsed.set
     load_yaml(model, config, given)
+
+
+def _is_path(config: str) -> bool:
+    """Whether a config is named by its path, rather than one that comes with the package by its name."""
+    return "/" in config or config.endswith(".yaml")
 
 
 def _check_module(arguments: Sequence[str]) -> list[str]:
@@ -164,19 +175,25 @@ def extras() -> frozenset[str]:
 def inline_problem(code: str) -> str | None:
     """What is wrong with a piece of inline code, if it is a command, a flag or a setting."""
     words = code.split()
+    if re.fullmatch(r"(maskdet|tests|tools|configs|benchmarks|docker|kubernetes|docs)/[\w/.-]*", code):
+        return None if (ROOT / code).exists() else "no such file"
     if words[0] == "make" and len(words) == 2:
         return None if words[1] in verbs() else "no such verb"
     if words[0] == "maskdet" and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
         return None if words[1] in _commands() else "no such command"
     if re.fullmatch(r"--[a-z][\w-]*", words[0]):
         return None if words[0].partition("=")[0] in _flags() else "no command has such a flag"
-    if re.fullmatch(r"[a-z_]+\.[a-z_]+", words[0].partition("=")[0].partition(":")[0]):
-        section, name = re.split(r"[.=:]", words[0])[:2]
-        if name in _FILE_ENDINGS:
-            return None
-        fields = _sections().get(section)
-        return f"no such setting of {section}" if fields is not None and name not in fields else None
-    return None
+    return _setting_problem(words[0])
+
+
+def _setting_problem(word: str) -> str | None:
+    """What is wrong with a word that looks like ``section.setting``, if a section has this name."""
+    if not re.fullmatch(r"[a-z_]+\.[a-z_]+", re.split(r"[=:]", word)[0]):
+        return None
+    section, name = re.split(r"[.=:]", word)[:2]
+    fields = _sections().get(section)
+    known = fields is None or name in fields or name in _FILE_ENDINGS
+    return None if known else f"no such setting of {section}"
 
 
 @functools.cache

@@ -1,0 +1,54 @@
+"""Name the files of a table as of the last run that finished.
+
+    maskdet files tables/ [--table predictions] [--level all] [Beam options, for stores that need them]
+
+One URI a line. The files never get other content, so that a reader who goes by this list sees the table of one run,
+even while another is at work; they stay until the run after the next ends. Outside of runs, the tables' folders hold
+the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from apache_beam.io.filesystems import FileSystems
+
+from maskdet import storage
+from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
+from maskdet.cli import console
+from maskdet.errors import ConfigError
+from maskdet.tables.layout import COMPLIANCE, PREDICTIONS, SHARD_TABLES, Layout
+from maskdet.tables.snapshot import current_snapshot
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return console.run_command("files", lambda: _files(sys.argv[1:] if argv is None else argv))
+
+
+def _files(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="maskdet files",
+        description=__doc__,
+        epilog=console.exit_code_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("output", help="the output of scoring runs")
+    parser.add_argument("--table", default=PREDICTIONS, choices=(*SHARD_TABLES, COMPLIANCE))
+    parser.add_argument("--level", help="of the compliance tables, one level (default: all of them)")
+    parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
+    arguments, rest = parser.parse_known_args(argv)
+    FileSystems.set_options(parse_beam_options(rest, arguments.runner_config))
+    layout = Layout(storage.normalize(arguments.output))
+    snapshot = storage.within_deadline(lambda: current_snapshot(layout), layout.root)
+    if arguments.level is not None and arguments.level not in snapshot.compliance:
+        raise ConfigError("--level", f"one of {sorted(snapshot.compliance)}", arguments.level, "See maskdet inspect.")
+    print(*snapshot.files(layout, arguments.table, arguments.level), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""Figures of three classes: the confusion matrix, recall, precision and F1 of each, and one against the rest.
+
+Shares of faces get Wilson's interval, widened to that of a bootstrap over groups where groups are given; F1 and ROC AUC
+get the bootstrap's. A resample has as many faces of each true class as the sample or, with groups, as many groups of
+each make-up. *Uncertain* is a label, not a class: it is right for none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskdet.evaluation.intervals import Bootstrap, Estimate, estimate_score, percentiles, wilson_estimate
+from maskdet.evaluation.metrics import Floats, Sample, Tally, ratio, roc_auc, roc_curve
+from maskdet.labels import CODES, INCORRECT, LABELS, MASK, NO_MASK, THREE_CLASSES, Codes
+
+# Cells of the confusion matrix by code of the truth and of the label, the latter shifted by one: uncertain is -1.
+_CODES = [CODES[name] for name in THREE_CLASSES]
+_COLUMNS = len(LABELS)
+
+# Masks and bare faces called incorrect are what a third class costs; the last two are what it is for.
+_CALLED = ((MASK, INCORRECT), (NO_MASK, INCORRECT), (INCORRECT, MASK), (INCORRECT, NO_MASK))
+DESCRIPTIONS: Mapping[str, str] = {
+    "accuracy_of_classes": "faces labelled with their class, of all",
+    **{f"recall_{name}": f"{name} faces labelled so" for name in THREE_CLASSES},
+    **{f"{truth}_called_{label}": f"{truth} faces labelled {label}" for truth, label in _CALLED},
+    **{f"precision_{name}": f"{name} faces among those labelled so" for name in THREE_CLASSES},
+    **{f"f1_{name}": f"harmonic mean of precision and recall of {name}" for name in THREE_CLASSES},
+    "macro_f1": "mean of the F1 of the classes that occur",
+    **{f"roc_auc_{name}": f"of p({name}): a face of {name} ranks above another, ties half" for name in THREE_CLASSES},
+}
+
+
+@dataclass(frozen=True)
+class LabelledFaces:
+    """Faces with their classes, what the model said, and how sure it was.
+
+    Attributes:
+        truth: codes, ``(faces,)``.
+        labels: codes, ``(faces,)``.
+        probabilities: class → float64 ``(faces,)``; a class that the model does not know is absent.
+        groups: number of the group of each face, int64 ``(faces,)``; ``None``: each face is one.
+    """
+
+    truth: Codes
+    labels: Codes
+    probabilities: Mapping[str, Floats]
+    groups: NDArray[np.int64] | None = None
+
+    @property
+    def cells(self) -> NDArray[np.intp]:
+        """Cell of the flattened confusion matrix of each face, ``(faces,)``."""
+        return np.asarray(self.truth.astype(np.intp) * _COLUMNS + self.labels + 1, np.intp)
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """What there is to say of three classes.
+
+    Attributes:
+        confusion: truth → label → faces.
+        estimates: in the order of :data:`DESCRIPTIONS`.
+        curves: class → points of its ROC curve against the rest; classes that do not occur, or all do, are absent.
+    """
+
+    confusion: dict[str, dict[str, int]]
+    estimates: list[Estimate]
+    curves: dict[str, tuple[Floats, Floats]]
+
+
+def measure_classes(faces: LabelledFaces, bootstrap: Bootstrap) -> ClassFigures:
+    """Every figure of :data:`DESCRIPTIONS`.
+
+    Args:
+        faces: with known truth.
+        bootstrap: confidence, resamples and seed.
+    """
+    counts = count_cells(faces.cells)
+    drawn = np.concatenate(list(_resampled(faces, counts, bootstrap)))
+    found: dict[str, Estimate] = {}
+    for name, share in _SHARES.items():
+        part, whole = share(counts)
+        plain = wilson_estimate(name, float(part), float(whole), bootstrap.confidence)
+        found[name] = plain if faces.groups is None else _widened(plain, ratio(*share(drawn)), bootstrap)
+    for name, score in _SCORES.items():
+        found[name] = _of_score(name, float(score(counts)), score(drawn), len(faces.truth), bootstrap)
+    curves: dict[str, tuple[Floats, Floats]] = {}
+    for name in THREE_CLASSES:
+        tally, found[f"roc_auc_{name}"] = _one_against_rest(faces, name, bootstrap)
+        if tally is not None:
+            curves[name] = roc_curve(tally)
+    return ClassFigures(confusion_of(counts), [found[name] for name in DESCRIPTIONS], curves)
+
+
+def count_cells(cells: NDArray[np.intp], weights: Floats | None = None) -> Floats:
+    """Faces by true class and label, float64 ``(3, 4)``, by code, the label's shifted by one."""
+    counted = np.bincount(cells, weights, minlength=len(_CODES) * _COLUMNS)
+    return np.asarray(counted.reshape(len(_CODES), _COLUMNS), np.float64)
+
+
+def confusion_of(counts: Floats) -> dict[str, dict[str, int]]:
+    """Truth → label → faces, in the order of the vocabulary."""
+    return {truth: {label: int(counts[CODES[truth], CODES[label] + 1]) for label in LABELS} for truth in THREE_CLASSES}
+
+
+def _cell(counts: Floats, truth: str, label: str) -> Floats:
+    return np.asarray(counts[..., CODES[truth], CODES[label] + 1], np.float64)
+
+
+def _of_truth(counts: Floats, truth: str) -> Floats:
+    return np.asarray(counts[..., CODES[truth], :].sum(axis=-1), np.float64)
+
+
+def _of_label(counts: Floats, label: str) -> Floats:
+    return np.asarray(counts[..., :, CODES[label] + 1].sum(axis=-1), np.float64)
+
+
+def _f1(counts: Floats, name: str) -> Floats:
+    """2·hits / (faces of the class + faces labelled so); NaN of a class that neither occurs nor is named."""
+    return ratio(2 * _cell(counts, name, name), _of_truth(counts, name) + _of_label(counts, name))
+
+
+def _macro_f1(counts: Floats) -> Floats:
+    """Over the classes of which there are faces."""
+    each = np.stack([_f1(counts, name) for name in THREE_CLASSES])
+    there = np.stack([_of_truth(counts, name) for name in THREE_CLASSES]) > 0
+    return ratio(np.where(there, each, 0.0).sum(axis=0), there.sum(axis=0).astype(np.float64))
+
+
+def _accuracy(counts: Floats) -> tuple[Floats, Floats]:
+    right = sum((_cell(counts, name, name) for name in THREE_CLASSES), np.zeros(counts.shape[:-2]))
+    return right, np.asarray(counts.sum(axis=(-2, -1)), np.float64)
+
+
+def _called(truth: str, label: str) -> Callable[[Floats], tuple[Floats, Floats]]:
+    return lambda counts: (_cell(counts, truth, label), _of_truth(counts, truth))
+
+
+def _precision(name: str) -> Callable[[Floats], tuple[Floats, Floats]]:
+    return lambda counts: (_cell(counts, name, name), _of_label(counts, name))
+
+
+def _f1_of(name: str) -> Callable[[Floats], Floats]:
+    return lambda counts: _f1(counts, name)
+
+
+_SHARES: dict[str, Callable[[Floats], tuple[Floats, Floats]]] = {
+    "accuracy_of_classes": _accuracy,
+    **{f"recall_{name}": _called(name, name) for name in THREE_CLASSES},
+    **{f"{truth}_called_{label}": _called(truth, label) for truth, label in _CALLED},
+    **{f"precision_{name}": _precision(name) for name in THREE_CLASSES},
+}
+_SCORES: dict[str, Callable[[Floats], Floats]] = {
+    **{f"f1_{name}": _f1_of(name) for name in THREE_CLASSES},
+    "macro_f1": _macro_f1,
+}
+
+
+def _resampled(faces: LabelledFaces, counts: Floats, bootstrap: Bootstrap) -> Iterator[Floats]:
+    """Confusion matrices of resamples, ``(some, 3, 4)``."""
+    generator = np.random.default_rng(bootstrap.seed)
+    if faces.groups is None:
+        rows = [
+            generator.multinomial(int(row.sum()), row / max(row.sum(), 1.0), bootstrap.resamples)
+            if row.sum()
+            else np.zeros((bootstrap.resamples, _COLUMNS))
+            for row in counts
+        ]
+        yield np.stack(rows, axis=1).astype(np.float64)
+        return
+    _, group = np.unique(faces.groups, return_inverse=True)
+    kinds = np.sum([(1 << code) * (np.bincount(group, faces.truth == code) > 0) for code in _CODES], axis=0)
+    members = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
+    for _ in range(bootstrap.resamples):
+        weights = np.zeros(len(kinds))
+        for chosen in members:
+            weights[chosen] = generator.multinomial(len(chosen), np.full(len(chosen), 1 / len(chosen)))
+        yield count_cells(faces.cells, weights[group])[np.newaxis]
+
+
+def _one_against_rest(faces: LabelledFaces, name: str, bootstrap: Bootstrap) -> tuple[Tally | None, Estimate]:
+    truth = faces.truth == CODES[name]
+    metric = f"roc_auc_{name}"
+    if name not in faces.probabilities or not truth.any() or truth.all():
+        return None, Estimate(metric, None, None, None, "bootstrap", len(truth))
+    labels = np.zeros(len(truth), np.int8)  # a ranking needs none
+    sample = Sample(faces.probabilities[name], truth, labels, faces.groups)
+    return Tally.of(sample), estimate_score(metric, roc_auc, sample, bootstrap)
+
+
+def _of_score(name: str, value: float, drawn: Floats, count: int, bootstrap: Bootstrap) -> Estimate:
+    if math.isnan(value):
+        return Estimate(name, None, None, None, "bootstrap", count)
+    low, high = percentiles(drawn, bootstrap.confidence)
+    return Estimate(name, value, min(low, value), max(high, value), "bootstrap", count)
+
+
+def _widened(estimate: Estimate, drawn: Floats, bootstrap: Bootstrap) -> Estimate:
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    low, high = percentiles(drawn, bootstrap.confidence)
+    method = f"{estimate.method}, widened by groups"
+    return replace(estimate, low=min(low, estimate.low), high=max(high, estimate.high), method=method)

@@ -1,0 +1,92 @@
+"""What a run lists, beside what its output holds: images that are added, changed, gone, or out of the run's reach."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from maskdet import storage
+from maskdet.inputs.listing import ListTask
+from maskdet.inputs.references import ImageRef
+
+ADDED, CHANGED, UNCHANGED = "added", "changed", "unchanged"
+GONE, REMOVED = "gone", "removed"
+OUTSIDE = "outside"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which images a run's input would list if they were there.
+
+    Folders cover what lies in them, globs what they match. Lists and manifests cover what they name, unless all that
+    the output holds came from the run's own inputs; then the run covers everything.
+
+    Attributes:
+        everything: whether all earlier images are covered.
+        folders: locations of the input's folders.
+        globs: the input's globs.
+    """
+
+    everything: bool = False
+    folders: tuple[str, ...] = ()
+    globs: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, tasks: Sequence[ListTask], inputs: Iterable[str], earlier_inputs: Iterable[str]) -> Coverage:
+        """The coverage of a run over inputs, given those of all runs before it."""
+        return cls(
+            everything=set(earlier_inputs) <= set(inputs),
+            folders=tuple(task.uri for task in tasks if task.kind == "folder"),
+            globs=tuple(task.uri for task in tasks if task.kind == "glob"),
+        )
+
+    def test(self) -> Callable[[str], bool]:
+        """Tells whether a URI is covered."""
+        if self.everything:
+            return lambda uri: True
+        prefixes = tuple(f"{folder}/" for folder in self.folders)
+        matchers = [storage.glob_matcher(glob) for glob in self.globs]
+        return lambda uri: uri.startswith(prefixes) or any(matches(uri) for matches in matchers)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a run adds to what its output holds.
+
+    Attributes:
+        coverage: of the run's input.
+        on_gone: what becomes of images that are covered and not listed.
+    """
+
+    coverage: Coverage
+    on_gone: Literal["keep", "remove"] = "keep"
+
+    def resolve(self, refs: Iterable[ImageRef]) -> tuple[list[ImageRef], Counter[str]]:
+        """Join images listed with those of earlier runs.
+
+        Args:
+            refs: both kinds, the latter marked as gone and with their slot; at most one of a kind has a URI.
+
+        Returns:
+            The images of the data set after the run, and how many of each kind of change there are.
+        """
+        listed: dict[str, ImageRef] = {}
+        earlier: dict[str, ImageRef] = {}
+        for ref in refs:
+            (earlier if ref.gone else listed)[ref.uri] = ref
+        covered, counts, images = self.coverage.test(), Counter[str](), []
+        for uri, ref in listed.items():
+            before = earlier.get(uri)
+            same = before is not None and before.identity == ref.identity
+            counts[ADDED if before is None else UNCHANGED if same else CHANGED] += 1
+            images.append(ref._replace(earlier=before.earlier) if before is not None and same else ref)
+        for uri, ref in earlier.items():
+            if uri in listed:
+                continue
+            change = OUTSIDE if not covered(uri) else REMOVED if self.on_gone == "remove" else GONE
+            counts[change] += 1
+            if change != REMOVED:
+                images.append(ref)
+        return images, counts

@@ -1,0 +1,154 @@
+"""The record of a run: what it was told, what became of every image, and how it ended."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from maskdet import storage
+from maskdet.errors import (
+    BudgetError,
+    HeldError,
+    MaskdetError,
+    NotFoundError,
+    OutputError,
+    ReconciliationError,
+    SourceError,
+)
+from maskdet.labels import TWO_CLASSES, ClassNames, Decision
+from maskdet.schemas import SCHEMA_VERSION
+from maskdet.tables.layout import RUNS, Layout
+
+Status = Literal[
+    "running", "succeeded", "over_budget", "unreconciled", "empty", "shrunk", "superseded", "failed", "interrupted"
+]
+
+
+class ImageCounts(BaseModel):
+    """Every image of a run, by how it ended: listed = scored + no_face + failed + skipped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listed: int = 0
+    scored: int = 0
+    no_face: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    @property
+    def accounted(self) -> int:
+        """Images that ended somehow."""
+        return self.scored + self.no_face + self.failed + self.skipped
+
+
+class RunManifest(BaseModel):
+    """The content of ``_runs/<run_id>.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    status: Status = "running"
+    reason: str = ""
+    """Why the run did not succeed."""
+    interrupted_by: int | None = None
+    """Exit code of what interrupted the run: 130 for Ctrl-C, 143 for SIGTERM."""
+    started_at: datetime
+    finished_at: datetime | None = None
+    pruned_before: date | None = None
+    """The run scored nothing: it removed rows of images taken before this day."""
+    settings: dict[str, Any]
+    model: dict[str, Any]
+    """In words, but for ``classes``, by name, and ``decision``, thresholds as :class:`maskdet.labels.Decision`."""
+    fingerprint: str
+    versions: dict[str, str]
+    runner: dict[str, str] = {}
+    """Name of the runner and of the job on it; of a job on Flink, where Flink can be asked for it."""
+    images: ImageCounts = ImageCounts()
+    """Of the run's input."""
+    dataset: ImageCounts = ImageCounts()
+    """Of all images that the tables speak of, those of earlier runs included."""
+    changes: dict[str, int] = {}
+    """Images of the data set: ``added``, ``changed`` and ``unchanged`` are listed by this run; ``gone`` are images that
+    it no longer found, whose rows stay; ``removed`` those whose rows went; ``outside`` those beyond its input."""
+    failed_by_code: dict[str, int] = {}
+    skipped_by_reason: dict[str, int] = {}
+    faces: dict[str, int] = {}
+    """Faces of the data set, by label."""
+    shards: dict[str, int] = {}
+    """Shards in all, scored by this run, and kept from earlier ones."""
+    images_scored_now: int = 0
+    """Images that this run read, rather than kept."""
+    size_bytes: int = 0
+    """Bytes of all scored images."""
+    files_removed: int = 0
+    """Files of earlier runs that no longer belong to the tables."""
+    thread_seconds: dict[str, float] = {}
+    shard_seconds: dict[str, dict[str, float]] = {}
+    """Thread-seconds a shard spent in each stage, as a distribution over the shards that this run scored."""
+
+    @property
+    def classes(self) -> ClassNames:
+        """Classes that the run's model tells apart; two where the record, of an older version, does not say."""
+        names: ClassNames = tuple(self.model.get("classes", TWO_CLASSES))
+        return names
+
+    @property
+    def decision(self) -> Decision:
+        """The thresholds of the run's labels.
+
+        Raises:
+            OutputError: the record does not hold them as numbers: an older version wrote it.
+        """
+        try:
+            return Decision.model_validate(self.model.get("decision"))
+        except ValidationError as error:
+            expected = "thresholds as numbers (model.decision)"
+            remedy = "Run maskdet score again; this version writes them."
+            raise OutputError(f"run {self.run_id}", expected, self.model.get("decision"), remedy) from error
+
+    def outcome(self) -> MaskdetError | None:
+        """The error that the run ended in, if any."""
+        kinds: dict[str, type[MaskdetError]] = {
+            "over_budget": BudgetError,
+            "unreconciled": ReconciliationError,
+            "empty": SourceError,
+            "shrunk": OutputError,
+            "superseded": HeldError,
+            "failed": MaskdetError,
+            "running": MaskdetError,
+        }
+        kind = kinds.get(self.status)
+        return kind(self.reason or f"run {self.run_id} ended without finishing") if kind else None
+
+
+def write_manifest(layout: Layout, manifest: RunManifest) -> None:
+    """Write a run's manifest."""
+    storage.write_bytes(layout.run(manifest.run_id), (manifest.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_run(layout: Layout, run_id: str | None = None) -> RunManifest:
+    """Read a run's manifest; without an id, the latest run's.
+
+    Raises:
+        OutputError: there is none.
+    """
+    if run_id is None:
+        runs = sorted(file.uri for file in storage.list_folder(layout.folder(RUNS)) if file.uri.endswith(".json"))
+        if not runs:
+            raise OutputError(
+                f"output {layout.root}", "at least one run (_runs/*.json)", "none", "Run maskdet score first."
+            )
+        uri = runs[-1]
+    else:
+        uri = layout.run(run_id)
+    try:
+        return RunManifest.model_validate_json(storage.read_bytes(uri))
+    except NotFoundError as error:
+        raise OutputError(
+            f"output {layout.root}", f"the run {run_id!r} (_runs/{run_id}.json)", "none", "Check the run's id."
+        ) from error
+    except ValidationError as error:
+        raise OutputError(f"{uri}: not a run manifest of this version: {error.errors()[0]['msg']}") from error

@@ -1,0 +1,136 @@
+"""Rows that the current set of tables has: of images that did not change, and of images that are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from maskdet.errors import FailureCode, OutputError
+from maskdet.inputs.references import ImageRef, RefBatch, Shard
+from maskdet.labels import Decision, label_codes, label_names
+from maskdet.tables.images import NO_FACE_FOUND, SCORED, Ending, endings_of, refs_of
+from maskdet.tables.layout import IMAGES, PREDICTIONS, SHARD_TABLES, Layout, read_version
+from maskdet.tables.receipts import Receipt, Reused
+from maskdet.tables.snapshot import base_snapshot
+
+
+@dataclass(frozen=True)
+class RowsOfBefore:
+    """Finds rows of earlier runs for the shards of this one: a :data:`maskdet.tables.receipts.Reuse`.
+
+    Rows of images that are as they were are taken where the same model and settings made them, and labelled anew by
+    this run's thresholds; rows of images that are gone are taken in any case.
+
+    Attributes:
+        layout: the output.
+        base_run: the run whose set of tables is the current one.
+        scored_by: fingerprint of this run's model and of those settings that probabilities depend on.
+        decision: this run's thresholds.
+    """
+
+    layout: Layout
+    base_run: str
+    scored_by: str
+    decision: Decision
+
+    def __call__(self, shard: Shard) -> Reused:
+        """The rows for a shard.
+
+        Raises:
+            OutputError: rows of images that are gone are not where the current set says.
+            StorageError: the output cannot be read.
+        """
+        by_slot: dict[str, list[ImageRef]] = {}
+        for ref in shard.refs:
+            if ref.earlier:
+                by_slot.setdefault(ref.earlier, []).append(ref)
+        parts = [part for slot in sorted(by_slot) if (part := self._of_slot(slot, by_slot[slot])) is not None]
+        if not parts:
+            return Reused({}, {})
+        found = {name: [part.tables[name] for part in parts if name in part.tables] for name in SHARD_TABLES}
+        tables = {name: pa.concat_tables(of_slots) for name, of_slots in found.items() if of_slots}
+        endings = {uri: ending for part in parts for uri, ending in part.endings.items()}
+        if PREDICTIONS in tables:
+            tables[PREDICTIONS] = self._relabelled(tables[PREDICTIONS], endings)
+        return Reused(tables, endings)
+
+    def _of_slot(self, slot: str, refs: Sequence[ImageRef]) -> Reused | None:
+        """Rows of one earlier shard; ``None`` if its files are damaged and all its images can be scored again."""
+        snapshot = base_snapshot(self.layout, self.base_run)
+        receipt = snapshot.receipt(slot)
+        images = None if receipt is None else _read(self.layout, receipt, IMAGES)
+        if receipt is None or images is None:
+            self._refuse_loss(slot, refs)
+            return None
+        endings = endings_of(images)
+        wanted = [ref.uri for ref in refs if ref.gone or self._is_final(endings[ref.uri])]
+        if not wanted:
+            return None
+        chosen, rows = pa.array(wanted, pa.string()), {}
+        for name in SHARD_TABLES:
+            table = _read(self.layout, receipt, name) if receipt.rows.get(name) else None
+            if table is not None:
+                rows[name] = table.filter(pc.is_in(table["image_uri"], value_set=chosen))
+            elif receipt.rows.get(name):
+                self._refuse_loss(slot, refs)
+                return None
+        return Reused(rows, {uri: endings[uri] for uri in wanted})
+
+    def _is_final(self, ending: Ending) -> bool:
+        if ending.scored_by != self.scored_by:
+            return False
+        return ending.outcome in (SCORED, NO_FACE_FOUND) or not FailureCode(ending.outcome).transient
+
+    def _refuse_loss(self, slot: str, refs: Sequence[ImageRef]) -> None:
+        """Refuse to go on where rows are lost that cannot be made again."""
+        gone = [ref.uri for ref in refs if ref.gone]
+        if gone:
+            raise OutputError(
+                f"output {self.layout.root}",
+                f"the tables of the shard {slot}, for {len(gone)} images that the input no longer has",
+                "missing or damaged files",
+                "Restore them below _files, or give those rows up: --set tables.on_gone=remove.",
+            )
+
+    def _relabelled(self, predictions: pa.Table, endings: dict[str, Ending]) -> pa.Table:
+        """The rows with labels by this run's thresholds, where its own model gave the probabilities."""
+        ours = pa.array([uri for uri, ending in endings.items() if ending.scored_by == self.scored_by], pa.string())
+        incorrect = None
+        if "probability_incorrect" in predictions.column_names and self.decision.incorrect_from is not None:
+            incorrect = predictions["probability_incorrect"].to_numpy()
+        codes = label_codes(predictions["probability_mask"].to_numpy(), incorrect, self.decision)
+        place = predictions.column_names.index("label")
+        is_ours = pc.is_in(predictions["image_uri"], value_set=ours)
+        labels = pc.if_else(is_ours, pa.array(label_names(codes), pa.string()), predictions["label"])
+        return predictions.set_column(place, predictions.schema.field("label"), labels)
+
+
+def read_refs(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[RefBatch]:
+    """The images of earlier shards, as references that are marked as gone.
+
+    Args:
+        layout: the output.
+        shards: slot and SHA-256 of what the shard remembers of its images.
+
+    Raises:
+        OutputError: a file is missing or damaged.
+        StorageError: the output cannot be read.
+    """
+    for slot, sha256 in shards:
+        images = read_version(layout, IMAGES, slot, sha256)
+        if images is None:
+            raise OutputError(
+                layout.version(IMAGES, slot, sha256),
+                "what an earlier run left",
+                "a missing or damaged file",
+                "Restore it, or begin the tables anew with --overwrite.",
+            )
+        yield RefBatch(tuple(refs_of(images, slot)))
+
+
+def _read(layout: Layout, receipt: Receipt, table: str) -> pa.Table | None:
+    found = read_version(layout, table, receipt.slot, receipt.sha256.get(table, ""))
+    return None if found is None else found.replace_schema_metadata(None)

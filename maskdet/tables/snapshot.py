@@ -1,0 +1,189 @@
+"""The set of tables that an output holds: which files, of which images, made how.
+
+The snapshot is replaced in one step at the end of a run; a reader who goes by it sees the tables of before or of after
+a run, as one set, and may go on with what it has read of them until the run after the next ends.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from maskdet import storage
+from maskdet.errors import NotFoundError, OutputError
+from maskdet.schemas import SCHEMA_VERSION
+from maskdet.tables.layout import COMPLIANCE, NO_ROWS, PREDICTIONS, SHARD_TABLES, Layout
+from maskdet.tables.receipts import Receipt
+
+
+class Dataset(BaseModel):
+    """What all runs over an output agree on; rows of one that differs would not go with the others'."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    key_names: tuple[str, ...]
+    partition_by: tuple[str, ...]
+    timezone: str = "UTC"
+
+
+class Snapshot(BaseModel):
+    """The content of ``_snapshot.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    """The run that left it so."""
+    dataset: Dataset
+    inputs: tuple[str, ...]
+    """Of all the runs whose images it holds."""
+    shards: tuple[Receipt, ...]
+    compliance: dict[str, str]
+    """Level → SHA-256 of its table."""
+    no_rows: dict[str, str]
+    """Tables that no shard has rows of → SHA-256 of a file with their columns."""
+    previous: tuple[str, ...] = ()
+    """Names below ``_files`` of the set before that are not in this one; kept for its readers until the next run."""
+    leftover: tuple[str, ...] = ()
+    """Files in the tables' folders that belong to sets before and have not been removed yet, relative to the output."""
+    published: bool = False
+    """Whether the tables' folders are in line with the set."""
+
+    def receipt(self, slot: str) -> Receipt | None:
+        """The receipt of a shard."""
+        return self._by_slot.get(slot)
+
+    def versions(self, layout: Layout) -> set[str]:
+        """Every file of the set, what shards remember of their images included."""
+        files = {
+            layout.version(table, shard.slot, digest) for shard in self.shards for table, digest in shard.sha256.items()
+        }
+        files.update(layout.version(COMPLIANCE, level, digest) for level, digest in self.compliance.items())
+        files.update(layout.version(table, NO_ROWS, digest) for table, digest in self.no_rows.items())
+        return files
+
+    def tables(self, layout: Layout) -> dict[str, str]:
+        """Every file of the tables' folders → the file of the set whose content it has."""
+        files = {
+            layout.table(table, shard.slot): layout.version(table, shard.slot, digest)
+            for shard in self.shards
+            for table, digest in shard.sha256.items()
+            if table in SHARD_TABLES
+        }
+        for level, digest in self.compliance.items():
+            files[layout.compliance(level)] = layout.version(COMPLIANCE, level, digest)
+        for table, digest in self.no_rows.items():
+            files[layout.no_rows(table)] = layout.version(table, NO_ROWS, digest)
+        return files
+
+    def files(self, layout: Layout, table: str = PREDICTIONS, level: str | None = None) -> list[str]:
+        """The files of one table, sorted, under the names that never get other content.
+
+        Args:
+            layout: the output.
+            table: ``predictions``, ``failures``, ``no_face`` or ``compliance``.
+            level: of the compliance tables, one level; default: all.
+        """
+        if table == COMPLIANCE:
+            wanted = {level: self.compliance[level]} if level is not None else self.compliance
+            return sorted(layout.version(COMPLIANCE, name, digest) for name, digest in wanted.items())
+        if table in self.no_rows:
+            return [layout.version(table, NO_ROWS, self.no_rows[table])]
+        found = ((shard.slot, shard.sha256.get(table)) for shard in self.shards)
+        return sorted(layout.version(table, slot, digest) for slot, digest in found if digest)
+
+    @functools.cached_property
+    def _by_slot(self) -> dict[str, Receipt]:
+        return {shard.slot: shard for shard in self.shards}
+
+    def encode(self) -> bytes:
+        """The file's content."""
+        return (self.model_dump_json() + "\n").encode()
+
+
+def read_snapshot(layout: Layout) -> Snapshot | None:
+    """The current set of tables; ``None`` if no run has finished yet.
+
+    Raises:
+        OutputError: it was written by another version, or is damaged.
+        StorageError: the output cannot be read.
+    """
+    found = read_snapshot_bytes(layout)
+    return None if found is None else decode_snapshot(layout, found)
+
+
+def current_snapshot(layout: Layout) -> Snapshot:
+    """The current set of tables.
+
+    Raises:
+        OutputError: there is none.
+        StorageError: the output cannot be read.
+    """
+    snapshot = read_snapshot(layout)
+    if snapshot is None:
+        raise OutputError(f"output {layout.root}", "tables of a run that finished", "none", "Run maskdet score first.")
+    return snapshot
+
+
+def read_snapshot_bytes(layout: Layout) -> bytes | None:
+    """The snapshot's content, for a conditional write; ``None`` if there is none."""
+    try:
+        return storage.read_bytes(layout.snapshot)
+    except NotFoundError:
+        return None
+
+
+def decode_snapshot(layout: Layout, content: bytes) -> Snapshot:
+    """The snapshot that a file's content says.
+
+    Raises:
+        OutputError: it was written by another version, or is damaged.
+    """
+    remedy = "Choose another output."
+    try:
+        snapshot = Snapshot.model_validate_json(content)
+    except ValidationError as error:
+        raise OutputError(layout.snapshot, "a snapshot of this version", error.errors()[0]["msg"], remedy) from error
+    found = snapshot.dataset.schema_version
+    if found != SCHEMA_VERSION:
+        raise OutputError(layout.snapshot, f"schema version {SCHEMA_VERSION}", f"schema version {found}", remedy)
+    return snapshot
+
+
+@functools.lru_cache(maxsize=2)
+def base_snapshot(layout: Layout, run_id: str) -> Snapshot:
+    """The set that a run starts from, read once a process.
+
+    Raises:
+        OutputError: it is no longer the current one: another run has ended meanwhile.
+    """
+    snapshot = read_snapshot(layout)
+    if snapshot is None or snapshot.run_id != run_id:
+        received = "none" if snapshot is None else f"run {snapshot.run_id}"
+        raise OutputError(layout.snapshot, f"the tables of run {run_id}", received, "Another run took the output over.")
+    return snapshot
+
+
+def receipts_of(shards: Sequence[Receipt]) -> tuple[Receipt, ...]:
+    """Receipts in the order of their slots."""
+    return tuple(sorted(shards, key=lambda shard: shard.slot))
+
+
+def table_files(output: str, table: str = PREDICTIONS, level: str | None = None) -> list[str]:
+    """The files of a table as of the last run that finished, for any reader of Parquet.
+
+    They never get other content, and stay until the run after the next ends.
+
+    Args:
+        output: the output of scoring runs.
+        table: ``predictions``, ``failures``, ``no_face`` or ``compliance``.
+        level: of the compliance tables, one level; default: all.
+
+    Raises:
+        OutputError: no run has finished there.
+        StorageError: the output cannot be read.
+    """
+    layout = Layout(storage.normalize(output))
+    return current_snapshot(layout).files(layout, table, level)

@@ -1,0 +1,82 @@
+"""Images listed beside images of earlier runs: what is added, changed, gone, or beyond the run's input."""
+
+from __future__ import annotations
+
+import pytest
+
+from maskdet.inputs.earlier import ADDED, CHANGED, GONE, OUTSIDE, REMOVED, UNCHANGED, Coverage, Growth
+from maskdet.inputs.listing import ListTask
+from maskdet.inputs.references import ImageRef
+
+
+def listed(uri, version="1", **changes):
+    return ImageRef(uri, 10, version, ("a",))._replace(**changes)
+
+
+def earlier(uri, version="1", **changes):
+    return listed(uri, version, earlier="site-a/shard-all", gone=True)._replace(**changes)
+
+
+def resolve(refs, on_gone="keep", **coverage):
+    images, counts = Growth(Coverage(**coverage), on_gone).resolve(refs)
+    return {ref.uri: ref for ref in images}, dict(counts)
+
+
+def test_a_new_image_has_no_earlier_rows():
+    images, counts = resolve([listed("/in/a")])
+    assert images == {"/in/a": listed("/in/a")}
+    assert counts == {ADDED: 1}
+
+
+def test_an_unchanged_image_knows_where_its_rows_are():
+    for refs in ([listed("/in/a"), earlier("/in/a")], [earlier("/in/a"), listed("/in/a")]):
+        images, counts = resolve(refs)
+        assert images == {"/in/a": listed("/in/a", earlier="site-a/shard-all")}
+        assert counts == {UNCHANGED: 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "2"},
+        {"size_bytes": 11},
+        {"keys": ("b",)},
+        {"captured_at_ms": 5},
+        {"problem": ("path_mismatch", "x")},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_differs_makes_an_image_a_changed_one(change):
+    now = listed("/in/a")._replace(**change)
+    images, counts = resolve([now, earlier("/in/a")])
+    assert images == {"/in/a": now}
+    assert counts == {CHANGED: 1}
+
+
+@pytest.mark.parametrize(
+    ("coverage", "on_gone", "change", "stays"),
+    [
+        ({"everything": True}, "keep", GONE, True),
+        ({"everything": True}, "remove", REMOVED, False),
+        ({"folders": ("/in",)}, "remove", REMOVED, False),
+        ({"folders": ("/in/deeper",)}, "remove", OUTSIDE, True),
+        ({"folders": ("/i",)}, "remove", OUTSIDE, True),  # no folder of the image, though its name begins so
+        ({"globs": ("/in/*.jpg",)}, "remove", REMOVED, False),
+        ({"globs": ("/in/*.png",)}, "remove", OUTSIDE, True),
+        ({"globs": ("/**/a.jpg",)}, "keep", GONE, True),
+        ({}, "remove", OUTSIDE, True),
+    ],
+)
+def test_an_image_that_is_not_listed_stays_unless_it_is_covered_and_the_tables_mirror_the_input(
+    coverage, on_gone, change, stays
+):
+    images, counts = resolve([earlier("/in/a.jpg")], on_gone, **coverage)
+    assert images == ({"/in/a.jpg": earlier("/in/a.jpg")} if stays else {})
+    assert counts == {change: 1}
+
+
+def test_a_run_covers_all_where_all_came_from_its_own_inputs():
+    tasks = [ListTask("folder", "/in", root="/in"), ListTask("glob", "/x/*"), ListTask("manifest", "/m.csv")]
+    inputs = ("/in", "/x/*", "/m.csv")
+    assert Coverage.of(tasks, inputs, ("/m.csv",)) == Coverage(True, ("/in",), ("/x/*",))
+    assert Coverage.of(tasks, inputs, ("/m.csv", "/other")) == Coverage(False, ("/in",), ("/x/*",))
