@@ -30,7 +30,7 @@ hostile: $(VENV)/.development ## decode and score 10,000 mutated images, and pri
 
 demo: $(VENV)/.scoring ## draw synthetic face images and score them with the built-in model
 	$(BIN)/maskdet demo --output $(DEMO)/images
-	$(BIN)/maskdet score --config configs/demo.yaml --input $(DEMO)/images --output $(DEMO)/tables
+	$(BIN)/maskdet score --config demo --input $(DEMO)/images --output $(DEMO)/tables
 	@echo
 	@echo "Look at the tables:  $(BIN)/maskdet inspect $(DEMO)/tables"
 
@@ -83,7 +83,7 @@ bench-photos: $(VENV)/.development .venv-bench/.photographs ## measure speed and
 	$(BIN)/python -m benchmarks.photographs $(BENCH_PHOTOS)
 
 train-reference: $(VENV)/.development ## train the reference CNN on $MASKDET_DATA/k12 (8 to 16 minutes on 2 cores)
-	$(BIN)/maskdet train --config configs/train/reference_cnn.yaml --output $(MODELS)/reference_cnn
+	$(BIN)/maskdet train --config reference_cnn --output $(MODELS)/reference_cnn
 
 constraints: $(VENV)/.development ## record the versions in .venv as constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable --exclude maskdet | sort -f > constraints.txt

@@ -163,7 +163,7 @@ def split_table(runs: Sequence[Run], labels: Mapping[str, str]) -> str:
 
 
 def sentences(runs: Sequence[Run], peers: Sequence[str], labels: Mapping[str, str]) -> list[str]:
-    """The ratios that matter, one a line: stock Beam, the best other peer, the limit, the built-in model."""
+    """The ratios that matter, one per line: stock Beam, the best other peer, the limit, the built-in model."""
     lines = []
     others = [name for name in peers if name != "beam" and ratios(runs, name, OURS)]
     best = min(others, key=lambda name: spread(ratios(runs, name, OURS)).median, default=None)

@@ -67,20 +67,21 @@ def writes_tables(name: str) -> bool:
 
 
 def probabilities(output: Path) -> dict[str, float]:
-    """Probability by file name, from what a contestant wrote; empty if it wrote nothing."""
+    """Probability of a mask, worn correctly or not, by file name, from what a contestant wrote; empty without it."""
     import pyarrow.parquet as pq
 
     tables = output / "predictions"
     source = tables if tables.is_dir() else output
     if not source.exists():
         return {}
-    uri, value = ("image_uri", "probability_mask") if source == tables else ("uri", "probability")
+    ours = ("image_uri", "probability_mask", "probability_incorrect")  # the last is null of two classes
+    uri, *values = ours if source == tables else ("uri", "probability")
     files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
     found: dict[str, float] = {}
     for path in files:
         with pq.ParquetFile(path) as file:
-            rows = file.read([uri, value]).to_pylist()
-        found.update((row[uri].rpartition("/")[2], row[value]) for row in rows)
+            rows = file.read([uri, *values]).to_pylist()
+        found.update((row[uri].rpartition("/")[2], sum(row.get(name) or 0.0 for name in values)) for row in rows)
     return found
 
 

@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.costs --rate 500
     .venv/bin/python -m benchmarks.costs --rate 500 --vcpus 4 --memory-gb 16 --vcpu-hour 0.056
 
-Nothing is measured here: the rate is what `benchmarks.limit` or the run manifest of a real run tells (images a second
+Nothing is measured here: the rate is what `benchmarks.limit` or the run record of a real run tells (images per second
 divided by cores), and prices are those of the region's price list. docs/costs.md explains the formula.
 """
 
@@ -44,7 +44,7 @@ def cost(images: int, rate_per_vcpu: float, start_s: float, workers: int, worker
 
     Args:
         images: to be scored.
-        rate_per_vcpu: images a second and vCPU, once a worker runs.
+        rate_per_vcpu: images per second and vCPU, once a worker runs.
         start_s: from a worker's boot to its first image, in seconds; paid for every worker.
         workers: machines.
         worker: one machine.
@@ -72,7 +72,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, required=True, help="images a second and vCPU")
+    parser.add_argument("--rate", type=float, required=True, help="images per second and vCPU")
     parser.add_argument("--start-s", type=float, default=180.0, help="boot of a worker, seconds")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--vcpus", type=int, default=4)

@@ -89,8 +89,8 @@ def read_truth(boxes: str, folder: Path, originals: Mapping[str, tuple[Path, flo
 
     known = TruthSettings()
     more = tuple(name for name in faces.split(",") if name)
-    kept = tuple(name for name in known.ignore if name not in more)
-    settings = TruthSettings(boxes=boxes, face=(*known.face, *more), ignore=kept)
+    ignore, incorrect = (tuple(name for name in names if name not in more) for names in (known.ignore, known.incorrect))
+    settings = TruthSettings(boxes=boxes, face=(*known.face, *more), ignore=ignore, incorrect=incorrect)
     uris = {str(original) for original, _ in originals.values()}
     truths = locate(read_annotations(settings), uris).truths
     images = {}

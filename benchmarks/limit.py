@@ -3,7 +3,7 @@
     make bench
     .venv/bin/python -m benchmarks.limit --input ../shared/data/k12/Test --model models/reference_cnn --repeat 10
 
-Peer: a bare loop of read, decode, resize and inference over the same files, one thread a core, with nothing around it:
+Peer: a bare loop of read, decode, resize and inference over the same files, one thread per core, with nothing else:
 no Beam, no shards, no hashing, no tables. Both run as whole processes, in turn; the loop is also timed without its
 start-up (imports, model), so that the ratio says what scoring adds to the work. Without photographs a demo tree is
 drawn.

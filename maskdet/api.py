@@ -107,19 +107,19 @@ class ScoreResult:
         return Layout(storage.normalize(self.settings.output))
 
     def predictions(self) -> pa.Table:
-        """One row a face, of all runs over the output."""
+        """One row per face, of all runs over the output."""
         return read_rows(self.layout, PREDICTIONS, predictions_schema(KeyRule.of(self.settings).all_names))
 
     def failures(self) -> pa.Table:
-        """One row an image that could not be scored."""
+        """One row per image that could not be scored."""
         return read_rows(self.layout, FAILURES, failures_schema(KeyRule.of(self.settings).all_names))
 
     def no_face(self) -> pa.Table:
-        """One row an image in which no face was found."""
+        """One row per image in which no face was found."""
         return read_rows(self.layout, NO_FACE, no_face_schema(KeyRule.of(self.settings).all_names))
 
     def compliance(self, level: str = "all") -> pa.Table:
-        """One row a group of a level of ``compliance.levels``; ``all`` is the whole input."""
+        """One row per group of a level of ``compliance.levels``; ``all`` is the whole input."""
         return read_table(self.layout.compliance(level))
 
 

@@ -162,11 +162,16 @@ class FacesSettings(Section):
     ``whole`` for the reference networks, which were trained on whole images, and ``detect`` for others."""
     if_none: Literal["no_face", "whole"] = "no_face"
     """What an image without a found face counts as: ``no_face``, or one face that fills the image."""
+    detector: str = "builtin"
+    """The detector: the one that ships with the package, or the folder of a bundle that ``maskdet import`` made."""
+    detail: Literal["fast", "balanced", "fine"] = "balanced"
+    """How closely to look: ``fast`` looks at each image once; ``balanced`` once more, finer, where small faces may be;
+    ``fine`` as often as that shows smaller ones, which finds distant faces in photographs of many megapixels."""
     min_face_px: Count = 16
-    """The longer side of the smallest face to look for, in pixels of the image. Twice the size takes half the time or
-    less."""
-    min_score: OpenRatio = 0.43
-    """Detections below are dropped; large faces need 1.12 times as much, those that fill half of an image .88 times."""
+    """Longer side of the smallest face to score, in pixels of the image. A larger one makes for coarser looks."""
+    min_score: OpenRatio | None = None
+    """Detections below are dropped. Large faces, and those that fill an image, need less: .245 and .175 for .35.
+    Default: the detector's own."""
     max_faces: Count = 200
     """Most faces per image. Those with the highest scores stay."""
 

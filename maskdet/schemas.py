@@ -60,7 +60,7 @@ def table_schema(table: str, columns: Iterable[pa.Field], version: int = SCHEMA_
 
 
 def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of the predictions: one row a face.
+    """Schema of the predictions: one row per face.
 
     Args:
         key_names: all keys, partition keys too: no reader has to take them from names of folders.
@@ -99,7 +99,7 @@ def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
 
 
 def failures_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of the failures: one row an image that could not be scored.
+    """Schema of the failures: one row per image that could not be scored.
 
     Args:
         key_names: all keys.
@@ -117,7 +117,7 @@ def failures_schema(key_names: Iterable[str] = ()) -> pa.Schema:
 
 
 def no_face_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of the images in which no face was found: one row an image.
+    """Schema of the images in which no face was found: one row per image.
 
     Args:
         key_names: all keys; the table is not partitioned, since such images are few.
@@ -133,18 +133,8 @@ def _rate_columns(name: str, description: str) -> list[pa.Field]:
     ]
 
 
-def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of the compliance tables: one row a group; the level is a folder."""
-    keys = [
-        column(
-            name,
-            _KEY_KINDS.get(name, pa.string()),
-            f"group key {name!r}; null where the level has no such key",
-            nullable=True,
-        )
-        for name in key_names
-    ]
-    counts = [
+def _count_columns() -> list[pa.Field]:
+    return [
         column("images_listed", pa.int64(), "images of the group: scored, without a face, or failed"),
         column("images_scored", pa.int64(), "images with at least one scored face"),
         column("images_no_face", pa.int64(), "images in which no face was found"),
@@ -156,6 +146,19 @@ def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
         ),
         column("faces_no_mask", pa.int64(), "faces labelled no_mask"),
         column("faces_uncertain", pa.int64(), "faces labelled uncertain; not part of any rate"),
+    ]
+
+
+def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
+    """Schema of the compliance tables: one row per group; the level is a folder."""
+    keys = [
+        column(
+            name,
+            _KEY_KINDS.get(name, pa.string()),
+            f"group key {name!r}; null where the level has no such key",
+            nullable=True,
+        )
+        for name in key_names
     ]
     rates = [
         *_rate_columns(
@@ -177,7 +180,7 @@ def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
         column("interval_method", pa.string(), "how the intervals were computed: wilson"),
         column("interval_confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
     ]
-    return table_schema("compliance", [*keys, *counts, *rates])
+    return table_schema("compliance", [*keys, *_count_columns(), *rates])
 
 
 def images_schema() -> pa.Schema:

@@ -71,7 +71,14 @@ class PathTemplate:
         text = unicodedata.normalize("NFC", self.text.strip("/"))
         extension = _EXTENSION.search(text)
         stem = text[: extension.start()] if extension else text
-        pattern = "".join(self._compile(token, keys, directives) for token in _TOKEN.finditer(stem))
+        tokens = list(_TOKEN.finditer(stem))
+        parts = [self._compile(token, keys, directives) for token in tokens]
+        for place in range(len(tokens) - 2):
+            if _is_key(tokens[place]) and tokens[place + 1]["literal"] and _takes_anything(tokens[place + 2]):
+                # Where the key's end may be first, it is: what follows takes any rest. Trying the other places, too,
+                # would take a name of 1,000 hyphens for hours.
+                parts[place], parts[place + 1] = f"(?>{parts[place]}", f"{parts[place + 1]})"
+        pattern = "".join(parts)
         pattern += f"(?i:{re.escape(extension[0])})" if extension else ""
         if directives and not {"Y", "m", "d"} <= set(directives) and not {"Y", "j"} <= set(directives):
             raise self._error("a capture time that names a day, by %Y with %m and %d or with %j", " ".join(directives))
@@ -160,6 +167,15 @@ class PathTemplate:
         return ConfigError(
             f"source.template {self.text!r}", expected, received, "Example: {site}/{captured_at:%Y-%m-%d}/*.jpg."
         )
+
+
+def _is_key(token: re.Match[str]) -> bool:
+    return token["field"] is not None and token["field"].partition(":")[0] != CAPTURED_AT
+
+
+def _takes_anything(token: re.Match[str]) -> bool:
+    """Whether a token matches any text within a segment."""
+    return _is_key(token) or token["star"] is not None or token["deep"] == "**"
 
 
 def epoch_ms(time: datetime, timezone: tzinfo) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import calendar
 import pickle
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskdet.errors import ConfigError
@@ -246,3 +247,31 @@ def test_an_offset_of_the_time_itself_beats_the_sources_time_zone(time: datetime
     aware = time.replace(microsecond=0, tzinfo=timezone(timedelta(hours=hours)))
     expected = (time.replace(microsecond=0) - timedelta(hours=hours) - datetime(1970, 1, 1)).total_seconds() * 1000
     assert epoch_ms(aware, UTC) == expected
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "template", ["{a}-{b}-{c}-{d}-{e}.jpg", "{site}/{a}-{b}_{c}-{d}/*.jpg", "{a}-{b}-{c}-{d}-{e}-*"]
+)
+def test_a_name_made_to_be_tried_in_every_way_takes_no_time(template):
+    compiled = PathTemplate(template)
+    for name in ("a-" * 20_000, "-" * 20_000, "site/" + "a-_" * 10_000 + "/x.gif"):
+        compiled.match(name)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(
+        ["{a}-{b}", "{a}-{b}-{c}.jpg", "{a}-*", "{a}_{b}-{c}", "{a}/{b}-{c}/*", "{a}--{b}", "{a}-**", "x{a}-{b}y"]
+    ),
+    st.text("ab-_/.xyjpg", max_size=14),
+)
+def test_keys_end_where_they_can_end_first(template, path):
+    """Against the plain regular expression, each key as short as the rest allows."""
+    plain = re.escape(template)
+    for written, pattern in ((r"\{", "{"), (r"\}", "}"), (r"\*\*", ".*"), (r"\*", "[^/]*")):
+        plain = plain.replace(written, pattern)
+    plain = re.sub(r"\{(.)\}", r"(?P<\1>[^/]+?)", plain)
+    expected = re.fullmatch(plain, path, re.DOTALL)
+    found = PathTemplate(template).match(path)
+    assert (found and found.keys) == (expected and expected.groups())

@@ -16,7 +16,7 @@ from apache_beam.ml.inference.tensorflow_inference import TFModelHandlerTensor
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
-from benchmarks.peers.command import parse_job
+from benchmarks.peers.command import parse_job, worn
 
 BATCH = 64
 SCHEMA = pa.schema([("uri", pa.string()), ("probability", pa.float32())])
@@ -49,7 +49,7 @@ def decode(file: fileio.ReadableFile, height: int, width: int) -> tuple[str, tf.
 def to_row(result: tuple[str, PredictionResult]) -> dict[str, Any]:
     """A row of the table."""
     uri, prediction = result
-    return {"uri": uri, "probability": float(prediction.inference[0])}
+    return {"uri": uri, "probability": float(worn(np.asarray(prediction.inference)[np.newaxis])[0])}
 
 
 if __name__ == "__main__":

@@ -57,5 +57,13 @@ def write(output: Path, files: list[str], probabilities: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    values = np.asarray(probabilities, np.float32).reshape(-1)
-    pq.write_table(pa.table({"uri": files, "probability": values}), output)
+    pq.write_table(pa.table({"uri": files, "probability": worn(np.asarray(probabilities, np.float32))}), output)
+
+
+def worn(outputs: Any) -> Any:
+    """Probability that there is a mask, ``(images,)``, by a network's outputs.
+
+    Args:
+        outputs: of two classes ``(images,)`` or ``(images, 1)``; of three, p(mask), p(incorrect) and p(no_mask).
+    """
+    return outputs[:, :2].sum(axis=1) if outputs.ndim == 2 and outputs.shape[1] == 3 else outputs.reshape(-1)

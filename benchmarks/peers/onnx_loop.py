@@ -1,4 +1,4 @@
-"""A hand-written loop: a thread a core, each with Pillow and float32 ONNX Runtime."""
+"""A hand-written loop: a thread per core, each with Pillow and float32 ONNX Runtime."""
 
 from __future__ import annotations
 

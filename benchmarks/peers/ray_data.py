@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from benchmarks.peers.command import CORES, parse_job
+from benchmarks.peers.command import CORES, parse_job, worn
 
 BATCH = 64
 
@@ -24,7 +24,7 @@ class Classifier:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Probabilities of a batch of images of one size."""
-        probabilities = self._predict(np.ascontiguousarray(batch["image"])).numpy().reshape(-1)
+        probabilities = worn(self._predict(np.ascontiguousarray(batch["image"])).numpy())
         return {"uri": batch["path"], "probability": probabilities}
 
 

@@ -1,7 +1,7 @@
 """What a worker says of each shard it finished: Beam metrics, which every runner shows, and a line of JSON in its log.
 
 Metrics count the work of this run alone; shards kept from earlier runs have counters of their own. A runner that
-retries a shard may count it twice; the run manifest does not.
+retries a shard may count it twice; the run record does not.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ class ScoreShards(beam.PTransform):  # type: ignore[misc]
     run_id: str = ""
     """Names the run in the workers' logs."""
     inference_threads: int | None = None
-    """Default: one a core of the worker, of which the machine that submits knows nothing."""
+    """Default: one per core of the worker, of which the machine that submits knows nothing."""
 
     def load(self) -> Scorer:
         """Load model and detector, as a worker does once."""
@@ -193,7 +193,7 @@ class ScoreShards(beam.PTransform):  # type: ignore[misc]
 
 @dataclass
 class WriteCompliance(beam.PTransform):  # type: ignore[misc]
-    """:class:`ShardReport` → ``(level, LevelTotal)``: one table a level written."""
+    """:class:`ShardReport` → ``(level, LevelTotal)``: one table per level written."""
 
     layout: Layout
     levels: Mapping[str, Sequence[str]]

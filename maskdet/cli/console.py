@@ -19,7 +19,7 @@ from maskdet.beam.progress import Progress, ProgressState
 from maskdet.errors import EXIT_CODES, MaskdetError, Terminated
 
 _LOGGER = logging.getLogger("maskdet")
-# A line a shard, for workers' logs; at a terminal the progress line says it better.
+# A line per shard, for workers' logs; at a terminal the progress line says it better.
 _SHARD_LOGGER = "maskdet.shards"
 _TERMINAL_INTERVAL_S = 0.2
 _LOG_INTERVAL_S = 30.0

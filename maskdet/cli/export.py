@@ -47,7 +47,7 @@ def _export(argv: Sequence[str]) -> int:
 
 
 def _table(written: Iterable[Written]) -> str:
-    """A row a format: what it is, its size, and how far from float32 it is."""
+    """A row per format: what it is, its size, and how far from float32 it is."""
     lines = [f"  {'format':<13}{'file':<20}{'MB':>7}  {'largest difference':>18}  {'allowed':>7}  origin"]
     for one in written:
         name, path, allowed = one.format.name, one.format.path, one.format.tolerance

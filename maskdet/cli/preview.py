@@ -67,7 +67,7 @@ def _preview(argv: Sequence[str]) -> int:
 
 
 def _lines(preview: Preview) -> list[str]:
-    """What is said of an image: a line a face, or one that says why there is none."""
+    """What is said of an image: a line per face, or one that says why there is none."""
     if preview.fault is not None:
         return [f"failed  {printable(str(preview.fault))}"]
     return [f"face {index}  {_words(face)}" for index, face in enumerate(preview.faces)] or ["no face"]

@@ -161,7 +161,7 @@ def compliance_table(
         class_names: the model's; what it cannot tell is null.
 
     Returns:
-        One row a group, sorted by key.
+        One row per group, sorted by key.
     """
     ordered = sorted(groups.items(), key=lambda item: tuple((value is not None, value or "") for value in item[0]))
     rows = []
@@ -186,7 +186,8 @@ def _measures(counts: Counts, confidence: float, class_names: ClassNames) -> dic
         "images_failed": counts.images_failed,
         "faces": counts.faces,
         "faces_mask": counts.faces_mask,
-        "faces_incorrect": counts.faces_incorrect if tells_incorrect else None,
+        # Rows of an earlier model, which told, may be among them.
+        "faces_incorrect": counts.faces_incorrect if tells_incorrect or counts.faces_incorrect else None,
         "faces_no_mask": counts.faces_no_mask,
         "faces_uncertain": counts.faces_uncertain,
         **_rate("mask_rate", counts.faces_any_mask, counts, confidence),

@@ -35,7 +35,7 @@ LABELS: Mapping[str, str | None] = {
 """Class names in annotation files, compared as :func:`plain_name` has it; ``None``: a face, no more is said."""
 
 PARQUET_COLUMNS = ("uri", "left_px", "top_px", "right_px", "bottom_px")
-"""One row a face; ``label`` and the boolean ``ignored`` are optional. An image without faces has null edges."""
+"""One row per face; ``label`` and the boolean ``ignored`` are optional. An image without faces has null edges."""
 
 Edges = tuple[float, float, float, float]
 """Left, top, right, bottom."""
@@ -97,7 +97,7 @@ def plain_name(text: str) -> str:
 
 
 def read_voc(uris: Sequence[str], labels: Mapping[str, str | None] = LABELS) -> list[AnnotatedImage]:
-    """Read VOC files, one an image.
+    """Read VOC files, one per image.
 
     Args:
         uris: XML files.
@@ -137,7 +137,7 @@ def read_coco(uri: str, labels: Mapping[str, str | None] = LABELS) -> list[Annot
 
 
 def read_parquet(uri: str, labels: Mapping[str, str | None] = LABELS) -> list[AnnotatedImage]:
-    """Read a Parquet manifest with the columns :data:`PARQUET_COLUMNS`, one row a face.
+    """Read a Parquet manifest with the columns :data:`PARQUET_COLUMNS`, one row per face.
 
     ``label`` and ``ignored`` may be there too.
 

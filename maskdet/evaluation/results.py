@@ -70,7 +70,7 @@ class Evaluation:
         temperature: temperature scaling on held-out halves, where it can be fitted.
         band: a decision band on held-out halves, likewise.
         baselines: the model beside the shortcuts; empty unless asked for.
-        mistakes: one row an image, or annotated face, not labelled right, the worst first; then faces missed and
+        mistakes: one row per image, or annotated face, not labelled right, the worst first; then faces missed and
             detections that are none.
         faces: how the faces were found, where truth is told of faces; all the above is then of the found ones.
         classes: figures of three classes, where the model or the truth has them. All else but the mistakes is of the
@@ -180,7 +180,7 @@ def threshold_row(tally: Tally, threshold: float, confidence: float) -> Threshol
 
 
 def metrics_table(evaluation: Evaluation, confidence: float) -> pa.Table:
-    """One row a metric and slice, then the threshold table as ``sensitivity@0.5`` and so on.
+    """One row per metric and slice, then the threshold table as ``sensitivity@0.5`` and so on.
 
     How faces were found is the slice :data:`DETECTION`.
     """

@@ -31,7 +31,7 @@ def cut(rows: pa.Table, settings: SliceSettings, looks: Looks | None = None) -> 
     """The whole data, then every slice that has an image.
 
     Args:
-        rows: one row an image, with ``width_px``, ``height_px`` and the columns that settings name.
+        rows: one row per image, with ``width_px``, ``height_px`` and the columns that settings name.
         settings: which slices.
         looks: brightness and sharpness, if measured.
     """

@@ -1,4 +1,4 @@
-"""The history of a training, read back: what `maskdet train` writes beside its bundle, one row an epoch."""
+"""The history of a training, read back: what `maskdet train` writes beside its bundle, one row per epoch."""
 
 from __future__ import annotations
 
@@ -88,5 +88,5 @@ def _number(text: str | None) -> float | None:
 
 
 def _malformed(uri: str, received: str) -> ConfigError:
-    expected = f"CSV of a training, a row an epoch with a whole number as {_EPOCH!r}"
+    expected = f"CSV of a training, a row per epoch with a whole number as {_EPOCH!r}"
     return ConfigError(f"history {uri}", expected, received, "Name what `maskdet train` wrote, or remove the file.")

@@ -1,4 +1,4 @@
-"""Annotated faces in YOLO's text files: one an image, of the image's name, a line a face.
+"""Annotated faces in YOLO's text files: one per image, of the image's name, a line per face.
 
     class  centre_x  centre_y  width  height        # in shares of the image's width and height, 0 to 1
 
@@ -83,7 +83,7 @@ def read_class_names(folder: str) -> tuple[str, dict[int, str]]:
         if above == place or ("://" in place and "://" not in above):  # a file system's root, or a bucket
             break
         place = above
-    remedy = f"Write the names, one a line in the order of their numbers, into {storage.join(folder, 'classes.txt')}."
+    remedy = f"Write the names, one per line in the order of their numbers, into {storage.join(folder, 'classes.txt')}."
     raise SourceError(f"annotations {folder}", f"one of {', '.join(CLASS_FILES)} there or above", "none", remedy)
 
 

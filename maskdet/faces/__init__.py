@@ -1,1 +1,1 @@
-"""An image to its faces: detector, tiling, crops."""
+"""An image to its faces: looks, detectors, crops."""

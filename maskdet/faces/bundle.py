@@ -17,16 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from maskdet.config import Count
+from maskdet.config import Count, OpenRatio
 from maskdet.errors import ModelError
-from maskdet.faces.decoding import Heads
 from maskdet.model.bundle import file_sha256
 from maskdet.model.manifest import MANIFEST_FILE, BundleFile
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin" / "centerface"
-NETWORK_FILE = "detector.tflite"
+NETWORK_FILES = {"litert": "detector.tflite", "onnx": "detector.onnx"}
+"""The network's file, by what runs it."""
 GOLDEN_FILE = "golden.npz"
+GOLDEN_CANVAS = "canvas"
 LICENCE_FILE = "LICENSE"
+
+
+Architecture = Literal["centerface", "yunet"]
 
 
 class DetectorManifest(BaseModel):
@@ -34,18 +38,24 @@ class DetectorManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
-    architecture: Literal["centerface"] = "centerface"
+    architecture: Architecture = "centerface"
+    """What the network's outputs mean: :mod:`maskdet.faces.decoding`."""
+    runtime: Literal["litert", "onnx"] = "litert"
+    """What runs it: LiteRT, or ONNX Runtime (the extra ``onnx``)."""
     description: str = ""
     licence: str
     """SPDX name of the weights' licence, whose text is the bundle's :data:`LICENCE_FILE`."""
-    channel_order: Literal["RGB"] = "RGB"
+    channel_order: Literal["RGB", "BGR"] = "RGB"
+    """What the network takes; canvases are RGB."""
     dtype: Literal["uint8"] = "uint8"
     side_multiple_px: Count = 32
     """Height and width of a canvas are multiples of this."""
-    turned: Literal[True] = True
+    turned: bool = False
     """The network takes canvases turned by 180 degrees, and gives maps so: :mod:`tools.detector.centerface`."""
+    min_score: OpenRatio
+    """Least score of a small face, unless ``faces.min_score`` is set: int8 and float32 weights differ in it."""
     training_data: str
     source_sha256: str
     """SHA-256 of the file that the weights were read from."""
@@ -81,13 +91,13 @@ class DetectorBundle:
 
     @property
     def network(self) -> Path:
-        """The LiteRT file."""
-        return self.folder / NETWORK_FILE
+        """The network's file."""
+        return self.folder / NETWORK_FILES[self.manifest.runtime]
 
-    def golden(self) -> tuple[NDArray[np.uint8], Heads]:
-        """A canvas uint8 RGB ``(height, width, 3)``, upright, and what the network gave for it when it was exported."""
+    def golden(self) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
+        """A canvas uint8 RGB ``(height, width, 3)``, and the maps that the network gave for it when it was exported."""
         with np.load(self.folder / GOLDEN_FILE, allow_pickle=False) as arrays:
-            return arrays["canvas"], Heads(*(arrays[name] for name in Heads._fields))
+            return arrays[GOLDEN_CANVAS], {name: arrays[name] for name in arrays.files if name != GOLDEN_CANVAS}
 
 
 def open_detector(folder: Path = BUILTIN_FOLDER) -> DetectorBundle:
@@ -100,7 +110,7 @@ def open_detector(folder: Path = BUILTIN_FOLDER) -> DetectorBundle:
         ModelError: there is no bundle, a file is missing or changed, or the manifest is damaged.
     """
     manifest = _read_manifest(folder)
-    for name in (NETWORK_FILE, GOLDEN_FILE, LICENCE_FILE):
+    for name in (NETWORK_FILES[manifest.runtime], GOLDEN_FILE, LICENCE_FILE):
         path, listed = folder / name, manifest.files.get(name)
         digest = file_sha256(path) if path.is_file() else "no file"
         if listed is None or digest != listed.sha256:

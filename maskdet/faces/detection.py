@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
 
 from maskdet.config import FacesSettings, ResolvedFaces
 from maskdet.errors import FailureCode, ImageFault
-from maskdet.faces.bundle import open_detector
+from maskdet.faces.boxes import Floats
+from maskdet.faces.bundle import BUILTIN_FOLDER, DetectorManifest, open_detector
 from maskdet.faces.crops import CropOptions, crop_face
-from maskdet.faces.detector import RULES, Detector, load_detector
+from maskdet.faces.decoding import Detections
+from maskdet.faces.detector import FINER_LOOKS, RULES, Detector, load_detector
 from maskdet.faces.extraction import FaceBox, FaceView, StageClock, View, Viewer, WholeImage
+from maskdet.faces.looks import LOOKS, finest_scale
 from maskdet.faces.network import runtime_version
 from maskdet.images.codecs import PILLOW, Codecs
-from maskdet.images.preprocessing import ImageLimits, decode_upright
+from maskdet.images.preprocessing import ImageLimits, UprightImage, decode_upright
 from maskdet.model.manifest import InputSpec
 
-# The classifier is as sure of a face of this size as of a larger one, and the detector finds smaller ones.
-_SMALLEST_CROP_PX = 32
+# A face that a reduced JPEG shows smaller than this is cut out of the whole one.
+_REDUCED_CROP_PX = 64
+_REDUCTIONS = (8, 4, 2)
 
 
 def make_viewer(
@@ -38,15 +43,15 @@ def make_viewer(
         spec: the model's input.
         limits: byte and pixel limits.
         jpeg_draft: decode JPEGs at reduced scale where allowed.
-        threads: images that are looked at a time.
-        codecs: who decodes, and resizes whole images.
+        threads: images that are searched concurrently.
+        codecs: who decodes and resizes.
 
     Raises:
         ModelError: the detector's bundle is missing or damaged, or does not reproduce its golden outputs.
     """
     if settings.mode == "whole":
         return WholeImage(spec, limits, jpeg_draft=jpeg_draft, codecs=codecs)
-    detector = load_detector(settings, threads=threads)
+    detector = load_detector(settings, folder=detector_folder(settings), threads=threads, codecs=codecs)
     return DetectedFaces(detector, spec, settings, limits, jpeg_draft=jpeg_draft, codecs=codecs)
 
 
@@ -58,11 +63,14 @@ def view_identity(settings: ResolvedFaces) -> dict[str, Any]:
     """
     if settings.mode == "whole":
         return {"mode": settings.mode}
+    manifest = _manifest(settings)
     return {
         **settings.model_dump(mode="json"),
-        "detector": open_detector().manifest.fingerprint,
-        "runtime": runtime_version(),
+        "detector": manifest.fingerprint,
+        "runtime": runtime_version(manifest),
         "crop": dataclasses.asdict(CropOptions()),
+        "looks": LOOKS,
+        "reduced_crop_px": _REDUCED_CROP_PX,
         **RULES,
     }
 
@@ -76,10 +84,20 @@ def describe_view(settings: ResolvedFaces) -> str:
     if settings.mode == "whole":
         return "whole: each image is one face"
     without = "no_face" if settings.if_none == "no_face" else "one face that fills them"
+    manifest = _manifest(settings)
     return (
-        f"detect: faces of {settings.min_face_px} px up, by {open_detector().manifest.model_id} from score "
-        f"{settings.min_score:g}; images without one count as {without}"
+        f"detect, {settings.detail}: faces of {settings.min_face_px} px up, by {manifest.model_id} from score "
+        f"{settings.min_score or manifest.min_score:g}; images without one count as {without}"
     )
+
+
+def detector_folder(settings: FacesSettings) -> Path:
+    """Where the detector's bundle is on this machine."""
+    return BUILTIN_FOLDER if settings.detector == "builtin" else Path(settings.detector)
+
+
+def _manifest(settings: FacesSettings) -> DetectorManifest:
+    return open_detector(detector_folder(settings)).manifest
 
 
 class DetectedFaces:
@@ -90,8 +108,8 @@ class DetectedFaces:
         spec: the model's input.
         settings: what an image without a face counts as; the rest the detector knows.
         limits: byte and pixel limits.
-        jpeg_draft: decode JPEGs at reduced scale where the smallest face asked for stays large enough to be found.
-        codecs: who decodes, and resizes images without a face.
+        jpeg_draft: decode JPEGs at reduced scale where no look needs more.
+        codecs: who decodes and resizes.
     """
 
     def __init__(
@@ -109,27 +127,42 @@ class DetectedFaces:
 
     def __call__(self, data: bytes, clock: StageClock) -> View:
         """View an image as the faces in it, the surest first."""
-        upright = decode_upright(data, self._limits, reduce=self._reduction(), codecs=self._codecs)
-        image, width_px, height_px = upright.image, upright.width_px, upright.height_px
+        upright = decode_upright(data, self._limits, reduce=self._reduction, codecs=self._codecs)
         clock.stop("decode")
-        faces = self._faces(image, width_px / image.width, height_px / image.height)
+        found = self._find(upright)
+        clock.stop("detect")
+        if _reduced(upright) and _longer_sides(found).min(initial=np.inf) < _REDUCED_CROP_PX:
+            whole = decode_upright(data, self._limits, codecs=self._codecs)
+            found, upright = _scaled(found, whole.image.width / upright.image.width), whole
+            clock.stop("decode")
+        faces = self._faces(upright, found)
         if not faces and self._settings.if_none == "whole":
             spec = self._spec
-            faces = (FaceView(self._codecs.resize(image, spec.width, spec.height, spec.resize_filter)),)
+            faces = (FaceView(self._codecs.resize(upright.image, spec.width, spec.height, spec.resize_filter)),)
         clock.stop("detect")
-        return View(width_px, height_px, faces, upright.damaged)
+        return View(upright.width_px, upright.height_px, faces, upright.damaged)
 
-    def _reduction(self) -> int:
-        """How far a JPEG may be reduced in decoding."""
-        return max(1, self._settings.min_face_px // _SMALLEST_CROP_PX) if self._jpeg_draft else 1
+    def _reduction(self, width: int, height: int) -> int:
+        """How far a JPEG of so many pixels may be reduced in decoding: as far as the finest look leaves room."""
+        if not self._jpeg_draft:
+            return 1
+        finest = finest_scale(width, height, self._settings.min_face_px, FINER_LOOKS[self._settings.detail])
+        return next((factor for factor in _REDUCTIONS if factor * finest <= 1), 1)
 
-    def _faces(self, image: Image.Image, across: float, down: float) -> tuple[FaceView, ...]:
-        """Faces, with boxes in pixels of the upright original, which is so many times as wide and high."""
+    def _find(self, upright: UprightImage) -> Detections:
+        """Faces in pixels of the decoded image, which may be smaller than the original."""
+        image = upright.image
+        reduced_by = max(upright.width_px / image.width, upright.height_px / image.height)
         try:
-            found = self._detector.detect(image, reduced_by=max(across, down))
+            return self._detector.detect(image, reduced_by=reduced_by)
         except Exception as error:  # the runtime raises whatever it likes for one image
             fault = ImageFault(FailureCode.INFERENCE_ERROR, f"the face detector raised {type(error).__name__}")
             raise fault from error
+
+    def _faces(self, upright: UprightImage, found: Detections) -> tuple[FaceView, ...]:
+        """Crops of an image's faces, with boxes in pixels of the upright original."""
+        image = upright.image
+        across, down = upright.width_px / image.width, upright.height_px / image.height
         views = []
         for box, score, landmarks in zip(found.boxes, found.scores, found.landmarks, strict=True):
             pixels = crop_face(image, box, landmarks, self._spec.height, self._spec.width)
@@ -137,3 +170,18 @@ class DetectedFaces:
             place = FaceBox(left * across, top * down, (right - left) * across, (bottom - top) * down)
             views.append(FaceView(pixels, place, float(score)))
         return tuple(views)
+
+
+def _reduced(upright: UprightImage) -> bool:
+    return upright.image.width < upright.width_px
+
+
+def _longer_sides(found: Detections) -> Floats:
+    sides: Floats = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1, initial=0)
+    return sides
+
+
+def _scaled(found: Detections, factor: float) -> Detections:
+    """Faces of a reduced image in pixels of the whole one."""
+    scale = np.float32(factor)
+    return found._replace(boxes=found.boxes * scale, landmarks=found.landmarks * scale)

@@ -1,12 +1,13 @@
 """An image to its faces.
 
-An image is looked at alone, on canvases whose sizes follow from its own, so that its faces are the same, bit for bit,
-whatever else a run holds and however many threads it has.
+An image is looked at alone, on canvases that follow from its size and from what was seen in it, so that its faces are
+the same, bit for bit, whatever else a run holds and however many threads it has.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,18 @@ from PIL import Image
 from maskdet.config import FacesSettings
 from maskdet.faces.boxes import suppress
 from maskdet.faces.bundle import BUILTIN_FOLDER, DetectorManifest, open_detector
-from maskdet.faces.decoding import Detections, decode, join
-from maskdet.faces.network import Network
-from maskdet.faces.tiling import Level, Tile, plan_levels
+from maskdet.faces.decoding import Detections, join
+from maskdet.faces.looks import (
+    SMALL_PX,
+    Look,
+    finer_looks,
+    finer_scale,
+    first_scale,
+    overview,
+    whole_look,
+)
+from maskdet.faces.network import open_network
+from maskdet.images.codecs import PILLOW, Codecs
 
 MAX_IOU = 0.3
 """Boxes that overlap more count as one face; the value that CenterFace was published with."""
@@ -28,34 +38,59 @@ MAX_INSIDE = 0.8
 SMALLEST_BOX = 0.9
 """Smallest box, as a part of ``min_face_px``; smaller ones are patches of texture."""
 
-LARGE_PX = 64.0
+SUGGESTED = 0.14
+"""Score from which a small face is worth a finer look."""
+
+LARGE_PX = 40.0
 """Longer side of a large box, in pixels of the canvas."""
 
-LARGE_SCORE = 1.12
-"""What a large box's score has to reach, as a multiple of ``min_score``: faces of this size are surer by far."""
+LARGE_POWER = 1.34
+"""What a large box's score has to reach is ``min_score`` to this power, .245 for .35: hardly a false box is so large."""
 
-FILLING = 0.5
-"""Part of an image's longer side from which a box fills it."""
+FILLING = 0.4
+"""Part of an image's longer side from which a box fills it; the overview is asked for no others."""
 
-FILLING_SCORE = 0.88
-"""The same multiple for boxes that fill an image: close portraits have unsure faces, and little else to mistake."""
+FILLING_POWER = 1.66
+"""The same for boxes of the overview, .175 for .35: close portraits have unsure faces, and little else to mistake."""
 
 RULES = {
     "max_iou": MAX_IOU,
     "max_inside": MAX_INSIDE,
     "smallest_box": SMALLEST_BOX,
-    "large": [LARGE_PX, LARGE_SCORE],
-    "filling": [FILLING, FILLING_SCORE],
+    "suggested": SUGGESTED,
+    "large": [LARGE_PX, LARGE_POWER],
+    "filling": [FILLING, FILLING_POWER],
 }
 """All of the above; part of a run's fingerprint."""
+
+FINER_LOOKS = {"fast": 0, "balanced": 1, "fine": 8}
+"""Finer looks for each ``detail``; the last is as many as any image can use."""
 
 DEFAULT_SETTINGS = FacesSettings()
 
 # Suppression compares every box that stays with all others; beyond so many, an image is noise.
 _MAX_CANDIDATES = 5000
+_MAX_SUGGESTED = 500
 _GREY = 110
-# A box this close to a tile's inner edge is one that the edge cuts.
-_EDGE_PX = 1.0
+# A box this close to a look's inner edge is one that the edge cuts.
+_EDGE_PX = 2.0
+# A finer look is asked for faces somewhat larger than those that it was made for.
+_FINER_UP_TO = 1.5
+# Centres this close to a finer look's inner edge, in pixels of the look before, are left to the look before.
+_MARGIN_PX = 8.0
+
+
+class CanvasNetwork(Protocol):
+    """What looks at canvases; safe to call from several threads."""
+
+    @property
+    def manifest(self) -> DetectorManifest:
+        """What its bundle says of itself."""
+        ...
+
+    def detect(self, canvas: NDArray[np.uint8], min_score: float) -> Detections:
+        """Boxes in pixels of a canvas uint8 RGB ``(height, width, 3)``, unsuppressed."""
+        ...
 
 
 class Detector:
@@ -63,12 +98,16 @@ class Detector:
 
     Args:
         network: what looks at canvases.
-        settings: smallest face, threshold and most faces.
+        settings: smallest face, detail, threshold and most faces.
+        codecs: who resizes.
     """
 
-    def __init__(self, network: Network, settings: FacesSettings = DEFAULT_SETTINGS) -> None:
-        self._network = network
+    def __init__(
+        self, network: CanvasNetwork, settings: FacesSettings = DEFAULT_SETTINGS, codecs: Codecs = PILLOW
+    ) -> None:
+        self._network, self._codecs = network, codecs
         self.settings = settings
+        self.min_score = settings.min_score or network.manifest.min_score
 
     @property
     def manifest(self) -> DetectorManifest:
@@ -85,83 +124,117 @@ class Detector:
         Returns:
             Faces in pixels of the image, boxes clipped to it, by falling score (equal scores: from the top left).
         """
-        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        pixels = np.asarray(image)
+        height, width = pixels.shape[:2]
         min_face_px = self.settings.min_face_px / reduced_by
-        levels = plan_levels(picture.width, picture.height, min_face_px)
-        found = join([part for level in levels for part in self._look(picture, level)])
-        return _finish(found, picture.size, min_face_px, self.settings.max_faces)
+        scale = first_scale(width, height)
+        found = self._look(pixels, whole_look(width, height, scale))
+        for _ in range(FINER_LOOKS[self.settings.detail]):
+            finer = finer_scale(scale, min_face_px)
+            small = found.take(_sides(found) * scale < SMALL_PX)
+            if finer is None or len(small.scores) == 0:
+                break
+            found, scale = self._finer(pixels, found, small, scale, finer), finer
+        found = found.take(found.scores >= self._least(found))
+        filling = self._look(pixels, overview(width, height))
+        filling = filling.take(_sides(filling) >= FILLING * max(width, height))
+        filling = filling.take(filling.scores >= self.min_score**FILLING_POWER)
+        return _finish(join([found, filling]), (width, height), min_face_px, self.settings.max_faces)
 
-    def _look(self, picture: Image.Image, level: Level) -> list[Detections]:
-        """Faces at one scale, in pixels of the image."""
-        size = (level.width, level.height)
-        pixels = np.asarray(picture.resize(size, Image.Resampling.BILINEAR) if picture.size != size else picture)
-        scale = np.array([picture.width / level.width, picture.height / level.height], np.float32)
-        found = []
-        for tile in level.tiles:
-            faces = decode(self._network.run(_canvas(pixels, tile, level)), FILLING_SCORE * self.settings.min_score)
-            faces = faces.take(
-                _uncut(faces, tile, level) & _of_level(faces, level) & _sure(faces, level, self.settings.min_score)
-            )
-            corner = np.array([tile.left, tile.top], np.float32)
-            boxes = (faces.boxes + np.tile(corner, 2)) * np.tile(scale, 2)
-            found.append(Detections(boxes, faces.scores, (faces.landmarks + corner) * scale))
-        return found
+    def _finer(
+        self, pixels: NDArray[np.uint8], found: Detections, small: Detections, scale: float, finer: float
+    ) -> Detections:
+        """What was found, with the word of finer looks in place of small faces."""
+        height, width = pixels.shape[:2]
+        order = np.lexsort((small.boxes[:, 0], small.boxes[:, 1], -small.scores))[:_MAX_SUGGESTED]
+        small = small.take(order)
+        small = small.take(suppress(small.boxes, small.scores, MAX_IOU))
+        keep, parts = np.ones(len(found.scores), bool), []
+        for look in finer_looks(width, height, small.boxes, scale, finer):
+            seen = self._look(pixels, look)
+            parts.append(seen.take(_sides(seen) * scale < _FINER_UP_TO * SMALL_PX))
+            keep &= ~(_within(found, look, (width, height), _MARGIN_PX / scale) & (_sides(found) * scale < SMALL_PX))
+        return join([found.take(keep), *parts])
+
+    def _least(self, found: Detections) -> NDArray[np.float64]:
+        """The least score of each."""
+        powers: NDArray[np.float64] = np.where(found.canvas_px >= LARGE_PX, LARGE_POWER, 1.0)
+        return self.min_score**powers
+
+    def _look(self, pixels: NDArray[np.uint8], look: Look) -> Detections:
+        """Faces on one canvas, in pixels of the image."""
+        seen = self._network.detect(self._canvas(pixels, look), SUGGESTED)
+        whole = (pixels.shape[1], pixels.shape[0])
+        seen = seen.take(_uncut(seen, look, whole))
+        scale = np.array(look.scale, np.float32)
+        corner = np.array([look.left, look.top], np.float32) - look.border / scale
+        boxes = seen.boxes / np.tile(scale, 2) + np.tile(corner, 2)
+        return Detections(boxes, seen.scores, seen.landmarks / scale + corner, _sides(seen))
+
+    def _canvas(self, pixels: NDArray[np.uint8], look: Look) -> NDArray[np.uint8]:
+        """A look's pixels, uint8 ``(height, width, 3)``, with its border."""
+        part = pixels[look.top : look.top + look.height, look.left : look.left + look.width]
+        resized = self._codecs.resize(np.ascontiguousarray(part), look.across, look.down, "bilinear")
+        if look.border == 0:
+            return resized
+        canvas = np.full((look.down + 2 * look.border, look.across + 2 * look.border, 3), _GREY, np.uint8)
+        canvas[look.border : -look.border, look.border : -look.border] = resized
+        return canvas
 
 
 def load_detector(
-    settings: FacesSettings = DEFAULT_SETTINGS, *, folder: Path = BUILTIN_FOLDER, threads: int = 1
+    settings: FacesSettings = DEFAULT_SETTINGS,
+    *,
+    folder: Path = BUILTIN_FOLDER,
+    threads: int = 1,
+    codecs: Codecs = PILLOW,
 ) -> Detector:
     """Open, verify and warm up a detector.
 
     Args:
-        settings: smallest face, threshold and most faces.
+        settings: smallest face, detail, threshold and most faces.
         folder: the bundle; by default the one that ships with the package.
-        threads: canvases that run at a time, one thread each.
+        threads: canvases that run concurrently, one thread each.
+        codecs: who resizes.
 
     Raises:
         ModelError: the bundle is missing, damaged, or does not reproduce its golden outputs.
     """
-    return Detector(Network(open_detector(folder), threads), settings)
+    return Detector(open_network(open_detector(folder), threads), settings, codecs)
 
 
-def _canvas(pixels: NDArray[np.uint8], tile: Tile, level: Level) -> NDArray[np.uint8]:
-    """A tile's pixels, uint8 ``(height, width, 3)``, with the level's border."""
-    if level.border == 0:
-        return pixels[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
-    canvas = np.full((tile.height, tile.width, 3), _GREY, np.uint8)
-    canvas[level.border : -level.border, level.border : -level.border] = pixels
-    return canvas
+def _sides(faces: Detections) -> NDArray[np.float32]:
+    """Longer side of each box."""
+    sides: NDArray[np.float32] = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0)
+    return sides
 
 
-def _uncut(faces: Detections, tile: Tile, level: Level) -> NDArray[np.bool_]:
-    """Which faces no inner edge of the tile cuts."""
+def _uncut(faces: Detections, look: Look, whole: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which faces no inner edge of the look cuts."""
     left, top, right, bottom = faces.boxes.T
     keep = np.ones(len(faces.scores), bool)
-    if tile.left > 0:
+    if look.left > 0:
         keep &= left > _EDGE_PX
-    if tile.top > 0:
+    if look.top > 0:
         keep &= top > _EDGE_PX
-    if tile.left + tile.width < level.width:
-        keep &= right < tile.width - _EDGE_PX
-    if tile.top + tile.height < level.height:
-        keep &= bottom < tile.height - _EDGE_PX
+    if look.left + look.width < whole[0]:
+        keep &= right < look.across - _EDGE_PX
+    if look.top + look.height < whole[1]:
+        keep &= bottom < look.down - _EDGE_PX
     return keep
 
 
-def _of_level(faces: Detections, level: Level) -> NDArray[np.bool_]:
-    """Which faces are of a size that this scale is to find."""
-    sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0)
-    within: NDArray[np.bool_] = (sides >= level.faces_px[0]) & (sides <= level.faces_px[1])
-    return within
-
-
-def _sure(faces: Detections, level: Level, min_score: float) -> NDArray[np.bool_]:
-    """Which faces' scores reach what their size asks for."""
-    sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0)
-    filling = sides >= FILLING * max(level.width, level.height)
-    least = min_score * np.where(filling, FILLING_SCORE, np.where(sides >= LARGE_PX, LARGE_SCORE, 1.0))
-    sure: NDArray[np.bool_] = faces.scores >= least
-    return sure
+def _within(faces: Detections, look: Look, whole: tuple[int, int], margin: float) -> NDArray[np.bool_]:
+    """Which faces' centres lie in a look, so far from its inner edges."""
+    x, y = ((faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2).T
+    right, bottom = look.left + look.width, look.top + look.height
+    inside: NDArray[np.bool_] = (
+        (x >= look.left + margin * (look.left > 0))
+        & (y >= look.top + margin * (look.top > 0))
+        & (x <= right - margin * (right < whole[0]))
+        & (y <= bottom - margin * (bottom < whole[1]))
+    )
+    return inside
 
 
 def _finish(found: Detections, size: tuple[int, int], min_face_px: float, max_faces: int) -> Detections:
@@ -169,9 +242,9 @@ def _finish(found: Detections, size: tuple[int, int], min_face_px: float, max_fa
     boxes = np.clip(found.boxes, 0, np.array([*size, *size], np.float32))
     sides = boxes[:, 2:] - boxes[:, :2]
     # min_face_px is what users want to see counted; a face of just that size must not fall to a box drawn too tight.
-    large = (sides.max(axis=1) >= SMALLEST_BOX * min_face_px) & (sides.min(axis=1) > 0)
+    large = (sides.max(axis=1, initial=0) >= SMALLEST_BOX * min_face_px) & (sides.min(axis=1, initial=1) > 0)
     order = np.lexsort((boxes[:, 0], boxes[:, 1], -found.scores))
     order = order[large[order]][:_MAX_CANDIDATES]
-    clipped = Detections(boxes, found.scores, found.landmarks).take(order)
+    clipped = found._replace(boxes=boxes).take(order)
     kept = suppress(clipped.boxes, clipped.scores, MAX_IOU, MAX_INSIDE)
     return clipped.take(kept[:max_faces])

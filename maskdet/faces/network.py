@@ -1,30 +1,40 @@
-"""Runs the detector's network on canvases of any size, one at a time and one thread each.
+"""Runs a detector's network on canvases of any size, one at a time and one thread each.
 
-LiteRT fixes a canvas's size when it allocates memory: 14 ms for 448 x 576 pixels, which then take 18 ms to run. So each
-worker keeps its last few sizes prepared; camera frames, which all have one size, are prepared once. For another size
-the one longest unused is resized: its weights stay packed, which leaves 3 ms.
+LiteRT fixes a canvas's size when it allocates memory, which takes 4 ms where the canvas then takes 14. So each worker
+keeps its last few sizes prepared; camera frames, which all have one size, are prepared once. For another size the one
+longest unused is resized: its weights stay packed. ONNX Runtime, for imported detectors, takes any size as it comes.
 """
 
 from __future__ import annotations
 
 import queue
 from collections import OrderedDict
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskdet.errors import ModelError
-from maskdet.faces.bundle import DetectorBundle
-from maskdet.faces.decoding import STRIDE_PX, Heads
+from maskdet.faces.bundle import DetectorBundle, DetectorManifest
+from maskdet.faces.decoding import DECODERS, Detections, Maps
 
-# Sizes kept prepared by a worker. A 1280 x 1280 canvas holds some 120 MB.
-_PREPARED_SIZES = 6
+# Pixels of the canvases that a worker keeps prepared: a megapixel holds some 100 MB.
+_PREPARED_PIXELS = 3_000_000
 # int8 kernels of other processors may round single values to the neighbouring step, and steps add up over 60 layers.
 _GOLDEN_MEAN_TOLERANCE = 0.02
 _GOLDEN_SCORE_TOLERANCE = 0.15
+_PACKAGES = {"litert": "ai-edge-litert", "onnx": "onnxruntime"}
+
+
+class _Runner(Protocol):
+    """Runs canvases for one thread."""
+
+    def run(self, canvas: NDArray[np.uint8]) -> Maps:
+        """The network's maps for one canvas."""
+        ...
 
 
 class Network:
@@ -32,20 +42,24 @@ class Network:
 
     Args:
         bundle: what to run.
-        threads: canvases that run at a time.
+        threads: canvases that run concurrently.
 
     Raises:
-        ModelError: the file is no network of four heads, or does not reproduce its golden outputs.
+        ModelError: what runs the network is not installed, the file is no network of this architecture, or it does not
+            reproduce its golden maps.
     """
 
     def __init__(self, bundle: DetectorBundle, threads: int = 1) -> None:
-        self._set_up(bundle, threads)
         try:
+            self._set_up(bundle, threads)
             _check_golden(bundle, self)
         except ModelError:
             raise
         except Exception as error:  # the runtime raises whatever it likes for a file it cannot read
-            raise ModelError(f"detector {bundle.folder}: LiteRT cannot load it: {error}. Export it again.") from error
+            runtime = bundle.manifest.runtime
+            raise ModelError(
+                f"detector {bundle.folder}: {runtime} cannot load it: {error}. Export it again."
+            ) from error
 
     @classmethod
     def unchecked(cls, bundle: DetectorBundle) -> Network:
@@ -56,26 +70,50 @@ class Network:
 
     def _set_up(self, bundle: DetectorBundle, threads: int) -> None:
         self.manifest = bundle.manifest
-        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._decode = DECODERS[bundle.manifest.architecture]
+        self._free: queue.SimpleQueue[_Runner] = queue.SimpleQueue()
         for _ in range(threads):
-            self._free.put(_Worker(bundle.network))
+            self._free.put(_RUNNERS[bundle.manifest.runtime](bundle.network, bundle.manifest))
 
-    def run(self, canvas: NDArray[np.uint8]) -> Heads:
+    def run(self, canvas: NDArray[np.uint8]) -> Maps:
         """The network's maps for one canvas; waits while every worker is busy.
 
         Args:
             canvas: uint8 RGB ``(height, width, 3)``, sides multiples of the manifest's ``side_multiple_px``.
         """
-        worker = self._free.get()
+        runner = self._free.get()
         try:
-            return worker.run(canvas)
+            return runner.run(canvas)
         finally:
-            self._free.put(worker)
+            self._free.put(runner)
+
+    def detect(self, canvas: NDArray[np.uint8], min_score: float) -> Detections:
+        """Every box of a canvas whose score reaches a threshold, in pixels of the canvas, unsuppressed.
+
+        Args:
+            canvas: as :meth:`run` takes.
+            min_score: boxes below are left out.
+        """
+        return self._decode(self.run(canvas), (canvas.shape[0], canvas.shape[1]), min_score)
 
 
-def runtime_version() -> str:
-    """Name and version of the library that runs the network; part of a run's fingerprint."""
-    return f"ai-edge-litert {metadata.version('ai-edge-litert')}"
+def open_network(bundle: DetectorBundle, threads: int = 1) -> Network:
+    """Load, verify and warm up a bundle's network; as :class:`Network`."""
+    return Network(bundle, threads)
+
+
+def runtime_version(manifest: DetectorManifest) -> str:
+    """Name and version of the library that runs the network; part of a run's fingerprint.
+
+    Raises:
+        ModelError: it is not installed.
+    """
+    package = _PACKAGES[manifest.runtime]
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError as error:
+        remedy = f"Run where images are scored: pip install {package}."
+        raise ModelError(f"detector {manifest.model_id}", f"the package {package}", "none installed", remedy) from error
 
 
 class _Prepared(NamedTuple):
@@ -86,36 +124,67 @@ class _Prepared(NamedTuple):
     outputs: dict[str, int]
 
 
-class _Worker:
-    """LiteRT interpreters of one thread, one a canvas size, the latest sizes kept."""
+class _LiteRTRunner:
+    """LiteRT interpreters of one thread, one for each canvas size, the latest sizes kept."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, manifest: DetectorManifest) -> None:
+        self._path, self._manifest = path, manifest
         self._prepared: OrderedDict[tuple[int, int], _Prepared] = OrderedDict()
 
-    def run(self, canvas: NDArray[np.uint8]) -> Heads:
+    def run(self, canvas: NDArray[np.uint8]) -> Maps:
         interpreter, input_index, outputs = self._of_size(*canvas.shape[:2])
         # Turned by 180 degrees, and the maps turned back: see tools.detector.centerface.
-        interpreter.set_tensor(input_index, canvas[np.newaxis, ::-1, ::-1])
+        step = -1 if self._manifest.turned else 1
+        interpreter.set_tensor(input_index, np.ascontiguousarray(canvas[np.newaxis, ::step, ::step]))
         interpreter.invoke()
-        maps = {name: interpreter.get_tensor(index)[0, ::-1, ::-1] for name, index in outputs.items()}
-        return Heads(maps["score"][..., 0], maps["size"], maps["offset"], maps["landmarks"])
+        return {name: interpreter.get_tensor(index)[0, ::step, ::step] for name, index in outputs.items()}
 
     def _of_size(self, height: int, width: int) -> _Prepared:
         prepared = self._prepared.pop((height, width), None)
         if prepared is None:
-            full = len(self._prepared) == _PREPARED_SIZES
-            prepared = self._prepared.popitem(last=False)[1] if full else self._new()
+            prepared = self._make_room(height * width) or self._new()
             prepared.interpreter.resize_tensor_input(prepared.input, (1, height, width, 3))
             prepared.interpreter.allocate_tensors()
         self._prepared[height, width] = prepared  # now the latest; one whose resizing failed is not kept
         return prepared
+
+    def _make_room(self, pixels: int) -> _Prepared | None:
+        """Drop sizes until so many pixels more may be kept; the interpreter of the last one dropped."""
+        dropped = None
+        while self._prepared and pixels + sum(height * width for height, width in self._prepared) > _PREPARED_PIXELS:
+            dropped = self._prepared.popitem(last=False)[1]
+        return dropped
 
     def _new(self) -> _Prepared:
         from ai_edge_litert.interpreter import Interpreter  # heavy
 
         interpreter = Interpreter(model_path=str(self._path), num_threads=1)
         return _Prepared(interpreter, interpreter.get_input_details()[0]["index"], _output_indices(interpreter))
+
+
+class _OnnxRunner:
+    """A session of ONNX Runtime, float32, one thread."""
+
+    def __init__(self, path: Path, manifest: DetectorManifest) -> None:
+        runtime_version(manifest)  # says how to install it
+        import onnxruntime  # heavy
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        self._names = [output.name for output in self._session.get_outputs()]
+        self._reversed = manifest.channel_order == "BGR"
+
+    def run(self, canvas: NDArray[np.uint8]) -> Maps:
+        channels = canvas[..., ::-1] if self._reversed else canvas
+        pixels = np.ascontiguousarray(channels.transpose(2, 0, 1)[np.newaxis], np.float32)
+        maps = self._session.run(self._names, {self._input: pixels})
+        return {name: values[0] for name, values in zip(self._names, maps, strict=True)}
+
+
+_RUNNERS: dict[str, Callable[[Path, DetectorManifest], _Runner]] = {"litert": _LiteRTRunner, "onnx": _OnnxRunner}
 
 
 def _output_indices(interpreter: Any) -> dict[str, int]:
@@ -126,18 +195,22 @@ def _output_indices(interpreter: Any) -> dict[str, int]:
 def _check_golden(bundle: DetectorBundle, network: Network) -> None:
     canvas, expected = bundle.golden()
     received = network.run(canvas)
-    rows, columns = canvas.shape[0] // STRIDE_PX, canvas.shape[1] // STRIDE_PX
-    if received.score.shape != (rows, columns):
-        raise ModelError(
-            f"detector {bundle.folder}", f"a map of {rows} x {columns} cells", received.score.shape, "Export it again."
-        )
-    worst = float(np.max(np.abs(received.score - expected.score)))
-    means = [float(np.mean(np.abs(one - other))) for one, other in zip(received, expected, strict=True)]
+    shapes = [{name: values.shape for name, values in maps.items()} for maps in (expected, received)]
+    if shapes[0] != shapes[1]:
+        raise ModelError(f"detector {bundle.folder}", f"maps of {shapes[0]}", shapes[1], "Export it again.")
+    worst, mean = 0.0, 0.0
+    for name, values in expected.items():
+        difference = np.abs(received[name] - values)
+        mean = max(mean, float(np.mean(difference)))
+        worst = max(worst, float(np.max(difference))) if name in _SCORE_MAPS else worst
     # Written so that NaN is refused too.
-    if not (worst <= _GOLDEN_SCORE_TOLERANCE and max(means) <= _GOLDEN_MEAN_TOLERANCE):
+    if not (worst <= _GOLDEN_SCORE_TOLERANCE and mean <= _GOLDEN_MEAN_TOLERANCE):
         raise ModelError(
-            f"detector {bundle.manifest.model_id} on {runtime_version()}",
+            f"detector {bundle.manifest.model_id} on {runtime_version(bundle.manifest)}",
             f"its golden maps within {_GOLDEN_MEAN_TOLERANCE} on average, scores within {_GOLDEN_SCORE_TOLERANCE}",
-            f"{max(means):.4f} on average, a score {worst:.4f} off",
+            f"{mean:.4f} on average, a score {worst:.4f} off",
             "The runtime computes something else than at export; export the bundle with this version.",
         )
+
+
+_SCORE_MAPS = frozenset(("score", *(f"{kind}_{stride}" for kind in ("cls", "obj") for stride in (8, 16, 32))))

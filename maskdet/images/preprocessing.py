@@ -28,7 +28,7 @@ import functools
 import io
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -127,6 +127,10 @@ class PreparedImage(NamedTuple):
     """Whether it is what was left of a damaged file."""
 
 
+Reduction = Callable[[int, int], int]
+"""How far an image of some width and height may be reduced in decoding: to 1 / 1, 1 / 2, 1 / 4 or 1 / 8."""
+
+
 class UprightImage(NamedTuple):
     """A decoded image, and the size it came in."""
 
@@ -179,7 +183,7 @@ def open_upright(
     limits: ImageLimits,
     at_least: tuple[int, int] | None = None,
     *,
-    reduce: int = 1,
+    reduce: Reduction = lambda width, height: 1,
     codecs: Codecs = PILLOW,
 ) -> tuple[Image.Image, tuple[int, int]]:
     """As :func:`decode_upright`: the image, and the ``(width, height)`` of the upright original."""
@@ -192,7 +196,7 @@ def decode_upright(
     limits: ImageLimits,
     at_least: tuple[int, int] | None = None,
     *,
-    reduce: int = 1,
+    reduce: Reduction = lambda width, height: 1,
     codecs: Codecs = PILLOW,
 ) -> UprightImage:
     """Decode an image file to an upright 8-bit RGB image.
@@ -201,7 +205,7 @@ def decode_upright(
         data: the file's bytes.
         limits: byte and pixel limits.
         at_least: ``(width, height)`` that the result will be resized to; lets JPEGs be decoded at reduced scale.
-        reduce: lets JPEGs be decoded at 1/2, 1/4 or 1/8 of their size, down to 1 / ``reduce``.
+        reduce: lets JPEGs be decoded at 1/2, 1/4 or 1/8 of their size: how far, by their width and height.
         codecs: who decodes.
 
     Raises:
@@ -228,7 +232,7 @@ def _plain(data: bytes, limits: ImageLimits, codecs: Codecs) -> UprightImage | N
     return None if pixels is None else UprightImage(pixels, *size)
 
 
-def _decoded(data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None, reduce: int) -> UprightImage:
+def _decoded(data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None, reduce: Reduction) -> UprightImage:
     kind = _readable_kind(data)
     containers.check_header(data, kind)
     if kind == "WEBP" and (size := containers.webp_size(data)) is not None and (fault := _pixels_fault(size, limits)):
@@ -262,13 +266,13 @@ def _one_if_large(size: tuple[int, int]) -> contextlib.AbstractContextManager[ob
     return _LARGE if size[0] * size[1] >= _LARGE_PIXELS else contextlib.nullcontext()
 
 
-def _draft(image: Image.Image, at_least: tuple[int, int] | None, reduce: int) -> None:
+def _draft(image: Image.Image, at_least: tuple[int, int] | None, reduce: Reduction) -> None:
     """Let a JPEG be decoded at reduced scale."""
     if at_least is not None:
         target = at_least[::-1] if _orientation(image) in _SWAPS_AXES else at_least
         image.draft(None, (DRAFT_MARGIN * target[0], DRAFT_MARGIN * target[1]))
-    elif reduce > 1:
-        image.draft(None, (-(-image.width // reduce), -(-image.height // reduce)))
+    elif (factor := reduce(image.width, image.height)) > 1:
+        image.draft(None, (-(-image.width // factor), -(-image.height // factor)))
 
 
 def _load_jpeg(image: Image.Image, file: jpeg.JpegFile, limits: ImageLimits) -> tuple[Image.Image | Pixels, bool]:

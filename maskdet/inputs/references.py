@@ -142,9 +142,14 @@ def partition_folders(names: Sequence[str], values: Sequence[str | None]) -> str
     one is cut and ends in ``~`` and the first 16 digits of its value's SHA-256.
     """
     return "/".join(
-        f"{name}-{HIVE_NULL if value is None else _segment(value, _SEGMENT_BYTES - len(name) - 1)}"
+        f"{name}-{HIVE_NULL if value is None else _no_null(_segment(value, _SEGMENT_BYTES - len(name) - 1))}"
         for name, value in zip(names, values, strict=True)
     )
+
+
+def _no_null(segment: str) -> str:
+    """A value's folder, also of one that is called as a missing value's."""
+    return segment.replace("_", "%5F") if segment == HIVE_NULL else segment
 
 
 def partition_path(names: Sequence[str], values: Sequence[str | None]) -> str:

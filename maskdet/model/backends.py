@@ -58,7 +58,7 @@ class RuntimeSpec:
     backend: Literal["litert", "tensorflow", "onnx"] = "litert"
     precision: Literal["int8", "float32"] = "int8"
     threads: int = 1
-    """Blocks that run at a time, one thread each (TensorFlow: threads within a block)."""
+    """Blocks that run concurrently, one thread each (TensorFlow: threads within a block)."""
     block_images: int = 8
 
     @property
@@ -185,7 +185,7 @@ def _refuse_absent(uri: str, bundle: Bundle, spec: RuntimeSpec) -> None:
 
 
 class LiteRTBackend:
-    """LiteRT interpreters, one a thread, over one network.
+    """LiteRT interpreters, one per thread, over one network.
 
     A thread is given the interpreter that it had before, whose buffers are in its core's cache.
     """
@@ -283,7 +283,7 @@ class TensorFlowBackend:
 
 
 class OnnxBackend:
-    """The ONNX file; as many blocks at a time as there are threads."""
+    """The ONNX file; as many blocks concurrently as there are threads."""
 
     def __init__(self, bundle: Bundle, spec: RuntimeSpec) -> None:
         self._session = onnx_export.open_session(bundle.folder / ONNX_FILE)

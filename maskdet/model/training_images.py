@@ -1,7 +1,7 @@
 """Which images a bundle was trained on: the heads of their hashes, so that an evaluation can name them.
 
 A bundle's file :data:`TRAINING_IMAGES_FILE` holds the first 8 bytes of the SHA-256 of every image file, read as one
-big-endian number, sorted and each once: 8 bytes an image. Among a million images not trained on, one is taken for one
+big-endian number, sorted and each once: 8 bytes per image. Among a million images not trained on, one is taken for one
 of 20,000 with a probability of 1e-9.
 """
 

@@ -68,7 +68,7 @@ def read_split(
 
 
 def read_images(uri: str, columns: Sequence[str] = COLUMNS) -> pa.Table:
-    """The images of a training manifest, a row an image, in its order.
+    """The images of a training manifest, a row per image, in its order.
 
     Args:
         uri: the manifest, ``DIR/images.parquet``.

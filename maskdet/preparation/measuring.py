@@ -50,7 +50,7 @@ def measure_batch(
         sleep: waits before another try.
 
     Returns:
-        One row an image, measured or failed, in the order of the batch. Rows depend on images and settings alone.
+        One row per image, measured or failed, in the order of the batch. Rows depend on images and settings alone.
 
     Raises:
         SourceError: the group manifest cannot be read.

@@ -54,7 +54,7 @@ def measured_schema() -> pa.Schema:
 
 
 def images_schema() -> pa.Schema:
-    """Schema of the training manifest: one row an image."""
+    """Schema of the training manifest: one row per image."""
     added = [
         column("split", pa.string(), "train, validation or test: of the group-disjoint splits"),
         column("group_id", pa.string(), "images that must stay in one split; named after the smallest content_sha256"),
@@ -68,7 +68,7 @@ def images_schema() -> pa.Schema:
 
 
 def failures_schema() -> pa.Schema:
-    """Schema of the failures: one row an image left out."""
+    """Schema of the failures: one row per image left out."""
     columns = [
         column("source", pa.string(), "name of the source"),
         column("image_uri", pa.string(), "where the image should have been read from"),

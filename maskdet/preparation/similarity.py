@@ -25,7 +25,7 @@ from maskdet.preparation.settings import DuplicateSettings
 _BANDS = 4
 _BAND_BITS = 16
 _BAND_VALUES = 1 << _BAND_BITS
-# Candidates held at a time: 64 MB of indices.
+# Candidates held at once: 64 MB of indices.
 _CHUNK_PAIRS = 4_000_000
 _THUMBNAILS_AT_ONCE = 20_000
 

@@ -1,7 +1,7 @@
 """A preparation's files: begun without the mark of success, ended with it.
 
-images.parquet       one row an image: the training manifest
-failures.parquet     one row an image left out; absent if there is none
+images.parquet       one row per image: the training manifest
+failures.parquet     one row per image left out; absent if there is none
 duplicates.parquet   one row a pair; absent if there is none
 report.json          counts, and whether the preparation succeeded
 summary.txt          the report in words

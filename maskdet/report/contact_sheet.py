@@ -51,7 +51,7 @@ class Sheet(NamedTuple):
 
     picture: Image.Image
     lines: list[str]
-    """What its tiles are, one a line, by the numbers in their captions."""
+    """What its tiles are, one per line, by the numbers in their captions."""
     missing: int
     """Tiles without a picture: images gone, changed or unreadable."""
 
@@ -71,7 +71,7 @@ def make_sheet(layout: Layout, run: RunManifest, count: int, seed: int) -> Sheet
     Args:
         layout: the output.
         run: its latest run.
-        count: most tiles a section, 1 to :data:`MOST_TILES`.
+        count: most tiles per section, 1 to :data:`MOST_TILES`.
         seed: names what is chosen at random.
 
     Raises:
@@ -80,7 +80,7 @@ def make_sheet(layout: Layout, run: RunManifest, count: int, seed: int) -> Sheet
         StorageError: a table cannot be read.
     """
     if not 1 <= count <= MOST_TILES:
-        raise ConfigError("--sheet", f"1 to {MOST_TILES} tiles a section", count, "Look at some, then choose others.")
+        raise ConfigError("--sheet", f"1 to {MOST_TILES} tiles per section", count, "Look at some, then choose others.")
     sections = choose_sections(layout, run, count, seed)
     if not sections:
         remedy = "Run maskdet score over images that can be read."
@@ -100,7 +100,7 @@ def draw_sheet(head: str, sections: Sequence[Section], crops: Sequence[Crop]) ->
     Args:
         head: its first line.
         sections: what to show.
-        crops: RGB ``PICTURE_PX`` square or the reason why there is none, one a row of the sections, in order.
+        crops: RGB ``PICTURE_PX`` square or the reason why there is none, one per row of the sections, in order.
     """
     plan = plan_sheet([len(section.rows) for section in sections])
     canvas = Image.new("RGB", plan.size, WHITE)

@@ -41,7 +41,7 @@ def read_crops(rows: Sequence[dict[str, Any]], limits: ImageLimits, side_px: int
         fetch_attempts: tries to read an image whose store answers with a transient error.
 
     Returns:
-        RGB ``side_px`` square, one a row; a text for an image that is gone, changed or cannot be read.
+        RGB ``side_px`` square, one per row; a text for an image that is gone, changed or cannot be read.
     """
     of_image = defaultdict(list)
     for index, row in enumerate(rows):

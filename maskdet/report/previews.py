@@ -35,7 +35,7 @@ MIN_SIDE_PX = 480
 MIN_CANVAS_PX = (200, 48)
 """Room for one tag beside an image however narrow."""
 
-# Images scored at a time, whose bytes are kept until they are drawn.
+# Images scored at once, whose bytes are kept until they are drawn.
 _CHUNK_IMAGES = 16
 _TEXT_PX = range(14, 33)
 _NAME_BYTES = 100

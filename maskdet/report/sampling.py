@@ -49,7 +49,7 @@ def choose_sections(layout: Layout, run: RunManifest, count: int, seed: int) -> 
     Args:
         layout: the output.
         run: its latest run, whose thresholds say what is least sure.
-        count: most rows a section.
+        count: most rows per section.
         seed: names the choice.
 
     Returns:

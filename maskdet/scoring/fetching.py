@@ -31,7 +31,7 @@ class Fetcher:
 
     Attributes:
         max_bytes: larger images are not read.
-        attempts: tries an image.
+        attempts: tries per image.
         read: reads a URI; default: the storage's, which stops at the limit.
         sleep: waits before another try, in seconds.
     """
@@ -83,7 +83,7 @@ class Fetcher:
 
 
 def reading_threads(*, local: bool) -> int:
-    """How many images to read and decode side by side: one a core, more where reading is mostly waiting."""
+    """How many images to read and decode side by side: one per core, more where reading is mostly waiting."""
     return available_cores() * (1 if local else _REMOTE_THREADS_PER_CORE)
 
 

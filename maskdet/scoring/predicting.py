@@ -30,7 +30,7 @@ ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str] | bytes
 """An image: pixels uint8 ``(height, width, 3)`` or grey ``(height, width)``, upright; a Pillow image; a path or URI of
 any storage; or the bytes of an image file."""
 
-# Images scored at a time, whose bytes are in memory together.
+# Images scored at once, whose bytes are in memory together.
 _CHUNK_IMAGES = 64
 _MEMORY = "memory:"
 _EXIF_ORIENTATION = 0x0112

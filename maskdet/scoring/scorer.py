@@ -37,8 +37,9 @@ from maskdet.schemas import failures_schema, key_value, no_face_schema, predicti
 from maskdet.scoring.fetching import Fetcher, fetching_threads
 from maskdet.tables.results import ShardResult, StageSeconds
 
-# Reads of a shard that may be under way or waiting to be scored, as a multiple of those that run at a time. Enough that
-# no reader waits for the scorers' turn; 2 cores then hold at most 256 images of a shard, never more bytes than it has.
+# Reads of a shard that may be under way or waiting to be scored, as a multiple of those that run concurrently. Enough
+# that no reader waits for the scorers' turn; 2 cores then hold at most 256 images of a shard, and never more bytes than
+# it has.
 READ_AHEAD = 2
 
 # Blocks that a thread decodes before it runs the model on them. Turning from one to the other after every block costs
@@ -58,8 +59,8 @@ class ScoreOptions:
         codecs: who decodes and resizes.
         faces: where the faces of an image are; what the scorer's viewer is made by.
         fetch_attempts: tries to read an image whose store answers with a transient error.
-        threads: parts of a shard under way at a time; default: one a core.
-        fetch_threads: images of a store that are read at a time; default: 64 a core.
+        threads: parts of a shard that are worked on concurrently; default: one per core.
+        fetch_threads: images of a store that are read concurrently; default: 64 per core.
     """
 
     rule: KeyRule
@@ -84,7 +85,7 @@ class _Seen(NamedTuple):
 class _Scored(NamedTuple):
     image: _Seen
     probabilities: Sequence[Probabilities]
-    """Those of the model's classes, ``(classes,)``, one a face; none where no face was found."""
+    """Those of the model's classes, ``(classes,)``, one per face; none where no face was found."""
 
 
 class _Outcomes(NamedTuple):
@@ -124,7 +125,7 @@ def load_viewer(model: Model, options: ScoreOptions, threads: int = 1) -> Viewer
     Args:
         model: that the faces are for.
         options: the run's.
-        threads: images that are looked at a time.
+        threads: images that are searched concurrently.
 
     Raises:
         ModelError: the detector's bundle is missing or damaged, or does not reproduce its golden outputs.
@@ -176,8 +177,8 @@ class Scorer:
             shard: what to score.
             on_progress: told, part by part, how many images were finished.
 
-        Returns: One row a face and one row a failed image, in the order of the shard's references. Rows depend on the
-        images, the model and the options alone.
+        Returns: One row per face and one row per failed image, in the order of the shard's references. Rows depend on
+        the images, the model and the options alone.
         """
         images: list[_Scored | ImageFault] = []
         seconds = StageSeconds()

@@ -30,7 +30,7 @@ _SETTLE_S = 1.0
 
 
 class Store(Protocol):
-    """One request a call; none is tried again in here. Anything may be raised: :mod:`faults` sorts it out."""
+    """One request per call; none is tried again in here. Anything may be raised: :mod:`faults` sorts it out."""
 
     def read(self, uri: str) -> bytes:
         """A whole object."""

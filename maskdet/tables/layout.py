@@ -1,14 +1,14 @@
 """Where a run's files lie under its output, and how its tables are written.
 
-    predictions/site-a/date-2026-01-05/shard-all.parquet        one row a face
-    failures/3f2a9c51d07be864.parquet                           one row a failed image; a file a shard that has any
+    predictions/site-a/date-2026-01-05/shard-all.parquet        one row per face
+    failures/3f2a9c51d07be864.parquet                           one row per failed image; a file a shard that has any
     no_face/3f2a9c51d07be864.parquet                            the same of images without a face
-    compliance/level=site_hour/groups.parquet                   one row a group
+    compliance/level=site_hour/groups.parquet                   one row per group
     _snapshot.json                                              the set of tables as of the last run that finished
     _files/predictions/site-a/…/shard-all-<sha256>.pq           the same tables under names that never change
     _files/images/site-a/…/shard-all-<sha256>.pq                what a shard remembers of its images
     _shards/site-a/date-2026-01-05/shard-all.json               receipt of a finished shard, written after its tables
-    _runs/20260105T081500Z-3f2a9c.json                          run manifest
+    _runs/20260105T081500Z-3f2a9c.json                          run record
     _runs/20260105T081500Z-3f2a9c.heartbeat                     its latest sign of life
     _lease.json                                                 who writes this output, while someone does
     _plan.json                                                  the shards of the latest run
@@ -89,7 +89,7 @@ class Layout:
         return storage.join(self.root, COMPLIANCE, partition_path(["level"], [level]), "groups.parquet")
 
     def run(self, run_id: str) -> str:
-        """A run's manifest."""
+        """A run's record."""
         return storage.join(self.root, RUNS, f"{run_id}.json")
 
     def heartbeat(self, run_id: str) -> str:
@@ -150,7 +150,7 @@ def encode_table(table: pa.Table, row_group_rows: int, metadata: Mapping[str, st
 
     Args:
         table: what.
-        row_group_rows: rows a row group.
+        row_group_rows: rows per row group.
         metadata: more entries for the schema's metadata.
     """
     described = table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})})
@@ -168,7 +168,7 @@ def write_table(uri: str, table: pa.Table, row_group_rows: int, metadata: Mappin
     Args:
         uri: where to.
         table: what; never empty, since some readers stumble over files without rows.
-        row_group_rows: rows a row group.
+        row_group_rows: rows per row group.
         metadata: more entries for the schema's metadata.
 
     Returns:

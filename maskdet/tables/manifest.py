@@ -125,12 +125,12 @@ class RunManifest(BaseModel):
 
 
 def write_manifest(layout: Layout, manifest: RunManifest) -> None:
-    """Write a run's manifest."""
+    """Write a run's record."""
     storage.write_bytes(layout.run(manifest.run_id), (manifest.model_dump_json(indent=2) + "\n").encode())
 
 
 def read_run(layout: Layout, run_id: str | None = None) -> RunManifest:
-    """Read a run's manifest; without an id, the latest run's.
+    """Read a run's record; without an id, the latest run's.
 
     Raises:
         OutputError: there is none.
@@ -151,4 +151,4 @@ def read_run(layout: Layout, run_id: str | None = None) -> RunManifest:
             f"output {layout.root}", f"the run {run_id!r} (_runs/{run_id}.json)", "none", "Check the run's id."
         ) from error
     except ValidationError as error:
-        raise OutputError(f"{uri}: not a run manifest of this version: {error.errors()[0]['msg']}") from error
+        raise OutputError(f"{uri}: not a run record of this version: {error.errors()[0]['msg']}") from error

@@ -85,7 +85,7 @@ def prune(layout: Layout, before: date, now: datetime, *, wait_s: float = 0.0) -
         wait_s: how long to wait for another run that writes the output, in seconds.
 
     Returns:
-        The run's manifest as written.
+        The run's record as written.
 
     Raises:
         HeldError: another run writes the output.

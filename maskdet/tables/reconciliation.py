@@ -47,7 +47,7 @@ class LevelTotal:
 def with_counts(
     manifest: RunManifest, listing: Mapping[str, int], changes: Mapping[str, int], reports: Sequence[ShardReport]
 ) -> RunManifest:
-    """A run's manifest with what its shards counted."""
+    """A run's record with what its shards counted."""
     receipts = [report.receipt for report in reports]
     skipped = {reason: count for reason, count in sorted(listing.items()) if reason != LISTED}
     failed: Counter[str] = Counter()

@@ -26,9 +26,9 @@ class ShardResult:
     """The rows of one shard, and what they cost.
 
     Attributes:
-        predictions: one row a face, of :func:`maskdet.schemas.predictions_schema`.
-        failures: one row a failed image, of :func:`maskdet.schemas.failures_schema`.
-        no_face: one row an image in which no face was found, of :func:`maskdet.schemas.no_face_schema`.
+        predictions: one row per face, of :func:`maskdet.schemas.predictions_schema`.
+        failures: one row per failed image, of :func:`maskdet.schemas.failures_schema`.
+        no_face: one row per image in which no face was found, of :func:`maskdet.schemas.no_face_schema`.
         size_bytes: bytes read.
         seconds: thread-seconds by stage.
     """

@@ -53,7 +53,7 @@ class RunPlan:
 
     Attributes:
         layout: where everything lies.
-        manifest: the run's manifest as it began.
+        manifest: the run's record as it began.
         budget: how many images may fail.
         dataset: what the tables have in common with those of other runs.
         inputs: of the run.
@@ -126,7 +126,7 @@ def claim_output(plan: RunPlan, *, overwrite: bool, one_input: bool = False) -> 
 
 
 def begin_run(plan: RunPlan) -> None:
-    """Write the run's manifest and take away the mark of the last success.
+    """Write the run's record and take away the mark of the last success.
 
     Raises:
         StorageError: the output cannot be written.
@@ -149,12 +149,12 @@ def finish_run(
         plan: from the run's start.
         listing: images listed, and skipped by reason.
         changes: images by how they changed since the run before; empty if there was none.
-        reports: one a shard.
+        reports: one per shard.
         levels: each compliance table written.
         now: the end of the run.
 
     Returns:
-        The run's manifest as written.
+        The run's record as written.
 
     Raises:
         StorageError: the output cannot be read or written.
@@ -241,7 +241,7 @@ def new_snapshot(
 
 
 def end_early(plan: RunPlan, error: BaseException, now: datetime) -> None:
-    """Leave in a run's manifest what ended it before its time; finished shards stay, and the next run keeps them."""
+    """Leave in a run's record what ended it before its time; finished shards stay, and the next run keeps them."""
     interrupted = isinstance(error, KeyboardInterrupt)
     reason = str(error) if isinstance(error, MaskdetError) else f"{type(error).__name__} {error}".strip()
     update = {
@@ -267,9 +267,9 @@ def _superseded(layout: Layout, run_id: str) -> str:
 
 
 def faces_of(total: Counts, class_names: Iterable[str]) -> dict[str, int]:
-    """Faces by label, of the labels that a model of these classes gives."""
+    """Faces by label: of the labels that a model of these classes gives, and those that an earlier one gave."""
     named = {name: getattr(total, f"faces_{name}") for name in LABELS}
-    return {name: count for name, count in named.items() if name in (*class_names, UNCERTAIN)}
+    return {name: count for name, count in named.items() if count or name in (*class_names, UNCERTAIN)}
 
 
 def refuse_strangers(layout: Layout, *, any_table: bool) -> None:

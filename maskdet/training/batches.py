@@ -65,11 +65,11 @@ def examples_of(
 def batch_at(recipe: Recipe, examples: Examples, epoch: int, step: int) -> Batch:
     """The batch of one step.
 
-    Every image comes ``repeats`` times a pass, each time as one of its views drawn at random, mirrored or not. Passes
+    Every image comes ``repeats`` times per pass, each time as one of its views drawn at random, mirrored or not. Passes
     are shuffled anew, and follow each other without regard to epochs.
 
     Args:
-        recipe: batch size, steps an epoch, seed, flip.
+        recipe: batch size, steps per epoch, seed, flip.
         examples: the images.
         epoch: from 0.
         step: within the epoch, from 0.

@@ -63,7 +63,7 @@ class RunFiles:
 
     @property
     def history(self) -> Path:
-        """One row an epoch."""
+        """One row per epoch."""
         return self._beside("history.csv")
 
     @property
@@ -191,7 +191,7 @@ def fit(
         resume: whether to go on from a checkpoint.
 
     Returns:
-        One row an epoch, those before a resumption included.
+        One row per epoch, those before a resumption included.
 
     Raises:
         ConfigError: there is nothing to resume though it is required, or the base is to be frozen and there is none.

@@ -251,7 +251,7 @@ class Recipe(_Settings):
         return self
 
     def smoke(self) -> Recipe:
-        """The same recipe cut down to seconds: two steps of one epoch, one view of each image, few images a class.
+        """The same recipe cut down to seconds: two steps of one epoch, one view of each image, few images per class.
 
         The base starts from random weights: whether the pre-trained ones can be had is another question.
         """

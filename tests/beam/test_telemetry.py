@@ -1,4 +1,4 @@
-"""What workers say of their shards: Beam's metrics, and lines of JSON; both agree with the run manifest."""
+"""What workers say of their shards: Beam's metrics, and lines of JSON; both agree with the run record."""
 
 from __future__ import annotations
 

@@ -4,12 +4,14 @@ import ast
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.comparison import Run
 from benchmarks.contestants import LABELS, PEERS, Task, command, probabilities, split
+from benchmarks.peers.command import worn
 from benchmarks.process_tree import Cost
 from benchmarks.reporting import Section, render
 
@@ -82,3 +84,8 @@ def test_the_page_has_a_section_for_each_data_set():
     assert f"- {LABELS['beam']} / {LABELS['maskdet']}: 3.00 (2.00–4.00)" in page
     assert "1,200 images: crops. 2 rounds" in page
     assert "at most 0.7 on 2 cores" in page
+
+
+def test_outputs_of_two_and_three_classes_tell_whether_there_is_a_mask():
+    assert worn(np.array([0.25, 0.75])).tolist() == worn(np.array([[0.25], [0.75]])).tolist() == [0.25, 0.75]
+    assert worn(np.array([[0.5, 0.25, 0.25], [0.0, 0.25, 0.75]])).tolist() == [0.75, 0.25]

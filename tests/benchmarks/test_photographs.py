@@ -36,7 +36,7 @@ def contest(tmp_path):
     photograph(tmp_path / "in" / "b.jpg", (100, 100))
     faces = [
         ("with_mask", 10, 10, 30, 34),
-        ("mask_weared_incorrect", 50, 10, 90, 50),
+        ("blurred", 50, 10, 90, 50),
         ("without_mask", 100, 10, 170, 90),
     ]
     (tmp_path / "in" / "a.xml").write_text(VOC.format("".join(FACE.format(*face) for face in faces)))
@@ -55,7 +55,7 @@ def test_photographs_are_enlarged_and_repeated_and_know_their_originals(contest)
 
 def test_quality_is_measured_in_the_originals_pixels(contest):
     folder, originals, tmp_path = contest
-    truth = read_truth(str(tmp_path / "in"), folder, originals, "mask_weared_incorrect")
+    truth = read_truth(str(tmp_path / "in"), folder, originals, "blurred")
     rows = [
         row("0-a.jpg", (40, 40, 120, 136), "mask"),  # four times 10, 10, 30, 34: right
         row("0-a.jpg", (400, 40, 680, 360), "mask"),  # the bare face, labelled wrong
@@ -67,7 +67,7 @@ def test_quality_is_measured_in_the_originals_pixels(contest):
     assert quality.bands == ("16–32 px", "32–64 px", "≥ 64 px")
     assert [one.value for one in quality.found.values()] == [0.5, 0, 1]  # of two faces each, one in each copy of a
     assert quality.unmatched.value == pytest.approx(1 / 3)
-    assert quality.end_to_end.value == 0.5  # of the two bare faces; what the incorrect ones wear is not asked
+    assert quality.end_to_end.value == 0.5  # of the two bare faces; what the blurred ones wear is not asked
     assert quality.cells()[0].startswith("0.500 (") and quality.cells()[3].startswith("0.33 (")
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from maskdet.faces.crops import crop_face
 from maskdet.faces.detector import load_detector
+from maskdet.images.codecs import load_codecs, resolve_codecs
 from maskdet.labels import class_columns
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
@@ -82,7 +83,8 @@ def iou(one, other):
 
 
 def test_rows_are_what_detector_crop_and_model_give_one_image_at_a_time(scored):
-    detector, model = load_detector(), load_model("builtin", RuntimeSpec(threads=1))
+    detector = load_detector(codecs=load_codecs(resolve_codecs("auto")))
+    model = load_model("builtin", RuntimeSpec(threads=1))
     spec = model.manifest.input
     rows = collections.defaultdict(list)
     for row in scored.table(PREDICTIONS).to_pylist():

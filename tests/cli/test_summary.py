@@ -57,7 +57,7 @@ class TestRun:
         faces = {"mask": 600, "incorrect": 150, "no_mask": 250, "uncertain": 7}
         lines = describe_run(run_of(faces=faces), Layout("/out")).splitlines()
         assert "  faces     600 mask, 150 incorrect, 250 no_mask, 7 uncertain" in lines
-        line = "  mask rate 75.0% wear one, 60.0% correctly, of 1,000 faces labelled mask, incorrect or no_mask (raw)"
+        line = "  mask rate 75.0% wear one, 60.0% correctly, of 1,000 faces labelled mask, incorrect or no_mask (uncorrected)"
         assert line in lines
 
     def test_a_run_that_failed_says_why_first(self):

@@ -27,7 +27,7 @@ from maskdet.compliance.groups import (
 )
 from maskdet.compliance.intervals import wilson_interval
 from maskdet.inputs.sharding import KeyRule
-from maskdet.labels import LABELS, THREE_CLASSES
+from maskdet.labels import LABELS, THREE_CLASSES, TWO_CLASSES
 from maskdet.schemas import compliance_schema, failures_schema, no_face_schema, predictions_schema
 
 Z_95 = 1.959963984540054
@@ -294,6 +294,11 @@ class TestTable:
         assert row["correct_rate"] == 6 / 20
         for name, successes in (("mask_rate", 10), ("any_mask_rate", 10), ("correct_rate", 6)):
             assert (row[f"{name}_low"], row[f"{name}_high"]) == wilson_interval(successes, 20, 0.95)
+
+    def test_rows_of_an_earlier_model_of_three_classes_stay_in_the_counts(self):
+        [row] = compliance_table({(): Counts(9, 0, 0, 6, 10, 3, 4)}, [], [], 0.95, TWO_CLASSES).to_pylist()
+        assert (row["faces"], row["faces_incorrect"], row["any_mask_rate"]) == (23, 4, 10 / 20)
+        assert row["correct_rate"] is None
 
     @settings(deadline=None)
     @given(counts)

@@ -97,7 +97,7 @@ def test_a_template_s_launcher_writes_the_job_and_waits_for_nothing(uploaded, da
     assert dataflow.created == []
     assert b"n2-standard-8" in uploaded.get("launches/job_object")
     assert main.main(["status", f"{where}/tables", "--no_auth"]) == 9
-    assert "workers are being started" in capfd.readouterr().out
+    assert "workers are starting" in capfd.readouterr().out
 
 
 def test_paths_that_workers_cannot_reach_are_refused_before_anything_is_written(

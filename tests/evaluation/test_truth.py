@@ -35,7 +35,7 @@ def test_the_nearest_folder_that_names_a_class_decides(uri, expected):
 @pytest.mark.parametrize(
     ("uri", "tops", "expected"),
     [
-        ("/mask/dataset/incorrect/a.jpg", ["/mask/dataset"], None),
+        ("/mask/dataset/others/a.jpg", ["/mask/dataset"], None),
         ("/mask/dataset/without_mask/a.jpg", ["/mask/dataset"], "no_mask"),
         ("/mask/dataset/a.jpg", ["/mask/dataset"], None),
         ("/mask/dataset/a.jpg", ["/mask/data"], "mask"),  # of another input

@@ -112,7 +112,7 @@ def takes(data):
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_files_are_taken_and_give_the_same_pixels(name):
-    assert takes(PLAIN[name]) is not None
+    assert (takes(PLAIN[name]) is not None) == (HAS_WUFFS or not name.startswith("png"))
     assert decoded(PLAIN[name], FAST) == decoded(PLAIN[name], PILLOW)
     by_pillow_alone = ImageOps.exif_transpose(Image.open(io.BytesIO(PLAIN[name]))).convert("RGB")
     assert decoded(PLAIN[name], FAST)[0] == by_pillow_alone.tobytes()

@@ -123,8 +123,9 @@ def test_a_second_run_in_a_store_scores_only_what_changed(store, score, demo, tm
     first = store.download(score(store.tables, photos, flags=store.flags), tmp_path / "first")
     assert (first.code, first.run.shards["scored"]) == (0, 2)
     store.server.delete(store.bucket, f"photos/{south[0]}")
-    second = store.download(score(store.tables, photos, flags=store.flags), tmp_path / "second")
-    assert (second.code, second.run.shards["scored"]) == (0, 1)
+    mirror = ("--set", "tables.on_gone=remove")
+    second = store.download(score(store.tables, photos, flags=(*store.flags, *mirror)), tmp_path / "second")
+    assert (second.code, second.run.images_scored_now) == (0, 0)
     assert second.run.images.listed == first.run.images.listed - 1
     assert second.table(COMPLIANCE).num_rows >= 1
     assert store.uri(f"photos/{south[0]}") not in second.table(PREDICTIONS)["image_uri"].to_pylist()

@@ -11,7 +11,7 @@ import pytest
 
 from maskdet.errors import NotFoundError, StorageError
 from maskdet.inputs.references import HIVE_NULL, partition_folders
-from maskdet.schemas import failures_schema
+from maskdet.schemas import SCHEMA_VERSION, failures_schema
 from maskdet.tables.layout import Layout, is_ours, read_table, read_version, write_table, write_version
 
 
@@ -103,7 +103,7 @@ def test_folders_of_a_partition_are_no_columns_to_any_reader():
     ]
     names = [partition_folders(["site"], [value]) for value in values]
     assert len(set(names)) == len(names)
-    assert not any("/" in name or "=" in name or len(name.encode()) > 200 for name in names)
+    assert not any("/" in name or "=" in name or len(name.encode()) > 255 for name in names)
 
 
 class TestParquet:
@@ -129,7 +129,7 @@ class TestParquet:
 
     def test_schema_version_marks_and_descriptions_are_in_the_file(self, written):
         schema = pq.read_schema(written[0])
-        assert schema.metadata[b"maskdet.schema_version"] == b"1"
+        assert schema.metadata[b"maskdet.schema_version"] == str(SCHEMA_VERSION).encode()
         assert schema.metadata[b"maskdet.table"] == b"failures"
         assert schema.metadata[b"maskdet.slot"] == b"shard-all"
         assert all(field.metadata[b"description"] for field in schema)

@@ -492,7 +492,7 @@ class TestReading:
     @pytest.mark.parametrize("text", ["", "{}", "nonsense"])
     def test_a_damaged_manifest_is_an_error_of_the_output(self, run, text):
         run.put("_runs/20260105T081500Z-000001.json", text)
-        with pytest.raises(OutputError, match="not a run manifest"):
+        with pytest.raises(OutputError, match="not a run record"):
             read_run(run.layout)
 
     def test_a_manifest_is_readable_json_and_survives(self, run):

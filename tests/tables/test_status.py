@@ -112,7 +112,7 @@ def test_the_plan_of_an_earlier_run_is_not_this_one_s(running):
     write_plan(running, "earlier", [PlannedShard("a", "1", 5, 5)])
     status = read_status(running)
     assert (status.shards, status.exit_code) == (None, UNFINISHED)
-    assert "workers are being started" in describe_status(status, running, datetime.now(UTC))
+    assert "workers are starting" in describe_status(status, running, datetime.now(UTC))
 
 
 def test_an_aborted_one_says_why_and_what_is_kept(running):

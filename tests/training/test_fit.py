@@ -271,7 +271,7 @@ def test_wrong_recipes_are_refused(recipe, changes):
 @pytest.mark.parametrize("path", sorted((PROJECT / "configs" / "train").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid_and_say_how_to_run_them(path):
     assert load_yaml(Recipe, path, []).name == path.stem
-    assert path.read_text().startswith(f"# maskdet train --config configs/train/{path.name} --output ")
+    assert path.read_text().startswith(f"# maskdet train --config {path.stem} --output ")
 
 
 def test_command_reports_a_wrong_setting(capsys):

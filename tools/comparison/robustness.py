@@ -113,7 +113,7 @@ def first_of_each_class(labels: Sequence[str], content_sha256: Sequence[str], li
     Args:
         labels: ``mask`` or ``no_mask`` of each image.
         content_sha256: of each image, in hexadecimal.
-        limit: images a class; ``None``: all.
+        limit: images per class; ``None``: all.
     """
     chosen: list[int] = []
     for label in ("mask", "no_mask"):
@@ -131,7 +131,7 @@ def measure(
         models: loaded for as many threads.
         uris: where the images are.
         views: how to show them.
-        threads: images under way at a time; default: one a core. No result depends on it.
+        threads: images worked on concurrently; default: one per core. No result depends on it.
 
     Returns:
         For each model float32 ``(views, images, classes)``.

@@ -36,7 +36,7 @@ def render_text(
 
 
 def describe_rows(rows: Sequence[CompareRow]) -> str:
-    """The comparison in a line a row, for the terminal."""
+    """The comparison in a line per row, for the terminal."""
     lines, title = [], ""
     for row in rows:
         lines += [row.title] if row.title != title else []

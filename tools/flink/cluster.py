@@ -362,7 +362,7 @@ def _up(folder: Path) -> None:
     print(
         f"Flink is up: {cluster.url} (web interface), localhost:{cluster.ports.job} (job server); logs in {folder}/logs"
     )
-    print("Score on it:  maskdet score --runner-config configs/runners/flink.yaml …;  stop it:  make flink-down")
+    print("Score on it:  maskdet score --runner-config flink …;  stop it:  make flink-down")
 
 
 def main() -> None:
