@@ -69,6 +69,7 @@ coverage: $(VENV)/.development ## run the tests and report what they do not reac
 docs: $(VENV)/.development ## draw, build the site into build/site, and check its links
 	$(BIN)/python -m tools.draw_imports
 	$(BIN)/python -m tools.draw_run
+	$(BIN)/python -m tools.draw_classes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "Open build/site/index.html, or with search: $(BIN)/python -m http.server --directory build/site"
 

@@ -14,7 +14,7 @@ from maskdet.cli.main import COMMANDS, main
 from maskdet.config import ScoreSettings, load_yaml
 from maskdet.demo.faces import write_demo_tree
 from maskdet.errors import EXIT_CODES, FailureCode
-from tools import draw_imports, draw_run
+from tools import draw_classes, draw_imports, draw_run
 from tools.documents import commands, hooks, parsers, reference
 from tools.documents.pages import Block, blocks, broken_links, inline_code, pages
 
@@ -135,6 +135,7 @@ def test_python_in_documents_is_python():
 def test_drawings_are_current():
     images = ROOT / "docs" / "images"
     assert (images / "run.svg").read_text(encoding="utf-8") == draw_run.draw(), "python -m tools.draw_run"
+    assert (images / "classes.svg").read_text(encoding="utf-8") == draw_classes.draw(), "python -m tools.draw_classes"
     drawing = draw_imports.draw(draw_imports.read_imports())
     assert (images / "imports.svg").read_text(encoding="utf-8") == drawing, "python -m tools.draw_imports"
 

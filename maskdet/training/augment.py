@@ -45,20 +45,20 @@ def make_views(
 
 def _view(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> bytes:
     """One view as a JPEG file."""
-    view = _reframe(image, settings, rng)
-    view = _shrink(view, settings, rng)
+    view = reframe(image, settings, rng)
+    view = shrink(view, settings, rng)
     if rng.random() < 0.5:
         view = view.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, settings.max_blur) * max(view.size)))
     if settings.max_motion_blur and rng.random() < 0.25:
-        view = _move(view, rng.uniform(0.0, settings.max_motion_blur) * max(view.size), rng)
-    view = _recolor(view, settings, rng)
+        view = move(view, rng.uniform(0.0, settings.max_motion_blur) * max(view.size), rng)
+    view = recolor(view, settings, rng)
     encoded = io.BytesIO()
     lowest, highest = settings.jpeg_quality
     view.save(encoded, "JPEG", quality=int(rng.integers(lowest, highest + 1)), subsampling=int(rng.integers(0, 3)))
     return encoded.getvalue()
 
 
-def _reframe(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:
+def reframe(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:
     """Rotate a little, then crop tighter or set into a larger frame, at a random place."""
     angle_degrees = rng.uniform(-settings.max_rotation_degrees, settings.max_rotation_degrees)
     if rng.random() < 0.5:
@@ -101,7 +101,8 @@ def _some_color(rng: np.random.Generator) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _shrink(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:
+def shrink(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:
+    """Resize to a longer side drawn between the smallest and the largest, alike for each octave."""
     side_px = math.exp(rng.uniform(math.log(settings.min_side_px), math.log(settings.max_side_px)))
     ratio = side_px / max(image.size)
     # Small images are enlarged too, or else large views would only come from the class whose files are large.
@@ -110,7 +111,7 @@ def _shrink(image: Image.Image, settings: Augmentation, rng: np.random.Generator
     return image.resize(size, filters[int(rng.integers(len(filters)))])
 
 
-def _move(image: Image.Image, streak_px: float, rng: np.random.Generator) -> Image.Image:
+def move(image: Image.Image, streak_px: float, rng: np.random.Generator) -> Image.Image:
     """Blur along a line, as a moving face is: the mean of the image at places along the streak."""
     angle_rad = rng.uniform(0.0, math.pi)
     steps, border_px = math.ceil(streak_px) + 2, math.ceil(streak_px / 2) + 1
@@ -129,7 +130,8 @@ def _with_edges(image: Image.Image, border_px: int) -> Image.Image:
     return Image.fromarray(padded)
 
 
-def _recolor(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:
+def recolor(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:
+    """Change brightness, contrast and saturation, sometimes down to grey."""
     low, high = 1.0 - settings.color_jitter, 1.0 + settings.color_jitter
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = enhance(image).enhance(rng.uniform(low, high))

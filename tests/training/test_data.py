@@ -11,7 +11,7 @@ from PIL import Image
 from maskdet.errors import SourceError
 from maskdet.images.preprocessing import prepare_image
 from maskdet.preparation.grouping import in_hash_band
-from maskdet.training.augment import _move, make_views
+from maskdet.training.augment import move, make_views
 from maskdet.training.data import data_folder, decode, fingerprint, list_labelled
 from maskdet.training.recipe import Augmentation, DataSource
 
@@ -244,7 +244,7 @@ def test_motion_blur_draws_a_dot_out_along_a_line():
     pixels = np.zeros((41, 41, 3), np.uint8)
     pixels[20, 20] = 255
     for seed in range(10):
-        moved = np.asarray(_move(Image.fromarray(pixels), 10.0, np.random.default_rng(seed)), np.float64)[..., 0]
+        moved = np.asarray(move(Image.fromarray(pixels), 10.0, np.random.default_rng(seed)), np.float64)[..., 0]
         y, x = np.mgrid[0:41, 0:41] - 20.0
         total = moved.sum()
         assert total == pytest.approx(255.0, rel=0.2)  # rounding to whole grey values
@@ -255,4 +255,4 @@ def test_motion_blur_draws_a_dot_out_along_a_line():
         assert along == pytest.approx(10.0**2 / 12, rel=0.35)  # the variance of a uniform streak
         assert across < 0.6
     flat = Image.new("RGB", (30, 20), (10, 200, 90))
-    assert np.array_equal(_move(flat, 7.0, np.random.default_rng(0)), flat)  # edges go on
+    assert np.array_equal(move(flat, 7.0, np.random.default_rng(0)), flat)  # edges go on

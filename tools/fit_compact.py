@@ -1,0 +1,115 @@
+"""Fit the compact network of three classes, from photographs to a Keras file.
+
+    maskdet prepare --config configs/prepare.yaml --output build/manifest
+    python -m tools.augment --config tools/configs/augment.yaml --output build/composites
+    python -m tools.fit_compact --start models/compact_two/model.keras --output models/compact_three.keras
+
+Faces of k12, wild and scenes are found and cut out, pictures are made of them (see :mod:`tools.incorrect`), and a
+network of two classes learns the third: first without any photograph that shows a real mask worn incorrectly in scenes,
+then, in a short second stage, with those of the parts named by ``--real``. ``--leave-out`` repeats the second stage
+without some of their groups, for cross-validation. Equal photographs and seed give equal pictures and batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskdet.cli import console
+from maskdet.labels import MASK, NO_MASK
+from maskdet.preparation.manifest import read_split
+from tools.detector.centerface import packaged_weights
+from tools.incorrect import pipeline
+from tools.incorrect.finding import CenterFace
+from tools.incorrect.fitting import Part, with_three_classes
+from tools.incorrect.gathering import Annotated, incorrect_groups, items_of_scenes, read_collections, read_scenes
+from tools.incorrect.sources import Item
+
+_PARTS = Path(__file__).parent / "detector" / "scenes_split.csv"
+_SHARED = Path(__file__).parent / "incorrect" / "shared.txt"
+_BASE_STEPS, _BASE_RATE, _BASE_AVERAGED = (1800, 1400), 7e-4, 0.998
+_WORN = 2  # place of the pictures of masks among the sources
+_REAL_STEPS, _REAL_RATE, _REAL_AVERAGED = 140, 4e-4, 0.98
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return console.run_command("fit_compact", lambda: _run(_parser().parse_args(argv)))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import keras
+
+    root, seed = Path(arguments.data).resolve(), arguments.seed
+    detect = CenterFace(packaged_weights())
+    known, faces = read_collections(root, arguments.manifest, detect), read_scenes(root, Path(arguments.parts), detect)
+    without = pipeline.without_shared(known, set(_SHARED.read_text(encoding="utf-8").split()))
+    print(f"{len(known)} files, {len(faces)} annotated faces, {len(without)} files left out", flush=True)
+    collections, street = pipeline.base_items(root, known, faces, without)
+    worn, hidden = pipeline.made_pictures(root, known, faces, without, pipeline.Counts(), seed)
+    composites = _composites(arguments.composites)
+    base = [
+        pipeline.parts_of(items, pipeline.views_of(items, pipeline.COPIES[source], seed + number))
+        for number, (source, items) in enumerate(
+            (
+                ("collections", collections),
+                ("scenes", street),
+                ("worn", worn),
+                ("hidden", hidden),
+                ("composites", composites),
+            )
+        )
+    ]
+    network = with_three_classes(keras.saving.load_model(arguments.start, compile=False))
+    for stage, steps in enumerate(_BASE_STEPS):
+        pipeline.fit_later_layers(
+            network, base, steps=steps, rate=_BASE_RATE, averaged=_BASE_AVERAGED, seed=seed + stage
+        )
+        base[_WORN] = pipeline.without_bare_looks(network, base[_WORN])
+    real = _real_parts(root, faces, arguments.real, set(arguments.leave_out), seed)
+    pipeline.fit_later_layers(
+        network, [*base, *real], steps=_REAL_STEPS, rate=_REAL_RATE, averaged=_REAL_AVERAGED, seed=seed + 9
+    )
+    network.save(arguments.output)
+    return 0
+
+
+def _composites(manifest: str) -> list[Item]:
+    return [
+        Item(Path(uri).read_bytes(), None, label, "composite", group, uri)
+        for uri, label, group in read_split(manifest, "train")
+        if label in (MASK, NO_MASK)
+    ]
+
+
+def _real_parts(root: Path, faces: list[Annotated], parts: Sequence[str], left_out: set[str], seed: int) -> list[Part]:
+    """Faces of groups with a mask worn incorrectly."""
+    groups = set(incorrect_groups(faces)) - left_out
+    items = list(items_of_scenes(root, [face for face in faces if face.part in parts and face.group in groups]))
+    numbers = iter(range(seed + 10, seed + 99))
+    return pipeline.incorrect_parts(items, lambda chosen, copies: pipeline.views_of(chosen, copies, next(numbers)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.fit_compact",
+        description=__doc__,
+        epilog=console.exit_code_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", default="../shared/data", help="folder of k12, wild and scenes")
+    parser.add_argument("--manifest", default="build/manifest/images.parquet", help="made by maskdet prepare")
+    parser.add_argument("--composites", default="build/composites/images.parquet", help="made by tools.augment")
+    parser.add_argument("--parts", default=str(_PARTS), help="CSV: part and group of each photograph of scenes")
+    parser.add_argument("--start", required=True, help="model.keras of a compact network of two classes")
+    parser.add_argument("--real", nargs="+", default=["fit", "tune"], help="parts of scenes of the second stage")
+    parser.add_argument("--leave-out", nargs="*", default=[], metavar="GROUP", help="groups of scenes to leave out")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", required=True, help="a .keras file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Masks worn incorrectly: training images made of photographs, and the fit of the model that knows of them."""

@@ -1,0 +1,187 @@
+"""All steps from photographs to a fitted network: a function of the photographs, the settings and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskdet.labels import INCORRECT, MASK, NO_MASK, THREE_CLASSES
+from tools.incorrect.fitting import Mixture, Part, cut, fit, put_back
+from tools.incorrect.gathering import (
+    Annotated,
+    Known,
+    incorrect_groups,
+    items_of_collections,
+    items_of_scenes,
+    scene_faces,
+)
+from tools.incorrect.making import Workshop
+from tools.incorrect.sources import Face, Item, Photographs, relabelled
+from tools.incorrect.views import SIDE_PX, make_view
+
+COPIES = {"collections": 2, "scenes": 3, "worn": 2, "hidden": 2, "composites": 1, "incorrect": 16}
+"""Source → views of each item."""
+
+WEIGHTS = {"crop": 1.0, "wild": 1.6, "whole": 1.2, "scene": 2.0, "worn": 0.6, "hidden": 1.0, "composite": 0.5}
+"""Kind of item → how often it is drawn against others."""
+_INCORRECT_WEIGHT = 3.0
+_REAL_INCORRECT_WEIGHT, _REAL_OTHERS_WEIGHT = 5.0, 2.0
+
+_FEATURES_BATCH = 256
+_LOOKS_BARE = 0.4
+
+
+class Counts(NamedTuple):
+    """How many pictures are made."""
+
+    worn: int = 9500
+    worn_on_scenes: int = 2500
+    hidden: int = 5500
+
+
+def without_shared(known: Sequence[Known], shared: set[str]) -> set[str]:
+    """Files of k12 and wild to leave out: those that show a photograph of scenes' tune or test part, and all copies.
+
+    Args:
+        known: the files.
+        shared: those that were found to.
+    """
+    groups = {file.group for file in known if file.path in shared}
+    return {file.path for file in known if file.group in groups}
+
+
+def made_pictures(
+    root: Path, known: Sequence[Known], faces: list[Annotated], without: set[str], counts: Counts, seed: int
+) -> tuple[list[Item], list[Item]]:
+    """Pictures of masks worn in every way, and of faces with something before them.
+
+    Args:
+        root: the data folder.
+        known: files of k12 and wild.
+        faces: those of scenes; only its fit part is used.
+        without: files of k12 and wild that must not be seen.
+        counts: how many.
+        seed: of all of it.
+    """
+    corrected = relabelled()
+    own = [
+        file.face
+        for file in known
+        if file.face is not None
+        and file.split == "train"
+        and file.official_split in (None, "train")
+        and file.path not in without
+        and file.path not in corrected
+    ]
+    fit_part, photographs = scene_faces(faces, "fit"), Photographs(root)
+    bare, masked = _of(own, NO_MASK), [face for face in _of(own, MASK) if "Augmented" not in face.path]
+    bare_scenes, masked_scenes = _of(fit_part, NO_MASK), _of(fit_part, MASK)
+    shop = Workshop(photographs, bare, masked, bare, seed=seed)
+    worn = [shop.worn(number, seed) for number in range(counts.worn)]
+    crowd = Workshop(photographs, bare + 4 * bare_scenes, masked + masked_scenes, bare, seed=seed + 1)
+    hidden = [crowd.hidden(number, seed) for number in range(counts.hidden)]
+    street = Workshop(
+        photographs, 4 * bare_scenes + bare[:300], masked_scenes, bare_scenes + bare[:1300], seed=seed + 2
+    )
+    worn += [street.worn(number, seed + 2) for number in range(counts.worn_on_scenes)]
+    return worn, hidden
+
+
+def _of(faces: Iterable[Face], label: str) -> list[Face]:
+    return [face for face in faces if face.label == label]
+
+
+def views_of(items: Sequence[Item], copies: int, seed: int) -> NDArray[np.uint8]:
+    """Random views of items, ``(items, copies, 112, 112, 3)``: each item's own random numbers, on all cores."""
+    with ProcessPoolExecutor() as pool:
+        jobs = [(item, copies, seed, number) for number, item in enumerate(items)]
+        made = list(pool.map(_views, jobs, chunksize=64))
+    return np.stack(made) if made else np.empty((0, copies, SIDE_PX, SIDE_PX, 3), np.uint8)
+
+
+def _views(job: tuple[Item, int, int, int]) -> NDArray[np.uint8]:
+    item, copies, seed, number = job
+    rng = np.random.default_rng([seed, number])
+    return np.stack([make_view(item, rng) for _ in range(copies)])
+
+
+def parts_of(items: Sequence[Item], views: NDArray[Any]) -> Part:
+    """Views with their classes, drawn as often as :data:`WEIGHTS` says."""
+    labels = np.array([THREE_CLASSES.index(item.label) for item in items], np.int64)
+    weights = np.array([WEIGHTS[item.kind.split("_")[0]] for item in items])
+    of_collections = np.array([item.kind in ("crop", "wild", "whole") for item in items])
+    rare = of_collections & (labels == THREE_CLASSES.index(INCORRECT))
+    return Part(views, labels, np.where(rare, _INCORRECT_WEIGHT, 1.0) * weights)
+
+
+def base_items(root: Path, known: list[Known], faces: list[Annotated], without: set[str]) -> tuple[list[Item], ...]:
+    """Items of k12 and wild, and of the fit part of scenes, but for groups with a mask worn incorrectly."""
+    kept = set(incorrect_groups(faces))
+    street = [face for face in faces if face.part == "fit" and face.group not in kept]
+    return list(items_of_collections(root, known, "train", without)), list(items_of_scenes(root, street))
+
+
+def incorrect_parts(items: Sequence[Item], views: Callable[[Sequence[Item], int], NDArray[Any]]) -> list[Part]:
+    """Real masks worn incorrectly, and the other faces of their groups, drawn more often than others."""
+    parts = []
+    for real, copies, weight in (
+        (True, COPIES["incorrect"], _REAL_INCORRECT_WEIGHT),
+        (False, COPIES["scenes"], _REAL_OTHERS_WEIGHT),
+    ):
+        chosen = [item for item in items if (item.label == INCORRECT) == real]
+        labels = np.array([THREE_CLASSES.index(item.label) for item in chosen], np.int64)
+        parts.append(Part(views(chosen, copies), labels, np.full(len(chosen), weight)))
+    return parts
+
+
+def fit_later_layers(
+    network: Any, parts: Sequence[Part], *, steps: int, rate: float, averaged: float, seed: int
+) -> Any:
+    """Fit all but a network's first blocks; changed in place.
+
+    The first blocks' features of every view, half of them mirrored, are computed once.
+
+    Args:
+        network: of three classes.
+        parts: uint8 views.
+        steps: batches.
+        rate: the highest learning rate.
+        averaged: momentum of the averaged weights.
+        seed: of draws and mirrors.
+    """
+    first, rest = cut(network)
+    seen = [part._replace(views=_features(first, part.views, seed)) for part in parts]
+    mixture = Mixture(seen, seed, mirror=False)
+    print(", ".join(f"{name} {share:.3f}" for name, share in mixture.shares().items()), flush=True)
+    return put_back(network, fit(rest, mixture, steps, rate, averaged=averaged))
+
+
+def without_bare_looks(network: Any, part: Part) -> Part:
+    """Leave out pictures of masks worn incorrectly of which some view shows none: cut off, or blurred beyond telling.
+
+    Args:
+        network: of three classes, fitted to other pictures of the kind.
+        part: uint8 views.
+    """
+    given = network.predict(part.views.reshape(-1, *part.views.shape[2:]), batch_size=_FEATURES_BATCH, verbose=0)
+    bare = given.reshape(*part.views.shape[:2], -1)[..., THREE_CLASSES.index(NO_MASK)].max(axis=1) > _LOOKS_BARE
+    unseen = bare & (part.labels == THREE_CLASSES.index(INCORRECT))
+    return part._replace(weights=np.where(unseen, 0.0, part.weights))
+
+
+def _features(first: Any, views: NDArray[np.uint8], seed: int) -> NDArray[np.float16]:
+    flat = views.reshape(-1, *views.shape[2:])
+    rng = np.random.default_rng([seed, len(flat)])
+    batches = []
+    for start in range(0, len(flat), _FEATURES_BATCH):
+        batch = np.array(flat[start : start + _FEATURES_BATCH])
+        mirrored = rng.random(len(batch)) < 0.5
+        batch[mirrored] = batch[mirrored][:, :, ::-1]
+        batches.append(first.predict(batch, verbose=0).astype(np.float16))
+    features = np.concatenate(batches)
+    return features.reshape(*views.shape[:2], *features.shape[1:])
