@@ -57,7 +57,9 @@ class CenterFace:
         if len(faces.scores):
             faces = faces.take(np.asarray(suppress(faces.boxes, faces.scores, _MAX_IOU, _MAX_INSIDE)))
         scale = np.array([framed.width / width, framed.height / height], np.float32)
-        return Detections(faces.boxes * np.tile(scale, 2) - frame_px, faces.scores, faces.landmarks * scale - frame_px)
+        return faces._replace(
+            boxes=faces.boxes * np.tile(scale, 2) - frame_px, landmarks=faces.landmarks * scale - frame_px
+        )
 
 
 def _of_any_size(weights: Path) -> bytes:
