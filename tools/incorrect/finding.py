@@ -71,7 +71,7 @@ def _of_any_size(weights: Path) -> bytes:
     inputs = [entry for entry in model.graph.input if entry.name not in named]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    for entry, stride in [(inputs[0], 1), *((output, 4) for output in model.graph.output)]:
+    for entry, stride in [(model.graph.input[0], 1), *((output, 4) for output in model.graph.output)]:
         batch, _, height, width = entry.type.tensor_type.shape.dim
         for place, name in ((batch, "images"), (height, f"height_{stride}"), (width, f"width_{stride}")):
             place.ClearField("dim_value")

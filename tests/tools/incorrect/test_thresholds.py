@@ -28,7 +28,7 @@ def test_a_threshold_of_least_error_is_taken_where_one_is_better():
     groups = [
         faces(0.9, 0.0, "mask", 90),
         faces(0.75, 0.0, "mask", 10),
-        faces(0.7, 0.5, "no_mask", 50),
+        faces(0.697, 0.5, "no_mask", 50),
         faces(0.9, 0.9, "incorrect", 5),
     ]
     decision = choose(np.concatenate([part for part, _ in groups]), np.concatenate([names for _, names in groups]))
