@@ -6,8 +6,9 @@
 
 Faces of k12, wild and scenes are found and cut out, pictures are made of them (see :mod:`tools.incorrect`), and a
 network of two classes learns the third: first without any photograph that shows a real mask worn incorrectly in scenes,
-then, in a short second stage, with those of the parts named by ``--real``. ``--leave-out`` repeats the second stage
-without some of their groups, for cross-validation. Equal photographs and seed give equal pictures and batches.
+then, in a short second stage, with those of the parts ``fit`` and ``tune``. Four more networks repeat the second stage,
+each without a quarter of the groups with such a face; what they say of just these groups goes beside the Keras file, as
+``.held_out.npz``, for thresholds and cross-validation. Equal photographs and seed give equal pictures and batches.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from maskdet.cli import console
-from maskdet.labels import MASK, NO_MASK
+from maskdet.labels import MASK, NO_MASK, THREE_CLASSES
 from maskdet.preparation.manifest import read_split
 from tools.detector.centerface import packaged_weights
 from tools.incorrect import pipeline
@@ -31,7 +36,9 @@ _PARTS = Path(__file__).parent / "detector" / "scenes_split.csv"
 _SHARED = Path(__file__).parent / "incorrect" / "shared.txt"
 _BASE_STEPS, _BASE_RATE, _BASE_AVERAGED = (1800, 1400), 7e-4, 0.998
 _WORN = 2  # place of the pictures of masks among the sources
-_REAL_STEPS, _REAL_RATE, _REAL_AVERAGED = 140, 4e-4, 0.98
+_REAL_STEPS, _REAL_RATE, _REAL_AVERAGED = 250, 6e-4, 0.985
+_REAL_PARTS = ("fit", "tune")
+_FOLDS = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,12 +75,42 @@ def _run(arguments: argparse.Namespace) -> int:
             network, base, steps=steps, rate=_BASE_RATE, averaged=_BASE_AVERAGED, seed=seed + stage
         )
         base[_WORN] = pipeline.without_bare_looks(network, base[_WORN])
-    real = _real_parts(root, faces, arguments.real, set(arguments.leave_out), seed)
+    held_out = _cross_validate(network, base, root, faces, seed)
+    np.savez_compressed(Path(arguments.output).with_suffix(".held_out.npz"), allow_pickle=False, **held_out)
+    groups = set(incorrect_groups(faces))
+    _second_stage(network, base, _real_parts(root, faces, _REAL_PARTS, groups, seed), seed)
+    network.save(arguments.output)
+    return 0
+
+
+def _second_stage(network: Any, base: list[Part], real: list[Part], seed: int) -> None:
     pipeline.fit_later_layers(
         network, [*base, *real], steps=_REAL_STEPS, rate=_REAL_RATE, averaged=_REAL_AVERAGED, seed=seed + 9
     )
-    network.save(arguments.output)
-    return 0
+
+
+def _cross_validate(
+    network: Any, base: list[Part], root: Path, faces: list[Annotated], seed: int
+) -> dict[str, NDArray[Any]]:
+    """What networks say of the faces of groups that they were fitted without; every group with such a face once."""
+    import keras
+
+    fold_of = pipeline.folds(incorrect_groups(faces), _FOLDS, seed)
+    tested = [face for face in faces if face.group in fold_of or face.part != "fit"]
+    given = np.zeros((len(tested), len(THREE_CLASSES)), np.float32)
+    for fold in range(_FOLDS):
+        learner = keras.models.clone_model(network)
+        learner.set_weights(network.get_weights())
+        known = {group for group, own in fold_of.items() if own != fold}
+        _second_stage(learner, base, _real_parts(root, faces, ("fit", "tune", "test"), known, seed), seed)
+        places = [place for place, face in enumerate(tested) if fold_of.get(face.group, 0) == fold]
+        given[places] = learner.predict(pipeline.crops_of(root, [tested[place] for place in places]), verbose=0)
+    return {
+        "probabilities": given,
+        "labels": np.array([face.label for face in tested]),
+        "parts": np.array([face.part for face in tested]),
+        "sides_px": np.array([np.max(face.box[2:] - face.box[:2]) for face in tested], np.float32),
+    }
 
 
 def _composites(manifest: str) -> list[Item]:
@@ -84,9 +121,8 @@ def _composites(manifest: str) -> list[Item]:
     ]
 
 
-def _real_parts(root: Path, faces: list[Annotated], parts: Sequence[str], left_out: set[str], seed: int) -> list[Part]:
+def _real_parts(root: Path, faces: list[Annotated], parts: Sequence[str], groups: set[str], seed: int) -> list[Part]:
     """Faces of groups with a mask worn incorrectly."""
-    groups = set(incorrect_groups(faces)) - left_out
     items = list(items_of_scenes(root, [face for face in faces if face.part in parts and face.group in groups]))
     numbers = iter(range(seed + 10, seed + 99))
     return pipeline.incorrect_parts(items, lambda chosen, copies: pipeline.views_of(chosen, copies, next(numbers)))
@@ -104,8 +140,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--composites", default="build/composites/images.parquet", help="made by tools.augment")
     parser.add_argument("--parts", default=str(_PARTS), help="CSV: part and group of each photograph of scenes")
     parser.add_argument("--start", required=True, help="model.keras of a compact network of two classes")
-    parser.add_argument("--real", nargs="+", default=["fit", "tune"], help="parts of scenes of the second stage")
-    parser.add_argument("--leave-out", nargs="*", default=[], metavar="GROUP", help="groups of scenes to leave out")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", required=True, help="a .keras file")
     return parser

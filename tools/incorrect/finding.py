@@ -57,7 +57,9 @@ class CenterFace:
         if len(faces.scores):
             faces = faces.take(np.asarray(suppress(faces.boxes, faces.scores, _MAX_IOU, _MAX_INSIDE)))
         scale = np.array([framed.width / width, framed.height / height], np.float32)
-        return Detections(faces.boxes * np.tile(scale, 2) - frame_px, faces.scores, faces.landmarks * scale - frame_px)
+        return faces._replace(
+            boxes=faces.boxes * np.tile(scale, 2) - frame_px, landmarks=faces.landmarks * scale - frame_px
+        )
 
 
 def _of_any_size(weights: Path) -> bytes:
@@ -69,7 +71,7 @@ def _of_any_size(weights: Path) -> bytes:
     inputs = [entry for entry in model.graph.input if entry.name not in named]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    for entry, stride in [(inputs[0], 1), *((output, 4) for output in model.graph.output)]:
+    for entry, stride in [(model.graph.input[0], 1), *((output, 4) for output in model.graph.output)]:
         batch, _, height, width = entry.type.tensor_type.shape.dim
         for place, name in ((batch, "images"), (height, f"height_{stride}"), (width, f"width_{stride}")):
             place.ClearField("dim_value")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdet.faces.crops import CropOptions, crop_face
 from maskdet.labels import INCORRECT, MASK, NO_MASK, THREE_CLASSES
 from tools.incorrect.fitting import Mixture, Part, cut, fit, put_back
 from tools.incorrect.gathering import (
@@ -30,7 +31,7 @@ COPIES = {"collections": 2, "scenes": 3, "worn": 2, "hidden": 2, "composites": 1
 WEIGHTS = {"crop": 1.0, "wild": 1.6, "whole": 1.2, "scene": 2.0, "worn": 0.6, "hidden": 1.0, "composite": 0.5}
 """Kind of item → how often it is drawn against others."""
 _INCORRECT_WEIGHT = 3.0
-_REAL_INCORRECT_WEIGHT, _REAL_OTHERS_WEIGHT = 5.0, 2.0
+_REAL_INCORRECT_WEIGHT, _REAL_OTHERS_WEIGHT = 18.0, 3.0
 
 _FEATURES_BATCH = 256
 _LOOKS_BARE = 0.4
@@ -137,6 +138,22 @@ def incorrect_parts(items: Sequence[Item], views: Callable[[Sequence[Item], int]
         labels = np.array([THREE_CLASSES.index(item.label) for item in chosen], np.int64)
         parts.append(Part(views(chosen, copies), labels, np.full(len(chosen), weight)))
     return parts
+
+
+def folds(groups: Sequence[str], count: int, seed: int) -> dict[str, int]:
+    """Group → which of ``count`` folds it is in: shuffled, then dealt out."""
+    order = np.random.default_rng(seed).permutation(sorted(groups))
+    return {str(group): number % count for number, group in enumerate(order)}
+
+
+def crops_of(root: Path, faces: Sequence[Annotated]) -> NDArray[np.uint8]:
+    """Annotated faces as scoring cuts them, ``(faces, 112, 112, 3)``."""
+    photographs, nowhere = Photographs(root), np.zeros((5, 2), np.float32)
+    crops = [
+        crop_face(photographs.open(face.path), face.box.astype(np.float32), nowhere, SIDE_PX, SIDE_PX, CropOptions())
+        for face in faces
+    ]
+    return np.stack(crops)
 
 
 def fit_later_layers(

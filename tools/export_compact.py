@@ -1,0 +1,164 @@
+"""Calibrate the fitted network of three classes, choose its thresholds on held-out photographs, write its bundle.
+
+    python -m tools.export_compact --fitted models/compact_three.keras --output models/compact_three
+
+Temperature and thresholds come from faces that no network says anything about that was fitted to their group: those of
+``.held_out.npz`` (see :mod:`tools.fit_compact`) from 32 pixels, and the validation groups of k12 and wild.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskdet.cli import console
+from maskdet.evaluation.calibration import fit_class_temperature
+from maskdet.labels import INCORRECT, MASK, NO_MASK, THREE_CLASSES, Decision
+from maskdet.model.architectures import COMPACT
+from maskdet.model.export import export_bundle
+from maskdet.model.manifest import Calibration, InputSpec, Manifest, TrainingData
+from maskdet.preparation.manifest import read_split
+from tools.detector.centerface import packaged_weights
+from tools.incorrect import pipeline
+from tools.incorrect.finding import CenterFace
+from tools.incorrect.gathering import read_collections, read_scenes
+from tools.incorrect.sources import relabelled
+from tools.incorrect.views import SIDE_PX
+
+MAX_MASKED_AS_INCORRECT = 0.025
+"""Of masks worn correctly: below the 3 % that are allowed, with room for other photographs."""
+
+_NEARLY_BEST = 0.002
+_LEAST_SIDE_PX = 32
+_REPRESENTATIVE = 1200
+_DESCRIPTION = (
+    "Small int8 network: a mask worn correctly, incorrectly, or none, on one face, from face crops to head and "
+    "shoulders, 24 pixels and up. Made for statistics over many images, not for decisions about a person."
+)
+
+
+def choose(probabilities: NDArray[Any], labels: NDArray[Any]) -> Decision:
+    """The thresholds of the rule of :mod:`maskdet.labels`.
+
+    Whether there is a mask: of thresholds whose balanced error is within .002 of the least, the one nearest 0.5.
+    Whether it is worn incorrectly: the lowest share at which at most :data:`MAX_MASKED_AS_INCORRECT` of the faces
+    masked correctly are called so.
+
+    Args:
+        probabilities: ``(faces, 3)`` in the order of ``THREE_CLASSES``.
+        labels: names of the faces' classes, ``(faces,)``, some of each.
+    """
+    worn = probabilities[:, 0] + probabilities[:, 1]
+    candidates = np.linspace(0.02, 0.98, 193)
+    bare = labels == NO_MASK
+    error = np.array([np.mean(worn[~bare] < at) + np.mean(worn[bare] >= at) for at in candidates])
+    near = candidates[error <= error.min() + _NEARLY_BEST]
+    mask_from = round(float(near[np.argmin(np.abs(near - 0.5))]), 3)
+    share = probabilities[:, 1] / np.maximum(worn, 1e-9)
+    masked = labels == MASK
+    shares = np.linspace(0.05, 0.95, 181)
+    alarms = np.array([np.mean((share >= at)[masked] & (worn >= mask_from)[masked]) for at in shares])
+    allowed = shares[alarms <= MAX_MASKED_AS_INCORRECT]
+    incorrect_from = round(float(allowed[0]), 3) if len(allowed) else 1.0
+    return Decision(no_mask_below=mask_from, mask_from=mask_from, incorrect_from=incorrect_from)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return console.run_command("export_compact", lambda: _run(_parser().parse_args(argv)))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import keras
+
+    network = keras.saving.load_model(arguments.fitted, compile=False)
+    probabilities, labels = _held_out(network, arguments)
+    classes = np.array([THREE_CLASSES.index(label) for label in labels], np.intp)
+    temperature = round(float(fit_class_temperature(probabilities.astype(np.float64), classes)), 4)
+    logits = np.log(np.clip(probabilities.astype(np.float64), 1e-9, 1)) / temperature
+    tempered = np.exp(logits)
+    decision = choose(tempered / tempered.sum(axis=1, keepdims=True), labels)
+    layer = network.get_layer("logit")
+    layer.set_weights([weights / temperature for weights in layer.get_weights()])
+    root, digests, representative = Path(arguments.data).resolve(), *_seen(arguments)
+    draft = Manifest(
+        name=COMPACT,
+        architecture=COMPACT,
+        description=_DESCRIPTION,
+        input=InputSpec(height=SIDE_PX, width=SIDE_PX),
+        class_names=THREE_CLASSES,
+        decision=decision,
+        calibration=Calibration(
+            method="temperature", temperature=temperature, fitted_on="faces of groups that were not fitted to"
+        ),
+        training_data=TrainingData(
+            description=f"photographs of k12, wild and scenes below {root.name}, and pictures made of them",
+            images=len(digests),
+            fingerprint=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        ),
+    )
+    print(decision)
+    export_bundle(network, Path(arguments.output), draft, representative=representative, training_images=digests)
+    return 0
+
+
+def _held_out(network: Any, arguments: argparse.Namespace) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """What is said of faces that were not fitted to, and their labels: of part tune, and of all worn incorrectly."""
+    held = np.load(Path(arguments.fitted).with_suffix(".held_out.npz"), allow_pickle=False)
+    fair = (held["parts"] == "tune") | ((held["labels"] == INCORRECT) & (held["parts"] != "test"))
+    fair &= held["sides_px"] >= _LEAST_SIDE_PX
+    corrected, root = relabelled(), Path(arguments.data).resolve()
+    rows = [
+        (uri, label)
+        for uri, label, _ in read_split(arguments.manifest, "validation", drop_suspicious=True)
+        if Path(uri).relative_to(root).as_posix() not in corrected
+    ]
+    pixels = np.stack([_whole(uri) for uri, _ in rows])
+    validation = network.predict(pixels, verbose=0)
+    labels = np.concatenate([held["labels"][fair], [label for _, label in rows]])
+    return np.concatenate([held["probabilities"][fair], validation]), labels
+
+
+def _whole(uri: str) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(uri).convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR))
+
+
+def _seen(arguments: argparse.Namespace) -> tuple[list[str], NDArray[np.uint8]]:
+    """SHA-256 of every photograph that was fitted to, and views of some of them."""
+    root, detect = Path(arguments.data).resolve(), CenterFace(packaged_weights())
+    known, faces = read_collections(root, arguments.manifest, detect), read_scenes(root, Path(arguments.parts), detect)
+    collections, street = pipeline.base_items(root, known, faces, set())
+    paths = {item.path for item in collections} | {face.path for face in faces if face.part in ("fit", "tune")}
+    digests = sorted(hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths)
+    items = [*collections, *street]
+    drawn = np.random.default_rng(3).permutation(len(items))[:_REPRESENTATIVE]
+    return digests, pipeline.views_of([items[place] for place in drawn], 1, 3)[:, 0]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.export_compact",
+        description=__doc__,
+        epilog=console.exit_code_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", default="../shared/data", help="folder of k12, wild and scenes")
+    parser.add_argument("--manifest", default="build/manifest/images.parquet", help="made by maskdet prepare")
+    parser.add_argument(
+        "--parts", default=str(Path(__file__).parent / "detector" / "scenes_split.csv"), help="CSV of scenes' parts"
+    )
+    parser.add_argument("--fitted", required=True, help="what tools.fit_compact wrote")
+    parser.add_argument("--output", required=True, help="the bundle's folder")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
