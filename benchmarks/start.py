@@ -19,7 +19,7 @@ from pathlib import Path
 
 _WORKER = """
 import sys
-from maskdet import transforms
+from maskdet.beam import transforms
 from maskdet.images.codecs import resolve_codecs
 from maskdet.config import FacesSettings
 from maskdet.tables.layout import Layout

@@ -27,10 +27,14 @@ COMMANDS = {
     "prepare": "check labelled images for duplicates and leaks, cut splits",
     "train": "train a model from a recipe",
     "export": "write a model in other formats: Keras, SavedModel, LiteRT, ONNX",
+    "import": "make a bundle of a face detector of your own",
     "config": "list and show the configs that come with the package",
     "demo": "draw images of faces to try everything on",
 }
 
+
+_MODULES = {"import": "importing"}
+"""Modules of commands whose names no module can have."""
 
 MOVED = {"compare": "tools.compare", "compose": "tools.augment", "scenes": "tools.make_scenes"}
 """Commands that made the models that ship; they run from a checkout, under these names for one more version."""
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in COMMANDS:
         set_up_logging()
         with unused_left_out():  # imported on demand: `maskdet demo` needs neither Beam nor TensorFlow
-            command = importlib.import_module(f"maskdet.cli.{arguments[0]}")
+            command = importlib.import_module(f"maskdet.cli.{_MODULES.get(arguments[0], arguments[0])}")
         return int(command.main(arguments[1:]))
     if arguments and arguments[0] in MOVED:
         return _run_moved(arguments[0], arguments[1:])

@@ -11,11 +11,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskdet.config import Count, OpenRatio
 from maskdet.errors import ModelError
@@ -31,6 +31,24 @@ LICENCE_FILE = "LICENSE"
 
 
 Architecture = Literal["centerface", "yunet"]
+
+
+class ScoreRule(BaseModel):
+    """How sure a detector has to be, by the size of the face.
+
+    Powers keep 0 and 1 where they are and lower what is between: .35 to the power of 1.34 is .245.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_score: OpenRatio
+    """Least score of a small face, unless ``faces.min_score`` is set: int8 and float32 weights differ in it."""
+    suggested: OpenRatio
+    """Score from which a small face is worth a finer look, and below which no box is read."""
+    large_power: Annotated[float, Field(ge=1)] = 1.0
+    """A large face's score has to reach the least score to this power."""
+    filling_power: Annotated[float, Field(ge=1)] = 1.0
+    """The same for faces that fill an image: close portraits have unsure faces, and little else to mistake."""
 
 
 class DetectorManifest(BaseModel):
@@ -54,8 +72,7 @@ class DetectorManifest(BaseModel):
     """Height and width of a canvas are multiples of this."""
     turned: bool = False
     """The network takes canvases turned by 180 degrees, and gives maps so: :mod:`tools.detector.centerface`."""
-    min_score: OpenRatio
-    """Least score of a small face, unless ``faces.min_score`` is set: int8 and float32 weights differ in it."""
+    score_rule: ScoreRule
     training_data: str
     source_sha256: str
     """SHA-256 of the file that the weights were read from."""

@@ -87,7 +87,7 @@ def describe_view(settings: ResolvedFaces) -> str:
     manifest = _manifest(settings)
     return (
         f"detect, {settings.detail}: faces of {settings.min_face_px} px up, by {manifest.model_id} from score "
-        f"{settings.min_score or manifest.min_score:g}; images without one count as {without}"
+        f"{settings.min_score or manifest.score_rule.min_score:g}; images without one count as {without}"
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskdet.config import FacesSettings
-from maskdet.faces.boxes import suppress
+from maskdet.faces.boxes import Floats, suppress
 from maskdet.faces.bundle import BUILTIN_FOLDER, DetectorManifest, open_detector
 from maskdet.faces.decoding import Detections, join
 from maskdet.faces.looks import (
@@ -38,30 +38,20 @@ MAX_INSIDE = 0.8
 SMALLEST_BOX = 0.9
 """Smallest box, as a part of ``min_face_px``; smaller ones are patches of texture."""
 
-SUGGESTED = 0.14
-"""Score from which a small face is worth a finer look."""
-
 LARGE_PX = 40.0
 """Longer side of a large box, in pixels of the canvas."""
 
-LARGE_POWER = 1.34
-"""What a large box's score has to reach is ``min_score`` to this power, .245 for .35: hardly a false box is so large."""
-
 FILLING = 0.4
 """Part of an image's longer side from which a box fills it; the overview is asked for no others."""
-
-FILLING_POWER = 1.66
-"""The same for boxes of the overview, .175 for .35: close portraits have unsure faces, and little else to mistake."""
 
 RULES = {
     "max_iou": MAX_IOU,
     "max_inside": MAX_INSIDE,
     "smallest_box": SMALLEST_BOX,
-    "suggested": SUGGESTED,
-    "large": [LARGE_PX, LARGE_POWER],
-    "filling": [FILLING, FILLING_POWER],
+    "large_px": LARGE_PX,
+    "filling": FILLING,
 }
-"""All of the above; part of a run's fingerprint."""
+"""All of the above; part of a run's fingerprint. What a score has to reach is told by the detector's bundle."""
 
 FINER_LOOKS = {"fast": 0, "balanced": 1, "fine": 8}
 """Finer looks for each ``detail``; the last is as many as any image can use."""
@@ -107,7 +97,8 @@ class Detector:
     ) -> None:
         self._network, self._codecs = network, codecs
         self.settings = settings
-        self.min_score = settings.min_score or network.manifest.min_score
+        self._rule = network.manifest.score_rule
+        self.min_score = settings.min_score or self._rule.min_score
 
     @property
     def manifest(self) -> DetectorManifest:
@@ -138,7 +129,7 @@ class Detector:
         found = found.take(found.scores >= self._least(found))
         filling = self._look(pixels, overview(width, height))
         filling = filling.take(_sides(filling) >= FILLING * max(width, height))
-        filling = filling.take(filling.scores >= self.min_score**FILLING_POWER)
+        filling = filling.take(filling.scores >= self.min_score**self._rule.filling_power)
         return _finish(join([found, filling]), (width, height), min_face_px, self.settings.max_faces)
 
     def _finer(
@@ -158,18 +149,20 @@ class Detector:
 
     def _least(self, found: Detections) -> NDArray[np.float64]:
         """The least score of each."""
-        powers: NDArray[np.float64] = np.where(found.canvas_px >= LARGE_PX, LARGE_POWER, 1.0)
-        return self.min_score**powers
+        powers: NDArray[np.float64] = np.where(found.canvas_px >= LARGE_PX, self._rule.large_power, 1.0)
+        least: NDArray[np.float64] = np.power(self.min_score, powers)
+        return least
 
     def _look(self, pixels: NDArray[np.uint8], look: Look) -> Detections:
         """Faces on one canvas, in pixels of the image."""
-        seen = self._network.detect(self._canvas(pixels, look), SUGGESTED)
+        seen = self._network.detect(self._canvas(pixels, look), self._rule.suggested)
         whole = (pixels.shape[1], pixels.shape[0])
         seen = seen.take(_uncut(seen, look, whole))
         scale = np.array(look.scale, np.float32)
         corner = np.array([look.left, look.top], np.float32) - look.border / scale
-        boxes = seen.boxes / np.tile(scale, 2) + np.tile(corner, 2)
-        return Detections(boxes, seen.scores, seen.landmarks / scale + corner, _sides(seen))
+        boxes: Floats = np.asarray(seen.boxes / np.tile(scale, 2) + np.tile(corner, 2), np.float32)
+        landmarks: Floats = np.asarray(seen.landmarks / scale + corner, np.float32)
+        return Detections(boxes, seen.scores, landmarks, _sides(seen))
 
     def _canvas(self, pixels: NDArray[np.uint8], look: Look) -> NDArray[np.uint8]:
         """A look's pixels, uint8 ``(height, width, 3)``, with its border."""

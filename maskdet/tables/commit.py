@@ -10,7 +10,17 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from maskdet import storage
-from maskdet.tables.layout import COMPLIANCE, FILES, RECEIPTS, SHARD_TABLES, Layout, is_left_by_kill, is_ours
+from maskdet.tables.layout import (
+    COMPLIANCE,
+    FILES,
+    RECEIPTS,
+    RUNS,
+    SHARD_TABLES,
+    Layout,
+    is_left_by_kill,
+    is_ours,
+    is_record_left_by_kill,
+)
 from maskdet.tables.snapshot import Snapshot, decode_snapshot, read_snapshot_bytes
 
 TABLE_FOLDERS = (*SHARD_TABLES, COMPLIANCE)
@@ -95,6 +105,7 @@ def publish(layout: Layout, base: Snapshot | None) -> int:
     stale = [uri for uri in present if uri in leftover and uri not in wanted]
     storage.delete([*stale, *(uri for uri, folder in present.items() if is_left_by_kill(folder, uri))])
     _collect(layout, snapshot)
+    _sweep(layout, snapshot.run_id)
     storage.remove_empty_folders(layout.folder(folder) for folder in (*TABLE_FOLDERS, RECEIPTS, FILES))
     published = snapshot.model_copy(update={"leftover": (), "published": True})
     storage.write_if(layout.snapshot, content, published.encode())
@@ -118,6 +129,13 @@ def _collect(layout: Layout, snapshot: Snapshot) -> None:
     for folder in (FILES, RECEIPTS):
         found = storage.list_folder(layout.folder(folder))
         storage.delete([file.uri for file in found if file.uri not in kept and is_ours(folder, file.uri)])
+
+
+def _sweep(layout: Layout, run_id: str) -> None:
+    """Remove what killed writes left of records; object stores, where uploads are whole or nothing, have none."""
+    if storage.is_local(layout.root):
+        records = [*storage.list_files(layout.root), *storage.list_folder(layout.folder(RUNS))]
+        storage.delete([file.uri for file in records if is_record_left_by_kill(file.uri, run_id)])
 
 
 def _relative(layout: Layout, uris: Iterable[str]) -> tuple[str, ...]:

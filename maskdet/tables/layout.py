@@ -134,10 +134,20 @@ _NAMES = {
 _OURS = {folder: re.compile(name) for folder, name in _NAMES.items()}
 _LEFT_BY_KILLS = {folder: re.compile(rf"\.{name}\.[0-9a-f]+\.tmp") for folder, name in _NAMES.items()}
 
+_RECORD_LEFT = re.compile(
+    r"\.(?:_SUCCESS|_(?:plan|snapshot|lease)\.json|[0-9TZ.]+-[0-9a-f]{6}\.(?:json|heartbeat))\.[0-9a-f]+\.tmp"
+)
+
 
 def is_ours(folder: str, uri: str) -> bool:
     """Whether a file in one of the folders of an output has a name that a run gives it."""
     return _OURS[folder].fullmatch(uri.rsplit("/", 1)[-1]) is not None or is_left_by_kill(folder, uri)
+
+
+def is_record_left_by_kill(uri: str, run_id: str) -> bool:
+    """Whether a file beside the tables' folders, or among run records, is left by a killed write of another run."""
+    name = uri.rsplit("/", 1)[-1]
+    return _RECORD_LEFT.fullmatch(name) is not None and run_id not in name
 
 
 def is_left_by_kill(folder: str, uri: str) -> bool:

@@ -359,6 +359,20 @@ class TestReplacing:
         assert result.files_removed == 0
         assert not run.succeeded or (run.folder / "_SUCCESS").read_text() == "r1\n"
 
+    def test_what_killed_writes_left_of_records_goes_and_nothing_that_looks_like_it(self, run):
+        gone = [
+            "._plan.json.0123abcd.tmp",
+            "._SUCCESS.0123abcd.tmp",
+            "_runs/.20260101T000000.000000Z-abcdef.json.0123abcd.tmp",
+            "_runs/.20260101T000000.000000Z-abcdef.heartbeat.0123abcd.tmp",
+        ]
+        stay = [".notes.json.0123abcd.tmp", "_runs/.mine.tmp", "_plan.json.tmp"]
+        for name in (*gone, *stay):
+            run.put(name)
+        run.finish(self.OLD)
+        assert not set(gone) & run.files()
+        assert set(stay) <= run.files()
+
     @pytest.mark.parametrize("harm", ["removed", "other bytes"])
     def test_a_table_that_someone_harmed_is_put_back_by_the_next_run(self, run, harm):
         run.finish(self.NEW, run_id="r1", max_ratio=1)

@@ -11,7 +11,7 @@ from PIL import Image
 from maskdet.errors import SourceError
 from maskdet.images.preprocessing import prepare_image
 from maskdet.preparation.grouping import in_hash_band
-from maskdet.training.augment import move, make_views
+from maskdet.training.augment import make_views, move
 from maskdet.training.data import data_folder, decode, fingerprint, list_labelled
 from maskdet.training.recipe import Augmentation, DataSource
 

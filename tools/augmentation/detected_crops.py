@@ -39,8 +39,8 @@ def crop_found(
     Returns:
         RGB, square, at the face's own resolution up to 224 pixels; ``None`` if there is no such face of 16 pixels.
     """
-    boxes, scores, landmarks = detect(np.asarray(image))
-    for box, score, points in zip(boxes, scores, landmarks, strict=True):
+    found = detect(np.asarray(image))
+    for box, score, points in zip(found.boxes, found.scores, found.landmarks, strict=True):
         holds = place is None or (np.all(box[:2] <= place) and np.all(place <= box[2:]))
         length_px = float(np.max(box[2:] - box[:2]))
         if score >= min_score and holds and length_px >= _MIN_SIDE_PX:

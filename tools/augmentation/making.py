@@ -66,7 +66,8 @@ def find_portraits(images: Sequence[tuple[str, str, str]], detect: Detect, setti
             picture = load(uri, settings.max_side_px)
         except ImageFault:
             return None
-        boxes, scores, landmarks = detect(np.asarray(picture))
+        found = detect(np.asarray(picture))
+        boxes, scores, landmarks = found.boxes, found.scores, found.landmarks
         if len(scores) == 0 or scores[0] < settings.min_score or np.sum(scores >= settings.min_score) > 1:
             return None
         points = landmarks[0].astype(np.float64)

