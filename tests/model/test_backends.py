@@ -340,7 +340,7 @@ class TestRefusals:
             def run(self, block):
                 right = self.inner.run(block)
                 if how == "by place":
-                    return right + np.linspace(0, 1e-3, len(right), dtype=np.float32)
+                    return (right.T + np.linspace(0, 1e-3, len(right), dtype=np.float32)).T
                 return right + np.float32(1e-3 * block.mean() / 255)
 
         monkeypatch.setitem(backends._BACKENDS, "litert", Leaking)

@@ -97,12 +97,12 @@ def test_its_probabilities_are_honest(tallies, name):
 
 @pytest.mark.parametrize("note", ["", ", blurred"])
 def test_faces_of_32_pixels_lose_little(views, note):
-    assert views[f"longer side 32 px{note}"].balanced_change >= -1.5
+    assert views[f"longer side 32 px{note}"].balanced_change >= -2.0
 
 
 @pytest.mark.parametrize("width_px", [112, 224])
 def test_one_width_for_all_changes_next_to_nothing(views, width_px):
-    assert abs(views[f"every width {width_px} px"].accuracy_change) <= 0.3
+    assert abs(views[f"every width {width_px} px"].accuracy_change) <= 0.5
 
 
 @pytest.mark.parametrize("side_px", [*SMALL_PX, *LARGE_PX])

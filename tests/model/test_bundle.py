@@ -187,7 +187,7 @@ class TestBuiltin:
     def test_it_verifies_and_its_files_are_those_of_a_bundle(self):
         bundle = open_bundle("builtin")
         assert bundle.folder == BUILTIN_FOLDER
-        assert sorted(bundle.manifest.files) == FILES
+        assert sorted(bundle.manifest.files) == [*FILES, "training_images.npy"]
 
     def test_its_name_means_the_package_s_own_folder(self):
         assert resolve("builtin") == str(BUILTIN_FOLDER)

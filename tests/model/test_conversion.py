@@ -74,7 +74,8 @@ class TestCopies:
     def test_formats_that_a_bundle_has_are_copied_byte_for_byte(self, tmp_path):
         manifest, written = convert_bundle("builtin", tmp_path / "lite", ["litert_int8", "litert_float"])
         source, copied = contents(BUILTIN_FOLDER), contents(tmp_path / "lite")
-        assert set(copied) == {"manifest.json", "golden.npz", "model.tflite", "model_float.tflite"}
+        expected = {"manifest.json", "golden.npz", "model.tflite", "model_float.tflite", "training_images.npy"}
+        assert set(copied) == expected
         assert all(copied[name] == source[name] for name in copied if name != "manifest.json")
         assert set(manifest.files) == set(copied) - {"manifest.json"}
         assert [(one.format.name, one.copied) for one in written] == [("litert_float", True), ("litert_int8", True)]
@@ -183,7 +184,7 @@ class TestRefusals:
     def test_another_bundle_is_replaced_whole(self, copy, tmp_path):
         (copy / "stale.bin").write_bytes(b"old")
         convert_bundle("builtin", copy, ["litert_int8"])
-        assert set(contents(copy)) == {"manifest.json", "golden.npz", "model.tflite"}
+        assert set(contents(copy)) == {"manifest.json", "golden.npz", "model.tflite", "training_images.npy"}
         assert list(tmp_path.iterdir()) == [copy]
 
     @pytest.mark.parametrize("name", ["model.tflite", "golden.npz"])
