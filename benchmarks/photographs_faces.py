@@ -152,7 +152,8 @@ def _report(
     _print_share("found by centre, from 32 px", centred[:, 1:].sum(axis=1), faces[:, 1:].sum(axis=1), groups)
     _print_share("unmatched boxes an image", unmatched, np.ones(len(counts), np.int64), groups)
     likely = sum(row.likely_faces for row in counts)
-    print(f"  of {unmatched.sum()} unmatched boxes, {likely} are where all other detectors see a face")
+    if peers:
+        print(f"  of {unmatched.sum()} unmatched boxes, {likely} are where all other detectors see a face")
     right = np.concatenate([match_by_overlap(f, p.truth.boxes) >= 0 for f, p in zip(found, photographs, strict=True)])
     curve = precision_recall(
         np.concatenate([f.scores for f in found]), right, sum(len(p.truth.boxes) for p in photographs)

@@ -33,7 +33,7 @@ BORDER_PX = 32
 """Grey around the overview."""
 SMALL_PX = 32
 """Longer side, in pixels of the canvas, below which a face is looked at again, finer."""
-FINE_FACE_PX = 24
+FINE_FACE_PX = 28
 """Size at which the finest look shows the smallest face asked for, in pixels of its canvas."""
 FINER_BY = 3.0
 """Most that a look is finer than the one before: what is smaller than a third of a face that the network knows leaves

@@ -47,14 +47,14 @@ def test_the_overview_is_small_and_has_its_border(width, height):
 
 
 def test_finer_looks_end_where_they_show_nothing_smaller():
-    # 24 pixels of the canvas to the smallest face: 1.5 pixels of the canvas to one of the image.
+    # 28 pixels of the canvas to the smallest face: 1.75 pixels of the canvas to one of the image.
     assert finer_scale(0.25, 16) == 0.75
-    assert finer_scale(0.75, 16) == 1.5
-    assert finer_scale(1.2, 16) is None
+    assert finer_scale(0.75, 16) == 1.75
+    assert finer_scale(1.4, 16) is None
     assert finer_scale(0.25, 96) is None
     assert finest_scale(4000, 3000, 16, 0) == 0.128
     assert math.isclose(finest_scale(4000, 3000, 16, 1), 0.384)
-    assert finest_scale(4000, 3000, 16, 8) == 1.5
+    assert finest_scale(4000, 3000, 16, 8) == 1.75
 
 
 @given(
