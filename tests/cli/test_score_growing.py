@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 from maskdet.demo.faces import DEMO_TEMPLATE
 from maskdet.inputs.earlier import ADDED, CHANGED, GONE, OUTSIDE, REMOVED, UNCHANGED
+from maskdet.model.bundle import read_manifest
 from maskdet.tables.layout import COMPLIANCE, FAILURES, PREDICTIONS, SHARD_TABLES
 from maskdet.testing import solid_image
 
@@ -206,8 +208,13 @@ def test_other_thresholds_label_stored_probabilities_and_read_no_image(photos, s
     assert after.code == 0
     assert after.run.images_scored_now == 0
     table = after.table(PREDICTIONS)
-    probabilities = table["probability_mask"].to_numpy().astype(float)
-    expected = ["mask" if p >= 0.9 else "no_mask" if p < 0.3 else "uncertain" for p in probabilities]
+    mask, incorrect = (
+        table[f"probability_{name}"].fill_null(0).to_numpy().astype(float) for name in ("mask", "incorrect")
+    )
+    share = read_manifest("builtin").decision.incorrect_from
+    worn = mask + incorrect
+    kinds = np.where(incorrect >= share * worn, "incorrect", "mask")
+    expected = np.where(worn >= 0.9, kinds, np.where(worn < 0.3, "no_mask", "uncertain")).tolist()
     assert table["label"].to_pylist() == expected
     total = pc.sum(pc.equal(table["label"], "mask")).as_py()
     [row] = [row for row in after.table(COMPLIANCE).to_pylist() if row["level"] == "all"]
