@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskdet.config import FacesSettings
-from maskdet.faces.boxes import Floats, suppress
+from maskdet.faces.boxes import suppress
 from maskdet.faces.bundle import BUILTIN_FOLDER, DetectorManifest, open_detector
 from maskdet.faces.decoding import Detections, join
 from maskdet.faces.looks import (
@@ -160,8 +160,8 @@ class Detector:
         seen = seen.take(_uncut(seen, look, whole))
         scale = np.array(look.scale, np.float32)
         corner = np.array([look.left, look.top], np.float32) - look.border / scale
-        boxes: Floats = np.asarray(seen.boxes / np.tile(scale, 2) + np.tile(corner, 2), np.float32)
-        landmarks: Floats = np.asarray(seen.landmarks / scale + corner, np.float32)
+        boxes = (seen.boxes / np.tile(scale, 2) + np.tile(corner, 2)).astype(np.float32)
+        landmarks = (seen.landmarks / scale + corner).astype(np.float32)
         return Detections(boxes, seen.scores, landmarks, _sides(seen))
 
     def _canvas(self, pixels: NDArray[np.uint8], look: Look) -> NDArray[np.uint8]:

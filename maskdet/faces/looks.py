@@ -9,7 +9,7 @@ faces. So an image is looked at
 3. finer, in the regions around what the first look took for a small face, however unsure it was.
 
 Every look follows from the image's size and from what was seen before in the same image, so its faces are the same
-wherever it is scored. Figures for the numbers below: docs/decisions/045-detector.md.
+wherever it is scored. Figures for the numbers below: docs/decisions/044-detector.md.
 """
 
 from __future__ import annotations

@@ -195,10 +195,11 @@ class ShardJob:
         wanted = {PREDICTIONS: [*columns, "face_index", "label"], FAILURES: columns, NO_FACE: columns}
         tables = {name: self._read(receipt, name, wanted[name]) for name in SHARD_TABLES}
         gone = {ref.uri for ref in shard.refs if ref.gone}
-        images = read_version(self.layout, IMAGES, receipt.slot, receipt.sha256.get(IMAGES, "")) if gone else None
-        if any(table is None for table in tables.values()) or (gone and images is None):
+        # Also where none is gone: the next run needs it, and nobody else would miss it before the tables are replaced.
+        images = read_version(self.layout, IMAGES, receipt.slot, receipt.sha256.get(IMAGES, ""))
+        if images is None or any(table is None for table in tables.values()):
             return None
-        carried = () if images is None else endings_of(images).items()
+        carried = endings_of(images).items() if gone else ()
         return ShardReport(
             receipt,
             True,

@@ -257,6 +257,17 @@ def test_lost_rows_of_images_that_are_gone_are_not_passed_over(photos, score, tm
     assert files(mended.folder) == files(fresh.folder)
 
 
+def test_a_run_that_cannot_tell_what_is_gone_is_refused_and_may_begin_anew(photos, score, tmp_path, capfd):
+    score(tmp_path / "tables", photos, flags=LENIENT)
+    before = files(tmp_path / "tables")
+    next((tmp_path / "tables" / "_files" / "images").rglob("*.pq")).unlink()
+    assert score(tmp_path / "tables", photos, flags=LENIENT).code == 8
+    assert "begin the tables anew with --overwrite" in capfd.readouterr().err
+    assert files(tmp_path / "tables") == before
+    assert score(tmp_path / "tables", photos, flags=(*LENIENT, "--overwrite")).code == 0
+    assert files(tmp_path / "tables") == before
+
+
 def test_the_summary_says_what_became_of_the_data_set(photos, days, score, tmp_path, capfd):
     size = score(tmp_path / "tables", days[0], flags=LENIENT).run.dataset.listed
     assert "data set" not in capfd.readouterr().out

@@ -33,7 +33,7 @@ def test_every_file_of_the_demo_tree_is_accounted_for(demo, output):
     assert (images.scored, images.no_face) == (tree.masked + tree.unmasked, 0)
     assert (images.failed, images.skipped) == (sum(tree.failures.values()), len(tree.skipped))
     assert output.run.failed_by_code == {code.value: count for code, count in sorted(tree.failures.items())}
-    assert output.run.skipped_by_reason == {"extension": len(tree.skipped)}
+    assert output.run.skipped_by_reason == {"extension .txt": len(tree.skipped)}
 
 
 def test_each_file_has_its_own_row_with_its_own_outcome(demo, output):

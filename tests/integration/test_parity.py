@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store_servers import free_port, listens
+from store_servers import free_port
 
 from maskdet.demo.faces import DEMO_TEMPLATE
 from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
-from tools.flink.programs import ROOT, NotInstallableError, ends_with_input, install_prism
+from tools.flink.programs import ROOT, NotInstallableError, ends_with_input, install_prism, listens
 
 TABLES = (PREDICTIONS, FAILURES, NO_FACE, COMPLIANCE)
 # Shards of at most twelve images, so that there is something to spread.

@@ -95,7 +95,7 @@ def test_rows_say_what_the_files_are(output, planted):
 def test_everything_is_accounted_for(output):
     assert report(output)["images"] == {"listed": 34, "kept": KEPT, "failed": 4, "skipped": 1}
     assert report(output)["failed_by_code"] == FAILED
-    assert report(output)["skipped_by_reason"] == {"extension": 1}
+    assert report(output)["skipped_by_reason"] == {"extension .md": 1}
     assert len(rows(output)) == KEPT
     assert sorted(row["code"] for row in rows(output, "failures")) == sorted(FAILED)
     assert sum(row["images"] for row in report(output)["counts"]) == KEPT
@@ -177,7 +177,7 @@ def test_an_image_of_two_sources_counts_once(tmp_path, prepare, source, planted)
     part = {"input": str(planted / "Test" / "bare"), "label": "no_mask", "split": "test"}
     assert prepare(folder, {"faces": source(), "again": part}) == 0
     assert report(folder)["images"] == {"listed": 39, "kept": KEPT, "failed": 4, "skipped": 6}
-    assert report(folder)["skipped_by_reason"] == {"duplicate": 5, "extension": 1}
+    assert report(folder)["skipped_by_reason"] == {"duplicate": 5, "extension .md": 1}
 
 
 def test_a_table_that_has_no_rows_any_more_is_removed(tmp_path, prepare, source, planted):

@@ -29,7 +29,7 @@ from tools.detector.centerface import Layer, forward, packaged_weights, read_wei
 SPLIT_FILE = Path(__file__).parent / "scenes_split.csv"
 """Which photographs of ``scenes`` the detector is fitted, tuned and tested on; near duplicates share a part."""
 SCORE_RULE = ScoreRule(min_score=0.35, suggested=0.14, large_power=1.34, filling_power=1.66)
-"""Chosen on the tune part: docs/decisions/045-detector.md."""
+"""Chosen on the tune part: docs/decisions/044-detector.md."""
 
 _CANVAS_PX = 640
 _LONGER_SIDES_PX = (320, 640, 640, 960)
