@@ -37,7 +37,6 @@ HEAVY = {
     "keras": ("model/", "training/"),
     "ai_edge_litert": ("model/", "training/", "faces/"),
     "onnxruntime": ("model/", "faces/"),
-    "openvino": ("model/", "faces/"),
     "tf2onnx": ("model/",),
     "sklearn": ("evaluation/baselines.py",),
 }
