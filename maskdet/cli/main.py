@@ -33,7 +33,7 @@ COMMANDS = {
 }
 
 
-_MODULES = {"import": "importing"}
+MODULES = {"import": "importing"}
 """Modules of commands whose names no module can have."""
 
 MOVED = {"compare": "tools.compare", "compose": "tools.augment", "scenes": "tools.make_scenes"}
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in COMMANDS:
         set_up_logging()
         with unused_left_out():  # imported on demand: `maskdet demo` needs neither Beam nor TensorFlow
-            command = importlib.import_module(f"maskdet.cli.{_MODULES.get(arguments[0], arguments[0])}")
+            command = importlib.import_module(f"maskdet.cli.{MODULES.get(arguments[0], arguments[0])}")
         return int(command.main(arguments[1:]))
     if arguments and arguments[0] in MOVED:
         return _run_moved(arguments[0], arguments[1:])

@@ -17,6 +17,7 @@ from maskdet.config import FacesSettings, ResolvedFaces, ScoreSettings
 from maskdet.errors import ConfigError, FailureCode, ImageFault
 from maskdet.faces.detection import make_viewer
 from maskdet.faces.extraction import FaceBox, StageClock, Viewer
+from maskdet.images.codecs import load_codecs, resolve_codecs
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
@@ -169,7 +170,8 @@ class FaceFinder:
 
     def __init__(self, settings: FacesSettings, threads: int) -> None:
         faces = ResolvedFaces(**dict(settings) | {"mode": "detect", "if_none": "no_face"})
-        self._viewer = make_viewer(faces, _ANY_INPUT, ImageLimits(), jpeg_draft=True, threads=threads)
+        codecs = load_codecs(resolve_codecs("auto"))
+        self._viewer = make_viewer(faces, _ANY_INPUT, ImageLimits(), jpeg_draft=True, threads=threads, codecs=codecs)
 
     def find(self, image: ImageLike) -> list[Face]:
         """The faces of an image, the surest first.

@@ -202,6 +202,6 @@ def test_every_exit_code_is_told_by_help(capsys):
 
 
 def test_an_unknown_command_is_refused_with_those_there_are(capsys):
-    assert main.main(["scroe"]) == 2
+    assert main.main(["frobnicate"]) == 2
     shown = capsys.readouterr().err
     assert all(name in shown for name in main.COMMANDS)

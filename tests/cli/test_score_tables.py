@@ -129,9 +129,10 @@ def test_a_glob_a_list_and_a_manifest_of_the_same_images_give_the_folder_s_rows(
     pd.DataFrame(rows).to_csv(tmp_path / "images.csv", index=False)
     pd.DataFrame(rows).to_parquet(tmp_path / "images.parquet", row_group_size=7)
     named = ("--set", "source.keys=[site, camera]", "--set", "source.captured_at_column=at")
-    levels = ("--set", "compliance.levels={site_hour: [site, date, hour], camera: [camera]}")
+    anywhere = ("--set", "source.allowed=['*']")  # the lists do not lie in the images' folder
+    levels = ("--set", "compliance.levels={site_hour: [site, date, hour], camera: [camera]}", *anywhere)
     runs = [
-        score(tmp_path / "a", tmp_path / "images.txt"),
+        score(tmp_path / "a", tmp_path / "images.txt", flags=anywhere),
         score(tmp_path / "b", tmp_path / "images.csv", template=None, flags=(*named, *levels)),
         score(tmp_path / "c", tmp_path / "images.parquet", template=None, flags=(*named, *levels)),
         score(tmp_path / "d", f"{demo.folder}/**/face-*", flags=LENIENT),

@@ -160,7 +160,7 @@ def test_data_folder_is_taken_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("MASKDET_DATA")
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
-    assert data_folder().endswith("project/../shared/data")
+    assert data_folder().endswith("project/data")
 
 
 def test_views_differ_from_each_other_but_not_from_run_to_run():

@@ -274,7 +274,8 @@ def _case(
     else:
         place = {
             "input": (storage.join(output, IMAGES_TABLE),),
-            "source": SourceSettings(uri_column="image_uri"),
+            # A list of ours, which lies among the results.
+            "source": SourceSettings(uri_column="image_uri", allowed=("*",)),
             "truth": TruthSettings(column="label"),
         }
         groups = "group_id"

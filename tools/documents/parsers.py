@@ -12,7 +12,7 @@ import inspect
 from dataclasses import dataclass
 from unittest import mock
 
-from maskdet.cli.main import COMMANDS
+from maskdet.cli.main import COMMANDS, MODULES
 
 TOOLS = ("tools.augment", "tools.compare", "tools.make_scenes")
 """Modules with a command line that run from a checkout."""
@@ -68,4 +68,4 @@ def command_of(module: str) -> Command:
 
 def commands() -> dict[str, Command]:
     """Every subcommand of ``maskdet``, in the order of ``maskdet --help``."""
-    return {name: command_of(f"maskdet.cli.{name}") for name in COMMANDS}
+    return {name: command_of(f"maskdet.cli.{MODULES.get(name, name)}") for name in COMMANDS}

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from maskdet.demo.drawing import EYES_Y, MOUTH_Y
-from maskdet.faces.decoding import Detections
+from maskdet.faces.decoding import Detections, no_detections
 
 SKIN = (200, 150, 120)
 UNIT = 0.3  # half the head's height as a share of the picture's width
@@ -34,11 +34,13 @@ def detect(head):
 
     def find(pixels):
         if pixels.std() < 1:
-            return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32))
+            return no_detections()
         side_px = pixels.shape[1]
         _, points = head(side_px)
         reach = UNIT * side_px
         box = np.array([[0.5 * side_px - reach, 0.5 * side_px - reach, 0.5 * side_px + reach, 0.5 * side_px + reach]])
-        return Detections(box.astype(np.float32), np.array([0.9], np.float32), points[np.newaxis].astype(np.float32))
+        length_px = np.array([2 * reach], np.float32)
+        landmarks = points[np.newaxis].astype(np.float32)
+        return Detections(box.astype(np.float32), np.array([0.9], np.float32), landmarks, length_px)
 
     return find

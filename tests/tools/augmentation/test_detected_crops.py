@@ -12,7 +12,7 @@ def finder(*faces):
     """A detector that finds (box, score) whatever it is shown."""
     boxes = np.array([box for box, _ in faces], np.float32).reshape(-1, 4)
     scores = np.array([score for _, score in faces], np.float32)
-    return lambda _pixels: Detections(boxes, scores, np.zeros((len(faces), 5, 2), np.float32))
+    return lambda _pixels: Detections(boxes, scores, np.zeros((len(faces), 5, 2), np.float32), scores)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from maskdet.errors import SourceError
-from maskdet.faces.decoding import Detections
+from maskdet.faces.decoding import no_detections
 from maskdet.preparation.manifest import read_split
 from tools.augmentation.making import compose, find_portraits
 from tools.augmentation.settings import ComposeSettings, Kinds
@@ -110,7 +110,7 @@ def test_fewer_the_next_time_leave_nothing_behind(portraits, detect, tmp_path):
 
 def test_a_face_that_no_detector_finds_again_is_a_clear_error(portraits):
     def blind(pixels):
-        return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32))
+        return no_detections()
 
     one = Kinds(**dict.fromkeys(FEW.model_dump(), 0) | {"detected_masked": 1})
     with pytest.raises(SourceError, match=r"faces for detected_masked: .* Set kinds\.detected_masked=0"):
