@@ -169,12 +169,12 @@ class GcsServer(StoreServer):
 
 
 def accounted(output) -> bool:
-    """Whether every image listed is accounted for, in the run manifest and in the tables."""
-    images = output.run.images
+    """Whether every image listed is accounted for in the run's record, and every image of the data set in the tables."""
+    images, whole = output.run.images, output.run.dataset
     tables = {name: output.table(name).num_rows for name in ("predictions", "failures")}
     return images.listed == images.scored + images.no_face + images.failed + images.skipped and tables == {
-        "predictions": images.scored,
-        "failures": images.failed,
+        "predictions": whole.scored,
+        "failures": whole.failed,
     }
 
 

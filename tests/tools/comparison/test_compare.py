@@ -194,5 +194,6 @@ def test_the_page_draws_the_training_where_its_history_lies_beside_the_bundle(pr
     page = (tmp_path / "with" / "report.html").read_text()
     assert "<h2>Training</h2>" in page
     assert "2 epochs, from" in page
-    assert page.count('class="chart"') == 4  # ROC, reliability, histogram, and of the training only the loss
+    # ROC: a mask or none, two classes against the rest; reliability, histogram; of the training only the loss
+    assert page.count('class="chart"') == 6
     assert "epoch 2, validation: 0.6000" in page
