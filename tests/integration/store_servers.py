@@ -169,7 +169,7 @@ class GcsServer(StoreServer):
 
 
 def accounted(output) -> bool:
-    """Whether every image listed is accounted for in the run's record, and every image of the data set in the tables."""
+    """Whether a run's record accounts for every image listed, and the tables for every image of the data set."""
     images, whole = output.run.images, output.run.dataset
     tables = {name: output.table(name).num_rows for name in ("predictions", "failures")}
     return images.listed == images.scored + images.no_face + images.failed + images.skipped and tables == {
