@@ -20,11 +20,10 @@ from maskdet.faces.extraction import FaceBox, Viewer
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_images
 from maskdet.inputs.references import ImageRef, Shard
-from maskdet.inputs.sharding import KeyRule
-from maskdet.model.backends import Model, load_model
+from maskdet.model.backends import Model
 from maskdet.report.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags, shown_probability
-from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
-from maskdet.scoring.setup import resolve_decision, resolve_settings, runtime_spec, score_options
+from maskdet.scoring.predicting import load_parts
+from maskdet.scoring.scorer import ScoreOptions, Scorer
 
 MAX_SIDE_PX = 1600
 """Longer side of a preview; a larger image is shown smaller."""
@@ -138,11 +137,7 @@ def load_previewer(given: ScoreSettings) -> Previewer:
         ModelError: a bundle is missing, damaged, or does not reproduce its golden outputs.
         ConfigError: the thresholds contradict each other.
     """
-    spec = runtime_spec(given)
-    model = load_model(given.model.uri, spec)
-    settings = resolve_settings(given, model.manifest)
-    options = score_options(settings, KeyRule.of(settings), resolve_decision(settings, model.manifest))
-    return Previewer(model, options, load_viewer(model, options, spec.threads))
+    return Previewer(*load_parts(given))
 
 
 def find_images(settings: ScoreSettings) -> list[ImageRef]:

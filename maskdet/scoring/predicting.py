@@ -143,8 +143,8 @@ class FaceModel:
         return (found[uri] for uri in uris)
 
 
-def load_face_model(given: ScoreSettings) -> FaceModel:
-    """Load the model of some settings, with what finds the faces that it sees.
+def load_parts(given: ScoreSettings) -> tuple[Model, ScoreOptions, Viewer]:
+    """Load what a scorer of some settings takes, as a run's worker does: model, options, and what finds the faces.
 
     Raises:
         ModelError: a bundle is missing, damaged, or does not reproduce its golden outputs.
@@ -154,7 +154,17 @@ def load_face_model(given: ScoreSettings) -> FaceModel:
     model = load_model(given.model.uri, spec)
     settings = resolve_settings(given, model.manifest)
     options = score_options(settings, KeyRule.of(settings), resolve_decision(settings, model.manifest))
-    return FaceModel(model, options, load_viewer(model, options, spec.threads))
+    return model, options, load_viewer(model, options, spec.threads)
+
+
+def load_face_model(given: ScoreSettings) -> FaceModel:
+    """Load the model of some settings, with what finds the faces that it sees.
+
+    Raises:
+        ModelError: a bundle is missing, damaged, or does not reproduce its golden outputs.
+        ConfigError: the thresholds contradict each other.
+    """
+    return FaceModel(*load_parts(given))
 
 
 class FaceFinder:
