@@ -5,9 +5,9 @@
     python -m tools.fit_compact --start models/compact_two/model.keras --output models/compact_three.keras
 
 Faces of k12, wild and scenes are found and cut out, pictures are made of them (see :mod:`tools.incorrect`), and a
-network of two classes learns the third: first without any group of scenes with a real mask worn incorrectly, then, in a
-short last stage, with those of the parts ``fit`` and ``tune``, and with all other faces of them. Four more networks
-repeat the last stage, on all parts, each without a quarter of the groups with such a face and of the other groups of
+network of two classes learns the third: first from part ``fit`` of scenes without any group with a real mask worn
+incorrectly, then, in a short last stage, from all faces of scenes; twice, and the weights' mean is taken. Four more
+networks repeat the last stage, each without a quarter of the groups with such a face and of the other groups of
 ``tune`` and ``test``; what they say of just these groups goes beside the Keras file, as ``.held_out.npz``, for
 thresholds and cross-validation. Equal photographs and seed give equal pictures and batches.
 """
@@ -38,7 +38,7 @@ _SHARED = Path(__file__).parent / "incorrect" / "shared.txt"
 _BASE_STEPS, _BASE_RATE, _BASE_AVERAGED = (1800, 1400), 7e-4, 0.998
 _WORN = 2  # place of the pictures of masks among the sources
 _REAL_STEPS, _REAL_RATE, _REAL_AVERAGED = 1000, 6e-4, 0.99
-_REAL_PARTS = ("fit", "tune")
+_REAL_TURNS = 2
 _FOLDS = 4
 
 
@@ -61,13 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
     base = [
         pipeline.parts_of(items, pipeline.views_of(items, pipeline.COPIES[source], seed + number))
         for number, (source, items) in enumerate(
-            (
-                ("collections", collections),
-                ("scenes", street),
-                ("worn", worn),
-                ("hidden", hidden),
-                ("composites", composites),
-            )
+            zip(pipeline.LAST_SHARES, (collections, street, worn, hidden, composites), strict=True)
         )
     ]
     network = with_three_classes(keras.saving.load_model(arguments.start, compile=False))
@@ -76,26 +70,33 @@ def _run(arguments: argparse.Namespace) -> int:
             network, base, steps=steps, rate=_BASE_RATE, averaged=_BASE_AVERAGED, seed=seed + stage
         )
         base[_WORN] = pipeline.without_bare_looks(network, base[_WORN])
+    base = pipeline.for_last_stage(network, base)
     held_out = _cross_validate(network, base, root, faces, seed)
     np.savez_compressed(Path(arguments.output).with_suffix(".held_out.npz"), allow_pickle=False, **held_out)
     incorrect = set(incorrect_groups(faces))
-    seen = [face for face in faces if face.part in _REAL_PARTS and (face.group in incorrect or face.part != "fit")]
+    seen = [face for face in faces if face.group in incorrect or face.part != "fit"]  # the base has the others
     _last_stage(network, base, _real_parts(root, seen, incorrect, seed), seed)
     network.save(arguments.output)
     return 0
 
 
 def _last_stage(network: Any, base: list[Part], real: list[Part], seed: int) -> None:
-    judged = [pipeline.with_hard_ones_more(network, part) for part in real]
-    pipeline.fit_later_layers(
-        network,
-        [*base, *judged],
-        steps=_REAL_STEPS,
-        rate=_REAL_RATE,
-        averaged=_REAL_AVERAGED,
-        seed=seed + 9,
-        layer=LAST_LAYERS_FROM,
-    )
+    """Fit the last layers some times over, each time with other draws, and take the mean of the weights."""
+    parts = [*base, *(pipeline.with_hard_ones_more(network, part) for part in real)]
+    began, ended = network.get_weights(), []
+    for turn in range(_REAL_TURNS):
+        network.set_weights(began)
+        pipeline.fit_later_layers(
+            network,
+            parts,
+            steps=_REAL_STEPS,
+            rate=_REAL_RATE,
+            averaged=_REAL_AVERAGED,
+            seed=seed + 9 + 100 * turn,
+            layer=LAST_LAYERS_FROM,
+        )
+        ended.append(network.get_weights())
+    network.set_weights([np.mean(weights, axis=0) for weights in zip(*ended, strict=True)])
 
 
 def _cross_validate(

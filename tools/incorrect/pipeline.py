@@ -30,8 +30,10 @@ COPIES = {"collections": 2, "scenes": 6, "worn": 2, "hidden": 2, "composites": 1
 
 WEIGHTS = {"crop": 1.0, "wild": 1.6, "whole": 1.2, "scene": 2.0, "worn": 0.6, "hidden": 1.0, "composite": 0.5}
 """Kind of item → how often it is drawn against others."""
+LAST_SHARES = {"collections": 0.75, "scenes": 1.2, "worn": 0.6, "hidden": 0.6, "composites": 0.5}
+"""Source → what its weights are multiplied by in the last stage."""
 _INCORRECT_WEIGHT = 3.0
-_REAL_INCORRECT_WEIGHT, _REAL_NEAR_WEIGHT, _REAL_FAR_WEIGHT = 18.0, 3.0, 2.0
+_REAL_INCORRECT_WEIGHT, _REAL_NEAR_WEIGHT, _REAL_FAR_WEIGHT = 40.0, 3.0, 2.0
 _HARD_WEIGHT = 3.0
 _SURELY_BARE, _HARDLY_INCORRECT = 0.9, 0.15
 
@@ -197,17 +199,31 @@ def fit_later_layers(
     return put_back(network, fit(rest, mixture, steps, rate, averaged=averaged))
 
 
-def with_hard_ones_more(network: Any, part: Part) -> Part:
+def for_last_stage(network: Any, base: Sequence[Part]) -> list[Part]:
+    """The base's sources, in the order of :data:`LAST_SHARES`, as the last stage draws them.
+
+    Hard faces are drawn more often; of the collections only bare ones, since many of their masks that a network calls
+    incorrect are.
+    """
+    judged = list(base)
+    judged[0] = with_hard_ones_more(network, base[0], masked=False)
+    judged[1] = with_hard_ones_more(network, base[1])
+    shares = LAST_SHARES.values()
+    return [part._replace(weights=share * part.weights) for part, share in zip(judged, shares, strict=True)]
+
+
+def with_hard_ones_more(network: Any, part: Part, *, masked: bool = True) -> Part:
     """Draw real faces more often where a network is not sure of them: bare ones, and masked ones it calls incorrect.
 
     Args:
         network: of three classes.
         part: uint8 views of photographs as they are; the first view of each item is judged.
+        masked: whether masked ones are looked at.
     """
     given = network.predict(part.views[:, 0], batch_size=_FEATURES_BATCH, verbose=0)
-    masked, _, bare = (part.labels == THREE_CLASSES.index(name) for name in THREE_CLASSES)
-    hard = bare & (given[:, THREE_CLASSES.index(NO_MASK)] < _SURELY_BARE)
-    hard |= masked & (given[:, THREE_CLASSES.index(INCORRECT)] > _HARDLY_INCORRECT)
+    mask, incorrect, bare = (THREE_CLASSES.index(name) for name in (MASK, INCORRECT, NO_MASK))
+    hard = (part.labels == bare) & (given[:, bare] < _SURELY_BARE)
+    hard |= (part.labels == mask) & (given[:, incorrect] > _HARDLY_INCORRECT) & masked
     return part._replace(weights=np.where(hard, _HARD_WEIGHT, 1.0) * part.weights)
 
 

@@ -131,6 +131,11 @@ def test_real_faces_that_a_network_is_not_sure_of_are_drawn_more_often():
 
     part = Part(np.zeros((5, 2, 4, 4, 3), np.uint8), np.array([0, 0, 2, 2, 1]), np.array([1, 1, 1, 1, 2.0]))
     assert pipeline.with_hard_ones_more(Unsure(), part).weights.tolist() == [3, 1, 3, 1, 2]
+    assert pipeline.with_hard_ones_more(Unsure(), part, masked=False).weights.tolist() == [1, 1, 3, 1, 2]
+    collections, scenes, worn, hidden, composites = pipeline.for_last_stage(Unsure(), [part] * 5)
+    assert collections.weights == pytest.approx([0.75, 0.75, 2.25, 0.75, 1.5])
+    assert scenes.weights == pytest.approx([3.6, 1.2, 3.6, 1.2, 2.4])
+    assert [rest.weights[0] for rest in (worn, hidden, composites)] == [0.6, 0.6, 0.5]
 
 
 def test_real_masks_worn_incorrectly_are_drawn_most_often():
