@@ -79,9 +79,8 @@ def _refused(where: str | None) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise MaskdetError(
-            f"metrics for {where}", "to write them there", str(error), "The run is untouched."
-        ) from error
+        remedy = "Check the place; the run itself is untouched."
+        raise MaskdetError(f"metrics for {where}", "a place that takes them", str(error), remedy) from error
 
 
 if __name__ == "__main__":
