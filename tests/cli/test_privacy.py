@@ -77,4 +77,3 @@ def test_neither_metadata_nor_secrets_are_in_what_a_run_leaves_or_says(photos, t
     assert b"words.png" in b"".join(map(everything_in, written))  # so that a planted word would be seen
     assert [path for path in written if PLANTED.encode() in everything_in(path)] == []
     assert PLANTED.encode() not in done.stdout + done.stderr
-
