@@ -36,11 +36,11 @@ class Browser(NamedTuple):
     """Folder of libraries that it brings along."""
 
     @property
-    def environment(self) -> dict[str, str]:
-        """The environment to start it in."""
-        known = dict(os.environ)
+    def environment(self) -> dict[str, str | float | bool]:
+        """The environment to start it in, of the type that Playwright takes."""
+        known: dict[str, str | float | bool] = {**os.environ}
         if self.libraries is not None:
-            known["LD_LIBRARY_PATH"] = f"{self.libraries}:{known.get('LD_LIBRARY_PATH', '')}".rstrip(":")
+            known["LD_LIBRARY_PATH"] = f"{self.libraries}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":")
         return known
 
 

@@ -14,7 +14,6 @@ from maskdet.cli.main import main as maskdet
 from tools.browser import fetch_browser, find_browser
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "images" / "report.png"
-_SIZE = {"width": 1000, "height": 940}
 _COLOURS = 64
 
 
@@ -47,7 +46,7 @@ def take(page: str, output: Path) -> None:
         started = playwright.chromium.launch(
             executable_path=str(browser.program), args=["--no-sandbox"], env=browser.environment
         )
-        shown = started.new_page(viewport=_SIZE, device_scale_factor=1.5)
+        shown = started.new_page(viewport={"width": 1000, "height": 940}, device_scale_factor=1.5)
         shown.goto(page)
         shown.screenshot(path=str(output))
         started.close()
