@@ -39,6 +39,7 @@ HEAVY = {
     "onnxruntime": ("model/", "faces/"),
     "tf2onnx": ("model/",),
     "sklearn": ("evaluation/baselines.py",),
+    "duckdb": ("report/",),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
