@@ -130,7 +130,10 @@ setup(
         "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE],
         "bench": PEERS,
         "docs": DOCS,
-        "dev": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE, *DOCS, *DEVELOPMENT],
+        "dev": [
+            *(*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE),
+            *(*DOCS, *DEVELOPMENT),
+        ],
     },
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["maskdet = maskdet.cli.main:run"]},
