@@ -11,9 +11,10 @@ import yaml
 from pydantic import ValidationError
 
 from maskdet import schemas
-from maskdet.config import RESERVED_NAMES, ResolvedSettings, ScoreSettings, load_yaml, parse_settings, put
+from maskdet.config import ScoreSettings, load_yaml, parse_settings, put
 from maskdet.errors import ConfigError
 from maskdet.images.codecs import resolve_codecs
+from maskdet.resolved import ResolvedSettings
 from maskdet.scoring.setup import resolve_settings
 
 TEMPLATE = "{site}/{camera}/{captured_at:%Y-%m-%d}/*.jpg"
@@ -264,7 +265,7 @@ def test_keys_that_cannot_work_are_refused(tree: dict[str, Any], fragment: str) 
 def test_no_key_may_be_named_like_a_column_of_a_table() -> None:
     tables = (schemas.predictions_schema(), schemas.failures_schema(), schemas.compliance_schema())
     names = {name for table in tables for name in table.names}
-    assert names <= RESERVED_NAMES
+    assert names <= schemas.RESERVED_NAMES
     for name in sorted(names):
         assert f"the key {name!r} is the name of a column" in refusal({"source": {"keys": [name]}})
 
@@ -321,5 +322,6 @@ class TestResolved:
         expected["imaging"]["codecs"] = resolve_codecs("auto")
         expected["faces"]["mode"] = "whole"
         expected["model"]["precision"] = "int8"
+        expected["compliance"].update(cluster=given.cluster_keys, time_zone=given.source.timezone)
         assert found.model_dump() == expected
         assert resolve_settings(found, manifest) == found

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 
 from maskdet.cli.summary import describe_bytes, describe_plan, describe_run, describe_tables, format_table
-from maskdet.compliance.groups import Counts, compliance_table
+from maskdet.compliance.rates import RateRule
+from maskdet.compliance.state import Counts, State
+from maskdet.compliance.table import compliance_table
 from maskdet.config import ScoreSettings
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.tables.layout import Layout, write_table
@@ -167,8 +169,8 @@ class TestTables:
 
     def test_tables_of_an_output(self, tmp_path):
         layout = Layout(str(tmp_path))
-        groups = {(site, "2026-01-05"): Counts(10, 0, 1, 8, 2, 0) for site in "abc"}
-        table = compliance_table(groups, ["site", "date"], ["site", "date", "hour"], 0.95)
+        groups = {(site, "2026-01-05"): State(Counts(10, 0, 1, 8, 2, 0)) for site in "abc"}
+        table = compliance_table(groups, ["site", "date"], ["site", "date", "hour"], RateRule(0.95))
         write_table(layout.compliance("day"), table, 100)
         for slot in ("x", "y"):
             (tmp_path / "predictions").mkdir(exist_ok=True)
