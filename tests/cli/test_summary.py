@@ -62,6 +62,19 @@ class TestRun:
         of = "of 1,000 faces labelled mask, incorrect or no_mask (uncorrected)"
         assert f"  mask rate 75.0% wear one, 60.0% correctly, {of}" in lines
 
+    def test_a_rate_stands_beside_the_share_of_images_without_a_face(self):
+        images = ImageCounts(listed=100, scored=60, no_face=20, failed=20)
+        lines = describe_run(run_of(dataset=images), Layout("/out")).splitlines()
+        of = "of 10,000 faces labelled mask or no_mask (uncorrected)"
+        assert f"  mask rate 90.0% {of}; no face in 25.0% of the images" in lines
+
+    def test_time_zone_and_clusters_are_said(self):
+        settings = {"compliance": {"time_zone": "Europe/Berlin", "cluster": ["site", "hour"]}}
+        lines = describe_run(run_of(settings=settings), Layout("/out")).splitlines()
+        assert "  groups    days and hours of Europe/Berlin; clusters of site x hour" in lines
+        settings["compliance"]["cluster"] = []
+        assert "clusters of nothing" in describe_run(run_of(settings=settings), Layout("/out"))
+
     def test_a_run_that_failed_says_why_first(self):
         text = describe_run(run_of(status="over_budget", reason="too many"), Layout("/out"))
         assert text.startswith("run r1: over budget — too many\n")
@@ -182,9 +195,9 @@ class TestTables:
             "failures: 0 files, 0 bytes",
             "no_face: 0 files, 0 bytes",
             "",
-            "compliance, level day: 3 groups",
+            "compliance, level day: 3 groups, days and hours of UTC",
         ]
-        names = ["site", "date", "images_listed", "images_failed", "faces", "faces_uncertain"]
+        names = ["site", "date", "images_listed", "images_failed", "no_face_share", "faces", "faces_uncertain"]
         assert lines[5].split() == [*names, "mask_rate", "mask_rate_low", "mask_rate_high"]
-        assert lines[6].split()[:7] == ["a", str(date(2026, 1, 5)), "11", "1", "10", "0", "0.800"]
+        assert lines[6].split()[:8] == ["a", str(date(2026, 1, 5)), "11", "1", "0.000", "10", "0", "0.800"]
         assert len(lines) == 8
