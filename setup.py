@@ -73,6 +73,7 @@ DEVELOPMENT = [
     "pytest-timeout>=2.3,<3",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.8,<1",
+    "statsmodels>=0.14,<0.16",  # a second opinion on intervals and corrections for many comparisons
     "types-PyYAML>=6,<7",
     "types-defusedxml>=0.7,<1",
     "types-psutil>=6,<8",

@@ -14,6 +14,7 @@ ROOMS = [
     ["labels", "schemas", "templates", "demo", "cores", "background"],
     ["named_configs"],
     ["config"],
+    ["resolved"],
     ["storage", "images"],
     ["inputs"],
     ["compliance"],
