@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
 
-from maskdet.compliance.groups import Counts
 from maskdet.compliance.intervals import (
     ClusterSums,
     Interval,
@@ -20,6 +19,7 @@ from maskdet.compliance.intervals import (
     ignorance_bounds,
     wilson_interval,
 )
+from maskdet.compliance.state import Counts
 from maskdet.errors import ConfigError
 from maskdet.labels import LABELS
 from maskdet.report.database import COUNTED, WORN, Selection, Tables, quoted, tells_incorrect
