@@ -285,6 +285,51 @@ def images_schema() -> pa.Schema:
     )
 
 
+def changes_schema(key_names: Iterable[str] = ()) -> pa.Schema:
+    """Schema of what changed between two sides: one row per group, after one of all groups together."""
+    keys = [
+        column(name, pa.string(), f"group key {name!r}; null in the row of all", nullable=True) for name in key_names
+    ]
+    counts = {
+        "images": "images of the group",
+        "images_failed": "of those, images that could not be read",
+        "faces_labelled": "faces that the rate is a share of",
+    }
+    faceless = "share of the readable images in which no face was found"
+    sides = ("before", "after")
+    numbers = {
+        "rate_before": "the rate before",
+        "rate_after": "the rate after",
+        "difference": "after minus before",
+        "difference_low": "lower end of its interval; null below two clusters on either side",
+        "difference_high": "upper end of its interval",
+        "difference_naive_low": "lower end of the naive interval: as if faces were independent",
+        "difference_naive_high": "upper end of the naive interval",
+        "p": "level at which the interval would begin to hold 0; of the naive one where there is no other",
+        "p_adjusted": "the same, corrected for the number of groups compared; null in the row of all",
+    }
+    return table_schema(
+        "changes",
+        [
+            *keys,
+            column("scope", pa.string(), "all, or group"),
+            column("rate", pa.string(), "which rate is compared"),
+            *(
+                column(f"{name}_{side}", pa.int64(), f"{text}, {side}")
+                for name, text in counts.items()
+                for side in sides
+            ),
+            *(column(f"no_face_share_{side}", pa.float64(), f"{faceless}, {side}", nullable=True) for side in sides),
+            *(column(name, pa.float64(), text, nullable=True) for name, text in numbers.items()),
+            column("pairs", pa.int64(), "clusters with labelled faces on both sides"),
+            column("method", pa.string(), "how the interval was computed"),
+            column("adjustment", pa.string(), "how p_adjusted was: holm, benjamini-hochberg or none"),
+            column("confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
+        ],
+        1,
+    )
+
+
 RESERVED_NAMES = frozenset(
     name
     for schema in (predictions_schema, failures_schema, no_face_schema, compliance_schema)

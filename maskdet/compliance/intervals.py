@@ -334,9 +334,9 @@ def _normal_quantile(confidence: float) -> float:
 
 @functools.lru_cache(maxsize=4096)
 def _t_quantile(confidence: float, degrees: int) -> float:
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.t.ppf((1 + confidence) / 2, degrees))
+    return float(special.stdtrit(degrees, (1 + confidence) / 2))
 
 
 @functools.lru_cache(maxsize=16)
