@@ -129,7 +129,8 @@ def describe(changes: Changes) -> str:
     clusters = " x ".join(changes.cluster) or "nothing"
     lines += [
         "",
-        f"{rate}: after minus before, in percentage points; days and hours of {changes.time_zone}; clusters of {clusters}",
+        f"{rate}: after minus before, in percentage points",
+        f"days and hours of {changes.time_zone}; clusters of {clusters}",
         f"intervals: {method}; p of groups: {adjustment}",
         format_table(_shown(table, keys)),
     ]

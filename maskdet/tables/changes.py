@@ -16,6 +16,7 @@ from maskdet.compliance.state import Counts, GroupKey, State
 from maskdet.config import GROUPED_KEYS
 from maskdet.errors import ConfigError, OutputError
 from maskdet.schemas import changes_schema
+from maskdet.tables.corrections import read_corrections
 from maskdet.tables.counting import Period, count_output
 from maskdet.tables.layout import Layout
 from maskdet.tables.manifest import RunManifest, read_run
@@ -131,7 +132,10 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     _refuse_untold(before, after, question.rate)
     zone = question.time_zone or after.time_zone
     levels = {ALL: (), BY: question.by, **{f"key {name}": (name,) for name in keys}}
-    counted = [count_output(s.layout, s.snapshot, Grouping(levels, cluster, zone), s.period) for s in (before, after)]
+    counted = [
+        count_output(s.layout, s.snapshot, Grouping(levels, cluster, zone, read_corrections(s.layout)), s.period)
+        for s in (before, after)
+    ]
     whole = [side.get(GroupKey(ALL, ()), State()) for side in counted]
     return Changes(
         before=before,
