@@ -17,6 +17,7 @@ from maskdet.config import FailureBudget
 from maskdet.inputs.references import ImageRef
 from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.labels import THREE_CLASSES
+from maskdet.tables import lease
 from maskdet.tables.images import NO_FACE_FOUND, SCORED, Ending
 from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS, Layout, write_version
 from maskdet.tables.lease import Holder
@@ -109,6 +110,7 @@ def write_output(
     status, reason, _ = replace_tables(plan, receipts, totals, "succeeded", "")
     assert status == "succeeded", reason
     write_manifest(layout, run.model_copy(update={"finished_at": NOW}))
+    lease.release(layout, run_id)
     return layout
 
 

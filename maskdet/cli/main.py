@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "measure a model on labelled images",
     "status": "show how far a run is",
     "inspect": "show the tables of an output, or a sheet of its faces",
+    "audit": "label a random sample of faces, and say what it means",
     "diff": "compare two outputs or periods: coverage, then rates",
     "prune": "remove rows of images taken before a day",
     "files": "name the files of a table as of the last run",

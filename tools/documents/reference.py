@@ -84,6 +84,10 @@ def _arguments(parser: argparse.ArgumentParser) -> Iterator[list[str]]:
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction):
             continue
+        if isinstance(action, argparse._SubParsersAction):
+            for name, step in action.choices.items():
+                yield from ([f"{name}: {argument}", meaning] for argument, meaning in _arguments(step))
+            continue
         value = "" if action.nargs == 0 else " " + str(action.metavar or action.dest).upper().rpartition(".")[2]
         name = ", ".join(action.option_strings) + value if action.option_strings else str(action.metavar or action.dest)
         text = parser._get_formatter()._expand_help(action) if action.help else ""
