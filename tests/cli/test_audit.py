@@ -25,6 +25,7 @@ from maskdet.schemas import audited_schema
 from maskdet.tables.corrections import read_corrections
 from maskdet.tables.layout import Layout
 from maskdet.tables.runs import read_run
+from maskdet.tables.snapshot import current_snapshot
 from maskdet.testing import solid_image
 from tests.outputs import face, write_output
 
@@ -121,7 +122,7 @@ def test_labels_that_are_applied_count_in_the_tables_which_say_so(world, sampled
         assert row["images_scored"] == len(here)
         labelled = sum(final.count(name) for name in ("mask", "incorrect", "no_mask"))
         assert row["any_mask_rate"] == pytest.approx((final.count("mask") + final.count("incorrect")) / labelled)
-    run = read_run(layout)
+    run = read_run(layout, current_snapshot(layout).run_id)
     assert (run.status, run.recounted, run.corrections) == ("succeeded", True, 120)
     assert main.main(["files", layout.root, "--table", "compliance"]) == 0
 
