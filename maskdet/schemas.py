@@ -345,6 +345,19 @@ def audited_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     )
 
 
+_CHANGE_NUMBERS = {
+    "rate_before": "the rate before",
+    "rate_after": "the rate after",
+    "difference": "after minus before",
+    "difference_low": "lower end of its interval; null below two clusters on either side",
+    "difference_high": "upper end of its interval",
+    "difference_naive_low": "lower end of the naive interval: as if faces were independent",
+    "difference_naive_high": "upper end of the naive interval",
+    "p": "level at which the interval would begin to hold 0; of the naive one where there is no other",
+    "p_adjusted": "the same, corrected for the number of groups compared; null in the row of all",
+}
+
+
 def changes_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     """Schema of what changed between two sides: one row per group, after one of all groups together."""
     keys = [
@@ -357,17 +370,6 @@ def changes_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     }
     faceless = "share of the readable images in which no face was found"
     sides = ("before", "after")
-    numbers = {
-        "rate_before": "the rate before",
-        "rate_after": "the rate after",
-        "difference": "after minus before",
-        "difference_low": "lower end of its interval; null below two clusters on either side",
-        "difference_high": "upper end of its interval",
-        "difference_naive_low": "lower end of the naive interval: as if faces were independent",
-        "difference_naive_high": "upper end of the naive interval",
-        "p": "level at which the interval would begin to hold 0; of the naive one where there is no other",
-        "p_adjusted": "the same, corrected for the number of groups compared; null in the row of all",
-    }
     return table_schema(
         "changes",
         [
@@ -380,7 +382,7 @@ def changes_schema(key_names: Iterable[str] = ()) -> pa.Schema:
                 for side in sides
             ),
             *(column(f"no_face_share_{side}", pa.float64(), f"{faceless}, {side}", nullable=True) for side in sides),
-            *(column(name, pa.float64(), text, nullable=True) for name, text in numbers.items()),
+            *(column(name, pa.float64(), text, nullable=True) for name, text in _CHANGE_NUMBERS.items()),
             column("pairs", pa.int64(), "clusters with labelled faces on both sides"),
             column("method", pa.string(), "how the interval was computed"),
             column("adjustment", pa.string(), "how p_adjusted was: holm, benjamini-hochberg or none"),

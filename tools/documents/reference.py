@@ -36,6 +36,10 @@ TABLES = {
     "failures": schemas.failures_schema,
     "no_face": schemas.no_face_schema,
     "compliance": schemas.compliance_schema,
+    "corrections": schemas.corrections_schema,
+    "changes": schemas.changes_schema,
+    "audit": schemas.audit_schema,
+    "audited": schemas.audited_schema,
 }
 # Rooms whose modules a program may import, and what each is for; the rest serve the commands.
 API_ROOMS = ("inputs", "images", "faces", "model", "scoring", "tables", "compliance", "storage", "beam", "evaluation")
