@@ -25,6 +25,7 @@ ROOMS = [
     ["preparation"],
     ["evaluation"],
     ["report", "training"],
+    ["audit"],
     ["beam"],
     ["api"],
     ["cli"],
