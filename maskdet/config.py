@@ -6,14 +6,15 @@ import difflib
 import functools
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
 
 from maskdet.errors import ConfigError, shown
 from maskdet.named_configs import find_config
+from maskdet.sections import Count, CountOrZero, KeyName, OpenRatio, Ratio, Section, VideoMode, VideoSettings
 from maskdet.templates import PathTemplate
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -21,13 +22,6 @@ Model = TypeVar("Model", bound=BaseModel)
 CodecsName = Literal["pillow", "fast"]
 FacesMode = Literal["detect", "whole"]
 Precision = Literal["int8", "float32"]
-
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
-Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
-OpenRatio = Annotated[float, Field(gt=0.0, lt=1.0)]
-"""Neither 0 nor 1."""
-KeyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 # Keys that every image with a capture time has, beside those that the source names.
 DERIVED_KEYS = ("date", "hour")
@@ -38,6 +32,7 @@ RESERVED_NAMES = frozenset(
         *("label", "model_id", "level"),
         *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
         *("probability_mask", "probability_incorrect", "probability_no_mask", "stage", "code", "message", "attempts"),
+        *("frame_time_us", "frame_end_us", "frames"),
         *("images_listed", "images_scored", "images_no_face", "images_failed"),
         *("faces", "faces_mask", "faces_incorrect", "faces_no_mask", "faces_uncertain"),
         *(f"{rate}_rate{end}" for rate in ("mask", "any_mask", "correct") for end in ("", "_low", "_high")),
@@ -54,12 +49,6 @@ DEFAULT_EXCLUDES = (
 _SECTION_ERRORS = ("model_type", "model_attributes_type", "dict_type")
 # ValueError: text that is not UTF-8, and what YAML takes for a date that is none ("2026-13-45").
 _YAML_ERRORS = (yaml.YAMLError, ValueError)
-
-
-class Section(BaseModel):
-    """Base of every settings section: immutable, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SourceSettings(Section):
@@ -288,6 +277,7 @@ class ScoreSettings(Section):
     source: SourceSettings = SourceSettings()
     packing: PackingSettings = PackingSettings()
     imaging: ImagingSettings = ImagingSettings()
+    video: VideoSettings = VideoSettings()
     faces: FacesSettings = FacesSettings()
     model: ModelSettings = ModelSettings()
     scoring: ScoringSettings = ScoringSettings()
@@ -330,6 +320,12 @@ class ResolvedImaging(ImagingSettings):
     codecs: CodecsName
 
 
+class ResolvedVideo(VideoSettings):
+    """Video settings with the mode chosen."""
+
+    mode: VideoMode
+
+
 class ResolvedFaces(FacesSettings):
     """Face settings with the mode chosen."""
 
@@ -350,6 +346,7 @@ class ResolvedSettings(ScoreSettings):
     """
 
     imaging: ResolvedImaging
+    video: ResolvedVideo
     faces: ResolvedFaces
     model: ResolvedModel
 

@@ -20,6 +20,18 @@ def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = F
 
 
 _INSTANT = pa.timestamp("ms", tz="UTC")
+# Fields as of maskdet.video.sampling.Segment, and of maskdet.tables.results.FrameCounts.
+SEGMENT = pa.struct(
+    [
+        ("start_us", pa.int64()),
+        ("end_us", pa.int64()),
+        ("frames", pa.string()),
+        ("rate", pa.list_(pa.int64())),
+        ("duration_us", pa.int64()),
+        ("decoder", pa.string()),
+    ]
+)
+FRAMES = pa.struct([("scored", pa.int64()), ("no_face", pa.int64()), ("failed", pa.int64())])
 # Keys that are derived from capture times have the type that readers expect; all others are what people wrote.
 _KEY_KINDS = {"date": pa.date32(), "hour": pa.int32()}
 _KEY_ORIGIN = ", from its path or manifest; date and hour from its capture time, in the run's time zone"
@@ -41,6 +53,15 @@ def _identity_columns(key_names: Iterable[str]) -> list[pa.Field]:
             for name in key_names
         ),
     ]
+
+
+def _frame_time_column() -> pa.Field:
+    return column(
+        "frame_time_us",
+        pa.int64(),
+        "when the frame is shown, in microseconds since the start of its video; null of images",
+        nullable=True,
+    )
 
 
 def _content_columns() -> list[pa.Field]:
@@ -94,6 +115,7 @@ def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
             column("probability_no_mask", pa.float32(), "probability that it wears none; the three add to 1"),
             column("label", pa.string(), "mask, incorrect, no_mask or uncertain, by the run's decision thresholds"),
             column("model_id", pa.string(), "name and fingerprint of the model bundle"),
+            _frame_time_column(),
         ],
     )
 
@@ -112,6 +134,19 @@ def failures_schema(key_names: Iterable[str] = ()) -> pa.Schema:
             column("code", pa.string(), "why it failed: a stable name"),
             column("message", pa.string(), "why it failed, for people"),
             column("attempts", pa.int32(), "how often it was tried"),
+            _frame_time_column(),
+            column(
+                "frame_end_us",
+                pa.int64(),
+                "when a stretch that is lost ends, in microseconds since the start of its video; null of all else",
+                nullable=True,
+            ),
+            column(
+                "frames",
+                pa.int64(),
+                "frames of a video that the row stands for; null of images, 0 of a video that cannot be opened",
+                nullable=True,
+            ),
         ],
     )
 
@@ -122,7 +157,7 @@ def no_face_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     Args:
         key_names: all keys; the table is not partitioned, since such images are few.
     """
-    return table_schema("no_face", [*_identity_columns(key_names), *_content_columns()])
+    return table_schema("no_face", [*_identity_columns(key_names), *_content_columns(), _frame_time_column()])
 
 
 def _rate_columns(name: str, description: str) -> list[pa.Field]:
@@ -197,5 +232,19 @@ def images_schema() -> pa.Schema:
             column("problem_message", pa.string(), "the same, for people", nullable=True),
             column("outcome", pa.string(), "scored, no_face, or the code of the failure"),
             column("scored_by", pa.string(), "fingerprint of the model and the settings that its rows depend on"),
+            column("segment", SEGMENT, "the part of a video, and which frames of it; null of images", nullable=True),
+            column("frames", FRAMES, "frames of the segment by how they ended; null of images", nullable=True),
         ],
     )
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the columns of a schema, those that an earlier version did not write as nulls.
+
+    Raises:
+        pyarrow.ArrowException: a column that cannot be null is missing, or has another type.
+    """
+    for field in schema:
+        if field.name not in table.column_names and field.nullable:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)

@@ -12,9 +12,10 @@ PACKAGE = ROOT / "maskdet"
 ROOMS = [
     ["errors"],
     ["labels", "schemas", "templates", "demo", "cores"],
-    ["named_configs"],
+    ["named_configs", "sections"],
     ["config"],
     ["storage", "images"],
+    ["video"],
     ["inputs"],
     ["compliance"],
     ["tables"],
@@ -38,6 +39,7 @@ HEAVY = {
     "ai_edge_litert": ("model/", "training/", "faces/"),
     "onnxruntime": ("model/", "faces/"),
     "tf2onnx": ("model/",),
+    "av": ("video/",),
     "sklearn": ("evaluation/baselines.py",),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

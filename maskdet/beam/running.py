@@ -41,6 +41,7 @@ def build(launch: Launch) -> ScoreRun:
             launch.plan.layout, levels, settings.compliance.confidence, rows, launch.manifest.class_names
         ),
         earlier=_earlier(launch),
+        videos=settings.video,
     )
 
 

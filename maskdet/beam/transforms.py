@@ -27,7 +27,7 @@ from maskdet.beam.telemetry import ShardTelemetry
 from maskdet.compliance.groups import Counts, GroupKey, compliance_table, key_union, merge_counts
 from maskdet.config import SourceSettings
 from maskdet.cores import available_cores
-from maskdet.inputs import listing, sharding
+from maskdet.inputs import listing, sharding, videos
 from maskdet.inputs.earlier import Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
@@ -35,6 +35,7 @@ from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.labels import TWO_CLASSES, ClassNames
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
+from maskdet.sections import VideoSettings
 from maskdet.tables.layout import COMPLIANCE, Layout, write_version
 from maskdet.tables.lease import heartbeats
 from maskdet.tables.receipts import ShardJob, ShardReport
@@ -42,11 +43,12 @@ from maskdet.tables.reuse import read_refs
 from maskdet.tables.runs import LISTED, LevelTotal, RunManifest, RunPlan, finish_run
 from maskdet.tables.status import PlannedShard, write_plan
 
-_COUNTS = "counts"
+_COUNTS, _BATCHES, _VIDEOS = "counts", "batches", "videos"
 _SHARDS_IN_HAND = 2
 _SHARDS_READ = 16
 # Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up.
 _URI_GROUPS = 256
+_VIDEOS_A_BATCH = 32
 
 
 @dataclass
@@ -57,6 +59,8 @@ class ListImages(beam.PTransform):  # type: ignore[misc]
     source: SourceSettings
     output: str = ""
     """Where no image may lie."""
+    videos: frozenset[str] = frozenset()
+    """Extensions of videos."""
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
@@ -65,7 +69,7 @@ class ListImages(beam.PTransform):  # type: ignore[misc]
             | "CreateTasks" >> beam.Create(list(self.tasks))
             | "SplitTasks" >> beam.FlatMap(listing.split_task).with_output_types(Any)
             | "SpreadTasks" >> beam.Reshuffle()
-            | "ListTasks" >> beam.FlatMap(_list_task, self.source, self.output).with_output_types(Any)
+            | "ListTasks" >> beam.FlatMap(_list_task, self.source, self.output, self.videos).with_output_types(Any)
         )
 
 
@@ -81,6 +85,25 @@ class LookUpImages(beam.PTransform):  # type: ignore[misc]
             | "GroupByUri" >> beam.GroupByKey()
             | "LookUpGroups" >> beam.FlatMap(_look_up).with_outputs(_COUNTS, main="batches")
         )
+
+
+@dataclass
+class CutVideos(beam.PTransform):  # type: ignore[misc]
+    """:class:`RefBatch` → (:class:`RefBatch` with segments in the place of videos, counts of both)."""
+
+    settings: VideoSettings
+    rule: KeyRule
+
+    def expand(self, batches: PCollection[Any]) -> Any:
+        """Apply the transform."""
+        split = batches | "SplitVideos" >> beam.FlatMap(_split_videos).with_outputs(_VIDEOS, main=_BATCHES)
+        cut = (
+            split[_VIDEOS]
+            | "SpreadVideos" >> beam.Reshuffle()
+            | "OpenVideos" >> beam.FlatMap(_cut_videos, self.settings, self.rule).with_outputs(_COUNTS, main=_BATCHES)
+        )
+        batches = (split[_BATCHES], cut[_BATCHES]) | "JoinSegments" >> beam.Flatten()
+        return {_BATCHES: batches, _COUNTS: cut[_COUNTS]}
 
 
 @dataclass
@@ -253,6 +276,7 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
         score: the scoring transform.
         compliance: the compliance transform.
         earlier: joins images of earlier runs, if the output holds any.
+        videos: which files are videos, and how they are cut; ``None``: none are.
     """
 
     plan: RunPlan
@@ -263,15 +287,21 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
     score: ScoreShards
     compliance: WriteCompliance
     earlier: JoinEarlier | None = None
+    videos: VideoSettings | None = None
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
-        batches = root | "ListImages" >> ListImages(self.tasks, self.source, self.plan.layout.root)
+        extensions = videos.video_extensions(self.videos, self.source.extensions)
+        batches = root | "ListImages" >> ListImages(self.tasks, self.source, self.plan.layout.root, extensions)
         counts = [batches | "CountListed" >> beam.Map(_count_listed).with_output_types(Any)]
         if listing.may_repeat(self.tasks):
             looked_up = batches | "LookUpImages" >> LookUpImages()
             batches = looked_up["batches"]
             counts.append(looked_up[_COUNTS])
+        if self.videos is not None and extensions:
+            cut = batches | "CutVideos" >> CutVideos(self.videos, self.rule)
+            batches = cut[_BATCHES]
+            counts.append(cut[_COUNTS])
         changes = root | "NoChanges" >> beam.Create([])
         if self.earlier is not None:
             joined = batches | "JoinEarlier" >> self.earlier
@@ -348,8 +378,10 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
         return self._scorer
 
 
-def _list_task(task: ListTask, source: SourceSettings, output: str = "") -> Iterator[RefBatch]:
-    for batch in listing.list_images(task, source):
+def _list_task(
+    task: ListTask, source: SourceSettings, output: str = "", videos: frozenset[str] = frozenset()
+) -> Iterator[RefBatch]:
+    for batch in listing.list_images(task, source, videos):
         listing.refuse_images_in(output, batch)
         PROGRESS.add_listed(len(batch.refs))
         yield batch
@@ -371,6 +403,22 @@ def _look_up(group: tuple[int, Iterable[RefBatch]]) -> Iterator[Any]:
     if duplicates:
         yield TaggedOutput(_COUNTS, {listing.DUPLICATE: duplicates})
     yield from listing.batched(listing.add_versions(refs), RefBatch)
+
+
+def _split_videos(batch: RefBatch) -> Iterator[Any]:
+    """Images as they are; videos few at a time, since opening one takes as long as listing a thousand images."""
+    found = [ref for ref in batch.refs if ref.segment is not None]
+    yield batch if not found else RefBatch(tuple(ref for ref in batch.refs if ref.segment is None))
+    for start in range(0, len(found), _VIDEOS_A_BATCH):
+        yield TaggedOutput(_VIDEOS, RefBatch(tuple(found[start : start + _VIDEOS_A_BATCH])))
+
+
+def _cut_videos(batch: RefBatch, settings: VideoSettings, rule: KeyRule) -> Iterator[Any]:
+    refs, counts = videos.cut_videos(batch, settings, rule)
+    if counts:
+        PROGRESS.add_listed(counts[videos.SEGMENTS] - counts[videos.VIDEOS])
+        yield TaggedOutput(_COUNTS, counts)
+    yield from listing.batched(refs, RefBatch)
 
 
 def _pieces(shards: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], ...]]:

@@ -84,7 +84,7 @@ def count_groups(
 
     Args:
         predictions: at least ``face_index``, ``label``, ``captured_at`` and the key columns.
-        failures: at least ``captured_at`` and the key columns.
+        failures: at least ``captured_at``, ``frames`` and the key columns.
         no_face: the same of images without a face.
         partition: the shard's values of the partition keys.
         rule: the run's keys.
@@ -125,7 +125,9 @@ def _of_faces(table: pa.Table) -> dict[str, pa.ChunkedArray]:
 
 
 def _of_failures(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    return {"images_failed": pa.repeat(1, table.num_rows)}
+    if "frames" not in table.column_names:  # an earlier version knew no videos
+        return {"images_failed": pa.repeat(1, table.num_rows)}
+    return {"images_failed": pc.coalesce(table["frames"], pa.scalar(1, pa.int64()))}
 
 
 def _of_no_face(table: pa.Table) -> dict[str, pa.ChunkedArray]:

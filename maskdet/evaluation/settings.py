@@ -9,19 +9,11 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from maskdet import storage
-from maskdet.config import (
-    Count,
-    CountOrZero,
-    FacesSettings,
-    KeyName,
-    OpenRatio,
-    Ratio,
-    ScoreSettings,
-    Section,
-)
+from maskdet.config import FacesSettings, ScoreSettings
 from maskdet.errors import ConfigError
 from maskdet.evaluation.annotations import IGNORED, plain_name
 from maskdet.labels import MASK, NO_MASK, THREE_CLASSES
+from maskdet.sections import Count, CountOrZero, KeyName, OpenRatio, Ratio, Section, VideoSettings
 
 SCORES = "scores"
 
@@ -130,6 +122,8 @@ class EvaluateSettings(ScoreSettings):
 
     faces: FacesSettings = FacesSettings(mode="whole")
     """With ``detect``, an image's largest face stands for it, unless ``truth.boxes`` tells the truth of every face."""
+    video: VideoSettings = VideoSettings(mode="skip")
+    """Truth is told of images; videos are skipped."""
     truth: TruthSettings = TruthSettings()
     intervals: IntervalSettings = IntervalSettings()
     slices: SliceSettings = SliceSettings()

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from maskdet.config import Count, OpenRatio
 from maskdet.errors import ModelError
 from maskdet.model.bundle import file_sha256
 from maskdet.model.manifest import MANIFEST_FILE, BundleFile
+from maskdet.sections import Count, OpenRatio
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin" / "centerface"
 NETWORK_FILES = {"litert": "detector.tflite", "onnx": "detector.onnx"}

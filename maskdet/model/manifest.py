@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from maskdet.config import Count
 from maskdet.labels import THREE_CLASSES, TWO_CLASSES, ClassNames, Decision
+from maskdet.sections import Count
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"

@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import TypeVar
 
 from maskdet import __version__, storage
-from maskdet.config import ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings, ScoreSettings, Section
+from maskdet.config import ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings, ScoreSettings
 from maskdet.cores import available_cores
 from maskdet.errors import ConfigError
 from maskdet.faces.detection import describe_view
@@ -22,6 +22,7 @@ from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.earlier import Coverage, Growth
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
 from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.inputs.videos import refuse_unreadable, resolve_mode
 from maskdet.labels import Decision
 from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
@@ -29,6 +30,7 @@ from maskdet.model.bundle import open_bundle
 from maskdet.model.manifest import Manifest
 from maskdet.scoring.fingerprint import probability_fingerprint, scoring_fingerprint
 from maskdet.scoring.scorer import ScoreOptions
+from maskdet.sections import Section
 from maskdet.tables.layout import Layout
 from maskdet.tables.receipts import ShardJob
 from maskdet.tables.reuse import RowsOfBefore
@@ -176,6 +178,7 @@ def resolve_settings(given: ScoreSettings, manifest: Manifest) -> ResolvedSettin
         given,
         faces=_resolved(ResolvedFaces, given.faces, mode=mode),
         imaging=_resolved(ResolvedImaging, given.imaging, codecs=resolve_codecs(given.imaging.codecs)),
+        video=resolve_mode(given.video),
         model=_resolved(ResolvedModel, given.model, precision=given.model.resolved_precision),
     )
 
@@ -187,6 +190,7 @@ def _resolved(kind: type[SectionType], given: Section, **chosen: object) -> Sect
 
 def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
     tasks = input_tasks(settings.input, settings.source)
+    refuse_unreadable(tasks, settings.video)
     if settings.source.keys and not any(task.kind == "manifest" for task in tasks):
         remedy = "Folders and globs take keys from source.template."
         raise ConfigError("source.keys", "a manifest among the inputs", ", ".join(settings.input), remedy)

@@ -12,7 +12,6 @@ from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from maskdet import storage
@@ -23,12 +22,14 @@ from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
 from maskdet.labels import ClassNames
+from maskdet.schemas import conform
 from maskdet.tables import lease
 from maskdet.tables.images import endings_of, refs_of
 from maskdet.tables.layout import COMPLIANCE, IMAGES, SHARD_TABLES, Layout, read_version, write_version
 from maskdet.tables.lease import Holder
 from maskdet.tables.receipts import Outcomes, Receipt, ShardJob
 from maskdet.tables.reconciliation import LevelTotal
+from maskdet.tables.reuse import rows_of
 from maskdet.tables.runs import (
     ImageCounts,
     RunManifest,
@@ -42,6 +43,7 @@ from maskdet.tables.runs import (
     write_manifest,
 )
 from maskdet.tables.snapshot import Snapshot, current_snapshot
+from maskdet.tables.videos import SeenVideo, SegmentCounts, VideoCounts, merge_videos, videos_of
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Pruned:
     removed: int
     undated: int
     rewritten: int
+    videos: Mapping[str, bool]
+    """Videos that have segments left → whether a frame could be looked at."""
 
 
 def count_older(layout: Layout, snapshot: Snapshot, before: date) -> tuple[int, int]:
@@ -116,9 +120,14 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     totals = write_levels(layout, pruned.groups, settings, manifest.classes)
     status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "")
     whole = Outcomes.sum(Outcomes(shard.scored, shard.no_face, shard.failed) for shard in pruned.shards)
+    segments = SegmentCounts.sum(shard.segments for shard in pruned.shards)
     counts = ImageCounts(
-        listed=whole.images, scored=whole.scored, no_face=whole.no_face, failed=sum(whole.failed.values())
+        listed=whole.images - segments.segments,
+        scored=whole.scored - segments.scored,
+        no_face=whole.no_face - segments.no_face,
+        failed=sum(whole.failed.values()) - sum(segments.failed.values()),
     )
+    left = VideoCounts.of(len(pruned.videos), pruned.videos, segments) if pruned.videos else None
     changes = {name: count for name, count in {REMOVED: pruned.removed, OUTSIDE: counts.listed}.items() if count}
     manifest = manifest.model_copy(
         update={
@@ -126,6 +135,7 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
             "reason": reason,
             "finished_at": now,
             "dataset": counts,
+            "dataset_videos": left,
             "changes": changes,
             "faces": faces_of(totals["all"].counts, manifest.classes),
             "shards": {"total": len(pruned.shards), "scored": 0, "kept": len(pruned.shards)},
@@ -166,6 +176,7 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
     limit, removed, undated = _limit_ms(before, dataset.timezone), 0, 0
     shards: list[Receipt] = []
     groups: dict[GroupKey, Counts] = {}
+    videos: list[tuple[SeenVideo, ...]] = []
     for receipt in snapshot.shards:
         images = _read(layout, receipt, IMAGES)
         refs = refs_of(images, receipt.slot)
@@ -174,6 +185,7 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
         undated += sum(ref.captured_at_ms is None for ref in left)
         if not left:
             continue
+        videos.append(videos_of(left, endings_of(images)))
         tables = {name: _rows_of(layout, receipt, name, left, job.schemas[name]) for name in SHARD_TABLES}
         shard, changed = shard_of(left, rule, receipt.slot), len(left) < len(refs)
         shards.append(_rewrite(job, receipt, shard, tables, images) if changed else receipt)
@@ -182,7 +194,8 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
         for key, counts in counted.items():
             groups[key] = merge_counts([groups.get(key, Counts()), counts])
     kept = {receipt.shard_id for receipt in snapshot.shards} & {receipt.shard_id for receipt in shards}
-    return Pruned(tuple(shards), groups, removed, undated, len(snapshot.shards) - len(kept))
+    seen = merge_videos(videos, listed_only=False)
+    return Pruned(tuple(shards), groups, removed, undated, len(snapshot.shards) - len(kept), seen)
 
 
 def write_levels(
@@ -216,10 +229,8 @@ def _rewrite(
 def _rows_of(layout: Layout, receipt: Receipt, table: str, refs: Sequence[ImageRef], schema: pa.Schema) -> pa.Table:
     if not receipt.rows.get(table):
         return schema.empty_table()
-    left = pa.array([ref.uri for ref in refs], pa.string())
-    rows = _read(layout, receipt, table)
-    found = rows.filter(pc.is_in(rows["image_uri"], value_set=left)).combine_chunks()
-    return found.replace_schema_metadata(schema.metadata)
+    rows = conform(_read(layout, receipt, table), schema)
+    return rows_of(rows, refs).combine_chunks().replace_schema_metadata(schema.metadata)
 
 
 def _read(layout: Layout, receipt: Receipt, table: str) -> pa.Table:

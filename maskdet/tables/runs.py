@@ -161,7 +161,7 @@ def finish_run(
     """
     layout, run_id = plan.layout, plan.manifest.run_id
     manifest = with_counts(plan.manifest, listing, changes, reports).model_copy(update={"finished_at": now})
-    status, reason = judge(Allowance(plan.budget, plan.max_gone_ratio), manifest, reports, levels)
+    status, reason = judge(Allowance(plan.budget, plan.max_gone_ratio), manifest, listing, reports, levels)
     if status in ("succeeded", "over_budget"):
         receipts = [report.receipt for report in reports]
         status, reason, removed = replace_tables(plan, receipts, levels, status, reason)

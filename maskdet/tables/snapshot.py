@@ -100,7 +100,7 @@ class Snapshot(BaseModel):
 
     def encode(self) -> bytes:
         """The file's content."""
-        return (self.model_dump_json() + "\n").encode()
+        return (self.model_dump_json(exclude_none=True) + "\n").encode()
 
 
 def read_snapshot(layout: Layout) -> Snapshot | None:
