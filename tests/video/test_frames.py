@@ -207,14 +207,14 @@ def test_damage_is_lost_alike_however_a_video_is_cut(noisy_films, name, kind):
         assert digests(events_of(data, 0.5)) == whole
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "mjpeg.mov"])
-def test_what_is_not_lost_is_as_it_was_and_no_interval_is_forgotten(noisy_films, name):
-    sound_pictures = dict(digests(events_of(noisy_films[name])))
+def test_what_is_not_lost_is_as_it_was_and_no_interval_is_forgotten(noisy_films):
+    film_data = noisy_films["h264.mkv"]
+    sound_pictures = dict(digests(events_of(film_data)))
     lost_somewhere = 0
     for seed in range(4):
-        events = digests(events_of(damaged(noisy_films[name], "zeros", seed)))
+        events = digests(events_of(damaged(film_data, "zeros", seed)))
         lost = [event for event in events if isinstance(event, LostStretch)]
-        kept = {time_us: digest for time_us, digest in (event for event in events if not isinstance(event, LostStretch))}
+        kept = dict(event for event in events if not isinstance(event, LostStretch))
         for time_us, digest in kept.items():  # after a loss, another frame may be the first of its interval
             assert time_us not in sound_pictures or digest == sound_pictures[time_us]
         assert len(kept) + sum(stretch.frames for stretch in lost) == len(sound_pictures)
