@@ -15,6 +15,7 @@ from maskdet.config import RESERVED_NAMES, ResolvedSettings, ScoreSettings, load
 from maskdet.errors import ConfigError
 from maskdet.images.codecs import resolve_codecs
 from maskdet.scoring.setup import resolve_settings
+from maskdet.video.reading import is_installed
 
 TEMPLATE = "{site}/{camera}/{captured_at:%Y-%m-%d}/*.jpg"
 
@@ -299,14 +300,19 @@ def test_equal_thresholds_leave_no_uncertain_band() -> None:
     assert parse({"model": {"no_mask_below": 0.5, "mask_from": 0.5}}).model.mask_from == 0.5
 
 
-CHOSEN = {"imaging": {"codecs": "pillow"}, "faces": {"mode": "whole"}, "model": {"precision": "int8"}}
+CHOSEN = {
+    "imaging": {"codecs": "pillow"},
+    "video": {"mode": "skip"},
+    "faces": {"mode": "whole"},
+    "model": {"precision": "int8"},
+}
 GIVEN = {"imaging": {"max_pixels": 5}, "faces": {"min_face_px": 32}, "input": "photos", "output": "tables"}
 
 
 class TestResolved:
     @pytest.mark.parametrize(
         ("section", "open_choice"),
-        [("imaging", {"codecs": "auto"}), ("faces", {"mode": "auto"}), ("model", {"precision": None}), ("faces", {})],
+        [("imaging", {"codecs": "auto"}), ("faces", {"mode": "auto"}), ("model", {"precision": None}), ("video", {})],
     )
     def test_resolved_settings_leave_nothing_open(self, section, open_choice):
         ResolvedSettings.model_validate(CHOSEN)
@@ -320,6 +326,7 @@ class TestResolved:
         expected = given.model_dump()
         expected["imaging"]["codecs"] = resolve_codecs("auto")
         expected["faces"]["mode"] = "whole"
+        expected["video"]["mode"] = "score" if is_installed() else "skip"
         expected["model"]["precision"] = "int8"
         assert found.model_dump() == expected
         assert resolve_settings(found, manifest) == found

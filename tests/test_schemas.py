@@ -47,8 +47,10 @@ def test_pixels_and_scores_say_their_unit():
 def test_only_what_may_be_unknown_is_nullable():
     nullable = {field.name for field in predictions_schema(["site"]) if field.nullable}
     boxes = {"face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score", "probability_incorrect"}
-    assert nullable == {"captured_at", "site", "damaged", *boxes}
-    assert {field.name for field in failures_schema() if field.nullable} == {"captured_at"}
+    assert nullable == {"captured_at", "site", "damaged", "frame_time_us", *boxes}
+    assert {field.name for field in failures_schema() if field.nullable} == {
+        *("captured_at", "frame_time_us", "frame_end_us", "frames")
+    }
 
 
 def test_compliance_keys_have_types_that_sort():

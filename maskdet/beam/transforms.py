@@ -24,6 +24,7 @@ from apache_beam.utils.shared import Shared
 
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
+from maskdet.beam.videos import BATCHES, COUNTS, CutVideos
 from maskdet.compliance.groups import Counts, GroupKey, compliance_table, key_union, merge_counts
 from maskdet.config import SourceSettings
 from maskdet.cores import available_cores
@@ -43,12 +44,11 @@ from maskdet.tables.reuse import read_refs
 from maskdet.tables.runs import LISTED, LevelTotal, RunManifest, RunPlan, finish_run
 from maskdet.tables.status import PlannedShard, write_plan
 
-_COUNTS, _BATCHES, _VIDEOS = "counts", "batches", "videos"
+_COUNTS = "counts"
 _SHARDS_IN_HAND = 2
 _SHARDS_READ = 16
 # Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up.
 _URI_GROUPS = 256
-_VIDEOS_A_BATCH = 32
 
 
 @dataclass
@@ -85,25 +85,6 @@ class LookUpImages(beam.PTransform):  # type: ignore[misc]
             | "GroupByUri" >> beam.GroupByKey()
             | "LookUpGroups" >> beam.FlatMap(_look_up).with_outputs(_COUNTS, main="batches")
         )
-
-
-@dataclass
-class CutVideos(beam.PTransform):  # type: ignore[misc]
-    """:class:`RefBatch` → (:class:`RefBatch` with segments in the place of videos, counts of both)."""
-
-    settings: VideoSettings
-    rule: KeyRule
-
-    def expand(self, batches: PCollection[Any]) -> Any:
-        """Apply the transform."""
-        split = batches | "SplitVideos" >> beam.FlatMap(_split_videos).with_outputs(_VIDEOS, main=_BATCHES)
-        cut = (
-            split[_VIDEOS]
-            | "SpreadVideos" >> beam.Reshuffle()
-            | "OpenVideos" >> beam.FlatMap(_cut_videos, self.settings, self.rule).with_outputs(_COUNTS, main=_BATCHES)
-        )
-        batches = (split[_BATCHES], cut[_BATCHES]) | "JoinSegments" >> beam.Flatten()
-        return {_BATCHES: batches, _COUNTS: cut[_COUNTS]}
 
 
 @dataclass
@@ -300,8 +281,8 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
             counts.append(looked_up[_COUNTS])
         if self.videos is not None and extensions:
             cut = batches | "CutVideos" >> CutVideos(self.videos, self.rule)
-            batches = cut[_BATCHES]
-            counts.append(cut[_COUNTS])
+            batches = cut[BATCHES]
+            counts.append(cut[COUNTS])
         changes = root | "NoChanges" >> beam.Create([])
         if self.earlier is not None:
             joined = batches | "JoinEarlier" >> self.earlier
@@ -403,22 +384,6 @@ def _look_up(group: tuple[int, Iterable[RefBatch]]) -> Iterator[Any]:
     if duplicates:
         yield TaggedOutput(_COUNTS, {listing.DUPLICATE: duplicates})
     yield from listing.batched(listing.add_versions(refs), RefBatch)
-
-
-def _split_videos(batch: RefBatch) -> Iterator[Any]:
-    """Images as they are; videos few at a time, since opening one takes as long as listing a thousand images."""
-    found = [ref for ref in batch.refs if ref.segment is not None]
-    yield batch if not found else RefBatch(tuple(ref for ref in batch.refs if ref.segment is None))
-    for start in range(0, len(found), _VIDEOS_A_BATCH):
-        yield TaggedOutput(_VIDEOS, RefBatch(tuple(found[start : start + _VIDEOS_A_BATCH])))
-
-
-def _cut_videos(batch: RefBatch, settings: VideoSettings, rule: KeyRule) -> Iterator[Any]:
-    refs, counts = videos.cut_videos(batch, settings, rule)
-    if counts:
-        PROGRESS.add_listed(counts[videos.SEGMENTS] - counts[videos.VIDEOS])
-        yield TaggedOutput(_COUNTS, counts)
-    yield from listing.batched(refs, RefBatch)
 
 
 def _pieces(shards: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], ...]]:

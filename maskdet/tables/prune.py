@@ -24,14 +24,14 @@ from maskdet.inputs.sharding import KeyRule, shard_of
 from maskdet.labels import ClassNames
 from maskdet.schemas import conform
 from maskdet.tables import lease
+from maskdet.tables.endings import Endings
 from maskdet.tables.images import endings_of, refs_of
 from maskdet.tables.layout import COMPLIANCE, IMAGES, SHARD_TABLES, Layout, read_version, write_version
 from maskdet.tables.lease import Holder
-from maskdet.tables.receipts import Outcomes, Receipt, ShardJob
+from maskdet.tables.receipts import Receipt, ShardJob
 from maskdet.tables.reconciliation import LevelTotal
 from maskdet.tables.reuse import rows_of
 from maskdet.tables.runs import (
-    ImageCounts,
     RunManifest,
     RunPlan,
     begin_run,
@@ -43,7 +43,7 @@ from maskdet.tables.runs import (
     write_manifest,
 )
 from maskdet.tables.snapshot import Snapshot, current_snapshot
-from maskdet.tables.videos import SeenVideo, SegmentCounts, VideoCounts, merge_videos, videos_of
+from maskdet.tables.videos import SeenVideo, VideoCounts, merge_videos, videos_of
 
 
 @dataclass(frozen=True)
@@ -119,22 +119,16 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     pruned = prune_shards(layout, snapshot, before, settings)
     totals = write_levels(layout, pruned.groups, settings, manifest.classes)
     status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "")
-    whole = Outcomes.sum(Outcomes(shard.scored, shard.no_face, shard.failed) for shard in pruned.shards)
-    segments = SegmentCounts.sum(shard.segments for shard in pruned.shards)
-    counts = ImageCounts(
-        listed=whole.images - segments.segments,
-        scored=whole.scored - segments.scored,
-        no_face=whole.no_face - segments.no_face,
-        failed=sum(whole.failed.values()) - sum(segments.failed.values()),
-    )
-    left = VideoCounts.of(len(pruned.videos), pruned.videos, segments) if pruned.videos else None
-    changes = {name: count for name, count in {REMOVED: pruned.removed, OUTSIDE: counts.listed}.items() if count}
+    whole = Endings.of_receipts(pruned.shards)
+    left = VideoCounts.of(len(pruned.videos), pruned.videos, whole.segments) if pruned.videos else None
+    outside = whole.counts.listed + len(pruned.videos)
+    changes = {name: count for name, count in {REMOVED: pruned.removed, OUTSIDE: outside}.items() if count}
     manifest = manifest.model_copy(
         update={
             "status": status,
             "reason": reason,
             "finished_at": now,
-            "dataset": counts,
+            "dataset": whole.counts,
             "dataset_videos": left,
             "changes": changes,
             "faces": faces_of(totals["all"].counts, manifest.classes),

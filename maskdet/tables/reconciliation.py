@@ -12,6 +12,7 @@ from maskdet.compliance.groups import Counts
 from maskdet.config import FailureBudget
 from maskdet.inputs.earlier import ADDED, CHANGED, REMOVED, UNCHANGED
 from maskdet.inputs.videos import SEGMENTS, VIDEOS
+from maskdet.tables.endings import Endings
 from maskdet.tables.manifest import ImageCounts, RunManifest, Status
 from maskdet.tables.receipts import ShardReport
 from maskdet.tables.results import StageSeconds
@@ -53,39 +54,26 @@ def with_counts(
     """A run's record with what its shards counted."""
     receipts = [report.receipt for report in reports]
     skipped = {reason: count for reason, count in sorted(listing.items()) if reason not in _NO_REASONS}
-    failed: Counter[str] = Counter()
-    carried_failed: Counter[str] = Counter()
-    for report in reports:
-        failed.update(report.receipt.failed)
-        carried_failed.update(report.carried.failed)
-    seconds = sum((report.seconds for report in reports), StageSeconds())
-    kept = sum(report.kept for report in reports)
-    scored, no_face = sum(receipt.scored for receipt in receipts), sum(receipt.no_face for receipt in receipts)
-    own_failed = failed - carried_failed
-    whole = SegmentCounts.sum(receipt.segments for receipt in receipts)
-    own = whole.minus(SegmentCounts.sum(report.carried_segments for report in reports))
     videos = listing.get(VIDEOS, 0)
+    whole = Endings.of_receipts(receipts)
+    own = whole.minus(Endings.carried(reports))
     counts = ImageCounts(
         listed=listing.get(LISTED, 0) - videos,
-        scored=scored - sum(report.carried.scored for report in reports) - own.scored,
-        no_face=no_face - sum(report.carried.no_face for report in reports) - own.no_face,
-        failed=own_failed.total() - sum(own.failed.values()),
+        scored=own.images.scored,
+        no_face=own.images.no_face,
+        failed=sum(own.images.failed.values()),
         skipped=sum(skipped.values()),
     )
-    dataset = ImageCounts(
-        listed=sum(receipt.images for receipt in receipts) - whole.segments,
-        scored=scored - whole.scored,
-        no_face=no_face - whole.no_face,
-        failed=failed.total() - sum(whole.failed.values()),
-    )
+    kept = sum(report.kept for report in reports)
+    seconds = sum((report.seconds for report in reports), StageSeconds())
     return manifest.model_copy(
         update={
             "images": counts,
-            "videos": _videos(videos, reports, own, listed_only=True),
-            "dataset": dataset,
-            "dataset_videos": _videos(None, reports, whole, listed_only=False),
+            "videos": _videos(videos, reports, own.segments, listed_only=True),
+            "dataset": whole.counts,
+            "dataset_videos": _videos(None, reports, whole.segments, listed_only=False),
             "changes": dict(sorted(changes.items())) if changes else {ADDED: counts.listed - counts.skipped + videos},
-            "failed_by_code": dict(sorted(own_failed.items())),
+            "failed_by_code": own.failed_by_code,
             "skipped_by_reason": skipped,
             "shards": {"total": len(reports), "scored": len(reports) - kept, "kept": kept},
             "images_scored_now": sum(report.images_read for report in reports),

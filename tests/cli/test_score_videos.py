@@ -147,7 +147,9 @@ def test_other_frames_of_a_video_stay_when_one_segment_is_scored_anew(tmp_path, 
     """A threshold that changed labels rows anew, and reads no frame."""
     film(tmp_path / "a.mp4", [numbered(number) for number in range(100)])
     first = score(tmp_path / "t", tmp_path / "a.mp4", template=None, flags=cut_into(1))
-    again = score(tmp_path / "t", tmp_path / "a.mp4", template=None, flags=(*cut_into(1), "--set", "model.mask_from=0.999"))
+    again = score(
+        tmp_path / "t", tmp_path / "a.mp4", template=None, flags=(*cut_into(1), "--set", "model.mask_from=0.999")
+    )
     assert again.run.images_scored_now == 0
     assert again.table(PREDICTIONS).drop(["label"]) == first.table(PREDICTIONS).drop(["label"])
 
@@ -178,7 +180,14 @@ def test_frames_are_dated_and_a_recording_over_midnight_lies_in_two_days(tmp_pat
 def test_a_list_dates_its_videos_and_max_seconds_ends_them(tmp_path, score):
     film(tmp_path / "a.mp4", [numbered(number) for number in range(150)])
     (tmp_path / "list.csv").write_text("uri,site,taken\na.mp4,n,2026-03-02T08:00:00\n")
-    flags = ("--set", "source.keys=[site]", "--set", "source.captured_at_column=taken", "--set", "video.max_seconds=2.2")
+    flags = (
+        "--set",
+        "source.keys=[site]",
+        "--set",
+        "source.captured_at_column=taken",
+        "--set",
+        "video.max_seconds=2.2",
+    )
     output = score(tmp_path / "t", tmp_path / "list.csv", template=None, flags=flags)
     found = output.table(PREDICTIONS)
     assert found["frame_time_us"].to_pylist() == [0, 520_000, 1_000_000, 1_520_000, 2_000_000]
@@ -186,7 +195,9 @@ def test_a_list_dates_its_videos_and_max_seconds_ends_them(tmp_path, score):
     assert set(found["site"].to_pylist()) == {"n"}
 
 
-def test_without_the_decoder_a_video_is_refused_by_name_and_skipped_in_a_folder(tmp_path, score, demo, monkeypatch, capsys):
+def test_without_the_decoder_a_video_is_refused_by_name_and_skipped_in_a_folder(
+    tmp_path, score, demo, monkeypatch, capsys
+):
     from maskdet.cli import summary
     from maskdet.video import reading
 

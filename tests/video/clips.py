@@ -132,6 +132,9 @@ def play(actors: Sequence[Actor], background: np.ndarray, seconds: float, rate: 
 def _paste(picture: np.ndarray, patch: np.ndarray, place: tuple[int, int]) -> None:
     left, top = place
     height, width = picture.shape[:2]
-    rows, columns = slice(max(top, 0), min(top + len(patch), height)), slice(max(left, 0), min(left + len(patch), width))
+    rows, columns = (
+        slice(max(top, 0), min(top + len(patch), height)),
+        slice(max(left, 0), min(left + len(patch), width)),
+    )
     if rows.start < rows.stop and columns.start < columns.stop:
         picture[rows, columns] = patch[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]

@@ -15,7 +15,12 @@ RATES = st.sampled_from([0.1, 0.5, 1.0, 2.0, 3.0, 7.5, 23.976, 29.97, 60.0])
 
 @pytest.mark.parametrize(
     ("pts", "base", "expected"),
-    [(0, Fraction(1, 90_000), 0), (1, Fraction(1, 3), 333_334), (2, Fraction(1, 4), 500_000), (-1, Fraction(1, 3), -333_333)],
+    [
+        (0, Fraction(1, 90_000), 0),
+        (1, Fraction(1, 3), 333_334),
+        (2, Fraction(1, 4), 500_000),
+        (-1, Fraction(1, 3), -333_333),
+    ],
 )
 def test_times_are_rounded_up(pts, base, expected):
     assert microseconds(pts, base) == expected
@@ -47,7 +52,7 @@ def test_segments_cover_a_video_and_begin_at_points_of_its_grid(rate, duration_u
     assert all(grid.point_us(grid.cell(segment.start_us)) == segment.start_us for segment in segments)
     assert all(segment.start_us < duration_us for segment in segments)
     for at in at_us:
-        if 0 < at and grid.point_us(grid.points_before(at)) < duration_us:
+        if at > 0 and grid.point_us(grid.points_before(at)) < duration_us:
             assert grid.point_us(grid.points_before(at)) in {segment.start_us for segment in segments}
 
 

@@ -100,7 +100,7 @@ def settings_page() -> str:
     for command, (model, note) in SETTINGS.items():
         parts += [f"## {command}", prose(model.__doc__ or "").strip(), note]
         inherited = set(ScoreSettings.model_fields) if model is EvaluateSettings else set()
-        parts += _sections(model, set(), skip=inherited - {"faces"})
+        parts += _sections(model, set(), skip=inherited - {"faces", "video"})
     return _page(parts)
 
 
