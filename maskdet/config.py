@@ -237,7 +237,7 @@ class OutputSettings(Section):
 class ComplianceSettings(Section):
     """Which groups the compliance tables count."""
 
-    levels: dict[KeyName, tuple[KeyName, ...]] = {}
+    levels: dict[KeyName, tuple[KeyName, ...]] = {}  # noqa: RUF012  (Pydantic copies it)
     """The groups to count: a name for each level, and its keys. ``date`` and ``hour`` come from the capture time."""
     confidence: OpenRatio = 0.95
     """Nominal coverage of the intervals."""

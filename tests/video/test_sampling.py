@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 import pytest
@@ -48,7 +49,7 @@ def test_segments_cover_a_video_and_begin_at_points_of_its_grid(rate, duration_u
     segments = cut(duration_us, grid, "sampled", segment_us, at_us)
     assert segments[0].start_us == 0
     assert segments[-1].end_us == OPEN_END
-    assert all(one.end_us == other.start_us for one, other in zip(segments, segments[1:], strict=False))
+    assert all(one.end_us == other.start_us for one, other in itertools.pairwise(segments))
     assert all(grid.point_us(grid.cell(segment.start_us)) == segment.start_us for segment in segments)
     assert all(segment.start_us < duration_us for segment in segments)
     for at in at_us:
