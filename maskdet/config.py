@@ -14,7 +14,17 @@ from pydantic import BaseModel, ValidationError, field_validator, model_validato
 
 from maskdet.errors import ConfigError, shown
 from maskdet.named_configs import find_config
-from maskdet.sections import Count, CountOrZero, KeyName, OpenRatio, Ratio, Section, VideoMode, VideoSettings
+from maskdet.sections import (
+    Count,
+    CountOrZero,
+    KeyName,
+    OpenRatio,
+    Ratio,
+    Section,
+    TrackSettings,
+    VideoMode,
+    VideoSettings,
+)
 from maskdet.templates import PathTemplate
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -33,6 +43,8 @@ RESERVED_NAMES = frozenset(
         *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
         *("probability_mask", "probability_incorrect", "probability_no_mask", "stage", "code", "message", "attempts"),
         *("frame_time_us", "frame_end_us", "frames"),
+        *("track", "first_us", "last_us", "best_us", "changes"),
+        *("tracks", "tracks_mask", "tracks_incorrect", "tracks_no_mask", "tracks_uncertain"),
         *("images_listed", "images_scored", "images_no_face", "images_failed"),
         *("faces", "faces_mask", "faces_incorrect", "faces_no_mask", "faces_uncertain"),
         *(f"{rate}_rate{end}" for rate in ("mask", "any_mask", "correct") for end in ("", "_low", "_high")),
@@ -281,6 +293,7 @@ class ScoreSettings(Section):
     faces: FacesSettings = FacesSettings()
     model: ModelSettings = ModelSettings()
     scoring: ScoringSettings = ScoringSettings()
+    tracks: TrackSettings = TrackSettings()
     tables: OutputSettings = OutputSettings()
     compliance: ComplianceSettings = ComplianceSettings()
     failure_budget: FailureBudget = FailureBudget()

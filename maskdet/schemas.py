@@ -160,6 +160,44 @@ def no_face_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     return table_schema("no_face", [*_identity_columns(key_names), *_content_columns(), _frame_time_column()])
 
 
+def tracks_schema(key_names: Iterable[str] = ()) -> pa.Schema:
+    """Schema of the tracks: one row per person who is seen in a video without a longer break.
+
+    Args:
+        key_names: all keys; a track has those of its first face.
+    """
+    change = pa.struct([("time_us", pa.int64()), ("kind", pa.string())])
+    face = pa.struct([("frame_time_us", pa.int64()), ("face_index", pa.int32())])
+    since = "in microseconds since the start of the video"
+    return table_schema(
+        "tracks",
+        [
+            *_identity_columns(key_names),
+            column("track", pa.int32(), "number of the track within its video, from 0, by when it begins"),
+            column("first_us", pa.int64(), f"when the face is first seen, {since}"),
+            column("last_us", pa.int64(), f"when it is last seen, {since}"),
+            column("frames", pa.int32(), "in how many of the frames that were looked at"),
+            column("best_us", pa.int64(), f"when it is seen best, {since}"),
+            column("face_left_px", pa.float32(), "left edge of the face where it is seen best, in pixels"),
+            column("face_top_px", pa.float32(), "top edge of the face where it is seen best, in pixels"),
+            column("face_width_px", pa.float32(), "width of the face where it is seen best, in pixels"),
+            column("face_height_px", pa.float32(), "height of the face where it is seen best, in pixels"),
+            column("face_score", pa.float32(), "detector's score of the face where it is seen best"),
+            column("probability_mask", pa.float32(), "probability of a mask over nose and mouth, by all frames"),
+            column(
+                "probability_incorrect",
+                pa.float32(),
+                "probability of a mask with nose or mouth bare, by all frames; null of a model of two classes",
+                nullable=True,
+            ),
+            column("probability_no_mask", pa.float32(), "probability of none, by all frames; the three add to 1"),
+            column("label", pa.string(), "mask, incorrect, no_mask or uncertain, by the run's decision thresholds"),
+            column("changes", pa.list_(change), "put_on, taken_off, slipped, put_right, and the first frame of each"),
+            column("faces", pa.list_(face), "rows of predictions that the track is made of"),
+        ],
+    )
+
+
 def _rate_columns(name: str, description: str) -> list[pa.Field]:
     return [
         column(name, pa.float64(), description, nullable=True),
@@ -216,6 +254,36 @@ def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
         column("interval_confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
     ]
     return table_schema("compliance", [*keys, *_count_columns(), *rates])
+
+
+def track_rates_schema(key_names: Iterable[str] = ()) -> pa.Schema:
+    """Schema of the rates of tracks: one row per group; the level is a folder. Each person counts once a video."""
+    keys = [
+        column(
+            name,
+            _KEY_KINDS.get(name, pa.string()),
+            f"group key {name!r}, of a track's first face; null where the level has no such key",
+            nullable=True,
+        )
+        for name in key_names
+    ]
+    worn = "tracks with a mask, worn correctly or not, of those labelled a class; null without such tracks"
+    right = "tracks with a mask over nose and mouth, of the same; null of a model of two classes, which cannot tell"
+    return table_schema(
+        "track_rates",
+        [
+            *keys,
+            column("tracks", pa.int64(), "tracks of at least tracks.min_frames frames"),
+            column("tracks_mask", pa.int64(), "tracks labelled mask"),
+            column("tracks_incorrect", pa.int64(), "tracks labelled incorrect; null of two classes", nullable=True),
+            column("tracks_no_mask", pa.int64(), "tracks labelled no_mask"),
+            column("tracks_uncertain", pa.int64(), "tracks labelled uncertain; not part of any rate"),
+            *_rate_columns("any_mask_rate", worn),
+            *_rate_columns("correct_rate", right),
+            column("interval_method", pa.string(), "how the intervals were computed: wilson"),
+            column("interval_confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
+        ],
+    )
 
 
 def images_schema() -> pa.Schema:

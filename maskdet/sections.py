@@ -44,3 +44,16 @@ class VideoSettings(Section):
     """What comes later in a video is not read. Default: all of it."""
     segment_seconds: Positive = 120.0
     """Longer videos are cut, so that several workers share them. Changes no row."""
+
+
+class TrackSettings(Section):
+    """How faces of a video's frames become tracks of people; of faces that were searched for only."""
+
+    max_gap_seconds: Positive = 2.0
+    """How long a face may be out of sight and be the same person's when it comes back."""
+    sure_from: Ratio = 0.4
+    """Faces with a lower detection score go on with tracks, and start none."""
+    change_frames: Count = 3
+    """Frames in a row that have to say so before a mask counts as put on, taken off, slipped or put right."""
+    min_frames: Count = 2
+    """Tracks of fewer frames are in the table, and in no rate: one box in one frame may be anything."""

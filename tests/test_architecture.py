@@ -17,7 +17,7 @@ ROOMS = [
     ["storage", "images"],
     ["video"],
     ["inputs"],
-    ["compliance"],
+    ["compliance", "tracks"],
     ["tables"],
     ["model"],
     ["faces"],

@@ -13,10 +13,16 @@ from hypothesis import strategies as st
 
 from maskdet.config import RESERVED_NAMES
 from maskdet.inputs.references import HIVE_NULL, ImageRef, RefBatch, Shard, partition_path
-from maskdet.schemas import compliance_schema, failures_schema, predictions_schema
+from maskdet.schemas import compliance_schema, failures_schema, predictions_schema, track_rates_schema, tracks_schema
 from maskdet.tables.results import StageSeconds
 
-SCHEMAS = {"predictions": predictions_schema, "failures": failures_schema, "compliance": compliance_schema}
+SCHEMAS = {
+    "predictions": predictions_schema,
+    "failures": failures_schema,
+    "compliance": compliance_schema,
+    "tracks": tracks_schema,
+    "track_rates": track_rates_schema,
+}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -31,7 +37,7 @@ def test_every_column_is_described_and_named_once(name, keys):
     assert schema.metadata == {b"maskdet.table": name.encode(), b"maskdet.schema_version": b"2"}
 
 
-@pytest.mark.parametrize("name", ["predictions", "failures"])
+@pytest.mark.parametrize("name", SCHEMAS)
 def test_a_key_cannot_take_the_name_of_a_column(name):
     assert set(SCHEMAS[name]().names) <= RESERVED_NAMES
 

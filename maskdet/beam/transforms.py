@@ -24,6 +24,7 @@ from apache_beam.utils.shared import Shared
 
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
+from maskdet.beam.tracks import TrackVideos
 from maskdet.beam.videos import BATCHES, COUNTS, CutVideos
 from maskdet.compliance.groups import Counts, GroupKey, compliance_table, key_union, merge_counts
 from maskdet.config import SourceSettings
@@ -43,6 +44,7 @@ from maskdet.tables.receipts import ShardJob, ShardReport
 from maskdet.tables.reuse import read_refs
 from maskdet.tables.runs import LISTED, LevelTotal, RunManifest, RunPlan, finish_run
 from maskdet.tables.status import PlannedShard, write_plan
+from maskdet.tables.tracks import TrackFiles, TracksTotal
 
 _COUNTS = "counts"
 _SHARDS_IN_HAND = 2
@@ -230,16 +232,25 @@ class FinishRun(beam.PTransform):  # type: ignore[misc]
     changes: PCollection[Any]
     reports: PCollection[Any]
     levels: PCollection[Any]
+    tracks: Mapping[str, PCollection[Any]] | None = None
+    """Files of tracks, and of their rates."""
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
         bare = self.reports | "DropGroups" >> beam.Map(_without_groups).with_output_types(Any)
+        tracks = {name: AsDict(files) for name, files in (self.tracks or {}).items()}
         return (
             root
             | "CreateOne" >> beam.Create([None])
             | "FinishRun"
             >> beam.Map(
-                _finish, self.plan, AsIter(self.counts), AsIter(self.changes), AsList(bare), AsDict(self.levels)
+                _finish,
+                self.plan,
+                AsIter(self.counts),
+                AsIter(self.changes),
+                AsList(bare),
+                AsDict(self.levels),
+                **tracks,
             ).with_output_types(Any)
         )
 
@@ -258,6 +269,7 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
         compliance: the compliance transform.
         earlier: joins images of earlier runs, if the output holds any.
         videos: which files are videos, and how they are cut; ``None``: none are.
+        tracks: makes tracks of the rows of videos; ``None``: there can be none.
     """
 
     plan: RunPlan
@@ -269,6 +281,7 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
     compliance: WriteCompliance
     earlier: JoinEarlier | None = None
     videos: VideoSettings | None = None
+    tracks: TrackVideos | None = None
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
@@ -294,7 +307,8 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
         merged = (
             counts | "FlattenCounts" >> beam.Flatten() | "MergeCounts" >> beam.CombineGlobally(listing.merge_counts)
         )
-        return root | "FinishRun" >> FinishRun(self.plan, merged, changes, reports, levels)
+        tracks = None if self.tracks is None else reports | "TrackVideos" >> self.tracks
+        return root | "FinishRun" >> FinishRun(self.plan, merged, changes, reports, levels, tracks)
 
 
 class _ScoreShard(beam.DoFn):  # type: ignore[misc]
@@ -472,7 +486,10 @@ def _finish(
     changes: Iterable[dict[str, int]],
     reports: Sequence[ShardReport],
     levels: Mapping[str, LevelTotal],
+    files: Mapping[str, str] | None = None,
+    rates: Mapping[str, TracksTotal] | None = None,
 ) -> RunManifest:
     with heartbeats(plan.layout, plan.manifest.run_id):
         listed, changed = listing.merge_counts(counts), listing.merge_counts(changes)
-        return finish_run(plan, listed, changed, reports, levels, datetime.now(UTC))
+        tracks = TrackFiles(files or {}, rates or {})
+        return finish_run(plan, listed, changed, reports, levels, datetime.now(UTC), tracks)

@@ -54,6 +54,7 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
         *_data_set(run),
         *_detail("faces", run.faces),
         *_mask_rate(run.faces),
+        *_detail("tracks", run.tracks),
         f"  shards    {run.shards.get('total', 0):,}: {run.shards.get('scored', 0):,} scored, "
         f"{run.shards.get('kept', 0):,} kept from earlier runs",
         f"  model     {run.model['id']} on {run.model['runtime']}; {_thresholds(run)}",

@@ -36,6 +36,7 @@ from maskdet.tables.receipts import ShardJob
 from maskdet.tables.reuse import RowsOfBefore
 from maskdet.tables.runs import RunManifest, RunPlan, new_run_id
 from maskdet.tables.snapshot import Dataset, Snapshot
+from maskdet.tables.tracks import TrackJob
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -67,6 +68,21 @@ class Launch:
     job: ShardJob
     base: Snapshot | None = None
     growth: Growth = Growth(Coverage())
+
+    @property
+    def tracks(self) -> TrackJob:
+        """What making tracks needs."""
+        settings = self.settings
+        return TrackJob(
+            self.plan.layout,
+            self.options.rule,
+            settings.compliance.all_levels,
+            settings.tracks,
+            self.options.decision,
+            settings.compliance.confidence,
+            self.manifest.class_names,
+            settings.tables.row_group_rows,
+        )
 
     def adding_to(self, plan: RunPlan, base: Snapshot | None) -> Launch:
         """The run over an output as it was found; see :func:`maskdet.tables.runs.claim_output`.

@@ -83,6 +83,8 @@ class RunManifest(BaseModel):
     skipped_by_reason: dict[str, int] = {}
     faces: dict[str, int] = {}
     """Faces of the data set, by label."""
+    tracks: dict[str, int] = {}
+    """People-tracks of the data set's videos, by label."""
     shards: dict[str, int] = {}
     """Shards in all, scored by this run, and kept from earlier ones."""
     images_scored_now: int = 0

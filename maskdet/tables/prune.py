@@ -21,8 +21,9 @@ from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
-from maskdet.labels import ClassNames
+from maskdet.labels import ClassNames, Decision
 from maskdet.schemas import conform
+from maskdet.sections import TrackSettings
 from maskdet.tables import lease
 from maskdet.tables.endings import Endings
 from maskdet.tables.images import endings_of, refs_of
@@ -43,6 +44,7 @@ from maskdet.tables.runs import (
     write_manifest,
 )
 from maskdet.tables.snapshot import Snapshot, current_snapshot
+from maskdet.tables.tracks import TrackJob
 from maskdet.tables.videos import SeenVideo, VideoCounts, merge_videos, videos_of
 
 
@@ -115,10 +117,11 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     plan = RunPlan(layout, manifest, FailureBudget(), snapshot.dataset, base_run=snapshot.run_id)
     complete = storage.exists(layout.success)
     begin_run(plan)
-    settings = _Settings.model_validate({name: latest.settings[name] for name in _Settings.model_fields})
+    settings = _Settings.model_validate(latest.settings)
     pruned = prune_shards(layout, snapshot, before, settings)
     totals = write_levels(layout, pruned.groups, settings, manifest.classes)
-    status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "")
+    tracks = _track_job(layout, snapshot, latest, settings).write_all(pruned.shards)
+    status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "", tracks)
     whole = Endings.of_receipts(pruned.shards)
     left = VideoCounts.of(len(pruned.videos), pruned.videos, whole.segments) if pruned.videos else None
     outside = whole.counts.listed + len(pruned.videos)
@@ -132,6 +135,7 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
             "dataset_videos": left,
             "changes": changes,
             "faces": faces_of(totals["all"].counts, manifest.classes),
+            "tracks": tracks.by_label,
             "shards": {"total": len(pruned.shards), "scored": 0, "kept": len(pruned.shards)},
             "files_removed": removed,
         }
@@ -145,10 +149,26 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
 class _Settings(BaseModel):
     """What of a run's settings the tables were written by."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     compliance: ComplianceSettings
     tables: OutputSettings
+    tracks: TrackSettings = TrackSettings()
+
+
+def _track_job(layout: Layout, snapshot: Snapshot, latest: RunManifest, settings: _Settings) -> TrackJob:
+    dataset, compliance = snapshot.dataset, settings.compliance
+    return TrackJob(
+        layout,
+        KeyRule(dataset.key_names, dataset.partition_by, dataset.timezone),
+        compliance.all_levels,
+        settings.tracks,
+        # Records of an older version, which knew no videos, do not hold thresholds.
+        latest.decision if any(shard.segments is not None for shard in snapshot.shards) else Decision(),
+        compliance.confidence,
+        latest.classes,
+        settings.tables.row_group_rows,
+    )
 
 
 def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Settings) -> Pruned:

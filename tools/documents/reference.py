@@ -36,6 +36,8 @@ TABLES = {
     "failures": schemas.failures_schema,
     "no_face": schemas.no_face_schema,
     "compliance": schemas.compliance_schema,
+    "tracks": schemas.tracks_schema,
+    "track_rates": schemas.track_rates_schema,
 }
 # Rooms whose modules a program may import, and what each is for; the rest serve the commands.
 API_ROOMS = ("inputs", "images", "faces", "model", "scoring", "tables", "compliance", "storage", "beam", "evaluation")
