@@ -11,9 +11,10 @@ PACKAGE = ROOT / "maskdet"
 # Each room may import from those above it, and its own.
 ROOMS = [
     ["errors"],
-    ["labels", "schemas", "templates", "demo", "cores"],
+    ["labels", "schemas", "templates", "demo", "cores", "background"],
     ["named_configs", "sections"],
     ["config"],
+    ["resolved"],
     ["storage", "images"],
     ["video"],
     ["inputs"],
@@ -41,6 +42,7 @@ HEAVY = {
     "tf2onnx": ("model/",),
     "av": ("video/",),
     "sklearn": ("evaluation/baselines.py",),
+    "duckdb": ("report/",),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))

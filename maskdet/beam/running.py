@@ -11,8 +11,9 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet.beam import jobs, tuning
+from maskdet.beam.compliance import WriteCompliance
 from maskdet.beam.tracks import TrackVideos
-from maskdet.beam.transforms import JoinEarlier, ScoreRun, ScoreShards, WriteCompliance
+from maskdet.beam.transforms import JoinEarlier, ScoreRun, ScoreShards
 from maskdet.errors import recover_error
 from maskdet.scoring.setup import Launch
 from maskdet.tables import lease
@@ -23,7 +24,7 @@ from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early,
 def build(launch: Launch) -> ScoreRun:
     """The pipeline of a checked run."""
     settings = launch.settings
-    levels, rows = settings.compliance.all_levels, settings.tables.row_group_rows
+    rows = settings.tables.row_group_rows
     return ScoreRun(
         plan=launch.plan,
         tasks=launch.tasks,
@@ -39,7 +40,7 @@ def build(launch: Launch) -> ScoreRun:
             settings.scoring.inference_threads,
         ),
         compliance=WriteCompliance(
-            launch.plan.layout, levels, settings.compliance.confidence, rows, launch.manifest.class_names
+            launch.plan.layout, settings.compliance.all_levels, launch.rates, rows, settings.compliance.time_zone
         ),
         earlier=_earlier(launch),
         videos=settings.video,

@@ -9,7 +9,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from maskdet.compliance.groups import GroupKey
+from maskdet.compliance.state import GroupKey
 from maskdet.compliance.track_rates import TrackCounts, merge_tracks
 from maskdet.tables.receipts import ShardReport
 from maskdet.tables.tracks import TrackJob, TracksFile, TracksTotal

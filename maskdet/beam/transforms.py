@@ -22,11 +22,11 @@ from apache_beam.pvalue import AsDict, AsIter, AsList, PCollection, TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.shared import Shared
 
+from maskdet.beam.compliance import WriteCompliance
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
 from maskdet.beam.tracks import TrackVideos
 from maskdet.beam.videos import BATCHES, COUNTS, CutVideos
-from maskdet.compliance.groups import Counts, GroupKey, compliance_table, key_union, merge_counts
 from maskdet.config import SourceSettings
 from maskdet.cores import available_cores
 from maskdet.inputs import listing, sharding, videos
@@ -34,11 +34,10 @@ from maskdet.inputs.earlier import Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule, Size
-from maskdet.labels import TWO_CLASSES, ClassNames
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.sections import VideoSettings
-from maskdet.tables.layout import COMPLIANCE, Layout, write_version
+from maskdet.tables.layout import Layout
 from maskdet.tables.lease import heartbeats
 from maskdet.tables.receipts import ShardJob, ShardReport
 from maskdet.tables.reuse import read_refs
@@ -195,29 +194,6 @@ class ScoreShards(beam.PTransform):  # type: ignore[misc]
     def expand(self, shards: PCollection[Any]) -> PCollection[Any]:
         """Apply the transform."""
         return shards | "ScoreShard" >> beam.ParDo(_ScoreShard(self)).with_output_types(Any)
-
-
-@dataclass
-class WriteCompliance(beam.PTransform):  # type: ignore[misc]
-    """:class:`ShardReport` → ``(level, LevelTotal)``: one table per level written."""
-
-    layout: Layout
-    levels: Mapping[str, Sequence[str]]
-    confidence: float
-    row_group_rows: int
-    class_names: ClassNames = TWO_CLASSES
-    """The model's."""
-
-    def expand(self, reports: PCollection[Any]) -> PCollection[Any]:
-        """Apply the transform."""
-        return (
-            reports
-            | "ReadGroups" >> beam.FlatMap(_groups_of).with_output_types(tuple[str, Any])
-            | "MergeGroups" >> beam.CombinePerKey(merge_counts)
-            | "KeyByLevel" >> beam.Map(_key_by_level).with_output_types(tuple[str, Any])
-            | "GroupByLevel" >> beam.GroupByKey()
-            | "WriteLevel" >> beam.Map(_write_level, self).with_output_types(tuple[str, Any])
-        )
 
 
 @dataclass
@@ -456,27 +432,8 @@ def _write_plan(_: None, plan: RunPlan, shards: Sequence[PlannedShard]) -> None:
     write_plan(plan.layout, plan.manifest.run_id, shards)
 
 
-def _groups_of(report: ShardReport) -> list[tuple[str, Counts]]:
-    return [(key.encode(), counts) for key, counts in report.groups.items()]
-
-
 def _without_groups(report: ShardReport) -> ShardReport:
     return dataclasses.replace(report, groups={})
-
-
-def _key_by_level(group: tuple[str, Counts]) -> tuple[str, tuple[tuple[str | None, ...], Counts]]:
-    key = GroupKey.decode(group[0])
-    return key.level, (key.values, group[1])
-
-
-def _write_level(
-    group: tuple[str, Iterable[tuple[tuple[str | None, ...], Counts]]], step: WriteCompliance
-) -> tuple[str, LevelTotal]:
-    level, rows = group
-    counts = dict(rows)
-    table = compliance_table(counts, step.levels[level], key_union(step.levels), step.confidence, step.class_names)
-    sha256 = write_version(step.layout, COMPLIANCE, level, table, step.row_group_rows)
-    return level, LevelTotal(merge_counts(counts.values()), sha256)
 
 
 def _finish(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from maskdet.compliance.groups import GroupKey
 from maskdet.compliance.intervals import wilson_interval
+from maskdet.compliance.state import GroupKey
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import INCORRECT, MASK, NO_MASK, UNCERTAIN, ClassNames
 from maskdet.schemas import key_value, track_rates_schema
@@ -32,7 +33,7 @@ _LABELS = (MASK, INCORRECT, NO_MASK, UNCERTAIN)
 
 
 def count_tracks(
-    tracks: pa.Table, rule: KeyRule, levels: Mapping[str, Sequence[str]], min_frames: int
+    tracks: pa.Table, rule: KeyRule, levels: Mapping[str, Sequence[str]], time_zone: str, min_frames: int
 ) -> dict[GroupKey, TrackCounts]:
     """Count tracks in every group of every level.
 
@@ -40,16 +41,19 @@ def count_tracks(
         tracks: of :func:`maskdet.schemas.tracks_schema`.
         rule: the run's keys; a track's date and hour are those of its first face.
         levels: level name → key names.
+        time_zone: that of dates, weeks, months and hours.
         min_frames: tracks of fewer frames do not count.
     """
     names = sorted({name for level in levels.values() for name in level})
     total: dict[GroupKey, list[int]] = {}
     wanted = tracks.select(["label", "frames", "captured_at", *rule.all_names])
     times = wanted["captured_at"].cast(pa.int64()).to_pylist()
+    local = replace(rule, timezone=time_zone)
+    given = set(rule.key_names if time_zone != rule.timezone else rule.all_names)
     for row, time_ms in zip(wanted.to_pylist(), times, strict=True):
         if row["frames"] < min_frames:
             continue
-        keys = {name: _key(row[name]) if name in row else rule.derive(time_ms, name) for name in names}
+        keys = {name: _key(row[name]) if name in given else local.derive(time_ms, name) for name in names}
         for level, of_level in levels.items():
             counted = total.setdefault(GroupKey(level, tuple(keys[name] for name in of_level)), [0] * len(_LABELS))
             counted[_LABELS.index(row["label"])] += 1

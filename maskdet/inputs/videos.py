@@ -15,7 +15,6 @@ from typing import BinaryIO
 from zoneinfo import ZoneInfo
 
 from maskdet import storage
-from maskdet.config import ResolvedVideo
 from maskdet.errors import (
     AccessDeniedError,
     FailureCode,
@@ -28,6 +27,7 @@ from maskdet.inputs.folders import extension_of
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.inputs.sharding import KeyRule
+from maskdet.resolved import ResolvedVideo
 from maskdet.sections import VideoSettings
 from maskdet.video.reading import OpenVideo, VideoInfo, decoder_identity, is_installed, open_video, read_info
 from maskdet.video.sampling import MICROSECONDS, UNCUT, Grid, Segment, cut, unreadable

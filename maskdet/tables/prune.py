@@ -15,13 +15,16 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from maskdet import storage
-from maskdet.compliance.groups import Counts, GroupKey, compliance_table, count_groups, key_union, merge_counts
+from maskdet.compliance.groups import Grouping, count_groups
+from maskdet.compliance.rates import RateRule
+from maskdet.compliance.state import GroupKey, Merger, State, merge_counts
+from maskdet.compliance.table import compliance_table, key_union
 from maskdet.config import ComplianceSettings, FailureBudget, OutputSettings
 from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
-from maskdet.labels import ClassNames, Decision
+from maskdet.labels import Decision
 from maskdet.schemas import conform
 from maskdet.sections import TrackSettings
 from maskdet.tables import lease
@@ -54,14 +57,14 @@ class Pruned:
 
     Attributes:
         shards: receipts of the shards that have images left.
-        groups: counts of every group of every level.
+        groups: what is known of every group of every level.
         removed: images whose rows went.
         undated: images that stay because nobody knows when they were taken.
         rewritten: shards that changed or went.
     """
 
     shards: tuple[Receipt, ...]
-    groups: Mapping[GroupKey, Counts]
+    groups: Mapping[GroupKey, State]
     removed: int
     undated: int
     rewritten: int
@@ -119,7 +122,10 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     begin_run(plan)
     settings = _Settings.model_validate(latest.settings)
     pruned = prune_shards(layout, snapshot, before, settings)
-    totals = write_levels(layout, pruned.groups, settings, manifest.classes)
+    rates = RateRule(
+        settings.compliance.confidence, manifest.classes, manifest.errors, clustered=bool(settings.compliance.cluster)
+    )
+    totals = write_levels(layout, pruned.groups, settings, rates, snapshot.dataset.timezone)
     tracks = _track_job(layout, snapshot, latest, settings).write_all(pruned.shards)
     status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "", tracks)
     whole = Endings.of_receipts(pruned.shards)
@@ -162,6 +168,7 @@ def _track_job(layout: Layout, snapshot: Snapshot, latest: RunManifest, settings
         layout,
         KeyRule(dataset.key_names, dataset.partition_by, dataset.timezone),
         compliance.all_levels,
+        compliance.time_zone or dataset.timezone,
         settings.tracks,
         # Records of an older version, which knew no videos, do not hold thresholds.
         latest.decision if any(shard.segments is not None for shard in snapshot.shards) else Decision(),
@@ -186,10 +193,12 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
     """
     dataset = snapshot.dataset
     rule = KeyRule(dataset.key_names, dataset.partition_by, dataset.timezone)
-    job = ShardJob(layout, "", rule, settings.compliance.all_levels, settings.tables.row_group_rows)
+    compliance = settings.compliance
+    grouping = Grouping(compliance.all_levels, compliance.cluster or (), compliance.time_zone)
+    job = ShardJob(layout, "", rule, grouping, settings.tables.row_group_rows)
     limit, removed, undated = _limit_ms(before, dataset.timezone), 0, 0
     shards: list[Receipt] = []
-    groups: dict[GroupKey, Counts] = {}
+    groups: dict[GroupKey, Merger] = {}
     videos: list[tuple[SeenVideo, ...]] = []
     for receipt in snapshot.shards:
         images = _read(layout, receipt, IMAGES)
@@ -204,28 +213,36 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
         shard, changed = shard_of(left, rule, receipt.slot), len(left) < len(refs)
         shards.append(_rewrite(job, receipt, shard, tables, images) if changed else receipt)
         predictions, failures, no_face = (tables[name] for name in SHARD_TABLES)
-        counted = count_groups(predictions, failures, no_face, shard.partition, rule, job.levels)
-        for key, counts in counted.items():
-            groups[key] = merge_counts([groups.get(key, Counts()), counts])
+        for key, state in count_groups(predictions, failures, no_face, shard.partition, rule, grouping).items():
+            groups.setdefault(key, Merger()).add(state)
     kept = {receipt.shard_id for receipt in snapshot.shards} & {receipt.shard_id for receipt in shards}
+    states = {key: merger.state() for key, merger in groups.items()}
     seen = merge_videos(videos, listed_only=False)
-    return Pruned(tuple(shards), groups, removed, undated, len(snapshot.shards) - len(kept), seen)
+    return Pruned(tuple(shards), states, removed, undated, len(snapshot.shards) - len(kept), seen)
 
 
 def write_levels(
-    layout: Layout, groups: Mapping[GroupKey, Counts], settings: _Settings, class_names: ClassNames
+    layout: Layout, groups: Mapping[GroupKey, State], settings: _Settings, rates: RateRule, time_zone: str
 ) -> dict[str, LevelTotal]:
     """Write the compliance table of every level, also of one without groups.
+
+    Args:
+        layout: the output.
+        groups: what is known of every group.
+        settings: for levels and sizes.
+        rates: how rates are computed.
+        time_zone: that of dates and hours, unless the settings name one.
 
     Raises:
         StorageError: the output cannot be written.
     """
-    levels, totals = settings.compliance.all_levels, {}
+    levels, zone = settings.compliance.all_levels, settings.compliance.time_zone or time_zone
+    totals = {}
     for level, names in levels.items():
-        counts = {key.values: count for key, count in groups.items() if key.level == level}
-        table = compliance_table(counts, names, key_union(levels), settings.compliance.confidence, class_names)
+        states = {key.values: state for key, state in groups.items() if key.level == level}
+        table = compliance_table(states, names, key_union(levels), rates, zone)
         sha256 = write_version(layout, COMPLIANCE, level, table, settings.tables.row_group_rows)
-        totals[level] = LevelTotal(merge_counts(counts.values()), sha256)
+        totals[level] = LevelTotal(merge_counts(state.counts for state in states.values()), sha256)
     return totals
 
 

@@ -17,7 +17,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
-from maskdet.compliance.groups import Counts, GroupKey, count_groups
+from maskdet.compliance.groups import Grouping, count_groups
+from maskdet.compliance.state import GroupKey, State
 from maskdet.errors import FailureCode, NotFoundError
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
@@ -108,7 +109,7 @@ class ShardReport:
     Attributes:
         receipt: the shard's counts.
         kept: whether no image had to be read.
-        groups: counts of every group of every level.
+        groups: what is known of every group of every level.
         seconds: thread-seconds by stage, 0 for a kept shard.
         images_read: how many images were read.
         carried: of images that this run did not list.
@@ -118,7 +119,7 @@ class ShardReport:
 
     receipt: Receipt
     kept: bool
-    groups: Mapping[GroupKey, Counts]
+    groups: Mapping[GroupKey, State]
     seconds: StageSeconds = field(default_factory=StageSeconds)
     images_read: int = 0
     carried: Outcomes = field(default_factory=Outcomes)
@@ -150,7 +151,7 @@ class ShardJob:
         layout: where the tables go.
         fingerprint: of the model and settings.
         rule: the run's keys.
-        levels: groups to count.
+        grouping: what is counted of their rows.
         row_group_rows: rows a Parquet row group.
         scored_by: of the model and those settings that probabilities depend on.
         reuse: finds rows of earlier runs; default: there are none.
@@ -159,7 +160,7 @@ class ShardJob:
     layout: Layout
     fingerprint: str
     rule: KeyRule
-    levels: Mapping[str, Sequence[str]]
+    grouping: Grouping
     row_group_rows: int
     scored_by: str = ""
     reuse: Reuse | None = None
@@ -204,7 +205,11 @@ class ShardJob:
         if receipt is None or not self._holds(receipt, shard):
             return None
         columns = ["captured_at", *self.rule.all_names]
-        wanted = {PREDICTIONS: [*columns, "face_index", "label"], FAILURES: [*columns, "frames"], NO_FACE: columns}
+        wanted = {
+            PREDICTIONS: list(dict.fromkeys([*columns, *self.grouping.prediction_columns])),
+            FAILURES: [*columns, "frames"],
+            NO_FACE: columns,
+        }
         tables = {name: self._read(receipt, name, wanted[name]) for name in SHARD_TABLES}
         # Also where none is gone: the next run needs it, and nobody else would miss it before the tables are replaced.
         images = read_version(self.layout, IMAGES, receipt.slot, receipt.sha256.get(IMAGES, ""))
@@ -215,9 +220,9 @@ class ShardJob:
             return report
         return _with_carried(report, shard, endings_of(images))
 
-    def _count(self, shard: Shard, tables: Mapping[str, pa.Table]) -> dict[GroupKey, Counts]:
+    def _count(self, shard: Shard, tables: Mapping[str, pa.Table]) -> dict[GroupKey, State]:
         predictions, failures, no_face = (tables[name] for name in SHARD_TABLES)
-        return count_groups(predictions, failures, no_face, shard.partition, self.rule, self.levels)
+        return count_groups(predictions, failures, no_face, shard.partition, self.rule, self.grouping)
 
     def _read(self, receipt: Receipt, name: str, columns: list[str]) -> pa.Table | None:
         """Columns of a finished shard's table; ``None`` if the file is not the one the receipt speaks of."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from maskdet.compliance.groups import GroupKey
+from maskdet.compliance.state import GroupKey
 from maskdet.compliance.track_rates import TrackCounts, count_tracks, merge_tracks, track_rates_table
 from maskdet.errors import OutputError
 from maskdet.inputs.sharding import KeyRule
@@ -37,6 +37,7 @@ class TrackJob:
         layout: where the tables go.
         rule: the run's keys.
         levels: groups to count.
+        time_zone: of the groups' dates and hours.
         settings: what links faces.
         decision: the run's thresholds.
         confidence: nominal coverage of the intervals.
@@ -47,6 +48,7 @@ class TrackJob:
     layout: Layout
     rule: KeyRule
     levels: Mapping[str, Sequence[str]]
+    time_zone: str
     settings: TrackSettings
     decision: Decision
     confidence: float
@@ -97,7 +99,9 @@ class TrackJob:
         if not tracks.num_rows:
             return None
         sha256 = write_version(self.layout, TRACKS, name, tracks, self.row_group_rows)
-        return TracksFile(sha256, count_tracks(tracks, self.rule, self.levels, self.settings.min_frames))
+        return TracksFile(
+            sha256, count_tracks(tracks, self.rule, self.levels, self.time_zone, self.settings.min_frames)
+        )
 
     def write_rates(self, level: str, counts: Mapping[tuple[str | None, ...], TrackCounts]) -> TracksTotal:
         """Write the rates of a level.

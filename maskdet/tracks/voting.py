@@ -4,8 +4,8 @@ Frames of one face are far from independent: what misleads the model in one misl
 the frames are therefore averaged, and the mean counts as often as an effective number of frames n / (1 + (n - 1) r),
 where r is the correlation of two frames' errors (Kish's design effect). With r = .5 that is 1 for one frame, 1.33 for
 two and never more than 2, so a long track is surer than a frame, but never much. Each question of
-:mod:`maskdet.labels` is voted on for itself: whether there is a mask, and whether it is worn incorrectly, where each frame counts by its
-probability that there is one. The thresholds of the run then make a label.
+:mod:`maskdet.labels` is voted on for itself: whether there is a mask, and whether it is worn incorrectly, where each
+frame counts by its probability that there is one. The thresholds of the run then make a label.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from maskdet.config import Count, CountOrZero, Ratio
 from maskdet.labels import TWO_CLASSES, ClassNames
 from maskdet.preparation.settings import GroupPattern
-from maskdet.sections import Count, CountOrZero, Ratio
 
 
 class _Settings(BaseModel):

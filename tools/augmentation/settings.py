@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from maskdet.sections import CountOrZero, Ratio
+from maskdet.config import CountOrZero, Ratio
 
 
 class Kinds(BaseModel):

@@ -6,10 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from maskdet.config import ModelSettings
+from maskdet.config import Count, CountOrZero, KeyName, ModelSettings, OpenRatio, Section
 from maskdet.evaluation.settings import IntervalSettings, TruthSettings
 from maskdet.preparation.settings import Split
-from maskdet.sections import Count, CountOrZero, KeyName, OpenRatio, Section
 
 
 class Selection(Section):

@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from maskdet.config import SourceSettings
+from maskdet.config import Count, CountOrZero, Ratio, Section, SourceSettings
 from maskdet.errors import SourceError
 from maskdet.evaluation.annotations import LABELS, plain_name
-from maskdet.sections import Count, CountOrZero, Ratio, Section
 from tools.scenes.scenes import FaceSource, SceneOptions
 
 
