@@ -187,8 +187,6 @@ def test_near_duplicates_of_training_images_are_not_measured_on(recipe, shallow,
             known.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(root / "new" / label / f"known{index}.jpg")
     point = {"test_data": [{"mask": "new/with", "no_mask": "new/without"}]}
     settings = recipe(operating_point=point, **shallow).smoke()
-        operating_point={"test_data": [{"mask": "new/with", "no_mask": "new/without"}]}, **shallow
-    ).smoke()
     settings = settings.model_copy(update={"max_images_per_class": None})
     measured = train(settings, str(root), tmp_path / "tiny").operating_characteristics
     assert (measured.masked_total, measured.unmasked_total) == (24, 24)
