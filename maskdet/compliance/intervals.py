@@ -188,6 +188,33 @@ def cluster_interval(sums: ClusterSums, confidence: float) -> Interval | None:
     return wilson_interval(share * effective, effective, confidence, z=_t_quantile(confidence, sums.clusters - 1))
 
 
+def paired_difference_interval(
+    clusters: int, faces: int, difference: int, squares: tuple[int, int, int], confidence: float
+) -> Interval | None:
+    """An interval of a difference of two shares of the same faces, which come in clusters.
+
+    The difference is a ratio of sums over clusters, d faces more of n: W. G. Cochran, "Sampling Techniques", third
+    edition (1977), equation 2.46 with m - 1 for the variance, and Student's t with m - 1 degrees of freedom.
+
+    Args:
+        clusters: m, how many there are.
+        faces: sum of n.
+        difference: sum of d, the faces that count after less those that did before.
+        squares: sums of n squared, d squared, and n times d.
+        confidence: nominal coverage.
+
+    Returns:
+        ``None`` below two clusters, from which nothing can be said.
+    """
+    if clusters < 2:
+        return None
+    share = difference / faces
+    nn, dd, nd = squares
+    scatter = max(0.0, dd - 2 * share * nd + share * share * nn)
+    half = _t_quantile(confidence, clusters - 1) * math.sqrt(clusters / (clusters - 1) * scatter) / faces
+    return Interval(max(-1.0, share - half), min(1.0, share + half))
+
+
 def correct_share(share: float, errors: ErrorRates) -> float:
     """A share freed of the model's errors, within [0, 1].
 
@@ -332,32 +359,54 @@ def _normal_quantile(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
+def student_quantile(confidence: float, degrees: int) -> float:
+    """How many standard errors an interval reaches to either side, by Student's t.
+
+    Args:
+        confidence: nominal coverage.
+        degrees: of freedom, at least 1.
+    """
+    return _t_quantile(confidence, degrees)
+
+
 @functools.lru_cache(maxsize=4096)
 def _t_quantile(confidence: float, degrees: int) -> float:
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.t.ppf((1 + confidence) / 2, degrees))
+    return float(special.stdtrit(degrees, (1 + confidence) / 2))
 
 
 @functools.lru_cache(maxsize=16)
 def _lattice(dimension: int) -> Floats:
-    """Evenly spread numbers between 0 and 1: one coordinate of a rank-1 lattice with the generators of Korobov type."""
+    """Evenly spread numbers between 0 and 1: one coordinate of a rank-1 lattice with the generators of Korobov type.
+
+    As quantiles of a normal distribution, in which those of a beta distribution are nearly straight.
+    """
+    from scipy import special
+
     generator = (1, 1517, 2389)[dimension]
-    steps: Floats = (np.arange(_MELDED_DRAWS) * generator % _MELDED_DRAWS + 0.5) / _MELDED_DRAWS
+    steps: Floats = special.ndtri((np.arange(_MELDED_DRAWS) * generator % _MELDED_DRAWS + 0.5) / _MELDED_DRAWS)
     return steps
 
 
 def _mid_distribution(successes: float, trials: float, dimension: int) -> Floats:
     """Draws of a share's mid-p confidence distribution: half from the lower one-sided beta, half from the upper."""
-    from scipy import stats
-
     steps = _lattice(dimension)
-    lower = stats.beta.ppf(steps, successes, trials - successes + 1) if successes > 0 else np.zeros_like(steps)
-    upper = stats.beta.ppf(steps, successes + 1, trials - successes) if successes < trials else np.ones_like(steps)
+    lower = _beta_quantiles(steps, successes, trials - successes + 1) if successes > 0 else np.zeros_like(steps)
+    upper = _beta_quantiles(steps, successes + 1, trials - successes) if successes < trials else np.ones_like(steps)
     # Which of the two a draw comes from must not hang on its place: a bit-reversed coin, another for each dimension.
     coin = (np.arange(_MELDED_DRAWS) >> dimension) % 2 == 0
     drawn: Floats = np.where(coin, lower, upper)
     return drawn
+
+
+def _beta_quantiles(steps: Floats, a: float, b: float) -> Floats:
+    """Quantiles of a beta distribution, interpolated between 257 of them: within 1e-5, in a tenth of the time."""
+    from scipy import special
+
+    nodes: Floats = np.linspace(steps.min(), steps.max(), 257)
+    found: Floats = np.interp(steps, nodes, special.betaincinv(a, b, special.ndtr(nodes)))
+    return found
 
 
 @functools.lru_cache(maxsize=64)

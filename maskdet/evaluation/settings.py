@@ -22,6 +22,7 @@ from maskdet.config import (
 from maskdet.errors import ConfigError
 from maskdet.evaluation.annotations import IGNORED, plain_name
 from maskdet.labels import MASK, NO_MASK, THREE_CLASSES
+from maskdet.sections import VideoSettings
 
 SCORES = "scores"
 
@@ -42,9 +43,9 @@ class TruthSettings(Section):
     no_mask: tuple[str, ...] = ("without_mask", "no_mask", "unmasked")
     """Those that mean "no mask"."""
     column: str | None = None
-    """A manifest column or key of the template; default: of an image's folders, the nearest that names a class."""
+    """A column of an image list, or a key of the template; default: the nearest folder that names a class."""
     boxes: str | None = None
-    """Annotated faces: COCO JSON, a Parquet manifest, or VOC XML or YOLO text, a file or a folder of it.
+    """Annotated faces: COCO JSON, a Parquet table, or VOC XML or YOLO text, a file or a folder of it.
 
     Needs ``faces.mode: detect``."""
     face: tuple[str, ...] = ("face", "head", "person")
@@ -130,6 +131,8 @@ class EvaluateSettings(ScoreSettings):
 
     faces: FacesSettings = FacesSettings(mode="whole")
     """With ``detect``, an image's largest face stands for it, unless ``truth.boxes`` tells the truth of every face."""
+    video: VideoSettings = VideoSettings(mode="skip")
+    """Truth is told of images; videos are skipped."""
     truth: TruthSettings = TruthSettings()
     intervals: IntervalSettings = IntervalSettings()
     slices: SliceSettings = SliceSettings()

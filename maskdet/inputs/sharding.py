@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -24,6 +24,14 @@ from maskdet.inputs.references import ImageRef, Shard, partition_folders
 # a larger one is split further where its images meet.
 PLAN_BITS = 12
 _HASH_BITS = 256
+
+_DERIVED: Mapping[str, Callable[[datetime], str]] = {
+    "date": lambda local: local.date().isoformat(),
+    "hour": lambda local: f"{local.hour:02d}",
+    "week": lambda local: f"{local.isocalendar().year:04d}-W{local.isocalendar().week:02d}",
+    "month": lambda local: f"{local.year:04d}-{local.month:02d}",
+    "weekday": lambda local: str(local.isoweekday()),
+}
 
 # Images and bytes by cell of a plan. Plain tuples, which Beam writes as they are; it would pickle each named one.
 Cells = Mapping[int, tuple[int, int]]
@@ -71,11 +79,16 @@ class KeyRule:
         return self.derive(ref.captured_at_ms, name)
 
     def derive(self, captured_at_ms: int | None, name: str) -> str | None:
-        """The ``date`` (``2026-01-05``) or ``hour`` (``08``) of a capture time, in the rule's time zone."""
+        """A key of a capture time, in the rule's time zone.
+
+        Args:
+            captured_at_ms: milliseconds since 1970, in UTC.
+            name: ``date`` (``2026-01-05``), ``hour`` (``08``), ``week`` of ISO 8601 (``2026-W02``), ``month``
+                (``2026-01``) or ``weekday`` (``1``, Monday, to ``7``).
+        """
         if captured_at_ms is None:
             return None
-        captured_at = datetime.fromtimestamp(captured_at_ms / 1000, ZoneInfo(self.timezone))
-        return captured_at.date().isoformat() if name == "date" else captured_at.strftime("%H")
+        return _DERIVED[name](datetime.fromtimestamp(captured_at_ms / 1000, ZoneInfo(self.timezone)))
 
     def partition(self, ref: ImageRef) -> tuple[str | None, ...]:
         """The values of the partition keys."""
@@ -92,13 +105,13 @@ def uri_bits(uri: str) -> int:
 
 
 def drop_duplicates(refs: Iterable[ImageRef]) -> tuple[list[ImageRef], int]:
-    """Keep one reference a URI, the first in sorted order.
+    """Keep one reference a URI (of a video: a segment), the first in sorted order.
 
     Returns:
         The references kept, sorted, and how many were dropped.
     """
     ordered = sorted(refs, key=_sort_key)
-    kept = [ref for i, ref in enumerate(ordered) if i == 0 or ref.uri != ordered[i - 1].uri]
+    kept = [ref for i, ref in enumerate(ordered) if i == 0 or ref.name != ordered[i - 1].name]
     return kept, len(ordered) - len(kept)
 
 
@@ -126,13 +139,13 @@ def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size, prefix: str = "")
 
 def size_of(refs: Iterable[ImageRef]) -> Size:
     """Images and listed bytes of a set of references."""
-    sizes = [max(ref.size_bytes, 0) for ref in refs]
+    sizes = [ref.packed_bytes for ref in refs]
     return Size(len(sizes), sum(sizes))
 
 
 def cell_of(ref: ImageRef) -> int:
     """The plan's cell that an image lies in: the first :data:`PLAN_BITS` bits of its hash."""
-    return uri_bits(ref.uri) >> (_HASH_BITS - PLAN_BITS)
+    return uri_bits(ref.name) >> (_HASH_BITS - PLAN_BITS)
 
 
 def count_cells(refs: Iterable[ImageRef]) -> dict[int, tuple[int, int]]:
@@ -141,7 +154,7 @@ def count_cells(refs: Iterable[ImageRef]) -> dict[int, tuple[int, int]]:
     for ref in refs:
         cell = cell_of(ref)
         images, size_bytes = counted.get(cell, (0, 0))
-        counted[cell] = images + 1, size_bytes + max(ref.size_bytes, 0)
+        counted[cell] = images + 1, size_bytes + ref.packed_bytes
     return counted
 
 
@@ -191,7 +204,7 @@ def shard_of(refs: Sequence[ImageRef], rule: KeyRule, slot: str) -> Shard:
 
 
 def _bit(ref: ImageRef, depth: int) -> int:
-    return (uri_bits(ref.uri) >> (_HASH_BITS - 1 - depth)) & 1
+    return (uri_bits(ref.name) >> (_HASH_BITS - 1 - depth)) & 1
 
 
 def _fits(size: Size, limit: Size) -> bool:
@@ -202,6 +215,7 @@ def _sort_key(ref: ImageRef) -> tuple[object, ...]:
     # None does not order with str. Every field takes part, or what is kept would hang on the order of listing.
     return (
         ref.uri,
+        ref.segment or (),
         tuple((value is not None, value or "") for value in ref.keys),
         (ref.captured_at_ms is not None, ref.captured_at_ms or 0),
         ref.size_bytes,

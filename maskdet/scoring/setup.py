@@ -13,7 +13,10 @@ from importlib import metadata
 from typing import TypeVar
 
 from maskdet import __version__, storage
-from maskdet.config import ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings, ScoreSettings, Section
+from maskdet.compliance.corrections import NO_CORRECTIONS, Corrections
+from maskdet.compliance.groups import Grouping
+from maskdet.compliance.rates import KnownErrors, RateRule
+from maskdet.config import ScoreSettings, Section
 from maskdet.cores import available_cores
 from maskdet.errors import ConfigError
 from maskdet.faces.detection import describe_view
@@ -22,18 +25,22 @@ from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.earlier import Coverage, Growth
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
 from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.inputs.videos import refuse_unreadable, resolve_mode
 from maskdet.labels import Decision
 from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.bundle import open_bundle
 from maskdet.model.manifest import Manifest
+from maskdet.resolved import ResolvedCompliance, ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings
 from maskdet.scoring.fingerprint import probability_fingerprint, scoring_fingerprint
+from maskdet.scoring.known_errors import known_errors
 from maskdet.scoring.scorer import ScoreOptions
 from maskdet.tables.layout import Layout
 from maskdet.tables.receipts import ShardJob
 from maskdet.tables.reuse import RowsOfBefore
 from maskdet.tables.runs import RunManifest, RunPlan, new_run_id
 from maskdet.tables.snapshot import Dataset, Snapshot
+from maskdet.tables.tracks import TrackJob
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -51,6 +58,7 @@ class Launch:
         limit: of a shard.
         plan: what the end of the run needs.
         job: what finishing a shard needs.
+        rates: how rates are computed of what the shards count.
         base: the tables that the run adds to, if there are any.
         growth: how it adds to them.
     """
@@ -63,16 +71,44 @@ class Launch:
     limit: Size
     plan: RunPlan
     job: ShardJob
+    rates: RateRule
     base: Snapshot | None = None
     growth: Growth = Growth(Coverage())
 
-    def adding_to(self, plan: RunPlan, base: Snapshot | None) -> Launch:
+    @property
+    def tracks(self) -> TrackJob:
+        """What making tracks needs."""
+        settings = self.settings
+        return TrackJob(
+            self.plan.layout,
+            self.options.rule,
+            settings.compliance.all_levels,
+            settings.compliance.time_zone,
+            settings.tracks,
+            self.options.decision,
+            settings.compliance.confidence,
+            self.manifest.class_names,
+            settings.tables.row_group_rows,
+        )
+
+    def adding_to(self, plan: RunPlan, base: Snapshot | None, corrections: Corrections = NO_CORRECTIONS) -> Launch:
         """The run over an output as it was found; see :func:`maskdet.tables.runs.claim_output`.
 
         Args:
             plan: the run's, with what it starts from.
             base: the tables that it adds to, if there are any.
+            corrections: labels that people gave to faces of the output.
         """
+        if corrections:
+            plan = dataclasses.replace(
+                plan, manifest=plan.manifest.model_copy(update={"corrections": len(corrections)})
+            )
+            grouping = dataclasses.replace(self.job.grouping, corrections=corrections)
+            launch = dataclasses.replace(self, job=dataclasses.replace(self.job, grouping=grouping))
+            return launch._adding_to(plan, base)
+        return self._adding_to(plan, base)
+
+    def _adding_to(self, plan: RunPlan, base: Snapshot | None) -> Launch:
         if base is None:
             return dataclasses.replace(self, plan=plan)
         coverage = Coverage.of(self.tasks, plan.inputs, base.inputs)
@@ -104,7 +140,8 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
     settings = resolve_settings(given, manifest)
     decision = resolve_decision(settings, manifest)
     rule = KeyRule.of(settings)
-    run = _manifest(settings, manifest, spec, decision, now)
+    errors = known_errors(manifest, decision)
+    run = _manifest(settings, manifest, spec, decision, errors, now)
     return Launch(
         settings=settings,
         tasks=tasks,
@@ -117,15 +154,28 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
             layout_of(settings),
             run.fingerprint,
             rule,
-            settings.compliance.all_levels,
+            _grouping(settings),
             settings.tables.row_group_rows,
             probability_fingerprint(settings, manifest, spec),
+        ),
+        rates=RateRule(
+            settings.compliance.confidence, manifest.class_names, errors, clustered=bool(settings.compliance.cluster)
         ),
     )
 
 
+def _grouping(settings: ResolvedSettings) -> Grouping:
+    compliance = settings.compliance
+    return Grouping(compliance.all_levels, compliance.cluster, compliance.time_zone)
+
+
 def _manifest(
-    settings: ResolvedSettings, manifest: Manifest, spec: RuntimeSpec, decision: Decision, now: datetime
+    settings: ResolvedSettings,
+    manifest: Manifest,
+    spec: RuntimeSpec,
+    decision: Decision,
+    errors: KnownErrors,
+    now: datetime,
 ) -> RunManifest:
     """The run's record as it begins."""
     return RunManifest(
@@ -140,6 +190,7 @@ def _manifest(
             "codecs": codecs_identity(settings.imaging.codecs),
             "classes": list(manifest.class_names),
             "decision": decision.model_dump(),
+            "errors": errors._asdict(),
         },
         fingerprint=scoring_fingerprint(settings, manifest, spec, decision),
         versions=versions(),
@@ -169,14 +220,18 @@ def _plan(settings: ScoreSettings, run: RunManifest) -> RunPlan:
 
 
 def resolve_settings(given: ScoreSettings, manifest: Manifest) -> ResolvedSettings:
-    """Decide what settings leave to the model and to this machine: face mode, codecs, precision."""
+    """Decide what settings leave to the model, to this machine and to the source: face mode, precision, clusters …"""
     mode = default_view(manifest.architecture) if given.faces.mode == "auto" else given.faces.mode
     return _resolved(
         ResolvedSettings,
         given,
         faces=_resolved(ResolvedFaces, given.faces, mode=mode),
         imaging=_resolved(ResolvedImaging, given.imaging, codecs=resolve_codecs(given.imaging.codecs)),
+        video=resolve_mode(given.video),
         model=_resolved(ResolvedModel, given.model, precision=given.model.resolved_precision),
+        compliance=_resolved(
+            ResolvedCompliance, given.compliance, cluster=given.cluster_keys, time_zone=given.compliance_time_zone
+        ),
     )
 
 
@@ -187,9 +242,10 @@ def _resolved(kind: type[SectionType], given: Section, **chosen: object) -> Sect
 
 def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
     tasks = input_tasks(settings.input, settings.source)
-    if settings.source.keys and not any(task.kind == "manifest" for task in tasks):
+    refuse_unreadable(tasks, settings.video)
+    if settings.source.keys and not any(task.kind == "image_list" for task in tasks):
         remedy = "Folders and globs take keys from source.template."
-        raise ConfigError("source.keys", "a manifest among the inputs", ", ".join(settings.input), remedy)
+        raise ConfigError("source.keys", "an image list among the inputs", ", ".join(settings.input), remedy)
     output = storage.normalize(settings.output)
     for task in tasks:
         _refuse_overlap(task, output)
@@ -200,7 +256,7 @@ def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
 def _refuse_overlap(task: ListTask, output: str) -> None:
     """Refuse an input and an output of which one lies in the other.
 
-    Images that a list or a manifest names are compared where they are listed.
+    Images that a list names are compared where they are listed.
     """
     if task.kind not in ("folder", "glob"):
         return

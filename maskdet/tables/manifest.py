@@ -8,6 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
+from maskdet.compliance.intervals import ErrorRates
+from maskdet.compliance.rates import KnownErrors
 from maskdet.errors import (
     BudgetError,
     HeldError,
@@ -20,6 +22,9 @@ from maskdet.errors import (
 from maskdet.labels import TWO_CLASSES, ClassNames, Decision
 from maskdet.schemas import SCHEMA_VERSION
 from maskdet.tables.layout import RUNS, Layout
+from maskdet.tables.videos import VideoCounts
+
+_QUESTIONS = ("any_mask", "correct")
 
 Status = Literal[
     "running", "succeeded", "over_budget", "unreconciled", "empty", "shrunk", "superseded", "failed", "interrupted"
@@ -59,24 +64,36 @@ class RunManifest(BaseModel):
     finished_at: datetime | None = None
     pruned_before: date | None = None
     """The run scored nothing: it removed rows of images taken before this day."""
+    recounted: bool = False
+    """The run scored nothing: it counted the compliance tables anew, with other corrections."""
+    corrections: int = 0
+    """Labels that people gave, which count in place of the model's; see ``corrections.parquet``."""
     settings: dict[str, Any]
     model: dict[str, Any]
-    """In words, but for ``classes``, by name, and ``decision``, thresholds as :class:`maskdet.labels.Decision`."""
+    """In words, but for ``classes``, by name, ``decision``, thresholds as :class:`maskdet.labels.Decision`, and
+    ``errors``, as :class:`maskdet.compliance.rates.KnownErrors`."""
     fingerprint: str
     versions: dict[str, str]
     runner: dict[str, str] = {}
     """Name of the runner and of the job on it; of a job on Flink, where Flink can be asked for it."""
     images: ImageCounts = ImageCounts()
     """Of the run's input."""
+    videos: VideoCounts | None = None
+    """Of the run's input, beside its images; ``None`` where there are none."""
     dataset: ImageCounts = ImageCounts()
     """Of all images that the tables speak of, those of earlier runs included."""
+    dataset_videos: VideoCounts | None = None
+    """The same of videos."""
     changes: dict[str, int] = {}
-    """Images of the data set: ``added``, ``changed`` and ``unchanged`` are listed by this run; ``gone`` are images that
-    it no longer found, whose rows stay; ``removed`` those whose rows went; ``outside`` those beyond its input."""
+    """Images and videos of the data set: ``added``, ``changed`` and ``unchanged`` are listed by this run; ``gone`` are
+    those that it no longer found, whose rows stay; ``removed`` those whose rows went; ``outside`` those beyond its
+    input."""
     failed_by_code: dict[str, int] = {}
     skipped_by_reason: dict[str, int] = {}
     faces: dict[str, int] = {}
     """Faces of the data set, by label."""
+    tracks: dict[str, int] = {}
+    """People-tracks of the data set's videos, by label."""
     shards: dict[str, int] = {}
     """Shards in all, scored by this run, and kept from earlier ones."""
     images_scored_now: int = 0
@@ -108,6 +125,15 @@ class RunManifest(BaseModel):
             expected = "thresholds as numbers (model.decision)"
             remedy = "Run maskdet score again; this version writes them."
             raise OutputError(f"run {self.run_id}", expected, self.model.get("decision"), remedy) from error
+
+    @property
+    def errors(self) -> KnownErrors:
+        """What is known of the errors of the run's labels; nothing where an older version wrote the record."""
+        found = self.model.get("errors")
+        if not found:
+            return KnownErrors()
+        any_mask, correct = (None if found[name] is None else ErrorRates(*found[name]) for name in _QUESTIONS)
+        return KnownErrors(any_mask, correct, found["refused"])
 
     def outcome(self) -> MaskdetError | None:
         """The error that the run ended in, if any."""

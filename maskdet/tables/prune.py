@@ -12,25 +12,27 @@ from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict
 
 from maskdet import storage
-from maskdet.compliance.groups import Counts, GroupKey, compliance_table, count_groups, key_union, merge_counts
-from maskdet.config import ComplianceSettings, FailureBudget, OutputSettings
+from maskdet.compliance.corrections import Corrections
+from maskdet.compliance.groups import count_groups
+from maskdet.compliance.state import GroupKey, Merger, State
+from maskdet.config import FailureBudget
 from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
-from maskdet.labels import ClassNames
+from maskdet.schemas import conform
 from maskdet.tables import lease
+from maskdet.tables.corrections import read_corrections, write_corrections
+from maskdet.tables.endings import Endings
 from maskdet.tables.images import endings_of, refs_of
-from maskdet.tables.layout import COMPLIANCE, IMAGES, SHARD_TABLES, Layout, read_version, write_version
+from maskdet.tables.layout import IMAGES, SHARD_TABLES, Layout, read_version
 from maskdet.tables.lease import Holder
-from maskdet.tables.receipts import Outcomes, Receipt, ShardJob
-from maskdet.tables.reconciliation import LevelTotal
+from maskdet.tables.levels import TableSettings, track_job, write_levels
+from maskdet.tables.receipts import Receipt, ShardJob
+from maskdet.tables.reuse import rows_of
 from maskdet.tables.runs import (
-    ImageCounts,
     RunManifest,
     RunPlan,
     begin_run,
@@ -42,6 +44,7 @@ from maskdet.tables.runs import (
     write_manifest,
 )
 from maskdet.tables.snapshot import Snapshot, current_snapshot
+from maskdet.tables.videos import SeenVideo, VideoCounts, merge_videos, videos_of
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,21 @@ class Pruned:
 
     Attributes:
         shards: receipts of the shards that have images left.
-        groups: counts of every group of every level.
+        groups: what is known of every group of every level.
         removed: images whose rows went.
+        left: URIs of the others that have corrections.
         undated: images that stay because nobody knows when they were taken.
         rewritten: shards that changed or went.
     """
 
     shards: tuple[Receipt, ...]
-    groups: Mapping[GroupKey, Counts]
+    groups: Mapping[GroupKey, State]
     removed: int
+    left: frozenset[str]
     undated: int
     rewritten: int
+    videos: Mapping[str, bool]
+    """Videos that have segments left → whether a frame could be looked at."""
 
 
 def count_older(layout: Layout, snapshot: Snapshot, before: date) -> tuple[int, int]:
@@ -111,25 +118,31 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     plan = RunPlan(layout, manifest, FailureBudget(), snapshot.dataset, base_run=snapshot.run_id)
     complete = storage.exists(layout.success)
     begin_run(plan)
-    settings = _Settings.model_validate({name: latest.settings[name] for name in _Settings.model_fields})
-    pruned = prune_shards(layout, snapshot, before, settings)
-    totals = write_levels(layout, pruned.groups, settings, manifest.classes)
-    status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "")
-    whole = Outcomes.sum(Outcomes(shard.scored, shard.no_face, shard.failed) for shard in pruned.shards)
-    counts = ImageCounts(
-        listed=whole.images, scored=whole.scored, no_face=whole.no_face, failed=sum(whole.failed.values())
-    )
-    changes = {name: count for name, count in {REMOVED: pruned.removed, OUTSIDE: counts.listed}.items() if count}
+    settings, corrections = TableSettings.of(latest), read_corrections(layout)
+    pruned = prune_shards(layout, snapshot, before, settings, corrections)
+    totals = write_levels(layout, pruned.groups, settings, manifest, snapshot.dataset.timezone)
+    tracks = track_job(layout, snapshot, latest, settings).write_all(pruned.shards)
+    status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "", tracks)
+    if corrections and status == "succeeded":  # they name images, whose traces are to go
+        corrections = corrections.within(pruned.left)
+        write_corrections(layout, corrections)
+    whole = Endings.of_receipts(pruned.shards)
+    left = VideoCounts.of(len(pruned.videos), pruned.videos, whole.segments) if pruned.videos else None
+    outside = whole.counts.listed + len(pruned.videos)
+    changes = {name: count for name, count in {REMOVED: pruned.removed, OUTSIDE: outside}.items() if count}
     manifest = manifest.model_copy(
         update={
             "status": status,
             "reason": reason,
             "finished_at": now,
-            "dataset": counts,
+            "dataset": whole.counts,
+            "dataset_videos": left,
             "changes": changes,
             "faces": faces_of(totals["all"].counts, manifest.classes),
+            "tracks": tracks.by_label,
             "shards": {"total": len(pruned.shards), "scored": 0, "kept": len(pruned.shards)},
             "files_removed": removed,
+            "corrections": len(corrections),
         }
     )
     write_manifest(layout, manifest)
@@ -138,16 +151,9 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     return manifest
 
 
-class _Settings(BaseModel):
-    """What of a run's settings the tables were written by."""
-
-    model_config = ConfigDict(frozen=True)
-
-    compliance: ComplianceSettings
-    tables: OutputSettings
-
-
-def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Settings) -> Pruned:
+def prune_shards(
+    layout: Layout, snapshot: Snapshot, before: date, settings: TableSettings, corrections: Corrections
+) -> Pruned:
     """Write the shards of a set of tables anew, without images taken before a day.
 
     Args:
@@ -155,6 +161,7 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
         snapshot: the current set.
         before: a day in the time zone of the data set; images of that day stay.
         settings: of the latest run, for levels and sizes.
+        corrections: labels that people gave.
 
     Raises:
         OutputError: a file of the set is missing or damaged.
@@ -162,44 +169,33 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
     """
     dataset = snapshot.dataset
     rule = KeyRule(dataset.key_names, dataset.partition_by, dataset.timezone)
-    job = ShardJob(layout, "", rule, settings.compliance.all_levels, settings.tables.row_group_rows)
+    grouping = settings.grouping(corrections)
+    job = ShardJob(layout, "", rule, grouping, settings.tables.row_group_rows)
     limit, removed, undated = _limit_ms(before, dataset.timezone), 0, 0
     shards: list[Receipt] = []
-    groups: dict[GroupKey, Counts] = {}
+    groups: dict[GroupKey, Merger] = {}
+    known: set[str] = set()
+    videos: list[tuple[SeenVideo, ...]] = []
     for receipt in snapshot.shards:
         images = _read(layout, receipt, IMAGES)
         refs = refs_of(images, receipt.slot)
         left = [ref for ref in refs if not _is_older(ref, limit)]
         removed += len(refs) - len(left)
+        known.update(ref.uri for ref in left if ref.uri in corrections.labels)
         undated += sum(ref.captured_at_ms is None for ref in left)
         if not left:
             continue
+        videos.append(videos_of(left, endings_of(images)))
         tables = {name: _rows_of(layout, receipt, name, left, job.schemas[name]) for name in SHARD_TABLES}
         shard, changed = shard_of(left, rule, receipt.slot), len(left) < len(refs)
         shards.append(_rewrite(job, receipt, shard, tables, images) if changed else receipt)
         predictions, failures, no_face = (tables[name] for name in SHARD_TABLES)
-        counted = count_groups(predictions, failures, no_face, shard.partition, rule, job.levels)
-        for key, counts in counted.items():
-            groups[key] = merge_counts([groups.get(key, Counts()), counts])
+        for key, state in count_groups(predictions, failures, no_face, shard.partition, rule, grouping).items():
+            groups.setdefault(key, Merger()).add(state)
     kept = {receipt.shard_id for receipt in snapshot.shards} & {receipt.shard_id for receipt in shards}
-    return Pruned(tuple(shards), groups, removed, undated, len(snapshot.shards) - len(kept))
-
-
-def write_levels(
-    layout: Layout, groups: Mapping[GroupKey, Counts], settings: _Settings, class_names: ClassNames
-) -> dict[str, LevelTotal]:
-    """Write the compliance table of every level, also of one without groups.
-
-    Raises:
-        StorageError: the output cannot be written.
-    """
-    levels, totals = settings.compliance.all_levels, {}
-    for level, names in levels.items():
-        counts = {key.values: count for key, count in groups.items() if key.level == level}
-        table = compliance_table(counts, names, key_union(levels), settings.compliance.confidence, class_names)
-        sha256 = write_version(layout, COMPLIANCE, level, table, settings.tables.row_group_rows)
-        totals[level] = LevelTotal(merge_counts(counts.values()), sha256)
-    return totals
+    states = {key: merger.state() for key, merger in groups.items()}
+    seen, gone = merge_videos(videos, listed_only=False), len(snapshot.shards) - len(kept)
+    return Pruned(tuple(shards), states, removed, frozenset(known), undated, gone, seen)
 
 
 def _rewrite(
@@ -216,10 +212,8 @@ def _rewrite(
 def _rows_of(layout: Layout, receipt: Receipt, table: str, refs: Sequence[ImageRef], schema: pa.Schema) -> pa.Table:
     if not receipt.rows.get(table):
         return schema.empty_table()
-    left = pa.array([ref.uri for ref in refs], pa.string())
-    rows = _read(layout, receipt, table)
-    found = rows.filter(pc.is_in(rows["image_uri"], value_set=left)).combine_chunks()
-    return found.replace_schema_metadata(schema.metadata)
+    rows = conform(_read(layout, receipt, table), schema)
+    return rows_of(rows, refs).combine_chunks().replace_schema_metadata(schema.metadata)
 
 
 def _read(layout: Layout, receipt: Receipt, table: str) -> pa.Table:
