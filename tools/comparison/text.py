@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from maskdet.errors import ConfigError
 from maskdet.evaluation.intervals import Estimate
@@ -98,7 +99,7 @@ def _cells(row: CompareRow) -> list[str]:
     return [row.title, model, _relation(row.relation), f"{row.images:,}{uncertain}", *right, *found]
 
 
-def _rights(counts: Mapping[str, int | None]) -> list[str]:
+def _rights(counts: Mapping[str, Any]) -> list[str]:
     """Masked images called masked, and worn correctly; unmasked ones called so, and worn incorrectly."""
     correct = called = ""
     wrong, bare = counts.get("masked_as_incorrect"), counts.get("unmasked_as_incorrect")
