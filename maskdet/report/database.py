@@ -8,6 +8,7 @@ none, and every offset of a time zone since 1972 is a multiple of a quarter of a
 
 from __future__ import annotations
 
+import functools
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,14 @@ COUNTED = ("images_scored", "images_no_face", "images_failed", *(f"faces_{label}
 
 WORN = "CAST(probability_mask AS DOUBLE) + coalesce(CAST(probability_incorrect AS DOUBLE), 0)"
 """Probability that there is a mask; in double precision, as labels are made."""
+
+VIEWS = {"faces": PREDICTIONS, "faceless": NO_FACE, "failed": FAILURES}
+"""View of the database → table of the output."""
+
+FILE, ROW = "_file", "file_row_number"
+"""Columns of a row's place: its file, and its number there."""
+
+CAPTURED_MS = "epoch_ms(captured_at) AS captured_at_ms"
 
 _SLOT_MS = 900_000
 _SLOT = f"epoch_ms(captured_at) // {_SLOT_MS}"
@@ -97,8 +106,9 @@ class Tables:
         self._time_keys = tuple(name for name in TIME_KEYS if name in names)
         self._fetched = tempfile.TemporaryDirectory(prefix="maskdet-tables-")
         self._connection = connect(config={"threads": available_cores()})
-        for view, table in (("faces", PREDICTIONS), ("faceless", NO_FACE), ("failed", FAILURES)):
-            self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet({self._files(table)})")
+        self._files = {view: self._local(table) for view, table in VIEWS.items()}
+        for view, files in self._files.items():
+            self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM {_parquet(files)}")
 
     def close(self) -> None:
         """Close the database and remove what was fetched."""
@@ -202,12 +212,40 @@ class Tables:
         with self.cursor as cursor:
             cursor.execute(query, values)
 
-    def _files(self, table: str) -> str:
-        """The local names of a table's files, as a list in SQL."""
+    def row(self, view: str, file: int, number: int) -> dict[str, Any] | None:
+        """One row of a table, by its place; ``None`` if there is none.
+
+        Args:
+            view: ``faces`` or ``faceless``.
+            file: the number of its file, as :meth:`file_number` gives it.
+            number: of the row within the file.
+        """
+        if not 0 <= file < len(self._files[view]):
+            return None
+        query = f"SELECT *, {CAPTURED_MS} FROM {_parquet(self._files[view][file : file + 1])} WHERE {ROW} = ?"
+        with self.cursor as cursor:
+            found = cursor.execute(query, [number]).fetchone()
+            names = [column[0] for column in cursor.description or ()]
+        if found is None:
+            return None
+        row = dict(zip(names, found, strict=True))
+        row.pop("captured_at")  # DuckDB's time zones are not Python's
+        return row
+
+    def file_number(self, view: str, file: str) -> int:
+        """The number of a file of a view."""
+        return self._numbers[view][file]
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, dict[str, int]]:
+        return {view: {file: number for number, file in enumerate(files)} for view, files in self._files.items()}
+
+    def _local(self, table: str) -> list[str]:
+        """The local names of a table's files."""
         uris = self.snapshot.files(self.layout, table)
         if not storage.is_local(self.layout.root):
             uris = [self._fetch(uri, f"{table}-{number}.parquet") for number, uri in enumerate(uris)]
-        return f"[{', '.join(literal(_plain(str(storage.local_path(uri)))) for uri in uris)}]"
+        return [str(storage.local_path(uri)) for uri in uris]
 
     def _fetch(self, uri: str, name: str) -> str:
         path = Path(self._fetched.name) / name
@@ -228,6 +266,12 @@ def literal(text: str) -> str:
 def tells_incorrect(tables: Tables) -> bool:
     """Whether masks worn incorrectly are told apart: by the run's model, or in rows of an earlier one."""
     return INCORRECT in tables.run.classes or bool(tables.run.faces.get(INCORRECT))
+
+
+def _parquet(files: Sequence[str]) -> str:
+    """Files as a table in SQL, whose rows know their places."""
+    names = ", ".join(literal(_plain(file)) for file in files)
+    return f"read_parquet([{names}], filename = '{FILE}', {ROW} = true)"
 
 
 def _plain(path: str) -> str:

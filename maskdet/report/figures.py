@@ -169,11 +169,26 @@ class Figures:
     silent: list[tuple[Any, ...]]
 
 
-class _Cells:
-    """Groups of the cells that a database holds."""
+class Cells:
+    """Groups of the cells that a database holds.
+
+    Args:
+        tables: with the cells of :meth:`maskdet.report.database.Tables.make_cells`.
+        confidence: nominal coverage of the intervals.
+        clustered: whether faces of a cell count as alike.
+        measure: ``correct`` or ``worn``: what the rate is of.
+    """
 
     def __init__(self, tables: Tables, confidence: float, clustered: bool, measure: str) -> None:
-        self._tables, self._confidence, self._clustered, self._measure = tables, confidence, clustered, measure
+        self.confidence = confidence
+        self._tables, self._clustered, self._measure = tables, clustered, measure
+
+    @classmethod
+    def of(cls, tables: Tables) -> Cells:
+        """The cells of tables, as their run has it."""
+        confidence = float(tables.run.settings.get("compliance", {}).get("confidence", 0.95))
+        (used,) = tables.rows(f"SELECT count(*) FROM cells WHERE {_LABELLED} > 0")[0]
+        return cls(tables, confidence, used > 1, "correct" if tells_incorrect(tables) else "worn")
 
     def groups(self, by: Sequence[str], where: str = "true", values: Sequence[object] = ()) -> list[Group]:
         """Groups of the cells, sorted by their values; those that are missing come last.
@@ -204,9 +219,9 @@ class _Cells:
 
     def _rate(self, sums: ClusterSums) -> Rate:
         if not self._clustered:
-            interval = wilson_interval(sums.successes, sums.trials, self._confidence)
+            interval = wilson_interval(sums.successes, sums.trials, self.confidence)
             return Rate(sums.successes, sums.trials, interval, WILSON)
-        interval = cluster_interval(sums, self._confidence)
+        interval = cluster_interval(sums, self.confidence)
         return Rate(sums.successes, sums.trials, interval, TOO_FEW if interval is None else CAMERA_HOURS)
 
 
@@ -223,10 +238,7 @@ def read_figures(tables: Tables, selection: Selection, by: Sequence[str] | None 
     """
     keys = _checked(tables, by)
     tables.make_cells(selection)
-    confidence = float(tables.run.settings.get("compliance", {}).get("confidence", 0.95))
-    incorrect = tells_incorrect(tables)
-    (used,) = tables.rows(f"SELECT count(*) FROM cells WHERE {_LABELLED} > 0")[0]
-    cells = _Cells(tables, confidence, used > 1, "correct" if incorrect else "worn")
+    cells = Cells.of(tables)
     first, last = tables.rows("SELECT min(day), max(day) FROM cells")[0]
     days = None if first is None else (first, last)
     unit = _unit(days)
@@ -234,8 +246,8 @@ def read_figures(tables: Tables, selection: Selection, by: Sequence[str] | None 
     names = [quoted(key) for key in keys]
     (total,) = cells.groups([])
     return Figures(
-        confidence=confidence,
-        tells_incorrect=incorrect,
+        confidence=cells.confidence,
+        tells_incorrect=tells_incorrect(tables),
         keys=keys,
         unit=unit,
         days=days,
@@ -349,7 +361,7 @@ def _failures(tables: Tables, selection: Selection) -> dict[str, int]:
     return dict(tables.rows(query, values))
 
 
-def _compare(cells: _Cells, by: Sequence[str], days: tuple[date, date]) -> Comparison | None:
+def _compare(cells: Cells, by: Sequence[str], days: tuple[date, date]) -> Comparison | None:
     """The last seven days and the seven before; of a shorter data set, the last two days."""
     span = (days[1] - days[0]).days + 1
     if span < 2:
