@@ -37,7 +37,7 @@ FAST = ["cykooz-resizer>=4,<5", 'pywuffs>=2,<3; python_version < "3.13"']
 HEIF = ["pillow-heif>=1,<2"]
 S3 = ["boto3>=1.34,<2"]
 # maskdet report and explore: DuckDB over the tables. Its 65 MB are nothing that a worker needs.
-EXPLORE = ["duckdb>=1.1,<3"]
+EXPLORE = ["duckdb>=1.1,<3", "starlette>=0.40,<2", "uvicorn>=0.30,<1", "xlsxwriter>=3.2,<4"]
 EVALUATE = ["scikit-learn>=1.5,<2"]  # fits the shortcuts that an evaluation may set beside the model
 # All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.
 DATAFLOW = ["google-cloud-dataflow-client>=0.13,<0.14"]
@@ -58,6 +58,7 @@ PEERS = [
 ]
 DEVELOPMENT = [
     "coverage[toml]>=7.6,<8",
+    "httpx2>=2.0,<3",  # Starlette's client of tests
     "hypothesis>=6.115,<7",
     "jax>=0.6,<0.11",  # another backend of Keras, which networks may be fitted with
     "moto[server]>=5,<6",
@@ -71,6 +72,7 @@ DEVELOPMENT = [
     "pytest-timeout>=2.3,<3",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.8,<1",
+    "statsmodels>=0.14,<0.16",  # a second opinion on intervals and corrections for many comparisons
     "types-PyYAML>=6,<7",
     "types-defusedxml>=0.7,<1",
     "types-psutil>=6,<8",
@@ -111,7 +113,9 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["maskdet", "maskdet.*"]),
-    package_data={"maskdet": ["py.typed", "model/builtin/**/*", "faces/builtin/**/*", "report/templates/*"]},
+    package_data={
+        "maskdet": ["py.typed", "model/builtin/**/*", "faces/builtin/**/*", "report/templates/*", "explore/static/*"]
+    },
     install_requires=SCORING,
     extras_require={
         "tensorflow": TENSORFLOW,

@@ -14,6 +14,7 @@ ROOMS = [
     ["labels", "schemas", "templates", "demo", "cores"],
     ["named_configs"],
     ["config"],
+    ["resolved"],
     ["storage", "images"],
     ["inputs"],
     ["compliance"],
@@ -24,6 +25,7 @@ ROOMS = [
     ["preparation"],
     ["evaluation"],
     ["report", "training"],
+    ["explore"],
     ["beam"],
     ["api"],
     ["cli"],
@@ -39,7 +41,9 @@ HEAVY = {
     "onnxruntime": ("model/", "faces/"),
     "tf2onnx": ("model/",),
     "sklearn": ("evaluation/baselines.py",),
-    "duckdb": ("report/",),
+    "duckdb": ("report/", "explore/"),
+    "starlette": ("explore/",),
+    "uvicorn": ("explore/",),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))

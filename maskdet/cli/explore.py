@@ -4,12 +4,14 @@
                     [Beam options, for stores that need them]
 
 Serves a page on this machine alone and prints its address, which holds a token: whoever has it sees the faces. The page
-loads nothing from elsewhere. Faces are read from their images when they are shown, and stored nowhere. Ctrl-C ends it.
+loads nothing from elsewhere. Faces are read from their images when they are shown, and stored nowhere. Labels that you
+correct are written to corrections.parquet in the output; the predictions stay as the model made them. Ctrl-C ends it.
 Needs the extra "explore".
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -49,8 +51,8 @@ def _explore(argv: Sequence[str]) -> int:
     names = tuple(dict.fromkeys((*LOOPBACK, shown, *arguments.allowed_host)))
     if arguments.host not in ("127.0.0.1", "::1", "localhost"):
         print("maskdet explore: others on the network can reach this page, unencrypted", file=sys.stderr)
-    with Tables(storage.normalize(arguments.tables)) as tables:
-        serve(tables, arguments.host, arguments.port, names, ready)
+    with Tables(storage.normalize(arguments.tables)) as tables, contextlib.suppress(KeyboardInterrupt):
+        serve(tables, arguments.host, arguments.port, names, ready)  # until Ctrl-C, which is the way to end it
     return 0
 
 

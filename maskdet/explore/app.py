@@ -1,7 +1,8 @@
-"""The page's server: routes to answers. It changes nothing but the corrections, and runs no SQL that a request holds."""
+"""The page's server: routes to answers. It changes nothing but the corrections, and runs no SQL of a request's."""
 
 from __future__ import annotations
 
+import functools
 import socket
 import tempfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -20,6 +22,7 @@ from maskdet.explore.access import Gate, Guarded
 from maskdet.explore.exports import FORMATS, write_counts, write_faces
 from maskdet.explore.pictures import Picture, Pictures, RowId
 from maskdet.explore.questions import Asked, Question
+from maskdet.explore.relabelling import Relabelling
 from maskdet.report.database import Tables
 
 _ASSETS = {
@@ -37,6 +40,7 @@ def explorer(tables: Tables, gate: Gate) -> Guarded:
         gate: who may use it.
     """
     asked, pictures = Asked(tables), Pictures(tables)
+    asked.prepare()
 
     def answers(answer: Callable[[Question], dict[str, Any]]) -> Callable[[Request], Response]:
         return lambda request: JSONResponse(answer(_question(tables, request)))
@@ -48,6 +52,8 @@ def explorer(tables: Tables, gate: Gate) -> Guarded:
         Route("/api/view", answers(asked.view)),
         Route("/api/histogram", answers(asked.histogram)),
         Route("/api/faces", answers(asked.faces)),
+        Route("/api/relabel", functools.partial(_relabel, Relabelling(tables, asked)), methods=["POST"]),
+        Route("/favicon.ico", lambda _: Response(status_code=204)),
         Route("/picture/face/{place}", lambda request: _picture(request, pictures.crop)),
         Route("/picture/image/{place}", lambda request: _picture(request, pictures.whole)),
         Route("/export/{what}.{kind}", lambda request: _export(request, tables, asked)),
@@ -121,6 +127,20 @@ def _picture(request: Request, read: Callable[[RowId], Picture | None]) -> Respo
     if isinstance(found, str):
         return PlainTextResponse(f"{found}\n", 410)
     return Response(found, media_type="image/jpeg")
+
+
+async def _relabel(relabelling: Relabelling, request: Request) -> Response:
+    if request.headers.get("content-type") != "application/json":
+        return PlainTextResponse("JSON is expected.\n", 415)
+    try:
+        wanted = await request.json()
+        place, label = RowId.read(str(wanted["id"])), wanted["label"]
+    except (ValueError, KeyError, TypeError):
+        place, label = None, None
+    if place is None or place.view != "faces":
+        return PlainTextResponse("There is no such face.\n", 404)
+    found = await run_in_threadpool(relabelling.relabel, place, label)
+    return PlainTextResponse("There is no such face.\n", 404) if found is None else JSONResponse(found)
 
 
 def _export(request: Request, tables: Tables, asked: Asked) -> Response:

@@ -121,6 +121,29 @@ class Asked:
                 self._cells = Cells.of(self.tables)
             return self._cells
 
+    def prepare(self) -> None:
+        """Make what the first answers take."""
+        self.view(Question(Selection()))
+
+    def move(self, row: Mapping[str, Any], before: str, after: str) -> None:
+        """Count a face under another label.
+
+        Args:
+            row: the face's.
+            before: label that it had.
+            after: that it has now; a label that is in no count is counted nowhere.
+        """
+        when = self.tables.local_time(row["captured_at_ms"])
+        place = [*(row[key] for key in self.tables.keys), when and when.date(), when and when.hour]
+        names = [*map(quoted, self.tables.keys), "day", "hour_of_day"]
+        changes = [f"faces_{label} = faces_{label} {sign} 1" for label, sign in ((before, "-"), (after, "+"))]
+        changes = [change for change in changes if change.split(" ")[0].removeprefix("faces_") in LABELS]
+        if before == after or not changes:
+            return
+        same = " AND ".join(f"{name} IS NOT DISTINCT FROM ?" for name in names)
+        with self.tables.cursor as cursor:
+            cursor.execute(f"UPDATE cells SET {', '.join(changes)} WHERE {same}", place)
+
     def start(self) -> dict[str, Any]:
         """What there is to choose from."""
         cells = self.cells
@@ -145,6 +168,7 @@ class Asked:
             "days": list(days),
             "keys": keys,
             "times": list(TIMES) if days[0] is not None else [],
+            "corrections": self.tables.corrections,
             "thresholds": sorted({run.decision.no_mask_below, run.decision.mask_from}),
         }
 
@@ -167,7 +191,7 @@ class Asked:
     def histogram(self, question: Question) -> dict[str, Any]:
         """Faces of each label by probability of a mask, whatever probability is asked for."""
         condition, values = self.tables.condition(replace(question.selection, worn_from=0.0, worn_to=1.0))
-        place = f"CAST(least(floor(({WORN}) * {BINS}), {BINS - 1}) AS INTEGER)"
+        place = f"CAST(greatest(0, least(floor(({WORN}) * {BINS}), {BINS - 1})) AS INTEGER)"
         query = f"SELECT label, {place} AS bin, count(*) FROM faces WHERE {condition} GROUP BY ALL"
         bins = {label: [0] * BINS for label in LABELS}
         for label, number, faces in self.tables.rows(query, values):
@@ -187,7 +211,15 @@ class Asked:
             order = ""
         columns = [FILE, ROW, "image_uri", CAPTURED_MS, "width_px", "height_px", *map(quoted, tables.keys)]
         if not question.faceless:
-            columns += [*_BOX, WORN, "probability_mask", "probability_incorrect", "label"]
+            columns += [
+                *_BOX,
+                WORN,
+                "probability_mask",
+                "probability_incorrect",
+                "label",
+                "model_label",
+                "is_corrected",
+            ]
         query = f"SELECT {', '.join(columns)} FROM {view} WHERE {condition}"
         if order:
             query += f" ORDER BY {order.format(worn=WORN, middle=decision.middle)}, {FILE}, {ROW}"
@@ -208,9 +240,10 @@ class Asked:
         }
         if view == "faceless":
             return found
-        box, (worn, mask, incorrect, label) = rest[:4], rest[4:]
+        box, more = rest[:4], rest[4:]
         found["box"] = None if box[0] is None else [float(side) for side in box]
-        return {**found, "worn": worn, "mask": mask, "incorrect": incorrect, "label": label}
+        names = ("worn", "mask", "incorrect", "label", "model_label", "corrected")
+        return {**found, **dict(zip(names, more, strict=True))}
 
     def _condition_of_cells(self, selection: Selection) -> tuple[str, list[object]]:
         condition, values = self.tables.condition(Selection(selection.keys), faces=False)
@@ -262,6 +295,3 @@ def _number(name: str, text: str, most: float) -> float:
     if not 0 <= number <= most:
         raise ConfigError(name, f"a number from 0 to {most:g}", text)
     return number
-
-
-Parameters = Mapping[str, str]

@@ -58,6 +58,11 @@ class OperatingCharacteristics(_Part):
     incorrect_total: int | None = None
     masked_as_incorrect: int | None = None
     unmasked_as_incorrect: int | None = None
+    incorrect_as_mask: int | None = None
+    """Masks worn incorrectly that were labelled ``mask``; ``None`` of a bundle made before 0.3, as the next three."""
+    masked_uncertain: int | None = None
+    unmasked_uncertain: int | None = None
+    incorrect_uncertain: int | None = None
 
     @model_serializer(mode="wrap")
     def _of_what_there_is(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -101,6 +101,7 @@ def render(
         version=__version__,
         verb="wore a mask correctly" if figures.tells_incorrect else "wore a mask",
         labels=[label for label in LABELS if figures.tells_incorrect or label != "incorrect"],
+        cluster_words=_cluster_words(tables),
         named=sum(group.values != (None,) for group in figures.groups),
         hundred=_hundred(figures.total),
         scale=scale,
@@ -141,6 +142,13 @@ def query(tables: Tables, figures: Figures) -> str:
         f"       count(*) FILTER ({success}) AS {'worn_correctly' if figures.tells_incorrect else 'masked'}\n"
         f"FROM read_parquet('{folder}/**/*.parquet')\nGROUP BY ALL ORDER BY ALL;"
     )
+
+
+def _cluster_words(tables: Tables) -> str:
+    """Which faces count as alike."""
+    if tables.cluster is not None:
+        return f"faces of one {' and '.join(tables.cluster)}"
+    return "faces of one camera and hour" if "camera" in tables.keys else "faces of one place and hour"
 
 
 def _by_rate(groups: Sequence[Group]) -> list[Group]:

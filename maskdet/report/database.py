@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from maskdet import storage
+from maskdet.compliance.corrections import Corrections
 from maskdet.cores import available_cores
-from maskdet.errors import ConfigError
+from maskdet.errors import ConfigError, NotFoundError
 from maskdet.labels import INCORRECT, LABELS
-from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout
+from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
 from maskdet.tables.manifest import read_run
 from maskdet.tables.snapshot import current_snapshot
 
@@ -40,6 +41,8 @@ WORN = "CAST(probability_mask AS DOUBLE) + coalesce(CAST(probability_incorrect A
 
 VIEWS = {"faces": PREDICTIONS, "faceless": NO_FACE, "failed": FAILURES}
 """View of the database → table of the output."""
+
+CORRECTIONS_FILE = "corrections.parquet"
 
 FILE, ROW = "_file", "file_row_number"
 """Columns of a row's place: its file, and its number there."""
@@ -84,6 +87,8 @@ class Tables:
         snapshot: its set of tables.
         run: the record of the run that left it.
         keys: names of keys that say where or what; not ``date`` and ``hour``.
+        timezone: that days and hours are of.
+        cluster: names of the keys that faces of one cluster share; ``None``: all keys, day and hour.
 
     Args:
         output: the output of scoring runs.
@@ -102,13 +107,68 @@ class Tables:
         dataset = self.snapshot.dataset
         names = tuple(dict.fromkeys((*dataset.key_names, *dataset.partition_by)))
         self.keys = tuple(name for name in names if name not in TIME_KEYS)
-        self.timezone = dataset.timezone
-        self._time_keys = tuple(name for name in TIME_KEYS if name in names)
+        compliance = self.run.settings.get("compliance", {})
+        self.timezone = str(compliance.get("time_zone") or dataset.timezone)
+        named = compliance.get("cluster")
+        self.cluster = None if named is None or set(named) == {*self.keys, *TIME_KEYS} else tuple(named)
         self._fetched = tempfile.TemporaryDirectory(prefix="maskdet-tables-")
         self._connection = connect(config={"threads": available_cores()})
         self._files = {view: self._local(table) for view, table in VIEWS.items()}
         for view, files in self._files.items():
-            self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM {_parquet(files)}")
+            name = "stored" if view == "faces" else view
+            self._connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_parquet(files)}")
+        self._connection.execute(f"CREATE TABLE corrected ({FILE} VARCHAR, {ROW} BIGINT, given VARCHAR)")
+        self._find_corrected(read_corrections(self.layout))
+
+    @property
+    def corrections(self) -> int:
+        """Faces of the tables whose label people gave."""
+        return int(self.rows("SELECT count(*) FROM corrected")[0][0])
+
+    def correct(self, file: int, number: int, label: str | None) -> None:
+        """Take what people say of a face for its label, from now on.
+
+        Args:
+            file: the number of its file.
+            number: of the row within the file.
+            label: what they say; ``None``: nothing any more.
+        """
+        place = [self._files["faces"][file], number]
+        with self.cursor as cursor:
+            cursor.execute(f"DELETE FROM corrected WHERE {FILE} = ? AND {ROW} = ?", place)
+            if label is not None:
+                cursor.execute("INSERT INTO corrected VALUES (?, ?, ?)", [*place, label])
+        self._see_faces()
+
+    def given(self, file: int, number: int) -> str | None:
+        """The label that people gave to a face, by its place; ``None``: they gave none."""
+        found = self.rows(
+            f"SELECT given FROM corrected WHERE {FILE} = ? AND {ROW} = ?", [self._files["faces"][file], number]
+        )
+        return found[0][0] if found else None
+
+    def _find_corrected(self, corrections: Corrections) -> None:
+        """Find the rows that corrections are of; one of an image that has changed is of none."""
+        if corrections:
+            self._connection.register("given", corrections.to_table())
+            same = " AND ".join(f"s.{name} = g.{name}" for name in ("image_uri", "content_sha256", "face_index"))
+            self._connection.execute(
+                f"INSERT INTO corrected SELECT s.{FILE}, s.{ROW}, g.label FROM stored s JOIN given g ON {same}"
+            )
+            self._connection.unregister("given")
+        self._see_faces()
+
+    def _see_faces(self) -> None:
+        """Make the view of faces; looking for corrections takes time, so it is left out where there is none."""
+        if self.corrections:
+            query = (
+                "SELECT s.* REPLACE (coalesce(c.given, s.label) AS label), s.label AS model_label, c.given IS NOT NULL "
+                f"AS is_corrected FROM stored s LEFT JOIN corrected c USING ({FILE}, {ROW})"
+            )
+        else:
+            query = "SELECT *, label AS model_label, false AS is_corrected FROM stored"
+        with self.cursor as cursor:
+            cursor.execute(f"CREATE OR REPLACE VIEW faces AS {query}")
 
     def close(self) -> None:
         """Close the database and remove what was fetched."""
@@ -189,8 +249,7 @@ class Tables:
         ``hour_of_day`` and :data:`COUNTED`. One pass over few columns of the Parquet files; all else follows from it.
         """
         keys = "".join(f"{quoted(key)}, " for key in self.keys)
-        date_key = "date" if "date" in self._time_keys else "CAST(NULL AS DATE)"
-        columns = f"{keys}{date_key} AS given_day, {_SLOT} AS slot"
+        columns = f"{keys}{_SLOT} AS slot"
         faces = [f"count(*) FILTER (label = '{label}')" for label in LABELS]
         nothing = ["0"] * len(LABELS)
         parts, values = [], []
@@ -206,7 +265,7 @@ class Tables:
         local = f"timezone({literal(self.timezone)}, make_timestamptz(slot * {_SLOT_MS} * 1000))"
         sums = ", ".join(f"CAST(sum({column}) AS BIGINT) AS {column}" for column in COUNTED)
         query = (
-            f"CREATE OR REPLACE TABLE {name} AS SELECT {keys}coalesce(given_day, CAST({local} AS DATE)) AS day, "
+            f"CREATE OR REPLACE TABLE {name} AS SELECT {keys}CAST({local} AS DATE) AS day, "
             f"extract('hour' FROM {local}) AS hour_of_day, {sums} FROM ({' UNION ALL '.join(parts)}) GROUP BY ALL"
         )
         with self.cursor as cursor:
@@ -251,6 +310,18 @@ class Tables:
         path = Path(self._fetched.name) / name
         path.write_bytes(storage.read_bytes(uri))
         return str(path)
+
+
+def read_corrections(layout: Layout) -> Corrections:
+    """The labels that people gave to faces of an output.
+
+    Raises:
+        StorageError: they cannot be read.
+    """
+    try:
+        return Corrections.from_table(read_table(storage.join(layout.root, CORRECTIONS_FILE)))
+    except NotFoundError:
+        return Corrections()
 
 
 def quoted(name: str) -> str:

@@ -12,14 +12,18 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
 
-from maskdet.compliance.groups import Counts
 from maskdet.compliance.intervals import (
     ClusterSums,
+    ErrorRates,
+    Estimate,
     Interval,
     cluster_interval,
+    corrected_interval,
     ignorance_bounds,
+    melded_interval,
     wilson_interval,
 )
+from maskdet.compliance.state import Counts
 from maskdet.errors import ConfigError
 from maskdet.labels import LABELS
 from maskdet.report.database import COUNTED, WORN, Selection, Tables, quoted, tells_incorrect
@@ -69,14 +73,14 @@ class Group:
         counts: images and faces.
         rate: the share that the report is about: worn correctly, where the model can tell; else worn.
         worn: the share with any mask.
-        clusters: cells with labelled faces.
+        sums: of its clusters, of what the rate is of.
     """
 
     values: tuple[Any, ...]
     counts: Counts
     rate: Rate
     worn: Rate
-    clusters: int
+    sums: ClusterSums
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,8 @@ class Figures:
         bins: label → faces in each of :data:`BINS` equal parts of the probability of a mask.
         bounds: name → bound.
         failures: code → images.
+        corrected: the rate freed of the model's errors; ``None`` where they are not known.
+        corrections: faces whose label people gave.
         comparison: of the last periods; ``None`` where there is one alone.
         silent: values of all keys of cameras that have images, but none on the last day.
     """
@@ -165,6 +171,8 @@ class Figures:
     bins: dict[str, list[int]]
     bounds: dict[str, Bound]
     failures: dict[str, int]
+    corrected: Estimate | None
+    corrections: int
     comparison: Comparison | None
     silent: list[tuple[Any, ...]]
 
@@ -182,13 +190,16 @@ class Cells:
     def __init__(self, tables: Tables, confidence: float, clustered: bool, measure: str) -> None:
         self.confidence = confidence
         self._tables, self._clustered, self._measure = tables, clustered, measure
+        self._clusters = None if tables.cluster is None else _cluster_columns(tables)
 
     @classmethod
     def of(cls, tables: Tables) -> Cells:
         """The cells of tables, as their run has it."""
         confidence = float(tables.run.settings.get("compliance", {}).get("confidence", 0.95))
-        (used,) = tables.rows(f"SELECT count(*) FROM cells WHERE {_LABELLED} > 0")[0]
-        return cls(tables, confidence, used > 1, "correct" if tells_incorrect(tables) else "worn")
+        named = _cluster_columns(tables)
+        used = f"SELECT count(*) FROM (SELECT DISTINCT {', '.join(named) or '1'} FROM cells WHERE {_LABELLED} > 0)"
+        clustered = bool(named) and tables.rows(used)[0][0] > 1
+        return cls(tables, confidence, clustered, "correct" if tells_incorrect(tables) else "worn")
 
     def groups(self, by: Sequence[str], where: str = "true", values: Sequence[object] = ()) -> list[Group]:
         """Groups of the cells, sorted by their values; those that are missing come last.
@@ -201,10 +212,16 @@ class Cells:
         names = [f"v{number}" for number in range(len(by))]
         keys = "".join(f"{expression} AS {name}, " for expression, name in zip(by, names, strict=True))
         sums = ", ".join(f"CAST(coalesce(sum({column}), 0) AS BIGINT)" for column in COUNTED)
+        source = f"(SELECT {keys}* FROM cells WHERE {where})"
+        if self._clusters is not None:
+            # Sums over a cluster first: it may hold many cells.
+            parts = ", ".join([*names, *(f"({column}) AS c{place}" for place, column in enumerate(self._clusters))])
+            added = ", ".join(f"sum({column}) AS {column}" for column in COUNTED)
+            source = f"(SELECT {parts}, {added} FROM {source} GROUP BY ALL)"
         clusters = ", ".join(_cluster_sums(x) for x in _MEASURES.values())
         # Each sum of a group is of whole numbers, so that it does not depend on the order of its cells.
         order = ", ".join(f"{name} NULLS LAST" for name in names)
-        query = f"SELECT {keys}{sums}, {clusters} FROM cells WHERE {where}"
+        query = f"SELECT {', '.join([*names, sums])}, {clusters} FROM {source}"
         if by:
             query += f" GROUP BY {', '.join(names)} ORDER BY {order}"
         return [self._group(row, len(by)) for row in self._tables.rows(query, values)]
@@ -215,7 +232,13 @@ class Cells:
         size = len(numbers) // len(_MEASURES)
         sums = {name: ClusterSums(*numbers[place * size : (place + 1) * size]) for place, name in enumerate(_MEASURES)}
         rates = {name: self._rate(one) for name, one in sums.items()}
-        return Group(row[:keys], counts, rates[self._measure], rates["worn"], sums["worn"].clusters)
+        return Group(row[:keys], counts, rates[self._measure], rates["worn"], sums[self._measure])
+
+    def corrected(self, errors: ErrorRates, sums: ClusterSums) -> Estimate | None:
+        """A rate freed of the model's errors."""
+        if self._clustered:
+            return melded_interval(sums, errors, self.confidence)
+        return corrected_interval(sums.successes, sums.trials, errors, self.confidence)
 
     def _rate(self, sums: ClusterSums) -> Rate:
         if not self._clustered:
@@ -260,6 +283,8 @@ def read_figures(tables: Tables, selection: Selection, by: Sequence[str] | None 
         bins=_bins(tables, selection),
         bounds=_bounds(total),
         failures=_failures(tables, selection),
+        corrected=_freed_of_errors(tables, cells, total),
+        corrections=tables.corrections,
         comparison=None if days is None else _compare(cells, names[:1], days),
         silent=[] if days is None else _silent(tables, days[1]),
     )
@@ -297,6 +322,14 @@ def difference_interval(before: Rate, after: Rate) -> Interval | None:
     return Interval(max(-1.0, difference - low), min(1.0, difference + high))
 
 
+def _cluster_columns(tables: Tables) -> list[str]:
+    """What faces of one cluster share, as SQL over the cells."""
+    known = {"date": "day", "hour": "hour_of_day", "weekday": "isodow(day)"}
+    known |= {unit: f"date_trunc('{unit}', day)" for unit in ("week", "month")}
+    names = [*tables.keys, "date", "hour"] if tables.cluster is None else tables.cluster
+    return [known[name] if name in known else quoted(name) for name in names]
+
+
 def _cluster_sums(successes: str) -> str:
     n, x = f"({_LABELLED})", f"({successes})"
     products = ("1", n, x, f"{n} * {n}", f"{x} * {x}", f"{n} * {x}")
@@ -325,14 +358,14 @@ def _split(groups: Iterable[Group]) -> dict[Any, list[Group]]:
     """Groups by the first of their values, which they lose."""
     found = defaultdict(list)
     for one in groups:
-        found[one.values[0]].append(Group(one.values[1:], one.counts, one.rate, one.worn, one.clusters))
+        found[one.values[0]].append(Group(one.values[1:], one.counts, one.rate, one.worn, one.sums))
     return dict(found)
 
 
 def _bins(tables: Tables, selection: Selection) -> dict[str, list[int]]:
     condition, values = tables.condition(selection)
     query = (
-        f"SELECT label, CAST(least(floor(({WORN}) * {BINS}), {BINS - 1}) AS INTEGER) AS bin, count(*) FROM faces "
+        f"SELECT label, CAST(greatest(0, least(floor(({WORN}) * {BINS}), {BINS - 1})) AS INTEGER) AS bin, count(*) FROM faces "
         f"WHERE {condition} GROUP BY ALL"
     )
     found = {label: [0] * BINS for label in LABELS}
@@ -353,6 +386,14 @@ def _bounds(total: Group) -> dict[str, Bound]:
         name: Bound(number, ignorance_bounds(total.rate.successes, total.rate.faces, number))
         for name, number in unknown.items()
     }
+
+
+def _freed_of_errors(tables: Tables, cells: Cells, total: Group) -> Estimate | None:
+    """The rate freed of the model's errors: known of the model's own labels, not of those that people gave."""
+    errors = tables.run.errors.of("correct_rate" if tells_incorrect(tables) else "any_mask_rate")
+    if errors is None or tables.corrections or not total.rate.faces:
+        return None
+    return cells.corrected(errors, total.sums)
 
 
 def _failures(tables: Tables, selection: Selection) -> dict[str, int]:

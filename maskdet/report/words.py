@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Any
 
-from maskdet.compliance.groups import Counts
+from maskdet.compliance.state import Counts
 from maskdet.labels import INCORRECT, MASK, NO_MASK, UNCERTAIN, Decision
 from maskdet.report.figures import Change, Comparison
 

@@ -13,7 +13,9 @@ from importlib import metadata
 from typing import TypeVar
 
 from maskdet import __version__, storage
-from maskdet.config import ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings, ScoreSettings, Section
+from maskdet.compliance.groups import Grouping
+from maskdet.compliance.rates import KnownErrors, RateRule
+from maskdet.config import ScoreSettings, Section
 from maskdet.cores import available_cores
 from maskdet.errors import ConfigError
 from maskdet.faces.detection import describe_view
@@ -27,7 +29,9 @@ from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.bundle import open_bundle
 from maskdet.model.manifest import Manifest
+from maskdet.resolved import ResolvedCompliance, ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings
 from maskdet.scoring.fingerprint import probability_fingerprint, scoring_fingerprint
+from maskdet.scoring.known_errors import known_errors
 from maskdet.scoring.scorer import ScoreOptions
 from maskdet.tables.layout import Layout
 from maskdet.tables.receipts import ShardJob
@@ -51,6 +55,7 @@ class Launch:
         limit: of a shard.
         plan: what the end of the run needs.
         job: what finishing a shard needs.
+        rates: how rates are computed of what the shards count.
         base: the tables that the run adds to, if there are any.
         growth: how it adds to them.
     """
@@ -63,6 +68,7 @@ class Launch:
     limit: Size
     plan: RunPlan
     job: ShardJob
+    rates: RateRule
     base: Snapshot | None = None
     growth: Growth = Growth(Coverage())
 
@@ -104,7 +110,8 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
     settings = resolve_settings(given, manifest)
     decision = resolve_decision(settings, manifest)
     rule = KeyRule.of(settings)
-    run = _manifest(settings, manifest, spec, decision, now)
+    errors = known_errors(manifest, decision)
+    run = _manifest(settings, manifest, spec, decision, errors, now)
     return Launch(
         settings=settings,
         tasks=tasks,
@@ -117,15 +124,28 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
             layout_of(settings),
             run.fingerprint,
             rule,
-            settings.compliance.all_levels,
+            _grouping(settings),
             settings.tables.row_group_rows,
             probability_fingerprint(settings, manifest, spec),
+        ),
+        rates=RateRule(
+            settings.compliance.confidence, manifest.class_names, errors, clustered=bool(settings.compliance.cluster)
         ),
     )
 
 
+def _grouping(settings: ResolvedSettings) -> Grouping:
+    compliance = settings.compliance
+    return Grouping(compliance.all_levels, compliance.cluster, compliance.time_zone)
+
+
 def _manifest(
-    settings: ResolvedSettings, manifest: Manifest, spec: RuntimeSpec, decision: Decision, now: datetime
+    settings: ResolvedSettings,
+    manifest: Manifest,
+    spec: RuntimeSpec,
+    decision: Decision,
+    errors: KnownErrors,
+    now: datetime,
 ) -> RunManifest:
     """The run's record as it begins."""
     return RunManifest(
@@ -140,6 +160,7 @@ def _manifest(
             "codecs": codecs_identity(settings.imaging.codecs),
             "classes": list(manifest.class_names),
             "decision": decision.model_dump(),
+            "errors": errors._asdict(),
         },
         fingerprint=scoring_fingerprint(settings, manifest, spec, decision),
         versions=versions(),
@@ -169,7 +190,7 @@ def _plan(settings: ScoreSettings, run: RunManifest) -> RunPlan:
 
 
 def resolve_settings(given: ScoreSettings, manifest: Manifest) -> ResolvedSettings:
-    """Decide what settings leave to the model and to this machine: face mode, codecs, precision."""
+    """Decide what settings leave to the model, to this machine and to the source: face mode, precision, clusters …"""
     mode = default_view(manifest.architecture) if given.faces.mode == "auto" else given.faces.mode
     return _resolved(
         ResolvedSettings,
@@ -177,6 +198,9 @@ def resolve_settings(given: ScoreSettings, manifest: Manifest) -> ResolvedSettin
         faces=_resolved(ResolvedFaces, given.faces, mode=mode),
         imaging=_resolved(ResolvedImaging, given.imaging, codecs=resolve_codecs(given.imaging.codecs)),
         model=_resolved(ResolvedModel, given.model, precision=given.model.resolved_precision),
+        compliance=_resolved(
+            ResolvedCompliance, given.compliance, cluster=given.cluster_keys, time_zone=given.compliance_time_zone
+        ),
     )
 
 

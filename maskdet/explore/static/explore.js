@@ -224,17 +224,53 @@ function open(number) {
   image.onerror = () => missing(image.cloneNode()).then(() => { byId("said").textContent = "The image is gone, changed or unreadable."; });
   image.src = `/picture/image/${face.id}`;
   const label = face.label || "no_face";
-  byId("caption").textContent = face.label ? `${WORDS[label]}: probability of a mask ${percent(face.worn)}` : WORDS.no_face;
+  byId("caption").textContent = face.label ? `${WORDS[label]}${face.corrected ? ` (people; the model: ${WORDS[face.model_label]})` : ""}: probability of a mask ${percent(face.worn)}` : WORDS.no_face;
   const facts = {...Object.fromEntries(Object.entries(face.keys).map(([name, value]) => [name, named(value)])), time: face.captured_at || "—", image: face.uri, size: `${face.size[0]} × ${face.size[1]} px`};
   if (face.box) facts.face = `${Math.round(face.box[2])} × ${Math.round(face.box[3])} px`;
   byId("facts").replaceChildren(...Object.entries(facts).flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));
+  showChoices(face);
   byId("previous-face").disabled = number === 0;
   byId("next-face").disabled = number === faces.length - 1;
   if (!byId("whole").open) byId("whole").showModal();
 }
 
+// What people may say of a face, by the key that says it; 0 takes it back.
+const CHOICES = {1: "mask", 2: "incorrect", 3: "no_mask", 4: "not_a_face", 0: null};
+
+function showChoices(face) {
+  const buttons = Object.entries(CHOICES).sort(([one], [other]) => (one === "0") - (other === "0")).filter(([, label]) => face.label && (start.tells_incorrect || label !== "incorrect") && (label !== null || face.corrected));
+  byId("relabel").replaceChildren(...buttons.map(([key, label]) => {
+    const words = label === null ? `the model's: ${WORDS[face.model_label]}` : WORDS[label];
+    return element("button", {type: "button", "data-label": label || "", "aria-pressed": String(label === face.label), onclick: () => relabel(label)}, element("kbd", {}, key), ` ${words}`);
+  }));
+}
+
+async function relabel(label) {
+  const number = byId("whole").open ? shown : [...byId("faces").children].indexOf(document.activeElement);
+  const face = faces[number];
+  if (!face || !face.label) return;
+  try {
+    const reply = await fetch("/api/relabel", {method: "POST", headers: {"content-type": "application/json"}, body: JSON.stringify({id: face.id, label})});
+    if (!reply.ok) throw new Error((reply.headers.get("content-type") || "").includes("json") ? (await reply.json()).error : await reply.text());
+    Object.assign(face, await reply.json());
+    const tile = byId("faces").children[number], focused = document.activeElement === tile;
+    const made = tileOf(face, number);
+    tile.replaceWith(made);
+    if (focused) made.focus();
+    if (byId("whole").open) open(number);
+    byId("said").textContent = face.corrected ? `Saved: ${WORDS[face.label]}.` : "The model's label counts again.";
+    showView(await answer("/api/view", asked));
+  } catch (error) {
+    fail(error);
+  }
+}
+
 function drawBox(face) {
-  const image = byId("image"), box = byId("box"), frame = byId("frame").getBoundingClientRect(), seen = image.getBoundingClientRect();
+  const image = byId("image"), box = byId("box"), room = byId("frame").clientWidth;
+  const scale = Math.min(room / image.naturalWidth, (innerWidth > 760 ? 0.86 : 0.5) * innerHeight / image.naturalHeight);
+  image.style.width = `${image.naturalWidth * scale}px`;
+  image.style.height = `${image.naturalHeight * scale}px`;
+  const frame = byId("frame").getBoundingClientRect(), seen = image.getBoundingClientRect();
   box.style.left = `${seen.left - frame.left}px`;
   box.style.top = `${seen.top - frame.top}px`;
   box.style.width = `${seen.width}px`;
@@ -267,7 +303,7 @@ function move(step) {
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
   const keys = {ArrowRight: () => move(1), ArrowLeft: () => move(-1), n: () => turnPage(1), p: () => turnPage(-1)};
-  const found = keys[event.key];
+  const found = event.key in CHOICES && start ? () => relabel(CHOICES[event.key]) : keys[event.key];
   if (found) {
     event.preventDefault();
     found();
