@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from maskdet.errors import ConfigError
 from maskdet.explore.questions import Question
 from maskdet.labels import LABELS
-from maskdet.report.database import FILE, ROW, Tables, literal, quoted
+from maskdet.report.database import FILE, ROW, Tables, literal
+from maskdet.report.excel import write_excel
 
 FORMATS = {
     "csv": "text/csv; charset=utf-8",
@@ -105,54 +105,6 @@ def write_counts(tables: Tables, name: str, bars: Sequence[dict[str, Any]], kind
         pq.write_table(pa.table(dict(zip(head, columns, strict=True))), path, compression="zstd")
 
 
-def write_excel(path: Path, sheets: dict[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]) -> None:
-    """Write an Excel file; no text in it is a formula or a link, whatever it looks like.
-
-    Args:
-        path: where to.
-        sheets: name → head and rows. Their texts, numbers, days and times become cells of that kind.
-
-    Raises:
-        ConfigError: XlsxWriter is not installed.
-    """
-    try:
-        from xlsxwriter import Workbook
-    except ImportError as error:
-        remedy = "Install it: pip install 'maskdet[explore]'."
-        raise ConfigError("Excel files", "the package xlsxwriter", "none", remedy) from error
-    options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "remove_timezone": True}
-    with Workbook(str(path), options) as book:
-        bold = book.add_format({"bold": True, "bottom": 1})
-        day, time = book.add_format({"num_format": "yyyy-mm-dd"}), book.add_format({"num_format": "yyyy-mm-dd hh:mm"})
-        for name, (head, rows) in sheets.items():
-            sheet = book.add_worksheet(name)
-            sheet.freeze_panes(1, 1)
-            for place, title in enumerate(head):
-                sheet.set_column(place, place, max(10, min(40, len(title) + 3)))
-                sheet.write_string(0, place, title, bold)
-            for number, row in enumerate(rows, start=1):
-                for place, value in enumerate(row):
-                    _write_cell(sheet, (number, place), value, day, time)
-
-
-def _write_cell(sheet: Any, place: tuple[int, int], value: object, day: Any, time: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, datetime):
-        sheet.write_datetime(*place, value, time)
-    elif isinstance(value, date):
-        sheet.write_datetime(*place, value, day)
-    elif isinstance(value, bool):
-        sheet.write_boolean(*place, value)
-    elif isinstance(value, int | float):
-        sheet.write_number(*place, value)
-    else:
-        sheet.write_string(*place, str(value))
-
-
 def _batches(found: Any) -> Iterable[tuple[Any, ...]]:
     while rows := found.fetchmany(10_000):
         yield from rows
-
-
-__all__ = ["EXCEL_ROWS", "FORMATS", "counts_table", "quoted", "write_counts", "write_excel", "write_faces"]

@@ -11,7 +11,7 @@ from typing import Any
 from maskdet.errors import ConfigError
 from maskdet.labels import LABELS
 from maskdet.report.database import CAPTURED_MS, FILE, ROW, WORN, Selection, Tables, quoted, tells_incorrect
-from maskdet.report.figures import BINS, Cells, Group
+from maskdet.report.figures import Cells, Group, read_bins
 
 NO_FACE = "no_face"
 """Asked for as a label: images in which no face was found."""
@@ -190,14 +190,7 @@ class Asked:
 
     def histogram(self, question: Question) -> dict[str, Any]:
         """Faces of each label by probability of a mask, whatever probability is asked for."""
-        condition, values = self.tables.condition(replace(question.selection, worn_from=0.0, worn_to=1.0))
-        place = f"CAST(greatest(0, least(floor(({WORN}) * {BINS}), {BINS - 1})) AS INTEGER)"
-        query = f"SELECT label, {place} AS bin, count(*) FROM faces WHERE {condition} GROUP BY ALL"
-        bins = {label: [0] * BINS for label in LABELS}
-        for label, number, faces in self.tables.rows(query, values):
-            if label in bins:
-                bins[label][number] = faces
-        return {"bins": bins}
+        return {"bins": read_bins(self.tables, replace(question.selection, worn_from=0.0, worn_to=1.0))}
 
     def faces(self, question: Question) -> dict[str, Any]:
         """Some faces, or images without one, and how many there are."""

@@ -18,6 +18,7 @@ from maskdet.labels import LABELS
 from maskdet.model.bundle import read_manifest
 from maskdet.model.manifest import Manifest
 from maskdet.report.database import Selection, Tables
+from maskdet.report.excel import excel_bytes, report_sheets
 from maskdet.report.face_tiles import FaceSection, read_faces
 from maskdet.report.failure_words import FAILURE_WORDS
 from maskdet.report.figures import BINS, Figures, Group, period_of, periods, read_figures
@@ -281,6 +282,7 @@ def write_report(
     by: Sequence[str] | None = None,
     title: str | None = None,
     faces: int = 0,
+    excel: str | None = None,
 ) -> Written:
     """Write the page about an output.
 
@@ -291,6 +293,7 @@ def write_report(
         by: one or two keys that groups are of; default: the first two.
         title: default: one that fits all.
         faces: most faces of each label to show.
+        excel: where to write the figures as an Excel file; default: nowhere.
 
     Raises:
         ConfigError: a key that the tables lack, or too many faces.
@@ -302,6 +305,8 @@ def write_report(
         shown = read_faces(tables, selection, faces) if faces else ()
         html = render(tables, figures, selection, title or "Who wears a mask", shown)
     storage.write_bytes(page, html.encode())
+    if excel is not None:
+        storage.write_bytes(excel, excel_bytes(report_sheets(figures)))
     return Written(headline(figures), len(html.encode()))
 
 

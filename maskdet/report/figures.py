@@ -23,15 +23,14 @@ from maskdet.compliance.intervals import (
     melded_interval,
     wilson_interval,
 )
-from maskdet.compliance.state import Counts
+from maskdet.compliance.state import HISTOGRAM_BINS, Counts
 from maskdet.errors import ConfigError
 from maskdet.labels import LABELS
 from maskdet.report.database import COUNTED, WORN, Selection, Tables, quoted, tells_incorrect
 
 Unit = Literal["day", "week", "month"]
 
-BINS = 20
-"""Of the distribution of probabilities."""
+BINS = HISTOGRAM_BINS
 
 CAMERA_HOURS = "cluster-robust"
 WILSON = "wilson"
@@ -280,7 +279,7 @@ def read_figures(tables: Tables, selection: Selection, by: Sequence[str] | None 
         groups=cells.groups(names[:1]) if keys else [],
         subgroups=_split(cells.groups(names)) if len(keys) > 1 else {},
         group_trends=_split(cells.groups([names[0], period], "day IS NOT NULL")) if keys else {},
-        bins=_bins(tables, selection),
+        bins=read_bins(tables, selection),
         bounds=_bounds(total),
         failures=_failures(tables, selection),
         corrected=_freed_of_errors(tables, cells, total),
@@ -362,15 +361,15 @@ def _split(groups: Iterable[Group]) -> dict[Any, list[Group]]:
     return dict(found)
 
 
-def _bins(tables: Tables, selection: Selection) -> dict[str, list[int]]:
+def read_bins(tables: Tables, selection: Selection) -> dict[str, list[int]]:
+    """Faces of each label in each of :data:`BINS` equal parts of the probability of a mask."""
     condition, values = tables.condition(selection)
-    query = (
-        f"SELECT label, CAST(greatest(0, least(floor(({WORN}) * {BINS}), {BINS - 1})) AS INTEGER) AS bin, count(*) FROM faces "
-        f"WHERE {condition} GROUP BY ALL"
-    )
+    place = f"CAST(greatest(0, least(floor(({WORN}) * {BINS}), {BINS - 1})) AS INTEGER)"
+    query = f"SELECT label, {place} AS bin, count(*) FROM faces WHERE {condition} GROUP BY ALL"
     found = {label: [0] * BINS for label in LABELS}
-    for label, place, faces in tables.rows(query, values):
-        found[label][place] = faces
+    for label, bin_number, faces in tables.rows(query, values):
+        if label in found:  # boxes that people say hold no face are in none
+            found[label][bin_number] = faces
     return found
 
 
