@@ -25,7 +25,7 @@ ROOMS = [
     ["preparation"],
     ["evaluation"],
     ["report", "training"],
-    ["explore"],
+    ["audit", "explore"],
     ["beam"],
     ["api"],
     ["cli"],

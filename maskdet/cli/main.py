@@ -21,6 +21,8 @@ COMMANDS = {
     "evaluate": "measure a model on labelled images",
     "status": "show how far a run is",
     "inspect": "show the tables of an output, or a sheet of its faces",
+    "audit": "label a random sample of faces, and say what it means",
+    "diff": "compare two outputs or periods: coverage, then rates",
     "report": "write one page about an output, for people",
     "explore": "look into an output in the browser, down to its faces",
     "prune": "remove rows of images taken before a day",

@@ -332,11 +332,21 @@ def _normal_quantile(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
+def student_quantile(confidence: float, degrees: int) -> float:
+    """How many standard errors an interval reaches to either side, by Student's t.
+
+    Args:
+        confidence: nominal coverage.
+        degrees: of freedom, at least 1.
+    """
+    return _t_quantile(confidence, degrees)
+
+
 @functools.lru_cache(maxsize=4096)
 def _t_quantile(confidence: float, degrees: int) -> float:
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.t.ppf((1 + confidence) / 2, degrees))
+    return float(special.stdtrit(degrees, (1 + confidence) / 2))
 
 
 @functools.lru_cache(maxsize=16)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from maskdet import storage
 from maskdet.compliance.corrections import CORRECTED_CODES, Correction, Corrections
 from maskdet.errors import ConfigError
 from maskdet.explore.pictures import RowId
 from maskdet.explore.questions import Asked
-from maskdet.report.database import CORRECTIONS_FILE, Tables, read_corrections
-from maskdet.tables.layout import encode_table
-
-_ROW_GROUP_ROWS = 100_000
+from maskdet.report.database import Tables
+from maskdet.tables.corrections import read_corrections, write_corrections
 
 
 class Relabelling:
@@ -51,7 +48,7 @@ class Relabelling:
             # Read anew: another page, or an audit, may have written meanwhile.
             known = read_corrections(self._tables.layout)
             before = self._counted(place, row)
-            self._write(_with(known, row, label))
+            write_corrections(self._tables.layout, _with(known, row, label))
             self._tables.correct(place.file, place.row, None if label is None else str(label))
             after = row["label"] if label is None else str(label)
             self._asked.move(row, before, after)
@@ -61,13 +58,6 @@ class Relabelling:
         """The label that the face has been counted under."""
         given = self._tables.given(place.file, place.row)
         return row["label"] if given is None else given
-
-    def _write(self, corrections: Corrections) -> None:
-        uri = storage.join(self._tables.layout.root, CORRECTIONS_FILE)
-        if not corrections:
-            storage.delete([uri])
-            return
-        storage.write_bytes(uri, encode_table(corrections.to_table(), _ROW_GROUP_ROWS))
 
 
 def _with(known: Corrections, row: dict[str, Any], label: object) -> Corrections:

@@ -21,9 +21,10 @@ from zoneinfo import ZoneInfo
 from maskdet import storage
 from maskdet.compliance.corrections import Corrections
 from maskdet.cores import available_cores
-from maskdet.errors import ConfigError, NotFoundError
+from maskdet.errors import ConfigError
 from maskdet.labels import INCORRECT, LABELS
-from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
+from maskdet.tables.corrections import read_corrections
+from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout
 from maskdet.tables.manifest import read_run
 from maskdet.tables.snapshot import current_snapshot
 
@@ -41,8 +42,6 @@ WORN = "CAST(probability_mask AS DOUBLE) + coalesce(CAST(probability_incorrect A
 
 VIEWS = {"faces": PREDICTIONS, "faceless": NO_FACE, "failed": FAILURES}
 """View of the database → table of the output."""
-
-CORRECTIONS_FILE = "corrections.parquet"
 
 FILE, ROW = "_file", "file_row_number"
 """Columns of a row's place: its file, and its number there."""
@@ -310,18 +309,6 @@ class Tables:
         path = Path(self._fetched.name) / name
         path.write_bytes(storage.read_bytes(uri))
         return str(path)
-
-
-def read_corrections(layout: Layout) -> Corrections:
-    """The labels that people gave to faces of an output.
-
-    Raises:
-        StorageError: they cannot be read.
-    """
-    try:
-        return Corrections.from_table(read_table(storage.join(layout.root, CORRECTIONS_FILE)))
-    except NotFoundError:
-        return Corrections()
 
 
 def quoted(name: str) -> str:

@@ -5,13 +5,13 @@ All of them follow from cells, the counts by all keys, day and hour, which are a
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
 
+from maskdet.compliance.change import square_and_add
 from maskdet.compliance.intervals import (
     ClusterSums,
     ErrorRates,
@@ -307,18 +307,10 @@ def period_of(day: date, unit: Unit) -> date:
 
 
 def difference_interval(before: Rate, after: Rate) -> Interval | None:
-    """An interval of the difference of two rates, from their own.
-
-    R. G. Newcombe, "Interval estimation for the difference between independent proportions", Statistics in Medicine 17
-    (1998), 873-890, method 10, for any two intervals: G. Y. Zou and A. Donner, "Construction of confidence limits about
-    effect measures", Statistics in Medicine 27 (2008), 1693-1702. The two rates are taken for independent.
-    """
+    """An interval of the difference of two rates, later less earlier, from their own; as if they were independent."""
     if before.share is None or after.share is None or before.interval is None or after.interval is None:
         return None
-    difference = after.share - before.share
-    low = math.hypot(after.share - after.interval.low, before.interval.high - before.share)
-    high = math.hypot(after.interval.high - after.share, before.share - before.interval.low)
-    return Interval(max(-1.0, difference - low), min(1.0, difference + high))
+    return square_and_add((before.share, before.interval), (after.share, after.interval))
 
 
 def _cluster_columns(tables: Tables) -> list[str]:

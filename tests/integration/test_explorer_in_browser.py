@@ -158,7 +158,7 @@ def test_a_label_is_corrected_by_keys(opened, output):
     page = opened("?key.site=here&order=sure_mask")
     page.locator(".face").first.focus()
     assert "mask" in page.locator(".face").first.get_attribute("class").split()
-    page.keyboard.press("3")
+    page.keyboard.press("n")
     page.wait_for_selector(".face.no_mask.corrected")
     until(page, "document.querySelector('[data-of=share]').textContent === '0.0%'")
     assert pd.read_parquet(output / "corrections.parquet")["label"].tolist() == ["no_mask"]
@@ -176,9 +176,9 @@ def test_a_label_is_corrected_by_keys(opened, output):
 def test_pages_are_turned_by_keys(opened, output):
     page, total = opened("?order=sure_bare"), len(rows_of(output))
     assert page.locator("#where").inner_text() == f"1 to 60 of {total:,}"
-    page.keyboard.press("n")
+    page.keyboard.press("Shift+ArrowRight")
     until(page, f"document.querySelector('#where').textContent.startsWith('61 to {min(120, total)}')")
-    page.keyboard.press("p")
+    page.keyboard.press("Shift+ArrowLeft")
     until(page, "document.querySelector('#where').textContent.startsWith('1 to 60')")
 
 

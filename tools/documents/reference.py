@@ -36,6 +36,10 @@ TABLES = {
     "failures": schemas.failures_schema,
     "no_face": schemas.no_face_schema,
     "compliance": schemas.compliance_schema,
+    "corrections": schemas.corrections_schema,
+    "changes": schemas.changes_schema,
+    "audit": schemas.audit_schema,
+    "audited": schemas.audited_schema,
 }
 # Rooms whose modules a program may import, and what each is for; the rest serve the commands.
 API_ROOMS = ("inputs", "images", "faces", "model", "scoring", "tables", "compliance", "storage", "beam", "evaluation")
@@ -83,6 +87,10 @@ def _description(parser: argparse.ArgumentParser) -> str:
 def _arguments(parser: argparse.ArgumentParser) -> Iterator[list[str]]:
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction):
+            continue
+        if isinstance(action, argparse._SubParsersAction):
+            for name, step in action.choices.items():
+                yield from ([f"{name}: {argument}", meaning] for argument, meaning in _arguments(step))
             continue
         value = "" if action.nargs == 0 else " " + str(action.metavar or action.dest).upper().rpartition(".")[2]
         name = ", ".join(action.option_strings) + value if action.option_strings else str(action.metavar or action.dest)

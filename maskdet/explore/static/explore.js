@@ -234,8 +234,8 @@ function open(number) {
   if (!byId("whole").open) byId("whole").showModal();
 }
 
-// What people may say of a face, by the key that says it; 0 takes it back.
-const CHOICES = {1: "mask", 2: "incorrect", 3: "no_mask", 4: "not_a_face", 0: null};
+// What people may say of a face, by the key that says it, as in `maskdet audit label`; 0 takes it back.
+const CHOICES = {m: "mask", i: "incorrect", n: "no_mask", x: "not_a_face", 0: null};
 
 function showChoices(face) {
   const buttons = Object.entries(CHOICES).sort(([one], [other]) => (one === "0") - (other === "0")).filter(([, label]) => face.label && (start.tells_incorrect || label !== "incorrect") && (label !== null || face.corrected));
@@ -302,7 +302,8 @@ function move(step) {
 
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
-  const keys = {ArrowRight: () => move(1), ArrowLeft: () => move(-1), n: () => turnPage(1), p: () => turnPage(-1)};
+  const step = event.shiftKey ? turnPage : move;
+  const keys = {ArrowRight: () => step(1), ArrowLeft: () => step(-1)};
   const found = event.key in CHOICES && start ? () => relabel(CHOICES[event.key]) : keys[event.key];
   if (found) {
     event.preventDefault();
