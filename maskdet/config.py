@@ -274,6 +274,16 @@ class ComplianceSettings(Section):
         return {"all": (), **self.levels}
 
 
+class PrivacySettings(Section):
+    """What the compliance tables hide, so that they can be passed on. The predictions hold every face all the same."""
+
+    min_cell: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Smallest count, beside 0, that is shown. A group with a smaller one is hidden, and others with it, from which it
+    could be worked out. 0: all counts are shown."""
+    round_to: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Round all counts to multiples of this, and compute rates of the rounded ones."""
+
+
 class FailureBudget(Section):
     """How many images may fail before a run counts as failed."""
 
@@ -298,6 +308,7 @@ class ScoreSettings(Section):
     scoring: ScoringSettings = ScoringSettings()
     tables: OutputSettings = OutputSettings()
     compliance: ComplianceSettings = ComplianceSettings()
+    privacy: PrivacySettings = PrivacySettings()
     failure_budget: FailureBudget = FailureBudget()
 
     @field_validator("input", mode="before")

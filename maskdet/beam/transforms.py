@@ -24,9 +24,7 @@ from apache_beam.utils.shared import Shared
 
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
-from maskdet.compliance.rates import RateRule
-from maskdet.compliance.state import GroupKey, Merger, State, merge_counts
-from maskdet.compliance.table import compliance_table, key_union
+from maskdet.compliance.state import GroupKey, Merger, State
 from maskdet.config import SourceSettings
 from maskdet.cores import available_cores
 from maskdet.inputs import listing, sharding
@@ -36,8 +34,9 @@ from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
-from maskdet.tables.layout import COMPLIANCE, Layout, write_version
+from maskdet.tables.layout import Layout
 from maskdet.tables.lease import heartbeats
+from maskdet.tables.levels import LevelWriter
 from maskdet.tables.receipts import ShardJob, ShardReport
 from maskdet.tables.reuse import read_refs
 from maskdet.tables.runs import LISTED, LevelTotal, RunManifest, RunPlan, finish_run
@@ -196,11 +195,7 @@ class ScoreShards(beam.PTransform):  # type: ignore[misc]
 class WriteCompliance(beam.PTransform):  # type: ignore[misc]
     """:class:`ShardReport` → ``(level, LevelTotal)``: one table per level written."""
 
-    layout: Layout
-    levels: Mapping[str, Sequence[str]]
-    rates: RateRule
-    row_group_rows: int
-    time_zone: str = "UTC"
+    writer: LevelWriter
 
     def expand(self, reports: PCollection[Any]) -> PCollection[Any]:
         """Apply the transform."""
@@ -208,9 +203,9 @@ class WriteCompliance(beam.PTransform):  # type: ignore[misc]
             reports
             | "ReadGroups" >> beam.FlatMap(_groups_of).with_output_types(tuple[str, Any])
             | "MergeGroups" >> beam.CombinePerKey(_MergeStates())
-            | "KeyByLevel" >> beam.Map(_key_by_level).with_output_types(tuple[str, Any])
+            | "KeyByLevel" >> beam.Map(_key_by_level, self.writer.needs_all).with_output_types(tuple[str, Any])
             | "GroupByLevel" >> beam.GroupByKey()
-            | "WriteLevel" >> beam.Map(_write_level, self).with_output_types(tuple[str, Any])
+            | "WriteLevel" >> beam.FlatMap(_write_level, self.writer).with_output_types(tuple[str, Any])
         )
 
 
@@ -460,19 +455,16 @@ def _without_groups(report: ShardReport) -> ShardReport:
     return dataclasses.replace(report, groups={})
 
 
-def _key_by_level(group: tuple[str, State]) -> tuple[str, tuple[tuple[str | None, ...], State]]:
+def _key_by_level(group: tuple[str, State], together: bool) -> tuple[str, tuple[GroupKey, State]]:
     key = GroupKey.decode(group[0])
-    return key.level, (key.values, group[1])
+    return "" if together else key.level, (key, group[1])
 
 
 def _write_level(
-    group: tuple[str, Iterable[tuple[tuple[str | None, ...], State]]], step: WriteCompliance
-) -> tuple[str, LevelTotal]:
-    level, rows = group
-    groups = dict(rows)
-    table = compliance_table(groups, step.levels[level], key_union(step.levels), step.rates, step.time_zone)
-    sha256 = write_version(step.layout, COMPLIANCE, level, table, step.row_group_rows)
-    return level, LevelTotal(merge_counts(state.counts for state in groups.values()), sha256)
+    group: tuple[str, Iterable[tuple[GroupKey, State]]], writer: LevelWriter
+) -> Iterable[tuple[str, LevelTotal]]:
+    level, groups = group
+    return writer.write(dict(groups), [level] if level else list(writer.levels)).items()
 
 
 def _finish(

@@ -68,7 +68,7 @@ def _recount(layout: Layout, corrections: Corrections, run_id: str, now: datetim
     begin_run(plan)
     settings = TableSettings.of(latest)
     groups = count_output(layout, snapshot, settings.grouping(corrections))
-    totals = write_levels(layout, groups, settings, manifest, snapshot.dataset.timezone)
+    totals = write_levels(settings.writer(layout, manifest, snapshot.dataset.timezone), groups)
     status, reason, removed = replace_tables(plan, snapshot.shards, totals, "succeeded", "")
     whole = Outcomes.sum(Outcomes(shard.scored, shard.no_face, shard.failed) for shard in snapshot.shards)
     failed = sum(whole.failed.values())
