@@ -12,12 +12,13 @@ PACKAGE = ROOT / "maskdet"
 ROOMS = [
     ["errors"],
     ["labels", "schemas", "templates", "demo", "cores", "background"],
-    ["named_configs"],
+    ["named_configs", "sections", "answer_schemas"],
     ["config"],
     ["resolved"],
     ["storage", "images"],
+    ["video"],
     ["inputs"],
-    ["compliance"],
+    ["compliance", "tracks"],
     ["tables"],
     ["model"],
     ["faces"],
@@ -40,6 +41,7 @@ HEAVY = {
     "ai_edge_litert": ("model/", "training/", "faces/"),
     "onnxruntime": ("model/", "faces/"),
     "tf2onnx": ("model/",),
+    "av": ("video/",),
     "sklearn": ("evaluation/baselines.py",),
     "duckdb": ("report/",),
 }

@@ -13,10 +13,15 @@ from maskdet.compliance.rates import RateRule
 from maskdet.compliance.small_cells import hide_groups
 from maskdet.compliance.state import GroupKey, State, merge_counts
 from maskdet.compliance.table import Disclosure, compliance_table, key_union
-from maskdet.config import ComplianceSettings, OutputSettings, PrivacySettings
+from maskdet.config import ComplianceSettings, OutputSettings
+from maskdet.inputs.sharding import KeyRule
+from maskdet.labels import Decision
+from maskdet.sections import PrivacySettings, TrackSettings
 from maskdet.tables.layout import COMPLIANCE, Layout, write_version
 from maskdet.tables.manifest import RunManifest
 from maskdet.tables.reconciliation import LevelTotal
+from maskdet.tables.snapshot import Snapshot
+from maskdet.tables.tracks import TrackJob
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class TableSettings(BaseModel):
     compliance: ComplianceSettings
     tables: OutputSettings
     privacy: PrivacySettings = PrivacySettings()
+    tracks: TrackSettings = TrackSettings()
 
     @classmethod
     def of(cls, run: RunManifest) -> TableSettings:
@@ -110,3 +116,27 @@ def write_levels(writer: LevelWriter, groups: Mapping[GroupKey, State]) -> dict[
         StorageError: the output cannot be written.
     """
     return writer.write(groups, list(writer.levels))
+
+
+def track_job(layout: Layout, snapshot: Snapshot, latest: RunManifest, settings: TableSettings) -> TrackJob:
+    """What making tracks of a set of tables needs.
+
+    Args:
+        layout: the output.
+        snapshot: the set.
+        latest: the run that left it.
+        settings: of that run.
+    """
+    dataset, compliance = snapshot.dataset, settings.compliance
+    return TrackJob(
+        layout,
+        KeyRule(dataset.key_names, dataset.partition_by, dataset.timezone),
+        compliance.all_levels,
+        compliance.time_zone or dataset.timezone,
+        settings.tracks,
+        # Records of an older version, which knew no videos, do not hold thresholds.
+        latest.decision if any(shard.segments is not None for shard in snapshot.shards) else Decision(),
+        compliance.confidence,
+        latest.classes,
+        settings.tables.row_group_rows,
+    )
