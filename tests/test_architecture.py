@@ -26,6 +26,7 @@ ROOMS = [
     ["preparation"],
     ["evaluation"],
     ["report", "training"],
+    ["live"],
     ["beam"],
     ["api"],
     ["cli"],
@@ -40,7 +41,7 @@ HEAVY = {
     "ai_edge_litert": ("model/", "training/", "faces/"),
     "onnxruntime": ("model/", "faces/"),
     "tf2onnx": ("model/",),
-    "av": ("video/",),
+    "av": ("video/", "live/"),
     "sklearn": ("evaluation/baselines.py",),
     "duckdb": ("report/",),
 }

@@ -25,6 +25,7 @@ COMMANDS = {
     "prune": "remove rows of images taken before a day",
     "files": "name the files of a table as of the last run",
     "preview": "draw boxes, labels and probabilities on some images",
+    "watch": "watch a camera or a film as it runs",
     "prepare": "check labelled images for duplicates and leaks, cut splits",
     "train": "train a model from a recipe",
     "export": "write a model in other formats: Keras, SavedModel, LiteRT, ONNX",
