@@ -12,7 +12,7 @@ PACKAGE = ROOT / "maskdet"
 ROOMS = [
     ["errors"],
     ["labels", "schemas", "templates", "demo", "cores", "background"],
-    ["named_configs", "sections"],
+    ["named_configs", "sections", "answer_schemas"],
     ["config"],
     ["resolved"],
     ["storage", "images"],
@@ -26,7 +26,7 @@ ROOMS = [
     ["preparation"],
     ["evaluation"],
     ["report", "training"],
-    ["live"],
+    ["live", "audit"],
     ["beam"],
     ["api"],
     ["cli"],

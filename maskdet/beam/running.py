@@ -17,6 +17,7 @@ from maskdet.beam.transforms import JoinEarlier, ScoreRun, ScoreShards
 from maskdet.errors import recover_error
 from maskdet.scoring.setup import Launch
 from maskdet.tables import lease
+from maskdet.tables.corrections import read_corrections
 from maskdet.tables.layout import IMAGES
 from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, hold_output, read_run
 
@@ -96,7 +97,8 @@ def run_to_end(
     holder = lease.Holder.here(run.run_id, run.started_at, ends_with_process=jobs.ends_with_client(options))
     hold_output(layout, holder, wait_s=wait_s)
     try:
-        launch = launch.adding_to(*claim_output(launch.plan, overwrite=overwrite, one_input=one_input))
+        claimed = claim_output(launch.plan, overwrite=overwrite, one_input=one_input)
+        launch = launch.adding_to(*claimed, read_corrections(layout))
         begin_run(launch.plan)
     except BaseException:
         lease.release(layout, run.run_id)

@@ -43,6 +43,8 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
                 *_detail("faces", run.faces),
             ]
         )
+    if run.recounted:
+        return "\n".join([head, *_detail("faces", run.faces), *_mask_rate(run), *_corrections(run), *_groups(run)])
     lines = [
         head,
         f"  images    {images.listed:,} listed = {images.scored:,} scored + {images.no_face:,} no face "
@@ -54,6 +56,7 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
         *_data_set(run),
         *_detail("faces", run.faces),
         *_mask_rate(run),
+        *_corrections(run),
         *_groups(run),
         *_detail("tracks", run.tracks),
         f"  shards    {run.shards.get('total', 0):,}: {run.shards.get('scored', 0):,} scored, "
@@ -254,6 +257,12 @@ def _mask_rate(run: RunManifest) -> list[str]:
     correct, worn = faces[MASK] / decided, (faces[MASK] + faces[INCORRECT]) / decided
     of = f"of {decided:,} faces labelled mask, incorrect or no_mask (uncorrected)"
     return [f"  mask rate {worn:.1%} wear one, {correct:.1%} correctly, {of}{beside}"]
+
+
+def _corrections(run: RunManifest) -> list[str]:
+    if not run.corrections and not run.recounted:
+        return []
+    return [f"  corrected {run.corrections:,} labels that people gave count in place of the model's"]
 
 
 def _groups(run: RunManifest) -> list[str]:

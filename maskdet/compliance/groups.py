@@ -66,7 +66,7 @@ def count_groups(
     for table, outcome in ((predictions, ""), (failures, "images_failed"), (no_face, "images_no_face")):
         if table.num_rows == 0:
             continue
-        keys = _Keys(table, partition, rule, grouping.time_zone or rule.timezone)
+        keys = RowKeys(table, partition, rule, grouping.time_zone or rule.timezone)
         faces = None if outcome else _Faces.of(table, keys, grouping)
         for level, names in grouping.levels.items():
             groups, values = keys.group(names)
@@ -81,8 +81,8 @@ def count_groups(
     return {key: merger.state() for key, merger in total.items()}
 
 
-class _Keys:
-    """The keys of a table's rows."""
+class RowKeys:
+    """The keys of a table's rows, each read or derived once."""
 
     def __init__(self, table: pa.Table, partition: Sequence[str | None], rule: KeyRule, time_zone: str) -> None:
         self._table, self._partition, self._rule = table, partition, rule
@@ -158,7 +158,7 @@ class _Faces:
     names: list[str]
 
     @classmethod
-    def of(cls, table: pa.Table, keys: _Keys, grouping: Grouping) -> _Faces:
+    def of(cls, table: pa.Table, keys: RowKeys, grouping: Grouping) -> _Faces:
         said = codes_of(table["label"].to_pylist())
         codes, corrected = said, np.zeros(len(said), bool)
         if grouping.corrections:

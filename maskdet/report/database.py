@@ -97,8 +97,7 @@ class Tables:
         self._time_keys = tuple(name for name in TIME_KEYS if name in names)
         self._fetched = tempfile.TemporaryDirectory(prefix="maskdet-tables-")
         self._connection = connect(config={"threads": available_cores()})
-        for view, table in (("faces", PREDICTIONS), ("faceless", NO_FACE), ("failed", FAILURES)):
-            self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet({self._files(table)})")
+        self.attach(self)
 
     def close(self) -> None:
         """Close the database and remove what was fetched."""
@@ -116,6 +115,16 @@ class Tables:
         """A connection of its own to the same database, for one thread."""
         connection: DuckDBPyConnection = self._connection.cursor()
         return connection
+
+    def attach(self, other: Tables, prefix: str = "") -> None:
+        """Make another output's tables views of this database, under the usual names with a prefix."""
+        for view, table in (("faces", PREDICTIONS), ("faceless", NO_FACE), ("failed", FAILURES)):
+            files = other._files(table)
+            self._connection.execute(f"CREATE VIEW {prefix}{view} AS SELECT * FROM read_parquet({files})")
+
+    def execute(self, statement: str) -> None:
+        """Run a statement that gives no rows, such as one that makes a table for this session."""
+        self._connection.execute(statement)
 
     def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """The rows that a query gives.

@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import TypeVar
 
 from maskdet import __version__, storage
+from maskdet.compliance.corrections import NO_CORRECTIONS, Corrections
 from maskdet.compliance.groups import Grouping
 from maskdet.compliance.rates import KnownErrors, RateRule
 from maskdet.config import ScoreSettings, Section
@@ -90,13 +91,24 @@ class Launch:
             settings.tables.row_group_rows,
         )
 
-    def adding_to(self, plan: RunPlan, base: Snapshot | None) -> Launch:
+    def adding_to(self, plan: RunPlan, base: Snapshot | None, corrections: Corrections = NO_CORRECTIONS) -> Launch:
         """The run over an output as it was found; see :func:`maskdet.tables.runs.claim_output`.
 
         Args:
             plan: the run's, with what it starts from.
             base: the tables that it adds to, if there are any.
+            corrections: labels that people gave to faces of the output.
         """
+        if corrections:
+            plan = dataclasses.replace(
+                plan, manifest=plan.manifest.model_copy(update={"corrections": len(corrections)})
+            )
+            grouping = dataclasses.replace(self.job.grouping, corrections=corrections)
+            launch = dataclasses.replace(self, job=dataclasses.replace(self.job, grouping=grouping))
+            return launch._adding_to(plan, base)
+        return self._adding_to(plan, base)
+
+    def _adding_to(self, plan: RunPlan, base: Snapshot | None) -> Launch:
         if base is None:
             return dataclasses.replace(self, plan=plan)
         coverage = Coverage.of(self.tasks, plan.inputs, base.inputs)

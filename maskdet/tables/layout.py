@@ -14,6 +14,7 @@
     _runs/20260105T081500Z-3f2a9c.heartbeat                     its latest sign of life
     _lease.json                                                 who writes this output, while someone does
     _plan.json                                                  the shards of the latest run
+    corrections.parquet                                         labels that people gave, where they did
     _SUCCESS                                                    the last run's id, once everything above is complete
 
 A run writes its tables below ``_files``, under names made of their content, so that nothing a reader may hold

@@ -64,6 +64,10 @@ class RunManifest(BaseModel):
     finished_at: datetime | None = None
     pruned_before: date | None = None
     """The run scored nothing: it removed rows of images taken before this day."""
+    recounted: bool = False
+    """The run scored nothing: it counted the compliance tables anew, with other corrections."""
+    corrections: int = 0
+    """Labels that people gave, which count in place of the model's; see ``corrections.parquet``."""
     settings: dict[str, Any]
     model: dict[str, Any]
     """In words, but for ``classes``, by name, ``decision``, thresholds as :class:`maskdet.labels.Decision`, and

@@ -12,28 +12,25 @@ from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
 from maskdet import storage
-from maskdet.compliance.groups import Grouping, count_groups
-from maskdet.compliance.rates import RateRule
-from maskdet.compliance.state import GroupKey, Merger, State, merge_counts
-from maskdet.compliance.table import compliance_table, key_union
-from maskdet.config import ComplianceSettings, FailureBudget, OutputSettings
+from maskdet.compliance.corrections import Corrections
+from maskdet.compliance.groups import count_groups
+from maskdet.compliance.state import GroupKey, Merger, State
+from maskdet.config import FailureBudget
 from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
-from maskdet.labels import Decision
 from maskdet.schemas import conform
-from maskdet.sections import TrackSettings
 from maskdet.tables import lease
+from maskdet.tables.corrections import read_corrections, write_corrections
 from maskdet.tables.endings import Endings
 from maskdet.tables.images import endings_of, refs_of
-from maskdet.tables.layout import COMPLIANCE, IMAGES, SHARD_TABLES, Layout, read_version, write_version
+from maskdet.tables.layout import IMAGES, SHARD_TABLES, Layout, read_version
 from maskdet.tables.lease import Holder
+from maskdet.tables.levels import TableSettings, track_job, write_levels
 from maskdet.tables.receipts import Receipt, ShardJob
-from maskdet.tables.reconciliation import LevelTotal
 from maskdet.tables.reuse import rows_of
 from maskdet.tables.runs import (
     RunManifest,
@@ -47,7 +44,6 @@ from maskdet.tables.runs import (
     write_manifest,
 )
 from maskdet.tables.snapshot import Snapshot, current_snapshot
-from maskdet.tables.tracks import TrackJob
 from maskdet.tables.videos import SeenVideo, VideoCounts, merge_videos, videos_of
 
 
@@ -59,6 +55,7 @@ class Pruned:
         shards: receipts of the shards that have images left.
         groups: what is known of every group of every level.
         removed: images whose rows went.
+        left: URIs of the others that have corrections.
         undated: images that stay because nobody knows when they were taken.
         rewritten: shards that changed or went.
     """
@@ -66,6 +63,7 @@ class Pruned:
     shards: tuple[Receipt, ...]
     groups: Mapping[GroupKey, State]
     removed: int
+    left: frozenset[str]
     undated: int
     rewritten: int
     videos: Mapping[str, bool]
@@ -120,14 +118,14 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     plan = RunPlan(layout, manifest, FailureBudget(), snapshot.dataset, base_run=snapshot.run_id)
     complete = storage.exists(layout.success)
     begin_run(plan)
-    settings = _Settings.model_validate(latest.settings)
-    pruned = prune_shards(layout, snapshot, before, settings)
-    rates = RateRule(
-        settings.compliance.confidence, manifest.classes, manifest.errors, clustered=bool(settings.compliance.cluster)
-    )
-    totals = write_levels(layout, pruned.groups, settings, rates, snapshot.dataset.timezone)
-    tracks = _track_job(layout, snapshot, latest, settings).write_all(pruned.shards)
+    settings, corrections = TableSettings.of(latest), read_corrections(layout)
+    pruned = prune_shards(layout, snapshot, before, settings, corrections)
+    totals = write_levels(layout, pruned.groups, settings, manifest, snapshot.dataset.timezone)
+    tracks = track_job(layout, snapshot, latest, settings).write_all(pruned.shards)
     status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "", tracks)
+    if corrections and status == "succeeded":  # they name images, whose traces are to go
+        corrections = corrections.within(pruned.left)
+        write_corrections(layout, corrections)
     whole = Endings.of_receipts(pruned.shards)
     left = VideoCounts.of(len(pruned.videos), pruned.videos, whole.segments) if pruned.videos else None
     outside = whole.counts.listed + len(pruned.videos)
@@ -144,6 +142,7 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
             "tracks": tracks.by_label,
             "shards": {"total": len(pruned.shards), "scored": 0, "kept": len(pruned.shards)},
             "files_removed": removed,
+            "corrections": len(corrections),
         }
     )
     write_manifest(layout, manifest)
@@ -152,33 +151,9 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     return manifest
 
 
-class _Settings(BaseModel):
-    """What of a run's settings the tables were written by."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    compliance: ComplianceSettings
-    tables: OutputSettings
-    tracks: TrackSettings = TrackSettings()
-
-
-def _track_job(layout: Layout, snapshot: Snapshot, latest: RunManifest, settings: _Settings) -> TrackJob:
-    dataset, compliance = snapshot.dataset, settings.compliance
-    return TrackJob(
-        layout,
-        KeyRule(dataset.key_names, dataset.partition_by, dataset.timezone),
-        compliance.all_levels,
-        compliance.time_zone or dataset.timezone,
-        settings.tracks,
-        # Records of an older version, which knew no videos, do not hold thresholds.
-        latest.decision if any(shard.segments is not None for shard in snapshot.shards) else Decision(),
-        compliance.confidence,
-        latest.classes,
-        settings.tables.row_group_rows,
-    )
-
-
-def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Settings) -> Pruned:
+def prune_shards(
+    layout: Layout, snapshot: Snapshot, before: date, settings: TableSettings, corrections: Corrections
+) -> Pruned:
     """Write the shards of a set of tables anew, without images taken before a day.
 
     Args:
@@ -186,6 +161,7 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
         snapshot: the current set.
         before: a day in the time zone of the data set; images of that day stay.
         settings: of the latest run, for levels and sizes.
+        corrections: labels that people gave.
 
     Raises:
         OutputError: a file of the set is missing or damaged.
@@ -193,18 +169,19 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
     """
     dataset = snapshot.dataset
     rule = KeyRule(dataset.key_names, dataset.partition_by, dataset.timezone)
-    compliance = settings.compliance
-    grouping = Grouping(compliance.all_levels, compliance.cluster or (), compliance.time_zone)
+    grouping = settings.grouping(corrections)
     job = ShardJob(layout, "", rule, grouping, settings.tables.row_group_rows)
     limit, removed, undated = _limit_ms(before, dataset.timezone), 0, 0
     shards: list[Receipt] = []
     groups: dict[GroupKey, Merger] = {}
+    known: set[str] = set()
     videos: list[tuple[SeenVideo, ...]] = []
     for receipt in snapshot.shards:
         images = _read(layout, receipt, IMAGES)
         refs = refs_of(images, receipt.slot)
         left = [ref for ref in refs if not _is_older(ref, limit)]
         removed += len(refs) - len(left)
+        known.update(ref.uri for ref in left if ref.uri in corrections.labels)
         undated += sum(ref.captured_at_ms is None for ref in left)
         if not left:
             continue
@@ -217,33 +194,8 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
             groups.setdefault(key, Merger()).add(state)
     kept = {receipt.shard_id for receipt in snapshot.shards} & {receipt.shard_id for receipt in shards}
     states = {key: merger.state() for key, merger in groups.items()}
-    seen = merge_videos(videos, listed_only=False)
-    return Pruned(tuple(shards), states, removed, undated, len(snapshot.shards) - len(kept), seen)
-
-
-def write_levels(
-    layout: Layout, groups: Mapping[GroupKey, State], settings: _Settings, rates: RateRule, time_zone: str
-) -> dict[str, LevelTotal]:
-    """Write the compliance table of every level, also of one without groups.
-
-    Args:
-        layout: the output.
-        groups: what is known of every group.
-        settings: for levels and sizes.
-        rates: how rates are computed.
-        time_zone: that of dates and hours, unless the settings name one.
-
-    Raises:
-        StorageError: the output cannot be written.
-    """
-    levels, zone = settings.compliance.all_levels, settings.compliance.time_zone or time_zone
-    totals = {}
-    for level, names in levels.items():
-        states = {key.values: state for key, state in groups.items() if key.level == level}
-        table = compliance_table(states, names, key_union(levels), rates, zone)
-        sha256 = write_version(layout, COMPLIANCE, level, table, settings.tables.row_group_rows)
-        totals[level] = LevelTotal(merge_counts(state.counts for state in states.values()), sha256)
-    return totals
+    seen, gone = merge_videos(videos, listed_only=False), len(snapshot.shards) - len(kept)
+    return Pruned(tuple(shards), states, removed, frozenset(known), undated, gone, seen)
 
 
 def _rewrite(
