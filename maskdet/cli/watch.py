@@ -60,9 +60,9 @@ def _watch(argv: Sequence[str]) -> int:
                 if seen is None:
                     continue
                 hour.add(seen.prediction)
-                print(json.dumps(seen.line(), separators=(",", ":")), flush=True)
-                if minutes is not None:
+                if minutes is not None:  # first, so that whoever has read a line finds its faces in a file
                     minutes.add(seen)
+                print(json.dumps(seen.line(), separators=(",", ":")), flush=True)
                 if arguments.page is not None:
                     _show(page, seen, hour)
         except KeyboardInterrupt:  # also SIGTERM: the way it is meant to end
