@@ -116,6 +116,7 @@ class Tables:
         for view, files in self._files.items():
             name = "stored" if view == "faces" else view
             self._connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_parquet(files)}")
+        self._looking: bool | None = None
         self._connection.execute(f"CREATE TABLE corrected ({FILE} VARCHAR, {ROW} BIGINT, given VARCHAR)")
         self._find_corrected(read_corrections(self.layout))
 
@@ -159,7 +160,11 @@ class Tables:
 
     def _see_faces(self) -> None:
         """Make the view of faces; looking for corrections takes time, so it is left out where there is none."""
-        if self.corrections:
+        looking = self.corrections > 0
+        if looking == self._looking:
+            return
+        self._looking = looking
+        if looking:
             query = (
                 "SELECT s.* REPLACE (coalesce(c.given, s.label) AS label), s.label AS model_label, c.given IS NOT NULL "
                 f"AS is_corrected FROM stored s LEFT JOIN corrected c USING ({FILE}, {ROW})"
