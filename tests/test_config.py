@@ -16,6 +16,7 @@ from maskdet.errors import ConfigError
 from maskdet.images.codecs import resolve_codecs
 from maskdet.resolved import ResolvedSettings
 from maskdet.scoring.setup import resolve_settings
+from maskdet.video.reading import is_installed
 
 TEMPLATE = "{site}/{camera}/{captured_at:%Y-%m-%d}/*.jpg"
 
@@ -301,6 +302,7 @@ def test_equal_thresholds_leave_no_uncertain_band() -> None:
 
 
 CHOSEN = {"imaging": {"codecs": "pillow"}, "faces": {"mode": "whole"}, "model": {"precision": "int8"}}
+CHOSEN["video"] = {"mode": "skip"}
 CHOSEN["compliance"] = {"cluster": (), "time_zone": "UTC"}
 GIVEN = {"imaging": {"max_pixels": 5}, "faces": {"min_face_px": 32}, "input": "photos", "output": "tables"}
 
@@ -314,6 +316,7 @@ class TestResolved:
             ("model", {"precision": None}),
             ("faces", {}),
             ("compliance", {}),
+            ("video", {}),
         ],
     )
     def test_resolved_settings_leave_nothing_open(self, section, open_choice):
@@ -328,6 +331,7 @@ class TestResolved:
         expected = given.model_dump()
         expected["imaging"]["codecs"] = resolve_codecs("auto")
         expected["faces"]["mode"] = "whole"
+        expected["video"]["mode"] = "score" if is_installed() else "skip"
         expected["model"]["precision"] = "int8"
         expected["compliance"].update(cluster=given.cluster_keys, time_zone=given.source.timezone)
         assert found.model_dump() == expected

@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from maskdet.answer_schemas import audit_schema, audited_schema
 from maskdet.audit.estimates import SampledShare, StratumSample, sampled_share
 from maskdet.audit.labels import FaceKey, keys_of
 from maskdet.compliance.intervals import ErrorRates, Interval, wilson_interval
 from maskdet.compliance.rates import KnownErrors
 from maskdet.labels import INCORRECT, MASK, NO_MASK
-from maskdet.schemas import NOT_A_FACE, audit_schema, audited_schema
+from maskdet.schemas import NOT_A_FACE
 
 RATE_METHOD = "prediction-powered, stratified (PPI++); wilson of effective numbers, Student's t"
 ERROR_METHOD = "stratified ratio; wilson of effective numbers, Student's t"
@@ -54,7 +55,7 @@ def estimate_audit(
         three: whether the model tells masks worn incorrectly.
 
     Returns:
-        See :func:`maskdet.schemas.audited_schema`.
+        See :func:`maskdet.answer_schemas.audited_schema`.
     """
     names = [name for name in sample.column_names if name not in audit_schema().names]
     truth = [labels.get(face) for face in keys_of(sample)]

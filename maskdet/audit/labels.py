@@ -11,10 +11,10 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from maskdet import storage
+from maskdet.answer_schemas import audit_schema
 from maskdet.audit.estimates import Agreement, agreement
 from maskdet.compliance.corrections import CORRECTED_CODES, Correction, Corrections
 from maskdet.errors import ConfigError, NotFoundError, OutputError
-from maskdet.schemas import audit_schema
 from maskdet.tables.layout import read_table
 
 UNSURE = "unsure"

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from maskdet.answer_schemas import audit_schema
 from maskdet.compliance.groups import RowKeys
 from maskdet.compliance.state import FIXED_POINT
 from maskdet.errors import ConfigError
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import worn_probability
 from maskdet.report.sampling import hash_rows
-from maskdet.schemas import audit_schema
 from maskdet.tables.layout import PREDICTIONS, Layout, read_table
 from maskdet.tables.manifest import RunManifest, read_run
 from maskdet.tables.snapshot import current_snapshot
@@ -64,7 +64,7 @@ def draw_sample(layout: Layout, size: int, by: Sequence[str], seed: int) -> pa.T
         seed: names the choice.
 
     Returns:
-        One row per face; see :func:`maskdet.schemas.audit_schema`.
+        One row per face; see :func:`maskdet.answer_schemas.audit_schema`.
 
     Raises:
         ConfigError: there is no face, a key is unknown, or the size is below two faces per stratum.

@@ -11,7 +11,9 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet.beam import jobs, tuning
-from maskdet.beam.transforms import JoinEarlier, ScoreRun, ScoreShards, WriteCompliance
+from maskdet.beam.compliance import WriteCompliance
+from maskdet.beam.tracks import TrackVideos
+from maskdet.beam.transforms import JoinEarlier, ScoreRun, ScoreShards
 from maskdet.errors import recover_error
 from maskdet.scoring.setup import Launch
 from maskdet.tables import lease
@@ -42,6 +44,8 @@ def build(launch: Launch) -> ScoreRun:
             launch.plan.layout, settings.compliance.all_levels, launch.rates, rows, settings.compliance.time_zone
         ),
         earlier=_earlier(launch),
+        videos=settings.video,
+        tracks=_tracks(launch),
     )
 
 
@@ -50,6 +54,12 @@ def _earlier(launch: Launch) -> JoinEarlier | None:
         return None
     shards = [(shard.slot, shard.sha256[IMAGES]) for shard in launch.base.shards]
     return JoinEarlier(launch.plan.layout, shards, launch.growth)
+
+
+def _tracks(launch: Launch) -> TrackVideos | None:
+    """What makes tracks, where there may be videos: in the input, or among what the output holds."""
+    earlier = launch.base is not None and any(shard.segments is not None for shard in launch.base.shards)
+    return TrackVideos(launch.tracks) if launch.settings.video.mode == "score" or earlier else None
 
 
 def run_to_end(

@@ -56,7 +56,7 @@ def count_groups(
 
     Args:
         predictions: ``captured_at``, the key columns and :attr:`Grouping.prediction_columns`.
-        failures: at least ``captured_at`` and the key columns.
+        failures: at least ``captured_at``, the key columns and, of frames of videos, ``frames``.
         no_face: the same of images without a face.
         partition: the shard's values of the partition keys.
         rule: the run's keys.
@@ -70,7 +70,9 @@ def count_groups(
         faces = None if outcome else _Faces.of(table, keys, grouping)
         for level, names in grouping.levels.items():
             groups, values = keys.group(names)
-            states = faces.states(groups, len(values)) if faces else _of_images(groups, len(values), outcome)
+            states = (
+                faces.states(groups, len(values)) if faces else _of_images(groups, len(values), outcome, _images(table))
+            )
             spans = keys.spans(groups, len(values))
             for group, state, span in zip(values, states, spans, strict=True):
                 total.setdefault(GroupKey(level, group), Merger()).add(
@@ -204,9 +206,16 @@ class _Faces:
         return found
 
 
-def _of_images(groups: Integers, count: int, outcome: str) -> list[State]:
+def _images(table: pa.Table) -> Integers:
+    """How many images each row stands for, ``(rows,)``: a lost stretch of a video, as many as it has frames."""
+    if "frames" not in table.column_names:  # of images without a face, and of an earlier version, which knew no videos
+        return np.ones(table.num_rows, np.int64)
+    return np.asarray(pc.fill_null(table["frames"], 1)).astype(np.int64)
+
+
+def _of_images(groups: Integers, count: int, outcome: str, images: Integers) -> list[State]:
     """States of images that have no faces: all of them ended in one way."""
-    counts = np.bincount(groups, minlength=count).tolist()
+    counts = _sums(groups, count, images[:, None])[:, 0].tolist()
     return [State(Counts(**{outcome: count})) for count in counts]
 
 

@@ -87,6 +87,7 @@ class Tables:
         run: the record of the run that left it.
         keys: names of keys that say where or what; not ``date`` and ``hour``.
         timezone: that days and hours are of.
+        failed_images: SQL for the number of images that some rows of ``failed`` stand for.
         cluster: names of the keys that faces of one cluster share; ``None``: all keys, day and hour.
 
     Args:
@@ -113,9 +114,7 @@ class Tables:
         self._fetched = tempfile.TemporaryDirectory(prefix="maskdet-tables-")
         self._connection = connect(config={"threads": available_cores()})
         self._files = {view: self._local(table) for view, table in VIEWS.items()}
-        for view, files in self._files.items():
-            name = "stored" if view == "faces" else view
-            self._connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_parquet(files)}")
+        self.attach(self)
         self._looking: bool | None = None
         self._connection.execute(f"CREATE TABLE corrected ({FILE} VARCHAR, {ROW} BIGINT, given VARCHAR)")
         self._find_corrected(read_corrections(self.layout))
@@ -191,6 +190,23 @@ class Tables:
         connection: DuckDBPyConnection = self._connection.cursor()
         return connection
 
+    def attach(self, other: Tables, prefix: str = "") -> None:
+        """Make another output's tables views of this database: ``stored``, ``faceless`` and ``failed`` with a prefix.
+
+        ``stored`` are the faces as the model labelled them.
+        """
+        for view, files in other._files.items():
+            name = "stored" if view == "faces" else view
+            self._connection.execute(f"CREATE VIEW {prefix}{name} AS SELECT * FROM {_parquet(files)}")
+        if not prefix:
+            names = {column[0] for column in self.rows("DESCRIBE failed")}
+            # A lost stretch of a video stands for as many images as it has frames; older tables know of none.
+            self.failed_images = "coalesce(sum(coalesce(frames, 1)), 0)" if "frames" in names else "count(*)"
+
+    def execute(self, statement: str) -> None:
+        """Run a statement that gives no rows, such as one that makes a table for this session."""
+        self._connection.execute(statement)
+
     def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """The rows that a query gives.
 
@@ -260,7 +276,7 @@ class Tables:
         for view, counts in (
             ("faces", ["count(*) FILTER (face_index = 0)", "0", "0", *faces]),
             ("faceless", ["0", "count(*)", "0", *nothing]),
-            ("failed", ["0", "0", "count(*)", *nothing]),
+            ("failed", ["0", "0", self.failed_images, *nothing]),
         ):
             condition, given = self.condition(selection, faces=view == "faces")
             counted = ", ".join(f"{count} AS {column}" for count, column in zip(counts, COUNTED, strict=True))

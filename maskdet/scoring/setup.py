@@ -25,6 +25,7 @@ from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.earlier import Coverage, Growth
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
 from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.inputs.videos import refuse_unreadable, resolve_mode
 from maskdet.labels import Decision
 from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
@@ -39,6 +40,7 @@ from maskdet.tables.receipts import ShardJob
 from maskdet.tables.reuse import RowsOfBefore
 from maskdet.tables.runs import RunManifest, RunPlan, new_run_id
 from maskdet.tables.snapshot import Dataset, Snapshot
+from maskdet.tables.tracks import TrackJob
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -72,6 +74,22 @@ class Launch:
     rates: RateRule
     base: Snapshot | None = None
     growth: Growth = Growth(Coverage())
+
+    @property
+    def tracks(self) -> TrackJob:
+        """What making tracks needs."""
+        settings = self.settings
+        return TrackJob(
+            self.plan.layout,
+            self.options.rule,
+            settings.compliance.all_levels,
+            settings.compliance.time_zone,
+            settings.tracks,
+            self.options.decision,
+            settings.compliance.confidence,
+            self.manifest.class_names,
+            settings.tables.row_group_rows,
+        )
 
     def adding_to(self, plan: RunPlan, base: Snapshot | None, corrections: Corrections = NO_CORRECTIONS) -> Launch:
         """The run over an output as it was found; see :func:`maskdet.tables.runs.claim_output`.
@@ -209,6 +227,7 @@ def resolve_settings(given: ScoreSettings, manifest: Manifest) -> ResolvedSettin
         given,
         faces=_resolved(ResolvedFaces, given.faces, mode=mode),
         imaging=_resolved(ResolvedImaging, given.imaging, codecs=resolve_codecs(given.imaging.codecs)),
+        video=resolve_mode(given.video),
         model=_resolved(ResolvedModel, given.model, precision=given.model.resolved_precision),
         compliance=_resolved(
             ResolvedCompliance, given.compliance, cluster=given.cluster_keys, time_zone=given.compliance_time_zone
@@ -223,6 +242,7 @@ def _resolved(kind: type[SectionType], given: Section, **chosen: object) -> Sect
 
 def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
     tasks = input_tasks(settings.input, settings.source)
+    refuse_unreadable(tasks, settings.video)
     if settings.source.keys and not any(task.kind == "image_list" for task in tasks):
         remedy = "Folders and globs take keys from source.template."
         raise ConfigError("source.keys", "an image list among the inputs", ", ".join(settings.input), remedy)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from maskdet.answer_schemas import changes_schema
 from maskdet.compliance.change import Adjustment, Difference, adjust, difference
 from maskdet.compliance.groups import Grouping
 from maskdet.compliance.state import Counts, GroupKey, State
 from maskdet.config import GROUPED_KEYS
 from maskdet.errors import ConfigError, OutputError
-from maskdet.schemas import changes_schema
 from maskdet.tables.corrections import read_corrections
 from maskdet.tables.counting import Period, count_output
 from maskdet.tables.layout import Layout
@@ -96,7 +96,7 @@ class Changes:
         cluster: keys that the faces of one cluster shared.
         time_zone: of days and hours.
         table: one row for all groups together, then one per group; see
-            :func:`maskdet.schemas.changes_schema`.
+            :func:`maskdet.answer_schemas.changes_schema`.
     """
 
     before: Side

@@ -12,9 +12,14 @@ from maskdet.compliance.rates import RateRule
 from maskdet.compliance.state import GroupKey, State, merge_counts
 from maskdet.compliance.table import compliance_table, key_union
 from maskdet.config import ComplianceSettings, OutputSettings
+from maskdet.inputs.sharding import KeyRule
+from maskdet.labels import Decision
+from maskdet.sections import TrackSettings
 from maskdet.tables.layout import COMPLIANCE, Layout, write_version
 from maskdet.tables.manifest import RunManifest
 from maskdet.tables.reconciliation import LevelTotal
+from maskdet.tables.snapshot import Snapshot
+from maskdet.tables.tracks import TrackJob
 
 
 class TableSettings(BaseModel):
@@ -24,11 +29,12 @@ class TableSettings(BaseModel):
 
     compliance: ComplianceSettings
     tables: OutputSettings
+    tracks: TrackSettings = TrackSettings()
 
     @classmethod
     def of(cls, run: RunManifest) -> TableSettings:
         """Those of a run, from its record."""
-        return cls.model_validate({name: run.settings[name] for name in cls.model_fields})
+        return cls.model_validate({name: run.settings[name] for name in cls.model_fields if name in run.settings})
 
     def grouping(self, corrections: Corrections) -> Grouping:
         """What is counted."""
@@ -61,3 +67,27 @@ def write_levels(
         sha256 = write_version(layout, COMPLIANCE, level, table, settings.tables.row_group_rows)
         totals[level] = LevelTotal(merge_counts(state.counts for state in states.values()), sha256)
     return totals
+
+
+def track_job(layout: Layout, snapshot: Snapshot, latest: RunManifest, settings: TableSettings) -> TrackJob:
+    """What making tracks of a set of tables needs.
+
+    Args:
+        layout: the output.
+        snapshot: the set.
+        latest: the run that left it.
+        settings: of that run.
+    """
+    dataset, compliance = snapshot.dataset, settings.compliance
+    return TrackJob(
+        layout,
+        KeyRule(dataset.key_names, dataset.partition_by, dataset.timezone),
+        compliance.all_levels,
+        compliance.time_zone or dataset.timezone,
+        settings.tracks,
+        # Records of an older version, which knew no videos, do not hold thresholds.
+        latest.decision if any(shard.segments is not None for shard in snapshot.shards) else Decision(),
+        compliance.confidence,
+        latest.classes,
+        settings.tables.row_group_rows,
+    )

@@ -12,7 +12,6 @@ from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from maskdet import storage
 from maskdet.compliance.corrections import Corrections
@@ -23,15 +22,17 @@ from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
+from maskdet.schemas import conform
 from maskdet.tables import lease
 from maskdet.tables.corrections import read_corrections, write_corrections
+from maskdet.tables.endings import Endings
 from maskdet.tables.images import endings_of, refs_of
 from maskdet.tables.layout import IMAGES, SHARD_TABLES, Layout, read_version
 from maskdet.tables.lease import Holder
-from maskdet.tables.levels import TableSettings, write_levels
-from maskdet.tables.receipts import Outcomes, Receipt, ShardJob
+from maskdet.tables.levels import TableSettings, track_job, write_levels
+from maskdet.tables.receipts import Receipt, ShardJob
+from maskdet.tables.reuse import rows_of
 from maskdet.tables.runs import (
-    ImageCounts,
     RunManifest,
     RunPlan,
     begin_run,
@@ -43,6 +44,7 @@ from maskdet.tables.runs import (
     write_manifest,
 )
 from maskdet.tables.snapshot import Snapshot, current_snapshot
+from maskdet.tables.videos import SeenVideo, VideoCounts, merge_videos, videos_of
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Pruned:
     left: frozenset[str]
     undated: int
     rewritten: int
+    videos: Mapping[str, bool]
+    """Videos that have segments left → whether a frame could be looked at."""
 
 
 def count_older(layout: Layout, snapshot: Snapshot, before: date) -> tuple[int, int]:
@@ -117,23 +121,25 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     settings, corrections = TableSettings.of(latest), read_corrections(layout)
     pruned = prune_shards(layout, snapshot, before, settings, corrections)
     totals = write_levels(layout, pruned.groups, settings, manifest, snapshot.dataset.timezone)
-    status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "")
+    tracks = track_job(layout, snapshot, latest, settings).write_all(pruned.shards)
+    status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "", tracks)
     if corrections and status == "succeeded":  # they name images, whose traces are to go
         corrections = corrections.within(pruned.left)
         write_corrections(layout, corrections)
-    whole = Outcomes.sum(Outcomes(shard.scored, shard.no_face, shard.failed) for shard in pruned.shards)
-    counts = ImageCounts(
-        listed=whole.images, scored=whole.scored, no_face=whole.no_face, failed=sum(whole.failed.values())
-    )
-    changes = {name: count for name, count in {REMOVED: pruned.removed, OUTSIDE: counts.listed}.items() if count}
+    whole = Endings.of_receipts(pruned.shards)
+    left = VideoCounts.of(len(pruned.videos), pruned.videos, whole.segments) if pruned.videos else None
+    outside = whole.counts.listed + len(pruned.videos)
+    changes = {name: count for name, count in {REMOVED: pruned.removed, OUTSIDE: outside}.items() if count}
     manifest = manifest.model_copy(
         update={
             "status": status,
             "reason": reason,
             "finished_at": now,
-            "dataset": counts,
+            "dataset": whole.counts,
+            "dataset_videos": left,
             "changes": changes,
             "faces": faces_of(totals["all"].counts, manifest.classes),
+            "tracks": tracks.by_label,
             "shards": {"total": len(pruned.shards), "scored": 0, "kept": len(pruned.shards)},
             "files_removed": removed,
             "corrections": len(corrections),
@@ -169,6 +175,7 @@ def prune_shards(
     shards: list[Receipt] = []
     groups: dict[GroupKey, Merger] = {}
     known: set[str] = set()
+    videos: list[tuple[SeenVideo, ...]] = []
     for receipt in snapshot.shards:
         images = _read(layout, receipt, IMAGES)
         refs = refs_of(images, receipt.slot)
@@ -178,6 +185,7 @@ def prune_shards(
         undated += sum(ref.captured_at_ms is None for ref in left)
         if not left:
             continue
+        videos.append(videos_of(left, endings_of(images)))
         tables = {name: _rows_of(layout, receipt, name, left, job.schemas[name]) for name in SHARD_TABLES}
         shard, changed = shard_of(left, rule, receipt.slot), len(left) < len(refs)
         shards.append(_rewrite(job, receipt, shard, tables, images) if changed else receipt)
@@ -186,7 +194,8 @@ def prune_shards(
             groups.setdefault(key, Merger()).add(state)
     kept = {receipt.shard_id for receipt in snapshot.shards} & {receipt.shard_id for receipt in shards}
     states = {key: merger.state() for key, merger in groups.items()}
-    return Pruned(tuple(shards), states, removed, frozenset(known), undated, len(snapshot.shards) - len(kept))
+    seen, gone = merge_videos(videos, listed_only=False), len(snapshot.shards) - len(kept)
+    return Pruned(tuple(shards), states, removed, frozenset(known), undated, gone, seen)
 
 
 def _rewrite(
@@ -203,10 +212,8 @@ def _rewrite(
 def _rows_of(layout: Layout, receipt: Receipt, table: str, refs: Sequence[ImageRef], schema: pa.Schema) -> pa.Table:
     if not receipt.rows.get(table):
         return schema.empty_table()
-    left = pa.array([ref.uri for ref in refs], pa.string())
-    rows = _read(layout, receipt, table)
-    found = rows.filter(pc.is_in(rows["image_uri"], value_set=left)).combine_chunks()
-    return found.replace_schema_metadata(schema.metadata)
+    rows = conform(_read(layout, receipt, table), schema)
+    return rows_of(rows, refs).combine_chunks().replace_schema_metadata(schema.metadata)
 
 
 def _read(layout: Layout, receipt: Receipt, table: str) -> pa.Table:

@@ -11,11 +11,11 @@ from maskdet.inputs.earlier import OUTSIDE
 from maskdet.tables import lease
 from maskdet.tables.corrections import read_corrections, write_corrections
 from maskdet.tables.counting import count_output
+from maskdet.tables.endings import Endings
 from maskdet.tables.layout import Layout
 from maskdet.tables.lease import Holder
-from maskdet.tables.levels import TableSettings, write_levels
-from maskdet.tables.manifest import ImageCounts, RunManifest, read_run, write_manifest
-from maskdet.tables.receipts import Outcomes
+from maskdet.tables.levels import TableSettings, track_job, write_levels
+from maskdet.tables.manifest import RunManifest, read_run, write_manifest
 from maskdet.tables.runs import RunPlan, begin_run, faces_of, hold_output, new_run_id, replace_tables
 from maskdet.tables.snapshot import current_snapshot
 
@@ -69,17 +69,18 @@ def _recount(layout: Layout, corrections: Corrections, run_id: str, now: datetim
     settings = TableSettings.of(latest)
     groups = count_output(layout, snapshot, settings.grouping(corrections))
     totals = write_levels(layout, groups, settings, manifest, snapshot.dataset.timezone)
-    status, reason, removed = replace_tables(plan, snapshot.shards, totals, "succeeded", "")
-    whole = Outcomes.sum(Outcomes(shard.scored, shard.no_face, shard.failed) for shard in snapshot.shards)
-    failed = sum(whole.failed.values())
-    counts = ImageCounts(listed=whole.images, scored=whole.scored, no_face=whole.no_face, failed=failed)
+    tracks = track_job(layout, snapshot, latest, settings).write_all(snapshot.shards)
+    status, reason, removed = replace_tables(plan, snapshot.shards, totals, "succeeded", "", tracks)
+    counts, videos = Endings.of_receipts(snapshot.shards).counts, latest.dataset_videos
     manifest = manifest.model_copy(
         update={
             "status": status,
             "reason": reason,
             "finished_at": now,
             "dataset": counts,
-            "changes": {OUTSIDE: counts.listed},
+            "dataset_videos": videos,
+            "changes": {OUTSIDE: counts.listed + (videos.listed if videos else 0)},
+            "tracks": tracks.by_label,
             "faces": faces_of(totals["all"].counts, manifest.classes),
             "shards": {"total": len(snapshot.shards), "scored": 0, "kept": len(snapshot.shards)},
             "files_removed": removed,

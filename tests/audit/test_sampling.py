@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from maskdet.answer_schemas import audit_schema
 from maskdet.audit.sampling import allocate, bands, draw_sample
 from maskdet.errors import ConfigError
-from maskdet.schemas import audit_schema
 from tests.outputs import face, write_output
 
 NOW = datetime(2026, 3, 2, 8, tzinfo=UTC)

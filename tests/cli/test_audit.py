@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from maskdet.answer_schemas import audited_schema
 from maskdet.audit.label_page import LabelSession, address, serve
 from maskdet.audit.labels import CHOICES, keys_of, read_sample
 from maskdet.cli import main
 from maskdet.config import ImagingSettings
 from maskdet.images.preprocessing import ImageLimits
-from maskdet.schemas import audited_schema
 from maskdet.tables.corrections import read_corrections
 from maskdet.tables.layout import Layout
 from maskdet.tables.runs import read_run

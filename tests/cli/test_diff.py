@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pyarrow.parquet as pq
 import pytest
 
+from maskdet.answer_schemas import changes_schema
 from maskdet.cli import main
 from maskdet.compliance.change import adjust
-from maskdet.schemas import changes_schema
 from tests.outputs import face, write_output
 
 START = datetime(2026, 3, 2, 22, 30, tzinfo=UTC)

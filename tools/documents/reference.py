@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pyarrow as pa
 from pydantic import BaseModel
 
-from maskdet import schemas
+from maskdet import answer_schemas, schemas
 from maskdet.cli.main import COMMANDS
 from maskdet.config import ScoreSettings
 from maskdet.errors import EXIT_CODES, FailureCode
@@ -37,9 +37,11 @@ TABLES = {
     "no_face": schemas.no_face_schema,
     "compliance": schemas.compliance_schema,
     "corrections": schemas.corrections_schema,
-    "changes": schemas.changes_schema,
-    "audit": schemas.audit_schema,
-    "audited": schemas.audited_schema,
+    "changes": answer_schemas.changes_schema,
+    "audit": answer_schemas.audit_schema,
+    "audited": answer_schemas.audited_schema,
+    "tracks": schemas.tracks_schema,
+    "track_rates": schemas.track_rates_schema,
 }
 # Rooms whose modules a program may import, and what each is for; the rest serve the commands.
 API_ROOMS = ("inputs", "images", "faces", "model", "scoring", "tables", "compliance", "storage", "beam", "evaluation")
@@ -108,7 +110,7 @@ def settings_page() -> str:
     for command, (model, note) in SETTINGS.items():
         parts += [f"## {command}", prose(model.__doc__ or "").strip(), note]
         inherited = set(ScoreSettings.model_fields) if model is EvaluateSettings else set()
-        parts += _sections(model, set(), skip=inherited - {"faces"})
+        parts += _sections(model, set(), skip=inherited - {"faces", "video"})
     return _page(parts)
 
 
