@@ -1,7 +1,8 @@
 """Two outputs over the same photographs: what two models, two detectors or two thresholds say of the same faces.
 
 A face of one output is that of the other where their boxes overlap most, and by half at least: each has to be the
-other's best. Images whose bytes changed between the runs are not compared.
+other's best. Images whose bytes changed between the runs are not compared. Labels are those of the models: what people
+corrected says nothing of how models agree.
 """
 
 from __future__ import annotations

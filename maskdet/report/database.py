@@ -191,9 +191,11 @@ class Tables:
         return connection
 
     def attach(self, other: Tables, prefix: str = "") -> None:
-        """Make another output's tables views of this database: ``stored``, ``faceless`` and ``failed`` with a prefix.
+        """Make an output's tables views of this database: ``stored`` (faces, as labelled by the model) and others.
 
-        ``stored`` are the faces as the model labelled them.
+        Args:
+            other: the output, open for as long as this one.
+            prefix: of the views' names: ``stored``, ``faceless`` and ``failed``.
         """
         for view, files in other._files.items():
             name = "stored" if view == "faces" else view
