@@ -21,6 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 CodecsName = Literal["pillow", "fast"]
 FacesMode = Literal["detect", "whole"]
 Precision = Literal["int8", "float32"]
+Device = Literal["cpu", "cuda"]
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -181,10 +182,14 @@ class ModelSettings(Section):
 
     uri: str = "builtin"
     """A model bundle, in any storage, or ``builtin``."""
-    backend: Literal["litert", "tensorflow", "onnx"] = "litert"
-    """The library that runs the model."""
+    backend: KeyName | None = None
+    """The library that runs the model: ``litert``, ``tensorflow``, ``onnx``, or one that an installed package adds.
+    ``auto``: the fastest on the machine that launches the run. Default: ``litert``, or what the bundle has a file
+    for."""
     precision: Precision | None = None
-    """Default: int8 on LiteRT. TensorFlow and ONNX Runtime run float32 only."""
+    """Default: int8 where backend and bundle have it. TensorFlow and ONNX Runtime run float32 only."""
+    device: Device = "cpu"
+    """``cuda``: a GPU, by ONNX Runtime or TensorFlow; model alone, faces are found on CPUs."""
     no_mask_below: Ratio | None = None
     """Faces below this probability of a mask are labelled ``no_mask``. Default: the bundle's threshold."""
     mask_from: Ratio | None = None
@@ -196,16 +201,9 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> ModelSettings:
-        if self.backend != "litert" and self.precision == "int8":
-            raise ValueError(f"backend {self.backend!r} runs precision 'float32' only; int8 runs on 'litert'")
         if self.no_mask_below is not None and self.mask_from is not None and self.no_mask_below > self.mask_from:
             raise ValueError(f"no_mask_below = {self.no_mask_below} lies above mask_from = {self.mask_from}")
         return self
-
-    @property
-    def resolved_precision(self) -> Precision:
-        """The precision that runs."""
-        return self.precision or ("int8" if self.backend == "litert" else "float32")
 
 
 class ScoringSettings(Section):
@@ -337,8 +335,9 @@ class ResolvedFaces(FacesSettings):
 
 
 class ResolvedModel(ModelSettings):
-    """Model settings with the precision chosen."""
+    """Model settings with backend and precision chosen."""
 
+    backend: KeyName
     precision: Precision
 
 

@@ -49,24 +49,30 @@ def open_session(file: Path) -> Any:
     Args:
         file: an ONNX file that holds its weights itself.
     """
+    return open_session_of(file.read_bytes())
+
+
+def open_session_of(network: bytes) -> Any:
+    """The same of a file's bytes. Given as bytes, a file cannot name others, which no hash would cover, to read."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # Given as bytes, a file cannot name others, which no hash would cover, to read weights from.
-    return onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
 
 def run(file: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Score images in one batch on one thread.
 
     Args:
-        file: an ONNX file that this module wrote.
+        file: of a bundle.
         images: RGB uint8 ``(batch, height, width, 3)``.
 
     Returns:
         Probabilities of "mask", float32 ``(batch,)``, or of the classes, ``(batch, classes)``.
     """
+    session = open_session(file)
+    (taken,) = session.get_inputs()
     probabilities: NDArray[np.float32]
-    (probabilities,) = open_session(file).run(None, {"images": images})
+    (probabilities,) = session.run(None, {taken.name: images})
     return probabilities
