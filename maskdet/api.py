@@ -137,7 +137,7 @@ def score(
     """Score images, as ``maskdet score`` does; what is finished in the output is not scored again.
 
     Args:
-        input: folders, globs, list files (.txt) or manifests (.csv, .parquet), on any storage.
+        input: folders, globs, list files (.txt) or image lists (.csv, .parquet), on any storage.
         output: folder or prefix of the tables.
         config: a YAML file of settings, or the name of one that comes with the package, such as ``"demo"``.
         overwrite: replace tables of another input or layout.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from maskdet.errors import ConfigError, shown
 from maskdet.named_configs import find_config
+from maskdet.schemas import RESERVED_NAMES
 from maskdet.templates import PathTemplate
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -28,23 +29,17 @@ CountOrZero = Annotated[int, Field(ge=0)]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenRatio = Annotated[float, Field(gt=0.0, lt=1.0)]
 """Neither 0 nor 1."""
+InputKind = Annotated[
+    Literal["auto", "folder", "glob", "list", "image_list"],
+    # The name of image lists up to version 0.2.
+    BeforeValidator(lambda value: "image_list" if value == "manifest" else value),
+]
 KeyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 # Keys that every image with a capture time has, beside those that the source names.
 DERIVED_KEYS = ("date", "hour")
-# Columns of the tables that a key would collide with; a test holds them against the schemas.
-RESERVED_NAMES = frozenset(
-    {
-        *("image_uri", "content_sha256", "captured_at", "width_px", "height_px", "damaged"),
-        *("label", "model_id", "level"),
-        *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"),
-        *("probability_mask", "probability_incorrect", "probability_no_mask", "stage", "code", "message", "attempts"),
-        *("images_listed", "images_scored", "images_no_face", "images_failed"),
-        *("faces", "faces_mask", "faces_incorrect", "faces_no_mask", "faces_uncertain"),
-        *(f"{rate}_rate{end}" for rate in ("mask", "any_mask", "correct") for end in ("", "_low", "_high")),
-        *("rate_method", "interval_method", "interval_confidence"),
-    }
-)
+# The same for groups and clusters only; a key that the source names so is the source's.
+GROUPED_KEYS = (*DERIVED_KEYS, "week", "month", "weekday")
 # A dot: hidden files, .thumbnails, .Trash-1000, .ipynb_checkpoints, ._companions of macOS. The others are of Synology,
 # QNAP, macOS archives, Windows and Linux.
 DEFAULT_EXCLUDES = (
@@ -57,6 +52,15 @@ _SECTION_ERRORS = ("model_type", "model_attributes_type", "dict_type")
 _YAML_ERRORS = (yaml.YAMLError, ValueError)
 
 
+def _known_timezone(name: str | None) -> str | None:
+    try:
+        if name is not None:
+            ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is no time zone of the IANA database, such as Europe/Berlin") from error
+    return name
+
+
 class Section(BaseModel):
     """Base of every settings section: immutable, no unknown keys."""
 
@@ -66,8 +70,8 @@ class Section(BaseModel):
 class SourceSettings(Section):
     """Where partition keys and capture times come from, and what counts as an image."""
 
-    kind: Literal["auto", "folder", "glob", "list", "manifest"] = "auto"
-    """What each input is; ``auto`` tells by its name."""
+    kind: InputKind = "auto"
+    """What each input is; ``auto`` tells by its name. ``list`` has a URI a line, ``image_list`` columns."""
     template: str | None = None
     """Reads keys and capture times from paths: ``{site}/{captured_at:%Y-%m-%d}/*.jpg``."""
     on_mismatch: Literal["failure_row", "refuse_run"] = "failure_row"
@@ -98,14 +102,7 @@ class SourceSettings(Section):
     """Names of files and folders that folders and globs leave out at any depth, and paths below the input (``old/*``):
     thumbnails, trash, checkpoints, and companion files that programs put beside photographs."""
 
-    @field_validator("timezone")
-    @classmethod
-    def _known_timezone(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"{name!r} is no time zone of the IANA database, such as Europe/Berlin") from error
-        return name
+    _known_timezone = field_validator("timezone")(_known_timezone)
 
     @property
     def path_template(self) -> PathTemplate | None:
@@ -247,9 +244,15 @@ class ComplianceSettings(Section):
     """Which groups the compliance tables count."""
 
     levels: dict[KeyName, tuple[KeyName, ...]] = {}
-    """The groups to count: a name for each level, and its keys. ``date`` and ``hour`` come from the capture time."""
+    """The groups to count: a name for each level, and its keys. ``date``, ``week``, ``month``, ``hour`` and ``weekday``
+    come from the capture time."""
     confidence: OpenRatio = 0.95
     """Nominal coverage of the intervals."""
+    cluster: tuple[KeyName, ...] | None = None
+    """Keys whose values faces share that are alike, such as ``[person]``. Default: every key of the source, with
+    ``date`` and ``hour`` where there is a capture time: one camera in one hour. ``[]``: no clusters."""
+    time_zone: str | None = None
+    """Time zone of those dates, weeks, months and hours. Default: ``source.timezone``."""
 
     @field_validator("levels")
     @classmethod
@@ -260,6 +263,8 @@ class ComplianceSettings(Section):
             if len(set(keys)) < len(keys):
                 raise ValueError(f"level {level!r} names a key twice: {list(keys)}")
         return levels
+
+    _known_time_zone = field_validator("time_zone")(_known_timezone)
 
     @property
     def all_levels(self) -> dict[str, tuple[str, ...]]:
@@ -302,16 +307,29 @@ class ScoreSettings(Section):
     def _keys_exist(self) -> ScoreSettings:
         keys = self.source.key_names
         _refuse_bad_keys(keys)
-        known = (*keys, *(name for name in DERIVED_KEYS if self.source.has_captured_at))
+        dated = self.source.has_captured_at
         used = {f"compliance.levels.{level}": names for level, names in self.compliance.levels.items()}
-        for place, names in {**used, "tables.partition_by": self.tables.partition_by or ()}.items():
-            for name in names:
-                if name not in known:
-                    raise ValueError(
-                        f"{place}: {name!r} is no key of the source, whose keys are {list(known)}. "
-                        "Name keys in source.template or source.keys; date and hour need a capture time"
-                    )
+        used["compliance.cluster"] = self.compliance.cluster or ()
+        grouped = (*keys, *(name for name in GROUPED_KEYS if dated))
+        for place, names in used.items():
+            _refuse_unknown_keys(place, names, grouped)
+        _refuse_unknown_keys(
+            "tables.partition_by", self.tables.partition_by or (), (*keys, *(DERIVED_KEYS if dated else ()))
+        )
         return self
+
+    @property
+    def cluster_keys(self) -> tuple[str, ...]:
+        """Keys whose values the faces of one cluster share; empty where there are none."""
+        if self.compliance.cluster is not None:
+            return self.compliance.cluster
+        times = ("date", "hour") if self.source.has_captured_at else ()
+        return tuple(dict.fromkeys((*self.source.key_names, *times)))
+
+    @property
+    def compliance_time_zone(self) -> str:
+        """Time zone of the dates and hours of groups and clusters."""
+        return self.compliance.time_zone or self.source.timezone
 
     @property
     def partition_by(self) -> tuple[str, ...]:
@@ -322,41 +340,19 @@ class ScoreSettings(Section):
         return (*keys, "date") if self.source.has_captured_at and "date" not in keys else keys
 
 
-class ResolvedImaging(ImagingSettings):
-    """Imaging settings with the codecs chosen."""
-
-    codecs: CodecsName
-
-
-class ResolvedFaces(FacesSettings):
-    """Face settings with the mode chosen."""
-
-    mode: FacesMode
-
-
-class ResolvedModel(ModelSettings):
-    """Model settings with backend and precision chosen."""
-
-    backend: KeyName
-    precision: Precision
-
-
-class ResolvedSettings(ScoreSettings):
-    """Everything that a scoring run does: settings in which nothing is left to the model or to this machine.
-
-    A run is scored, fingerprinted and recorded by these; :func:`maskdet.scoring.setup.resolve_settings` makes them of
-    settings as given, once.
-    """
-
-    imaging: ResolvedImaging
-    faces: ResolvedFaces
-    model: ResolvedModel
-
-
 @functools.lru_cache(maxsize=16)
 def _compiled(template: str) -> PathTemplate:
     # Asked for once an image.
     return PathTemplate(template)
+
+
+def _refuse_unknown_keys(place: str, names: Iterable[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"{place}: {name!r} is no key of the source, whose keys are {list(known)}. "
+                "Name keys in source.template or source.keys; date and hour need a capture time"
+            )
 
 
 def _refuse_bad_keys(keys: tuple[str, ...]) -> None:
@@ -368,7 +364,7 @@ def _refuse_bad_keys(keys: tuple[str, ...]) -> None:
         if name in DERIVED_KEYS:
             raise ValueError(
                 f"source: the key {name!r} is derived from the capture time; write {{captured_at:%Y-%m-%d}} or "
-                "{captured_at:%H} in the template, or name a manifest's column in source.captured_at_column"
+                "{captured_at:%H} in the template, or name an image list's column in source.captured_at_column"
             )
 
 

@@ -12,6 +12,10 @@ from datetime import date
 import pyarrow as pa
 
 SCHEMA_VERSION = 2
+COMPLIANCE_VERSION = 3
+"""Of the compliance tables, which every run makes anew from the others."""
+NOT_A_FACE = "not_a_face"
+"""What people say of a box that holds no face."""
 
 
 def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
@@ -22,6 +26,12 @@ def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = F
 _INSTANT = pa.timestamp("ms", tz="UTC")
 # Keys that are derived from capture times have the type that readers expect; all others are what people wrote.
 _KEY_KINDS = {"date": pa.date32(), "hour": pa.int32()}
+_NAIVE = "wilson, naive: as if faces were independent and the model without error"
+_DERIVED = {
+    "week": "; year and week of ISO 8601, 2026-W10",
+    "month": "; 2026-03",
+    "weekday": "; 1 (Monday) to 7",
+}
 _KEY_ORIGIN = ", from its path or manifest; date and hour from its capture time, in the run's time zone"
 
 
@@ -125,27 +135,110 @@ def no_face_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     return table_schema("no_face", [*_identity_columns(key_names), *_content_columns()])
 
 
+def corrections_schema() -> pa.Schema:
+    """Schema of the labels that people gave: one row per face whose label they gave."""
+    return table_schema(
+        "corrections",
+        [
+            column("image_uri", pa.string(), "where the image was read from"),
+            column("content_sha256", pa.string(), "SHA-256 of the image as people saw it; else the row says nothing"),
+            column("face_index", pa.int32(), "number of the face within its image, from 0"),
+            column("label", pa.string(), f"what people say: mask, incorrect, no_mask, or {NOT_A_FACE}"),
+        ],
+        1,
+    )
+
+
 def _rate_columns(name: str, description: str) -> list[pa.Field]:
     return [
         column(name, pa.float64(), description, nullable=True),
-        column(f"{name}_low", pa.float64(), f"lower end of the interval of {name}", nullable=True),
-        column(f"{name}_high", pa.float64(), f"upper end of the interval of {name}", nullable=True),
+        column(f"{name}_low", pa.float64(), f"lower end of the naive interval of {name}: {_NAIVE}", nullable=True),
+        column(f"{name}_high", pa.float64(), f"upper end of the naive interval of {name}: {_NAIVE}", nullable=True),
     ]
 
 
-def _count_columns() -> list[pa.Field]:
-    return [
-        column("images_listed", pa.int64(), "images of the group: scored, without a face, or failed"),
-        column("images_scored", pa.int64(), "images with at least one scored face"),
-        column("images_no_face", pa.int64(), "images in which no face was found"),
-        column("images_failed", pa.int64(), "images that could not be scored"),
-        column("faces", pa.int64(), "faces scored"),
-        column("faces_mask", pa.int64(), "faces labelled mask"),
+def _more_rate_columns(name: str) -> list[pa.Field]:
+    """Intervals of a rate beside the naive one, and bounds."""
+    ends = {
+        "cluster": "interval that knows of clusters; null below two",
+        "corrected": "interval of the corrected rate, of independent faces",
+        "melded": "interval of the corrected rate that knows of clusters; null below two",
+        "uncertain": "bound of the rate: uncertain faces taken for {}",
+        "no_face": "bound of the rate: each image without a face taken for one face {}",
+    }
+    sides = {"low": ("lower", "bare", "without a mask"), "high": ("upper", "masked", "with a mask")}
+    fields = [
         column(
-            "faces_incorrect", pa.int64(), "faces labelled incorrect; null of a model of two classes", nullable=True
+            f"{name}_design_effect",
+            pa.float64(),
+            f"faces that tell as much as one independent face does, for {name}; null below two clusters",
+            nullable=True,
         ),
-        column("faces_no_mask", pa.int64(), "faces labelled no_mask"),
-        column("faces_uncertain", pa.int64(), "faces labelled uncertain; not part of any rate"),
+        column(
+            f"{name}_corrected",
+            pa.float64(),
+            f"{name} freed of the model's own errors; null where correction_refused says why",
+            nullable=True,
+        ),
+    ]
+    for kind, text in ends.items():
+        for side, (word, uncertain, faceless) in sides.items():
+            said = text.format(uncertain if kind == "uncertain" else faceless)
+            fields.append(column(f"{name}_{kind}_{side}", pa.float64(), f"{name}, {word} end: {said}", nullable=True))
+    return fields
+
+
+def _count_columns() -> list[pa.Field]:
+    described = {
+        "images_listed": "images of the group: scored, without a face, or failed",
+        "images_scored": "images with at least one scored face",
+        "images_no_face": "images in which no face was found",
+        "images_failed": "images that could not be scored",
+        "faces": "faces scored",
+        "faces_mask": "faces labelled mask",
+        "faces_incorrect": "faces labelled incorrect; null of a model of two classes",
+        "faces_no_mask": "faces labelled no_mask",
+        "faces_uncertain": "faces labelled uncertain; not part of any rate",
+        "faces_corrected": "faces whose label people gave, which then counts; boxes without a face among them count as "
+        "no face",
+    }
+    # Null too where privacy.min_cell hides them.
+    return [column(name, pa.int64(), f"{text}; null where hidden", nullable=True) for name, text in described.items()]
+
+
+def _method_columns() -> list[pa.Field]:
+    return [
+        column("rate_method", pa.string(), "how the rates were estimated: raw, the labels as they are"),
+        column("interval_method", pa.string(), f"how …_low and …_high were computed: {_NAIVE}"),
+        column("interval_confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
+        column("clusters", pa.int64(), "clusters with labelled faces; null where none are named", nullable=True),
+        column("cluster_method", pa.string(), "how …_cluster_… were computed; null where they are", nullable=True),
+        column("corrected_method", pa.string(), "how …_corrected_… were computed; null where they are", nullable=True),
+        column("melded_method", pa.string(), "how …_melded_… were computed; null where they are", nullable=True),
+        column("correction_refused", pa.string(), "why there are no corrected rates", nullable=True),
+        column(
+            "recommended",
+            pa.string(),
+            "which interval to quote: melded, corrected, cluster, or wilson (the naive "
+            "one); null where the faces are one cluster, of which none is right",
+            nullable=True,
+        ),
+    ]
+
+
+def _score_columns() -> list[pa.Field]:
+    return [
+        column("no_face_share", pa.float64(), "images_no_face of the images that could be read", nullable=True),
+        column("mean_probability", pa.float64(), "mean probability that a face has a mask, 0 to 1", nullable=True),
+        column("sd_probability", pa.float64(), "standard deviation of that probability", nullable=True),
+        column(
+            "score_histogram",
+            pa.list_(pa.field("item", pa.int64(), nullable=False)),
+            "faces by that probability, in 20 bins of .05 from 0 to 1",
+            nullable=True,
+        ),
+        column("first_captured_at", _INSTANT, "earliest capture time of its images", nullable=True),
+        column("last_captured_at", _INSTANT, "latest capture time of its images", nullable=True),
     ]
 
 
@@ -155,32 +248,23 @@ def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
         column(
             name,
             _KEY_KINDS.get(name, pa.string()),
-            f"group key {name!r}; null where the level has no such key",
+            f"group key {name!r}; null where the level has no such key{_DERIVED.get(name, '')}",
             nullable=True,
         )
         for name in key_names
     ]
-    rates = [
-        *_rate_columns(
-            "mask_rate",
-            "faces with a mask of those labelled a class, as it was before there were three classes; equal to "
-            "any_mask_rate; null without such faces",
-        ),
-        *_rate_columns(
-            "any_mask_rate",
-            "faces with a mask, worn correctly or not: (faces_mask + faces_incorrect) / (faces_mask + faces_incorrect "
-            "+ faces_no_mask); null without such faces",
-        ),
-        *_rate_columns(
-            "correct_rate",
-            "faces with a mask over nose and mouth: faces_mask / (faces_mask + faces_incorrect + faces_no_mask); null "
-            "without such faces, and of a model of two classes, which cannot tell",
-        ),
-        column("rate_method", pa.string(), "how the rates were estimated: raw, the labels as they are"),
-        column("interval_method", pa.string(), "how the intervals were computed: wilson"),
-        column("interval_confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
-    ]
-    return table_schema("compliance", [*keys, *_count_columns(), *rates])
+    described = {
+        "mask_rate": "faces with a mask of those labelled a class, as it was before there were three classes; equal to "
+        "any_mask_rate; null without such faces",
+        "any_mask_rate": "faces with a mask, worn correctly or not: (faces_mask + faces_incorrect) / (faces_mask + "
+        "faces_incorrect + faces_no_mask); null without such faces",
+        "correct_rate": "faces with a mask over nose and mouth: faces_mask / (faces_mask + faces_incorrect + "
+        "faces_no_mask); null without such faces, and of a model of two classes, which cannot tell",
+    }
+    rates = [field for name, text in described.items() for field in _rate_columns(name, text)]
+    more = [field for name in ("any_mask_rate", "correct_rate") for field in _more_rate_columns(name)]
+    fields = [*keys, *_count_columns(), *rates, *more, *_method_columns(), *_score_columns()]
+    return table_schema("compliance", fields, COMPLIANCE_VERSION)
 
 
 def images_schema() -> pa.Schema:
@@ -199,3 +283,11 @@ def images_schema() -> pa.Schema:
             column("scored_by", pa.string(), "fingerprint of the model and the settings that its rows depend on"),
         ],
     )
+
+
+RESERVED_NAMES = frozenset(
+    name
+    for schema in (predictions_schema, failures_schema, no_face_schema, compliance_schema)
+    for name in ("level", *schema().names)
+)
+"""Columns of the tables, which no key may be named like."""

@@ -12,11 +12,12 @@ from PIL import Image
 
 import maskdet
 from maskdet import api
-from maskdet.config import FacesSettings, ResolvedFaces
+from maskdet.config import FacesSettings
 from maskdet.demo.faces import DEMO_TEMPLATE
 from maskdet.errors import ConfigError
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import Decision
+from maskdet.resolved import ResolvedFaces
 from maskdet.scoring import predicting
 from maskdet.scoring.predicting import FaceModel, image_bytes, prediction_of
 from maskdet.scoring.scorer import ScoreOptions

@@ -11,10 +11,11 @@ import yaml
 from pydantic import ValidationError
 
 from maskdet import schemas
-from maskdet.config import RESERVED_NAMES, ResolvedSettings, ScoreSettings, load_yaml, parse_settings, put
+from maskdet.config import ScoreSettings, load_yaml, parse_settings, put
 from maskdet.errors import ConfigError
 from maskdet.images.codecs import resolve_codecs
 from maskdet.model.backends import RuntimeSpec
+from maskdet.resolved import ResolvedSettings
 from maskdet.scoring.setup import resolve_settings
 
 TEMPLATE = "{site}/{camera}/{captured_at:%Y-%m-%d}/*.jpg"
@@ -265,7 +266,7 @@ def test_keys_that_cannot_work_are_refused(tree: dict[str, Any], fragment: str) 
 def test_no_key_may_be_named_like_a_column_of_a_table() -> None:
     tables = (schemas.predictions_schema(), schemas.failures_schema(), schemas.compliance_schema())
     names = {name for table in tables for name in table.names}
-    assert names <= RESERVED_NAMES
+    assert names <= schemas.RESERVED_NAMES
     for name in sorted(names):
         assert f"the key {name!r} is the name of a column" in refusal({"source": {"keys": [name]}})
 
@@ -289,6 +290,7 @@ CHOSEN = {
     "faces": {"mode": "whole"},
     "model": {"backend": "litert", "precision": "int8"},
 }
+CHOSEN["compliance"] = {"cluster": (), "time_zone": "UTC"}
 GIVEN = {"imaging": {"max_pixels": 5}, "faces": {"min_face_px": 32}, "input": "photos", "output": "tables"}
 
 
@@ -301,6 +303,7 @@ class TestResolved:
             ("model", {"backend": "litert", "precision": None}),
             ("model", {"precision": "int8"}),
             ("faces", {}),
+            ("compliance", {}),
         ],
     )
     def test_resolved_settings_leave_nothing_open(self, section, open_choice):
@@ -316,5 +319,38 @@ class TestResolved:
         expected["imaging"]["codecs"] = resolve_codecs("auto")
         expected["faces"]["mode"] = "whole"
         expected["model"] |= {"backend": "litert", "precision": "int8"}
+        expected["compliance"].update(cluster=given.cluster_keys, time_zone=given.source.timezone)
         assert found.model_dump() == expected
         assert resolve_settings(found, manifest, RuntimeSpec()) == found
+
+
+class TestClusters:
+    def clusters(self, **tree):
+        return parse(tree).cluster_keys
+
+    def test_by_default_faces_of_one_camera_and_hour_are_alike(self):
+        assert self.clusters(source={"template": TEMPLATE}) == ("site", "camera", "date", "hour")
+        assert self.clusters(source={"keys": ["site"]}) == ("site",)
+        assert self.clusters(source={"captured_at_column": "t"}) == ("date", "hour")
+        assert self.clusters() == ()
+
+    def test_they_can_be_named_and_left_out(self):
+        source = {"keys": ["site", "person"], "captured_at_column": "t"}
+        assert self.clusters(source=source, compliance={"cluster": ["person", "week"]}) == ("person", "week")
+        assert self.clusters(source=source, compliance={"cluster": []}) == ()
+
+    def test_weeks_and_months_are_keys_of_groups_and_not_of_folders(self):
+        source = {"template": TEMPLATE}
+        levels = {"w": ["site", "week"], "m": ["month", "weekday"]}
+        assert parse({"source": source, "compliance": {"levels": levels}}).compliance.all_levels["w"] == (
+            "site",
+            "week",
+        )
+        refused = refusal({"source": source, "tables": {"partition_by": ["week"]}})
+        assert "tables.partition_by: 'week' is no key" in refused
+        assert "compliance.cluster: 'person' is no key" in refusal({"compliance": {"cluster": ["person"]}})
+
+    def test_the_time_zone_of_groups_is_the_source_s_unless_named(self):
+        assert parse({"source": {"timezone": "Asia/Tokyo"}}).compliance_time_zone == "Asia/Tokyo"
+        assert parse({"compliance": {"time_zone": "Europe/Berlin"}}).compliance_time_zone == "Europe/Berlin"
+        assert "no time zone" in refusal({"compliance": {"time_zone": "Berlin"}})

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 from apache_beam.options.pipeline_options import (
@@ -23,11 +24,13 @@ from apache_beam.options.pipeline_options import (
 from maskdet.beam.jobs import is_template_launch
 from maskdet.beam.options import parse_beam_options
 from maskdet.cli.scoring_run import command_parser
+from maskdet.config import ScoreSettings, load_yaml
 from tools.flink import cluster, programs
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = sorted(ROOT.glob("docker/*/Dockerfile"))
-MANIFESTS = sorted(ROOT.glob("kubernetes/**/*.yaml"))
+MANIFESTS = sorted(ROOT.glob("kubernetes/flink/*.yaml"))
+NIGHTLY = ROOT / "kubernetes" / "nightly"
 BEAM = re.search(r"^apache-beam==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)[1]
 SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 # Flags without a value, which a template cannot give, and those of a terminal.
@@ -201,6 +204,52 @@ class TestKubernetes:
         arguments, rest = command_parser(command, None).parse_known_args(flags)
         assert rest == []
         assert (ROOT / arguments.runner_config).is_file()
+
+
+class TestNightlyOnKubernetes:
+    kustomization = yaml.safe_load((NIGHTLY / "kustomization.yaml").read_text(encoding="utf-8"))
+    cron = yaml.safe_load((NIGHTLY / "cronjob.yaml").read_text(encoding="utf-8"))
+    pod = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+    def test_every_file_has_its_part(self):
+        named = {*self.kustomization["resources"], *self.kustomization["configMapGenerator"][0]["files"]}
+        assert named == {path.name for path in NIGHTLY.iterdir()} - {"kustomization.yaml"}
+
+    def test_its_command_and_settings_are_of_maskdet(self):
+        (container,) = self.pod["containers"]
+        entry, command, *flags = container["command"]
+        assert f'"{entry} = maskdet.cli.main:run"' in SETUP
+        arguments, rest = command_parser(command, None).parse_known_args(flags)
+        assert rest == []
+        folder, _, name = arguments.config.rpartition("/")
+        assert load_yaml(ScoreSettings, NIGHTLY / name).source.key_names == ("site", "camera")
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in self.pod["volumes"]}
+        assert volumes[mounts[folder]]["configMap"]["name"] == self.kustomization["configMapGenerator"][0]["name"]
+
+    def test_it_runs_without_rights_that_it_does_not_need(self):
+        (container,) = self.pod["containers"]
+        account = yaml.safe_load((NIGHTLY / "serviceaccount.yaml").read_text(encoding="utf-8"))
+        assert self.pod["serviceAccountName"] == account["metadata"]["name"]
+        assert account["automountServiceAccountToken"] is False
+        assert self.pod["securityContext"]["runAsNonRoot"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+    def test_its_image_gets_its_tag_here(self):
+        (container,) = self.pod["containers"]
+        assert container["image"] == self.kustomization["images"][0]["name"]
+
+
+def test_objects_of_kubernetes_fit_their_schemas():
+    files = [*MANIFESTS, *(NIGHTLY / name for name in ("cronjob.yaml", "serviceaccount.yaml"))]
+    found = [document for path in files for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+    assert len(found) >= len(files)
+    for document in found:
+        kubernetes_validate.validate(document, "1.29", strict=True)  # the oldest that starts sidecars
 
 
 class TestFlinkOnThisMachine:

@@ -1,5 +1,7 @@
 """What the documents, the configs and the Makefile promise is what the code does."""
 
+import ast
+import dataclasses
 import os
 import re
 import shutil
@@ -130,6 +132,19 @@ def test_python_in_documents_is_python():
         for block in blocks(page):
             if block.language == "python":
                 compile(block.text, block.place, "exec")
+
+
+def test_commands_in_python_of_documents_are_commands_that_exist():
+    """Airflow's operators take them as strings."""
+    found = []
+    for page in pages():
+        for block in blocks(page):
+            if block.language == "python":
+                calls = [node for node in ast.walk(ast.parse(block.text)) if isinstance(node, ast.keyword)]
+                texts = [ast.literal_eval(node.value) for node in calls if node.arg == "bash_command"]
+                found += [dataclasses.replace(block, language="sh", text=text) for text in texts]
+    assert len(found) >= 2
+    assert not [problem for block in found for problem in commands.problems(block)]
 
 
 def test_drawings_are_current():

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskdet.config import RESERVED_NAMES
 from maskdet.inputs.references import HIVE_NULL, ImageRef, RefBatch, Shard, partition_path
-from maskdet.schemas import compliance_schema, failures_schema, predictions_schema
+from maskdet.schemas import RESERVED_NAMES, compliance_schema, failures_schema, predictions_schema
 from maskdet.tables.results import StageSeconds
 
 SCHEMAS = {"predictions": predictions_schema, "failures": failures_schema, "compliance": compliance_schema}
@@ -28,7 +27,8 @@ def test_every_column_is_described_and_named_once(name, keys):
     for field in schema:
         assert len(field.metadata[b"description"].decode()) > 10
         assert field.metadata[b"description"] != field.name.encode()
-    assert schema.metadata == {b"maskdet.table": name.encode(), b"maskdet.schema_version": b"2"}
+    version = b"3" if name == "compliance" else b"2"
+    assert schema.metadata == {b"maskdet.table": name.encode(), b"maskdet.schema_version": version}
 
 
 @pytest.mark.parametrize("name", ["predictions", "failures"])

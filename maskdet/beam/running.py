@@ -22,7 +22,7 @@ from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early,
 def build(launch: Launch) -> ScoreRun:
     """The pipeline of a checked run."""
     settings = launch.settings
-    levels, rows = settings.compliance.all_levels, settings.tables.row_group_rows
+    rows = settings.tables.row_group_rows
     return ScoreRun(
         plan=launch.plan,
         tasks=launch.tasks,
@@ -38,7 +38,7 @@ def build(launch: Launch) -> ScoreRun:
             settings.scoring.inference_threads,
         ),
         compliance=WriteCompliance(
-            launch.plan.layout, levels, settings.compliance.confidence, rows, launch.manifest.class_names
+            launch.plan.layout, settings.compliance.all_levels, launch.rates, rows, settings.compliance.time_zone
         ),
         earlier=_earlier(launch),
     )

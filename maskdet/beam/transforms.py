@@ -24,7 +24,9 @@ from apache_beam.utils.shared import Shared
 
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
-from maskdet.compliance.groups import Counts, GroupKey, compliance_table, key_union, merge_counts
+from maskdet.compliance.rates import RateRule
+from maskdet.compliance.state import GroupKey, Merger, State, merge_counts
+from maskdet.compliance.table import compliance_table, key_union
 from maskdet.config import SourceSettings
 from maskdet.cores import available_cores
 from maskdet.inputs import listing, sharding
@@ -32,7 +34,6 @@ from maskdet.inputs.earlier import Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule, Size
-from maskdet.labels import TWO_CLASSES, ClassNames
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.tables.layout import COMPLIANCE, Layout, write_version
@@ -197,17 +198,16 @@ class WriteCompliance(beam.PTransform):  # type: ignore[misc]
 
     layout: Layout
     levels: Mapping[str, Sequence[str]]
-    confidence: float
+    rates: RateRule
     row_group_rows: int
-    class_names: ClassNames = TWO_CLASSES
-    """The model's."""
+    time_zone: str = "UTC"
 
     def expand(self, reports: PCollection[Any]) -> PCollection[Any]:
         """Apply the transform."""
         return (
             reports
             | "ReadGroups" >> beam.FlatMap(_groups_of).with_output_types(tuple[str, Any])
-            | "MergeGroups" >> beam.CombinePerKey(merge_counts)
+            | "MergeGroups" >> beam.CombinePerKey(_MergeStates())
             | "KeyByLevel" >> beam.Map(_key_by_level).with_output_types(tuple[str, Any])
             | "GroupByLevel" >> beam.GroupByKey()
             | "WriteLevel" >> beam.Map(_write_level, self).with_output_types(tuple[str, Any])
@@ -284,6 +284,29 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
             counts | "FlattenCounts" >> beam.Flatten() | "MergeCounts" >> beam.CombineGlobally(listing.merge_counts)
         )
         return root | "FinishRun" >> FinishRun(self.plan, merged, changes, reports, levels)
+
+
+class _MergeStates(beam.CombineFn):  # type: ignore[misc]
+    """Adds up states of a group; see :class:`maskdet.compliance.state.Merger`."""
+
+    def create_accumulator(self) -> Merger:
+        """Nothing yet."""
+        return Merger()
+
+    def add_input(self, merger: Merger, state: State) -> Merger:
+        """One more."""
+        return merger.add(state)
+
+    def merge_accumulators(self, mergers: Iterable[Merger]) -> Merger:
+        """Those of several workers."""
+        whole = Merger()
+        for merger in mergers:
+            whole.add(merger.state())
+        return whole
+
+    def extract_output(self, merger: Merger) -> State:
+        """The sum."""
+        return merger.state()
 
 
 class _ScoreShard(beam.DoFn):  # type: ignore[misc]
@@ -429,27 +452,27 @@ def _write_plan(_: None, plan: RunPlan, shards: Sequence[PlannedShard]) -> None:
     write_plan(plan.layout, plan.manifest.run_id, shards)
 
 
-def _groups_of(report: ShardReport) -> list[tuple[str, Counts]]:
-    return [(key.encode(), counts) for key, counts in report.groups.items()]
+def _groups_of(report: ShardReport) -> list[tuple[str, State]]:
+    return [(key.encode(), state) for key, state in report.groups.items()]
 
 
 def _without_groups(report: ShardReport) -> ShardReport:
     return dataclasses.replace(report, groups={})
 
 
-def _key_by_level(group: tuple[str, Counts]) -> tuple[str, tuple[tuple[str | None, ...], Counts]]:
+def _key_by_level(group: tuple[str, State]) -> tuple[str, tuple[tuple[str | None, ...], State]]:
     key = GroupKey.decode(group[0])
     return key.level, (key.values, group[1])
 
 
 def _write_level(
-    group: tuple[str, Iterable[tuple[tuple[str | None, ...], Counts]]], step: WriteCompliance
+    group: tuple[str, Iterable[tuple[tuple[str | None, ...], State]]], step: WriteCompliance
 ) -> tuple[str, LevelTotal]:
     level, rows = group
-    counts = dict(rows)
-    table = compliance_table(counts, step.levels[level], key_union(step.levels), step.confidence, step.class_names)
+    groups = dict(rows)
+    table = compliance_table(groups, step.levels[level], key_union(step.levels), step.rates, step.time_zone)
     sha256 = write_version(step.layout, COMPLIANCE, level, table, step.row_group_rows)
-    return level, LevelTotal(merge_counts(counts.values()), sha256)
+    return level, LevelTotal(merge_counts(state.counts for state in groups.values()), sha256)
 
 
 def _finish(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import json
 import logging
 import signal
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from maskdet.background import running_beside
 from maskdet.beam.progress import Progress, ProgressState
 from maskdet.errors import EXIT_CODES, MaskdetError, Terminated
 
@@ -158,15 +160,9 @@ def exit_code_help() -> str:
 def show_progress(progress: Progress, *, quiet: bool = False) -> Iterator[None]:
     """Show a run's progress while the body runs: a live line on a terminal, a log line now and then elsewhere."""
     progress.reset()
-    stop = threading.Event()
     show = _log_lines if quiet or not sys.stderr.isatty() else _live_line
-    thread = threading.Thread(target=show, args=(progress, stop), name="progress", daemon=True)
-    thread.start()
-    try:
+    with running_beside(functools.partial(show, progress), "progress"):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def describe_progress(state: ProgressState, elapsed_s: float) -> str:

@@ -9,7 +9,6 @@ the same.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -29,19 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _files(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="maskdet files",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = console.Parser("files", __doc__)
     parser.add_argument("output", help="the output of scoring runs")
     parser.add_argument("--table", default=PREDICTIONS, choices=(*SHARD_TABLES, COMPLIANCE))
     parser.add_argument("--level", help="of the compliance tables, one level (default: all of them)")
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
     arguments, rest = parser.parse_known_args(argv)
-    FileSystems.set_options(parse_beam_options(rest, arguments.runner_config))
+    FileSystems.set_options(parse_beam_options(rest, arguments.runner_config, parser.flags))
     layout = Layout(storage.normalize(arguments.output))
     snapshot = storage.within_deadline(lambda: current_snapshot(layout), layout.root)
     if arguments.level is not None and arguments.level not in snapshot.compliance:

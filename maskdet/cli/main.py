@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "measure a model on labelled images",
     "status": "show how far a run is",
     "inspect": "show the tables of an output, or a sheet of its faces",
+    "report": "write one page about an output, for people",
     "prune": "remove rows of images taken before a day",
     "files": "name the files of a table as of the last run",
     "preview": "draw boxes, labels and probabilities on some images",

@@ -9,7 +9,6 @@ photographs adds them again: delete those first.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -32,13 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prune(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="maskdet prune",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = console.Parser("prune", __doc__)
     parser.add_argument("output", help="the output of scoring runs")
     parser.add_argument("--before", required=True, metavar="DAY", help="a day as 2026-01-31; images of that day stay")
     parser.add_argument("--dry-run", action="store_true", help="print how many images it would be; change nothing")
@@ -48,7 +41,7 @@ def _prune(argv: Sequence[str]) -> int:
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
     arguments, rest = parser.parse_known_args(argv)
     before = _day(arguments.before)
-    FileSystems.set_options(parse_beam_options(rest, arguments.runner_config))
+    FileSystems.set_options(parse_beam_options(rest, arguments.runner_config, parser.flags))
     layout = Layout(storage.normalize(arguments.output))
     snapshot = storage.within_deadline(lambda: current_snapshot(layout), layout.root)
     if arguments.dry_run:

@@ -48,7 +48,8 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
         *_detail("skipped", run.skipped_by_reason),
         *_data_set(run),
         *_detail("faces", run.faces),
-        *_mask_rate(run.faces),
+        *_mask_rate(run),
+        *_groups(run),
         f"  shards    {run.shards.get('total', 0):,}: {run.shards.get('scored', 0):,} scored, "
         f"{run.shards.get('kept', 0):,} kept from earlier runs",
         f"  model     {run.model['id']} on {run.model['runtime']}; {_thresholds(run)}",
@@ -149,7 +150,10 @@ def describe_tables(layout: Layout, levels: Iterable[str], max_rows: int) -> str
         lines.append(f"{table}: {len(files):,} files, {describe_bytes(size_bytes)}")
     for level in levels:
         rows = read_table(layout.compliance(level))
-        lines += ["", f"{COMPLIANCE}, level {level}: {rows.num_rows:,} groups", format_table(_head(rows, max_rows))]
+        zone = (rows.schema.metadata or {}).get(b"maskdet.time_zone", b"").decode()
+        times = f", days and hours of {zone}" if zone else ""
+        head = f"{COMPLIANCE}, level {level}: {rows.num_rows:,} groups{times}"
+        lines += ["", head, format_table(_head(rows, max_rows))]
     return "\n".join(lines)
 
 
@@ -173,7 +177,8 @@ def describe_bytes(size_bytes: float) -> str:
 
 
 def _head(rows: pa.Table, max_rows: int) -> pa.Table:
-    wanted = ["images_listed", "images_failed", "faces", "faces_uncertain"]
+    wanted = ["images_listed", "images_failed", "no_face_share", "faces", "faces_uncertain"]
+    wanted = [name for name in wanted if name in rows.column_names]  # an older version knew fewer
     wanted += ["mask_rate", "mask_rate_low", "mask_rate_high"]
     if pc.count(rows["faces_incorrect"]).as_py():  # else the model cannot tell
         wanted += ["faces_incorrect", "correct_rate", "correct_rate_low", "correct_rate_high"]
@@ -209,15 +214,29 @@ def _data_set(run: RunManifest) -> list[str]:
     return [f"  data set  {run.dataset.listed:,} images: {counts}"]
 
 
-def _mask_rate(faces: Mapping[str, int]) -> list[str]:
+def _mask_rate(run: RunManifest) -> list[str]:
+    faces, images = run.faces, run.dataset
     decided = sum(count for label, count in faces.items() if label != UNCERTAIN)
     if not decided:
         return []
+    readable = images.scored + images.no_face
+    # Faceless images are not missing at random: a rate never stands without their share.
+    beside = f"; no face in {images.no_face / readable:.1%} of the images" if readable else ""
     if INCORRECT not in faces:
-        return [f"  mask rate {faces[MASK] / decided:.1%} of {decided:,} faces labelled mask or no_mask (uncorrected)"]
+        of = f"of {decided:,} faces labelled mask or no_mask (uncorrected)"
+        return [f"  mask rate {faces[MASK] / decided:.1%} {of}{beside}"]
     correct, worn = faces[MASK] / decided, (faces[MASK] + faces[INCORRECT]) / decided
     of = f"of {decided:,} faces labelled mask, incorrect or no_mask (uncorrected)"
-    return [f"  mask rate {worn:.1%} wear one, {correct:.1%} correctly, {of}"]
+    return [f"  mask rate {worn:.1%} wear one, {correct:.1%} correctly, {of}{beside}"]
+
+
+def _groups(run: RunManifest) -> list[str]:
+    """How faces were grouped in time and by what they share, where the record says so."""
+    compliance = run.settings.get("compliance", {})
+    cluster, zone = compliance.get("cluster"), compliance.get("time_zone")
+    if cluster is None or zone is None:
+        return []
+    return [f"  groups    days and hours of {zone}; clusters of {' x '.join(cluster) if cluster else 'nothing'}"]
 
 
 def _thresholds(run: RunManifest) -> str:

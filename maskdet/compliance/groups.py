@@ -1,75 +1,47 @@
-"""Compliance: mergeable counts, and the rates and intervals they give.
-
-Counts of shards add up, in any order and grouping, to the counts of a run; rates are computed once, from the sums.
-"""
+"""Counting a shard's rows in every group of every level."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from maskdet.compliance.intervals import wilson_interval
+from maskdet.compliance.corrections import Corrections
+from maskdet.compliance.state import FIXED_POINT, HISTOGRAM_BINS, Counts, GroupKey, Merger, Scores, State, Tally
 from maskdet.inputs.sharding import KeyRule
-from maskdet.labels import INCORRECT, LABELS, TWO_CLASSES, ClassNames
-from maskdet.schemas import compliance_schema, key_value
+from maskdet.labels import CODES, INCORRECT, MASK, NO_MASK, UNCERTAIN, Codes, codes_of
+
+Integers = NDArray[np.int64]
+
+_PROBABILITIES = ("probability_mask", "probability_incorrect")
 
 
-class GroupKey(NamedTuple):
-    """A group of a level: one value for each of the level's keys."""
+@dataclass(frozen=True)
+class Grouping:
+    """How rows are counted.
 
-    level: str
-    values: tuple[str | None, ...]
+    Attributes:
+        levels: level name → key names.
+        cluster: names of the keys whose values faces of one cluster share; empty: no clusters are counted.
+        time_zone: IANA name; that of dates, hours, weeks … of levels and clusters. Default: the rule's.
+        corrections: labels that people gave.
+    """
 
-    def encode(self) -> str:
-        """A string that orders and compares as the key does, on every runner."""
-        return json.dumps(self, ensure_ascii=True)
-
-    @classmethod
-    def decode(cls, text: str) -> GroupKey:
-        """The key that :meth:`encode` made a string of."""
-        level, values = json.loads(text)
-        return cls(level, tuple(values))
-
-
-class Counts(NamedTuple):
-    """What is counted in a group."""
-
-    images_scored: int = 0
-    images_no_face: int = 0
-    images_failed: int = 0
-    faces_mask: int = 0
-    faces_no_mask: int = 0
-    faces_uncertain: int = 0
-    faces_incorrect: int = 0
+    levels: Mapping[str, Sequence[str]]
+    cluster: tuple[str, ...] = ()
+    time_zone: str | None = None
+    corrections: Corrections = field(default_factory=Corrections)
 
     @property
-    def images_listed(self) -> int:
-        """Images of the group, however they ended."""
-        return self.images_scored + self.images_no_face + self.images_failed
-
-    @property
-    def faces(self) -> int:
-        """Faces scored."""
-        return self.faces_labelled + self.faces_uncertain
-
-    @property
-    def faces_labelled(self) -> int:
-        """Faces of which the label is a class: those that rates are shares of."""
-        return self.faces_mask + self.faces_incorrect + self.faces_no_mask
-
-    @property
-    def faces_any_mask(self) -> int:
-        """Faces with a mask, worn correctly or not."""
-        return self.faces_mask + self.faces_incorrect
-
-
-def merge_counts(counts: Iterable[Counts]) -> Counts:
-    """Add up counts."""
-    return Counts(*(sum(column) for column in zip(Counts(), *counts, strict=True)))
+    def prediction_columns(self) -> tuple[str, ...]:
+        """Columns of the predictions that are looked at, beside keys and capture times."""
+        identity = ("image_uri", "content_sha256") if self.corrections else ()
+        return (*identity, "face_index", "label", *_PROBABILITIES)
 
 
 def count_groups(
@@ -78,133 +50,185 @@ def count_groups(
     no_face: pa.Table,
     partition: Sequence[str | None],
     rule: KeyRule,
-    levels: Mapping[str, Sequence[str]],
-) -> dict[GroupKey, Counts]:
+    grouping: Grouping,
+) -> dict[GroupKey, State]:
     """Count one shard's rows in every group of every level.
 
     Args:
-        predictions: at least ``face_index``, ``label``, ``captured_at`` and the key columns.
+        predictions: ``captured_at``, the key columns and :attr:`Grouping.prediction_columns`.
         failures: at least ``captured_at`` and the key columns.
         no_face: the same of images without a face.
         partition: the shard's values of the partition keys.
         rule: the run's keys.
-        levels: level name → key names.
+        grouping: what to count.
     """
-    total: dict[GroupKey, Counts] = {}
-    for level, names in levels.items():
-        for table, count in ((predictions, _of_faces), (failures, _of_failures), (no_face, _of_no_face)):
-            for values, counts in _count_level(table, partition, rule, names, count):
-                key = GroupKey(level, values)
-                total[key] = merge_counts([total.get(key, Counts()), counts])
-    return total
+    total: dict[GroupKey, Merger] = {}
+    for table, outcome in ((predictions, ""), (failures, "images_failed"), (no_face, "images_no_face")):
+        if table.num_rows == 0:
+            continue
+        keys = _Keys(table, partition, rule, grouping.time_zone or rule.timezone)
+        faces = None if outcome else _Faces.of(table, keys, grouping)
+        for level, names in grouping.levels.items():
+            groups, values = keys.group(names)
+            states = faces.states(groups, len(values)) if faces else _of_images(groups, len(values), outcome)
+            spans = keys.spans(groups, len(values))
+            for group, state, span in zip(values, states, spans, strict=True):
+                total.setdefault(GroupKey(level, group), Merger()).add(
+                    replace(state, first_ms=span[0], last_ms=span[1])
+                )
+    return {key: merger.state() for key, merger in total.items()}
 
 
-def _count_level(
-    table: pa.Table,
-    partition: Sequence[str | None],
-    rule: KeyRule,
-    names: Sequence[str],
-    count: Callable[[pa.Table], dict[str, pa.ChunkedArray]],
-) -> list[tuple[tuple[str | None, ...], Counts]]:
-    if table.num_rows == 0:
-        return []
-    keys = {name: _key_column(table, partition, rule, name) for name in names}
-    counted = count(table)
-    grouped = pa.table({**keys, **counted}).group_by(list(keys)).aggregate([(name, "sum") for name in counted])
-    return [
-        (tuple(row[name] for name in names), Counts(**{name: int(row[f"{name}_sum"]) for name in counted}))
-        for row in grouped.to_pylist()
-    ]
+class _Keys:
+    """The keys of a table's rows."""
+
+    def __init__(self, table: pa.Table, partition: Sequence[str | None], rule: KeyRule, time_zone: str) -> None:
+        self._table, self._partition, self._rule = table, partition, rule
+        self._local = rule if time_zone == rule.timezone else replace(rule, timezone=time_zone)
+        self._encoded: dict[str, tuple[Integers, list[str | None]]] = {}
+        times = pc.cast(table["captured_at"], pa.int64()).combine_chunks()
+        self._dated = np.asarray(times.is_valid())
+        self._times: Integers = np.asarray(times.fill_null(0))
+
+    def group(self, names: Sequence[str]) -> tuple[Integers, list[tuple[str | None, ...]]]:
+        """The group of each row, ``(rows,)``, numbered by the values of some keys, and those values."""
+        numbers = np.zeros(len(self._times), np.int64)
+        encoded = [self._encode(name) for name in names]
+        for codes, values in encoded:
+            _, numbers = np.unique(numbers * (len(values) + 1) + codes, return_inverse=True)
+        groups, first = np.unique(numbers, return_index=True)
+        found = [tuple(values[codes[row]] for codes, values in encoded) for row in first.tolist()]
+        assert len(found) == len(groups)
+        return numbers.astype(np.int64), found
+
+    def spans(self, groups: Integers, count: int) -> list[tuple[int | None, int | None]]:
+        """Earliest and latest capture time of each group."""
+        limits = np.iinfo(np.int64)
+        first, last = np.full(count, limits.max), np.full(count, limits.min)
+        np.minimum.at(first, groups[self._dated], self._times[self._dated])
+        np.maximum.at(last, groups[self._dated], self._times[self._dated])
+        pairs = zip(first.tolist(), last.tolist(), strict=True)
+        return [(low, high) if low <= high else (None, None) for low, high in pairs]
+
+    def _encode(self, name: str) -> tuple[Integers, list[str | None]]:
+        """A key's values, numbered: the number of each row's, ``(rows,)``, and all of them."""
+        if name not in self._encoded:
+            self._encoded[name] = self._read(name)
+        return self._encoded[name]
+
+    def _read(self, name: str) -> tuple[Integers, list[str | None]]:
+        rule, rows = self._rule, len(self._times)
+        if name in rule.key_names and name not in rule.partition_by:
+            column = self._table[name].combine_chunks().dictionary_encode(null_encoding="encode")
+            return np.asarray(column.indices).astype(np.int64), column.dictionary.to_pylist()
+        if name in rule.key_names or (name in rule.partition_by and self._local is rule):
+            return np.zeros(rows, np.int64), [self._partition[rule.partition_by.index(name)]]
+        return self._derive(name)
+
+    def _derive(self, name: str) -> tuple[Integers, list[str | None]]:
+        times, place = np.unique(np.where(self._dated, self._times, -1), return_inverse=True)
+        known = np.zeros(len(times), bool)
+        known[place[self._dated]] = True  # a time of -1 may be an image's own
+        derived = [self._local.derive(t if k else None, name) for t, k in zip(times.tolist(), known, strict=True)]
+        numbers = {value: number for number, value in enumerate(dict.fromkeys([*derived, None]))}
+        codes = np.array([numbers[value] for value in derived], np.int64)[place]
+        return np.where(self._dated, codes, numbers[None]), list(numbers)
 
 
-def _of_faces(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+@dataclass(frozen=True)
+class _Faces:
+    """What is added up of each face.
+
+    Attributes:
+        counted: one column for each field of :class:`Counts`, ``(faces, fields)``.
+        tallies: one for each field of :class:`Tally`, ``(faces, fields)``.
+        scores: probability and its square in fixed point, ``(faces, 2)``.
+        bins: of the histogram, ``(faces,)``.
+        clusters: the cluster of each face, ``(faces,)``; ``None`` where none is named.
+        names: of the clusters.
+    """
+
+    counted: Integers
+    tallies: Integers
+    scores: Integers
+    bins: Integers
+    clusters: Integers | None
+    names: list[str]
+
+    @classmethod
+    def of(cls, table: pa.Table, keys: _Keys, grouping: Grouping) -> _Faces:
+        said = codes_of(table["label"].to_pylist())
+        codes, corrected = said, np.zeros(len(said), bool)
+        if grouping.corrections:
+            codes, corrected = grouping.corrections.apply(table, said)
+        worn = _worn(table)
+        clusters, values = keys.group(grouping.cluster) if grouping.cluster else (None, [])
+        return cls(
+            counted=_counted(np.asarray(table["face_index"]) == 0, codes, corrected),
+            tallies=np.stack([*_tally(codes), *_tally(said)], axis=1).astype(np.int64),
+            scores=np.rint(np.stack([worn, worn**2], axis=1) * FIXED_POINT).astype(np.int64),
+            bins=np.minimum((worn * HISTOGRAM_BINS).astype(np.int64), HISTOGRAM_BINS - 1),
+            clusters=clusters,
+            names=[json.dumps(value, ensure_ascii=True) for value in values],
+        )
+
+    def states(self, groups: Integers, count: int) -> list[State]:
+        """The state of each group, without capture times.
+
+        Args:
+            groups: the group of each face, ``(faces,)``.
+            count: how many groups there are.
+        """
+        counted, scores = _sums(groups, count, self.counted), _sums(groups, count, self.scores)
+        histogram = np.zeros((count, HISTOGRAM_BINS), np.int64)
+        np.add.at(histogram, (groups, self.bins), 1)
+        faces = np.bincount(groups, minlength=count).tolist()
+        clusters = self._clusters(groups, count)
+        return [
+            State(
+                Counts(*counted[group].tolist()),
+                Scores(faces[group], total, squares, tuple(histogram[group].tolist())),
+                clusters[group],
+            )
+            for group, (total, squares) in enumerate(scores.tolist())
+        ]
+
+    def _clusters(self, groups: Integers, count: int) -> list[dict[str, Tally]]:
+        found: list[dict[str, Tally]] = [{} for _ in range(count)]
+        # Without a named cluster all faces are one: it says what the model said, and gives no interval.
+        clusters = np.zeros(len(groups), np.int64) if self.clusters is None else self.clusters
+        names = self.names or [""]
+        pairs, place = np.unique(groups * len(names) + clusters, return_inverse=True)
+        for pair, tally in zip(pairs.tolist(), _sums(place, len(pairs), self.tallies).tolist(), strict=True):
+            found[pair // len(names)][names[pair % len(names)]] = Tally(*tally)
+        return found
+
+
+def _of_images(groups: Integers, count: int, outcome: str) -> list[State]:
+    """States of images that have no faces: all of them ended in one way."""
+    counts = np.bincount(groups, minlength=count).tolist()
+    return [State(Counts(**{outcome: count})) for count in counts]
+
+
+def _counted(first: NDArray[np.bool_], codes: Codes, corrected: NDArray[np.bool_]) -> Integers:
     # An image's first face stands for the image.
-    columns = {"images_scored": pc.equal(table["face_index"], 0)}
-    columns.update({f"faces_{name}": pc.equal(table["label"], name) for name in LABELS})
-    return {name: pc.cast(column, pa.int64()) for name, column in columns.items()}
+    labels = [codes == CODES[name] for name in (MASK, NO_MASK, UNCERTAIN, INCORRECT)]
+    none = np.zeros(len(codes), bool)
+    return np.stack([first, none, none, *labels, corrected], axis=1).astype(np.int64)
 
 
-def _of_failures(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    return {"images_failed": pa.repeat(1, table.num_rows)}
+def _tally(codes: Codes) -> list[NDArray[np.bool_]]:
+    return [codes >= 0, (codes == CODES[MASK]) | (codes == CODES[INCORRECT]), codes == CODES[MASK]]
 
 
-def _of_no_face(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    return {"images_no_face": pa.repeat(1, table.num_rows)}
+def _worn(table: pa.Table) -> NDArray[np.float64]:
+    """Probability that there is a mask, ``(faces,)``; what is no number counts as 0."""
+    mask, incorrect = (np.asarray(pc.fill_null(table[name], 0.0)).astype(np.float64) for name in _PROBABILITIES)
+    return np.clip(np.nan_to_num(mask + incorrect), 0.0, 1.0)
 
 
-def _key_column(
-    table: pa.Table, partition: Sequence[str | None], rule: KeyRule, name: str
-) -> pa.Array | pa.ChunkedArray:
-    if name in rule.partition_by:
-        return pa.array([partition[rule.partition_by.index(name)]] * table.num_rows, pa.string())
-    if name in rule.key_names:
-        return table[name]
-    times = pc.cast(table["captured_at"], pa.int64()).to_pylist()
-    derived = {time: rule.derive(time, name) for time in set(times)}
-    return pa.array([derived[time] for time in times], pa.string())
-
-
-def compliance_table(
-    groups: Mapping[tuple[str | None, ...], Counts],
-    names: Sequence[str],
-    all_names: Sequence[str],
-    confidence: float,
-    class_names: ClassNames = TWO_CLASSES,
-) -> pa.Table:
-    """The compliance table of one level.
-
-    Args:
-        groups: values of the level's keys → counts.
-        names: the level's keys.
-        all_names: keys of all levels, which are the table's columns; those the level lacks are null.
-        confidence: nominal coverage of the intervals.
-        class_names: the model's; what it cannot tell is null.
-
-    Returns:
-        One row per group, sorted by key.
-    """
-    ordered = sorted(groups.items(), key=lambda item: tuple((value is not None, value or "") for value in item[0]))
-    rows = []
-    for values, counts in ordered:
-        keys = dict(zip(names, values, strict=True))
-        columns = {name: key_value(name, keys.get(name)) for name in all_names}
-        rows.append({**columns, **_measures(counts, confidence, class_names)})
-    return pa.Table.from_pylist(rows, schema=compliance_schema(all_names))
-
-
-def key_union(levels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Keys of all levels, each once, in the order of first use."""
-    return tuple(dict.fromkeys(name for names in levels.values() for name in names))
-
-
-def _measures(counts: Counts, confidence: float, class_names: ClassNames) -> dict[str, object]:
-    tells_incorrect = INCORRECT in class_names
-    return {
-        "images_listed": counts.images_listed,
-        "images_scored": counts.images_scored,
-        "images_no_face": counts.images_no_face,
-        "images_failed": counts.images_failed,
-        "faces": counts.faces,
-        "faces_mask": counts.faces_mask,
-        # Rows of an earlier model, which told, may be among them.
-        "faces_incorrect": counts.faces_incorrect if tells_incorrect or counts.faces_incorrect else None,
-        "faces_no_mask": counts.faces_no_mask,
-        "faces_uncertain": counts.faces_uncertain,
-        **_rate("mask_rate", counts.faces_any_mask, counts, confidence),
-        **_rate("any_mask_rate", counts.faces_any_mask, counts, confidence),
-        **_rate("correct_rate", counts.faces_mask if tells_incorrect else None, counts, confidence),
-        "rate_method": "raw",
-        "interval_method": "wilson",
-        "interval_confidence": confidence,
-    }
-
-
-def _rate(name: str, faces: int | None, counts: Counts, confidence: float) -> dict[str, float | None]:
-    """A share of the labelled faces, and its interval."""
-    total = 0 if faces is None else counts.faces_labelled
-    interval = wilson_interval(faces or 0, total, confidence)
-    return {
-        name: (faces or 0) / total if total else None,
-        f"{name}_low": interval.low if interval else None,
-        f"{name}_high": interval.high if interval else None,
-    }
+def _sums(places: Integers, count: int, rows: Integers) -> Integers:
+    """Sums of rows by place, ``(count, columns)``, in integers: exact in any order."""
+    total = np.zeros((count, rows.shape[1]), np.int64)
+    np.add.at(total, places, rows)
+    return total

@@ -45,7 +45,7 @@ class Located(NamedTuple):
 
 
 def read_annotations(truth: TruthSettings) -> list[Annotation]:
-    """Read ``truth.boxes``: COCO if the name ends in ``.json``, a manifest in ``.parquet``, else VOC or YOLO.
+    """Read ``truth.boxes``: COCO if the name ends in ``.json``, a table in ``.parquet``, else VOC or YOLO.
 
     Raises:
         SourceError: a file is of another form, names an unknown class, or there is none.
@@ -67,9 +67,7 @@ def read_annotations(truth: TruthSettings) -> list[Annotation]:
         folder = storage.parent(uri) if ending == "txt" else uri
         found = read_yolo(folder, files, truth.classes)
         return [Annotation(file, image, alone=True) for file, image in found.items()]
-    expected = (
-        "a COCO file (.json), a manifest (.parquet), a VOC file (.xml), a YOLO file (.txt), or a folder of either"
-    )
+    expected = "a COCO file (.json), a table (.parquet), a VOC file (.xml), a YOLO file (.txt), or a folder of either"
     raise SourceError("truth.boxes", expected, truth.boxes, "Check the path.")
 
 

@@ -1,4 +1,4 @@
-"""Annotated faces: VOC XML, COCO JSON and Parquet manifests to one form; :mod:`yolo_labels` reads YOLO's text files.
+"""Annotated faces: VOC XML, COCO JSON and Parquet tables to one form; :mod:`yolo_labels` reads YOLO's text files.
 
 Boxes are edges in pixels of the upright image, as the files give them: VOC's and COCO's habits differ by up to a pixel,
 which is less than annotators agree on.
@@ -137,7 +137,7 @@ def read_coco(uri: str, labels: Mapping[str, str | None] = LABELS) -> list[Annot
 
 
 def read_parquet(uri: str, labels: Mapping[str, str | None] = LABELS) -> list[AnnotatedImage]:
-    """Read a Parquet manifest with the columns :data:`PARQUET_COLUMNS`, one row per face.
+    """Read a Parquet table with the columns :data:`PARQUET_COLUMNS`, one row per face.
 
     ``label`` and ``ignored`` may be there too.
 

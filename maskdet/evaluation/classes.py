@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ def measure_classes(faces: LabelledFaces, bootstrap: Bootstrap) -> ClassFigures:
     for name, share in _SHARES.items():
         part, whole = share(counts)
         plain = wilson_estimate(name, float(part), float(whole), bootstrap.confidence)
-        found[name] = plain if faces.groups is None else _widened(plain, ratio(*share(drawn)), bootstrap)
+        found[name] = plain if faces.groups is None else plain.widened(ratio(*share(drawn)), bootstrap, "groups")
     for name, score in _SCORES.items():
         found[name] = _of_score(name, float(score(counts)), score(drawn), len(faces.truth), bootstrap)
     curves: dict[str, tuple[Floats, Floats]] = {}
@@ -197,11 +197,3 @@ def _of_score(name: str, value: float, drawn: Floats, count: int, bootstrap: Boo
         return Estimate(name, None, None, None, "bootstrap", count)
     low, high = percentiles(drawn, bootstrap.confidence)
     return Estimate(name, value, min(low, value), max(high, value), "bootstrap", count)
-
-
-def _widened(estimate: Estimate, drawn: Floats, bootstrap: Bootstrap) -> Estimate:
-    if estimate.low is None or estimate.high is None:
-        return estimate
-    low, high = percentiles(drawn, bootstrap.confidence)
-    method = f"{estimate.method}, widened by groups"
-    return replace(estimate, low=min(low, estimate.low), high=max(high, estimate.high), method=method)

@@ -210,12 +210,12 @@ def estimate_faces(outcomes: Outcomes, bootstrap: Bootstrap) -> dict[str, Estima
     estimates = {}
     for name, (part, whole) in shares.items():
         plain = wilson_estimate(name, float(part.sum()), float(whole.sum()), bootstrap.confidence)
-        estimates[name] = _widened(plain, drawn[name], bootstrap)
+        estimates[name] = plain.widened(drawn[name], bootstrap, "images")
     for name, by_unit in falses.items():
         count, total = float(by_unit.sum()), float(images.sum())
         low, high = poisson_interval(count, total, bootstrap.confidence)
         rate = Estimate(name, count / total, low, high, "poisson score", round(total))
-        estimates[name] = _widened(rate, drawn[name], bootstrap)
+        estimates[name] = rate.widened(drawn[name], bootstrap, "images")
     curve = curve_of(outcomes)
     for name, score in _OF_CURVES.items():
         value = float("nan") if curve is None else score(curve)
@@ -290,14 +290,6 @@ def _of_curve(name: str, value: float, drawn: Floats, faces: int, bootstrap: Boo
         return Estimate(name, None, None, None, method, faces)
     low, high = percentiles(drawn, bootstrap.confidence)
     return Estimate(name, value, min(low, value), max(high, value), method, faces)
-
-
-def _widened(estimate: Estimate, drawn: Floats, bootstrap: Bootstrap) -> Estimate:
-    if estimate.low is None or estimate.high is None:
-        return estimate
-    low, high = percentiles(drawn, bootstrap.confidence)
-    method = f"{estimate.method}, widened by images"
-    return replace(estimate, low=min(low, estimate.low), high=max(high, estimate.high), method=method)
 
 
 def _columns(rows: Sequence[Sequence[float]], count: int) -> NDArray[np.float64]:

@@ -67,6 +67,20 @@ class Estimate:
     count: int
     """Faces that the metric is about."""
 
+    def widened(self, drawn: Floats, bootstrap: Bootstrap, by: str) -> Estimate:
+        """The same estimate, its interval as wide as resampling makes it.
+
+        Args:
+            drawn: the metric in each resample.
+            bootstrap: for its confidence.
+            by: what was resampled, for the method's name.
+        """
+        if self.low is None or self.high is None:
+            return self
+        low, high = percentiles(drawn, bootstrap.confidence)
+        method = f"{self.method}, widened by {by}"
+        return replace(self, low=min(low, self.low), high=max(high, self.high), method=method)
+
 
 class Bootstrap(NamedTuple):
     """How intervals are drawn."""

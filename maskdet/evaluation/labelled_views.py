@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet import storage
-from maskdet.config import FacesMode, ResolvedFaces, SourceSettings
+from maskdet.config import FacesMode, SourceSettings
 from maskdet.cores import available_cores
 from maskdet.errors import ImageFault, SourceError, StorageError
 from maskdet.evaluation.settings import TruthSettings
@@ -24,6 +24,7 @@ from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_images
 from maskdet.labels import Codes, codes_of
 from maskdet.model.manifest import InputSpec
+from maskdet.resolved import ResolvedFaces
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def unlabelled_views(location: str, spec: InputSpec, mode: FacesMode, most: int)
 
 def _labelled_uris(location: str, truth: TruthSettings) -> Iterable[tuple[str, str | None]]:
     for task in _tasks(location):
-        if task.kind == "manifest":
+        if task.kind == "image_list":
             keyed = SourceSettings().model_copy(update={"keys": (truth.column,)})
             for uri, (value,) in _refs(task, keyed):
                 yield uri, class_of_value(value, truth)

@@ -42,9 +42,9 @@ class TruthSettings(Section):
     no_mask: tuple[str, ...] = ("without_mask", "no_mask", "unmasked")
     """Those that mean "no mask"."""
     column: str | None = None
-    """A manifest column or key of the template; default: of an image's folders, the nearest that names a class."""
+    """A column of an image list, or a key of the template; default: the nearest folder that names a class."""
     boxes: str | None = None
-    """Annotated faces: COCO JSON, a Parquet manifest, or VOC XML or YOLO text, a file or a folder of it.
+    """Annotated faces: COCO JSON, a Parquet table, or VOC XML or YOLO text, a file or a folder of it.
 
     Needs ``faces.mode: detect``."""
     face: tuple[str, ...] = ("face", "head", "person")

@@ -34,8 +34,8 @@ _ANSWERS = {
     **dict.fromkeys(("true", "t", "yes", "y", "1", "on"), MASK_LABEL),
     **dict.fromkeys(("false", "f", "no", "n", "0", "off"), NO_MASK),
 }
-# A manifest's column may be named as one of the predictions': its "label" must not hide the model's.
-_MANIFEST_PREFIX = "manifest."
+# An image list's column may be named as one of the predictions': its "label" must not hide the model's.
+_LIST_PREFIX = "list."
 
 FACES_FOUND = "faces_found"
 """Column of the joined rows: how many faces were found in the image that a row stands for."""
@@ -114,20 +114,20 @@ class Labelled:
 
 
 def check_columns(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> None:
-    """Refuse, at launch, columns that neither the template nor every manifest has.
+    """Refuse, at launch, columns that neither the template nor every image list has.
 
     Raises:
         ConfigError: there is no such key, and no manifest.
-        SourceError: a manifest lacks the column.
+        SourceError: an image list lacks the column.
     """
-    wanted = _manifest_columns(settings)
-    listed = [task for task in tasks if task.kind == "manifest"]
+    wanted = _list_columns(settings)
+    listed = [task for task in tasks if task.kind == "image_list"]
     if wanted and len(listed) < len(tasks):
         keys = list(settings.source.key_names)
-        remedy = "Name it in source.template, or give manifests alone as the input."
+        remedy = "Name it in source.template, or give image lists alone as the input."
         raise ConfigError(
             "truth.column, intervals.group_column or slices.columns",
-            f"a key of the source, {keys}, or a manifest's column",
+            f"a key of the source, {keys}, or an image list's column",
             wanted[0],
             remedy,
         )
@@ -140,7 +140,7 @@ def read_labelled(layout: Layout, settings: EvaluateSettings, tasks: Sequence[Li
 
     Raises:
         SourceError: no image's truth can be told.
-        StorageError: tables or manifests cannot be read.
+        StorageError: tables or image lists cannot be read.
     """
     tables = read_tables(layout, settings, tasks)
     rows, failures = _one_row_an_image(tables.predictions), tables.failures
@@ -171,9 +171,9 @@ def read_tables(layout: Layout, settings: EvaluateSettings, tasks: Sequence[List
     """The tables of a finished scoring run.
 
     Raises:
-        StorageError: tables or manifests cannot be read.
+        StorageError: tables or image lists cannot be read.
     """
-    columns = _manifest_values(settings, tasks)
+    columns = _list_values(settings, tasks)
     names = settings.source.key_names
     schemas = {
         PREDICTIONS: predictions_schema(names),
@@ -233,8 +233,8 @@ def group_names(rows: pa.Table, group_column: str | None) -> list[str]:
 
 
 def column_values(rows: pa.Table, column: str) -> list[str | None]:
-    """Values of a manifest's column or a template's key, ``(images,)``."""
-    name = _MANIFEST_PREFIX + column
+    """Values of an image list's column or a template's key, ``(images,)``."""
+    name = _LIST_PREFIX + column
     values: list[str | None] = rows[name if name in rows.column_names else column].to_pylist()
     return values
 
@@ -296,7 +296,7 @@ def _read_all(layout: Layout, name: str, schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
-def _manifest_columns(settings: EvaluateSettings) -> list[str]:
+def _list_columns(settings: EvaluateSettings) -> list[str]:
     return [name for name in settings.extra_columns if name not in settings.source.key_names]
 
 
@@ -305,9 +305,9 @@ def _with_columns(source: SourceSettings, columns: Sequence[str]) -> SourceSetti
     return source.model_copy(update={"keys": tuple(columns), "template": None})
 
 
-def _manifest_values(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> dict[str, dict[str, str | None]]:
+def _list_values(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> dict[str, dict[str, str | None]]:
     """Column → URI → value. An image in two rows that differ has no value: the data do not say which is right."""
-    wanted = _manifest_columns(settings)
+    wanted = _list_columns(settings)
     values: dict[str, dict[str, str | None]] = {name: {} for name in wanted}
     if not wanted:
         return values
@@ -324,5 +324,5 @@ def _with_extra(table: pa.Table, columns: Mapping[str, Mapping[str, str | None]]
     uris = table["image_uri"].to_pylist()
     for name, by_uri in columns.items():
         column = pa.array([by_uri.get(uri) for uri in uris], pa.string())
-        table = table.append_column(_MANIFEST_PREFIX + name, column)
+        table = table.append_column(_LIST_PREFIX + name, column)
     return table

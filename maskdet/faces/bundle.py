@@ -7,8 +7,6 @@ so that no run needs a network to find its detector.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from maskdet.config import Count, OpenRatio
 from maskdet.errors import ModelError
 from maskdet.model.bundle import file_sha256
-from maskdet.model.manifest import MANIFEST_FILE, BundleFile
+from maskdet.model.manifest import MANIFEST_FILE, BundleFile, Sealed
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin" / "centerface"
 NETWORK_FILES = {"litert": "detector.tflite", "onnx": "detector.onnx"}
@@ -51,7 +49,7 @@ class ScoreRule(BaseModel):
     """The same for faces that fill an image: close portraits have unsure faces, and little else to mistake."""
 
 
-class DetectorManifest(BaseModel):
+class DetectorManifest(Sealed):
     """The content of a detector's ``manifest.json``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,27 +74,9 @@ class DetectorManifest(BaseModel):
     training_data: str
     source_sha256: str
     """SHA-256 of the file that the weights were read from."""
-    versions: dict[str, str] = {}
-    files: dict[str, BundleFile] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, BundleFile] = Field(default_factory=dict)
     fingerprint: str = ""
-
-    @property
-    def model_id(self) -> str:
-        """The bundle's name and the head of its fingerprint."""
-        return f"{self.name}@{self.fingerprint[:12]}"
-
-    def computed_fingerprint(self) -> str:
-        """SHA-256 of the manifest's canonical JSON without the fingerprint itself; covers every file by its hash."""
-        content = self.model_dump(mode="json", exclude={"fingerprint"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-    def sealed(self) -> DetectorManifest:
-        """The same manifest with its fingerprint filled in."""
-        return self.model_copy(update={"fingerprint": self.computed_fingerprint()})
-
-    def to_json(self) -> str:
-        """The text of ``manifest.json``."""
-        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
 
 
 @dataclass(frozen=True)

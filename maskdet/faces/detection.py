@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maskdet.config import FacesSettings, ResolvedFaces
+from maskdet.config import FacesSettings
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.faces.boxes import Floats
 from maskdet.faces.bundle import BUILTIN_FOLDER, DetectorManifest, open_detector
@@ -21,6 +21,7 @@ from maskdet.faces.network import runtime_version
 from maskdet.images.codecs import PILLOW, Codecs
 from maskdet.images.preprocessing import ImageLimits, UprightImage, decode_upright
 from maskdet.model.manifest import InputSpec
+from maskdet.resolved import ResolvedFaces
 
 # A face that a reduced JPEG shows smaller than this is cut out of the whole one.
 _REDUCED_CROP_PX = 64

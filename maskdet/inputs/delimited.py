@@ -63,7 +63,7 @@ def open_text(uri: str) -> Iterator[io.TextIOWrapper]:
                     head = stream.peek(_HEAD_BYTES)
         if head.startswith(_WORKBOOKS):
             remedy = "Save the sheet as CSV, or the table as Parquet."
-            raise SourceError(f"manifest {uri}", "text or Parquet", "a workbook or an archive", remedy)
+            raise SourceError(f"image list {uri}", "text or Parquet", "a workbook or an archive", remedy)
         text = io.TextIOWrapper(stream, _encoding(head), errors="surrogateescape", newline="")
         yield opened.enter_context(text)
 
@@ -74,7 +74,7 @@ def refusing_damage(uri: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise SourceError(f"manifest {uri}: not readable as text: {' '.join(str(error).split())}") from error
+        raise SourceError(f"image list {uri}: not readable as text: {' '.join(str(error).split())}") from error
 
 
 def header(uri: str, wanted: str) -> list[str]:
@@ -151,14 +151,14 @@ def _header(uri: str, text: io.TextIOWrapper, wanted: str) -> tuple[list[str], s
     while first.count('"') % 2 and (more := text.readline()) and len(first) < _HEAD_BYTES:
         first += more
     if not first.strip():
-        raise SourceError(f"manifest {uri}: not readable as CSV: it is empty")
+        raise SourceError(f"image list {uri}: not readable as CSV: it is empty")
     found = [(delimiter, _names(first, delimiter)) for delimiter in ((told,) if told else _DELIMITERS)]
     delimiter, names = next(
         ((delimiter, names) for delimiter, names in found if wanted.casefold() in map(str.casefold, names)),
         max(found, key=lambda one: len(one[1])),
     )
     if not is_utf8("".join(names)):
-        raise SourceError(f"manifest {uri}: not readable as CSV: names of columns in an unknown encoding")
+        raise SourceError(f"image list {uri}: not readable as CSV: names of columns in an unknown encoding")
     return names, delimiter
 
 

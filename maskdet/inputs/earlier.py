@@ -20,7 +20,7 @@ OUTSIDE = "outside"
 class Coverage:
     """Which images a run's input would list if they were there.
 
-    Folders cover what lies in them, globs what they match. Lists and manifests cover what they name, unless all that
+    Folders cover what lies in them, globs what they match. Lists cover what they name, unless all that
     the output holds came from the run's own inputs; then the run covers everything.
 
     Attributes:

@@ -1,12 +1,12 @@
 """Manifests: images named row by row in a CSV, Parquet or plain list file.
 
-A CSV or Parquet manifest has a column of URIs and any others; settings say which are partition keys, capture time,
+A CSV or Parquet image list has a column of URIs and any others; settings say which are partition keys, capture time,
 version and size. Names of columns are compared without regard to case where none is exactly alike. A CSV may be
 delimited, encoded and compressed as spreadsheets and exports do it (:mod:`maskdet.inputs.delimited`); a broken row is a
-failure of its own. A folder of Parquet files is one manifest, whose ``name=value`` folders are columns.
+failure of its own. A folder of Parquet files is one image list, whose ``name=value`` folders are columns.
 
 A list file has one URI a line; blank lines and lines that begin with ``#`` are no images. A relative URI counts from
-the manifest's own folder.
+the image list's own folder.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from maskdet.inputs.delimited import header, is_utf8, lines, open_text, refusing
 from maskdet.inputs.references import CLAIMED, HIVE_NULL
 from maskdet.templates import epoch_ms
 
-_KINDS_BY_EXTENSION: dict[str, Literal["list", "manifest"]] = {
-    **dict.fromkeys(("csv", "tsv", "tab", "parquet", "pq"), "manifest"),
+_KINDS_BY_EXTENSION: dict[str, Literal["list", "image_list"]] = {
+    **dict.fromkeys(("csv", "tsv", "tab", "parquet", "pq"), "image_list"),
     **dict.fromkeys(("txt", "lst"), "list"),
 }
 _COMPRESSIONS = (".gz", ".bz2", ".xz")
@@ -50,7 +50,7 @@ _UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 class Row(NamedTuple):
-    """One image that a manifest names."""
+    """One image that an image list names."""
 
     uri: str
     keys: tuple[str | None, ...] = ()
@@ -62,7 +62,7 @@ class Row(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """Where a manifest has what the settings name."""
+    """Where an image list has what the settings name."""
 
     uri: str
     keys: tuple[str, ...]
@@ -77,7 +77,7 @@ class _Columns(NamedTuple):
 
 
 def check_columns(uri: str, source: SourceSettings, root: str = "") -> None:
-    """Refuse a manifest that lacks a column which the settings name.
+    """Refuse an image list that lacks a column which the settings name.
 
     Args:
         uri: the manifest.
@@ -91,7 +91,7 @@ def check_columns(uri: str, source: SourceSettings, root: str = "") -> None:
 
 
 def is_parquet(uri: str) -> bool:
-    """Whether a manifest is Parquet, by its name."""
+    """Whether an image list is Parquet, by its name."""
     return uri.lower().endswith((".parquet", ".pq"))
 
 
@@ -109,21 +109,21 @@ def row_group_count(uri: str) -> int:
 
 
 def read_rows(uri: str, part: int, source: SourceSettings, root: str = "") -> Iterator[Row]:
-    """Read the images that a manifest names.
+    """Read the images that an image list names.
 
     Args:
         uri: the manifest.
-        part: row group of a Parquet manifest; −1 for all.
+        part: row group of a Parquet image list; −1 for all.
         source: names of the columns.
         root: the folder of Parquet files that it belongs to, if to one.
 
     Raises:
-        SourceError: the manifest is damaged or lacks a column.
+        SourceError: the image list is damaged or lacks a column.
     """
     if not _is_table(uri, source):
         yield from _listed_rows(uri, source)
     elif is_parquet(uri):
-        # Part by part even when all are asked for, so that a row has one name however the manifest is read.
+        # Part by part even when all are asked for, so that a row has one name however the image list is read.
         for group in range(row_group_count(uri)) if part < 0 else [part]:
             yield from _parquet_rows(uri, group, source, root)
     else:
@@ -239,7 +239,7 @@ def _column_names(uri: str, source: SourceSettings, root: str) -> list[str]:
 
 
 def _columns(uri: str, source: SourceSettings, root: str) -> _Columns:
-    """The manifest's own names of the columns that the settings name.
+    """The image list's own names of the columns that the settings name.
 
     Raises:
         SourceError: one is missing, or there twice.
@@ -250,9 +250,9 @@ def _columns(uri: str, source: SourceSettings, root: str) -> _Columns:
         alike = [one for one in found if one == name] or [one for one in found if one.casefold() == name.casefold()]
         if not alike:
             remedy = "Rename one or the other; the first line of a CSV names its columns."
-            raise SourceError(f"manifest {uri}", f"a column {name!r} ({setting})", found, remedy)
+            raise SourceError(f"image list {uri}", f"a column {name!r} ({setting})", found, remedy)
         if len(alike) > 1:
-            raise SourceError(f"manifest {uri}", f"one column {name!r}", found, "Rename or remove the others.")
+            raise SourceError(f"image list {uri}", f"one column {name!r}", found, "Rename or remove the others.")
         return alike[0]
 
     def maybe(name: str | None, setting: str) -> str | None:
@@ -274,10 +274,10 @@ def _folder_values(uri: str, root: str) -> dict[str, str | None]:
 
 
 def _is_table(uri: str, source: SourceSettings) -> bool:
-    return source.kind == "manifest" if source.kind in ("list", "manifest") else kind_of_list(uri) == "manifest"
+    return source.kind == "image_list" if source.kind in ("list", "image_list") else kind_of_list(uri) == "image_list"
 
 
-def kind_of_list(uri: str) -> Literal["list", "manifest"] | None:
+def kind_of_list(uri: str) -> Literal["list", "image_list"] | None:
     """What a file is by its extension, under that of a compression; ``None`` for all others."""
     name = uri.rsplit("/", 1)[-1].lower()
     for packed in _COMPRESSIONS:
@@ -286,7 +286,7 @@ def kind_of_list(uri: str) -> Literal["list", "manifest"] | None:
 
 
 def folder_of(uri: str, root: str = "") -> str:
-    """The folder that a manifest's relative URIs count from: its own; of a folder of Parquet files, theirs."""
+    """The folder that an image list's relative URIs count from: its own; of a folder of Parquet files, theirs."""
     return storage.parent(root.rstrip("/") or uri)
 
 
@@ -346,4 +346,4 @@ def _milliseconds(value: Any, timezone: tzinfo) -> int | None:
 
 
 def _damaged(uri: str, error: Exception) -> SourceError:
-    return SourceError(f"manifest {uri}: not readable as Parquet: {' '.join(str(error).split())}")
+    return SourceError(f"image list {uri}: not readable as Parquet: {' '.join(str(error).split())}")

@@ -1,4 +1,4 @@
-"""Inputs to image references: folders, globs, list files and manifests, with partition keys and capture times.
+"""Inputs to image references: folders, globs, list files and image lists, with partition keys and capture times.
 
 Listing is cut into :class:`ListTask` s so that it runs inside the pipeline: one for a glob or a prefix of an object
 store, one for each subfolder of a local folder, one for each row group of a Parquet manifest.
@@ -36,18 +36,18 @@ _STAT_THREADS = 16
 class ListTask(NamedTuple):
     """A part of the input that one worker lists."""
 
-    kind: Literal["folder", "files", "glob", "list", "manifest"]
+    kind: Literal["folder", "files", "glob", "list", "image_list"]
     """``files`` lists a local folder's own files, without its subfolders."""
     uri: str
     root: str = ""
-    """The folder that paths are relative to when they are held against the template; of a manifest, the folder of
+    """The folder that paths are relative to when they are held against the template; of an image list, the folder of
     Parquet files that it belongs to, if to one."""
     part: int = -1
-    """Row group of a Parquet manifest; −1 for the whole file."""
+    """Row group of a Parquet image list; −1 for the whole file."""
 
 
 def input_tasks(inputs: Iterable[str], source: SourceSettings) -> list[ListTask]:
-    """The listing to do, one task an input (a glob of manifests: one a manifest).
+    """The listing to do, one task an input (a glob of image lists: one an image list).
 
     Looks only at names and, for a local path, at what it is.
 
@@ -58,7 +58,7 @@ def input_tasks(inputs: Iterable[str], source: SourceSettings) -> list[ListTask]
     for uri in named or [""]:
         # An empty name is a shell variable that is not set, not the working directory.
         if not uri.strip():
-            raise ConfigError("--input", "a folder, glob, list file or manifest", uri, "Name at least one.")
+            raise ConfigError("--input", "a folder, glob, list file or image list", uri, "Name at least one.")
     return [task for uri in named for task in _tasks_of(uri, source)]
 
 
@@ -66,13 +66,13 @@ def check_input(task: ListTask, source: SourceSettings) -> None:
     """Refuse, at launch, an input that is missing or holds nothing.
 
     Raises:
-        SourceError: the input matches no file, or a manifest lacks a column.
+        SourceError: the input matches no file, or an image list lacks a column.
         StorageError: the store does not answer.
     """
-    if task.kind in ("list", "manifest"):
+    if task.kind in ("list", "image_list"):
         if not storage.exists(task.uri):
-            raise SourceError("--input", "a list file or manifest", task.uri, "Nothing exists there; check the path.")
-        if task.kind == "manifest":
+            raise SourceError("--input", "a list file or image list", task.uri, "Nothing exists there; check the path.")
+        if task.kind == "image_list":
             image_lists.check_columns(task.uri, source, task.root)
         _refuse_if_all_outside(task, source)
         return
@@ -90,7 +90,7 @@ def check_input(task: ListTask, source: SourceSettings) -> None:
 
 def may_repeat(tasks: Sequence[ListTask]) -> bool:
     """Whether an image can be listed twice: by several inputs, or by one that names images."""
-    return len(tasks) > 1 or any(task.kind in ("list", "manifest") for task in tasks)
+    return len(tasks) > 1 or any(task.kind in ("list", "image_list") for task in tasks)
 
 
 def split_task(task: ListTask) -> list[ListTask]:
@@ -98,7 +98,7 @@ def split_task(task: ListTask) -> list[ListTask]:
     if task.kind == "folder" and storage.is_local_folder(task.uri):
         parts = [ListTask("folder", path, task.root) for path in storage.subfolders(task.uri)]
         return [task._replace(kind="files"), *parts]
-    if task.kind == "manifest" and image_lists.is_parquet(task.uri):
+    if task.kind == "image_list" and image_lists.is_parquet(task.uri):
         return [task._replace(part=i) for i in range(image_lists.row_group_count(task.uri))]
     return [task]
 
@@ -107,10 +107,10 @@ def list_images(task: ListTask, source: SourceSettings) -> Iterator[RefBatch]:
     """List one task, in batches of at most :data:`BATCH_IMAGES`.
 
     Raises:
-        SourceError: a path does not fit the template and the settings refuse such runs, or a manifest is damaged.
+        SourceError: a path does not fit the template and the settings refuse such runs, or an image list is damaged.
         StorageError: the location cannot be listed.
     """
-    if task.kind in ("list", "manifest"):
+    if task.kind in ("list", "image_list"):
         rows = image_lists.read_rows(task.uri, task.part, source, task.root)
         places = _allowed_places(task, source)
         yield from batched((_ref_of_row(row, source, places) for row in rows), _plain_batch)
@@ -134,7 +134,7 @@ def refuse_images_in(output: str, batch: RefBatch) -> None:
 
 
 def add_versions(refs: Iterable[ImageRef]) -> list[ImageRef]:
-    """Ask the store for the size and version of images that a list or manifest named.
+    """Ask the store for the size and version of images that a list named.
 
     What the store cannot tell stays unknown; reading the image will say why, as a failure row.
     """
@@ -160,10 +160,10 @@ def merge_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 def _tasks_of(written: str, source: SourceSettings) -> list[ListTask]:
     uri = storage.normalize(written)
     kind = source.kind if source.kind != "auto" else _guess_kind(uri, is_folder=written.endswith("/"))
-    if kind in ("list", "manifest") and storage.has_glob(uri):
+    if kind in ("list", "image_list") and storage.has_glob(uri):
         found = sorted(file.uri for file in storage.list_matching(uri))
         return [ListTask(kind, file) for file in found] or [ListTask(kind, uri)]
-    if kind == "manifest" and (storage.is_local_folder(uri) or written.endswith("/")):
+    if kind == "image_list" and (storage.is_local_folder(uri) or written.endswith("/")):
         # As Spark, Dask and others write a table.
         tables = (found for found in folders.of_folder(uri, exclusion(_NO_TABLES)) if not found.skipped)
         files = sorted(found.file.uri for found in tables if image_lists.is_parquet(found.file.uri))
@@ -171,9 +171,9 @@ def _tasks_of(written: str, source: SourceSettings) -> list[ListTask]:
     return [ListTask(kind, uri, root=uri if kind == "folder" else "")]
 
 
-def _guess_kind(uri: str, is_folder: bool) -> Literal["folder", "glob", "list", "manifest"]:
+def _guess_kind(uri: str, is_folder: bool) -> Literal["folder", "glob", "list", "image_list"]:
     if is_folder and not storage.has_glob(uri):
-        return "manifest" if image_lists.is_parquet(uri) else "folder"
+        return "image_list" if image_lists.is_parquet(uri) else "folder"
     # A bucket's name may hold dots.
     extension = "" if storage.parent(uri).endswith(":") else extension_of(uri)
     if extension and (kind := image_lists.kind_of_list(uri)) is not None:
@@ -243,7 +243,7 @@ def _ref_of_row(row: image_lists.Row, source: SourceSettings, places: tuple[str,
 
 
 def _allowed_places(task: ListTask, source: SourceSettings) -> tuple[str, ...]:
-    """Beginnings of the URIs that a list or manifest may name."""
+    """Beginnings of the URIs that a list may name."""
     own = storage.normalize(image_lists.folder_of(task.uri, task.root) or ".")
     places = [own, *(storage.normalize(place) for place in source.allowed if place != _ANYWHERE)]
     return ("",) if _ANYWHERE in source.allowed else tuple(f"{place.rstrip('/')}/" for place in places)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote
 
-# Begins versions that a manifest tells; no store's own begins so.
-CLAIMED = "manifest:"
+# Begins versions that an image list tells; no store's own begins so.
+CLAIMED = "manifest:"  # as outputs of version 0.2 hold them
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _SEGMENT_BYTES = 240  # of the 255 that file systems take
 
@@ -29,7 +29,7 @@ class ImageRef(NamedTuple):
     captured_at_ms: int | None = None
     """Capture time in milliseconds since the epoch."""
     problem: tuple[str, str] | None = None
-    """Failure code and message of a path or manifest row that cannot be understood; such an image is not read."""
+    """Failure code and message of a path or image list row that cannot be understood; such an image is not read."""
     earlier: str = ""
     """Slot of the earlier run's shard that has the rows of this image as it is; empty if none has."""
     gone: bool = False
@@ -42,7 +42,7 @@ class ImageRef(NamedTuple):
 
     @property
     def is_claimed(self) -> bool:
-        """Whether size and version are what a manifest says, rather than the store."""
+        """Whether size and version are what an image list says, rather than the store."""
         return self.version.startswith(CLAIMED)
 
 

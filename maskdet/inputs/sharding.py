@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -24,6 +24,14 @@ from maskdet.inputs.references import ImageRef, Shard, partition_folders
 # a larger one is split further where its images meet.
 PLAN_BITS = 12
 _HASH_BITS = 256
+
+_DERIVED: Mapping[str, Callable[[datetime], str]] = {
+    "date": lambda local: local.date().isoformat(),
+    "hour": lambda local: f"{local.hour:02d}",
+    "week": lambda local: f"{local.isocalendar().year:04d}-W{local.isocalendar().week:02d}",
+    "month": lambda local: f"{local.year:04d}-{local.month:02d}",
+    "weekday": lambda local: str(local.isoweekday()),
+}
 
 # Images and bytes by cell of a plan. Plain tuples, which Beam writes as they are; it would pickle each named one.
 Cells = Mapping[int, tuple[int, int]]
@@ -71,11 +79,16 @@ class KeyRule:
         return self.derive(ref.captured_at_ms, name)
 
     def derive(self, captured_at_ms: int | None, name: str) -> str | None:
-        """The ``date`` (``2026-01-05``) or ``hour`` (``08``) of a capture time, in the rule's time zone."""
+        """A key of a capture time, in the rule's time zone.
+
+        Args:
+            captured_at_ms: milliseconds since 1970, in UTC.
+            name: ``date`` (``2026-01-05``), ``hour`` (``08``), ``week`` of ISO 8601 (``2026-W02``), ``month``
+                (``2026-01``) or ``weekday`` (``1``, Monday, to ``7``).
+        """
         if captured_at_ms is None:
             return None
-        captured_at = datetime.fromtimestamp(captured_at_ms / 1000, ZoneInfo(self.timezone))
-        return captured_at.date().isoformat() if name == "date" else captured_at.strftime("%H")
+        return _DERIVED[name](datetime.fromtimestamp(captured_at_ms / 1000, ZoneInfo(self.timezone)))
 
     def partition(self, ref: ImageRef) -> tuple[str | None, ...]:
         """The values of the partition keys."""

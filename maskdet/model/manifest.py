@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -27,6 +27,32 @@ _LATER_FIELDS = ("faces", "imported")
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sealed(_Part):
+    """What every bundle's manifest can do; the fields stand in its own class, in the order of the file."""
+
+    if TYPE_CHECKING:
+        name: str
+        fingerprint: str
+
+    @property
+    def model_id(self) -> str:
+        """What prediction rows name: the bundle's name and the head of its fingerprint."""
+        return f"{self.name}@{self.fingerprint[:12]}"
+
+    def computed_fingerprint(self) -> str:
+        """SHA-256 of the manifest's canonical JSON without the fingerprint itself; covers every file by its hash."""
+        content = self.model_dump(mode="json", exclude={"fingerprint"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def sealed(self) -> Self:
+        """The same manifest with its fingerprint filled in."""
+        return self.model_copy(update={"fingerprint": self.computed_fingerprint()})
+
+    def to_json(self) -> str:
+        """The text of ``manifest.json``."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
 
 
 class InputSpec(_Part):
@@ -61,6 +87,11 @@ class OperatingCharacteristics(_Part):
     incorrect_total: int | None = None
     masked_as_incorrect: int | None = None
     unmasked_as_incorrect: int | None = None
+    incorrect_as_mask: int | None = None
+    """Masks worn incorrectly that were labelled ``mask``; ``None`` of a bundle made before 0.3, as the next three."""
+    masked_uncertain: int | None = None
+    unmasked_uncertain: int | None = None
+    incorrect_uncertain: int | None = None
 
     @model_serializer(mode="wrap")
     def _of_what_there_is(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -117,7 +148,7 @@ class BundleFile(_Part):
     sha256: str
 
 
-class Manifest(_Part):
+class Manifest(Sealed):
     """The content of ``manifest.json``."""
 
     schema_version: Literal[1] = 1
@@ -164,21 +195,3 @@ class Manifest(_Part):
     def output_shape(self, images: int) -> tuple[int, ...]:
         """Shape of what the network gives for some images: ``(images,)`` or ``(images, classes)``."""
         return (images,) if self.outputs == 1 else (images, self.outputs)
-
-    @property
-    def model_id(self) -> str:
-        """What prediction rows name: the bundle's name and the head of its fingerprint."""
-        return f"{self.name}@{self.fingerprint[:12]}"
-
-    def computed_fingerprint(self) -> str:
-        """SHA-256 of the manifest's canonical JSON without the fingerprint itself; covers every file by its hash."""
-        content = self.model_dump(mode="json", exclude={"fingerprint"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-    def sealed(self) -> Manifest:
-        """The same manifest with its fingerprint filled in."""
-        return self.model_copy(update={"fingerprint": self.computed_fingerprint()})
-
-    def to_json(self) -> str:
-        """The text of ``manifest.json``."""
-        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"

@@ -44,7 +44,7 @@ def _tasks_of(name: str, source: LabelledSource) -> list[SourceTask]:
     place = f"sources.{name}"
     try:
         tasks = input_tasks(source.input, source.listing)
-        if source.listing.keys and not all(task.kind == "manifest" for task in tasks):
+        if source.listing.keys and not all(task.kind == "image_list" for task in tasks):
             remedy = "Folders and globs take them from label or labels, split or splits."
             raise ConfigError(f"{place}.label_column, split_column", "a manifest as input", source.input, remedy)
         for task in tasks:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from maskdet import storage
-from maskdet.config import FailureBudget, ImagingSettings, KeyName, Ratio, Section, SourceSettings
+from maskdet.config import FailureBudget, ImagingSettings, InputKind, KeyName, Ratio, Section, SourceSettings
 from maskdet.labels import THREE_CLASSES
 
 Label = Literal["mask", "incorrect", "no_mask"]
@@ -40,8 +40,8 @@ class LabelledSource(Section):
     """One collection of labelled images."""
 
     input: tuple[str, ...]
-    """Folders, globs, list files or manifests; relative ones start from ``root``."""
-    kind: Literal["auto", "folder", "glob", "list", "manifest"] = "auto"
+    """Folders, globs, list files or image lists; relative ones start from ``root``."""
+    kind: InputKind = "auto"
     """What each input is; ``auto`` tells by its name."""
     uri_column: str = "uri"
     """Column of an image list that holds the URIs."""
@@ -50,7 +50,7 @@ class LabelledSource(Section):
     labels: dict[str, Label] = Field(default_factory=dict)
     """Name of a folder below the input, or value of ``label_column`` → label."""
     label_column: KeyName | None = None
-    """Manifest column that holds ``mask``, ``incorrect``, ``no_mask`` or a key of ``labels``."""
+    """Column of an image list that holds ``mask``, ``incorrect``, ``no_mask`` or a key of ``labels``."""
     split: Split | None = None
     """The official split of every image, if the source has one."""
     splits: dict[str, Split] = Field(default_factory=dict)

@@ -219,7 +219,7 @@ def _refs_of(task: ListTask, settings: ScoreSettings) -> list[ImageRef]:
     if task.kind != "glob" or storage.has_glob(task.uri):
         storage.within_deadline(lambda: check_input(task, settings.source), task.uri)
         refs = [ref for batch in list_images(task, settings.source) for ref in batch.refs]
-        return refs if task.kind in ("list", "manifest") else sorted(refs)
+        return refs if task.kind in ("list", "image_list") else sorted(refs)
     try:
         refs = [ref for batch in list_images(task, settings.source) for ref in batch.refs]
     except StorageError:

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from maskdet.evaluation.intervals import Estimate
+from maskdet.report.words import WORDS
 
 
 def rendered(template: str, **values: Any) -> Markup:
@@ -52,4 +53,5 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {function.__name__: function for function in (figure, interval, thousands, percent)}
+    environment.filters |= WORDS
     return environment

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 
-from maskdet.config import ResolvedSettings
 from maskdet.faces.detection import view_identity
 from maskdet.images.codecs import codecs_identity
 from maskdet.labels import Decision
 from maskdet.model.backends import RuntimeSpec
 from maskdet.model.manifest import Manifest
+from maskdet.resolved import ResolvedSettings
 from maskdet.schemas import SCHEMA_VERSION
 
 # Raised when the code gives other rows for the same images, model and settings, so that older shards are scored again.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskdet import storage
-from maskdet.config import FacesSettings, ResolvedFaces, ScoreSettings
+from maskdet.config import FacesSettings, ScoreSettings
 from maskdet.errors import ConfigError, FailureCode, ImageFault
 from maskdet.faces.detection import make_viewer
 from maskdet.faces.extraction import FaceBox, StageClock, Viewer
@@ -25,6 +25,7 @@ from maskdet.labels import INCORRECT, MASK, NO_MASK, Decision
 from maskdet.model.backends import Model, load_model
 from maskdet.model.bundle import read_manifest
 from maskdet.model.manifest import InputSpec, Manifest
+from maskdet.resolved import ResolvedFaces
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.scoring.setup import resolve_decision, resolve_settings, runtime_spec, score_options
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from maskdet import storage
-from maskdet.config import CodecsName, ResolvedFaces
+from maskdet.config import CodecsName
 from maskdet.cores import available_cores
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.faces.detection import make_viewer
@@ -33,6 +33,7 @@ from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import INCORRECT, MASK, NO_MASK, Decision, class_columns, label_codes, label_names
 from maskdet.model.backends import Images, Model, Probabilities
+from maskdet.resolved import ResolvedFaces
 from maskdet.schemas import failures_schema, key_value, no_face_schema, predictions_schema
 from maskdet.scoring.fetching import Fetcher, fetching_threads
 from maskdet.tables.results import ShardResult, StageSeconds

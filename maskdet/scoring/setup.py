@@ -13,7 +13,9 @@ from importlib import metadata
 from typing import TypeVar
 
 from maskdet import __version__, storage
-from maskdet.config import ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings, ScoreSettings, Section
+from maskdet.compliance.groups import Grouping
+from maskdet.compliance.rates import KnownErrors, RateRule
+from maskdet.config import ScoreSettings, Section
 from maskdet.cores import available_cores
 from maskdet.errors import ConfigError
 from maskdet.faces.detection import describe_view
@@ -28,7 +30,9 @@ from maskdet.model.backends import RuntimeSpec
 from maskdet.model.backends.choosing import choose_runtime
 from maskdet.model.bundle import open_bundle, read_manifest
 from maskdet.model.manifest import Manifest
+from maskdet.resolved import ResolvedCompliance, ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings
 from maskdet.scoring.fingerprint import probability_fingerprint, scoring_fingerprint
+from maskdet.scoring.known_errors import known_errors
 from maskdet.scoring.scorer import ScoreOptions
 from maskdet.tables.layout import Layout
 from maskdet.tables.receipts import ShardJob
@@ -52,6 +56,7 @@ class Launch:
         limit: of a shard.
         plan: what the end of the run needs.
         job: what finishing a shard needs.
+        rates: how rates are computed of what the shards count.
         base: the tables that the run adds to, if there are any.
         growth: how it adds to them.
     """
@@ -64,6 +69,7 @@ class Launch:
     limit: Size
     plan: RunPlan
     job: ShardJob
+    rates: RateRule
     base: Snapshot | None = None
     growth: Growth = Growth(Coverage())
 
@@ -105,7 +111,8 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
     settings = resolve_settings(given, manifest, spec)
     decision = resolve_decision(settings, manifest)
     rule = KeyRule.of(settings)
-    run = _manifest(settings, manifest, spec, decision, now)
+    errors = known_errors(manifest, decision)
+    run = _manifest(settings, manifest, spec, decision, errors, now)
     return Launch(
         settings=settings,
         tasks=tasks,
@@ -118,15 +125,28 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
             layout_of(settings),
             run.fingerprint,
             rule,
-            settings.compliance.all_levels,
+            _grouping(settings),
             settings.tables.row_group_rows,
             probability_fingerprint(settings, manifest, spec),
+        ),
+        rates=RateRule(
+            settings.compliance.confidence, manifest.class_names, errors, clustered=bool(settings.compliance.cluster)
         ),
     )
 
 
+def _grouping(settings: ResolvedSettings) -> Grouping:
+    compliance = settings.compliance
+    return Grouping(compliance.all_levels, compliance.cluster, compliance.time_zone)
+
+
 def _manifest(
-    settings: ResolvedSettings, manifest: Manifest, spec: RuntimeSpec, decision: Decision, now: datetime
+    settings: ResolvedSettings,
+    manifest: Manifest,
+    spec: RuntimeSpec,
+    decision: Decision,
+    errors: KnownErrors,
+    now: datetime,
 ) -> RunManifest:
     """The run's record as it begins."""
     return RunManifest(
@@ -141,6 +161,7 @@ def _manifest(
             "codecs": codecs_identity(settings.imaging.codecs),
             "classes": list(manifest.class_names),
             "decision": decision.model_dump(),
+            "errors": errors._asdict(),
         },
         fingerprint=scoring_fingerprint(settings, manifest, spec, decision),
         versions=versions(),
@@ -170,7 +191,7 @@ def _plan(settings: ScoreSettings, run: RunManifest) -> RunPlan:
 
 
 def resolve_settings(given: ScoreSettings, manifest: Manifest, spec: RuntimeSpec) -> ResolvedSettings:
-    """Decide what settings leave to the model and to this machine: face mode, codecs, backend, precision."""
+    """Decide what settings leave to the model, to this machine and to the source: face mode, backend, clusters …"""
     usual = manifest.faces or default_view(manifest.architecture)
     mode = usual if given.faces.mode == "auto" else given.faces.mode
     return _resolved(
@@ -179,6 +200,9 @@ def resolve_settings(given: ScoreSettings, manifest: Manifest, spec: RuntimeSpec
         faces=_resolved(ResolvedFaces, given.faces, mode=mode),
         imaging=_resolved(ResolvedImaging, given.imaging, codecs=resolve_codecs(given.imaging.codecs)),
         model=_resolved(ResolvedModel, given.model, backend=spec.backend, precision=spec.precision),
+        compliance=_resolved(
+            ResolvedCompliance, given.compliance, cluster=given.cluster_keys, time_zone=given.compliance_time_zone
+        ),
     )
 
 
@@ -189,9 +213,9 @@ def _resolved(kind: type[SectionType], given: Section, **chosen: object) -> Sect
 
 def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
     tasks = input_tasks(settings.input, settings.source)
-    if settings.source.keys and not any(task.kind == "manifest" for task in tasks):
+    if settings.source.keys and not any(task.kind == "image_list" for task in tasks):
         remedy = "Folders and globs take keys from source.template."
-        raise ConfigError("source.keys", "a manifest among the inputs", ", ".join(settings.input), remedy)
+        raise ConfigError("source.keys", "an image list among the inputs", ", ".join(settings.input), remedy)
     output = storage.normalize(settings.output)
     for task in tasks:
         _refuse_overlap(task, output)
@@ -202,7 +226,7 @@ def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
 def _refuse_overlap(task: ListTask, output: str) -> None:
     """Refuse an input and an output of which one lies in the other.
 
-    Images that a list or a manifest names are compared where they are listed.
+    Images that a list names are compared where they are listed.
     """
     if task.kind not in ("folder", "glob"):
         return

@@ -26,6 +26,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
+from maskdet.background import running_beside
 from maskdet.errors import HeldError, NotFoundError, StorageError
 from maskdet.tables.layout import Layout
 
@@ -189,19 +190,13 @@ def life_of(layout: Layout, run_id: str, clock: Clock | None = None) -> Life:
 @contextlib.contextmanager
 def heartbeats(layout: Layout, run_id: str, interval_s: float = INTERVAL_S) -> Iterator[None]:
     """Leave signs of life while the body runs."""
-    stop = threading.Event()
 
-    def keep_beating() -> None:
+    def keep_beating(stop: threading.Event) -> None:
         while not stop.wait(interval_s):
             beat(layout, run_id)
 
-    thread = threading.Thread(target=keep_beating, name="heartbeat", daemon=True)
-    thread.start()
-    try:
+    with running_beside(keep_beating, "heartbeat"):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _is_over(layout: Layout, other: Holder, clock: Clock) -> bool:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
+from maskdet.compliance.intervals import ErrorRates
+from maskdet.compliance.rates import KnownErrors
 from maskdet.errors import (
     BudgetError,
     HeldError,
@@ -20,6 +22,8 @@ from maskdet.errors import (
 from maskdet.labels import TWO_CLASSES, ClassNames, Decision
 from maskdet.schemas import SCHEMA_VERSION
 from maskdet.tables.layout import RUNS, Layout
+
+_QUESTIONS = ("any_mask", "correct")
 
 Status = Literal[
     "running", "succeeded", "over_budget", "unreconciled", "empty", "shrunk", "superseded", "failed", "interrupted"
@@ -61,7 +65,8 @@ class RunManifest(BaseModel):
     """The run scored nothing: it removed rows of images taken before this day."""
     settings: dict[str, Any]
     model: dict[str, Any]
-    """In words, but for ``classes``, by name, and ``decision``, thresholds as :class:`maskdet.labels.Decision`."""
+    """In words, but for ``classes``, by name, ``decision``, thresholds as :class:`maskdet.labels.Decision`, and
+    ``errors``, as :class:`maskdet.compliance.rates.KnownErrors`."""
     fingerprint: str
     versions: dict[str, str]
     runner: dict[str, str] = {}
@@ -108,6 +113,15 @@ class RunManifest(BaseModel):
             expected = "thresholds as numbers (model.decision)"
             remedy = "Run maskdet score again; this version writes them."
             raise OutputError(f"run {self.run_id}", expected, self.model.get("decision"), remedy) from error
+
+    @property
+    def errors(self) -> KnownErrors:
+        """What is known of the errors of the run's labels; nothing where an older version wrote the record."""
+        found = self.model.get("errors")
+        if not found:
+            return KnownErrors()
+        any_mask, correct = (None if found[name] is None else ErrorRates(*found[name]) for name in _QUESTIONS)
+        return KnownErrors(any_mask, correct, found["refused"])
 
     def outcome(self) -> MaskdetError | None:
         """The error that the run ended in, if any."""

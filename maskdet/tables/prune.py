@@ -16,13 +16,15 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from maskdet import storage
-from maskdet.compliance.groups import Counts, GroupKey, compliance_table, count_groups, key_union, merge_counts
+from maskdet.compliance.groups import Grouping, count_groups
+from maskdet.compliance.rates import RateRule
+from maskdet.compliance.state import GroupKey, Merger, State, merge_counts
+from maskdet.compliance.table import compliance_table, key_union
 from maskdet.config import ComplianceSettings, FailureBudget, OutputSettings
 from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
-from maskdet.labels import ClassNames
 from maskdet.tables import lease
 from maskdet.tables.images import endings_of, refs_of
 from maskdet.tables.layout import COMPLIANCE, IMAGES, SHARD_TABLES, Layout, read_version, write_version
@@ -50,14 +52,14 @@ class Pruned:
 
     Attributes:
         shards: receipts of the shards that have images left.
-        groups: counts of every group of every level.
+        groups: what is known of every group of every level.
         removed: images whose rows went.
         undated: images that stay because nobody knows when they were taken.
         rewritten: shards that changed or went.
     """
 
     shards: tuple[Receipt, ...]
-    groups: Mapping[GroupKey, Counts]
+    groups: Mapping[GroupKey, State]
     removed: int
     undated: int
     rewritten: int
@@ -113,7 +115,10 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     begin_run(plan)
     settings = _Settings.model_validate({name: latest.settings[name] for name in _Settings.model_fields})
     pruned = prune_shards(layout, snapshot, before, settings)
-    totals = write_levels(layout, pruned.groups, settings, manifest.classes)
+    rates = RateRule(
+        settings.compliance.confidence, manifest.classes, manifest.errors, clustered=bool(settings.compliance.cluster)
+    )
+    totals = write_levels(layout, pruned.groups, settings, rates, snapshot.dataset.timezone)
     status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "")
     whole = Outcomes.sum(Outcomes(shard.scored, shard.no_face, shard.failed) for shard in pruned.shards)
     counts = ImageCounts(
@@ -162,10 +167,12 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
     """
     dataset = snapshot.dataset
     rule = KeyRule(dataset.key_names, dataset.partition_by, dataset.timezone)
-    job = ShardJob(layout, "", rule, settings.compliance.all_levels, settings.tables.row_group_rows)
+    compliance = settings.compliance
+    grouping = Grouping(compliance.all_levels, compliance.cluster or (), compliance.time_zone)
+    job = ShardJob(layout, "", rule, grouping, settings.tables.row_group_rows)
     limit, removed, undated = _limit_ms(before, dataset.timezone), 0, 0
     shards: list[Receipt] = []
-    groups: dict[GroupKey, Counts] = {}
+    groups: dict[GroupKey, Merger] = {}
     for receipt in snapshot.shards:
         images = _read(layout, receipt, IMAGES)
         refs = refs_of(images, receipt.slot)
@@ -178,27 +185,35 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
         shard, changed = shard_of(left, rule, receipt.slot), len(left) < len(refs)
         shards.append(_rewrite(job, receipt, shard, tables, images) if changed else receipt)
         predictions, failures, no_face = (tables[name] for name in SHARD_TABLES)
-        counted = count_groups(predictions, failures, no_face, shard.partition, rule, job.levels)
-        for key, counts in counted.items():
-            groups[key] = merge_counts([groups.get(key, Counts()), counts])
+        for key, state in count_groups(predictions, failures, no_face, shard.partition, rule, grouping).items():
+            groups.setdefault(key, Merger()).add(state)
     kept = {receipt.shard_id for receipt in snapshot.shards} & {receipt.shard_id for receipt in shards}
-    return Pruned(tuple(shards), groups, removed, undated, len(snapshot.shards) - len(kept))
+    states = {key: merger.state() for key, merger in groups.items()}
+    return Pruned(tuple(shards), states, removed, undated, len(snapshot.shards) - len(kept))
 
 
 def write_levels(
-    layout: Layout, groups: Mapping[GroupKey, Counts], settings: _Settings, class_names: ClassNames
+    layout: Layout, groups: Mapping[GroupKey, State], settings: _Settings, rates: RateRule, time_zone: str
 ) -> dict[str, LevelTotal]:
     """Write the compliance table of every level, also of one without groups.
+
+    Args:
+        layout: the output.
+        groups: what is known of every group.
+        settings: for levels and sizes.
+        rates: how rates are computed.
+        time_zone: that of dates and hours, unless the settings name one.
 
     Raises:
         StorageError: the output cannot be written.
     """
-    levels, totals = settings.compliance.all_levels, {}
+    levels, zone = settings.compliance.all_levels, settings.compliance.time_zone or time_zone
+    totals = {}
     for level, names in levels.items():
-        counts = {key.values: count for key, count in groups.items() if key.level == level}
-        table = compliance_table(counts, names, key_union(levels), settings.compliance.confidence, class_names)
+        states = {key.values: state for key, state in groups.items() if key.level == level}
+        table = compliance_table(states, names, key_union(levels), rates, zone)
         sha256 = write_version(layout, COMPLIANCE, level, table, settings.tables.row_group_rows)
-        totals[level] = LevelTotal(merge_counts(counts.values()), sha256)
+        totals[level] = LevelTotal(merge_counts(state.counts for state in states.values()), sha256)
     return totals
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
-from maskdet.compliance.groups import Counts, GroupKey, count_groups
+from maskdet.compliance.groups import Grouping, count_groups
+from maskdet.compliance.state import GroupKey, State
 from maskdet.errors import FailureCode, NotFoundError
 from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import KeyRule
@@ -100,7 +101,7 @@ class ShardReport:
     Attributes:
         receipt: the shard's counts.
         kept: whether no image had to be read.
-        groups: counts of every group of every level.
+        groups: what is known of every group of every level.
         seconds: thread-seconds by stage, 0 for a kept shard.
         images_read: how many images were read.
         carried: of images that this run did not list.
@@ -108,7 +109,7 @@ class ShardReport:
 
     receipt: Receipt
     kept: bool
-    groups: Mapping[GroupKey, Counts]
+    groups: Mapping[GroupKey, State]
     seconds: StageSeconds = field(default_factory=StageSeconds)
     images_read: int = 0
     carried: Outcomes = field(default_factory=Outcomes)
@@ -138,7 +139,7 @@ class ShardJob:
         layout: where the tables go.
         fingerprint: of the model and settings.
         rule: the run's keys.
-        levels: groups to count.
+        grouping: what is counted of their rows.
         row_group_rows: rows a Parquet row group.
         scored_by: of the model and those settings that probabilities depend on.
         reuse: finds rows of earlier runs; default: there are none.
@@ -147,7 +148,7 @@ class ShardJob:
     layout: Layout
     fingerprint: str
     rule: KeyRule
-    levels: Mapping[str, Sequence[str]]
+    grouping: Grouping
     row_group_rows: int
     scored_by: str = ""
     reuse: Reuse | None = None
@@ -192,7 +193,11 @@ class ShardJob:
         if receipt is None or not self._holds(receipt, shard):
             return None
         columns = ["captured_at", *self.rule.all_names]
-        wanted = {PREDICTIONS: [*columns, "face_index", "label"], FAILURES: columns, NO_FACE: columns}
+        wanted = {
+            PREDICTIONS: list(dict.fromkeys([*columns, *self.grouping.prediction_columns])),
+            FAILURES: columns,
+            NO_FACE: columns,
+        }
         tables = {name: self._read(receipt, name, wanted[name]) for name in SHARD_TABLES}
         gone = {ref.uri for ref in shard.refs if ref.gone}
         # Also where none is gone: the next run needs it, and nobody else would miss it before the tables are replaced.
@@ -207,9 +212,9 @@ class ShardJob:
             carried=Outcomes.of(ending.outcome for uri, ending in carried if uri in gone),
         )
 
-    def _count(self, shard: Shard, tables: Mapping[str, pa.Table]) -> dict[GroupKey, Counts]:
+    def _count(self, shard: Shard, tables: Mapping[str, pa.Table]) -> dict[GroupKey, State]:
         predictions, failures, no_face = (tables[name] for name in SHARD_TABLES)
-        return count_groups(predictions, failures, no_face, shard.partition, self.rule, self.levels)
+        return count_groups(predictions, failures, no_face, shard.partition, self.rule, self.grouping)
 
     def _read(self, receipt: Receipt, name: str, columns: list[str]) -> pa.Table | None:
         """Columns of a finished shard's table; ``None`` if the file is not the one the receipt speaks of."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from maskdet.compliance.groups import Counts
+from maskdet.compliance.state import Counts
 from maskdet.config import FailureBudget
 from maskdet.inputs.earlier import ADDED, CHANGED, REMOVED, UNCHANGED
 from maskdet.tables.manifest import ImageCounts, RunManifest, Status

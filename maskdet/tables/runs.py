@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from maskdet import storage
-from maskdet.compliance.groups import Counts
+from maskdet.compliance.state import Counts
 from maskdet.config import FailureBudget
 from maskdet.errors import MaskdetError, OutputError, Terminated
 from maskdet.labels import LABELS, UNCERTAIN

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from maskdet.errors import SourceError
 from maskdet.evaluation.calibration import choose_band, fit_class_temperature, fit_temperature
 from maskdet.evaluation.metrics import Sample
-from maskdet.labels import TWO_CLASSES, ClassNames, Decision, label_codes, label_names, worn_probability
+from maskdet.labels import CODES, TWO_CLASSES, ClassNames, Decision, label_codes, label_names, worn_probability
 from maskdet.model.manifest import Calibration, OperatingCharacteristics
 from maskdet.preparation.hashing import THUMBNAIL_SIDE_PX
 from maskdet.preparation.similarity import near_duplicates
@@ -19,6 +19,8 @@ from maskdet.training.data import INCORRECT, MASK, NO_MASK, LabelledArrays, deco
 from maskdet.training.reading import is_drawn
 from maskdet.training.recipe import Recipe
 from maskdet.training.sets import load_plain, load_views
+
+_UNCERTAIN = CODES["uncertain"]
 
 PREDICT_BATCH = 64
 _NEUTRAL = 0.5
@@ -225,6 +227,8 @@ def measure(
         "incorrect_total": len(incorrect),
         "masked_as_incorrect": int(np.sum(masked == INCORRECT)),
         "unmasked_as_incorrect": int(np.sum(unmasked == INCORRECT)),
+        "incorrect_as_mask": int(np.sum(incorrect == MASK)),
+        "incorrect_uncertain": int(np.sum(incorrect == _UNCERTAIN)),
     }
     return OperatingCharacteristics(
         dataset=dataset,
@@ -232,6 +236,8 @@ def measure(
         masked_total=len(masked),
         unmasked_right=int(np.sum(unmasked == NO_MASK)),
         unmasked_total=len(unmasked),
+        masked_uncertain=int(np.sum(masked == _UNCERTAIN)),
+        unmasked_uncertain=int(np.sum(unmasked == _UNCERTAIN)),
         **({} if class_names == TWO_CLASSES else of_three),
         shares_groups_with_training=shares_groups_with_training,
     )

@@ -183,7 +183,7 @@ def test_a_template_s_key_may_be_the_truth_and_a_second_run_scores_nothing(folde
     ("flags", "code", "said"),
     [
         (("--set", "truth.mask=[x]", "--set", "truth.no_mask=[y]"), 3, "truth: expected images of"),
-        (("--set", "truth.column=person"), 2, "or a manifest's column, received 'person'"),
+        (("--set", "truth.column=person"), 2, "or an image list's column, received 'person'"),
         (("--set", "failure_budget.max_images=0"), 6, "failure budget"),
         (("--set", "thresholds=[2]"), 2, "thresholds.0"),
         (("--model", "nowhere"), 4, "model bundle"),

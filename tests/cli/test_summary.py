@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 
 from maskdet.cli.summary import describe_bytes, describe_plan, describe_run, describe_tables, format_table
-from maskdet.compliance.groups import Counts, compliance_table
+from maskdet.compliance.rates import RateRule
+from maskdet.compliance.state import Counts, State
+from maskdet.compliance.table import compliance_table
 from maskdet.config import ScoreSettings
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.tables.layout import Layout, write_table
@@ -59,6 +61,19 @@ class TestRun:
         assert "  faces     600 mask, 150 incorrect, 250 no_mask, 7 uncertain" in lines
         of = "of 1,000 faces labelled mask, incorrect or no_mask (uncorrected)"
         assert f"  mask rate 75.0% wear one, 60.0% correctly, {of}" in lines
+
+    def test_a_rate_stands_beside_the_share_of_images_without_a_face(self):
+        images = ImageCounts(listed=100, scored=60, no_face=20, failed=20)
+        lines = describe_run(run_of(dataset=images), Layout("/out")).splitlines()
+        of = "of 10,000 faces labelled mask or no_mask (uncorrected)"
+        assert f"  mask rate 90.0% {of}; no face in 25.0% of the images" in lines
+
+    def test_time_zone_and_clusters_are_said(self):
+        settings = {"compliance": {"time_zone": "Europe/Berlin", "cluster": ["site", "hour"]}}
+        lines = describe_run(run_of(settings=settings), Layout("/out")).splitlines()
+        assert "  groups    days and hours of Europe/Berlin; clusters of site x hour" in lines
+        settings["compliance"]["cluster"] = []
+        assert "clusters of nothing" in describe_run(run_of(settings=settings), Layout("/out"))
 
     def test_a_run_that_failed_says_why_first(self):
         text = describe_run(run_of(status="over_budget", reason="too many"), Layout("/out"))
@@ -167,8 +182,8 @@ class TestTables:
 
     def test_tables_of_an_output(self, tmp_path):
         layout = Layout(str(tmp_path))
-        groups = {(site, "2026-01-05"): Counts(10, 0, 1, 8, 2, 0) for site in "abc"}
-        table = compliance_table(groups, ["site", "date"], ["site", "date", "hour"], 0.95)
+        groups = {(site, "2026-01-05"): State(Counts(10, 0, 1, 8, 2, 0)) for site in "abc"}
+        table = compliance_table(groups, ["site", "date"], ["site", "date", "hour"], RateRule(0.95))
         write_table(layout.compliance("day"), table, 100)
         for slot in ("x", "y"):
             (tmp_path / "predictions").mkdir(exist_ok=True)
@@ -180,9 +195,9 @@ class TestTables:
             "failures: 0 files, 0 bytes",
             "no_face: 0 files, 0 bytes",
             "",
-            "compliance, level day: 3 groups",
+            "compliance, level day: 3 groups, days and hours of UTC",
         ]
-        names = ["site", "date", "images_listed", "images_failed", "faces", "faces_uncertain"]
+        names = ["site", "date", "images_listed", "images_failed", "no_face_share", "faces", "faces_uncertain"]
         assert lines[5].split() == [*names, "mask_rate", "mask_rate_low", "mask_rate_high"]
-        assert lines[6].split()[:7] == ["a", str(date(2026, 1, 5)), "11", "1", "10", "0", "0.800"]
+        assert lines[6].split()[:8] == ["a", str(date(2026, 1, 5)), "11", "1", "0.000", "10", "0", "0.800"]
         assert len(lines) == 8

@@ -17,21 +17,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskdet.compliance.groups import (
-    Counts,
-    GroupKey,
-    compliance_table,
-    count_groups,
-    key_union,
-    merge_counts,
-)
+from maskdet.compliance.corrections import Correction, Corrections
+from maskdet.compliance.groups import Grouping, count_groups
 from maskdet.compliance.intervals import wilson_interval
+from maskdet.compliance.rates import WILSON, RateRule
+from maskdet.compliance.state import Counts, GroupKey, State, Tally, merge_counts, merge_states
+from maskdet.compliance.table import compliance_table, key_union
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import LABELS, THREE_CLASSES, TWO_CLASSES
 from maskdet.schemas import compliance_schema, failures_schema, no_face_schema, predictions_schema
 
 Z_95 = 1.959963984540054
-counts = st.builds(Counts, *[st.integers(0, 10**12)] * 7)
+counts = st.builds(Counts, *[st.integers(0, 10**12)] * 8)
 trials_and_successes = st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n)))
 
 
@@ -118,7 +115,7 @@ class TestCounts:
     @settings(deadline=None)
     @given(st.lists(counts, max_size=6), st.randoms())
     def test_merging_does_not_depend_on_order_or_grouping(self, parts, rng):
-        expected = Counts(*(sum(part[i] for part in parts) for i in range(7)))
+        expected = Counts(*(sum(part[i] for part in parts) for i in range(8)))
         shuffled = rng.sample(parts, len(parts))
         cut = rng.randint(0, len(parts))
         assert merge_counts(parts) == merge_counts(shuffled) == expected
@@ -144,14 +141,31 @@ def random_rows(rng, count):
             "camera": rng.choice([None, "c1", "c2", "Ü"]),
             "label": rng.choice(LABELS),
             "face_index": rng.choice([0, 0, 0, 1, 2]),
+            "image_uri": f"/{number}",
+            "content_sha256": f"{number:064x}",
+            "probability_mask": rng.random() / 2,
+            "probability_incorrect": rng.choice([None, rng.random() / 2]),
         }
-        for _ in range(count)
+        for number in range(count)
     ]
 
 
 def table_of(rows, schema):
-    wanted = [field for field in schema if field.name in ("captured_at", "camera", "label", "face_index")]
+    wanted = [field for field in schema if field.name in random_rows(random.Random(0), 1)[0]]
     return pa.Table.from_pylist([{f.name: row[f.name] for f in wanted} for row in rows], schema=pa.schema(wanted))
+
+
+def local_keys(row, site, zone):
+    local = row["captured_at"] and row["captured_at"].astimezone(ZoneInfo(zone))
+    return {
+        "site": site,
+        "camera": row["camera"],
+        "date": local and local.date().isoformat(),
+        "hour": local and f"{local.hour:02d}",
+        "week": local and local.strftime("%G-W%V"),
+        "month": local and local.strftime("%Y-%m"),
+        "weekday": local and local.strftime("%u"),
+    }
 
 
 def slow_count(predictions, failures, no_face, site, zone, levels):
@@ -159,13 +173,7 @@ def slow_count(predictions, failures, no_face, site, zone, levels):
     outcomes = (("", predictions), ("images_failed", failures), ("images_no_face", no_face))
     for level, names in levels.items():
         for row, outcome in [(row, outcome) for outcome, rows in outcomes for row in rows]:
-            local = row["captured_at"] and row["captured_at"].astimezone(ZoneInfo(zone))
-            values = {
-                "site": site,
-                "camera": row["camera"],
-                "date": local and local.date().isoformat(),
-                "hour": local and f"{local.hour:02d}",
-            }
+            values = local_keys(row, site, zone)
             found = total.setdefault((level, tuple(values[name] for name in names)), Counter())
             if outcome:
                 found[outcome] += 1
@@ -175,13 +183,40 @@ def slow_count(predictions, failures, no_face, site, zone, levels):
     return {key: Counts(**{name: found[name] for name in Counts._fields}) for key, found in total.items()}
 
 
+def slow_clusters(predictions, site, zone, cluster):
+    found = {}
+    for row in predictions:
+        values = local_keys(row, site, zone)
+        tally = found.setdefault(json.dumps([values[name] for name in cluster]), Counter())
+        tally["labelled"] += row["label"] != "uncertain"
+        tally["any_mask"] += row["label"] in ("mask", "incorrect")
+        tally["correct"] += row["label"] == "mask"
+    return {
+        name: Tally(*[tally[field] for field in ("labelled", "any_mask", "correct")] * 2)
+        for name, tally in found.items()
+    }
+
+
+def counts_of(states):
+    return {key: state.counts for key, state in states.items()}
+
+
+OLD_COLUMNS = (
+    *("images_listed", "images_scored", "images_no_face", "images_failed", "faces", "faces_mask", "faces_incorrect"),
+    *("faces_no_mask", "faces_uncertain", "mask_rate", "any_mask_rate", "correct_rate", "correct_rate_low"),
+    *("correct_rate_high", "rate_method", "interval_method", "interval_confidence"),
+)
 LEVELS = {
     "all": (),
     "site": ("site",),
     "camera": ("camera",),
     "day": ("date",),
     "mixed": ("hour", "camera", "date", "site"),
+    "week": ("week", "site"),
+    "month": ("month",),
+    "weekday": ("weekday", "hour"),
 }
+CLUSTER = ("camera", "date", "hour")
 
 
 class TestCountGroups:
@@ -200,17 +235,78 @@ class TestCountGroups:
             table_of(no_face, no_face_schema(["camera"])),
             (site,),
             rule,
-            LEVELS,
+            Grouping(LEVELS, CLUSTER),
         )
-        assert result == slow_count(predictions, failures, no_face, site, zone, LEVELS)
+        assert counts_of(result) == slow_count(predictions, failures, no_face, site, zone, LEVELS)
+        if result:
+            state = result[GroupKey("all", ())]
+            assert state.clusters == slow_clusters(predictions, site, zone, CLUSTER)
+            rows = [*predictions, *failures, *no_face]
+            times = [round(row["captured_at"].timestamp() * 1000) for row in rows if row["captured_at"]]
+            assert (state.first_ms, state.last_ms) == (min(times, default=None), max(times, default=None))
+
+    def test_another_time_zone_of_groups_moves_their_days_and_not_the_partition_s_folder(self):
+        rows = random_rows(random.Random(4), 200)
+        rule = KeyRule(("site", "camera"), ("site", "date"), "UTC")
+        result = count_groups(
+            table_of(rows, predictions_schema(["camera"])),
+            failures_schema(["camera"]).empty_table(),
+            no_face_schema(["camera"]).empty_table(),
+            ("s", "2026-03-28"),
+            rule,
+            Grouping(LEVELS, time_zone="Asia/Kathmandu"),
+        )
+        assert counts_of(result) == slow_count(rows, [], [], "s", "Asia/Kathmandu", LEVELS)
+
+    def test_probabilities_add_up_in_fixed_point(self):
+        rows = random_rows(random.Random(5), 400)
+        table = table_of(rows, predictions_schema(["camera"]))
+        state = self.count(table)[GroupKey("all", ())]
+        worn = table["probability_mask"].to_numpy().astype(float)
+        worn = worn + np.nan_to_num(table["probability_incorrect"].to_numpy().astype(float))
+        assert state.scores.mean == pytest.approx(worn.mean(), abs=1e-9)
+        assert state.scores.deviation == pytest.approx(np.std(worn, ddof=1), abs=1e-8)
+        assert list(state.scores.histogram) == np.histogram(worn, np.arange(21) / 20)[0].tolist()
+
+    def count(self, predictions, **grouping):
+        empty = failures_schema(["camera"]).empty_table(), no_face_schema(["camera"]).empty_table()
+        rule = KeyRule(("site", "camera"), ("site",), "UTC")
+        return count_groups(predictions, *empty, ("s",), rule, Grouping(LEVELS, CLUSTER, **grouping))
+
+    def test_a_correction_counts_in_place_of_the_model_s_label_and_says_so(self):
+        rows = [{**row, "label": "mask"} for row in random_rows(random.Random(6), 6)]
+        table = table_of(rows, predictions_schema(["camera"]))
+
+        def correct(row, label, **changes):
+            return Correction(**{"image_uri": row["image_uri"], "content_sha256": row["content_sha256"],
+                                 "face_index": row["face_index"], "label": label, **changes})  # fmt: skip
+
+        corrections = Corrections.of(
+            [
+                correct(rows[0], "no_mask"),
+                correct(rows[1], "not_a_face"),
+                correct(rows[2], "mask"),
+                correct(rows[3], "no_mask", content_sha256="0" * 64),  # of an image that was replaced since
+                correct(rows[4], "no_mask", face_index=rows[4]["face_index"] + 1),
+            ]
+        )
+        assert Corrections.from_table(corrections.to_table()) == corrections
+        state = self.count(table, corrections=corrections)[GroupKey("all", ())]
+        counts = state.counts
+        assert (counts.faces_mask, counts.faces_no_mask, counts.faces_corrected) == (4, 1, 3)
+        assert (state.by_model.labelled, state.by_model.any_mask) == (5, 4)
+        assert (state.by_model.labelled_by_model, state.by_model.any_mask_by_model) == (6, 6)
+        assert counts.images_scored == self.count(table)[GroupKey("all", ())].counts.images_scored
 
     @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
     def test_a_derived_partition_key_is_taken_from_the_partition(self, zone):
         rows = random_rows(random.Random(1), 50)
         rule = KeyRule(("camera",), ("camera", "date"), zone)
-        predictions = table_of(rows, predictions_schema([])).select(["captured_at", "face_index", "label"])
+        predictions = table_of(rows, predictions_schema([]))
         failures, no_face = table_of([], failures_schema([])), table_of([], no_face_schema([]))
-        result = count_groups(predictions, failures, no_face, ("c9", "2026-03-28"), rule, {"x": ("date", "camera")})
+        result = count_groups(
+            predictions, failures, no_face, ("c9", "2026-03-28"), rule, Grouping({"x": ("date", "camera")})
+        )
         assert list(result) == [GroupKey("x", ("2026-03-28", "c9"))]
 
     def test_shards_add_up_to_the_whole(self):
@@ -221,17 +317,18 @@ class TestCountGroups:
         def count(some, others):
             schemas = (predictions_schema(["camera"]), failures_schema(["camera"]), no_face_schema(["camera"]))
             tables = (table_of(rows, schema) for rows, schema in zip((some, others, others), schemas, strict=True))
-            return count_groups(*tables, ("s",), rule, LEVELS)
+            return count_groups(*tables, ("s",), rule, Grouping(LEVELS, CLUSTER))
 
         parts = [count(predictions[:70], failures[20:]), count(predictions[70:], []), count([], failures[:20])]
         keys = {key for part in parts for key in part}
-        merged = {key: merge_counts(part[key] for part in parts if key in part) for key in keys}
+        merged = {key: merge_states(part[key] for part in parts if key in part) for key in keys}
         assert merged == count(predictions, failures)
 
 
 class TestTable:
     def table(self, groups, names=("site", "hour", "date"), all_names=("site", "date", "hour", "camera")):
-        return compliance_table(groups, names, all_names, 0.9)
+        states = {values: State(counts) for values, counts in groups.items()}
+        return compliance_table(states, names, all_names, RateRule(0.9))
 
     def test_keys_are_typed_and_sorted_with_nulls_first(self):
         values = [
@@ -242,7 +339,8 @@ class TestTable:
             ("a", "09", None),
         ]
         table = self.table(dict.fromkeys(values, Counts(1, 0, 0, 1)))
-        assert table.schema.equals(compliance_schema(("site", "date", "hour", "camera")), check_metadata=True)
+        expected = compliance_schema(("site", "date", "hour", "camera"))
+        assert table.schema.equals(expected.with_metadata({**expected.metadata, b"maskdet.time_zone": b"UTC"}), True)
         keys = [(row["site"], row["hour"], row["date"], row["camera"]) for row in table.to_pylist()]
         assert keys == [
             (None, 0, date(2026, 1, 1), None),
@@ -266,7 +364,7 @@ class TestTable:
         )
         assert (row.pop("mask_rate_low"), row.pop("mask_rate_high")) == pytest.approx(roots)
         assert (row.pop("any_mask_rate_low"), row.pop("any_mask_rate_high")) == pytest.approx(roots)
-        assert row == {
+        assert {name: row[name] for name in OLD_COLUMNS} == {
             "images_listed": 110,
             "images_scored": 100,
             "images_no_face": 7,
@@ -283,12 +381,14 @@ class TestTable:
             "correct_rate_low": None,
             "correct_rate_high": None,
             "rate_method": "raw",
-            "interval_method": "wilson",
+            "interval_method": WILSON,
             "interval_confidence": 0.9,
         }
 
     def test_three_classes_have_a_rate_of_masks_and_one_of_those_worn_correctly(self):
-        [row] = compliance_table({(): Counts(9, 0, 0, 6, 10, 3, 4)}, [], [], 0.95, THREE_CLASSES).to_pylist()
+        [row] = compliance_table(
+            {(): State(Counts(9, 0, 0, 6, 10, 3, 4))}, [], [], RateRule(0.95, THREE_CLASSES)
+        ).to_pylist()
         assert (row["faces"], row["faces_mask"], row["faces_incorrect"], row["faces_no_mask"]) == (23, 6, 4, 10)
         assert row["mask_rate"] == row["any_mask_rate"] == 10 / 20
         assert row["correct_rate"] == 6 / 20
@@ -296,14 +396,16 @@ class TestTable:
             assert (row[f"{name}_low"], row[f"{name}_high"]) == wilson_interval(successes, 20, 0.95)
 
     def test_rows_of_an_earlier_model_of_three_classes_stay_in_the_counts(self):
-        [row] = compliance_table({(): Counts(9, 0, 0, 6, 10, 3, 4)}, [], [], 0.95, TWO_CLASSES).to_pylist()
+        [row] = compliance_table(
+            {(): State(Counts(9, 0, 0, 6, 10, 3, 4))}, [], [], RateRule(0.95, TWO_CLASSES)
+        ).to_pylist()
         assert (row["faces"], row["faces_incorrect"], row["any_mask_rate"]) == (23, 4, 10 / 20)
         assert row["correct_rate"] is None
 
     @settings(deadline=None)
     @given(counts)
     def test_rates_of_three_classes_add_up(self, count):
-        [row] = compliance_table({(): count}, [], [], 0.95, THREE_CLASSES).to_pylist()
+        [row] = compliance_table({(): State(count)}, [], [], RateRule(0.95, THREE_CLASSES)).to_pylist()
         assert row["faces"] == sum(row[f"faces_{name}"] for name in LABELS)
         if count.faces_labelled:
             incorrect, bare = (row[f"faces_{name}"] / count.faces_labelled for name in ("incorrect", "no_mask"))

@@ -170,7 +170,7 @@ def test_rows_of_a_manifest_that_disagree_tell_no_truth(tmp_path):
     manifest.write_text("uri,label,person\n/a.png,mask,1\n/a.png,no_mask,1\n/b.png,mask,\n/c.png,mask,7\n")
     layout = written(tmp_path, [face("/a.png"), face("/b.png"), face("/c.png")])
     settings = load_yaml(EvaluateSettings, None, ["truth.column=label", "intervals.group_column=person"])
-    labelled = read_labelled(layout, settings, [ListTask("manifest", str(manifest))])
+    labelled = read_labelled(layout, settings, [ListTask("image_list", str(manifest))])
     assert labelled.unknown == ("/a.png",)
     assert labelled.counts["mask"] == 2
     assert labelled.unknown_names == {"null": 1}

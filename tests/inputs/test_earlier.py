@@ -76,7 +76,7 @@ def test_an_image_that_is_not_listed_stays_unless_it_is_covered_and_the_tables_m
 
 
 def test_a_run_covers_all_where_all_came_from_its_own_inputs():
-    tasks = [ListTask("folder", "/in", root="/in"), ListTask("glob", "/x/*"), ListTask("manifest", "/m.csv")]
+    tasks = [ListTask("folder", "/in", root="/in"), ListTask("glob", "/x/*"), ListTask("image_list", "/m.csv")]
     inputs = ("/in", "/x/*", "/m.csv")
     assert Coverage.of(tasks, inputs, ("/m.csv",)) == Coverage(True, ("/in",), ("/x/*",))
     assert Coverage.of(tasks, inputs, ("/m.csv", "/other")) == Coverage(False, ("/in",), ("/x/*",))

@@ -100,7 +100,7 @@ def test_the_case_of_an_extension_does_not_matter(tmp_path: Path, name: str) -> 
 
 
 def test_the_kind_in_the_settings_beats_the_extension(tmp_path: Path) -> None:
-    source = SourceSettings(kind="manifest", keys=("site",))
+    source = SourceSettings(kind="image_list", keys=("site",))
     assert read_csv(tmp_path, "uri,site\n/a.jpg,x\n", source, name="m.txt") == [Row("/a.jpg", ("x",))]
     (tmp_path / "images.csv").write_text("/a.jpg\n/b,c.jpg\n")
     as_list = SourceSettings(kind="list")
@@ -194,7 +194,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_table_is_read_however_a_spreadsheet_wrote_it(tmp_path: Path, name: str) -> None:
-    assert kind_of_list(name) == "manifest"
+    assert kind_of_list(name) == "image_list"
     rows = read_csv(tmp_path, WRITTEN[name], name=name)
     assert [(row.uri, *row.keys, row.problem) for row in rows] == [
         ("/p 0,x.jpg", "north", None),
@@ -223,7 +223,7 @@ def test_a_folder_of_parquet_files_is_one_manifest_with_its_folders_as_columns(t
     source = SourceSettings(keys=("site", "n"))
     for written in (f"{tmp_path}/m.parquet", f"{tmp_path}/m.parquet/"):
         tasks = input_tasks([written], source)
-        assert [task.kind for task in tasks] == ["manifest"] * len(tasks)
+        assert [task.kind for task in tasks] == ["image_list"] * len(tasks)
         for task in tasks:
             check_input(task, source)
         parts = [part for task in tasks for part in split_task(task)]

@@ -49,9 +49,9 @@ def names(refs: list[ImageRef], root: Path) -> list[str]:
         ("none/", "folder"),
         ("images/*.jpg", "glob"),
         ("images/1.jpg", "glob"),
-        ("m.csv", "manifest"),
-        ("M.CSV", "manifest"),
-        ("m.parquet", "manifest"),
+        ("m.csv", "image_list"),
+        ("M.CSV", "image_list"),
+        ("m.parquet", "image_list"),
         ("all.txt", "list"),
         ("all.lst", "list"),
         ("gs://b", "folder"),
@@ -62,7 +62,7 @@ def names(refs: list[ImageRef], root: Path) -> list[str]:
         ("gs://b/1.jpg", "glob"),
         ("gs://b/p/*", "glob"),
         ("gs://b/p/**/*.jpg", "glob"),
-        ("gs://b/m.csv", "manifest"),
+        ("gs://b/m.csv", "image_list"),
     ],
 )
 def test_the_kind_of_an_input_follows_its_name(
@@ -352,3 +352,7 @@ class TestAllowedPlaces:
             (tmp_path / name).write_text(text, encoding="utf-8")
         source = SourceSettings(keys=("site",))
         assert {ref.keys for ref in listed([f"{tmp_path}/*.csv"], source)} == {("Köln",)}
+
+
+def test_the_earlier_name_of_an_image_list_still_serves():
+    assert SourceSettings(kind="manifest") == SourceSettings(kind="image_list")

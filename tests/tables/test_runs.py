@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from maskdet import storage
-from maskdet.compliance.groups import Counts
+from maskdet.compliance.state import Counts
 from maskdet.config import FailureBudget
 from maskdet.errors import BudgetError, HeldError, MaskdetError, OutputError, ReconciliationError, SourceError
 from maskdet.tables import lease

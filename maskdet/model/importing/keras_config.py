@@ -143,9 +143,8 @@ def _activation(layers: list[dict[str, Any]]) -> str | None:
 
 def _last(layers: list[dict[str, Any]]) -> dict[str, Any]:
     """The last layer that makes numbers, inside nested networks too."""
-    for layer in reversed(layers):
-        if layer.get("class_name") in _MODELS and _layers(layer):
-            return _last(_layers(layer))
-        if layer.get("class_name") not in ("Activation", "Softmax", "Dropout", "Identity", "InputLayer"):
-            return layer
-    return layers[-1]
+    last = layers[-1]
+    if last.get("class_name") in _MODELS and (inner := _layers(last)):
+        return _last(inner)
+    passes_on = last.get("class_name") in ("Activation", "Softmax", "Dropout", "Identity", "InputLayer")
+    return _last(layers[:-1]) if passes_on and len(layers) > 1 else last

@@ -1,0 +1,88 @@
+"""Write one page about an output, for people.
+
+    maskdet report tables/ [--output report.html] [--by site,camera] [--where site=north …]
+                   [--since 2026-03-02] [--until 2026-03-08] [--title "Masks in March"] [--faces 12]
+                   [Beam options, for stores that need them]
+
+The page is one HTML file with everything in it, and asks no other host for anything: the rate with its interval in
+words, what it rests on, days, sites and cameras, what changed, what was not seen, what failed, and the model in brief.
+Intervals take faces of one camera and hour as alike. The same tables give the same page. It shows nobody unless you say
+--faces: then some faces of each label are read from their images now and put onto the page. Needs the extra "explore".
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import date
+
+from apache_beam.io.filesystems import FileSystems
+
+from maskdet import storage
+from maskdet.beam.options import parse_beam_options
+from maskdet.cli import console
+from maskdet.errors import ConfigError
+from maskdet.report.compliance_page import write_report
+from maskdet.report.database import Selection
+
+REPORT_FILE = "report.html"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return console.run_command("report", lambda: _report(sys.argv[1:] if argv is None else argv))
+
+
+def _report(argv: Sequence[str]) -> int:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
+    output = storage.normalize(arguments.output or storage.join(arguments.tables, REPORT_FILE))
+    selection = Selection(keys_of(arguments.where), arguments.since, arguments.until)
+    by = arguments.by.split(",") if arguments.by else None
+    written = write_report(arguments.tables, output, selection, by=by, title=arguments.title, faces=arguments.faces)
+    print(f"{written.sentence}\nreport: {output} ({written.size_bytes / 1000:,.0f} kB)")
+    return 0
+
+
+def keys_of(conditions: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
+    """Conditions ``key=value`` as a selection has them; several of one key are alternatives.
+
+    Raises:
+        ConfigError: one is not of that form.
+    """
+    found: dict[str, tuple[str | None, ...]] = {}
+    for condition in conditions:
+        name, sign, value = condition.partition("=")
+        if not sign:
+            raise ConfigError("--where", "key=value", condition, "For example: --where site=north")
+        found[name] = (*found.get(name, ()), value or None)
+    return found
+
+
+def day_of(text: str) -> date:
+    """A day as flags give it."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a day such as 2026-03-02, received {text!r}") from None
+
+
+def _parser() -> console.Parser:
+    parser = console.Parser("report", __doc__)
+    parser.add_argument("tables", help="the output of scoring runs")
+    parser.add_argument("--output", metavar="FILE", help="the page to write (default: report.html in the output)")
+    parser.add_argument("--by", metavar="KEYS", help="one or two keys to group by (default: the first two)")
+    parser.add_argument(
+        "--where", action="append", default=[], metavar="KEY=VALUE", help="only such images; may be given repeatedly"
+    )
+    parser.add_argument("--since", type=day_of, metavar="DAY", help="only images taken on this day or later")
+    parser.add_argument("--until", type=day_of, metavar="DAY", help="only images taken on this day or earlier")
+    parser.add_argument("--title", help="the page's title (default: Who wears a mask)")
+    parser.add_argument("--faces", type=int, default=0, metavar="N", help="show N faces of each label (default: none)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,307 @@
+"""One HTML page about an output that a person without a computer's knowledge understands: ``maskdet report``.
+
+It holds no script and no address outside the file. It is a function of the tables alone: the same output gives the
+same page. Every number on it stands in a ``data`` element with its exact value and its name, so that a program, and the
+tests, can read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, NamedTuple
+
+from maskdet import __version__, storage
+from maskdet.errors import ModelError, StorageError
+from maskdet.labels import LABELS
+from maskdet.model.bundle import read_manifest
+from maskdet.model.manifest import Manifest
+from maskdet.report.database import Selection, Tables
+from maskdet.report.face_tiles import FaceSection, read_faces
+from maskdet.report.failure_words import FAILURE_WORDS
+from maskdet.report.figures import BINS, Figures, Group, period_of, periods, read_figures
+from maskdet.report.scales import Mark, Scale, ends, of_hundred, spread_labels, stacked
+from maskdet.report.templating import rendered
+from maskdet.report.words import bare_share, group_name, share
+from maskdet.tables.manifest import RunManifest
+
+MOST_GROUPS = 40
+MOST_PANELS = 12
+MOST_IN_PANEL = 12
+MOST_PERIODS_SHOWN = 62
+
+
+class Row(NamedTuple):
+    """A group in a chart of rates."""
+
+    name: str
+    group: Group
+    at: float | None
+    span: tuple[float, float] | None
+    """Both ends of its interval, in percent of the axis."""
+
+
+class Point(NamedTuple):
+    """A period in a chart over time."""
+
+    name: str
+    day: date
+    group: Group | None
+    x: float
+    y: float | None
+    span: tuple[float, float] | None
+    volume: float
+    """Its faces, in percent of the largest period's."""
+
+
+class Series(NamedTuple):
+    """A chart over time."""
+
+    points: list[Point]
+    runs: list[str]
+    """Lines between periods that follow each other, as points of a polyline."""
+    labels: list[Mark]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A site, with its parts and its days."""
+
+    name: str
+    group: Group
+    rows: list[Row]
+    more: int
+    series: Series
+
+
+def render(
+    tables: Tables, figures: Figures, selection: Selection, title: str, faces: Sequence[FaceSection] = ()
+) -> str:
+    """The page's HTML.
+
+    Args:
+        tables: what it is about.
+        figures: of them.
+        selection: which part of them.
+        title: the page's.
+        faces: pictures to show; default: none.
+    """
+    order = _by_rate(figures.groups)
+    scale = Scale.around(_extent([figures.total, *order[:MOST_GROUPS]]))
+    rest = order[MOST_GROUPS:]
+    page = rendered(
+        "report.html.j2",
+        title=title,
+        figures=figures,
+        run=tables.run,
+        output=tables.layout.root,
+        timezone=tables.timezone,
+        selection=selection,
+        version=__version__,
+        verb="wore a mask correctly" if figures.tells_incorrect else "wore a mask",
+        labels=[label for label in LABELS if figures.tells_incorrect or label != "incorrect"],
+        named=sum(group.values != (None,) for group in figures.groups),
+        hundred=_hundred(figures.total),
+        scale=scale,
+        rows=[_row(scale, group) for group in order[:MOST_GROUPS]],
+        total_row=_row(scale, figures.total),
+        rest=len(rest),
+        **_over_time(figures),
+        panels=_panels(figures, order),
+        histogram=_histogram(figures),
+        coverage=_coverage(figures, order),
+        failures=[(code, images, FAILURE_WORDS.get(code, "")) for code, images in figures.failures.items()],
+        card=model_card(tables.run),
+        query=query(tables, figures),
+        faces=faces,
+        parts=stacked,
+    )
+    return str(page)
+
+
+def model_card(run: RunManifest) -> Manifest | None:
+    """The manifest of the model that a run used, if it is still where the run found it."""
+    uri = str(run.settings.get("model", {}).get("uri", "builtin"))
+    try:
+        manifest = read_manifest(uri)
+    except (ModelError, StorageError):
+        return None
+    return manifest if manifest.fingerprint == run.model.get("fingerprint") else None
+
+
+def query(tables: Tables, figures: Figures) -> str:
+    """A query in SQL that gives the numbers by the first key."""
+    folder = tables.layout.folder("predictions").replace("'", "''")
+    names = ["'" + "', '".join(LABELS[:3]) + "'"]
+    key = '"' + figures.keys[0].replace('"', '""') + '", ' if figures.keys else ""
+    success = "label = 'mask'" if figures.tells_incorrect else "label IN ('mask', 'incorrect')"
+    return (
+        f"SELECT {key}count(*) FILTER (label IN ({names[0]})) AS faces,\n"
+        f"       count(*) FILTER ({success}) AS {'worn_correctly' if figures.tells_incorrect else 'masked'}\n"
+        f"FROM read_parquet('{folder}/**/*.parquet')\nGROUP BY ALL ORDER BY ALL;"
+    )
+
+
+def _by_rate(groups: Sequence[Group]) -> list[Group]:
+    """The lowest rate first; groups without faces last."""
+    return sorted(groups, key=lambda group: (group.rate.share is None, group.rate.share or 0.0))
+
+
+def _extent(groups: Sequence[Group]) -> list[float | None]:
+    return [*ends(group.rate.interval for group in groups), *(group.rate.share for group in groups)]
+
+
+def _row(scale: Scale, group: Group) -> Row:
+    interval = group.rate.interval
+    at = None if group.rate.share is None else scale.at(group.rate.share)
+    span = None if interval is None else (scale.at(interval.low), scale.at(interval.high))
+    return Row(group_name(group.values), group, at, span)
+
+
+def _hundred(total: Group) -> dict[str, int]:
+    counts = total.counts
+    parts = (counts.faces_mask, counts.faces_incorrect, counts.faces_no_mask)
+    return dict(zip(("mask", "incorrect", "no_mask"), of_hundred(parts), strict=True))
+
+
+def _over_time(figures: Figures) -> dict[str, Any]:
+    scale = Scale.around(_extent([figures.total, *figures.trend]))
+    return {"time_scale": scale, "series": _series(figures, figures.trend, scale)}
+
+
+def _series(figures: Figures, trend: Sequence[Group], scale: Scale, most_labels: int = 6) -> Series:
+    known = {period_of(group.values[0], figures.unit): group for group in trend}
+    days = periods(figures)
+    names = [period_name(day, figures.unit) for day in days]
+    largest = max((group.counts.faces for group in trend), default=0) or 1
+    points = []
+    for number, (day, name) in enumerate(zip(days, names, strict=True)):
+        group = known.get(day)
+        rate = group.rate if group is not None else None
+        share = rate.share if rate is not None else None
+        interval = rate.interval if rate is not None else None
+        points.append(
+            Point(
+                name,
+                day,
+                group,
+                x=round(100 * (number + 0.5) / len(days), 2),
+                y=None if share is None else round(100 - scale.at(share), 2),
+                span=None if interval is None else (100 - scale.at(interval.high), 100 - scale.at(interval.low)),
+                volume=0.0 if group is None else round(100 * group.counts.faces / largest, 1),
+            )
+        )
+    runs: list[list[str]] = [[]]
+    for point in points:
+        if point.y is None:
+            runs.append([])
+        else:
+            runs[-1].append(f"{point.x},{point.y}")
+    labels = [Mark(points[place].x, names[place]) for place in spread_labels(names, most_labels)]
+    return Series(points, [" ".join(run) for run in runs if len(run) > 1], labels)
+
+
+def period_name(day: date, unit: str) -> str:
+    """A period as people write it."""
+    return f"{day:%B %Y}" if unit == "month" else f"{day.day} {day:%b}"
+
+
+def _panels(figures: Figures, order: Sequence[Group]) -> dict[str, Any]:
+    shown = order[:MOST_PANELS]
+    inner = [group for one in shown for group in _by_rate(figures.subgroups.get(one.values[0], []))[:MOST_IN_PANEL]]
+    scale = Scale.around(_extent([*shown, *inner]))
+    trends = [group for one in shown for group in figures.group_trends.get(one.values[0], [])]
+    time_scale = Scale.around([group.rate.share for group in [*trends, *shown]])
+    panels = []
+    for one in shown:
+        parts = _by_rate(figures.subgroups.get(one.values[0], []))
+        series = _series(figures, figures.group_trends.get(one.values[0], []), time_scale, most_labels=2)
+        rows = [_row(scale, group) for group in parts[:MOST_IN_PANEL]]
+        panels.append(Panel(group_name(one.values), one, rows, len(parts) - len(rows), series))
+    return {"scale": scale, "time_scale": time_scale, "all": panels, "more": len(order) - len(shown)}
+
+
+def _histogram(figures: Figures) -> list[dict[str, Any]]:
+    columns = [{label: figures.bins[label][place] for label in LABELS} for place in range(BINS)]
+    largest = max((sum(column.values()) for column in columns), default=0)
+    return [
+        {
+            "from": place / BINS,
+            "to": (place + 1) / BINS,
+            "counts": column,
+            "faces": sum(column.values()),
+            "parts": stacked(list(column.values()), largest),
+        }
+        for place, column in enumerate(columns)
+    ]
+
+
+def _coverage(figures: Figures, order: Sequence[Group]) -> dict[str, Any]:
+    """Images of each site in each of the latest periods."""
+    days = periods(figures)[-MOST_PERIODS_SHOWN:]
+    rows = []
+    for one in sorted(order[:MOST_GROUPS], key=lambda group: group_name(group.values)):
+        known = {group.values[0]: group.counts.images_listed for group in figures.group_trends.get(one.values[0], [])}
+        rows.append((group_name(one.values), [known.get(day, 0) for day in days]))
+    if not figures.keys and figures.trend:
+        known = {group.values[0]: group.counts.images_listed for group in figures.trend}
+        rows = [("all", [known.get(day, 0) for day in days])]
+    largest = max((number for _, numbers in rows for number in numbers), default=0) or 1
+    names = [period_name(day, figures.unit) for day in days]
+    return {"days": days, "names": names, "rows": rows, "largest": largest, "shown": spread_labels(names, 6)}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report that was written.
+
+    Attributes:
+        sentence: what it says, in one.
+        size_bytes: of its file.
+    """
+
+    sentence: str
+    size_bytes: int
+
+
+def write_report(
+    output: str,
+    page: str,
+    selection: Selection,
+    *,
+    by: Sequence[str] | None = None,
+    title: str | None = None,
+    faces: int = 0,
+) -> Written:
+    """Write the page about an output.
+
+    Args:
+        output: the output of scoring runs.
+        page: where the page goes.
+        selection: keys and days that it is about.
+        by: one or two keys that groups are of; default: the first two.
+        title: default: one that fits all.
+        faces: most faces of each label to show.
+
+    Raises:
+        ConfigError: a key that the tables lack, or too many faces.
+        OutputError: no run has finished there.
+        StorageError: something cannot be read or written.
+    """
+    with Tables(output) as tables:
+        figures = read_figures(tables, selection, by)
+        shown = read_faces(tables, selection, faces) if faces else ()
+        html = render(tables, figures, selection, title or "Who wears a mask", shown)
+    storage.write_bytes(page, html.encode())
+    return Written(headline(figures), len(html.encode()))
+
+
+def headline(figures: Figures) -> str:
+    """The rate with its interval, in a sentence."""
+    rate = figures.total.rate
+    if rate.share is None:
+        return "no face could be labelled"
+    verb = "wore a mask correctly" if figures.tells_incorrect else "wore a mask"
+    interval = "" if rate.interval is None else f" ({bare_share(rate.interval.low)} to {share(rate.interval.high)})"
+    return f"{share(rate.share)}{interval} of {rate.faces:,} faces {verb}"

@@ -1,0 +1,248 @@
+"""The tables of an output in DuckDB: what pages for people ask of millions of rows.
+
+The files are those of the last run that finished, so that a page shows one set of tables even while a run is at work.
+Files of a store are fetched to this machine first. Of captured times, what matters are days and hours in the data set's
+time zone. Converting ten million of them takes a minute; converting the quarters of hours in which there are any takes
+none, and every offset of a time zone since 1972 is a multiple of a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from maskdet import storage
+from maskdet.cores import available_cores
+from maskdet.errors import ConfigError
+from maskdet.labels import INCORRECT, LABELS
+from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout
+from maskdet.tables.manifest import read_run
+from maskdet.tables.snapshot import current_snapshot
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+TIME_KEYS = ("date", "hour")
+"""Keys that capture times give; all others say where or what."""
+
+COUNTED = ("images_scored", "images_no_face", "images_failed", *(f"faces_{label}" for label in LABELS))
+"""Columns of the cells, as in the compliance tables."""
+
+WORN = "CAST(probability_mask AS DOUBLE) + coalesce(CAST(probability_incorrect AS DOUBLE), 0)"
+"""Probability that there is a mask; in double precision, as labels are made."""
+
+_SLOT_MS = 900_000
+_SLOT = f"epoch_ms(captured_at) // {_SLOT_MS}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of an output to look at.
+
+    Attributes:
+        keys: key → the values that it may have; ``None`` among them is a missing one.
+        since: first day, in the data set's time zone.
+        until: last day.
+        labels: labels of faces; empty: all.
+        worn_from: least probability of a mask.
+        worn_to: largest.
+    """
+
+    keys: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    since: date | None = None
+    until: date | None = None
+    labels: tuple[str, ...] = ()
+    worn_from: float = 0.0
+    worn_to: float = 1.0
+
+    @property
+    def of_images(self) -> Selection:
+        """The part that images without faces can be asked for, too."""
+        return Selection(self.keys, self.since, self.until)
+
+
+class Tables:
+    """The tables of an output, opened once; usable from several threads.
+
+    Attributes:
+        layout: the output.
+        snapshot: its set of tables.
+        run: the record of the run that left it.
+        keys: names of keys that say where or what; not ``date`` and ``hour``.
+
+    Args:
+        output: the output of scoring runs.
+
+    Raises:
+        ConfigError: DuckDB is not installed.
+        OutputError: no run has finished there.
+        StorageError: the output cannot be read.
+    """
+
+    def __init__(self, output: str) -> None:
+        connect = _duckdb().connect
+        self.layout = Layout(storage.normalize(output))
+        self.snapshot = current_snapshot(self.layout)
+        self.run = read_run(self.layout, self.snapshot.run_id)
+        dataset = self.snapshot.dataset
+        names = tuple(dict.fromkeys((*dataset.key_names, *dataset.partition_by)))
+        self.keys = tuple(name for name in names if name not in TIME_KEYS)
+        self.timezone = dataset.timezone
+        self._time_keys = tuple(name for name in TIME_KEYS if name in names)
+        self._fetched = tempfile.TemporaryDirectory(prefix="maskdet-tables-")
+        self._connection = connect(config={"threads": available_cores()})
+        for view, table in (("faces", PREDICTIONS), ("faceless", NO_FACE), ("failed", FAILURES)):
+            self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet({self._files(table)})")
+
+    def close(self) -> None:
+        """Close the database and remove what was fetched."""
+        self._connection.close()
+        self._fetched.cleanup()
+
+    def __enter__(self) -> Tables:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def cursor(self) -> DuckDBPyConnection:
+        """A connection of its own to the same database, for one thread."""
+        connection: DuckDBPyConnection = self._connection.cursor()
+        return connection
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The rows that a query gives.
+
+        Args:
+            query: SQL over the views ``faces``, ``faceless`` and ``failed``.
+            values: of its question marks; never a part of its text.
+        """
+        with self.cursor as cursor:
+            return cursor.execute(query, list(values)).fetchall()
+
+    def condition(self, selection: Selection, *, faces: bool = True) -> tuple[str, list[object]]:
+        """A selection as SQL.
+
+        Args:
+            selection: which rows.
+            faces: whether the rows are faces, which have labels and probabilities.
+
+        Returns:
+            What follows WHERE, and the values of its question marks.
+
+        Raises:
+            ConfigError: it names a key that the tables lack.
+        """
+        parts: list[str] = ["true"]
+        values: list[object] = []
+        for name, allowed in selection.keys.items():
+            if name not in self.keys:
+                raise ConfigError("key", f"one of {list(self.keys)}", name, "See maskdet inspect.")
+            given = [value for value in allowed if value is not None]
+            options = [f"{quoted(name)} IN ({', '.join('?' * len(given))})"] if given else []
+            options += [f"{quoted(name)} IS NULL"] if None in allowed else []
+            parts.append(f"({' OR '.join(options) or 'false'})")
+            values += given
+        for limit, sign in ((selection.since, ">="), (_after(selection.until), "<")):
+            if limit is not None:
+                parts.append(f"captured_at {sign} ?")
+                values.append(self.midnight(limit))
+        if faces and selection.labels:
+            parts.append(f"label IN ({', '.join('?' * len(selection.labels))})")
+            values += selection.labels
+        if faces and (selection.worn_from, selection.worn_to) != (0.0, 1.0):
+            parts.append(f"{WORN} BETWEEN ? AND ?")
+            values += (selection.worn_from, selection.worn_to)
+        return " AND ".join(parts), values
+
+    def midnight(self, day: date) -> datetime:
+        """The instant at which a day begins in the data set's time zone."""
+        return datetime.combine(day, datetime.min.time(), ZoneInfo(self.timezone)).astimezone(UTC)
+
+    def local_time(self, captured_at_ms: int | None) -> datetime | None:
+        """A capture time, in milliseconds since 1970 in UTC, in the data set's time zone."""
+        if captured_at_ms is None:
+            return None
+        return datetime.fromtimestamp(captured_at_ms / 1000, ZoneInfo(self.timezone))
+
+    def make_cells(self, selection: Selection, name: str = "cells") -> None:
+        """Count the selected rows by all keys, day and hour, in a table of the database.
+
+        A cell is what faces share that makes them alike: one camera, one hour. Its columns are the keys, ``day``,
+        ``hour_of_day`` and :data:`COUNTED`. One pass over few columns of the Parquet files; all else follows from it.
+        """
+        keys = "".join(f"{quoted(key)}, " for key in self.keys)
+        date_key = "date" if "date" in self._time_keys else "CAST(NULL AS DATE)"
+        columns = f"{keys}{date_key} AS given_day, {_SLOT} AS slot"
+        faces = [f"count(*) FILTER (label = '{label}')" for label in LABELS]
+        nothing = ["0"] * len(LABELS)
+        parts, values = [], []
+        for view, counts in (
+            ("faces", ["count(*) FILTER (face_index = 0)", "0", "0", *faces]),
+            ("faceless", ["0", "count(*)", "0", *nothing]),
+            ("failed", ["0", "0", "count(*)", *nothing]),
+        ):
+            condition, given = self.condition(selection, faces=view == "faces")
+            counted = ", ".join(f"{count} AS {column}" for count, column in zip(counts, COUNTED, strict=True))
+            parts.append(f"SELECT {columns}, {counted} FROM {view} WHERE {condition} GROUP BY ALL")
+            values += given
+        local = f"timezone({literal(self.timezone)}, make_timestamptz(slot * {_SLOT_MS} * 1000))"
+        sums = ", ".join(f"CAST(sum({column}) AS BIGINT) AS {column}" for column in COUNTED)
+        query = (
+            f"CREATE OR REPLACE TABLE {name} AS SELECT {keys}coalesce(given_day, CAST({local} AS DATE)) AS day, "
+            f"extract('hour' FROM {local}) AS hour_of_day, {sums} FROM ({' UNION ALL '.join(parts)}) GROUP BY ALL"
+        )
+        with self.cursor as cursor:
+            cursor.execute(query, values)
+
+    def _files(self, table: str) -> str:
+        """The local names of a table's files, as a list in SQL."""
+        uris = self.snapshot.files(self.layout, table)
+        if not storage.is_local(self.layout.root):
+            uris = [self._fetch(uri, f"{table}-{number}.parquet") for number, uri in enumerate(uris)]
+        return f"[{', '.join(literal(_plain(str(storage.local_path(uri)))) for uri in uris)}]"
+
+    def _fetch(self, uri: str, name: str) -> str:
+        path = Path(self._fetched.name) / name
+        path.write_bytes(storage.read_bytes(uri))
+        return str(path)
+
+
+def quoted(name: str) -> str:
+    """A column's name in SQL, whatever it is."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def tells_incorrect(tables: Tables) -> bool:
+    """Whether masks worn incorrectly are told apart: by the run's model, or in rows of an earlier one."""
+    return INCORRECT in tables.run.classes or bool(tables.run.faces.get(INCORRECT))
+
+
+def _plain(path: str) -> str:
+    """A file's name that DuckDB takes as it stands, not for a pattern."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
+
+
+def _after(day: date | None) -> date | None:
+    return None if day is None else day + timedelta(days=1)
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb
+    except ImportError as error:
+        remedy = "Install it: pip install 'maskdet[explore]'."
+        raise ConfigError("maskdet report and explore", "the package duckdb", "none", remedy) from error
+    return duckdb

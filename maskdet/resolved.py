@@ -1,0 +1,54 @@
+"""Settings of a scoring run in which nothing is left to the model, to this machine or to the source."""
+
+from __future__ import annotations
+
+from maskdet.config import (
+    CodecsName,
+    ComplianceSettings,
+    FacesMode,
+    FacesSettings,
+    ImagingSettings,
+    KeyName,
+    ModelSettings,
+    Precision,
+    ScoreSettings,
+)
+
+
+class ResolvedImaging(ImagingSettings):
+    """Imaging settings with the codecs chosen."""
+
+    codecs: CodecsName
+
+
+class ResolvedFaces(FacesSettings):
+    """Face settings with the mode chosen."""
+
+    mode: FacesMode
+
+
+class ResolvedModel(ModelSettings):
+    """Model settings with backend and precision chosen."""
+
+    backend: KeyName
+    precision: Precision
+
+
+class ResolvedCompliance(ComplianceSettings):
+    """Compliance settings with clusters and time zone chosen."""
+
+    cluster: tuple[KeyName, ...]
+    time_zone: str
+
+
+class ResolvedSettings(ScoreSettings):
+    """Everything that a scoring run does: settings in which nothing is left to the model or to this machine.
+
+    A run is scored, fingerprinted and recorded by these; :func:`maskdet.scoring.setup.resolve_settings` makes them of
+    settings as given, once.
+    """
+
+    imaging: ResolvedImaging
+    faces: ResolvedFaces
+    model: ResolvedModel
+    compliance: ResolvedCompliance

@@ -1,0 +1,93 @@
+"""How far a run is, and how it ended, as metrics of Prometheus.
+
+Read from an output alone, as :mod:`maskdet.tables.status` is, so that nothing has to watch the run itself: a timer
+writes a file for the textfile collector of the node exporter, or a job pushes to a gateway. Every name begins with
+``maskdet_`` and ends in its unit, as Prometheus asks (https://prometheus.io/docs/practices/naming/).
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, Gauge
+
+from maskdet import storage
+from maskdet.tables.layout import RUNS, Layout
+from maskdet.tables.manifest import ImageCounts, RunManifest, Status, read_run
+from maskdet.tables.status import RunStatus
+
+_RECORD = ".json"
+
+
+def last_success(layout: Layout) -> RunManifest | None:
+    """The record of the latest run that succeeded; ``None`` if none did.
+
+    Raises:
+        OutputError: a run's record cannot be understood.
+        StorageError: the output cannot be read.
+    """
+    records = (file.uri for file in storage.list_folder(layout.folder(RUNS)) if file.uri.endswith(_RECORD))
+    for uri in sorted(records, reverse=True):  # names sort by time
+        run = read_run(layout, uri.rsplit("/", 1)[-1].removesuffix(_RECORD))
+        if run.status == "succeeded":
+            return run
+    return None
+
+
+def run_metrics(status: RunStatus, success: RunManifest | None, output: str) -> CollectorRegistry:
+    """Gauges of a run, each with the label ``output``.
+
+    Args:
+        status: of the run; while it works, images are those of its finished shards.
+        success: the latest run that succeeded, if any did.
+        output: where the tables lie.
+
+    Returns:
+        A registry of its own, to be written or pushed. Times are seconds since 1970 (UTC).
+    """
+    run, gauges = status.run, _Gauges(output)
+    working = run.status == "running"
+    images = status.images if working else run.images
+    gauges.by("maskdet_run_status", "1 for the status that the run has", "status", _one_of(run.status))
+    gauges.set("maskdet_run_exit_code", "Exit code of maskdet status", status.exit_code)
+    gauges.set("maskdet_run_started_timestamp_seconds", "When the run began", run.started_at.timestamp())
+    if run.finished_at is not None:
+        gauges.set("maskdet_run_finished_timestamp_seconds", "When the run ended", run.finished_at.timestamp())
+    if status.heartbeat is not None:
+        seen = status.heartbeat.at.timestamp()
+        gauges.set("maskdet_run_heartbeat_timestamp_seconds", "The latest sign of life", seen)
+    outcomes = {name: getattr(images, name) for name in ImageCounts.model_fields}
+    gauges.by("maskdet_run_images", "Images of the run's input by outcome, and listed in all", "outcome", outcomes)
+    failed = dict(status.failed_by_code) if working else run.failed_by_code
+    gauges.by("maskdet_run_failed_images", "Failed images by code", "code", failed)
+    shards, finished = (status.shards or 0, status.finished) if working else (run.shards.get("total", 0),) * 2
+    gauges.set("maskdet_run_shards", "Shards of the run", shards)
+    gauges.set("maskdet_run_finished_shards", "Shards of the run that are finished", finished)
+    if success is not None and success.finished_at is not None:
+        ended = success.finished_at.timestamp()
+        duration_s = ended - success.started_at.timestamp()
+        gauges.set("maskdet_last_success_timestamp_seconds", "When the latest successful run ended", ended)
+        gauges.set("maskdet_last_success_duration_seconds", "How long the latest successful run took", duration_s)
+        gauges.set("maskdet_last_success_scored_images", "Images that run read", success.images_scored_now)
+        gauges.by("maskdet_faces", "Faces in the tables of the latest successful run", "label", success.faces)
+    return gauges.registry
+
+
+class _Gauges:
+    """Gauges that share the label ``output``."""
+
+    def __init__(self, output: str) -> None:
+        self.registry = CollectorRegistry()
+        self._output = output
+
+    def set(self, name: str, meaning: str, value: float) -> None:
+        Gauge(name, meaning, ["output"], registry=self.registry).labels(self._output).set(value)
+
+    def by(self, name: str, meaning: str, label: str, values: dict[str, int]) -> None:
+        gauge = Gauge(name, meaning, ["output", label], registry=self.registry)
+        for key, value in values.items():
+            gauge.labels(self._output, key).set(value)
+
+
+def _one_of(status: Status) -> dict[str, int]:
+    return {name: int(name == status) for name in get_args(Status)}

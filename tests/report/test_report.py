@@ -1,0 +1,414 @@
+"""Every number on a report's page, computed anew from the Parquet files by other means."""
+
+import datetime as dt
+import hashlib
+import io
+import math
+import re
+from html.parser import HTMLParser
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from drawn_output import DECISION, FIRST, QUOTES, SCRIPT, ZONE, drawn_rows, face, image, write_drawn
+from PIL import Image
+from scipy import stats
+
+from maskdet.cli.main import main
+from maskdet.compliance.intervals import Interval
+from maskdet.errors import FailureCode
+from maskdet.report import compliance_page, figures
+from maskdet.report.database import Selection, Tables
+from maskdet.report.failure_words import FAILURE_WORDS
+from maskdet.report.figures import Rate, difference_interval
+from maskdet.tables.snapshot import table_files
+
+ALL = Selection()
+LABELS = ("mask", "incorrect", "no_mask", "uncertain")
+
+
+class Numbers(HTMLParser):
+    """Collects what stands in data elements, and every element's name and attributes."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.found, self.texts, self.tags, self._of = {}, {}, [], None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "data":
+            given = dict(attributes)
+            self._of = given["data-of"]
+            value = None if given["value"] == "" else float(given["value"])
+            assert self.found.get(self._of, value) == value, f"{self._of} has two values"
+            self.found[self._of], self.texts[self._of] = value, ""
+
+    def handle_data(self, data):
+        if self._of is not None:
+            self.texts[self._of] += data
+
+    def handle_endtag(self, tag):
+        if tag == "data":
+            self._of = None
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    # DuckDB takes brackets, stars and question marks in names for patterns.
+    root = tmp_path_factory.mktemp("report") / "out[1]*?'s"
+    write_drawn(root)
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def html(output):
+    return page(output)
+
+
+def page(output, selection=ALL, by=None):
+    with Tables(output) as tables:
+        return compliance_page.render(tables, figures.read_figures(tables, selection, by), selection, "A <b>title</b>")
+
+
+def frames(output):
+    """All rows, one frame: faces, images without one, failures; with local days and hours."""
+    parts = []
+    for kind in ("predictions", "no_face", "failures"):
+        frame = pd.concat([pd.read_parquet(file) for file in table_files(output, kind)])
+        parts.append(frame.assign(kind=kind))
+    rows = pd.concat(parts, ignore_index=True)
+    local = rows["captured_at"].dt.tz_convert(ZONE)
+    rows["day"], rows["hour"] = local.dt.date, local.dt.hour
+    rows["image"] = (rows["kind"] != "predictions") | (rows["face_index"] == 0)
+    return rows
+
+
+def share_of(rows):
+    """Rate, interval and counts of some rows: Korn and Graubard's effective numbers, written out."""
+    known = rows[rows["label"].isin(["mask", "incorrect", "no_mask"])]
+    n, x = len(known), int((known["label"] == "mask").sum())
+    clusters = known.groupby(["site", "camera", "day", "hour"], dropna=False)["label"]
+    sizes, hits = clusters.size().to_numpy(), clusters.apply(lambda one: (one == "mask").sum()).to_numpy()
+    m = len(sizes)
+    low = high = None
+    if m >= 2:
+        p = x / n
+        if x in (0, n):
+            effective = n**2 / (sizes**2).sum()
+        else:
+            variance = m / (m - 1) * ((hits - p * sizes) ** 2).sum() / n**2
+            effective = min(n, p * (1 - p) / variance) if variance > 0 else n
+        t = stats.t.ppf(0.975, m - 1)
+        # Ends of Wilson's interval are the roots of a quadratic equation.
+        roots = np.roots([1 + t**2 / effective, -(2 * p + t**2 / effective), p**2])
+        low, high = sorted(np.clip(np.real(roots), 0, 1))
+    return {"share": x / n if n else None, "low": low, "high": high, "faces": n, "successes": x, "clusters": m}
+
+
+def images_of(rows):
+    whole = rows[rows["image"]]
+    kinds = whole["kind"].value_counts()
+    read = kinds.get("predictions", 0) + kinds.get("no_face", 0)
+    return (
+        len(whole),
+        kinds.get("no_face", 0),
+        kinds.get("failures", 0),
+        kinds.get("no_face", 0) / read if read else None,
+    )
+
+
+def name_of(value):
+    return "(none)" if pd.isna(value) else value
+
+
+def expected_rates(rows):
+    found = {}
+    places = [("total", rows)]
+    places += [(f"group.{name_of(site)}", part) for site, part in rows.groupby("site", dropna=False)]
+    for name, part in places:
+        rate, (listed, _, _, faceless) = share_of(part), images_of(part)
+        found |= {f"{name}.{key}": rate[key] for key in ("share", "faces")}
+        found |= interval(f"{name}.interval", rate)
+        found |= {f"{name}.images": listed, f"{name}.no_face": faceless}
+        found |= {f"{name}.{label}": int((part["label"] == label).sum()) for label in LABELS}
+    for site, part in rows.groupby("site", dropna=False):
+        name = f"panel.{name_of(site)}"
+        found[f"{name}.share"] = share_of(part)["share"]
+        for camera, of_camera in part.groupby("camera", dropna=False):
+            rate = share_of(of_camera)
+            found |= {f"{name}.{camera}.share": rate["share"], **interval(f"{name}.{camera}.interval", rate)}
+        for day, of_day in part.groupby("day"):
+            rate = share_of(of_day)
+            found |= {f"{name}.{day}.{key}": rate[key] for key in ("share", "faces")}
+    return found
+
+
+def interval(name, rate):
+    return {} if rate["low"] is None else {f"{name}.low": rate["low"], f"{name}.high": rate["high"]}
+
+
+def expected_days(rows):
+    found = {}
+    for day, part in rows.groupby("day"):
+        rate, (listed, faceless, failed, _) = share_of(part), images_of(part)
+        name = f"trend.{day}"
+        found |= {f"{name}.{key}": rate[key] for key in ("share", "faces")} | interval(f"{name}.interval", rate)
+        found |= {f"{name}.images": listed, f"{name}.no_face": faceless, f"{name}.failed": failed}
+        found[f"{name}.uncertain"] = int((part["label"] == "uncertain").sum())
+    days = sorted(rows["day"].dropna().unique())
+    every = [days[0] + dt.timedelta(days=number) for number in range((days[-1] - days[0]).days + 1)]
+    for site, part in rows.groupby("site", dropna=False):
+        seen = part[part["image"]].groupby("day").size()
+        found |= {f"coverage.{name_of(site)}.{day}": int(seen.get(day, 0)) for day in every}
+    return found
+
+
+def expected_change(rows):
+    last = rows["day"].dropna().max()
+    week, found = dt.timedelta(days=7), {}
+    after = rows[rows["day"] > last - week]
+    before = rows[(rows["day"] > last - 2 * week) & (rows["day"] <= last - week)]
+    places = [("total", before, after)]
+    for site in rows["site"].unique():
+        sides = [side[side["site"].isna() if pd.isna(site) else side["site"] == site] for side in (before, after)]
+        places.append((name_of(site), *sides))
+    for name, *sides in places:
+        rates = [share_of(side) for side in sides]
+        for when, side, rate in zip(("before", "after"), sides, rates, strict=True):
+            listed, _, _, faceless = images_of(side)
+            values = {"images": listed, "no_face": faceless, "share": rate["share"]}
+            found |= {f"change.{name}.{when}.{key}": value for key, value in values.items()}
+        (p, low, high), (q, lower, upper) = ((rate["share"], rate["low"], rate["high"]) for rate in rates)
+        found[f"change.{name}.difference"] = q - p
+        found[f"change.{name}.interval.low"] = q - p - math.sqrt((q - lower) ** 2 + (high - p) ** 2)
+        found[f"change.{name}.interval.high"] = q - p + math.sqrt((upper - q) ** 2 + (p - low) ** 2)
+    return found
+
+
+def expected_rest(rows):
+    rate, (listed, faceless, failed, faceless_share) = share_of(rows), images_of(rows)
+    uncertain = int((rows["label"] == "uncertain").sum())
+    found = {"groups": rows["site"].nunique(), "images_listed": listed, "no_face_share": faceless_share}
+    found |= {"rate.share": rate["share"], "rate.faces": rate["faces"], "rate.successes": rate["successes"]}
+    found |= {"clusters": rate["clusters"], **interval("rate.interval", rate)}
+    counts = {"images_listed": listed, "images_scored": listed - faceless - failed, "images_no_face": faceless}
+    counts |= {"images_failed": failed, "faces": rate["faces"] + uncertain, "faces_uncertain": uncertain}
+    found |= {f"counts.{name}": value for name, value in counts.items()}
+    unknown = {"uncertain": uncertain, "no_face": faceless, "failed": failed, "all": uncertain + faceless + failed}
+    for name, number in unknown.items():
+        total = rate["faces"] + number
+        found |= {f"bounds.{name}.unknown": number, f"bounds.{name}.low": rate["successes"] / total}
+        found[f"bounds.{name}.high"] = (rate["successes"] + number) / total
+    found["undated"] = int((rows["image"] & rows["day"].isna()).sum())
+    for code, images in rows["code"].value_counts().items():
+        found[f"failures.{code}"] = images
+    worn = rows["probability_mask"].astype(float) + rows["probability_incorrect"].astype(float)
+    for label in LABELS:
+        heights, edges = np.histogram(worn[rows["label"] == label], bins=20, range=(0, 1))
+        found |= {f"bins.{label}.{number / 20}": height for number, height in enumerate(heights)}
+        assert len(edges) == 21
+    last = rows.groupby(["site", "camera"], dropna=False)["day"].agg(lambda days: days.dropna().max())
+    if silent := int((last < rows["day"].dropna().max()).sum()):
+        found["silent"] = silent
+    return found
+
+
+def test_every_number_on_the_page_comes_from_the_tables(output, html):
+    rows = frames(output)
+    expected = {**expected_rates(rows), **expected_days(rows), **expected_change(rows), **expected_rest(rows)}
+    expected |= {key.replace("change.total", "change"): expected[key] for key in expected if "total.differ" in key}
+    ends = ("change.total.interval.low", "change.total.interval.high")
+    expected |= {key.replace("change.total", "change"): expected[key] for key in ends}
+    found = Numbers(html).found
+    hundred = [found.pop(f"hundred.{label}") for label in LABELS[:3]]
+    assert found.keys() == expected.keys()
+    differing = {
+        name: (value, expected[name])
+        for name, value in found.items()
+        if (value is None) != (expected[name] is None) or (value is not None and abs(value - expected[name]) > 1e-9)
+    }
+    assert not differing
+    assert sum(hundred) == 100 and abs(hundred[0] - 100 * found["rate.share"]) < 1
+
+
+def test_texts_of_numbers_are_their_values(html):
+    numbers = Numbers(html)
+    for name, value in numbers.found.items():
+        text = numbers.texts[name].replace(",", "").replace("\N{MINUS SIGN}", "-").removesuffix(" points")
+        if name.startswith("coverage.") or value is None:
+            continue
+        parts = re.fullmatch(r"([<>]?)([+-]?[\d.]+)%?", text)
+        assert parts, (name, text)
+        in_percent = "%" in text or name.endswith((".low", ".high")) or "difference" in name
+        assert float(parts[2]) == pytest.approx(value * (100 if in_percent else 1), abs=0.51), (name, text, value)
+
+
+def test_names_never_become_markup(html):
+    tags = Numbers(html).tags
+    assert not [tag for tag, _ in tags if tag in ("script", "img", "b")]
+    assert not [(tag, name) for tag, given in tags for name in given if name.startswith("on")]
+    assert SCRIPT not in html and QUOTES not in html and "{{ 7 * 7 }}{% raw %}&amp;amp;" in html
+    assert "A &lt;b&gt;title&lt;/b&gt;" in html
+
+
+def test_a_page_asks_nothing_outside_itself(html):
+    assert "default-src 'none'" in html
+    names = ("src", "href", "action", "srcset", "poster")
+    links = [given[name] for _, given in Numbers(html).tags for name in names if name in given]
+    assert links and all(link.startswith(("#", "data:")) for link in links)
+    assert not re.search(r"@import|url\(|https?://", html)
+
+
+def test_the_same_tables_give_the_same_page(output, html):
+    assert page(output) == html
+    assert len(html.encode()) < 1_000_000
+
+
+def test_tables_of_a_store_are_fetched(output, html, monkeypatch):
+    import maskdet.report.database as database
+
+    fetched = []
+    read = database.storage.read_bytes
+    monkeypatch.setattr(database.storage, "is_local", lambda uri: uri != output)
+    monkeypatch.setattr(database.storage, "read_bytes", lambda uri: fetched.append(uri) or read(uri))
+    with Tables(output) as tables:
+        assert figures.read_figures(tables, Selection()).total.counts.faces == Numbers(html).found["counts.faces"]
+    assert [uri for uri in fetched if uri.endswith(".pq")]
+
+
+def test_a_selection_is_of_keys_and_local_days(output):
+    rows = frames(output)
+    since, until = dt.date(2026, 3, 29), dt.date(2026, 4, 2)
+    found = Numbers(page(output, Selection({"site": ("north", None)}, since, until))).found
+    chosen = rows[(rows["site"].isna() | (rows["site"] == "north")) & (rows["day"] >= since) & (rows["day"] <= until)]
+    assert found["images_listed"] == images_of(chosen)[0]
+    assert found["rate.share"] == share_of(chosen)["share"] and found["counts.images_failed"] == images_of(chosen)[2]
+    assert {name.split(".")[1] for name in found if name.startswith("group.")} == {"north", "(none)"}
+
+
+def test_groups_are_of_the_keys_asked_for(output):
+    found = Numbers(page(output, by=["camera"])).found
+    rows = frames(output)
+    assert found["group.gate.share"] == share_of(rows[rows["camera"] == "gate"])["share"]
+    assert found["groups"] == 2
+
+
+def test_the_query_on_the_page_gives_its_numbers(tmp_path):
+    write_drawn(tmp_path / "plain")
+    with Tables(str(tmp_path / "plain")) as tables:
+        found = figures.read_figures(tables, Selection())
+        query = compliance_page.query(tables, found)
+    rows = duckdb.sql(query).fetchall()
+    assert rows == [(one.values[0], one.rate.faces, one.rate.successes) for one in found.groups]
+
+
+def test_a_flat_folder_has_no_clusters_and_says_so(tmp_path):
+    faces = [face(image(f"/flat/{n}.jpg", None, None, None), 0, 0.9 if n < 17 else 0.1, 0.0) for n in range(20)]
+    write_drawn(tmp_path / "flat", ([{**one} for one in faces], [], []), keys=())
+    html = page(str(tmp_path / "flat"))
+    found = Numbers(html).found
+    wilson = stats.binomtest(17, 20).proportion_ci(method="wilson")
+    assert (found["rate.interval.low"], found["rate.interval.high"]) == pytest.approx(tuple(wilson), abs=1e-12)
+    assert "takes faces for independent" in html and "trend." not in "".join(found)
+
+
+def test_two_classes_are_about_any_mask(tmp_path):
+    faces = [face(image(f"/two/{n}.jpg", None, "a", None), 0, 0.9 if n < 3 else 0.1, 0.0) for n in range(4)]
+    faces = [{**one, "probability_incorrect": None} for one in faces]
+    decision = DECISION.model_copy(update={"incorrect_from": None})
+    write_drawn(tmp_path / "two", (faces, [], []), classes=("no_mask", "mask"), decision=decision)
+    html = page(str(tmp_path / "two"))
+    assert "of faces wore a mask;" in html and "incorrectly" not in html and "wore a mask correctly" not in html
+    assert Numbers(html).found["rate.share"] == 0.75
+
+
+def test_an_output_without_faces_has_no_rate(tmp_path):
+    faceless = [image(f"/none/{n}.jpg", None, "a", "b") for n in range(3)]
+    write_drawn(tmp_path / "none", ([], faceless, []))
+    html = page(str(tmp_path / "none"))
+    assert "No face could be labelled" in html
+    assert Numbers(html).found["counts.images_no_face"] == 3
+
+
+def test_weeks_and_months_where_days_are_many(tmp_path):
+    for days, unit in ((60, "week"), (600, "month")):
+        write_drawn(tmp_path / unit, drawn_rows(days=days) if unit == "week" else sparse_rows(days))
+        with Tables(str(tmp_path / unit)) as tables:
+            found = figures.read_figures(tables, Selection())
+        rows = frames(str(tmp_path / unit))
+        days_of = pd.to_datetime(rows["day"])
+        firsts = days_of.dt.to_period("W-SUN" if unit == "week" else "M").dt.start_time.dt.date
+        for group in found.trend:
+            assert group.rate.share == share_of(rows[firsts == group.values[0]])["share"]
+        assert found.unit == unit and {group.values[0] for group in found.trend} == set(firsts.dropna())
+        assert figures.periods(found)[0] == found.trend[0].values[0]
+
+
+def sparse_rows(days):
+    faces, faceless, failures = drawn_rows(days=8)
+    first, factor = FIRST, days // 8
+
+    def stretched(row):
+        when = row["captured_at"]
+        return {**row, "captured_at": None if when is None else first + (when - first) * factor}
+
+    return [stretched(row) for row in faces], faceless, failures
+
+
+def test_a_difference_has_newcombes_interval():
+    # Newcombe (1998), table II, example (a), method 10: 56/70 - 48/80.
+    rates = [
+        Rate(x, n, Interval(*stats.binomtest(x, n).proportion_ci(method="wilson")), "") for x, n in ((48, 80), (56, 70))
+    ]
+    assert difference_interval(*rates) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert difference_interval(rates[0], Rate(0, 0, None, "")) is None
+
+
+def test_faces_are_shown_only_when_asked_for(tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rows = []
+    for number, (mask, incorrect) in enumerate(((0.9, 0.0), (0.1, 0.0), (0.2, 0.6))):
+        path, stream = folder / f"{number}<i>.png", io.BytesIO()
+        Image.new("RGB", (64, 64), (40 * number, 90, 200)).save(stream, "PNG")
+        path.write_bytes(stream.getvalue())
+        row = face(image(str(path), None, SCRIPT, "gate"), 0, mask, incorrect)
+        rows.append({**row, "content_sha256": hashlib.sha256(stream.getvalue()).hexdigest()})
+    rows.append(face(image(str(folder / "gone.png"), None, "x", "y"), 0, 0.05, 0.0))
+    write_drawn(tmp_path / "out", (rows, [], []))
+    assert main(["report", str(tmp_path / "out")]) == 0
+    target = tmp_path / "out" / "report.html"
+    assert "data:image" not in target.read_text("utf-8") and "25.0%" in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "out"), "--faces", "3", "--output", str(tmp_path / "faces.html")]) == 0
+    html = (tmp_path / "faces.html").read_text("utf-8")
+    pictures = [given["src"] for tag, given in Numbers(html).tags if tag == "img"]
+    # One of each label, and the three least sure; the fourth face's image is gone.
+    assert len(pictures) == 3 + 3
+    assert all(one.startswith("data:image/jpeg;base64,") for one in pictures)
+    assert "gone since it was scored" in html and SCRIPT not in html
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--by", "sight"], 2, "--by: expected one or two of the keys ['site', 'camera'], received ['sight']"),
+        (["--where", "north"], 2, "--where: expected key=value, received 'north'"),
+        (["--where", "sight=1"], 2, "expected one of ['site', 'camera'], received 'sight'"),
+        (["--faces", "99"], 2, "--faces: expected 1 to 24, received 99"),
+    ],
+)
+def test_what_cannot_be_reported_is_said(output, tmp_path, capsys, flags, code, message):
+    assert main(["report", output, "--output", str(tmp_path / "page.html"), *flags]) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_an_output_without_a_run_is_refused(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 8
+    assert "Run maskdet score first" in capsys.readouterr().err
+
+
+def test_every_failure_has_words():
+    assert set(FAILURE_WORDS) == set(FailureCode)
