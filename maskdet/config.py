@@ -46,6 +46,7 @@ DEFAULT_EXCLUDES = (
     *(".*", "@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "__MACOSX", "$RECYCLE.BIN"),
     *("System Volume Information", "lost+found"),
 )
+_REFERENCE = "make docs: Reference, Settings; maskdet config show NAME prints a file that has them all"
 # Of Pydantic, where a section is no mapping.
 _SECTION_ERRORS = ("model_type", "model_attributes_type", "dict_type")
 # ValueError: text that is not UTF-8, and what YAML takes for a date that is none ("2026-13-45").
@@ -186,7 +187,7 @@ class ModelSettings(Section):
     precision: Precision | None = None
     """Default: int8 where backend and bundle have it. TensorFlow and ONNX Runtime run float32 only."""
     device: Device = "cpu"
-    """``cuda``: a GPU, by ONNX Runtime or TensorFlow; model alone, faces are found on CPUs."""
+    """Where the model runs. ``cuda``: a GPU, by ONNX Runtime or TensorFlow; faces are found on CPUs all the same."""
     no_mask_below: Ratio | None = None
     """Faces below this probability of a mask are labelled ``no_mask``. Default: the bundle's threshold."""
     mask_from: Ratio | None = None
@@ -464,8 +465,10 @@ def _describe(problem: dict[str, Any], model: type[BaseModel]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in _SECTION_ERRORS:
         message = "expected a section of key: value"
+    if problem["type"] == "missing":
+        return f"{path}: expected a value, received none; the reference of settings says what it is ({_REFERENCE})"
     text = f"{path}: {message}" if path else message
-    if problem["type"] in ("value_error", "missing"):  # the input of either is the whole section
+    if problem["type"] == "value_error":  # its input is the whole section
         return text
     return f"{text}, received {shown(problem['input'])}"
 

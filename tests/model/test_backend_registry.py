@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from maskdet.errors import ConfigError, ModelError
+from maskdet.model import onnx_export
 from maskdet.model.backends import RuntimeSpec, choosing, load_model
 from maskdet.model.backends.choosing import Candidate, choose_runtime
 from maskdet.model.backends.registry import BUILT_IN, backend_names, find_backend
@@ -119,3 +120,42 @@ def test_auto_without_any_that_runs_the_bundle_says_how_to_make_one(monkeypatch)
 def test_a_device_is_part_of_what_ran():
     spec = RuntimeSpec("onnx", "float32")
     assert dataclasses.replace(spec, device="cuda").runtime_version == f"{spec.runtime_version} on cuda"
+
+
+def test_without_a_gpu_a_gpu_is_refused_with_what_to_install():
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime runs on GPUs")
+    with pytest.raises(ModelError, match=r"CUDAExecutionProvider, received '.*CPUExecutionProvider'.*onnxruntime-gpu"):
+        onnx_export.open_session_of(b"", "cuda")
+
+
+def test_a_provider_that_gives_way_to_another_is_refused(identity, monkeypatch):
+    """ONNX Runtime goes on without a provider that it has and cannot start; that is a slow run, or other bits."""
+    monkeypatch.setitem(onnx_export.PROVIDERS, "cuda", ("AzureExecutionProvider", {}))
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["AzureExecutionProvider"])
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *given, providers: real(*given, providers=["CPUExecutionProvider"])
+    )
+    with pytest.raises(ModelError, match="do driver, CUDA and cuDNN fit"):
+        onnx_export.open_session_of(identity, "cuda")
+
+
+def test_the_path_of_a_device_runs_on_another_provider(identity, monkeypatch):
+    """What a GPU would take, with the CPU's provider in its place: no GPU was at hand where this was written."""
+    monkeypatch.setitem(onnx_export.PROVIDERS, "cuda", onnx_export.PROVIDERS["cpu"])
+    session = onnx_export.open_session_of(identity, "cuda")
+    np.testing.assert_array_equal(session.run(None, {"x": np.float32([1, 2])})[0], np.float32([1, 2]))
+
+
+@pytest.fixture
+def identity():
+    """An ONNX file that gives what it takes."""
+    onnx = pytest.importorskip("onnx")
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", values[:1], values[1:])
+    return onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8
+    ).SerializeToString()

@@ -6,6 +6,7 @@ A backend is a :class:`BackendType`, one file each in this folder; packages add 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -50,6 +51,7 @@ class BackendType:
         formats: precision → key of :data:`maskdet.model.formats.FORMATS` that it runs; the first is the default.
         make: loads a bundle.
         devices: where it runs.
+        variants: other distributions of the same library, such as one for GPUs.
     """
 
     name: str
@@ -58,15 +60,15 @@ class BackendType:
     formats: Mapping[Precision, str]
     make: Callable[[Bundle, RuntimeSpec], Backend]
     devices: tuple[Device, ...] = ("cpu",)
+    variants: tuple[str, ...] = ()
 
     @property
-    def installed(self) -> bool:
-        """Whether the package is on this machine."""
-        try:
-            metadata.version(self.package)
-        except metadata.PackageNotFoundError:
-            return False
-        return True
+    def version(self) -> str | None:
+        """Name and version of the package that is on this machine; ``None`` without one."""
+        for package in (self.package, *self.variants):
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                return f"{package} {metadata.version(package)}"
+        return None
 
     def precisions_of(self, manifest: Manifest) -> list[Precision]:
         """In which precisions it can run a bundle, in its own order."""
@@ -117,15 +119,12 @@ class RuntimeSpec:
     def runtime_version(self) -> str:
         """Name and version of the library that runs the model, and the device; part of a run's fingerprint."""
         found = self.backend_type
-        try:
-            version = f"{found.package} {metadata.version(found.package)}"
-        except metadata.PackageNotFoundError as error:
+        version = found.version
+        if version is None:
+            remedy = f"Run: pip install '{found.install}'."
             raise ModelError(
-                f"model.backend {self.backend!r}",
-                f"the package {found.package}",
-                "none installed",
-                f"Run: pip install '{found.install}'.",
-            ) from error
+                f"model.backend {self.backend!r}", f"the package {found.package}", "none installed", remedy
+            )
         return version if self.device == "cpu" else f"{version} on {self.device}"
 
     def needs(self, name: str) -> bool:

@@ -68,7 +68,7 @@ def _runnable(kind: BackendType, manifest: Manifest, precision: Precision | None
 
 
 def _fastest(uri: str, manifest: Manifest, precision: Precision | None, device: Device) -> Candidate:
-    kinds = [kind for kind in map(find_backend, backend_names()) if kind.installed and device in kind.devices]
+    kinds = [kind for kind in map(find_backend, backend_names()) if kind.version is not None and device in kind.devices]
     candidates = [Candidate(kind.name, known) for kind in kinds for known in _runnable(kind, manifest, precision)]
     if not candidates:
         expected = f"a file that an installed backend runs on {device}" + (f" in {precision}" if precision else "")

@@ -14,7 +14,7 @@ class OnnxBackend:
     """The ONNX file; as many blocks concurrently as there are threads."""
 
     def __init__(self, bundle: Bundle, spec: RuntimeSpec) -> None:
-        self._session = onnx_export.open_session(bundle.folder / ONNX_FILE)
+        self._session = onnx_export.open_session(bundle.folder / ONNX_FILE, spec.device)
         (tensor_in,), (tensor_out,) = self._session.get_inputs(), self._session.get_outputs()
         shape = [bundle.manifest.input.height, bundle.manifest.input.width, 3]
         types = (tensor_in.type, tensor_out.type)
@@ -38,4 +38,6 @@ ONNX = BackendType(
     install="maskdet[onnx]",
     formats={"float32": "onnx"},
     make=OnnxBackend,
+    devices=("cpu", "cuda"),
+    variants=("onnxruntime-gpu",),
 )
