@@ -21,7 +21,7 @@ from maskdet.labels import Codes, Decision
 from maskdet.model.bundle import file_sha256
 from maskdet.model.export import check_output_folder, list_files, replaced_whole
 from maskdet.model.importing import conversion
-from maskdet.model.importing.check import Check
+from maskdet.model.importing.check import Check, Trial
 from maskdet.model.importing.conversion import Conversion, Job
 from maskdet.model.importing.facts import KINDS, Facts, Kind
 from maskdet.model.importing.inspection import inspect, kind_of, list_external_files
@@ -118,11 +118,15 @@ class ContradictedError(ModelError):
         images = check.declared.images
         super().__init__(
             "the declaration",
-            f"the reading that {images} labelled images bear out: {better.reading} ({better.accuracy:.1%} right)",
-            f"one by which {check.declared.accuracy:.1%} are right",
-            "Correct the flags; if they are right, the labels are exchanged. Nothing was written.",
+            f"what {images} labelled images bear out: {better.reading} ({_figures(better)})",
+            f"what {_figures(check.declared)} speaks against",
+            "Correct the flags; if they are right, are the labels? Nothing was written.",
         )
         self.check = check
+
+
+def _figures(trial: Trial) -> str:
+    return f"{trial.accuracy:.1%} right, log loss {trial.log_loss:.3f}"
 
 
 @contextmanager

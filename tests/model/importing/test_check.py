@@ -19,7 +19,7 @@ def images():
 
 def network(pixels):
     """The probability that there is no mask: a sigmoid of how little red there is, of pixels from 0 to 1."""
-    return 1 / (1 + np.exp(np.clip(60 * (pixels[..., 0].mean(axis=(1, 2)) - 0.57), -80, 80)))[:, None].astype(
+    return 1 / (1 + np.exp(np.clip(300 * (pixels[..., 0].mean(axis=(1, 2)) - 0.57), -80, 80)))[:, None].astype(
         np.float32
     )
 
@@ -81,3 +81,22 @@ def test_three_classes_in_a_wrong_order_are_refuted():
     check = check_reading(lambda pixels: given, reading, np.zeros((60, 4, 4, 3), np.uint8), truth)
     assert check.declared.accuracy == 0.0
     assert check.clearly_better.reading.endswith("--classes no_mask,mask,incorrect")
+
+
+def test_a_network_that_is_far_too_sure_is_told_by_its_loss():
+    """Logits multiplied by 255 turn the same way: as many are right, and those that are wrong are so beyond doubt."""
+    logits = np.tile([3.0, 2.0, 1.0, 4.0, 2.5, -0.4, 1.5, 3.5, 0.5, 2.0], 20).astype(np.float32)
+
+    def by_scale(pixels):
+        return (logits * (255 if pixels.max() > 1 else 1))[:, None]
+
+    white = np.full((200, 2, 2, 3), 255, np.uint8)
+    truth = codes_of(["no_mask"] * 200)  # what a high logit means; a tenth are wrong
+    reading = declared(scale="none").model_copy(update={"activation": "logits"})
+    check = check_reading(by_scale, reading, white, truth)
+    assert check.declared.accuracy == 0.9
+    assert check.declared.log_loss == pytest.approx(0.1 * -np.log(1e-6))
+    better = check.clearly_better
+    assert (better.reading, better.better, better.worse) == ("--scale 1/255", 0, 0)
+    sure = 1 / (1 + np.exp(-logits[:10].astype(np.float64)))
+    assert better.log_loss == pytest.approx(-np.log(sure).mean(), rel=1e-5)
