@@ -10,12 +10,24 @@ from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ValidationError, field_validator, model_validator
 
 from maskdet.errors import ConfigError, shown
 from maskdet.named_configs import find_config
 from maskdet.schemas import RESERVED_NAMES
+from maskdet.sections import (
+    Count,
+    CountOrZero,
+    KeyName,
+    OpenRatio,
+    Ratio,
+    Section,
+    TrackSettings,
+    VideoSettings,
+)
 from maskdet.templates import PathTemplate
+
+__all__ = ["Count", "CountOrZero", "KeyName", "OpenRatio", "Ratio", "Section"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -24,17 +36,11 @@ FacesMode = Literal["detect", "whole"]
 Precision = Literal["int8", "float32"]
 Device = Literal["cpu", "cuda"]
 
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
-Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
-OpenRatio = Annotated[float, Field(gt=0.0, lt=1.0)]
-"""Neither 0 nor 1."""
 InputKind = Annotated[
     Literal["auto", "folder", "glob", "list", "image_list"],
     # The name of image lists up to version 0.2.
     BeforeValidator(lambda value: "image_list" if value == "manifest" else value),
 ]
-KeyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 # Keys that every image with a capture time has, beside those that the source names.
 DERIVED_KEYS = ("date", "hour")
@@ -60,12 +66,6 @@ def _known_timezone(name: str | None) -> str | None:
     except (KeyError, ValueError, OSError) as error:
         raise ValueError(f"{name!r} is no time zone of the IANA database, such as Europe/Berlin") from error
     return name
-
-
-class Section(BaseModel):
-    """Base of every settings section: immutable, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SourceSettings(Section):
@@ -244,7 +244,7 @@ class OutputSettings(Section):
 class ComplianceSettings(Section):
     """Which groups the compliance tables count."""
 
-    levels: dict[KeyName, tuple[KeyName, ...]] = {}
+    levels: dict[KeyName, tuple[KeyName, ...]] = {}  # noqa: RUF012  (Pydantic copies it)
     """The groups to count: a name for each level, and its keys. ``date``, ``week``, ``month``, ``hour`` and ``weekday``
     come from the capture time."""
     confidence: OpenRatio = 0.95
@@ -292,9 +292,11 @@ class ScoreSettings(Section):
     source: SourceSettings = SourceSettings()
     packing: PackingSettings = PackingSettings()
     imaging: ImagingSettings = ImagingSettings()
+    video: VideoSettings = VideoSettings()
     faces: FacesSettings = FacesSettings()
     model: ModelSettings = ModelSettings()
     scoring: ScoringSettings = ScoringSettings()
+    tracks: TrackSettings = TrackSettings()
     tables: OutputSettings = OutputSettings()
     compliance: ComplianceSettings = ComplianceSettings()
     failure_budget: FailureBudget = FailureBudget()

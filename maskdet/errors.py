@@ -214,6 +214,12 @@ class FailureCode(StrEnum):
     """There is no rule to turn the image's pixels into 8-bit RGB."""
     UNSUPPORTED_FORMAT = "unsupported_format"
     """The image is in a format that needs an extra which is not installed (``heif``), or that is never read."""
+    NOT_A_VIDEO = "not_a_video"
+    """The file has a video's extension, but is no container that is read."""
+    NO_PICTURES = "no_pictures"
+    """The file is a video container without moving pictures, as of sound alone."""
+    CORRUPT_VIDEO = "corrupt_video"
+    """A stretch of the video is missing or broken; the row says from when to when. The rest of it is scored."""
     OUT_OF_MEMORY = "out_of_memory"
     """Decoding the image takes more memory than there is."""
     INFERENCE_ERROR = "inference_error"
@@ -248,6 +254,9 @@ _STAGES = {
     FailureCode.TOO_FEW_PIXELS: Stage.DECODE,
     FailureCode.UNSUPPORTED_MODE: Stage.DECODE,
     FailureCode.UNSUPPORTED_FORMAT: Stage.DECODE,
+    FailureCode.NOT_A_VIDEO: Stage.DECODE,
+    FailureCode.NO_PICTURES: Stage.DECODE,
+    FailureCode.CORRUPT_VIDEO: Stage.DECODE,
     FailureCode.OUT_OF_MEMORY: Stage.DECODE,
     FailureCode.INFERENCE_ERROR: Stage.INFER,
     FailureCode.NOT_FINITE: Stage.INFER,

@@ -13,12 +13,19 @@ from maskdet.config import (
     Precision,
     ScoreSettings,
 )
+from maskdet.sections import VideoMode, VideoSettings
 
 
 class ResolvedImaging(ImagingSettings):
     """Imaging settings with the codecs chosen."""
 
     codecs: CodecsName
+
+
+class ResolvedVideo(VideoSettings):
+    """Video settings with the mode chosen."""
+
+    mode: VideoMode
 
 
 class ResolvedFaces(FacesSettings):
@@ -49,6 +56,7 @@ class ResolvedSettings(ScoreSettings):
     """
 
     imaging: ResolvedImaging
+    video: ResolvedVideo
     faces: ResolvedFaces
     model: ResolvedModel
     compliance: ResolvedCompliance

@@ -24,6 +24,18 @@ def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = F
 
 
 _INSTANT = pa.timestamp("ms", tz="UTC")
+# Fields as of maskdet.video.sampling.Segment, and of maskdet.tables.results.FrameCounts.
+SEGMENT = pa.struct(
+    [
+        ("start_us", pa.int64()),
+        ("end_us", pa.int64()),
+        ("frames", pa.string()),
+        ("rate", pa.list_(pa.int64())),
+        ("duration_us", pa.int64()),
+        ("decoder", pa.string()),
+    ]
+)
+FRAMES = pa.struct([("scored", pa.int64()), ("no_face", pa.int64()), ("failed", pa.int64())])
 # Keys that are derived from capture times have the type that readers expect; all others are what people wrote.
 _KEY_KINDS = {"date": pa.date32(), "hour": pa.int32()}
 _NAIVE = "wilson, naive: as if faces were independent and the model without error"
@@ -51,6 +63,15 @@ def _identity_columns(key_names: Iterable[str]) -> list[pa.Field]:
             for name in key_names
         ),
     ]
+
+
+def _frame_time_column() -> pa.Field:
+    return column(
+        "frame_time_us",
+        pa.int64(),
+        "when the frame is shown, in microseconds since the start of its video; null of images",
+        nullable=True,
+    )
 
 
 def _content_columns() -> list[pa.Field]:
@@ -104,6 +125,7 @@ def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
             column("probability_no_mask", pa.float32(), "probability that it wears none; the three add to 1"),
             column("label", pa.string(), "mask, incorrect, no_mask or uncertain, by the run's decision thresholds"),
             column("model_id", pa.string(), "name and fingerprint of the model bundle"),
+            _frame_time_column(),
         ],
     )
 
@@ -122,6 +144,19 @@ def failures_schema(key_names: Iterable[str] = ()) -> pa.Schema:
             column("code", pa.string(), "why it failed: a stable name"),
             column("message", pa.string(), "why it failed, for people"),
             column("attempts", pa.int32(), "how often it was tried"),
+            _frame_time_column(),
+            column(
+                "frame_end_us",
+                pa.int64(),
+                "when a stretch that is lost ends, in microseconds since the start of its video; null of all else",
+                nullable=True,
+            ),
+            column(
+                "frames",
+                pa.int64(),
+                "frames of a video that the row stands for; null of images, 0 of a video that cannot be opened",
+                nullable=True,
+            ),
         ],
     )
 
@@ -132,7 +167,45 @@ def no_face_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     Args:
         key_names: all keys; the table is not partitioned, since such images are few.
     """
-    return table_schema("no_face", [*_identity_columns(key_names), *_content_columns()])
+    return table_schema("no_face", [*_identity_columns(key_names), *_content_columns(), _frame_time_column()])
+
+
+def tracks_schema(key_names: Iterable[str] = ()) -> pa.Schema:
+    """Schema of the tracks: one row per person who is seen in a video without a longer break.
+
+    Args:
+        key_names: all keys; a track has those of its first face.
+    """
+    change = pa.struct([("time_us", pa.int64()), ("kind", pa.string())])
+    face = pa.struct([("frame_time_us", pa.int64()), ("face_index", pa.int32())])
+    since = "in microseconds since the start of the video"
+    return table_schema(
+        "tracks",
+        [
+            *_identity_columns(key_names),
+            column("track", pa.int32(), "number of the track within its video, from 0, by when it begins"),
+            column("first_us", pa.int64(), f"when the face is first seen, {since}"),
+            column("last_us", pa.int64(), f"when it is last seen, {since}"),
+            column("frames", pa.int32(), "in how many of the frames that were looked at"),
+            column("best_us", pa.int64(), f"when it is seen best, {since}"),
+            column("face_left_px", pa.float32(), "left edge of the face where it is seen best, in pixels"),
+            column("face_top_px", pa.float32(), "top edge of the face where it is seen best, in pixels"),
+            column("face_width_px", pa.float32(), "width of the face where it is seen best, in pixels"),
+            column("face_height_px", pa.float32(), "height of the face where it is seen best, in pixels"),
+            column("face_score", pa.float32(), "detector's score of the face where it is seen best"),
+            column("probability_mask", pa.float32(), "probability of a mask over nose and mouth, by all frames"),
+            column(
+                "probability_incorrect",
+                pa.float32(),
+                "probability of a mask with nose or mouth bare, by all frames; null of a model of two classes",
+                nullable=True,
+            ),
+            column("probability_no_mask", pa.float32(), "probability of none, by all frames; the three add to 1"),
+            column("label", pa.string(), "mask, incorrect, no_mask or uncertain, by the run's decision thresholds"),
+            column("changes", pa.list_(change), "put_on, taken_off, slipped, put_right, and the first frame of each"),
+            column("faces", pa.list_(face), "rows of predictions that the track is made of"),
+        ],
+    )
 
 
 def corrections_schema() -> pa.Schema:
@@ -267,6 +340,36 @@ def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     return table_schema("compliance", fields, COMPLIANCE_VERSION)
 
 
+def track_rates_schema(key_names: Iterable[str] = ()) -> pa.Schema:
+    """Schema of the rates of tracks: one row per group; the level is a folder. Each person counts once a video."""
+    keys = [
+        column(
+            name,
+            _KEY_KINDS.get(name, pa.string()),
+            f"group key {name!r}, of a track's first face; null where the level has no such key",
+            nullable=True,
+        )
+        for name in key_names
+    ]
+    worn = "tracks with a mask, worn correctly or not, of those labelled a class; null without such tracks"
+    right = "tracks with a mask over nose and mouth, of the same; null of a model of two classes, which cannot tell"
+    return table_schema(
+        "track_rates",
+        [
+            *keys,
+            column("tracks", pa.int64(), "tracks of at least tracks.min_frames frames"),
+            column("tracks_mask", pa.int64(), "tracks labelled mask"),
+            column("tracks_incorrect", pa.int64(), "tracks labelled incorrect; null of two classes", nullable=True),
+            column("tracks_no_mask", pa.int64(), "tracks labelled no_mask"),
+            column("tracks_uncertain", pa.int64(), "tracks labelled uncertain; not part of any rate"),
+            *_rate_columns("any_mask_rate", worn),
+            *_rate_columns("correct_rate", right),
+            column("interval_method", pa.string(), "how the intervals were computed: wilson"),
+            column("interval_confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
+        ],
+    )
+
+
 def images_schema() -> pa.Schema:
     """Schema of what a shard remembers of its images: a run's own table, by which the next finds what has changed."""
     return table_schema(
@@ -281,13 +384,30 @@ def images_schema() -> pa.Schema:
             column("problem_message", pa.string(), "the same, for people", nullable=True),
             column("outcome", pa.string(), "scored, no_face, or the code of the failure"),
             column("scored_by", pa.string(), "fingerprint of the model and the settings that its rows depend on"),
+            column("segment", SEGMENT, "the part of a video, and which frames of it; null of images", nullable=True),
+            column("frames", FRAMES, "frames of the segment by how they ended; null of images", nullable=True),
         ],
     )
 
 
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the columns of a schema, those that an earlier version did not write as nulls.
+
+    Raises:
+        pyarrow.ArrowException: a column that cannot be null is missing, or has another type.
+    """
+    for field in schema:
+        if field.name not in table.column_names and field.nullable:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)
+
+
 RESERVED_NAMES = frozenset(
     name
-    for schema in (predictions_schema, failures_schema, no_face_schema, compliance_schema)
+    for schema in (
+        *(predictions_schema, failures_schema, no_face_schema, compliance_schema),
+        *(tracks_schema, track_rates_schema),
+    )
     for name in ("level", *schema().names)
 )
 """Columns of the tables, which no key may be named like."""

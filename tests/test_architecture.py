@@ -12,12 +12,13 @@ PACKAGE = ROOT / "maskdet"
 ROOMS = [
     ["errors"],
     ["labels", "schemas", "templates", "demo", "cores", "background"],
-    ["named_configs"],
+    ["named_configs", "sections", "answer_schemas"],
     ["config"],
     ["resolved"],
     ["storage", "images"],
+    ["video"],
     ["inputs"],
-    ["compliance"],
+    ["compliance", "tracks"],
     ["tables"],
     ["model"],
     ["faces"],
@@ -25,6 +26,7 @@ ROOMS = [
     ["preparation"],
     ["evaluation"],
     ["report", "training"],
+    ["audit", "explore"],
     ["beam"],
     ["api"],
     ["cli"],
@@ -39,8 +41,11 @@ HEAVY = {
     "ai_edge_litert": ("model/", "training/", "faces/"),
     "onnxruntime": ("model/", "faces/"),
     "tf2onnx": ("model/",),
+    "av": ("video/",),
     "sklearn": ("evaluation/baselines.py",),
-    "duckdb": ("report/",),
+    "duckdb": ("report/", "explore/"),
+    "starlette": ("explore/",),
+    "uvicorn": ("explore/",),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))

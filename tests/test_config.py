@@ -17,6 +17,7 @@ from maskdet.images.codecs import resolve_codecs
 from maskdet.model.backends import RuntimeSpec
 from maskdet.resolved import ResolvedSettings
 from maskdet.scoring.setup import resolve_settings
+from maskdet.video.reading import is_installed
 
 TEMPLATE = "{site}/{camera}/{captured_at:%Y-%m-%d}/*.jpg"
 
@@ -290,6 +291,7 @@ CHOSEN = {
     "faces": {"mode": "whole"},
     "model": {"backend": "litert", "precision": "int8"},
 }
+CHOSEN["video"] = {"mode": "skip"}
 CHOSEN["compliance"] = {"cluster": (), "time_zone": "UTC"}
 GIVEN = {"imaging": {"max_pixels": 5}, "faces": {"min_face_px": 32}, "input": "photos", "output": "tables"}
 
@@ -304,6 +306,7 @@ class TestResolved:
             ("model", {"precision": "int8"}),
             ("faces", {}),
             ("compliance", {}),
+            ("video", {}),
         ],
     )
     def test_resolved_settings_leave_nothing_open(self, section, open_choice):
@@ -318,6 +321,7 @@ class TestResolved:
         expected = given.model_dump()
         expected["imaging"]["codecs"] = resolve_codecs("auto")
         expected["faces"]["mode"] = "whole"
+        expected["video"]["mode"] = "score" if is_installed() else "skip"
         expected["model"] |= {"backend": "litert", "precision": "int8"}
         expected["compliance"].update(cluster=given.cluster_keys, time_zone=given.source.timezone)
         assert found.model_dump() == expected

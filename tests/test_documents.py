@@ -27,8 +27,8 @@ RUNNABLE = sorted({block.page for page in pages() for block in blocks(page) if b
 def test_the_reference_has_every_command_and_each_of_its_flags():
     page = reference.commands_page()
     assert [f"## {name}" for name in COMMANDS] == re.findall(r"^## .+$", page, flags=re.MULTILINE)
-    flags = {flag for command in parsers.commands().values() for flag in command.parser._option_string_actions}
-    assert {"--input", "--runner-config", "--sheet-seed"} <= flags
+    flags = {flag for command in parsers.commands().values() for flag in parsers.flags(command.parser)}
+    assert {"--input", "--runner-config", "--sheet-seed", "--rater"} <= flags
     assert not {flag for flag in flags - {"-h", "--help"} if f"`{flag}" not in page}
 
 

@@ -12,10 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskdet.inputs.references import HIVE_NULL, ImageRef, RefBatch, Shard, partition_path
-from maskdet.schemas import RESERVED_NAMES, compliance_schema, failures_schema, predictions_schema
+from maskdet.schemas import (
+    RESERVED_NAMES,
+    compliance_schema,
+    failures_schema,
+    predictions_schema,
+    track_rates_schema,
+    tracks_schema,
+)
 from maskdet.tables.results import StageSeconds
 
-SCHEMAS = {"predictions": predictions_schema, "failures": failures_schema, "compliance": compliance_schema}
+SCHEMAS = {
+    "predictions": predictions_schema,
+    "failures": failures_schema,
+    "compliance": compliance_schema,
+    "tracks": tracks_schema,
+    "track_rates": track_rates_schema,
+}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -31,7 +44,7 @@ def test_every_column_is_described_and_named_once(name, keys):
     assert schema.metadata == {b"maskdet.table": name.encode(), b"maskdet.schema_version": version}
 
 
-@pytest.mark.parametrize("name", ["predictions", "failures"])
+@pytest.mark.parametrize("name", SCHEMAS)
 def test_a_key_cannot_take_the_name_of_a_column(name):
     assert set(SCHEMAS[name]().names) <= RESERVED_NAMES
 
@@ -47,8 +60,10 @@ def test_pixels_and_scores_say_their_unit():
 def test_only_what_may_be_unknown_is_nullable():
     nullable = {field.name for field in predictions_schema(["site"]) if field.nullable}
     boxes = {"face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score", "probability_incorrect"}
-    assert nullable == {"captured_at", "site", "damaged", *boxes}
-    assert {field.name for field in failures_schema() if field.nullable} == {"captured_at"}
+    assert nullable == {"captured_at", "site", "damaged", "frame_time_us", *boxes}
+    assert {field.name for field in failures_schema() if field.nullable} == {
+        *("captured_at", "frame_time_us", "frame_end_us", "frames")
+    }
 
 
 def test_compliance_keys_have_types_that_sort():

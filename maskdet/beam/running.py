@@ -11,10 +11,13 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from maskdet.beam import jobs, tuning
-from maskdet.beam.transforms import JoinEarlier, ScoreRun, ScoreShards, WriteCompliance
+from maskdet.beam.compliance import WriteCompliance
+from maskdet.beam.tracks import TrackVideos
+from maskdet.beam.transforms import JoinEarlier, ScoreRun, ScoreShards
 from maskdet.errors import recover_error
 from maskdet.scoring.setup import Launch
 from maskdet.tables import lease
+from maskdet.tables.corrections import read_corrections
 from maskdet.tables.layout import IMAGES
 from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, hold_output, read_run
 
@@ -41,6 +44,8 @@ def build(launch: Launch) -> ScoreRun:
             launch.plan.layout, settings.compliance.all_levels, launch.rates, rows, settings.compliance.time_zone
         ),
         earlier=_earlier(launch),
+        videos=settings.video,
+        tracks=_tracks(launch),
     )
 
 
@@ -49,6 +54,12 @@ def _earlier(launch: Launch) -> JoinEarlier | None:
         return None
     shards = [(shard.slot, shard.sha256[IMAGES]) for shard in launch.base.shards]
     return JoinEarlier(launch.plan.layout, shards, launch.growth)
+
+
+def _tracks(launch: Launch) -> TrackVideos | None:
+    """What makes tracks, where there may be videos: in the input, or among what the output holds."""
+    earlier = launch.base is not None and any(shard.segments is not None for shard in launch.base.shards)
+    return TrackVideos(launch.tracks) if launch.settings.video.mode == "score" or earlier else None
 
 
 def run_to_end(
@@ -86,7 +97,8 @@ def run_to_end(
     holder = lease.Holder.here(run.run_id, run.started_at, ends_with_process=jobs.ends_with_client(options))
     hold_output(layout, holder, wait_s=wait_s)
     try:
-        launch = launch.adding_to(*claim_output(launch.plan, overwrite=overwrite, one_input=one_input))
+        claimed = claim_output(launch.plan, overwrite=overwrite, one_input=one_input)
+        launch = launch.adding_to(*claimed, read_corrections(layout))
         begin_run(launch.plan)
     except BaseException:
         lease.release(layout, run.run_id)

@@ -22,26 +22,28 @@ from apache_beam.pvalue import AsDict, AsIter, AsList, PCollection, TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.shared import Shared
 
+from maskdet.beam.compliance import WriteCompliance
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
-from maskdet.compliance.rates import RateRule
-from maskdet.compliance.state import GroupKey, Merger, State, merge_counts
-from maskdet.compliance.table import compliance_table, key_union
+from maskdet.beam.tracks import TrackVideos
+from maskdet.beam.videos import BATCHES, COUNTS, CutVideos
 from maskdet.config import SourceSettings
 from maskdet.cores import available_cores
-from maskdet.inputs import listing, sharding
+from maskdet.inputs import listing, sharding, videos
 from maskdet.inputs.earlier import Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
-from maskdet.tables.layout import COMPLIANCE, Layout, write_version
+from maskdet.sections import VideoSettings
+from maskdet.tables.layout import Layout
 from maskdet.tables.lease import heartbeats
 from maskdet.tables.receipts import ShardJob, ShardReport
 from maskdet.tables.reuse import read_refs
 from maskdet.tables.runs import LISTED, LevelTotal, RunManifest, RunPlan, finish_run
 from maskdet.tables.status import PlannedShard, write_plan
+from maskdet.tables.tracks import TrackFiles, TracksTotal
 
 _COUNTS = "counts"
 _SHARDS_IN_HAND = 2
@@ -58,6 +60,8 @@ class ListImages(beam.PTransform):  # type: ignore[misc]
     source: SourceSettings
     output: str = ""
     """Where no image may lie."""
+    videos: frozenset[str] = frozenset()
+    """Extensions of videos."""
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
@@ -66,7 +70,7 @@ class ListImages(beam.PTransform):  # type: ignore[misc]
             | "CreateTasks" >> beam.Create(list(self.tasks))
             | "SplitTasks" >> beam.FlatMap(listing.split_task).with_output_types(Any)
             | "SpreadTasks" >> beam.Reshuffle()
-            | "ListTasks" >> beam.FlatMap(_list_task, self.source, self.output).with_output_types(Any)
+            | "ListTasks" >> beam.FlatMap(_list_task, self.source, self.output, self.videos).with_output_types(Any)
         )
 
 
@@ -193,28 +197,6 @@ class ScoreShards(beam.PTransform):  # type: ignore[misc]
 
 
 @dataclass
-class WriteCompliance(beam.PTransform):  # type: ignore[misc]
-    """:class:`ShardReport` → ``(level, LevelTotal)``: one table per level written."""
-
-    layout: Layout
-    levels: Mapping[str, Sequence[str]]
-    rates: RateRule
-    row_group_rows: int
-    time_zone: str = "UTC"
-
-    def expand(self, reports: PCollection[Any]) -> PCollection[Any]:
-        """Apply the transform."""
-        return (
-            reports
-            | "ReadGroups" >> beam.FlatMap(_groups_of).with_output_types(tuple[str, Any])
-            | "MergeGroups" >> beam.CombinePerKey(_MergeStates())
-            | "KeyByLevel" >> beam.Map(_key_by_level).with_output_types(tuple[str, Any])
-            | "GroupByLevel" >> beam.GroupByKey()
-            | "WriteLevel" >> beam.Map(_write_level, self).with_output_types(tuple[str, Any])
-        )
-
-
-@dataclass
 class FinishRun(beam.PTransform):  # type: ignore[misc]
     """``None`` root → :class:`RunManifest`, once listing, shards and compliance tables are all there.
 
@@ -226,16 +208,25 @@ class FinishRun(beam.PTransform):  # type: ignore[misc]
     changes: PCollection[Any]
     reports: PCollection[Any]
     levels: PCollection[Any]
+    tracks: Mapping[str, PCollection[Any]] | None = None
+    """Files of tracks, and of their rates."""
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
         bare = self.reports | "DropGroups" >> beam.Map(_without_groups).with_output_types(Any)
+        tracks = {name: AsDict(files) for name, files in (self.tracks or {}).items()}
         return (
             root
             | "CreateOne" >> beam.Create([None])
             | "FinishRun"
             >> beam.Map(
-                _finish, self.plan, AsIter(self.counts), AsIter(self.changes), AsList(bare), AsDict(self.levels)
+                _finish,
+                self.plan,
+                AsIter(self.counts),
+                AsIter(self.changes),
+                AsList(bare),
+                AsDict(self.levels),
+                **tracks,
             ).with_output_types(Any)
         )
 
@@ -253,6 +244,8 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
         score: the scoring transform.
         compliance: the compliance transform.
         earlier: joins images of earlier runs, if the output holds any.
+        videos: which files are videos, and how they are cut; ``None``: none are.
+        tracks: makes tracks of the rows of videos; ``None``: there can be none.
     """
 
     plan: RunPlan
@@ -263,15 +256,22 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
     score: ScoreShards
     compliance: WriteCompliance
     earlier: JoinEarlier | None = None
+    videos: VideoSettings | None = None
+    tracks: TrackVideos | None = None
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
-        batches = root | "ListImages" >> ListImages(self.tasks, self.source, self.plan.layout.root)
+        extensions = videos.video_extensions(self.videos, self.source.extensions)
+        batches = root | "ListImages" >> ListImages(self.tasks, self.source, self.plan.layout.root, extensions)
         counts = [batches | "CountListed" >> beam.Map(_count_listed).with_output_types(Any)]
         if listing.may_repeat(self.tasks):
             looked_up = batches | "LookUpImages" >> LookUpImages()
             batches = looked_up["batches"]
             counts.append(looked_up[_COUNTS])
+        if self.videos is not None and extensions:
+            cut = batches | "CutVideos" >> CutVideos(self.videos, self.rule)
+            batches = cut[BATCHES]
+            counts.append(cut[COUNTS])
         changes = root | "NoChanges" >> beam.Create([])
         if self.earlier is not None:
             joined = batches | "JoinEarlier" >> self.earlier
@@ -283,30 +283,8 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
         merged = (
             counts | "FlattenCounts" >> beam.Flatten() | "MergeCounts" >> beam.CombineGlobally(listing.merge_counts)
         )
-        return root | "FinishRun" >> FinishRun(self.plan, merged, changes, reports, levels)
-
-
-class _MergeStates(beam.CombineFn):  # type: ignore[misc]
-    """Adds up states of a group; see :class:`maskdet.compliance.state.Merger`."""
-
-    def create_accumulator(self) -> Merger:
-        """Nothing yet."""
-        return Merger()
-
-    def add_input(self, merger: Merger, state: State) -> Merger:
-        """One more."""
-        return merger.add(state)
-
-    def merge_accumulators(self, mergers: Iterable[Merger]) -> Merger:
-        """Those of several workers."""
-        whole = Merger()
-        for merger in mergers:
-            whole.add(merger.state())
-        return whole
-
-    def extract_output(self, merger: Merger) -> State:
-        """The sum."""
-        return merger.state()
+        tracks = None if self.tracks is None else reports | "TrackVideos" >> self.tracks
+        return root | "FinishRun" >> FinishRun(self.plan, merged, changes, reports, levels, tracks)
 
 
 class _ScoreShard(beam.DoFn):  # type: ignore[misc]
@@ -371,8 +349,10 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
         return self._scorer
 
 
-def _list_task(task: ListTask, source: SourceSettings, output: str = "") -> Iterator[RefBatch]:
-    for batch in listing.list_images(task, source):
+def _list_task(
+    task: ListTask, source: SourceSettings, output: str = "", videos: frozenset[str] = frozenset()
+) -> Iterator[RefBatch]:
+    for batch in listing.list_images(task, source, videos):
         listing.refuse_images_in(output, batch)
         PROGRESS.add_listed(len(batch.refs))
         yield batch
@@ -452,27 +432,8 @@ def _write_plan(_: None, plan: RunPlan, shards: Sequence[PlannedShard]) -> None:
     write_plan(plan.layout, plan.manifest.run_id, shards)
 
 
-def _groups_of(report: ShardReport) -> list[tuple[str, State]]:
-    return [(key.encode(), state) for key, state in report.groups.items()]
-
-
 def _without_groups(report: ShardReport) -> ShardReport:
     return dataclasses.replace(report, groups={})
-
-
-def _key_by_level(group: tuple[str, State]) -> tuple[str, tuple[tuple[str | None, ...], State]]:
-    key = GroupKey.decode(group[0])
-    return key.level, (key.values, group[1])
-
-
-def _write_level(
-    group: tuple[str, Iterable[tuple[tuple[str | None, ...], State]]], step: WriteCompliance
-) -> tuple[str, LevelTotal]:
-    level, rows = group
-    groups = dict(rows)
-    table = compliance_table(groups, step.levels[level], key_union(step.levels), step.rates, step.time_zone)
-    sha256 = write_version(step.layout, COMPLIANCE, level, table, step.row_group_rows)
-    return level, LevelTotal(merge_counts(state.counts for state in groups.values()), sha256)
 
 
 def _finish(
@@ -482,7 +443,10 @@ def _finish(
     changes: Iterable[dict[str, int]],
     reports: Sequence[ShardReport],
     levels: Mapping[str, LevelTotal],
+    files: Mapping[str, str] | None = None,
+    rates: Mapping[str, TracksTotal] | None = None,
 ) -> RunManifest:
     with heartbeats(plan.layout, plan.manifest.run_id):
         listed, changed = listing.merge_counts(counts), listing.merge_counts(changes)
-        return finish_run(plan, listed, changed, reports, levels, datetime.now(UTC))
+        tracks = TrackFiles(files or {}, rates or {})
+        return finish_run(plan, listed, changed, reports, levels, datetime.now(UTC), tracks)

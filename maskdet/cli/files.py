@@ -18,7 +18,7 @@ from maskdet import storage
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.cli import console
 from maskdet.errors import ConfigError
-from maskdet.tables.layout import COMPLIANCE, PREDICTIONS, SHARD_TABLES, Layout
+from maskdet.tables.layout import COMPLIANCE, PREDICTIONS, SHARD_TABLES, VIDEO_TABLES, Layout
 from maskdet.tables.snapshot import current_snapshot
 
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _files(argv: Sequence[str]) -> int:
     parser = console.Parser("files", __doc__)
     parser.add_argument("output", help="the output of scoring runs")
-    parser.add_argument("--table", default=PREDICTIONS, choices=(*SHARD_TABLES, COMPLIANCE))
+    parser.add_argument("--table", default=PREDICTIONS, choices=(*SHARD_TABLES, COMPLIANCE, *VIDEO_TABLES))
     parser.add_argument("--level", help="of the compliance tables, one level (default: all of them)")
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
     arguments, rest = parser.parse_known_args(argv)

@@ -21,10 +21,14 @@ COMMANDS = {
     "evaluate": "measure a model on labelled images",
     "status": "show how far a run is",
     "inspect": "show the tables of an output, or a sheet of its faces",
+    "audit": "label a random sample of faces, and say what it means",
+    "diff": "compare two outputs or periods: coverage, then rates",
     "report": "write one page about an output, for people",
+    "explore": "look into an output in the browser, down to its faces",
     "prune": "remove rows of images taken before a day",
     "files": "name the files of a table as of the last run",
     "preview": "draw boxes, labels and probabilities on some images",
+    "compare-runs": "compare two outputs over the same photographs, face by face",
     "prepare": "check labelled images for duplicates and leaks, cut splits",
     "train": "train a model from a recipe",
     "export": "write a model in other formats: Keras, SavedModel, LiteRT, ONNX",
@@ -34,7 +38,7 @@ COMMANDS = {
 }
 
 
-MODULES = {"import": "importing"}
+MODULES = {"import": "importing", "compare-runs": "compare_runs"}
 """Modules of commands whose names no module can have."""
 
 MOVED = {"compare": "tools.compare", "compose": "tools.augment", "scenes": "tools.make_scenes"}
@@ -79,7 +83,7 @@ def _run_moved(name: str, arguments: Sequence[str]) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<9} {description}" for name, description in COMMANDS.items()]
+    lines = [f"  {name:<12} {description}" for name, description in COMMANDS.items()]
     return "\n".join(["usage: maskdet COMMAND …   (more: maskdet COMMAND --help)", "", *lines])
 
 

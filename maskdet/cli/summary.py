@@ -16,9 +16,12 @@ from maskdet.inputs.earlier import ADDED, CHANGED, GONE, OUTSIDE, REMOVED, UNCHA
 from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import Size, size_of
 from maskdet.labels import INCORRECT, MASK, UNCERTAIN
+from maskdet.sections import VideoSettings
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
 from maskdet.tables.runs import RunManifest
 from maskdet.tables.status import RunStatus, read_status
+from maskdet.tables.videos import VideoCounts
+from maskdet.video.reading import EXTRA, is_installed
 
 _PROBLEMS_SHOWN = 3
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -40,16 +43,22 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
                 *_detail("faces", run.faces),
             ]
         )
+    if run.recounted:
+        return "\n".join([head, *_detail("faces", run.faces), *_mask_rate(run), *_corrections(run), *_groups(run)])
     lines = [
         head,
         f"  images    {images.listed:,} listed = {images.scored:,} scored + {images.no_face:,} no face "
         f"+ {images.failed:,} failed + {images.skipped:,} skipped",
+        *_videos(run.videos),
         *_detail("failed", run.failed_by_code),
         *_detail("skipped", run.skipped_by_reason),
+        *_skipped_videos(run),
         *_data_set(run),
         *_detail("faces", run.faces),
         *_mask_rate(run),
+        *_corrections(run),
         *_groups(run),
+        *_detail("tracks", run.tracks),
         f"  shards    {run.shards.get('total', 0):,}: {run.shards.get('scored', 0):,} scored, "
         f"{run.shards.get('kept', 0):,} kept from earlier runs",
         f"  model     {run.model['id']} on {run.model['runtime']}; {_thresholds(run)}",
@@ -211,7 +220,27 @@ def _data_set(run: RunManifest) -> list[str]:
         OUTSIDE: "of earlier runs beyond this input",
     }
     counts = ", ".join(f"{run.changes[change]:,} {word}" for change, word in words.items() if run.changes.get(change))
-    return [f"  data set  {run.dataset.listed:,} images: {counts}"]
+    videos = f" and {run.dataset_videos.listed:,} videos" if run.dataset_videos else ""
+    return [f"  data set  {run.dataset.listed:,} images{videos}: {counts}"]
+
+
+def _videos(videos: VideoCounts | None) -> list[str]:
+    if videos is None:
+        return []
+    return [
+        f"  videos    {videos.listed:,} listed = {videos.scored:,} scored + {videos.failed:,} failed",
+        f"  frames    {videos.frames:,} sampled = {videos.frames_scored:,} scored + {videos.frames_no_face:,} no face "
+        f"+ {videos.frames_failed:,} failed",
+    ]
+
+
+def _skipped_videos(run: RunManifest) -> list[str]:
+    """What to install, where videos were passed over because it is missing."""
+    video = VideoSettings.model_validate(run.settings.get("video", {}))
+    reasons = {f"extension .{extension}" for extension in video.extensions}
+    if is_installed() or not reasons & set(run.skipped_by_reason):
+        return []
+    return [f"            videos are read where {EXTRA} is installed: pip install '{EXTRA}'"]
 
 
 def _mask_rate(run: RunManifest) -> list[str]:
@@ -228,6 +257,12 @@ def _mask_rate(run: RunManifest) -> list[str]:
     correct, worn = faces[MASK] / decided, (faces[MASK] + faces[INCORRECT]) / decided
     of = f"of {decided:,} faces labelled mask, incorrect or no_mask (uncorrected)"
     return [f"  mask rate {worn:.1%} wear one, {correct:.1%} correctly, {of}{beside}"]
+
+
+def _corrections(run: RunManifest) -> list[str]:
+    if not run.corrections and not run.recounted:
+        return []
+    return [f"  corrected {run.corrections:,} labels that people gave count in place of the model's"]
 
 
 def _groups(run: RunManifest) -> list[str]:

@@ -105,3 +105,6 @@ class Corrections:
             if seen == sha256:
                 codes[row], corrected[row] = CORRECTED_CODES[label], True
         return codes, corrected
+
+
+NO_CORRECTIONS = Corrections()

@@ -56,7 +56,7 @@ def count_groups(
 
     Args:
         predictions: ``captured_at``, the key columns and :attr:`Grouping.prediction_columns`.
-        failures: at least ``captured_at`` and the key columns.
+        failures: at least ``captured_at``, the key columns and, of frames of videos, ``frames``.
         no_face: the same of images without a face.
         partition: the shard's values of the partition keys.
         rule: the run's keys.
@@ -66,11 +66,13 @@ def count_groups(
     for table, outcome in ((predictions, ""), (failures, "images_failed"), (no_face, "images_no_face")):
         if table.num_rows == 0:
             continue
-        keys = _Keys(table, partition, rule, grouping.time_zone or rule.timezone)
+        keys = RowKeys(table, partition, rule, grouping.time_zone or rule.timezone)
         faces = None if outcome else _Faces.of(table, keys, grouping)
         for level, names in grouping.levels.items():
             groups, values = keys.group(names)
-            states = faces.states(groups, len(values)) if faces else _of_images(groups, len(values), outcome)
+            states = (
+                faces.states(groups, len(values)) if faces else _of_images(groups, len(values), outcome, _images(table))
+            )
             spans = keys.spans(groups, len(values))
             for group, state, span in zip(values, states, spans, strict=True):
                 total.setdefault(GroupKey(level, group), Merger()).add(
@@ -79,8 +81,8 @@ def count_groups(
     return {key: merger.state() for key, merger in total.items()}
 
 
-class _Keys:
-    """The keys of a table's rows."""
+class RowKeys:
+    """The keys of a table's rows, each read or derived once."""
 
     def __init__(self, table: pa.Table, partition: Sequence[str | None], rule: KeyRule, time_zone: str) -> None:
         self._table, self._partition, self._rule = table, partition, rule
@@ -156,7 +158,7 @@ class _Faces:
     names: list[str]
 
     @classmethod
-    def of(cls, table: pa.Table, keys: _Keys, grouping: Grouping) -> _Faces:
+    def of(cls, table: pa.Table, keys: RowKeys, grouping: Grouping) -> _Faces:
         said = codes_of(table["label"].to_pylist())
         codes, corrected = said, np.zeros(len(said), bool)
         if grouping.corrections:
@@ -204,9 +206,16 @@ class _Faces:
         return found
 
 
-def _of_images(groups: Integers, count: int, outcome: str) -> list[State]:
+def _images(table: pa.Table) -> Integers:
+    """How many images each row stands for, ``(rows,)``: a lost stretch of a video, as many as it has frames."""
+    if "frames" not in table.column_names:  # of images without a face, and of an earlier version, which knew no videos
+        return np.ones(table.num_rows, np.int64)
+    return np.asarray(pc.fill_null(table["frames"], 1)).astype(np.int64)
+
+
+def _of_images(groups: Integers, count: int, outcome: str, images: Integers) -> list[State]:
     """States of images that have no faces: all of them ended in one way."""
-    counts = np.bincount(groups, minlength=count).tolist()
+    counts = _sums(groups, count, images[:, None])[:, 0].tolist()
     return [State(Counts(**{outcome: count})) for count in counts]
 
 

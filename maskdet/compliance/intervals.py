@@ -188,6 +188,33 @@ def cluster_interval(sums: ClusterSums, confidence: float) -> Interval | None:
     return wilson_interval(share * effective, effective, confidence, z=_t_quantile(confidence, sums.clusters - 1))
 
 
+def paired_difference_interval(
+    clusters: int, faces: int, difference: int, squares: tuple[int, int, int], confidence: float
+) -> Interval | None:
+    """An interval of a difference of two shares of the same faces, which come in clusters.
+
+    The difference is a ratio of sums over clusters, d faces more of n: W. G. Cochran, "Sampling Techniques", third
+    edition (1977), equation 2.46 with m - 1 for the variance, and Student's t with m - 1 degrees of freedom.
+
+    Args:
+        clusters: m, how many there are.
+        faces: sum of n.
+        difference: sum of d, the faces that count after less those that did before.
+        squares: sums of n squared, d squared, and n times d.
+        confidence: nominal coverage.
+
+    Returns:
+        ``None`` below two clusters, from which nothing can be said.
+    """
+    if clusters < 2:
+        return None
+    share = difference / faces
+    nn, dd, nd = squares
+    scatter = max(0.0, dd - 2 * share * nd + share * share * nn)
+    half = _t_quantile(confidence, clusters - 1) * math.sqrt(clusters / (clusters - 1) * scatter) / faces
+    return Interval(max(-1.0, share - half), min(1.0, share + half))
+
+
 def correct_share(share: float, errors: ErrorRates) -> float:
     """A share freed of the model's errors, within [0, 1].
 
@@ -332,11 +359,21 @@ def _normal_quantile(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
+def student_quantile(confidence: float, degrees: int) -> float:
+    """How many standard errors an interval reaches to either side, by Student's t.
+
+    Args:
+        confidence: nominal coverage.
+        degrees: of freedom, at least 1.
+    """
+    return _t_quantile(confidence, degrees)
+
+
 @functools.lru_cache(maxsize=4096)
 def _t_quantile(confidence: float, degrees: int) -> float:
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.t.ppf((1 + confidence) / 2, degrees))
+    return float(special.stdtrit(degrees, (1 + confidence) / 2))
 
 
 @functools.lru_cache(maxsize=16)

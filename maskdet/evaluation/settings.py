@@ -22,6 +22,7 @@ from maskdet.config import (
 from maskdet.errors import ConfigError
 from maskdet.evaluation.annotations import IGNORED, plain_name
 from maskdet.labels import MASK, NO_MASK, THREE_CLASSES
+from maskdet.sections import VideoSettings
 
 SCORES = "scores"
 
@@ -130,6 +131,8 @@ class EvaluateSettings(ScoreSettings):
 
     faces: FacesSettings = FacesSettings(mode="whole")
     """With ``detect``, an image's largest face stands for it, unless ``truth.boxes`` tells the truth of every face."""
+    video: VideoSettings = VideoSettings(mode="skip")
+    """Truth is told of images; videos are skipped."""
     truth: TruthSettings = TruthSettings()
     intervals: IntervalSettings = IntervalSettings()
     slices: SliceSettings = SliceSettings()

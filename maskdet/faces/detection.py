@@ -18,8 +18,8 @@ from maskdet.faces.detector import FINER_LOOKS, RULES, Detector, load_detector
 from maskdet.faces.extraction import FaceBox, FaceView, StageClock, View, Viewer, WholeImage
 from maskdet.faces.looks import LOOKS, finest_scale
 from maskdet.faces.network import runtime_version
-from maskdet.images.codecs import PILLOW, Codecs
-from maskdet.images.preprocessing import ImageLimits, UprightImage, decode_upright
+from maskdet.images.codecs import PILLOW, Codecs, Pixels
+from maskdet.images.preprocessing import ImageLimits, UprightImage, check_size, decode_upright
 from maskdet.model.manifest import InputSpec
 from maskdet.resolved import ResolvedFaces
 
@@ -136,6 +136,16 @@ class DetectedFaces:
             whole = decode_upright(data, self._limits, codecs=self._codecs)
             found, upright = _scaled(found, whole.image.width / upright.image.width), whole
             clock.stop("decode")
+        return self._view(upright, found, clock)
+
+    def of_picture(self, picture: Pixels, clock: StageClock) -> View:
+        """View a picture as the faces in it, the surest first."""
+        height, width = picture.shape[:2]
+        check_size((width, height), self._limits)
+        upright = UprightImage(picture, width, height)
+        return self._view(upright, self._find(upright), clock)
+
+    def _view(self, upright: UprightImage, found: Detections, clock: StageClock) -> View:
         faces = self._faces(upright, found)
         if not faces and self._settings.if_none == "whole":
             spec = self._spec

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from typing import NamedTuple, Protocol
 
-from maskdet.images.codecs import PILLOW, Codecs
-from maskdet.images.preprocessing import ImageLimits, prepare_image
+from maskdet.images.codecs import PILLOW, Codecs, Pixels
+from maskdet.images.preprocessing import ImageLimits, check_size, prepare_image
 from maskdet.model.backends import Images
 from maskdet.model.manifest import InputSpec
 from maskdet.tables.results import StageSeconds
@@ -85,6 +85,18 @@ class Viewer(Protocol):
         """
         ...
 
+    def of_picture(self, picture: Pixels, clock: StageClock) -> View:
+        """View a picture that is decoded already, such as a frame of a video.
+
+        Args:
+            picture: uint8 RGB ``(height, width, 3)``, upright.
+            clock: counts the stages; running.
+
+        Raises:
+            ImageFault: the picture is too large or too small.
+        """
+        ...
+
 
 class WholeImage:
     """Takes an image for one face, resized without keeping its aspect ratio.
@@ -112,3 +124,12 @@ class WholeImage:
         )
         clock.stop("decode")
         return View(image.width_px, image.height_px, (FaceView(image.pixels),), image.damaged)
+
+    def of_picture(self, picture: Pixels, clock: StageClock) -> View:
+        """View a picture as one face."""
+        height, width = picture.shape[:2]
+        check_size((width, height), self._limits)
+        spec = self._spec
+        pixels = self._codecs.resize(picture, spec.width, spec.height, spec.resize_filter)
+        clock.stop("decode")
+        return View(width, height, (FaceView(pixels),))

@@ -321,6 +321,16 @@ def _check_bytes(size_bytes: int, limits: ImageLimits) -> None:
         )
 
 
+def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
+    """Refuse a picture of some ``(width, height)`` that the limits do not allow.
+
+    Raises:
+        ImageFault: it has too many pixels, or too few.
+    """
+    if (fault := _pixels_fault(size, limits)) is not None:
+        raise fault
+
+
 def _pixels_fault(size: tuple[int, int], limits: ImageLimits) -> ImageFault | None:
     width, height = size
     if width * height > limits.max_pixels:

@@ -75,18 +75,42 @@ class Growth:
         listed: dict[str, ImageRef] = {}
         earlier: dict[str, ImageRef] = {}
         for ref in refs:
-            (earlier if ref.gone else listed)[ref.uri] = ref
-        covered, counts, images = self.coverage.test(), Counter[str](), []
-        for uri, ref in listed.items():
-            before = earlier.get(uri)
+            (earlier if ref.gone else listed)[ref.name] = ref
+        files = {ref.uri for ref in listed.values()}
+        covered, changes, images = self.coverage.test(), _Changes(), []
+        for name, ref in listed.items():
+            before = earlier.get(name)
             same = before is not None and before.identity == ref.identity
-            counts[ADDED if before is None else UNCHANGED if same else CHANGED] += 1
+            changes.add(ref, ADDED if before is None else UNCHANGED if same else CHANGED)
             images.append(ref._replace(earlier=before.earlier) if before is not None and same else ref)
-        for uri, ref in earlier.items():
-            if uri in listed:
+        for name, ref in earlier.items():
+            if name in listed:
                 continue
-            change = OUTSIDE if not covered(uri) else REMOVED if self.on_gone == "remove" else GONE
-            counts[change] += 1
+            if ref.uri in files:  # a video that is cut otherwise now
+                changes.add(ref, CHANGED)
+                continue
+            change = OUTSIDE if not covered(ref.uri) else REMOVED if self.on_gone == "remove" else GONE
+            changes.add(ref, change)
             if change != REMOVED:
                 images.append(ref)
-        return images, counts
+        return images, changes.counts()
+
+
+class _Changes:
+    """Counts changes of images and of whole videos."""
+
+    def __init__(self) -> None:
+        self._images = Counter[str]()
+        self._videos: dict[str, set[str]] = {}
+
+    def add(self, ref: ImageRef, change: str) -> None:
+        """Count an image, or note a segment."""
+        if ref.segment is None:
+            self._images[change] += 1
+        else:
+            self._videos.setdefault(ref.uri, set()).add(change)
+
+    def counts(self) -> Counter[str]:
+        """Of each kind of change; a video whose segments differ in theirs has changed."""
+        kinds = (next(iter(kinds)) if len(kinds) == 1 else CHANGED for kinds in self._videos.values())
+        return self._images + Counter(kinds)

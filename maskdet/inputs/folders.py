@@ -16,6 +16,8 @@ from maskdet.images.containers import kind_of
 from maskdet.storage import StoredFile
 
 _EXCLUDED = "excluded"
+_NO_STREAM = "extension .ts, no video"
+_STREAM, _SYNC = "ts", b"G"
 _NO_EXTENSION = "no extension, no image"
 _LINK_TO_FOLDER = "link to a folder"
 # Reasons are counted by name, and names are without end.
@@ -119,17 +121,27 @@ def of_folder(folder: str, exclude: Exclusion) -> Iterator[Found]:
     return walk(folder, folder, exclude) if storage.is_local(folder) else below(folder, exclude)
 
 
-def wanted(found: Sequence[Found], source: SourceSettings) -> tuple[list[Found], Counter[str]]:
+def wanted(
+    found: Sequence[Found], source: SourceSettings, videos: frozenset[str] = frozenset()
+) -> tuple[list[Found], Counter[str]]:
     """What is to be scored of a folder's content, and what is not, by reason.
 
     Files without an extension are images if they begin as one.
+
+    Args:
+        found: the content.
+        source: extensions of images.
+        videos: extensions of videos that are to be read.
     """
-    extensions = {extension.lower().lstrip(".") for extension in source.extensions}
+    extensions = {extension.lower().lstrip(".") for extension in source.extensions} | videos
     nameless = [one for one in found if not one.skipped and one.problem is None and not extension_of(one.file.uri)]
     images = _images_among([one.file.uri for one in nameless])
+    # Also the extension of programs in TypeScript.
+    streams = [one for one in found if not one.skipped and extension_of(one.file.uri) == _STREAM and _STREAM in videos]
+    no_videos = _without_sync([one.file.uri for one in streams])
     kept, skipped = [], Counter[str]()
     for one in found:
-        reason = one.skipped or _reason(one, extensions, images)
+        reason = one.skipped or _reason(one, extensions, images) or _NO_STREAM * (one.file.uri in no_videos)
         if reason:
             skipped[reason] += 1
         else:
@@ -159,6 +171,23 @@ def _images_among(uris: Sequence[str]) -> set[str]:
         return set()
     with ThreadPoolExecutor(min(_LOOK_THREADS, len(uris)), thread_name_prefix="look") as pool:
         return {uri for uri, is_image in zip(uris, pool.map(_begins_as_image, uris), strict=True) if is_image}
+
+
+def _without_sync(uris: Sequence[str]) -> set[str]:
+    """Those that do not begin as an MPEG transport stream."""
+    if not uris:
+        return set()
+    with ThreadPoolExecutor(min(_LOOK_THREADS, len(uris)), thread_name_prefix="look") as pool:
+        return {uri for uri, begins in zip(uris, pool.map(_begins_as_stream, uris), strict=True) if not begins}
+
+
+def _begins_as_stream(uri: str) -> bool:
+    try:
+        with storage.open_binary(uri) as stream:
+            head = stream.read(_LOOK_BYTES)
+    except StorageError:
+        return True  # who reads it will say why it cannot be read
+    return not head or _SYNC in (head[:1], head[4:5])  # the latter in files of cameras
 
 
 def _begins_as_image(uri: str) -> bool:

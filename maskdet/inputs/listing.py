@@ -20,6 +20,7 @@ from maskdet.errors import ConfigError, FailureCode, SourceError, StorageError
 from maskdet.inputs import folders, image_lists
 from maskdet.inputs.folders import Exclusion, Found, exclusion, extension_of
 from maskdet.inputs.references import ImageRef, RefBatch
+from maskdet.video.sampling import UNCUT, Segment
 
 T = TypeVar("T")
 
@@ -103,8 +104,13 @@ def split_task(task: ListTask) -> list[ListTask]:
     return [task]
 
 
-def list_images(task: ListTask, source: SourceSettings) -> Iterator[RefBatch]:
+def list_images(task: ListTask, source: SourceSettings, videos: frozenset[str] = frozenset()) -> Iterator[RefBatch]:
     """List one task, in batches of at most :data:`BATCH_IMAGES`.
+
+    Args:
+        task: what to list.
+        source: how paths and manifests are read.
+        videos: extensions of files that are listed as videos; see :mod:`maskdet.inputs.videos`.
 
     Raises:
         SourceError: a path does not fit the template and the settings refuse such runs, or an image list is damaged.
@@ -113,9 +119,10 @@ def list_images(task: ListTask, source: SourceSettings) -> Iterator[RefBatch]:
     if task.kind in ("list", "image_list"):
         rows = image_lists.read_rows(task.uri, task.part, source, task.root)
         places = _allowed_places(task, source)
-        yield from batched((_ref_of_row(row, source, places) for row in rows), _plain_batch)
+        yield from batched((_ref_of_row(row, source, places, videos) for row in rows), _plain_batch)
         return
-    yield from batched(_content(task, exclusion(source.exclude)), lambda found: _folder_batch(found, task, source))
+    content = _content(task, exclusion(source.exclude))
+    yield from batched(content, lambda found: _folder_batch(found, task, source, videos))
 
 
 def refuse_images_in(output: str, batch: RefBatch) -> None:
@@ -196,22 +203,22 @@ def _content(task: ListTask, exclude: Exclusion) -> Iterator[Found]:
     return folders.walk(task.uri, root, exclude) if storage.is_local(task.uri) else folders.below(task.uri, exclude)
 
 
-def _folder_batch(found: tuple[Found, ...], task: ListTask, source: SourceSettings) -> RefBatch:
+def _folder_batch(found: tuple[Found, ...], task: ListTask, source: SourceSettings, videos: frozenset[str]) -> RefBatch:
     if task.kind == "glob":  # which names its files
         kept = [one for one in found if not one.skipped]
         skipped = Counter(one.skipped for one in found if one.skipped)
     else:
-        kept, skipped = folders.wanted(found, source)
-    return RefBatch(tuple(_ref_of_found(one, task.root, source) for one in kept), dict(skipped))
+        kept, skipped = folders.wanted(found, source, videos)
+    return RefBatch(tuple(_ref_of_found(one, task.root, source, videos) for one in kept), dict(skipped))
 
 
 def _plain_batch(refs: tuple[ImageRef, ...]) -> RefBatch:
     return RefBatch(refs)
 
 
-def _ref_of_found(found: Found, root: str, source: SourceSettings) -> ImageRef:
+def _ref_of_found(found: Found, root: str, source: SourceSettings, videos: frozenset[str]) -> ImageRef:
     file = found.file
-    ref = ImageRef(file.uri, file.size_bytes, file.version)
+    ref = ImageRef(file.uri, file.size_bytes, file.version, segment=_uncut(file.uri, videos))
     if not _is_utf8(file.uri):
         shown = file.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         problem = (FailureCode.PATH_MISMATCH.value, "the path is not UTF-8; rename the file")
@@ -229,8 +236,15 @@ def _is_utf8(path: str) -> bool:
     return True
 
 
-def _ref_of_row(row: image_lists.Row, source: SourceSettings, places: tuple[str, ...]) -> ImageRef:
-    ref = ImageRef(row.uri, row.size_bytes, row.version, problem=row.problem)
+def _uncut(uri: str, videos: frozenset[str]) -> Segment | None:
+    """The mark of a video, by its extension."""
+    return UNCUT if videos and extension_of(uri) in videos else None
+
+
+def _ref_of_row(
+    row: image_lists.Row, source: SourceSettings, places: tuple[str, ...], videos: frozenset[str]
+) -> ImageRef:
+    ref = ImageRef(row.uri, row.size_bytes, row.version, problem=row.problem, segment=_uncut(row.uri, videos))
     if ref.problem is None and not _is_allowed(ref.uri, places):
         message = f"outside the list's own folder and source.allowed = {list(source.allowed)}"
         ref = ref._replace(problem=(FailureCode.NOT_ALLOWED.value, message))

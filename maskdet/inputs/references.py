@@ -10,14 +10,21 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote
 
+from maskdet.video.sampling import MICROSECONDS, OPEN_END, Segment
+
 # Begins versions that an image list tells; no store's own begins so.
 CLAIMED = "manifest:"  # as outputs of version 0.2 hold them
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+# What a frame of a video weighs in packing: as much as an image where a shard's two limits meet.
+_FRAME_BYTES = 256 * 1024
 _SEGMENT_BYTES = 240  # of the 255 that file systems take
 
 
 class ImageRef(NamedTuple):
-    """One image to score, before it is read. A named tuple: millions of them are pickled and sorted."""
+    """One image to score, before it is read, or a part of a video.
+
+    A named tuple: millions of them are pickled and sorted.
+    """
 
     uri: str
     size_bytes: int
@@ -34,11 +41,32 @@ class ImageRef(NamedTuple):
     """Slot of the earlier run's shard that has the rows of this image as it is; empty if none has."""
     gone: bool = False
     """Whether the run did not list the image: only its earlier rows are left of it."""
+    segment: Segment | None = None
+    """Of a video: which part of it, and which frames. The capture time is then that of the segment's start."""
+
+    @property
+    def name(self) -> str:
+        """What tells one image or segment from all others: the URI, and of a segment its time."""
+        if self.segment is None:
+            return self.uri
+        return f"{self.uri}#t={self.segment.start_us},{self.segment.end_us}"
 
     @property
     def identity(self) -> tuple[object, ...]:
         """What tells one state of an image from another: everything but what this run made of it."""
-        return tuple(self)[:6]
+        plain = tuple(self)[:6]
+        return plain if self.segment is None else (*plain, tuple(self.segment))
+
+    @property
+    def packed_bytes(self) -> int:
+        """What the image weighs in packing."""
+        listed, segment = max(self.size_bytes, 0), self.segment
+        if segment is None:
+            return listed
+        end_us = segment.duration_us if segment.end_us == OPEN_END else segment.end_us
+        numerator, denominator = segment.rate
+        frames = max(0, end_us - segment.start_us) * numerator // (MICROSECONDS * denominator)
+        return max(listed, frames * _FRAME_BYTES)
 
     @property
     def is_claimed(self) -> bool:

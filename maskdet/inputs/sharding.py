@@ -105,13 +105,13 @@ def uri_bits(uri: str) -> int:
 
 
 def drop_duplicates(refs: Iterable[ImageRef]) -> tuple[list[ImageRef], int]:
-    """Keep one reference a URI, the first in sorted order.
+    """Keep one reference a URI (of a video: a segment), the first in sorted order.
 
     Returns:
         The references kept, sorted, and how many were dropped.
     """
     ordered = sorted(refs, key=_sort_key)
-    kept = [ref for i, ref in enumerate(ordered) if i == 0 or ref.uri != ordered[i - 1].uri]
+    kept = [ref for i, ref in enumerate(ordered) if i == 0 or ref.name != ordered[i - 1].name]
     return kept, len(ordered) - len(kept)
 
 
@@ -139,13 +139,13 @@ def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size, prefix: str = "")
 
 def size_of(refs: Iterable[ImageRef]) -> Size:
     """Images and listed bytes of a set of references."""
-    sizes = [max(ref.size_bytes, 0) for ref in refs]
+    sizes = [ref.packed_bytes for ref in refs]
     return Size(len(sizes), sum(sizes))
 
 
 def cell_of(ref: ImageRef) -> int:
     """The plan's cell that an image lies in: the first :data:`PLAN_BITS` bits of its hash."""
-    return uri_bits(ref.uri) >> (_HASH_BITS - PLAN_BITS)
+    return uri_bits(ref.name) >> (_HASH_BITS - PLAN_BITS)
 
 
 def count_cells(refs: Iterable[ImageRef]) -> dict[int, tuple[int, int]]:
@@ -154,7 +154,7 @@ def count_cells(refs: Iterable[ImageRef]) -> dict[int, tuple[int, int]]:
     for ref in refs:
         cell = cell_of(ref)
         images, size_bytes = counted.get(cell, (0, 0))
-        counted[cell] = images + 1, size_bytes + max(ref.size_bytes, 0)
+        counted[cell] = images + 1, size_bytes + ref.packed_bytes
     return counted
 
 
@@ -204,7 +204,7 @@ def shard_of(refs: Sequence[ImageRef], rule: KeyRule, slot: str) -> Shard:
 
 
 def _bit(ref: ImageRef, depth: int) -> int:
-    return (uri_bits(ref.uri) >> (_HASH_BITS - 1 - depth)) & 1
+    return (uri_bits(ref.name) >> (_HASH_BITS - 1 - depth)) & 1
 
 
 def _fits(size: Size, limit: Size) -> bool:
@@ -215,6 +215,7 @@ def _sort_key(ref: ImageRef) -> tuple[object, ...]:
     # None does not order with str. Every field takes part, or what is kept would hang on the order of listing.
     return (
         ref.uri,
+        ref.segment or (),
         tuple((value is not None, value or "") for value in ref.keys),
         (ref.captured_at_ms is not None, ref.captured_at_ms or 0),
         ref.size_bytes,

@@ -63,7 +63,7 @@ def choose_sections(layout: Layout, run: RunManifest, count: int, seed: int) -> 
     unsure, chance, faceless = (_Best(count) for _ in range(3))
     surest = {label: _Best(count) for label in THREE_CLASSES}
     for rows in _scan(layout, PREDICTIONS, _FACE_COLUMNS):
-        ties, draws = _hash(rows, seed), _hash(rows, ~seed)
+        ties, draws = hash_rows(rows, seed), hash_rows(rows, ~seed)
         mask = rows["probability_mask"].to_numpy()
         incorrect = pc.fill_null(rows["probability_incorrect"], 0.0).to_numpy()  # null of a model of two classes
         worn = worn_probability(mask, incorrect)
@@ -73,7 +73,7 @@ def choose_sections(layout: Layout, run: RunManifest, count: int, seed: int) -> 
             surest[label].offer(rows.take(of_label), doubt[of_label].astype(np.float64), ties[of_label])
         chance.offer(rows, np.zeros(len(draws)), draws)
     for rows in _scan(layout, NO_FACE, _IDENTITY):
-        faceless.offer(rows, np.zeros(rows.num_rows), _hash(rows, ~seed))
+        faceless.offer(rows, np.zeros(rows.num_rows), hash_rows(rows, ~seed))
     sections = [
         unsure.section(f"most uncertain: log-odds nearest to those of {middle:.3g}, the middle of the thresholds"),
         *(best.section(f"most confident {label}") for label, best in surest.items()),
@@ -136,7 +136,7 @@ def _scan(layout: Layout, table: str, columns: list[str]) -> Iterator[pa.Table]:
             ) from error
 
 
-def _hash(rows: pa.Table, seed: int) -> Hashes:
+def hash_rows(rows: pa.Table, seed: int) -> Hashes:
     """64 bits of a row's content, face and seed, ``(rows,)``."""
     heads = pc.utf8_slice_codeunits(rows["content_sha256"], 0, 16).to_numpy().astype("S16")
     words = np.ascontiguousarray(heads).view("<u8").reshape(-1, 2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from maskdet.inputs import listing, sharding
-from maskdet.inputs.references import ImageRef, Shard
+from maskdet.inputs import listing, sharding, videos
+from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.scoring.setup import Launch
 from maskdet.tables.layout import IMAGES
 from maskdet.tables.reuse import read_refs
@@ -23,9 +23,10 @@ def plan_shards(launch: Launch) -> tuple[list[Shard], int, int, Mapping[str, int
         StorageError: the input or output cannot be read.
     """
     source, rule = launch.settings.source, launch.options.rule
-    batches = [batch for task in launch.tasks for batch in listing.list_images(task, source)]
+    extensions = videos.video_extensions(launch.settings.video, source.extensions)
+    batches = [batch for task in launch.tasks for batch in listing.list_images(task, source, extensions)]
     refs, duplicates = sharding.drop_duplicates(ref for batch in batches for ref in batch.refs)
-    refs = listing.add_versions(refs)
+    refs, _ = videos.cut_videos(RefBatch(tuple(listing.add_versions(refs))), launch.settings.video, rule)
     if launch.base is not None:
         shards_before = [(shard.slot, shard.sha256[IMAGES]) for shard in launch.base.shards]
         earlier = (ref for batch in read_refs(launch.plan.layout, shards_before) for ref in batch.refs)

@@ -27,7 +27,7 @@ from maskdet.cores import available_cores
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.faces.detection import make_viewer
 from maskdet.faces.extraction import FaceBox, StageClock, View, Viewer
-from maskdet.images.codecs import load_codecs
+from maskdet.images.codecs import Pixels, load_codecs
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
@@ -36,6 +36,8 @@ from maskdet.model.backends import Images, Model, Probabilities
 from maskdet.resolved import ResolvedFaces
 from maskdet.schemas import failures_schema, key_value, no_face_schema, predictions_schema
 from maskdet.scoring.fetching import Fetcher, fetching_threads
+from maskdet.scoring.outcomes import Outcomes, Scored, Seen, Subject, count_segments
+from maskdet.scoring.segments import SegmentReader
 from maskdet.tables.results import ShardResult, StageSeconds
 
 # Reads of a shard that may be under way or waiting to be scored, as a multiple of those that run concurrently. Enough
@@ -75,31 +77,10 @@ class ScoreOptions:
     fetch_threads: int | None = None
 
 
-class _Seen(NamedTuple):
-    """An image as the model is about to see it."""
-
-    content_sha256: str
-    size_bytes: int
-    view: View
-
-
-class _Scored(NamedTuple):
-    image: _Seen
-    probabilities: Sequence[Probabilities]
-    """Those of the model's classes, ``(classes,)``, one per face; none where no face was found."""
-
-
-class _Outcomes(NamedTuple):
-    """How each image of a part ended, in order, and thread-seconds."""
-
-    images: list[_Scored | ImageFault]
-    seconds: StageSeconds
-
-
 class _Part(NamedTuple):
     """A part of a shard under way, and the reads that it waits for."""
 
-    outcomes: Future[_Outcomes]
+    outcomes: Future[Outcomes]
     reads: Sequence[Future[bytes]]
 
     def cancel(self) -> None:
@@ -170,6 +151,8 @@ class Scorer:
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="score")
         self._readers = options.fetch_threads or fetching_threads()
         self._fetch_pool = ThreadPoolExecutor(self._readers, thread_name_prefix="fetch")
+        block = BLOCKS_A_PART * model.block_images
+        self._segments = SegmentReader(self._look, self._score_seen, block, options.fetch_attempts, sleep)
 
     def score_shard(self, shard: Shard, on_progress: Callable[[int], None] = lambda images: None) -> ShardResult:
         """Score every image of a shard.
@@ -181,7 +164,7 @@ class Scorer:
         Returns: One row per face and one row per failed image, in the order of the shard's references. Rows depend on
         the images, the model and the options alone.
         """
-        images: list[_Scored | ImageFault] = []
+        found: list[tuple[Subject, Scored | ImageFault]] = []
         seconds = StageSeconds()
         under_way: deque[_Part] = deque()
         size = self._part_images(len(shard.refs))
@@ -193,13 +176,13 @@ class Scorer:
                 outcomes = under_way[0].outcomes.result()
                 under_way.popleft()
                 under_way.extend(itertools.islice(waiting, 1))
-                images += outcomes.images
+                found += outcomes.found
                 seconds += outcomes.seconds
-                on_progress(len(outcomes.images))
+                on_progress(outcomes.references)
         finally:
             for part in under_way:  # after an error nobody waits for the rest
                 part.cancel()
-        return self._result(list(zip(shard.refs, images, strict=True)), seconds)
+        return self._result(found, seconds)
 
     def _part_images(self, images: int) -> int:
         """Images of a part: several blocks, where every thread will have several parts."""
@@ -209,9 +192,11 @@ class Scorer:
 
     def _parts(self, refs: Sequence[ImageRef], size: int) -> Iterator[_Part]:
         """Start the parts of a shard, one when asked for the next."""
-        local = storage.is_local(refs[0].uri)
-        for start in range(0, len(refs), size):
-            part = refs[start : start + size]
+        for part in _cut(refs, size):
+            if part[0].segment is not None:
+                yield _Part(self._pool.submit(self._score_segment, part[0]), [])
+                continue
+            local = storage.is_local(part[0].uri)
             reads = [] if local else [self._fetch_pool.submit(self._fetch, ref) for ref in part]
             fetch = self._fetch if local else _Arrivals(reads)
             yield _Part(self._pool.submit(self._score_part, part, fetch), reads)
@@ -222,30 +207,46 @@ class Scorer:
             raise ImageFault(FailureCode(code), message, attempts=0)
         return self._fetcher.fetch(ref)
 
-    def _score_part(self, refs: Sequence[ImageRef], fetch: Callable[[ImageRef], bytes]) -> _Outcomes:
+    def _score_part(self, refs: Sequence[ImageRef], fetch: Callable[[ImageRef], bytes]) -> Outcomes:
         clock = StageClock()
-        seen = [self._see(ref, fetch, clock) for ref in refs]
-        faces = [face.pixels for image in seen if isinstance(image, _Seen) for face in image.view.faces]
+        seen = [(Subject(ref), self._see(ref, fetch, clock)) for ref in refs]
+        found = self._score_seen(seen, clock)
+        return Outcomes(found, clock.seconds, len(refs))
+
+    def _score_segment(self, ref: ImageRef) -> Outcomes:
+        clock = StageClock()
+        return Outcomes(self._segments.score(ref, clock), clock.seconds, 1)
+
+    def _score_seen(
+        self, seen: Sequence[tuple[Subject, Seen | ImageFault]], clock: StageClock
+    ) -> list[tuple[Subject, Scored | ImageFault]]:
+        faces = [face.pixels for _, image in seen if isinstance(image, Seen) for face in image.view.faces]
         clock.start()
         probabilities = iter(self._infer(faces))
-        images = [image if isinstance(image, ImageFault) else _join(image, probabilities) for image in seen]
+        found = [(of, image if isinstance(image, ImageFault) else _join(image, probabilities)) for of, image in seen]
         clock.stop("infer")
-        return _Outcomes(images, clock.seconds)
+        return found
 
-    def _see(self, ref: ImageRef, fetch: Callable[[ImageRef], bytes], clock: StageClock) -> _Seen | ImageFault:
+    def _look(self, picture: Pixels, clock: StageClock) -> View:
+        return self._guarded(lambda: self._viewer.of_picture(picture, clock))
+
+    def _see(self, ref: ImageRef, fetch: Callable[[ImageRef], bytes], clock: StageClock) -> Seen | ImageFault:
         """Fetch and decode one image, and find its faces."""
         try:
             clock.start()
             data = fetch(ref)
             clock.stop("fetch")
             digest = hashlib.sha256(data).hexdigest()
-            return _Seen(digest, len(data), self._view(data, clock))
+            return Seen(digest, len(data), self._view(data, clock))
         except ImageFault as fault:
             return fault
 
     def _view(self, data: bytes, clock: StageClock) -> View:
+        return self._guarded(lambda: self._viewer(data, clock))
+
+    def _guarded(self, look: Callable[[], View]) -> View:
         try:
-            return self._viewer(data, clock)
+            return look()
         except ImageFault:
             raise
         except MemoryError:
@@ -271,27 +272,28 @@ class Scorer:
         except Exception as error:
             return ImageFault(FailureCode.INFERENCE_ERROR, f"the model raised {type(error).__name__}")
 
-    def _result(self, outcomes: list[tuple[ImageRef, _Scored | ImageFault]], seconds: StageSeconds) -> ShardResult:
-        scored = [(ref, outcome) for ref, outcome in outcomes if isinstance(outcome, _Scored)]
-        failed = [(ref, outcome) for ref, outcome in outcomes if isinstance(outcome, ImageFault)]
+    def _result(self, found: list[tuple[Subject, Scored | ImageFault]], seconds: StageSeconds) -> ShardResult:
+        scored = [(of, outcome) for of, outcome in found if isinstance(outcome, Scored)]
+        failed = [(of, outcome) for of, outcome in found if isinstance(outcome, ImageFault)]
         return ShardResult(
             predictions=self._predictions(scored),
             failures=self._failures(failed),
-            no_face=self._no_face([(ref, outcome.image) for ref, outcome in scored if not outcome.probabilities]),
+            no_face=self._no_face([(of, outcome.image) for of, outcome in scored if not outcome.probabilities]),
             size_bytes=sum(outcome.image.size_bytes for _, outcome in scored),
             seconds=seconds,
+            segments=count_segments(found),
         )
 
-    def _predictions(self, scored: list[tuple[ImageRef, _Scored]]) -> pa.Table:
+    def _predictions(self, scored: list[tuple[Subject, Scored]]) -> pa.Table:
         names = self.options.rule.all_names
-        images = [(ref, outcome.image) for ref, outcome in scored for _ in outcome.probabilities]
+        images = [(of, outcome.image) for of, outcome in scored for _ in outcome.probabilities]
         faces = [face for _, outcome in scored for face in outcome.image.view.faces]
         rows = [row for _, outcome in scored for row in outcome.probabilities]
         class_names = self.model.manifest.class_names
         by_class = class_columns(np.array(rows, np.float32).reshape(-1, len(class_names)), class_names)
         incorrect = by_class.get(INCORRECT)
         columns = {
-            **self._identity([ref for ref, _ in images], names),
+            **self._identity([of for of, _ in images], names),
             **_content([image for _, image in images]),
             "face_index": [index for _, outcome in scored for index in range(len(outcome.probabilities))],
             **{f"face_{name}_px": [face.box and getattr(face.box, name) for face in faces] for name in FaceBox._fields},
@@ -301,41 +303,64 @@ class Scorer:
             "probability_no_mask": by_class[NO_MASK],
             "label": label_names(label_codes(by_class[MASK], incorrect, self.options.decision)),
             "model_id": [self.model.manifest.model_id] * len(faces),
+            "frame_time_us": [of.time_us for of, _ in images],
         }
         return pa.table(columns, schema=predictions_schema(names))
 
-    def _no_face(self, images: list[tuple[ImageRef, _Seen]]) -> pa.Table:
+    def _no_face(self, images: list[tuple[Subject, Seen]]) -> pa.Table:
         names = self.options.rule.all_names
-        columns = {**self._identity([ref for ref, _ in images], names), **_content([image for _, image in images])}
+        columns = {
+            **self._identity([of for of, _ in images], names),
+            **_content([image for _, image in images]),
+            "frame_time_us": [of.time_us for of, _ in images],
+        }
         return pa.table(columns, schema=no_face_schema(names))
 
-    def _failures(self, failed: list[tuple[ImageRef, ImageFault]]) -> pa.Table:
+    def _failures(self, failed: list[tuple[Subject, ImageFault]]) -> pa.Table:
         columns = {
-            **self._identity([ref for ref, _ in failed], self.options.rule.all_names),
+            **self._identity([of for of, _ in failed], self.options.rule.all_names),
             "stage": [fault.code.stage.value for _, fault in failed],
             "code": [fault.code.value for _, fault in failed],
             "message": [fault.message for _, fault in failed],
             "attempts": [fault.attempts for _, fault in failed],
+            "frame_time_us": [of.time_us for of, _ in failed],
+            "frame_end_us": [of.end_us for of, _ in failed],
+            "frames": [of.frames for of, _ in failed],
         }
         return pa.table(columns, schema=failures_schema(self.options.rule.all_names))
 
-    def _identity(self, refs: list[ImageRef], key_names: Sequence[str]) -> dict[str, list[object]]:
+    def _identity(self, subjects: list[Subject], key_names: Sequence[str]) -> dict[str, list[object]]:
         rule = self.options.rule
         return {
-            "image_uri": [ref.uri for ref in refs],
-            "captured_at": [ref.captured_at_ms for ref in refs],
-            **{name: [key_value(name, rule.value(ref, name)) for ref in refs] for name in key_names},
+            "image_uri": [of.ref.uri for of in subjects],
+            "captured_at": [of.captured_at_ms for of in subjects],
+            **{name: [key_value(name, rule.value(of.ref, name)) for of in subjects] for name in key_names},
         }
 
 
-def _join(image: _Seen, probabilities: Iterator[Probabilities | ImageFault]) -> _Scored | ImageFault:
+def _cut(refs: Sequence[ImageRef], size: int) -> Iterator[tuple[ImageRef, ...]]:
+    """Parts of so many images, and each segment of a video for itself, in order."""
+    part: list[ImageRef] = []
+    for ref in refs:
+        if part and (len(part) == size or ref.segment is not None):
+            yield tuple(part)
+            part = []
+        if ref.segment is not None:
+            yield (ref,)
+        else:
+            part.append(ref)
+    if part:
+        yield tuple(part)
+
+
+def _join(image: Seen, probabilities: Iterator[Probabilities | ImageFault]) -> Scored | ImageFault:
     """An image and the next probabilities, one for each of its faces; all are taken even if one is a fault."""
     found = list(itertools.islice(probabilities, len(image.view.faces)))
     faults = [value for value in found if isinstance(value, ImageFault)]
-    return faults[0] if faults else _Scored(image, [value for value in found if not isinstance(value, ImageFault)])
+    return faults[0] if faults else Scored(image, [value for value in found if not isinstance(value, ImageFault)])
 
 
-def _content(images: Sequence[_Seen]) -> dict[str, list[object]]:
+def _content(images: Sequence[Seen]) -> dict[str, list[object]]:
     return {
         "content_sha256": [image.content_sha256 for image in images],
         "width_px": [image.view.width_px for image in images],

@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import TypeVar
 
 from maskdet import __version__, storage
+from maskdet.compliance.corrections import NO_CORRECTIONS, Corrections
 from maskdet.compliance.groups import Grouping
 from maskdet.compliance.rates import KnownErrors, RateRule
 from maskdet.config import ScoreSettings, Section
@@ -24,6 +25,7 @@ from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.earlier import Coverage, Growth
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
 from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.inputs.videos import refuse_unreadable, resolve_mode
 from maskdet.labels import Decision
 from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
@@ -39,6 +41,7 @@ from maskdet.tables.receipts import ShardJob
 from maskdet.tables.reuse import RowsOfBefore
 from maskdet.tables.runs import RunManifest, RunPlan, new_run_id
 from maskdet.tables.snapshot import Dataset, Snapshot
+from maskdet.tables.tracks import TrackJob
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -73,13 +76,40 @@ class Launch:
     base: Snapshot | None = None
     growth: Growth = Growth(Coverage())
 
-    def adding_to(self, plan: RunPlan, base: Snapshot | None) -> Launch:
+    @property
+    def tracks(self) -> TrackJob:
+        """What making tracks needs."""
+        settings = self.settings
+        return TrackJob(
+            self.plan.layout,
+            self.options.rule,
+            settings.compliance.all_levels,
+            settings.compliance.time_zone,
+            settings.tracks,
+            self.options.decision,
+            settings.compliance.confidence,
+            self.manifest.class_names,
+            settings.tables.row_group_rows,
+        )
+
+    def adding_to(self, plan: RunPlan, base: Snapshot | None, corrections: Corrections = NO_CORRECTIONS) -> Launch:
         """The run over an output as it was found; see :func:`maskdet.tables.runs.claim_output`.
 
         Args:
             plan: the run's, with what it starts from.
             base: the tables that it adds to, if there are any.
+            corrections: labels that people gave to faces of the output.
         """
+        if corrections:
+            plan = dataclasses.replace(
+                plan, manifest=plan.manifest.model_copy(update={"corrections": len(corrections)})
+            )
+            grouping = dataclasses.replace(self.job.grouping, corrections=corrections)
+            launch = dataclasses.replace(self, job=dataclasses.replace(self.job, grouping=grouping))
+            return launch._adding_to(plan, base)
+        return self._adding_to(plan, base)
+
+    def _adding_to(self, plan: RunPlan, base: Snapshot | None) -> Launch:
         if base is None:
             return dataclasses.replace(self, plan=plan)
         coverage = Coverage.of(self.tasks, plan.inputs, base.inputs)
@@ -199,6 +229,7 @@ def resolve_settings(given: ScoreSettings, manifest: Manifest, spec: RuntimeSpec
         given,
         faces=_resolved(ResolvedFaces, given.faces, mode=mode),
         imaging=_resolved(ResolvedImaging, given.imaging, codecs=resolve_codecs(given.imaging.codecs)),
+        video=resolve_mode(given.video),
         model=_resolved(ResolvedModel, given.model, backend=spec.backend, precision=spec.precision),
         compliance=_resolved(
             ResolvedCompliance, given.compliance, cluster=given.cluster_keys, time_zone=given.compliance_time_zone
@@ -213,6 +244,7 @@ def _resolved(kind: type[SectionType], given: Section, **chosen: object) -> Sect
 
 def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
     tasks = input_tasks(settings.input, settings.source)
+    refuse_unreadable(tasks, settings.video)
     if settings.source.keys and not any(task.kind == "image_list" for task in tasks):
         remedy = "Folders and globs take keys from source.template."
         raise ConfigError("source.keys", "an image list among the inputs", ", ".join(settings.input), remedy)

@@ -16,6 +16,7 @@ from maskdet.tables.layout import (
     RECEIPTS,
     RUNS,
     SHARD_TABLES,
+    VIDEO_TABLES,
     Layout,
     is_left_by_kill,
     is_ours,
@@ -23,7 +24,7 @@ from maskdet.tables.layout import (
 )
 from maskdet.tables.snapshot import Snapshot, decode_snapshot, read_snapshot_bytes
 
-TABLE_FOLDERS = (*SHARD_TABLES, COMPLIANCE)
+TABLE_FOLDERS = (*SHARD_TABLES, COMPLIANCE, *VIDEO_TABLES)
 _WRITERS = 16  # files are small: over a network nearly all of a write is waiting
 
 

@@ -4,6 +4,8 @@
     failures/3f2a9c51d07be864.parquet                           one row per failed image; a file a shard that has any
     no_face/3f2a9c51d07be864.parquet                            the same of images without a face
     compliance/level=site_hour/groups.parquet                   one row per group
+    tracks/3f.parquet                                           one row per person in a video
+    track_rates/level=site_hour/groups.parquet                  one row per group
     _snapshot.json                                              the set of tables as of the last run that finished
     _files/predictions/site-a/…/shard-all-<sha256>.pq           the same tables under names that never change
     _files/images/site-a/…/shard-all-<sha256>.pq                what a shard remembers of its images
@@ -12,6 +14,7 @@
     _runs/20260105T081500Z-3f2a9c.heartbeat                     its latest sign of life
     _lease.json                                                 who writes this output, while someone does
     _plan.json                                                  the shards of the latest run
+    corrections.parquet                                         labels that people gave, where they did
     _SUCCESS                                                    the last run's id, once everything above is complete
 
 A run writes its tables below ``_files``, under names made of their content, so that nothing a reader may hold
@@ -39,6 +42,10 @@ FAILURES = "failures"
 NO_FACE = "no_face"
 SHARD_TABLES = (PREDICTIONS, FAILURES, NO_FACE)
 COMPLIANCE = "compliance"
+TRACKS = "tracks"
+TRACK_RATES = "track_rates"
+VIDEO_TABLES = (TRACKS, TRACK_RATES)
+"""Tables that outputs have of videos only."""
 RECEIPTS = "_shards"
 RUNS = "_runs"
 SUCCESS = "_SUCCESS"
@@ -88,6 +95,14 @@ class Layout:
         """The compliance table of a level."""
         return storage.join(self.root, COMPLIANCE, partition_path(["level"], [level]), "groups.parquet")
 
+    def tracks(self, name: str) -> str:
+        """A file of tracks."""
+        return storage.join(self.root, TRACKS, f"{name}.parquet")
+
+    def track_rates(self, level: str) -> str:
+        """The rates of tracks of a level."""
+        return storage.join(self.root, TRACK_RATES, partition_path(["level"], [level]), "groups.parquet")
+
     def run(self, run_id: str) -> str:
         """A run's record."""
         return storage.join(self.root, RUNS, f"{run_id}.json")
@@ -128,6 +143,8 @@ _NAMES = {
     FAILURES: rf"(?:[0-9a-f]{{16}}|{NO_ROWS})\.parquet",
     NO_FACE: rf"(?:[0-9a-f]{{16}}|{NO_ROWS})\.parquet",
     COMPLIANCE: r"groups\.parquet",
+    TRACKS: rf"(?:[0-9a-f]{{2}}|{NO_ROWS})\.parquet",
+    TRACK_RATES: r"groups\.parquet",
     RECEIPTS: rf"{_SHARD_NAME}\.json",
     FILES: r"[a-z0-9_-]+-[0-9a-f]{20}\.pq",
 }

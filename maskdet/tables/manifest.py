@@ -22,6 +22,7 @@ from maskdet.errors import (
 from maskdet.labels import TWO_CLASSES, ClassNames, Decision
 from maskdet.schemas import SCHEMA_VERSION
 from maskdet.tables.layout import RUNS, Layout
+from maskdet.tables.videos import VideoCounts
 
 _QUESTIONS = ("any_mask", "correct")
 
@@ -63,6 +64,10 @@ class RunManifest(BaseModel):
     finished_at: datetime | None = None
     pruned_before: date | None = None
     """The run scored nothing: it removed rows of images taken before this day."""
+    recounted: bool = False
+    """The run scored nothing: it counted the compliance tables anew, with other corrections."""
+    corrections: int = 0
+    """Labels that people gave, which count in place of the model's; see ``corrections.parquet``."""
     settings: dict[str, Any]
     model: dict[str, Any]
     """In words, but for ``classes``, by name, ``decision``, thresholds as :class:`maskdet.labels.Decision`, and
@@ -73,15 +78,22 @@ class RunManifest(BaseModel):
     """Name of the runner and of the job on it; of a job on Flink, where Flink can be asked for it."""
     images: ImageCounts = ImageCounts()
     """Of the run's input."""
+    videos: VideoCounts | None = None
+    """Of the run's input, beside its images; ``None`` where there are none."""
     dataset: ImageCounts = ImageCounts()
     """Of all images that the tables speak of, those of earlier runs included."""
+    dataset_videos: VideoCounts | None = None
+    """The same of videos."""
     changes: dict[str, int] = {}
-    """Images of the data set: ``added``, ``changed`` and ``unchanged`` are listed by this run; ``gone`` are images that
-    it no longer found, whose rows stay; ``removed`` those whose rows went; ``outside`` those beyond its input."""
+    """Images and videos of the data set: ``added``, ``changed`` and ``unchanged`` are listed by this run; ``gone`` are
+    those that it no longer found, whose rows stay; ``removed`` those whose rows went; ``outside`` those beyond its
+    input."""
     failed_by_code: dict[str, int] = {}
     skipped_by_reason: dict[str, int] = {}
     faces: dict[str, int] = {}
     """Faces of the data set, by label."""
+    tracks: dict[str, int] = {}
+    """People-tracks of the data set's videos, by label."""
     shards: dict[str, int] = {}
     """Shards in all, scored by this run, and kept from earlier ones."""
     images_scored_now: int = 0

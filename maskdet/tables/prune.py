@@ -12,27 +12,27 @@ from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict
 
 from maskdet import storage
-from maskdet.compliance.groups import Grouping, count_groups
-from maskdet.compliance.rates import RateRule
-from maskdet.compliance.state import GroupKey, Merger, State, merge_counts
-from maskdet.compliance.table import compliance_table, key_union
-from maskdet.config import ComplianceSettings, FailureBudget, OutputSettings
+from maskdet.compliance.corrections import Corrections
+from maskdet.compliance.groups import count_groups
+from maskdet.compliance.state import GroupKey, Merger, State
+from maskdet.config import FailureBudget
 from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
+from maskdet.schemas import conform
 from maskdet.tables import lease
+from maskdet.tables.corrections import read_corrections, write_corrections
+from maskdet.tables.endings import Endings
 from maskdet.tables.images import endings_of, refs_of
-from maskdet.tables.layout import COMPLIANCE, IMAGES, SHARD_TABLES, Layout, read_version, write_version
+from maskdet.tables.layout import IMAGES, SHARD_TABLES, Layout, read_version
 from maskdet.tables.lease import Holder
-from maskdet.tables.receipts import Outcomes, Receipt, ShardJob
-from maskdet.tables.reconciliation import LevelTotal
+from maskdet.tables.levels import TableSettings, track_job, write_levels
+from maskdet.tables.receipts import Receipt, ShardJob
+from maskdet.tables.reuse import rows_of
 from maskdet.tables.runs import (
-    ImageCounts,
     RunManifest,
     RunPlan,
     begin_run,
@@ -44,6 +44,7 @@ from maskdet.tables.runs import (
     write_manifest,
 )
 from maskdet.tables.snapshot import Snapshot, current_snapshot
+from maskdet.tables.videos import SeenVideo, VideoCounts, merge_videos, videos_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Pruned:
         shards: receipts of the shards that have images left.
         groups: what is known of every group of every level.
         removed: images whose rows went.
+        left: URIs of the others that have corrections.
         undated: images that stay because nobody knows when they were taken.
         rewritten: shards that changed or went.
     """
@@ -61,8 +63,11 @@ class Pruned:
     shards: tuple[Receipt, ...]
     groups: Mapping[GroupKey, State]
     removed: int
+    left: frozenset[str]
     undated: int
     rewritten: int
+    videos: Mapping[str, bool]
+    """Videos that have segments left → whether a frame could be looked at."""
 
 
 def count_older(layout: Layout, snapshot: Snapshot, before: date) -> tuple[int, int]:
@@ -113,28 +118,31 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     plan = RunPlan(layout, manifest, FailureBudget(), snapshot.dataset, base_run=snapshot.run_id)
     complete = storage.exists(layout.success)
     begin_run(plan)
-    settings = _Settings.model_validate({name: latest.settings[name] for name in _Settings.model_fields})
-    pruned = prune_shards(layout, snapshot, before, settings)
-    rates = RateRule(
-        settings.compliance.confidence, manifest.classes, manifest.errors, clustered=bool(settings.compliance.cluster)
-    )
-    totals = write_levels(layout, pruned.groups, settings, rates, snapshot.dataset.timezone)
-    status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "")
-    whole = Outcomes.sum(Outcomes(shard.scored, shard.no_face, shard.failed) for shard in pruned.shards)
-    counts = ImageCounts(
-        listed=whole.images, scored=whole.scored, no_face=whole.no_face, failed=sum(whole.failed.values())
-    )
-    changes = {name: count for name, count in {REMOVED: pruned.removed, OUTSIDE: counts.listed}.items() if count}
+    settings, corrections = TableSettings.of(latest), read_corrections(layout)
+    pruned = prune_shards(layout, snapshot, before, settings, corrections)
+    totals = write_levels(layout, pruned.groups, settings, manifest, snapshot.dataset.timezone)
+    tracks = track_job(layout, snapshot, latest, settings).write_all(pruned.shards)
+    status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "", tracks)
+    if corrections and status == "succeeded":  # they name images, whose traces are to go
+        corrections = corrections.within(pruned.left)
+        write_corrections(layout, corrections)
+    whole = Endings.of_receipts(pruned.shards)
+    left = VideoCounts.of(len(pruned.videos), pruned.videos, whole.segments) if pruned.videos else None
+    outside = whole.counts.listed + len(pruned.videos)
+    changes = {name: count for name, count in {REMOVED: pruned.removed, OUTSIDE: outside}.items() if count}
     manifest = manifest.model_copy(
         update={
             "status": status,
             "reason": reason,
             "finished_at": now,
-            "dataset": counts,
+            "dataset": whole.counts,
+            "dataset_videos": left,
             "changes": changes,
             "faces": faces_of(totals["all"].counts, manifest.classes),
+            "tracks": tracks.by_label,
             "shards": {"total": len(pruned.shards), "scored": 0, "kept": len(pruned.shards)},
             "files_removed": removed,
+            "corrections": len(corrections),
         }
     )
     write_manifest(layout, manifest)
@@ -143,16 +151,9 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     return manifest
 
 
-class _Settings(BaseModel):
-    """What of a run's settings the tables were written by."""
-
-    model_config = ConfigDict(frozen=True)
-
-    compliance: ComplianceSettings
-    tables: OutputSettings
-
-
-def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Settings) -> Pruned:
+def prune_shards(
+    layout: Layout, snapshot: Snapshot, before: date, settings: TableSettings, corrections: Corrections
+) -> Pruned:
     """Write the shards of a set of tables anew, without images taken before a day.
 
     Args:
@@ -160,6 +161,7 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
         snapshot: the current set.
         before: a day in the time zone of the data set; images of that day stay.
         settings: of the latest run, for levels and sizes.
+        corrections: labels that people gave.
 
     Raises:
         OutputError: a file of the set is missing or damaged.
@@ -167,20 +169,23 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
     """
     dataset = snapshot.dataset
     rule = KeyRule(dataset.key_names, dataset.partition_by, dataset.timezone)
-    compliance = settings.compliance
-    grouping = Grouping(compliance.all_levels, compliance.cluster or (), compliance.time_zone)
+    grouping = settings.grouping(corrections)
     job = ShardJob(layout, "", rule, grouping, settings.tables.row_group_rows)
     limit, removed, undated = _limit_ms(before, dataset.timezone), 0, 0
     shards: list[Receipt] = []
     groups: dict[GroupKey, Merger] = {}
+    known: set[str] = set()
+    videos: list[tuple[SeenVideo, ...]] = []
     for receipt in snapshot.shards:
         images = _read(layout, receipt, IMAGES)
         refs = refs_of(images, receipt.slot)
         left = [ref for ref in refs if not _is_older(ref, limit)]
         removed += len(refs) - len(left)
+        known.update(ref.uri for ref in left if ref.uri in corrections.labels)
         undated += sum(ref.captured_at_ms is None for ref in left)
         if not left:
             continue
+        videos.append(videos_of(left, endings_of(images)))
         tables = {name: _rows_of(layout, receipt, name, left, job.schemas[name]) for name in SHARD_TABLES}
         shard, changed = shard_of(left, rule, receipt.slot), len(left) < len(refs)
         shards.append(_rewrite(job, receipt, shard, tables, images) if changed else receipt)
@@ -189,32 +194,8 @@ def prune_shards(layout: Layout, snapshot: Snapshot, before: date, settings: _Se
             groups.setdefault(key, Merger()).add(state)
     kept = {receipt.shard_id for receipt in snapshot.shards} & {receipt.shard_id for receipt in shards}
     states = {key: merger.state() for key, merger in groups.items()}
-    return Pruned(tuple(shards), states, removed, undated, len(snapshot.shards) - len(kept))
-
-
-def write_levels(
-    layout: Layout, groups: Mapping[GroupKey, State], settings: _Settings, rates: RateRule, time_zone: str
-) -> dict[str, LevelTotal]:
-    """Write the compliance table of every level, also of one without groups.
-
-    Args:
-        layout: the output.
-        groups: what is known of every group.
-        settings: for levels and sizes.
-        rates: how rates are computed.
-        time_zone: that of dates and hours, unless the settings name one.
-
-    Raises:
-        StorageError: the output cannot be written.
-    """
-    levels, zone = settings.compliance.all_levels, settings.compliance.time_zone or time_zone
-    totals = {}
-    for level, names in levels.items():
-        states = {key.values: state for key, state in groups.items() if key.level == level}
-        table = compliance_table(states, names, key_union(levels), rates, zone)
-        sha256 = write_version(layout, COMPLIANCE, level, table, settings.tables.row_group_rows)
-        totals[level] = LevelTotal(merge_counts(state.counts for state in states.values()), sha256)
-    return totals
+    seen, gone = merge_videos(videos, listed_only=False), len(snapshot.shards) - len(kept)
+    return Pruned(tuple(shards), states, removed, frozenset(known), undated, gone, seen)
 
 
 def _rewrite(
@@ -231,10 +212,8 @@ def _rewrite(
 def _rows_of(layout: Layout, receipt: Receipt, table: str, refs: Sequence[ImageRef], schema: pa.Schema) -> pa.Table:
     if not receipt.rows.get(table):
         return schema.empty_table()
-    left = pa.array([ref.uri for ref in refs], pa.string())
-    rows = _read(layout, receipt, table)
-    found = rows.filter(pc.is_in(rows["image_uri"], value_set=left)).combine_chunks()
-    return found.replace_schema_metadata(schema.metadata)
+    rows = conform(_read(layout, receipt, table), schema)
+    return rows_of(rows, refs).combine_chunks().replace_schema_metadata(schema.metadata)
 
 
 def _read(layout: Layout, receipt: Receipt, table: str) -> pa.Table:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
+from maskdet.schemas import conform
 from maskdet.tables.layout import Layout, read_table
 from maskdet.tables.snapshot import read_snapshot
 
@@ -31,4 +32,4 @@ def read_rows(layout: Layout, table: str, schema: pa.Schema) -> pa.Table:
     files = [] if snapshot is None else snapshot.files(layout, table)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="rows") as pool:
         parts = list(pool.map(read_table, files))
-    return pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
+    return pa.concat_tables([conform(part, schema) for part in parts]) if parts else schema.empty_table()

@@ -6,10 +6,11 @@ that the current set of tables has of an image as it is are taken from there: on
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -19,9 +20,9 @@ from maskdet import storage
 from maskdet.compliance.groups import Grouping, count_groups
 from maskdet.compliance.state import GroupKey, State
 from maskdet.errors import FailureCode, NotFoundError
-from maskdet.inputs.references import Shard
+from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
-from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
+from maskdet.schemas import conform, failures_schema, no_face_schema, predictions_schema
 from maskdet.tables.images import NO_FACE_FOUND, SCORED, Ending, endings_of, images_table
 from maskdet.tables.layout import (
     FAILURES,
@@ -33,7 +34,8 @@ from maskdet.tables.layout import (
     read_version,
     write_version,
 )
-from maskdet.tables.results import ShardResult, StageSeconds
+from maskdet.tables.results import FrameCounts, ShardResult, StageSeconds
+from maskdet.tables.videos import SeenVideo, SegmentCounts, videos_of
 
 
 class Receipt(BaseModel):
@@ -57,6 +59,12 @@ class Receipt(BaseModel):
     sha256: dict[str, str] = {}
     """Of each table's file, and of what the shard remembers of its images."""
     size_bytes: int
+    segments: SegmentCounts | None = None
+    """Of the images: those that are segments of videos, and their frames; ``None`` where there are none."""
+
+    def encode(self) -> bytes:
+        """The file's content."""
+        return (self.model_dump_json(exclude_none=True) + "\n").encode()
 
     @property
     def retryable(self) -> bool:
@@ -105,6 +113,8 @@ class ShardReport:
         seconds: thread-seconds by stage, 0 for a kept shard.
         images_read: how many images were read.
         carried: of images that this run did not list.
+        carried_segments: of those, the segments of videos.
+        videos: that it has segments of.
     """
 
     receipt: Receipt
@@ -113,6 +123,8 @@ class ShardReport:
     seconds: StageSeconds = field(default_factory=StageSeconds)
     images_read: int = 0
     carried: Outcomes = field(default_factory=Outcomes)
+    carried_segments: SegmentCounts | None = None
+    videos: tuple[SeenVideo, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,7 @@ class Reused:
 
     Attributes:
         tables: each of the shard's tables, of those images, in any order.
-        endings: how they ended, by URI.
+        endings: how they ended, by the name of their reference.
     """
 
     tables: Mapping[str, pa.Table]
@@ -195,22 +207,18 @@ class ShardJob:
         columns = ["captured_at", *self.rule.all_names]
         wanted = {
             PREDICTIONS: list(dict.fromkeys([*columns, *self.grouping.prediction_columns])),
-            FAILURES: columns,
+            FAILURES: [*columns, "frames"],
             NO_FACE: columns,
         }
         tables = {name: self._read(receipt, name, wanted[name]) for name in SHARD_TABLES}
-        gone = {ref.uri for ref in shard.refs if ref.gone}
         # Also where none is gone: the next run needs it, and nobody else would miss it before the tables are replaced.
         images = read_version(self.layout, IMAGES, receipt.slot, receipt.sha256.get(IMAGES, ""))
         if images is None or any(table is None for table in tables.values()):
             return None
-        carried = endings_of(images).items() if gone else ()
-        return ShardReport(
-            receipt,
-            True,
-            self._count(shard, tables),
-            carried=Outcomes.of(ending.outcome for uri, ending in carried if uri in gone),
-        )
+        report = ShardReport(receipt, True, self._count(shard, tables))
+        if receipt.segments is None and not any(ref.gone for ref in shard.refs):
+            return report
+        return _with_carried(report, shard, endings_of(images))
 
     def _count(self, shard: Shard, tables: Mapping[str, pa.Table]) -> dict[GroupKey, State]:
         predictions, failures, no_face = (tables[name] for name in SHARD_TABLES)
@@ -224,22 +232,24 @@ class ShardJob:
 
     def _made(self, shard: Shard, score: Callable[[Shard], ShardResult]) -> ShardReport:
         known = self.reuse(shard) if self.reuse and any(ref.earlier for ref in shard.refs) else Reused({}, {})
-        new = tuple(ref for ref in shard.refs if ref.uri not in known.endings)
+        new = tuple(ref for ref in shard.refs if ref.name not in known.endings)
         result = score(Shard(shard.slot, shard.shard_id, shard.partition, new)) if new else self._nothing()
         started = time.perf_counter()
         tables = {name: self._joined(name, table, known) for name, table in _tables(result).items()}
-        endings = {**{ref.uri: Ending(SCORED, self.scored_by) for ref in new}, **_unscored(tables, self.scored_by)}
+        endings = {ref.name: Ending(SCORED, self.scored_by) for ref in new}
+        endings.update(_unscored(tables, self.scored_by))
+        endings.update(_of_segments(new, result, self.scored_by))
         endings.update(known.endings)
         size_bytes = result.size_bytes + sum(
             max(ref.size_bytes, 0)
             for ref in shard.refs
-            if ref.uri in known.endings and endings[ref.uri].outcome in (SCORED, NO_FACE_FOUND)
+            if ref.name in known.endings and endings[ref.name].outcome in (SCORED, NO_FACE_FOUND)
         )
         receipt = self.write(shard, tables, endings, size_bytes)
         seconds = result.seconds + StageSeconds(write=time.perf_counter() - started)
         groups = self._count(shard, tables)
-        carried = Outcomes.of(endings[ref.uri].outcome for ref in shard.refs if ref.gone)
-        return ShardReport(receipt, not new, groups, seconds, len(new), carried)
+        report = ShardReport(receipt, not new, groups, seconds, len(new))
+        return _with_carried(report, shard, endings)
 
     def _nothing(self) -> ShardResult:
         return ShardResult(*(self.schemas[name].empty_table() for name in SHARD_TABLES))
@@ -249,8 +259,9 @@ class ShardJob:
         if not known.endings:
             return table
         schema = self.schemas[name]
-        parts = [part.cast(schema) for part in (table, known.tables.get(name)) if part is not None]
-        order = [("image_uri", "ascending"), *([("face_index", "ascending")] if name == PREDICTIONS else [])]
+        parts = [conform(part, schema) for part in (table, known.tables.get(name)) if part is not None]
+        order = [("image_uri", "ascending"), ("frame_time_us", "ascending")]
+        order += [("face_index", "ascending")] if name == PREDICTIONS else []
         # One chunk, as a table that was scored at once has: chunks show in the file.
         return pa.concat_tables(parts).sort_by(order).combine_chunks().replace_schema_metadata(schema.metadata)
 
@@ -273,7 +284,7 @@ class ShardJob:
         Args:
             shard: the shard.
             tables: its tables.
-            endings: how each of its images ended, by URI.
+            endings: how each of its images ended, by the name of its reference.
             size_bytes: of its images that could be scored.
 
         Raises:
@@ -285,21 +296,23 @@ class ShardJob:
             for name, table in {**tables, IMAGES: images_table(shard.refs, endings)}.items()
             if table.num_rows
         }
-        outcomes = Outcomes.of(endings[ref.uri].outcome for ref in shard.refs)
+        of_refs = [endings[ref.name] for ref in shard.refs]
+        outcomes = Outcomes.of(ending.outcome for ending in of_refs)
         receipt = Receipt(
             slot=shard.slot,
             shard_id=shard.shard_id,
             fingerprint=self.fingerprint,
             images=len(shard.refs),
-            older=sum(endings[ref.uri].scored_by != self.scored_by for ref in shard.refs),
+            older=sum(ending.scored_by != self.scored_by for ending in of_refs),
             scored=outcomes.scored,
             no_face=outcomes.no_face,
             failed=dict(outcomes.failed),
             rows={name: tables[name].num_rows for name in SHARD_TABLES if tables[name].num_rows},
             sha256=sha256,
             size_bytes=size_bytes,
+            segments=SegmentCounts.of(of_refs),
         )
-        storage.write_bytes(self.layout.receipt(shard.slot), (receipt.model_dump_json() + "\n").encode())
+        storage.write_bytes(self.layout.receipt(shard.slot), receipt.encode())
         return receipt
 
 
@@ -307,8 +320,30 @@ def _tables(result: ShardResult) -> dict[str, pa.Table]:
     return {PREDICTIONS: result.predictions, FAILURES: result.failures, NO_FACE: result.no_face}
 
 
+def _with_carried(report: ShardReport, shard: Shard, endings: Mapping[str, Ending]) -> ShardReport:
+    """The report with what it says of videos, and of images that the run did not list."""
+    gone = [endings[ref.name] for ref in shard.refs if ref.gone]
+    return dataclasses.replace(
+        report,
+        carried=Outcomes.of(ending.outcome for ending in gone),
+        carried_segments=SegmentCounts.of(gone),
+        videos=videos_of(shard.refs, endings),
+    )
+
+
+def _of_segments(refs: Sequence[ImageRef], result: ShardResult, scored_by: str) -> dict[str, Ending]:
+    """How segments of videos ended: one without any frame counts as one without a face."""
+    endings = {}
+    for ref in refs:
+        if ref.segment is not None:
+            frames, failure = result.segments.get(ref.name, (FrameCounts(), None))
+            outcome = failure or (SCORED if frames.scored else NO_FACE_FOUND)
+            endings[ref.name] = Ending(outcome, scored_by, frames)
+    return endings
+
+
 def _unscored(tables: Mapping[str, pa.Table], scored_by: str) -> dict[str, Ending]:
-    """How those images ended that have no face to score."""
+    """How those images ended that have no face to score; of videos, :func:`_of_segments` tells."""
     endings = {uri: Ending(NO_FACE_FOUND, scored_by) for uri in tables[NO_FACE]["image_uri"].to_pylist()}
     failed = (tables[FAILURES][name].to_pylist() for name in ("image_uri", "code"))
     return {**endings, **{uri: Ending(code, scored_by) for uri, code in zip(*failed, strict=True)}}

@@ -11,11 +11,15 @@ from fractions import Fraction
 from maskdet.compliance.state import Counts
 from maskdet.config import FailureBudget
 from maskdet.inputs.earlier import ADDED, CHANGED, REMOVED, UNCHANGED
+from maskdet.inputs.videos import SEGMENTS, VIDEOS
+from maskdet.tables.endings import Endings
 from maskdet.tables.manifest import ImageCounts, RunManifest, Status
 from maskdet.tables.receipts import ShardReport
 from maskdet.tables.results import StageSeconds
+from maskdet.tables.videos import SegmentCounts, VideoCounts, merge_videos
 
 LISTED = "listed"
+_NO_REASONS = (LISTED, VIDEOS, SEGMENTS)
 
 
 @dataclass(frozen=True)
@@ -49,30 +53,27 @@ def with_counts(
 ) -> RunManifest:
     """A run's record with what its shards counted."""
     receipts = [report.receipt for report in reports]
-    skipped = {reason: count for reason, count in sorted(listing.items()) if reason != LISTED}
-    failed: Counter[str] = Counter()
-    carried_failed: Counter[str] = Counter()
-    for report in reports:
-        failed.update(report.receipt.failed)
-        carried_failed.update(report.carried.failed)
-    seconds = sum((report.seconds for report in reports), StageSeconds())
-    kept = sum(report.kept for report in reports)
-    scored, no_face = sum(receipt.scored for receipt in receipts), sum(receipt.no_face for receipt in receipts)
-    own_failed = failed - carried_failed
+    skipped = {reason: count for reason, count in sorted(listing.items()) if reason not in _NO_REASONS}
+    videos = listing.get(VIDEOS, 0)
+    whole = Endings.of_receipts(receipts)
+    own = whole.minus(Endings.carried(reports))
     counts = ImageCounts(
-        listed=listing.get(LISTED, 0),
-        scored=scored - sum(report.carried.scored for report in reports),
-        no_face=no_face - sum(report.carried.no_face for report in reports),
-        failed=own_failed.total(),
+        listed=listing.get(LISTED, 0) - videos,
+        scored=own.images.scored,
+        no_face=own.images.no_face,
+        failed=sum(own.images.failed.values()),
         skipped=sum(skipped.values()),
     )
-    images = sum(receipt.images for receipt in receipts)
+    kept = sum(report.kept for report in reports)
+    seconds = sum((report.seconds for report in reports), StageSeconds())
     return manifest.model_copy(
         update={
             "images": counts,
-            "dataset": ImageCounts(listed=images, scored=scored, no_face=no_face, failed=failed.total()),
-            "changes": dict(sorted(changes.items())) if changes else {ADDED: counts.listed - counts.skipped},
-            "failed_by_code": dict(sorted(own_failed.items())),
+            "videos": _videos(videos, reports, own.segments, listed_only=True),
+            "dataset": whole.counts,
+            "dataset_videos": _videos(None, reports, whole.segments, listed_only=False),
+            "changes": dict(sorted(changes.items())) if changes else {ADDED: counts.listed - counts.skipped + videos},
+            "failed_by_code": own.failed_by_code,
             "skipped_by_reason": skipped,
             "shards": {"total": len(reports), "scored": len(reports) - kept, "kept": kept},
             "images_scored_now": sum(report.images_read for report in reports),
@@ -81,6 +82,14 @@ def with_counts(
             "shard_seconds": _distributions([report.seconds for report in reports if not report.kept]),
         }
     )
+
+
+def _videos(
+    listed: int | None, reports: Sequence[ShardReport], counts: SegmentCounts, *, listed_only: bool
+) -> VideoCounts | None:
+    """Videos of a run, or of its data set, of which all are taken for listed; ``None`` where there are none."""
+    seen = merge_videos((report.videos for report in reports), listed_only=listed_only)
+    return VideoCounts.of(len(seen) if listed is None else listed, seen, counts) if listed or seen else None
 
 
 def _distributions(shards: Sequence[StageSeconds]) -> dict[str, dict[str, float]]:
@@ -96,15 +105,21 @@ def _distributions(shards: Sequence[StageSeconds]) -> dict[str, dict[str, float]
 
 
 def judge(
-    allowed: Allowance, manifest: RunManifest, reports: Sequence[ShardReport], levels: Mapping[str, LevelTotal]
+    allowed: Allowance,
+    manifest: RunManifest,
+    listing: Mapping[str, int],
+    reports: Sequence[ShardReport],
+    levels: Mapping[str, LevelTotal],
 ) -> tuple[Status, str]:
     """How a run ended, and why if not well."""
-    images, to_score = manifest.images, manifest.images.listed - manifest.images.skipped
+    images, to_score = manifest.images, _to_score(manifest)
     if images.listed != images.accounted:
         return "unreconciled", (
             f"reconciliation: expected listed = scored + no_face + failed + skipped, received {images.listed} listed, "
             f"{images.accounted} accounted for ({images!r}). This is a defect or a runner that lost work; run again"
         )
+    if lost := _lost_segments(manifest, listing):
+        return "unreconciled", lost
     slots = Counter(report.receipt.slot for report in reports)
     if len(slots) != len(reports):
         return "unreconciled", f"reconciliation: two shards share the slot {slots.most_common(1)[0][0]!r}"
@@ -113,18 +128,17 @@ def judge(
             f"--input: expected images, received none among {images.listed} files listed "
             f"({images.skipped} skipped: {manifest.skipped_by_reason}). Tables of earlier runs are kept as they are"
         )
-    whole = manifest.dataset
+    whole, frames = manifest.dataset, manifest.dataset_videos or VideoCounts()
+    expected = (
+        whole.scored + frames.frames_scored,
+        whole.no_face + frames.frames_no_face,
+        whole.failed + frames.frames_failed,
+    )
     for level, total in levels.items():
         counts = total.counts
-        if (counts.images_scored, counts.images_no_face, counts.images_failed) != (
-            whole.scored,
-            whole.no_face,
-            whole.failed,
-        ):
-            return (
-                "unreconciled",
-                f"reconciliation: the compliance level {level!r} counts {counts!r}, the shards {whole!r}",
-            )
+        if (counts.images_scored, counts.images_no_face, counts.images_failed) != expected:
+            text = f"reconciliation: the compliance level {level!r} counts {counts!r}, the shards {expected!r}"
+            return "unreconciled", text
     return _judge_removals(allowed.max_gone_ratio, manifest) or _judge_failures(allowed.budget, manifest)
 
 
@@ -140,15 +154,46 @@ def _judge_removals(max_ratio: float, manifest: RunManifest) -> tuple[Status, st
     )
 
 
+def _to_score(manifest: RunManifest) -> int:
+    """Images and videos that are to be scored."""
+    videos = manifest.videos.listed if manifest.videos else 0
+    return manifest.images.listed - manifest.images.skipped + videos
+
+
+def _lost_segments(manifest: RunManifest, listing: Mapping[str, int]) -> str:
+    """Why videos are not accounted for; empty if they are."""
+    videos = manifest.videos or VideoCounts()
+    if videos.listed == videos.scored + videos.failed and videos.segments == listing.get(SEGMENTS, 0):
+        return ""
+    return (
+        f"reconciliation: expected {videos.listed} videos in {listing.get(SEGMENTS, 0)} segments, received {videos!r}. "
+        "This is a defect or a runner that lost work; run again"
+    )
+
+
 def _judge_failures(budget: FailureBudget, manifest: RunManifest) -> tuple[Status, str]:
-    images, to_score = manifest.images, manifest.images.listed - manifest.images.skipped
+    videos = manifest.videos or VideoCounts()
+    files = "images and videos" if videos.listed else "images"
+    failed = manifest.images.failed + videos.failed
+    over = _over_budget(budget, files, failed, _to_score(manifest), budget.max_images)
+    # A stretch may be lost of a video that is scored.
+    over = over or _over_budget(budget, "frames", videos.frames_failed, videos.frames, None)
+    if not over:
+        return "succeeded", ""
+    return "over_budget", (
+        f"failure budget: {over} {manifest.failed_by_code}. "
+        "The tables are written, _SUCCESS is not: see the failures, or raise the budget"
+    )
+
+
+def _over_budget(budget: FailureBudget, what: str, failed: int, to_score: int, most: int | None) -> str:
+    """What was expected and received, where more failed than may."""
     # The ratio as it was written: in binary, 0.29 of 100 images would be 28.
     allowed = int(Fraction(str(budget.max_ratio)) * to_score)
-    allowed = allowed if budget.max_images is None else min(allowed, budget.max_images)
-    if images.failed > allowed:
-        return "over_budget", (
-            f"failure budget: expected at most {allowed} failed images of {to_score} (failure_budget.max_ratio = "
-            f"{budget.max_ratio:g}, max_images = {budget.max_images}), received {images.failed} "
-            f"{manifest.failed_by_code}. The tables are written, _SUCCESS is not: see the failures, or raise the budget"
-        )
-    return "succeeded", ""
+    allowed = allowed if most is None else min(allowed, most)
+    if failed <= allowed:
+        return ""
+    return (
+        f"expected at most {allowed} failed {what} of {to_score} (failure_budget.max_ratio = "
+        f"{budget.max_ratio:g}, max_images = {budget.max_images}), received {failed}"
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -21,6 +23,14 @@ class StageSeconds:
         return StageSeconds(**{stage: spent + getattr(other, stage) for stage, spent in vars(self).items()})
 
 
+class FrameCounts(NamedTuple):
+    """Frames of a segment of a video by how they ended."""
+
+    scored: int = 0
+    no_face: int = 0
+    failed: int = 0
+
+
 @dataclass(frozen=True)
 class ShardResult:
     """The rows of one shard, and what they cost.
@@ -31,6 +41,8 @@ class ShardResult:
         no_face: one row per image in which no face was found, of :func:`maskdet.schemas.no_face_schema`.
         size_bytes: bytes read.
         seconds: thread-seconds by stage.
+        segments: frames of each segment of a video, by the name of its reference, and the failure that the segment is
+            to be remembered by, if any.
     """
 
     predictions: pa.Table
@@ -38,3 +50,4 @@ class ShardResult:
     no_face: pa.Table
     size_bytes: int = 0
     seconds: StageSeconds = field(default_factory=StageSeconds)
+    segments: Mapping[str, tuple[FrameCounts, str | None]] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from maskdet.tables.images import NO_FACE_FOUND, SCORED, Ending, endings_of, ref
 from maskdet.tables.layout import IMAGES, PREDICTIONS, SHARD_TABLES, Layout, read_version
 from maskdet.tables.receipts import Receipt, Reused
 from maskdet.tables.snapshot import base_snapshot
+from maskdet.video.sampling import Segment
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,14 @@ class RowsOfBefore:
         if not parts:
             return Reused({}, {})
         found = {name: [part.tables[name] for part in parts if name in part.tables] for name in SHARD_TABLES}
-        tables = {name: pa.concat_tables(of_slots) for name, of_slots in found.items() if of_slots}
-        endings = {uri: ending for part in parts for uri, ending in part.endings.items()}
+        # Files of an earlier version lack columns.
+        tables = {
+            name: pa.concat_tables(of_slots, promote_options="default") for name, of_slots in found.items() if of_slots
+        }
+        endings = {name: ending for part in parts for name, ending in part.endings.items()}
         if PREDICTIONS in tables:
-            tables[PREDICTIONS] = self._relabelled(tables[PREDICTIONS], endings)
+            ours = [ref for refs in by_slot.values() for ref in refs if self._made_by_us(endings.get(ref.name))]
+            tables[PREDICTIONS] = self._relabelled(tables[PREDICTIONS], ours)
         return Reused(tables, endings)
 
     def _of_slot(self, slot: str, refs: Sequence[ImageRef]) -> Reused | None:
@@ -66,18 +71,18 @@ class RowsOfBefore:
             self._refuse_loss(slot, refs)
             return None
         endings = endings_of(images)
-        wanted = [ref.uri for ref in refs if ref.gone or self._is_final(endings[ref.uri])]
+        wanted = [ref for ref in refs if ref.gone or self._is_final(endings[ref.name])]
         if not wanted:
             return None
-        chosen, rows = pa.array(wanted, pa.string()), {}
+        rows = {}
         for name in SHARD_TABLES:
             table = _read(self.layout, receipt, name) if receipt.rows.get(name) else None
             if table is not None:
-                rows[name] = table.filter(pc.is_in(table["image_uri"], value_set=chosen))
+                rows[name] = rows_of(table, wanted)
             elif receipt.rows.get(name):
                 self._refuse_loss(slot, refs)
                 return None
-        return Reused(rows, {uri: endings[uri] for uri in wanted})
+        return Reused(rows, {ref.name: endings[ref.name] for ref in wanted})
 
     def _is_final(self, ending: Ending) -> bool:
         if ending.scored_by != self.scored_by:
@@ -95,17 +100,53 @@ class RowsOfBefore:
                 "Restore them below _files, or give those rows up: --set tables.on_gone=remove.",
             )
 
-    def _relabelled(self, predictions: pa.Table, endings: dict[str, Ending]) -> pa.Table:
+    def _made_by_us(self, ending: Ending | None) -> bool:
+        return ending is not None and ending.scored_by == self.scored_by
+
+    def _relabelled(self, predictions: pa.Table, ours: Sequence[ImageRef]) -> pa.Table:
         """The rows with labels by this run's thresholds, where its own model gave the probabilities."""
-        ours = pa.array([uri for uri, ending in endings.items() if ending.scored_by == self.scored_by], pa.string())
         incorrect = None
         if "probability_incorrect" in predictions.column_names and self.decision.incorrect_from is not None:
             incorrect = predictions["probability_incorrect"].to_numpy()
         codes = label_codes(predictions["probability_mask"].to_numpy(), incorrect, self.decision)
         place = predictions.column_names.index("label")
-        is_ours = pc.is_in(predictions["image_uri"], value_set=ours)
+        is_ours = belongs(predictions, ours)
         labels = pc.if_else(is_ours, pa.array(label_names(codes), pa.string()), predictions["label"])
         return predictions.set_column(place, predictions.schema.field("label"), labels)
+
+
+def rows_of(table: pa.Table, refs: Sequence[ImageRef]) -> pa.Table:
+    """The rows of some images and segments of videos.
+
+    Args:
+        table: one of a shard's tables.
+        refs: images and segments.
+    """
+    return table.filter(belongs(table, refs))
+
+
+def belongs(table: pa.Table, refs: Sequence[ImageRef]) -> pa.ChunkedArray:
+    """Which rows are of some images and segments of videos; boolean, one a row."""
+    images = pa.array([ref.uri for ref in refs if ref.segment is None], pa.string())
+    found = pc.is_in(table["image_uri"], value_set=images)
+    spans: dict[str, list[Segment]] = {}
+    for ref in refs:
+        if ref.segment is not None:
+            spans.setdefault(ref.uri, []).append(ref.segment)
+    if not spans:
+        return found
+    is_video = pc.is_in(table["image_uri"], value_set=pa.array(list(spans), pa.string())).to_pylist()
+    rows = zip(
+        found.to_pylist(), is_video, table["image_uri"].to_pylist(), table["frame_time_us"].to_pylist(), strict=True
+    )
+    return pa.chunked_array(
+        [[known or (video and _lies_in(spans[uri], time)) for known, video, uri, time in rows]], pa.bool_()
+    )
+
+
+def _lies_in(segments: Sequence[Segment], time_us: int | None) -> bool:
+    """Whether a row is of one of some segments; without a time it is of a video that could not be opened."""
+    return any(time_us is None or segment.holds(time_us) for segment in segments)
 
 
 def read_refs(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[RefBatch]:

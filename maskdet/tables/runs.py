@@ -14,15 +14,26 @@ from maskdet.compliance.state import Counts
 from maskdet.config import FailureBudget
 from maskdet.errors import MaskdetError, OutputError, Terminated
 from maskdet.labels import LABELS, UNCERTAIN
-from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
+from maskdet.schemas import failures_schema, no_face_schema, predictions_schema, tracks_schema
 from maskdet.tables import lease
 from maskdet.tables.commit import TABLE_FOLDERS, commit, missing_table, missing_version, publish
-from maskdet.tables.layout import FAILURES, NO_FACE, NO_ROWS, PREDICTIONS, SHARD_TABLES, Layout, is_ours, write_version
+from maskdet.tables.layout import (
+    FAILURES,
+    NO_FACE,
+    NO_ROWS,
+    PREDICTIONS,
+    SHARD_TABLES,
+    TRACKS,
+    Layout,
+    is_ours,
+    write_version,
+)
 from maskdet.tables.lease import Holder
 from maskdet.tables.manifest import ImageCounts, RunManifest, Status, read_run, write_manifest
 from maskdet.tables.receipts import Receipt, ShardReport
 from maskdet.tables.reconciliation import LISTED, Allowance, LevelTotal, judge, with_counts
 from maskdet.tables.snapshot import Dataset, Snapshot, read_snapshot, receipts_of
+from maskdet.tables.tracks import TrackFiles
 
 __all__ = [
     "LISTED",
@@ -44,6 +55,7 @@ __all__ = [
 ]
 
 INTERRUPTED = 130
+_NO_TRACKS = TrackFiles()
 _MAX_REASON_LENGTH = 2000  # runners put whole tracebacks into their errors
 
 
@@ -142,6 +154,7 @@ def finish_run(
     reports: Sequence[ShardReport],
     levels: Mapping[str, LevelTotal],
     now: datetime,
+    tracks: TrackFiles = _NO_TRACKS,
 ) -> RunManifest:
     """Reconcile a run, make its tables the current ones, and mark success if it is one.
 
@@ -152,6 +165,7 @@ def finish_run(
         reports: one per shard.
         levels: each compliance table written.
         now: the end of the run.
+        tracks: files of its tracks.
 
     Returns:
         The run's record as written.
@@ -161,12 +175,12 @@ def finish_run(
     """
     layout, run_id = plan.layout, plan.manifest.run_id
     manifest = with_counts(plan.manifest, listing, changes, reports).model_copy(update={"finished_at": now})
-    status, reason = judge(Allowance(plan.budget, plan.max_gone_ratio), manifest, reports, levels)
+    status, reason = judge(Allowance(plan.budget, plan.max_gone_ratio), manifest, listing, reports, levels)
     if status in ("succeeded", "over_budget"):
         receipts = [report.receipt for report in reports]
-        status, reason, removed = replace_tables(plan, receipts, levels, status, reason)
+        status, reason, removed = replace_tables(plan, receipts, levels, status, reason, tracks)
         faces = faces_of(levels["all"].counts, manifest.classes)
-        manifest = manifest.model_copy(update={"files_removed": removed, "faces": faces})
+        manifest = manifest.model_copy(update={"files_removed": removed, "faces": faces, "tracks": tracks.by_label})
     manifest = manifest.model_copy(update={"status": status, "reason": reason})
     write_manifest(layout, manifest)
     if status == "succeeded":
@@ -176,7 +190,12 @@ def finish_run(
 
 
 def replace_tables(
-    plan: RunPlan, receipts: Sequence[Receipt], levels: Mapping[str, LevelTotal], status: Status, reason: str
+    plan: RunPlan,
+    receipts: Sequence[Receipt],
+    levels: Mapping[str, LevelTotal],
+    status: Status,
+    reason: str,
+    tracks: TrackFiles = _NO_TRACKS,
 ) -> tuple[Status, str, int]:
     """Make a set of tables the current one, if it is whole and no other run has come between.
 
@@ -186,6 +205,7 @@ def replace_tables(
         levels: its compliance tables.
         status: the run's if all goes well.
         reason: for that status.
+        tracks: files of its tracks.
 
     Returns:
         Status and reason as they are then, and how many files of earlier sets were removed.
@@ -198,7 +218,7 @@ def replace_tables(
     already = base is not None and base.run_id == run_id  # a runner does a step again whose end it has not heard of
     if not already and not lease.holds(layout, run_id):
         return "superseded", _superseded(layout, run_id), 0
-    snapshot = new_snapshot(plan, receipts, levels, base if plan.carries else None)
+    snapshot = new_snapshot(plan, receipts, levels, tracks, base if plan.carries else None)
     if (lost := missing_version(layout, snapshot)) is not None:
         return "unreconciled", f"{lost}: expected what this run wrote or kept, received nothing: someone removed it", 0
     if not commit(layout, snapshot, plan.base_run):
@@ -210,7 +230,11 @@ def replace_tables(
 
 
 def new_snapshot(
-    plan: RunPlan, receipts: Sequence[Receipt], levels: Mapping[str, LevelTotal], base: Snapshot | None
+    plan: RunPlan,
+    receipts: Sequence[Receipt],
+    levels: Mapping[str, LevelTotal],
+    tracks: TrackFiles,
+    base: Snapshot | None,
 ) -> Snapshot:
     """The set of tables that a run leaves; writes a file for each table that no shard has rows of.
 
@@ -218,6 +242,7 @@ def new_snapshot(
         plan: the run's.
         receipts: of every shard.
         levels: the compliance tables.
+        tracks: files of its tracks.
         base: the set that the run added to, if any.
 
     Raises:
@@ -228,14 +253,19 @@ def new_snapshot(
         PREDICTIONS: predictions_schema(names),
         FAILURES: failures_schema(names),
         NO_FACE: no_face_schema(names),
+        TRACKS: tracks_schema(names),
     }
     bare = [table for table in SHARD_TABLES if not any(receipt.rows.get(table) for receipt in receipts)]
+    has_videos = any(receipt.segments is not None for receipt in receipts)
+    bare += [TRACKS] if has_videos and not tracks.tracks else []
     return Snapshot(
         run_id=plan.manifest.run_id,
         dataset=plan.dataset,
         inputs=tuple(sorted({*plan.inputs, *(base.inputs if base is not None else ())})),
         shards=receipts_of(receipts),
         compliance={level: total.sha256 for level, total in sorted(levels.items())},
+        tracks=dict(sorted(tracks.tracks.items())) or None,
+        track_rates={level: total.sha256 for level, total in sorted(tracks.rates.items())} or None,
         no_rows={table: write_version(plan.layout, table, NO_ROWS, schemas[table].empty_table(), 1) for table in bare},
     )
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from maskdet import storage
 from maskdet.errors import NotFoundError, OutputError
 from maskdet.schemas import SCHEMA_VERSION
-from maskdet.tables.layout import COMPLIANCE, NO_ROWS, PREDICTIONS, SHARD_TABLES, Layout
+from maskdet.tables.layout import COMPLIANCE, NO_ROWS, PREDICTIONS, SHARD_TABLES, TRACK_RATES, TRACKS, Layout
 from maskdet.tables.receipts import Receipt
 
 
@@ -42,6 +42,10 @@ class Snapshot(BaseModel):
     shards: tuple[Receipt, ...]
     compliance: dict[str, str]
     """Level → SHA-256 of its table."""
+    tracks: dict[str, str] | None = None
+    """Name → SHA-256 of each file of tracks; ``None`` without videos."""
+    track_rates: dict[str, str] | None = None
+    """Level → SHA-256 of the rates of its tracks."""
     no_rows: dict[str, str]
     """Tables that no shard has rows of → SHA-256 of a file with their columns."""
     previous: tuple[str, ...] = ()
@@ -61,6 +65,8 @@ class Snapshot(BaseModel):
             layout.version(table, shard.slot, digest) for shard in self.shards for table, digest in shard.sha256.items()
         }
         files.update(layout.version(COMPLIANCE, level, digest) for level, digest in self.compliance.items())
+        files.update(layout.version(TRACKS, name, digest) for name, digest in (self.tracks or {}).items())
+        files.update(layout.version(TRACK_RATES, level, digest) for level, digest in (self.track_rates or {}).items())
         files.update(layout.version(table, NO_ROWS, digest) for table, digest in self.no_rows.items())
         return files
 
@@ -74,6 +80,10 @@ class Snapshot(BaseModel):
         }
         for level, digest in self.compliance.items():
             files[layout.compliance(level)] = layout.version(COMPLIANCE, level, digest)
+        for name, digest in (self.tracks or {}).items():
+            files[layout.tracks(name)] = layout.version(TRACKS, name, digest)
+        for level, digest in (self.track_rates or {}).items():
+            files[layout.track_rates(level)] = layout.version(TRACK_RATES, level, digest)
         for table, digest in self.no_rows.items():
             files[layout.no_rows(table)] = layout.version(table, NO_ROWS, digest)
         return files
@@ -83,14 +93,18 @@ class Snapshot(BaseModel):
 
         Args:
             layout: the output.
-            table: ``predictions``, ``failures``, ``no_face`` or ``compliance``.
-            level: of the compliance tables, one level; default: all.
+            table: ``predictions``, ``failures``, ``no_face``, ``compliance``, ``tracks`` or ``track_rates``.
+            level: of the compliance tables and the rates of tracks, one level; default: all.
         """
-        if table == COMPLIANCE:
-            wanted = {level: self.compliance[level]} if level is not None else self.compliance
-            return sorted(layout.version(COMPLIANCE, name, digest) for name, digest in wanted.items())
+        levels = {COMPLIANCE: self.compliance, TRACK_RATES: self.track_rates or {}}.get(table)
+        if levels is not None:
+            return sorted(
+                layout.version(table, name, digest) for name, digest in levels.items() if level in (None, name)
+            )
         if table in self.no_rows:
             return [layout.version(table, NO_ROWS, self.no_rows[table])]
+        if table == TRACKS:
+            return sorted(layout.version(TRACKS, name, digest) for name, digest in (self.tracks or {}).items())
         found = ((shard.slot, shard.sha256.get(table)) for shard in self.shards)
         return sorted(layout.version(table, slot, digest) for slot, digest in found if digest)
 
@@ -100,7 +114,7 @@ class Snapshot(BaseModel):
 
     def encode(self) -> bytes:
         """The file's content."""
-        return (self.model_dump_json() + "\n").encode()
+        return (self.model_dump_json(exclude_none=True) + "\n").encode()
 
 
 def read_snapshot(layout: Layout) -> Snapshot | None:
@@ -178,8 +192,8 @@ def table_files(output: str, table: str = PREDICTIONS, level: str | None = None)
 
     Args:
         output: the output of scoring runs.
-        table: ``predictions``, ``failures``, ``no_face`` or ``compliance``.
-        level: of the compliance tables, one level; default: all.
+        table: ``predictions``, ``failures``, ``no_face``, ``compliance``, ``tracks`` or ``track_rates``.
+        level: of the compliance tables and the rates of tracks, one level; default: all.
 
     Raises:
         OutputError: no run has finished there.

@@ -13,7 +13,7 @@ from maskdet.cli.export import main
 from maskdet.model.bundle import open_bundle
 
 pytestmark = [
-    pytest.mark.xdist_group("tensorflow"),
+    pytest.mark.xdist_group("models"),
     # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]

@@ -221,6 +221,7 @@ DUPLICATED = st.lists(
         st.sampled_from([(None,), ("",), ("x",)]),
         st.sampled_from([None, 0, -5]),
         st.sampled_from([None, ("bad_manifest_row", "one"), ("bad_manifest_row", "two")]),
+        segment=st.none(),
     ),
     max_size=12,
 )

@@ -32,7 +32,7 @@ RULE = Decision(no_mask_below=0.4, mask_from=0.6, incorrect_from=0.5)
 COLOURS = {"with_mask": 2, "with_incorrect_mask": 1, "without_mask": 0}
 
 pytestmark = [
-    pytest.mark.xdist_group("tensorflow"),
+    pytest.mark.xdist_group("models"),
     # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]

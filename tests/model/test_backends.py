@@ -23,7 +23,7 @@ from maskdet.model.manifest import BundleFile, InputSpec, Manifest
 from maskdet.testing import BrightnessBackend, brightness_model
 
 BLOCK = 6
-TENSORFLOW = pytest.param("tensorflow", "float32", marks=pytest.mark.xdist_group("tensorflow"))
+TENSORFLOW = pytest.param("tensorflow", "float32", marks=pytest.mark.xdist_group("models"))
 RUNTIMES = pytest.mark.parametrize(("backend", "precision"), [("litert", "int8"), ("litert", "float32"), TENSORFLOW])
 _loaded: dict[RuntimeSpec, Model] = {}
 
@@ -299,7 +299,7 @@ class TestRefusals:
             ("litert", "int8", "model.tflite"),
             ("litert", "float32", "model_float.tflite"),
             pytest.param(
-                "tensorflow", "float32", "saved_model/saved_model.pb", marks=pytest.mark.xdist_group("tensorflow")
+                "tensorflow", "float32", "saved_model/saved_model.pb", marks=pytest.mark.xdist_group("models")
             ),
         ],
     )
@@ -326,7 +326,7 @@ class TestRefusals:
         (copy / "notes.txt").write_text("mine")
         load_model(str(copy), RuntimeSpec(block_images=BLOCK))
 
-    @pytest.mark.xdist_group("tensorflow")
+    @pytest.mark.xdist_group("models")
     def test_a_file_slipped_into_the_saved_model_is_refused(self, copy):
         (copy / "saved_model" / "saved_model.cpb").write_bytes(b"x")
         with pytest.raises(ModelError, match=r"saved_model\.cpb"):

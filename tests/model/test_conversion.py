@@ -23,7 +23,7 @@ ALL = ["keras", "saved_model", "litert_float", "litert_int8", "onnx"]
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
-tensorflow = pytest.mark.xdist_group("tensorflow")
+tensorflow = pytest.mark.xdist_group("models")
 
 
 def contents(folder):

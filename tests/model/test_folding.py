@@ -5,7 +5,7 @@ from maskdet.model.architectures import ARCHITECTURES, build_model
 from maskdet.model.folding import folded
 
 pytestmark = [
-    pytest.mark.xdist_group("tensorflow"),
+    pytest.mark.xdist_group("models"),
     # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]

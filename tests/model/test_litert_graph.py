@@ -14,7 +14,7 @@ from maskdet.model.litert_graph import LiteRTGraph, lean, pair_kernel, takes_shi
 from maskdet.model.manifest import LITERT_FLOAT_FILE, LITERT_INT8_FILE
 
 pytestmark = [
-    pytest.mark.xdist_group("tensorflow"),
+    pytest.mark.xdist_group("models"),
     # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]

@@ -21,7 +21,7 @@ BLOCK = 6
 SPEC = RuntimeSpec("onnx", "float32", threads=2, block_images=BLOCK)
 
 pytestmark = [
-    pytest.mark.xdist_group("tensorflow"),
+    pytest.mark.xdist_group("models"),
     # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]

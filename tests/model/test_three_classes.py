@@ -20,7 +20,7 @@ BLOCK = 4
 TRAINED_ON = ["ff" * 32, "00" * 31 + "01", "0123456789abcdef" * 4, "ff" * 32]
 
 pytestmark = [
-    pytest.mark.xdist_group("tensorflow"),
+    pytest.mark.xdist_group("models"),
     # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]

@@ -116,6 +116,7 @@ class TestRows:
             "probability_no_mask": 0.0,
             "label": "mask",
             "model_id": brightness_model().manifest.model_id,
+            "frame_time_us": None,
         }
         assert (result.size_bytes, result.no_face.num_rows, result.failures.num_rows) == (len(data), 0, 0)
         assert min(result.seconds.fetch, result.seconds.decode, result.seconds.infer) > 0

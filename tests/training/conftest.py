@@ -40,6 +40,12 @@ def recipe():
     return make
 
 
+@pytest.fixture(scope="session")
+def shallow():
+    """Settings of a network of few layers, for tests of what surrounds a network: TensorFlow traces it in a third."""
+    return {"architecture": "reference_cnn", "height": 46, "width": 46}
+
+
 @pytest.fixture
 def root(tmp_path):
     """Grey patches whose lower half is tinted blue in one class and red in the other; "new" holds more of each."""

@@ -13,7 +13,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def command(recipe, train_command, environment, tmp_path):
+def command(recipe, shallow, train_command, environment, tmp_path):
     """Run the training command under a backend; what it prints."""
     settings = recipe(
         epochs=2,
@@ -22,6 +22,7 @@ def command(recipe, train_command, environment, tmp_path):
         augmentation={"copies": 3},
         validation_data=[{"mask": "new/with", "no_mask": "new/without"}],
         representative_images=8,
+        **shallow,
     )
 
     def run(backend, *flags):

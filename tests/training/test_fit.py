@@ -28,10 +28,10 @@ PROJECT = Path(__file__).parents[2]
 SIDE_PX = 32
 
 
-def test_training_learns_and_writes_a_bundle(recipe, root, tmp_path):
+def test_training_learns_and_writes_a_bundle(recipe, shallow, root, tmp_path):
     source = {"mask": "new/with", "no_mask": "new/without"}
     point = {"threshold_data": [source], "test_data": [source], "test_description": "new images"}
-    settings = recipe(epochs=4, operating_point=point, validation_data=[source])
+    settings = recipe(epochs=4, operating_point=point, validation_data=[source], **shallow)
     manifest = train(settings, str(root), tmp_path / "bundles" / "tiny")
     assert Manifest.model_validate_json((tmp_path / "bundles" / "tiny" / "manifest.json").read_text()) == manifest
     assert (manifest.name, manifest.training_data.images) == ("tiny", 48)
@@ -46,7 +46,7 @@ def test_training_learns_and_writes_a_bundle(recipe, root, tmp_path):
 
 
 @pytest.fixture
-def fit_with_scripted_losses(recipe, root, tmp_path, monkeypatch):
+def fit_with_scripted_losses(recipe, shallow, root, tmp_path, monkeypatch):
     """Fit a network whose validation loss reads as scripted; the history, and the weights after each epoch and now."""
     import keras
 
@@ -58,12 +58,13 @@ def fit_with_scripted_losses(recipe, root, tmp_path, monkeypatch):
         validation_data=[{"mask": "new/with", "no_mask": "new/without"}],
         early_stopping={"patience": 2},
         checkpoints_kept=1,
+        **shallow,
     )
     training, validation = load_training(settings, str(root)), load_plain(settings, settings.validation_data, str(root))
 
     def run(losses, **flags):
         keras.utils.set_random_seed(1)
-        model, after = build_model(settings.architecture, SIDE_PX, SIDE_PX), []
+        model, after = build_model(settings.architecture, settings.height, settings.width), []
         record = _Epochs.end
 
         def end(self, epoch, figures):
@@ -94,15 +95,13 @@ def test_a_run_that_stopped_early_is_not_trained_on(fit_with_scripted_losses):
     np.testing.assert_array_equal(model.get_weights()[0], after[1][0])
 
 
-def test_more_epochs_go_on_and_other_images_begin_anew(recipe, root, tmp_path, capsys):
+def test_more_epochs_go_on_and_other_images_begin_anew(recipe, shallow, root, tmp_path, capsys):
     from maskdet.model.architectures import build_model
 
     def run(epochs, **flags):
-        settings = recipe(epochs=epochs, steps_per_epoch=2)
-        training = load_training(settings, str(root))
-        return fit(
-            build_model("compact", SIDE_PX, SIDE_PX), settings, training, None, RunFiles(tmp_path / "m"), **flags
-        )
+        settings = recipe(epochs=epochs, steps_per_epoch=2, **shallow)
+        model = build_model(settings.architecture, settings.height, settings.width)
+        return fit(model, settings, load_training(settings, str(root)), None, RunFiles(tmp_path / "m"), **flags)
 
     first = run(1)
     assert [row["epoch"] for row in run(3)] == [0, 1, 2]
@@ -181,19 +180,20 @@ def test_a_frozen_base_needs_a_base(recipe, root, tmp_path):
         train(recipe(frozen_base=True, architecture="reference_cnn", height=46, width=46), str(root), tmp_path / "m")
 
 
-def test_near_duplicates_of_training_images_are_not_measured_on(recipe, root, tmp_path):
+def test_near_duplicates_of_training_images_are_not_measured_on(recipe, shallow, root, tmp_path):
     for label in ("with", "without"):
         for index in range(4):  # a known image under another name, in another format
             known = Image.open(root / label / f"{index}.png")
             known.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(root / "new" / label / f"known{index}.jpg")
-    settings = recipe(operating_point={"test_data": [{"mask": "new/with", "no_mask": "new/without"}]}).smoke()
+    point = {"test_data": [{"mask": "new/with", "no_mask": "new/without"}]}
+    settings = recipe(operating_point=point, **shallow).smoke()
     settings = settings.model_copy(update={"max_images_per_class": None})
     measured = train(settings, str(root), tmp_path / "tiny").operating_characteristics
     assert (measured.masked_total, measured.unmasked_total) == (24, 24)
 
 
-def test_measuring_on_training_images_is_refused(recipe, root, tmp_path):
-    settings = recipe(operating_point={"test_data": [{"mask": "with", "no_mask": "without"}]}).smoke()
+def test_measuring_on_training_images_is_refused(recipe, shallow, root, tmp_path):
+    settings = recipe(operating_point={"test_data": [{"mask": "with", "no_mask": "without"}]}, **shallow).smoke()
     with pytest.raises(SourceError, match="0 of 32 images without a near duplicate in the training data"):
         train(settings, str(root), tmp_path / "tiny")
     assert not (tmp_path / "tiny").exists()

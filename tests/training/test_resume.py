@@ -21,7 +21,7 @@ def command(recipe, train_command):
     """The training command for an output; the recipe has everything random, and a rate that falls."""
     settings = recipe(
         epochs=EPOCHS,
-        steps_per_epoch=50,
+        steps_per_epoch=25,
         learning_rate_schedule="cosine",
         deterministic=True,
         online_augmentation={"rotation_degrees": 20.0, "zoom": 0.1, "horizontal_flip": True},

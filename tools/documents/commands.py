@@ -21,7 +21,7 @@ from maskdet.errors import ConfigError
 from maskdet.named_configs import RECIPES, find_config
 from maskdet.training.recipe import Recipe
 from tools.documents.pages import ROOT, Block
-from tools.documents.parsers import Command, command_of, commands
+from tools.documents.parsers import Command, command_of, commands, flags
 from tools.documents.reference import SETTINGS
 
 # Programs that are not ours: their arguments are left to them.
@@ -205,7 +205,7 @@ def _flags() -> frozenset[str]:
         options._add_argparse_args(beam)
     ours = [command.parser for command in _commands().values()]
     ours += [command_of(f"tools.{name}").parser for name in ("augment", "compare", "make_scenes", "draw_imports")]
-    return frozenset(flag for parser in [*ours, beam] for action in parser._actions for flag in action.option_strings)
+    return frozenset(flag for parser in [*ours, beam] for flag in flags(parser))
 
 
 @functools.cache

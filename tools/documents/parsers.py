@@ -69,3 +69,13 @@ def command_of(module: str) -> Command:
 def commands() -> dict[str, Command]:
     """Every subcommand of ``maskdet``, in the order of ``maskdet --help``."""
     return {name: command_of(f"maskdet.cli.{MODULES.get(name, name)}") for name in COMMANDS}
+
+
+def flags(parser: argparse.ArgumentParser) -> list[str]:
+    """Every flag of a parser, and of the parsers of its steps."""
+    found: list[str] = []
+    for action in parser._actions:
+        found += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            found += [flag for step in action.choices.values() for flag in flags(step)]
+    return found

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pyarrow as pa
 from pydantic import BaseModel
 
-from maskdet import schemas
+from maskdet import answer_schemas, schemas
 from maskdet.cli.main import COMMANDS
 from maskdet.config import ScoreSettings
 from maskdet.errors import EXIT_CODES, FailureCode
@@ -36,6 +36,12 @@ TABLES = {
     "failures": schemas.failures_schema,
     "no_face": schemas.no_face_schema,
     "compliance": schemas.compliance_schema,
+    "corrections": schemas.corrections_schema,
+    "changes": answer_schemas.changes_schema,
+    "audit": answer_schemas.audit_schema,
+    "audited": answer_schemas.audited_schema,
+    "tracks": schemas.tracks_schema,
+    "track_rates": schemas.track_rates_schema,
 }
 # Rooms whose modules a program may import, and what each is for; the rest serve the commands.
 API_ROOMS = ("inputs", "images", "faces", "model", "scoring", "tables", "compliance", "storage", "beam", "evaluation")
@@ -84,6 +90,10 @@ def _arguments(parser: argparse.ArgumentParser) -> Iterator[list[str]]:
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction):
             continue
+        if isinstance(action, argparse._SubParsersAction):
+            for name, step in action.choices.items():
+                yield from ([f"{name}: {argument}", meaning] for argument, meaning in _arguments(step))
+            continue
         value = "" if action.nargs == 0 else " " + str(action.metavar or action.dest).upper().rpartition(".")[2]
         name = ", ".join(action.option_strings) + value if action.option_strings else str(action.metavar or action.dest)
         text = parser._get_formatter()._expand_help(action) if action.help else ""
@@ -100,7 +110,7 @@ def settings_page() -> str:
     for command, (model, note) in SETTINGS.items():
         parts += [f"## {command}", prose(model.__doc__ or "").strip(), note]
         inherited = set(ScoreSettings.model_fields) if model is EvaluateSettings else set()
-        parts += _sections(model, set(), skip=inherited - {"faces"})
+        parts += _sections(model, set(), skip=inherited - {"faces", "video"})
     return _page(parts)
 
 

@@ -1,0 +1,182 @@
+"""Listed videos to segments: each is opened once, where it is listed, to learn how long it is and when it was taken.
+
+A segment is a reference of its own, so that workers share a long video, and a video that changed is scored anew where
+it changed. Where capture times are known, segments also end at midnight in the run's time zone, and at full hours where
+the hour is a partition key: a segment lies in one partition, and where a video is cut changes no row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import BinaryIO
+from zoneinfo import ZoneInfo
+
+from maskdet import storage
+from maskdet.errors import (
+    AccessDeniedError,
+    FailureCode,
+    ImageFault,
+    NotAFileError,
+    NotFoundError,
+    StorageError,
+)
+from maskdet.inputs.folders import extension_of
+from maskdet.inputs.listing import ListTask
+from maskdet.inputs.references import ImageRef, RefBatch
+from maskdet.inputs.sharding import KeyRule
+from maskdet.resolved import ResolvedVideo
+from maskdet.sections import VideoSettings
+from maskdet.video.reading import OpenVideo, VideoInfo, decoder_identity, is_installed, open_video, read_info
+from maskdet.video.sampling import MICROSECONDS, UNCUT, Grid, Segment, cut, unreadable
+
+VIDEOS, SEGMENTS = "videos", "segments"
+"""Names of counts: videos opened, and the segments that they were cut into."""
+
+_OPENING_THREADS = 16  # most of it is waiting for a disk or a store
+_MOST_MIDNIGHTS = 4000
+_HOUR = timedelta(hours=1)
+
+
+def video_extensions(settings: VideoSettings | None, images: Sequence[str]) -> frozenset[str]:
+    """Extensions of files that are to be read as videos; none if there are no settings, or they skip videos."""
+    if settings is None or settings.mode != "score":
+        return frozenset()
+    taken = {extension.lower().lstrip(".") for extension in images}
+    return frozenset(extension.lower().lstrip(".") for extension in settings.extensions) - taken
+
+
+def resolve_mode(settings: VideoSettings) -> ResolvedVideo:
+    """Settings with the mode chosen: ``auto`` is ``score`` where the decoder is installed.
+
+    Raises:
+        ConfigError: videos are to be scored, and the decoder is not installed.
+    """
+    if settings.mode == "score":
+        decoder_identity()
+    mode = settings.mode if settings.mode != "auto" else "score" if is_installed() else "skip"
+    return ResolvedVideo(**dict(settings) | {"mode": mode})
+
+
+def refuse_unreadable(tasks: Iterable[ListTask], settings: VideoSettings) -> None:
+    """Refuse inputs that name videos where the decoder is missing, rather than pass them over.
+
+    Raises:
+        ConfigError: an input is a video or a glob of videos, and the decoder is not installed.
+    """
+    if settings.mode == "auto" and not is_installed():
+        named = (task.uri for task in tasks if task.kind == "glob")
+        if any(extension_of(uri) in settings.extensions for uri in named):
+            decoder_identity()
+
+
+def cut_videos(batch: RefBatch, settings: VideoSettings, rule: KeyRule) -> tuple[list[ImageRef], dict[str, int]]:
+    """Open the videos of a batch, and put their segments in their place.
+
+    Args:
+        batch: images, and videos that have not been opened.
+        settings: which frames are looked at, and how long a segment is.
+        rule: the run's keys.
+
+    Returns:
+        References of images and segments, and how many :data:`VIDEOS` and :data:`SEGMENTS` there are.
+
+    Raises:
+        ConfigError: there is a video, and its decoder is not installed.
+    """
+    images = [ref for ref in batch.refs if ref.segment is None]
+    videos = [ref for ref in batch.refs if ref.segment == UNCUT]
+    if not videos:
+        return images, {}
+    decoder = decoder_identity()
+    with ThreadPoolExecutor(min(_OPENING_THREADS, len(videos)), thread_name_prefix="open") as pool:
+        found = list(pool.map(lambda ref: _segments_of(ref, settings, rule, decoder), videos))
+    segments = [segment for one in found for segment in one]
+    return [*images, *segments], {VIDEOS: len(videos), SEGMENTS: len(segments)}
+
+
+@contextlib.contextmanager
+def reading_video(uri: str) -> Iterator[OpenVideo]:
+    """Open a video of any storage: a file of this machine by its path, an object of a store by ranges.
+
+    Raises:
+        ImageFault: it is missing, forbidden, empty, or no video that is read.
+        ConfigError: the decoder is not installed.
+        StorageError: its store does not answer.
+    """
+    try:
+        if storage.stat(uri).size_bytes == 0:
+            raise ImageFault(FailureCode.EMPTY_FILE, "the file has no bytes")
+        with _source(uri) as source, open_video(source) as video:
+            yield video
+    except NotFoundError:
+        raise ImageFault(FailureCode.NOT_FOUND, "nothing exists at the URI") from None
+    except AccessDeniedError:
+        raise ImageFault(FailureCode.ACCESS_DENIED, "the store refuses access") from None
+    except NotAFileError as error:
+        raise ImageFault(FailureCode.NOT_A_FILE, f"{error.received}, no file") from None
+
+
+@contextlib.contextmanager
+def _source(uri: str) -> Iterator[str | BinaryIO]:
+    with storage.open_binary(uri) as stream:  # refuses what is no file, also on this machine
+        yield str(storage.local_path(uri).absolute()) if storage.is_local(uri) else stream
+
+
+def _segments_of(ref: ImageRef, settings: VideoSettings, rule: KeyRule, decoder: str) -> list[ImageRef]:
+    if ref.problem is not None:
+        return [ref._replace(segment=unreadable())]
+    try:
+        with reading_video(ref.uri) as video:
+            info = read_info(video)
+    except ImageFault as fault:
+        return [ref._replace(segment=unreadable(), problem=(fault.code.value, fault.message))]
+    except StorageError as error:
+        return [ref._replace(segment=unreadable(), problem=(FailureCode.READ_ERROR.value, str(error)))]
+    if ref.captured_at_ms is None:
+        ref = ref._replace(captured_at_ms=info.created_at_ms)
+    segments = _cut(info, settings, _cuts_us(ref, info, rule), decoder)
+    return [_part(ref, segment, len(segments)) for segment in segments]
+
+
+def _cut(info: VideoInfo, settings: VideoSettings, at_us: Sequence[int], decoder: str) -> list[Segment]:
+    grid, duration_us = Grid.of(settings.frames_per_second), info.duration_us
+    limit_us = round(settings.max_seconds * MICROSECONDS) if settings.max_seconds is not None else None
+    read_us = duration_us if limit_us is None else min(duration_us, limit_us)
+    segment_us = round(settings.segment_seconds * MICROSECONDS) if info.is_cuttable else max(read_us, 1)
+    segments = cut(read_us, grid, settings.frames, segment_us, at_us if info.is_cuttable else (), decoder)
+    if limit_us is not None:
+        segments[-1] = segments[-1]._replace(end_us=grid.point_us(grid.points_before(limit_us)))
+    return segments
+
+
+def _part(ref: ImageRef, segment: Segment, parts: int) -> ImageRef:
+    captured_at_ms = None if ref.captured_at_ms is None else ref.captured_at_ms + segment.start_us // 1000
+    size_bytes = ref.size_bytes if ref.size_bytes < 0 else ref.size_bytes // parts
+    return ref._replace(segment=segment, captured_at_ms=captured_at_ms, size_bytes=size_bytes)
+
+
+def _cuts_us(ref: ImageRef, info: VideoInfo, rule: KeyRule) -> list[int]:
+    """When a new day begins within a video, or a new hour where that is a partition; in microseconds."""
+    if ref.captured_at_ms is None or not info.duration_us:
+        return []
+    zone = ZoneInfo(rule.timezone)
+    start_ms, end_ms = ref.captured_at_ms, ref.captured_at_ms + info.duration_us // 1000
+    begins = datetime.fromtimestamp(start_ms / 1000, zone)
+    if "hour" in rule.partition_by:
+        first, step = begins.replace(minute=0, second=0, microsecond=0), _HOUR
+    elif "date" in rule.partition_by:
+        first, step = begins.replace(hour=0, minute=0, second=0, microsecond=0), timedelta(days=1)
+    else:
+        return []
+    # Steps of a wall clock: a day may have 23 or 25 hours.
+    moments = (round((first + step * number).timestamp() * 1000) for number in range(1, _MOST_MIDNIGHTS))
+    cuts = []
+    for moment_ms in moments:
+        if moment_ms >= end_ms:
+            break
+        if moment_ms > start_ms:
+            cuts.append((moment_ms - start_ms) * 1000)
+    return cuts

@@ -1,0 +1,59 @@
+"""What every section of settings is made of, and the sections that have a file of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+OpenRatio = Annotated[float, Field(gt=0.0, lt=1.0)]
+"""Neither 0 nor 1."""
+Positive = Annotated[float, Field(gt=0.0)]
+KeyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+VideoMode = Literal["score", "skip"]
+
+
+class Section(BaseModel):
+    """Base of every settings section: immutable, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VideoSettings(Section):
+    """Which files are videos, and which of their frames are looked at."""
+
+    mode: Literal["auto", VideoMode] = "auto"
+    """What becomes of videos: ``score`` them, or ``skip`` them as other files that are no images. Reading them needs
+    the extra ``video`` on every worker; ``auto`` is ``score`` if the machine that launches the run has it."""
+    extensions: tuple[str, ...] = (
+        *("mp4", "m4v", "mov", "qt", "3gp", "3g2", "mkv", "webm", "avi", "ts", "m2ts", "mts", "mpg", "mpeg", "flv"),
+        *("wmv", "asf"),
+    )
+    """Files with these extensions are videos."""
+    frames: Literal["sampled", "keyframes", "all"] = "sampled"
+    """``sampled``: so many a second. ``keyframes``: those that a file can be entered at, which are the cheapest.
+    ``all``: every frame."""
+    frames_per_second: Annotated[float, Field(gt=0.0, le=1000.0)] = 2.0
+    """Frames to look at in each second, where they are ``sampled``: of each interval of the grid, which counts from the
+    start of the video, the first frame shown in it."""
+    max_seconds: Positive | None = None
+    """What comes later in a video is not read. Default: all of it."""
+    segment_seconds: Positive = 120.0
+    """Longer videos are cut, so that several workers share them. Changes no row."""
+
+
+class TrackSettings(Section):
+    """How faces of a video's frames become tracks of people; of faces that were searched for only."""
+
+    max_gap_seconds: Positive = 2.0
+    """How long a face may be out of sight and be the same person's when it comes back."""
+    sure_from: Ratio = 0.4
+    """Faces with a lower detection score go on with tracks, and start none."""
+    change_frames: Count = 3
+    """Frames in a row that have to say so before a mask counts as put on, taken off, slipped or put right."""
+    min_frames: Count = 2
+    """Tracks of fewer frames are in the table, and in no rate: one box in one frame may be anything."""

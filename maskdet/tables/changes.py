@@ -1,0 +1,229 @@
+"""What changed between two outputs, or two periods of one: first what was covered, then the rates."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from maskdet.answer_schemas import changes_schema
+from maskdet.compliance.change import Adjustment, Difference, adjust, difference
+from maskdet.compliance.groups import Grouping
+from maskdet.compliance.state import Counts, GroupKey, State
+from maskdet.config import GROUPED_KEYS
+from maskdet.errors import ConfigError, OutputError
+from maskdet.tables.corrections import read_corrections
+from maskdet.tables.counting import Period, count_output
+from maskdet.tables.layout import Layout
+from maskdet.tables.manifest import RunManifest, read_run
+from maskdet.tables.snapshot import Snapshot, current_snapshot
+
+ALL, BY = "all", "by"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+        by: keys whose groups are compared, as of ``compliance.levels``.
+        rate: of :data:`maskdet.compliance.change.RATES`.
+        cluster: keys that the faces of one cluster share; default: the run's, without ``date`` where periods are
+            compared, so that a camera at an hour of the day is one cluster on both sides.
+        confidence: nominal coverage of intervals.
+        adjustment: how p values are corrected for the number of groups.
+        time_zone: of days and hours; default: the run's.
+    """
+
+    by: tuple[str, ...] = ()
+    rate: str = "any_mask_rate"
+    cluster: tuple[str, ...] | None = None
+    confidence: float = 0.95
+    adjustment: Adjustment = "holm"
+    time_zone: str | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the comparison.
+
+    Attributes:
+        name: what people call it.
+        layout: its output.
+        period: its days; ``None``: all images, also those without a capture time.
+    """
+
+    name: str
+    layout: Layout
+    period: Period | None = None
+
+    @functools.cached_property
+    def snapshot(self) -> Snapshot:
+        """The current set of its tables."""
+        return current_snapshot(self.layout)
+
+    @functools.cached_property
+    def run(self) -> RunManifest:
+        """The run that left it."""
+        return read_run(self.layout, self.snapshot.run_id)
+
+    @property
+    def compliance(self) -> Mapping[str, Any]:
+        """How the run grouped, as far as its record says."""
+        found: Mapping[str, Any] = self.run.settings.get("compliance", {})
+        return found
+
+    @property
+    def time_zone(self) -> str:
+        """Of the run's days and hours."""
+        return self.compliance.get("time_zone") or self.snapshot.dataset.timezone
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The answer.
+
+    Attributes:
+        before: one side.
+        after: the other.
+        counts: images and faces of each side, all groups together.
+        values: key → its values on each side, of every key of the source.
+        models: what the models of the two sides are called, with their thresholds.
+        cluster: keys that the faces of one cluster shared.
+        time_zone: of days and hours.
+        table: one row for all groups together, then one per group; see
+            :func:`maskdet.answer_schemas.changes_schema`.
+    """
+
+    before: Side
+    after: Side
+    counts: tuple[Counts, Counts]
+    values: Mapping[str, tuple[frozenset[str | None], frozenset[str | None]]]
+    models: tuple[str, str]
+    cluster: tuple[str, ...]
+    time_zone: str
+    table: pa.Table
+
+    @property
+    def same_model(self) -> bool:
+        """Whether a difference of rates is one of faces, not of models or thresholds."""
+        return self.models[0] == self.models[1]
+
+
+def compare(before: Side, after: Side, question: Question) -> Changes:
+    """What changed from one side to the other.
+
+    Raises:
+        ConfigError: a key is not one of both outputs, or the model of one does not tell what the rate asks for.
+        OutputError: one of them holds no tables.
+        StorageError: a table cannot be read.
+    """
+    keys = _shared_keys(before, after)
+    cluster = _cluster(before, after, question, keys)
+    known = tuple(name for name in dict.fromkeys((*keys, *GROUPED_KEYS)) if name not in changes_schema().names)
+    for flag, names in (("--by", question.by), ("--cluster", cluster)):
+        for name in names:
+            if name not in known:
+                raise ConfigError(flag, f"keys of both outputs, of {list(known)}", name, "See maskdet inspect.")
+    _refuse_untold(before, after, question.rate)
+    zone = question.time_zone or after.time_zone
+    levels = {ALL: (), BY: question.by, **{f"key {name}": (name,) for name in keys}}
+    counted = [
+        count_output(s.layout, s.snapshot, Grouping(levels, cluster, zone, read_corrections(s.layout)), s.period)
+        for s in (before, after)
+    ]
+    whole = [side.get(GroupKey(ALL, ()), State()) for side in counted]
+    return Changes(
+        before=before,
+        after=after,
+        counts=(whole[0].counts, whole[1].counts),
+        values={name: (_values(counted[0], f"key {name}"), _values(counted[1], f"key {name}")) for name in keys},
+        models=(_model(before.run), _model(after.run)),
+        cluster=cluster,
+        time_zone=zone,
+        table=_table(counted, dataclasses.replace(question, cluster=cluster)),
+    )
+
+
+def _shared_keys(before: Side, after: Side) -> tuple[str, ...]:
+    others = after.snapshot.dataset.key_names
+    return tuple(name for name in before.snapshot.dataset.key_names if name in others)
+
+
+def _cluster(before: Side, after: Side, question: Question, keys: Sequence[str]) -> tuple[str, ...]:
+    if question.cluster is not None:
+        return question.cluster
+    named = after.compliance.get("cluster")
+    found = tuple(named) if named is not None else (*keys, "date", "hour")
+    if before.period is not None or after.period is not None:
+        found = tuple(name for name in found if name != "date")
+    return found
+
+
+def _refuse_untold(before: Side, after: Side, rate: str) -> None:
+    untold = [side.name for side in (before, after) if rate == "correct_rate" and "incorrect" not in side.run.classes]
+    if untold:
+        expected = "models that tell masks worn incorrectly from others"
+        raise ConfigError(
+            "--rate correct_rate", expected, f"a model of two classes in {untold[0]}", "Compare any_mask_rate."
+        )
+
+
+def _values(counted: Mapping[GroupKey, State], level: str) -> frozenset[str | None]:
+    return frozenset(key.values[0] for key in counted if key.level == level)
+
+
+def _model(run: RunManifest) -> str:
+    try:
+        return f"{run.model['id']} ({run.decision})"
+    except OutputError:  # the record of an older version has no thresholds as numbers
+        return str(run.model["id"])
+
+
+def _table(counted: Sequence[Mapping[GroupKey, State]], question: Question) -> pa.Table:
+    groups = sorted(
+        {key.values for side in counted for key in side if key.level == BY},
+        key=lambda values: tuple((value is not None, value or "") for value in values),
+    )
+    rows = [_row({}, "all", [side.get(GroupKey(ALL, ()), State()) for side in counted], question)]
+    for values in groups if question.by else ():
+        keys = dict(zip(question.by, values, strict=True))
+        rows.append(_row(keys, "group", [side.get(GroupKey(BY, values), State()) for side in counted], question))
+    adjusted = adjust([row["p"] for row in rows[1:]], question.adjustment)
+    for row, p in zip(rows[1:], adjusted, strict=True):
+        row["p_adjusted"] = p
+    return pa.Table.from_pylist(rows, schema=changes_schema(question.by))
+
+
+def _row(keys: Mapping[str, str | None], scope: str, sides: Sequence[State], question: Question) -> dict[str, Any]:
+    clustered = bool(question.cluster)
+    found = difference(sides[0], sides[1], question.rate, question.confidence, clustered=clustered)
+    row: dict[str, Any] = {**keys, "scope": scope, "rate": question.rate, "p_adjusted": None}
+    for name, state in zip(("before", "after"), sides, strict=True):
+        counts = state.counts
+        readable = counts.images_scored + counts.images_no_face
+        row[f"images_{name}"], row[f"images_failed_{name}"] = counts.images_listed, counts.images_failed
+        row[f"faces_labelled_{name}"] = counts.faces_labelled
+        row[f"no_face_share_{name}"] = counts.images_no_face / readable if readable else None
+    return {**row, **_columns(found), "adjustment": question.adjustment, "confidence": question.confidence}
+
+
+def _columns(found: Difference) -> dict[str, Any]:
+    low, high = found.interval or (None, None)
+    naive_low, naive_high = found.naive or (None, None)
+    return {
+        "rate_before": found.before,
+        "rate_after": found.after,
+        "difference": found.difference,
+        "difference_low": low,
+        "difference_high": high,
+        "difference_naive_low": naive_low,
+        "difference_naive_high": naive_high,
+        "p": found.p,
+        "pairs": found.pairs,
+        "method": found.method,
+    }

@@ -1,0 +1,92 @@
+"""Labels that people gave, put into force: the compliance tables are counted anew, and no image is read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from maskdet import storage
+from maskdet.compliance.corrections import Corrections
+from maskdet.config import FailureBudget
+from maskdet.inputs.earlier import OUTSIDE
+from maskdet.tables import lease
+from maskdet.tables.corrections import read_corrections, write_corrections
+from maskdet.tables.counting import count_output
+from maskdet.tables.endings import Endings
+from maskdet.tables.layout import Layout
+from maskdet.tables.lease import Holder
+from maskdet.tables.levels import TableSettings, track_job, write_levels
+from maskdet.tables.manifest import RunManifest, read_run, write_manifest
+from maskdet.tables.runs import RunPlan, begin_run, faces_of, hold_output, new_run_id, replace_tables
+from maskdet.tables.snapshot import current_snapshot
+
+
+def correct_faces(
+    layout: Layout, corrections: Corrections, now: datetime, *, replace: bool = False, wait_s: float = 0.0
+) -> RunManifest:
+    """Add corrections to those of an output, and count its compliance tables anew, as a run that scores nothing.
+
+    Args:
+        layout: the output.
+        corrections: labels that people gave; of two of one face, the new one holds.
+        now: the start and, in the record, the end of the run.
+        replace: drop the corrections that were there.
+        wait_s: how long to wait for another run that writes the output, in seconds.
+
+    Returns:
+        The run's record as written.
+
+    Raises:
+        HeldError: another run writes the output.
+        OutputError: it holds no tables, or a file of them is missing or damaged.
+        StorageError: it cannot be read or written.
+    """
+    current_snapshot(layout)
+    run_id = new_run_id(now)
+    hold_output(layout, Holder.here(run_id, now, ends_with_process=True), wait_s=wait_s)
+    try:
+        with lease.heartbeats(layout, run_id):
+            whole = corrections if replace else read_corrections(layout) | corrections
+            write_corrections(layout, whole)
+            return _recount(layout, whole, run_id, now)
+    finally:
+        lease.release(layout, run_id)
+
+
+def _recount(layout: Layout, corrections: Corrections, run_id: str, now: datetime) -> RunManifest:
+    snapshot = current_snapshot(layout)
+    latest = read_run(layout, snapshot.run_id)
+    keep = {"settings", "model", "fingerprint", "versions"}
+    manifest = RunManifest(
+        run_id=run_id,
+        started_at=now,
+        recounted=True,
+        corrections=len(corrections),
+        **latest.model_dump(include=keep, mode="python"),
+    )
+    plan = RunPlan(layout, manifest, FailureBudget(), snapshot.dataset, base_run=snapshot.run_id)
+    complete = storage.exists(layout.success)
+    begin_run(plan)
+    settings = TableSettings.of(latest)
+    groups = count_output(layout, snapshot, settings.grouping(corrections))
+    totals = write_levels(layout, groups, settings, manifest, snapshot.dataset.timezone)
+    tracks = track_job(layout, snapshot, latest, settings).write_all(snapshot.shards)
+    status, reason, removed = replace_tables(plan, snapshot.shards, totals, "succeeded", "", tracks)
+    counts, videos = Endings.of_receipts(snapshot.shards).counts, latest.dataset_videos
+    manifest = manifest.model_copy(
+        update={
+            "status": status,
+            "reason": reason,
+            "finished_at": now,
+            "dataset": counts,
+            "dataset_videos": videos,
+            "changes": {OUTSIDE: counts.listed + (videos.listed if videos else 0)},
+            "tracks": tracks.by_label,
+            "faces": faces_of(totals["all"].counts, manifest.classes),
+            "shards": {"total": len(snapshot.shards), "scored": 0, "kept": len(snapshot.shards)},
+            "files_removed": removed,
+        }
+    )
+    write_manifest(layout, manifest)
+    if status == "succeeded" and complete:
+        storage.write_bytes(layout.success, f"{run_id}\n".encode())
+    return manifest

@@ -1,0 +1,1 @@
+"""Faces of a video that are one person's: from boxes in frames to tracks, from rows alone."""

@@ -1,0 +1,166 @@
+"""Opening video files: which are read, and what their headers say.
+
+Decoding is FFmpeg's, by PyAV (the extra ``maskdet[video]``), imported when the first video is opened. Only the
+containers of :data:`CONTAINERS` are read, and only the file itself: playlists and scripts that name
+other files are none of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from fractions import Fraction
+from importlib import metadata
+from typing import Any, BinaryIO, NamedTuple
+
+from maskdet.errors import ConfigError, FailureCode, ImageFault
+from maskdet.video.sampling import microseconds
+
+PACKAGE = "av"
+EXTRA = "maskdet[video]"
+
+# FFmpeg's names of demuxers. Not among them: HLS, DASH, concat, image sequences, which all open other files.
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf"
+_COUNTED = ("avi",)
+_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+
+_DURATION_TAGS = ("DURATION", "DURATION-eng")
+_APPLE_CREATION = "com.apple.quicktime.creationdate"
+_EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)  # a clock that was never set says 1904, 1970 or 1980
+
+
+class VideoInfo(NamedTuple):
+    """What a video's header says."""
+
+    duration_us: int
+    """Length of the video stream in microseconds; 0 where it is not told."""
+    created_at_ms: int | None
+    """When the recording began, in milliseconds since the epoch; ``None`` where it is not told."""
+    width_px: int
+    """As coded, not turned."""
+    height_px: int
+    is_cuttable: bool
+    """Whether decoding can begin within it and gives the same times: in AVI, times are counted from the start."""
+
+
+class OpenVideo(NamedTuple):
+    """An open file and the stream in it that holds the video."""
+
+    container: Any
+    stream: Any
+
+    def time_us(self, pts: int) -> int:
+        """A presentation time of the stream, in microseconds since its start."""
+        return microseconds(pts - (self.stream.start_time or 0), Fraction(self.stream.time_base))
+
+
+def is_installed() -> bool:
+    """Whether the decoder is installed on this machine."""
+    try:
+        metadata.version(PACKAGE)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def decoder_identity() -> str:
+    """Name and version of the decoder.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    _load()
+    return f"{PACKAGE} {metadata.version(PACKAGE)}"
+
+
+@contextlib.contextmanager
+def open_video(source: str | BinaryIO) -> Iterator[OpenVideo]:
+    """Open a video file.
+
+    Args:
+        source: an absolute path of this machine, or a stream that can seek.
+
+    Raises:
+        ImageFault: it is no video of a kind that is read, or holds no moving pictures, or no decoder takes them.
+        ConfigError: PyAV is not installed.
+    """
+    av = _load()
+    name = f"file:{source}" if isinstance(source, str) else source
+    try:
+        container = av.open(name, options=_OPTIONS, metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        if isinstance(error, (av.error.FileNotFoundError, av.error.PermissionError)):
+            raise ImageFault(FailureCode.NOT_FOUND, "nothing can be read at the URI") from None
+        raise ImageFault(FailureCode.NOT_A_VIDEO, "no video container that is read here") from None
+    with container:
+        yield OpenVideo(container, _video_stream(container))
+
+
+def read_info(video: OpenVideo) -> VideoInfo:
+    """What an open video's header says."""
+    stream = video.stream
+    created = _created_at(video.container.metadata) or _created_at(stream.metadata)
+    context = stream.codec_context
+    cuttable = video.container.format.name not in _COUNTED
+    return VideoInfo(_duration_us(video), created, context.width, context.height, cuttable)
+
+
+def _load() -> Any:
+    try:
+        import av
+        import av.error
+    except ImportError as error:
+        raise ConfigError(
+            "a video among the inputs",
+            "the package av where videos are read",
+            "none",
+            f"Run there: pip install '{EXTRA}'; or leave videos out: --set video.mode=skip.",
+        ) from error
+    return av
+
+
+def _video_stream(container: Any) -> Any:
+    """The stream that players show: the best of those that are no cover picture."""
+    pictures = [one for one in container.streams.video if "attached_pic" not in str(one.disposition)]
+    if not pictures:
+        raise ImageFault(FailureCode.NO_PICTURES, "the file holds no video stream, as of sound alone")
+    best = container.streams.best("video")
+    stream = best if best in pictures else pictures[0]
+    context = stream.codec_context
+    if context is None or not context.width or not context.height:
+        raise ImageFault(FailureCode.UNSUPPORTED_FORMAT, "a video stream that no decoder here takes")
+    return stream
+
+
+def _duration_us(video: OpenVideo) -> int:
+    """Length of the stream: as it says itself, else as the container says where the stream is all it holds."""
+    stream, container = video.stream, video.container
+    if stream.duration:
+        return max(0, microseconds(stream.duration, Fraction(stream.time_base)))
+    for tag in _DURATION_TAGS:
+        if (told := _clock_us(stream.metadata.get(tag, ""))) is not None:
+            return told
+    if container.duration and len(container.streams) == 1:
+        return max(0, int(container.duration))
+    return 0
+
+
+def _clock_us(text: str) -> int | None:
+    """Microseconds of ``HH:MM:SS.fraction``, as Matroska's tags have it."""
+    try:
+        hours, minutes, seconds = text.strip("\0 ").split(":")
+        exact = (int(hours) * 60 + int(minutes)) * 60 + Fraction(seconds)
+    except ValueError:
+        return None
+    return int(exact * 1_000_000)
+
+
+def _created_at(tags: dict[str, str]) -> int | None:
+    for tag in (_APPLE_CREATION, "creation_time"):
+        with contextlib.suppress(ValueError):
+            told = datetime.fromisoformat(tags.get(tag, ""))
+            moment = told if told.tzinfo is not None else told.replace(tzinfo=UTC)
+            if moment >= _EARLIEST:
+                return round(moment.timestamp() * 1000)
+    return None

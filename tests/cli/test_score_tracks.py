@@ -1,0 +1,202 @@
+"""Tracks of `maskdet score`: who walks through a film, once each, however the film is cut and whoever scores it."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import date
+
+import numpy as np
+import pyarrow.dataset as ds
+import pytest
+from PIL import Image
+
+from maskdet.cli.files import main as files_main
+from maskdet.cli.prune import main as prune_main
+from maskdet.demo.drawing import draw_face
+from maskdet.tables.layout import PREDICTIONS, TRACK_RATES, TRACKS
+from tests.tracks.scenes import idf1
+from tests.video.clips import Actor, film, play
+
+SECONDS = 6.0
+
+
+def background(seed=0, width=640, height=360):
+    noise = np.random.default_rng(seed).normal(0, 2, (height, width, 1))
+    return np.clip(120 + np.linspace(-60, 60, width)[None, :, None] + noise + np.zeros(3), 0, 255).astype(np.uint8)
+
+
+def drawn(seed, masked):
+    return np.asarray(draw_face(np.random.default_rng(seed), 150, masked))
+
+
+def read(folder):
+    return ds.dataset(folder, format="parquet").to_table().to_pylist()
+
+
+def files_of(output, table):
+    """Names and bytes of a table's files."""
+    found = sorted((output.folder / table).rglob("*.parquet"))
+    return {str(path.relative_to(output.folder)): path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    """A film of two who meet, and of one who puts a mask on; keyframes half a second apart."""
+    path = tmp_path_factory.mktemp("street") / "2026-03-02T08-00-00.mp4"
+    actors = [
+        Actor(drawn(2, False), (80, 90), (85, 0)),
+        Actor(drawn(3, False), (560, 270), (-40, 0), (0.0, 3.0)),
+        Actor(drawn(3, True), (440, 270), (-40, 0), (3.0, SECONDS)),
+    ]
+    return film(path, play(actors, background(), SECONDS), gop=12)
+
+
+def score_street(score, street, folder, *flags):
+    template = ("--template", "{captured_at:%Y-%m-%dT%H-%M-%S}.mp4")
+    settings = ("--set", "compliance.levels={hourly: [date, hour]}", "--set", "video.frames_per_second=3")
+    output = score(folder, street, template=None, faces="detect", flags=(*template, *settings, *flags))
+    assert output.code == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def walked(score, street, tmp_path_factory):
+    return score_street(score, street, tmp_path_factory.mktemp("walked") / "t", "--set", "video.segment_seconds=1000")
+
+
+def test_each_person_is_one_track_and_one_puts_a_mask_on(walked):
+    tracks = {row["label"] if not row["changes"] else "changed": row for row in read(walked.folder / TRACKS)}
+    assert len(read(walked.folder / TRACKS)) == 2
+    [change] = tracks["changed"]["changes"]
+    assert change["kind"] == "put_on"
+    assert change["time_us"] == pytest.approx(3_000_000, abs=400_000)
+    assert tracks["no_mask"]["frames"] >= 12
+    assert tracks["no_mask"]["first_us"] < 1_000_000 < 5_000_000 < tracks["no_mask"]["last_us"]
+
+
+def test_a_track_names_its_rows_and_its_best_face_is_one_of_them(walked):
+    predictions = {(row["frame_time_us"], row["face_index"]): row for row in read(walked.folder / PREDICTIONS)}
+    named = []
+    for track in read(walked.folder / TRACKS):
+        rows = [predictions[face["frame_time_us"], face["face_index"]] for face in track["faces"]]
+        named += [(face["frame_time_us"], face["face_index"]) for face in track["faces"]]
+        assert [row["frame_time_us"] for row in rows] == sorted({row["frame_time_us"] for row in rows})
+        assert (rows[0]["frame_time_us"], rows[-1]["frame_time_us"]) == (track["first_us"], track["last_us"])
+        assert track["captured_at"] == rows[0]["captured_at"]
+        best = next(row for row in rows if row["frame_time_us"] == track["best_us"])
+        for name in ("face_left_px", "face_top_px", "face_width_px", "face_height_px", "face_score"):
+            assert best[name] == track[name]
+    assert len(named) == len(set(named))
+
+
+def test_rates_count_each_person_once(walked):
+    levels = {row["date"]: row for row in read(walked.folder / TRACK_RATES)}
+    whole = levels[None]
+    assert whole["tracks"] == 2
+    assert sum(whole[f"tracks_{name}"] for name in ("mask", "incorrect", "no_mask", "uncertain")) == 2
+    assert (levels[date(2026, 3, 2)]["hour"], levels[date(2026, 3, 2)]["tracks"]) == (8, 2)
+    assert walked.run.tracks == {
+        name: whole[f"tracks_{name}"] for name in ("mask", "incorrect", "no_mask", "uncertain")
+    }
+
+
+@pytest.mark.parametrize("seconds", [3, 0.7])
+def test_tracks_are_the_same_bytes_for_any_cut_and_any_workers(walked, score, street, tmp_path, seconds):
+    workers = ("--direct_num_workers=2", "--direct_running_mode=multi_threading", "--runner=FnApiRunner")
+    small = ("--set", "packing.max_images=1", "--set", f"video.segment_seconds={seconds}")
+    again = score_street(score, street, tmp_path / "t", *small, *workers)
+    assert again.run.videos.segments == {3: 2, 0.7: 6}[seconds]
+    assert again.run.shards["total"] == again.run.videos.segments
+    for table in (TRACKS, TRACK_RATES):
+        assert files_of(again, table) == files_of(walked, table) != {}
+
+
+def test_tracks_are_files_of_the_set_and_go_when_their_video_is_pruned(walked, tmp_path, capsys):
+    folder = tmp_path / "t"
+    shutil.copytree(walked.folder, folder)
+    assert files_main([str(folder), "--table", "tracks"]) == 0
+    [named] = capsys.readouterr().out.split()
+    assert named.startswith(str(folder))
+    assert prune_main([str(folder), "--before", "2026-03-02"]) == 0
+    assert len(read(folder / TRACKS)) == 2
+    assert prune_main([str(folder), "--before", "2026-03-03"]) == 0
+    assert not (folder / TRACKS).exists()
+
+
+def test_images_alone_have_no_tables_of_tracks(score, demo, tmp_path):
+    output = score(tmp_path / "t", next(demo.folder.rglob("*.jpg")), template=None)
+    assert not (output.folder / TRACKS).exists()
+    assert not (output.folder / TRACK_RATES).exists()
+
+
+def test_whole_frames_have_a_table_of_tracks_without_rows(score, street, tmp_path):
+    output = score(tmp_path / "t", street, template=None, faces="whole")
+    assert read(output.folder / TRACKS) == []
+
+
+@pytest.fixture(scope="module")
+def clear_faces(data_folder):
+    """Photographs of faces that the detector finds where they stand in the film, and whether they wear a mask."""
+    from maskdet.api import find_faces
+
+    chosen, places = [], (("WithMask", True), ("WithoutMask", False))
+    for name, masked in places:
+        found = []
+        for path in sorted((data_folder / "k12" / "Test" / name).iterdir())[:24]:
+            picture = np.asarray(Image.open(path).convert("RGB").resize((100, 100)))
+            still = background()
+            still[130:230, 270:370] = picture
+            faces = find_faces(still)
+            if len(faces) == 1 and faces[0].score > 0.65:
+                found.append((picture, masked))
+            if len(found) == 2:
+                break
+        chosen += found
+    return chosen
+
+
+@pytest.mark.data
+def test_photographed_people_who_pass_are_tracked_as_they_walk(score, clear_faces, tmp_path):
+    ways = [((60, 60), (85, 0)), ((580, 300), (-80, 0)), ((590, 180), (-90, 2)), ((100, 180), (60, 0))]
+    times = [(0, 6), (0, 6), (0, 3), (3.4, 6)]
+    actors = [
+        Actor(picture, *way, seconds) for (picture, _), way, seconds in zip(clear_faces, ways, times, strict=True)
+    ]
+    path = film(tmp_path / "people.mp4", play(actors, background(), SECONDS), options={"crf": "20"})
+    output = score(tmp_path / "t", path, template=None, faces="detect", flags=("--set", "video.frames_per_second=5"))
+    faces = read(output.folder / PREDICTIONS)
+    tracks = read(output.folder / TRACKS)
+    of_face = {(face["frame_time_us"], face["face_index"]): row["track"] for row in tracks for face in row["faces"]}
+    people, ids = [], []
+    missed = 0
+    by_time = {}
+    for row in faces:
+        by_time.setdefault(row["frame_time_us"], []).append(row)
+    for number in range(30):
+        time_s = number / 5
+        rows = by_time.get(number * 200_000, [])
+        unmatched = list(rows)
+        for person, actor in enumerate(actors):
+            place = actor.place(time_s)
+            if place is None:
+                continue
+            hits = [row for row in unmatched if _centre_within(row, place)]
+            if hits:
+                unmatched.remove(hits[0])
+                people.append(person)
+                ids.append(of_face.get((hits[0]["frame_time_us"], hits[0]["face_index"]), -1))
+            else:
+                missed += 1
+        people += [-1] * len(unmatched)
+        ids += [of_face.get((row["frame_time_us"], row["face_index"]), -1) for row in unmatched]
+    # A face that was not found is a person's without a track.
+    people, ids = np.array(people + [0] * missed), np.array(ids + [-1] * missed)
+    assert idf1(people, ids) >= 0.95
+    assert len(tracks) == len(actors)
+    labels = [row["label"] for row in sorted(tracks, key=lambda row: (row["first_us"] > 1e6, row["face_top_px"]))]
+    assert sorted(labels[:3]) == ["mask", "mask", "no_mask"]
+
+
+def _centre_within(row, place):
+    x, y = row["face_left_px"] + row["face_width_px"] / 2, row["face_top_px"] + row["face_height_px"] / 2
+    return place[0] <= x <= place[0] + 100 and place[1] <= y <= place[1] + 100
