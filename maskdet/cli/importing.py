@@ -285,7 +285,7 @@ def _check_table(check: Check) -> str:
     lines = [f"  {'right':>6}  {'log loss':>8}  {check.declared.images} labelled images, read"]
     for trial in check.trials[:_SHOWN_TRIALS]:
         lines.append(f"  {trial.accuracy:>6.1%}  {trial.log_loss:>8.3f}  {trial.reading}")
-    if check.declared.accuracy < _LITTLE_USE:
+    if max(trial.accuracy for trial in check.trials) < _LITTLE_USE:
         lines.append("  no reading does well: are these images like those of its training, and faces cut out alike?")
     return "\n".join(lines)
 

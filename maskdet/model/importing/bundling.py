@@ -115,12 +115,9 @@ class ContradictedError(ModelError):
     def __init__(self, check: Check) -> None:
         better = check.clearly_better
         assert better is not None, "a check that refutes"
-        images = check.declared.images
         super().__init__(
-            "the declaration",
-            f"what {images} labelled images bear out: {better.reading} ({_figures(better)})",
-            f"what {_figures(check.declared)} speaks against",
-            "Correct the flags; if they are right, are the labels? Nothing was written.",
+            f"as declared, {_figures(check.declared)} on {check.declared.images} labelled images; by {better.reading}, "
+            f"{_figures(better)}. Correct the flags, or, if they are right, the labels. Nothing was written."
         )
         self.check = check
 

@@ -256,7 +256,7 @@ def test_a_declaration_that_images_refute_is_refused_and_nothing_written(made, i
         made, "notebook.keras", tmp_path / "right", declared(("mask", "no_mask"), "1/255", SIDE), sample
     )
     assert conversion.check.declared.accuracy == 1.0
-    with pytest.raises(ContradictedError, match=r"--classes mask,no_mask \(100\.0% right") as caught:
+    with pytest.raises(ContradictedError, match=r"by --classes mask,no_mask, 100\.0% right") as caught:
         imported(made, "notebook.keras", tmp_path / "wrong", declared(("no_mask", "mask"), "1/255", SIDE), sample)
     assert caught.value.exit_code == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["right"]
