@@ -28,6 +28,7 @@ COMMANDS = {
     "prune": "remove rows of images taken before a day",
     "files": "name the files of a table as of the last run",
     "preview": "draw boxes, labels and probabilities on some images",
+    "watch": "watch a camera or a film as it runs",
     "compare-runs": "compare two outputs over the same photographs, face by face",
     "prepare": "check labelled images for duplicates and leaks, cut splits",
     "train": "train a model from a recipe",

@@ -5,9 +5,11 @@
 
 Writes each image as a picture of 480 to 1,600 pixels, with a box, a label and a probability at each face, and prints
 one line per face. Images are files, folders, globs or list files in any storage; they are scored as `maskdet score`
-scores them. Blue is mask, vermilion no_mask, yellow uncertain. If an image cannot be scored, its line has its failure
-code, the others are shown all the same, and the exit code is 3. A preview is named after its image and the hash of its
-URI, so that images of the same name do not collide. Previews show faces: delete them when you have looked.
+scores them. A video, named by its path, becomes an MP4 of the frames that `maskdet score` would look at
+(video.frames_per_second), in which each person has a number. Blue is mask, vermilion no_mask, yellow uncertain. If an
+image cannot be scored, its line has its failure code, the others are shown all the same, and the exit code is 3. A
+preview is named after its image and the hash of its URI, so that images of the same name do not collide. Previews show
+faces: delete them when you have looked.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ from maskdet import storage
 from maskdet.beam.options import parse_beam_options
 from maskdet.cli import console
 from maskdet.config import ScoreSettings, load_yaml
-from maskdet.errors import ConfigError, SourceError
+from maskdet.errors import ConfigError, ImageFault, SourceError
+from maskdet.inputs.folders import extension_of
+from maskdet.report.films import preview_film
 from maskdet.report.marks import printable
-from maskdet.report.previews import MarkedFace, Preview, find_images, load_previewer, write_preview
+from maskdet.report.previews import MarkedFace, Preview, find_images, load_previewer, preview_name, write_preview
+from maskdet.scoring.predicting import load_face_model
+from maskdet.storage import has_glob
 
 _SETTING_FLAGS = {
     "--output": ("output", "folder or prefix for the previews"),
@@ -48,6 +54,9 @@ def _preview(argv: Sequence[str]) -> int:
     settings = load_yaml(ScoreSettings, arguments.config, _overrides(arguments))
     if not settings.output:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the previews shall go.")
+    films = [uri for uri in settings.input if extension_of(uri) in settings.video.extensions and not has_glob(uri)]
+    if films:
+        return _preview_films(films, settings)
     folder, refs = storage.normalize(settings.output), find_images(settings)
     faces = faceless = failed = 0
     for preview in load_previewer(settings).previews(refs):
@@ -63,6 +72,26 @@ def _preview(argv: Sequence[str]) -> int:
     if failed:
         remedy = "The lines above say why. The other images are shown."
         raise SourceError("images", f"{len(refs):,} that can be scored", len(refs) - failed, remedy)
+    return 0
+
+
+def _preview_films(films: Sequence[str], settings: ScoreSettings) -> int:
+    """Write each video with its faces marked; the other inputs wait for a call of their own."""
+    if len(films) < len(settings.input):
+        raise ConfigError("IMAGE", "images alone or videos alone", list(settings.input), "Call preview once for each.")
+    folder, model = storage.normalize(settings.output), load_face_model(settings)
+    for written in films:
+        uri = storage.normalize(written)
+        try:
+            made = preview_film(uri, model, settings)
+        except ImageFault as fault:
+            raise SourceError(uri, "a video that can be read", str(fault), "Check the file.") from fault
+        name = preview_name(uri, "mp4")
+        storage.write_bytes(storage.join(folder, name), made.film)
+        print(
+            f"{printable(uri)}  {made.frames:,} frames: {made.faces:,} faces, {made.people:,} people  {name}",
+            flush=True,
+        )
     return 0
 
 

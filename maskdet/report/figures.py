@@ -214,9 +214,9 @@ class Cells:
         source = f"(SELECT {keys}* FROM cells WHERE {where})"
         if self._clusters is not None:
             # Sums over a cluster first: it may hold many cells.
-            parts = ", ".join([*names, *(f"({column}) AS c{place}" for place, column in enumerate(self._clusters))])
-            added = ", ".join(f"sum({column}) AS {column}" for column in COUNTED)
-            source = f"(SELECT {parts}, {added} FROM {source} GROUP BY ALL)"
+            parts = [*names, *(f"({column}) AS c{place}" for place, column in enumerate(self._clusters))]
+            added = [f"sum({column}) AS {column}" for column in COUNTED]
+            source = f"(SELECT {', '.join([*parts, *added])} FROM {source} GROUP BY ALL)"
         clusters = ", ".join(_cluster_sums(x) for x in _MEASURES.values())
         # Each sum of a group is of whole numbers, so that it does not depend on the order of its cells.
         order = ", ".join(f"{name} NULLS LAST" for name in names)

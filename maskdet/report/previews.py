@@ -50,6 +50,8 @@ class MarkedFace(NamedTuple):
     """In pixels of the upright original; ``None`` where the whole image is the face."""
     score: float | None
     """The detector's."""
+    track: int | None = None
+    """Number of the person whose it is, in a video."""
 
 
 class Preview(NamedTuple):
@@ -179,6 +181,17 @@ def draw_preview(data: bytes, faces: Sequence[MarkedFace], limits: ImageLimits) 
         ImageFault: the image cannot be decoded.
     """
     image, upright = open_upright(data, limits, at_least=(MAX_SIDE_PX, MAX_SIDE_PX))
+    return draw_faces(image, upright, faces)
+
+
+def draw_faces(image: Image.Image, upright: tuple[int, int], faces: Sequence[MarkedFace]) -> Image.Image:
+    """A decoded image with its faces marked; as :func:`draw_preview`.
+
+    Args:
+        image: RGB, upright.
+        upright: width and height of the upright original, which the boxes are in pixels of.
+        faces: the surest first.
+    """
     longer = max(upright)
     scale = min(max(longer, MIN_SIDE_PX), MAX_SIDE_PX) / longer
     width, height = (max(1, round(side * scale)) for side in upright)
@@ -192,11 +205,11 @@ def draw_preview(data: bytes, faces: Sequence[MarkedFace], limits: ImageLimits) 
     return canvas
 
 
-def preview_name(uri: str, kind: Literal["jpeg", "png"]) -> str:
+def preview_name(uri: str, kind: Literal["jpeg", "png", "mp4"]) -> str:
     """The file name of an image's preview, made of its name and the hash of its URI: no two images share one."""
     stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in PurePosixPath(uri).stem)
     short = stem.encode()[:_NAME_BYTES].decode(errors="ignore")
-    return f"{short}-{hashlib.sha256(uri.encode()).hexdigest()[:10]}.{'jpg' if kind == 'jpeg' else 'png'}"
+    return f"{short}-{hashlib.sha256(uri.encode()).hexdigest()[:10]}.{'jpg' if kind == 'jpeg' else kind}"
 
 
 def write_preview(folder: str, preview: Preview, kind: Literal["jpeg", "png"]) -> str:
@@ -240,7 +253,8 @@ def _face_of(row: dict[str, Any]) -> MarkedFace:
 
 
 def _words(face: MarkedFace) -> tuple[str, Any]:
-    return f"{face.label} {face.probability:.2f}", STYLES[face.label]
+    number = "" if face.track is None else f"{face.track}: "
+    return f"{number}{face.label} {face.probability:.2f}", STYLES[face.label]
 
 
 def _shown_box(box: FaceBox | None, scale: float, size: tuple[int, int]) -> Place:

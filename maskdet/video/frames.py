@@ -297,7 +297,12 @@ def _packets_from(video: OpenVideo, time_us: int) -> Iterator[Any]:
 
 
 def _rewind(video: OpenVideo) -> None:
-    video.container.seek(video.stream.start_time or 0, backward=True, stream=video.stream)
+    # Well before the start: some demuxers go by the time of decoding, which is earlier than that of showing.
+    before = (video.stream.start_time or 0) - int(LEAD_US / (MICROSECONDS * video.stream.time_base))
+    try:
+        video.container.seek(before, backward=True, stream=video.stream)
+    except _errors():  # no time before the start for this one
+        video.container.seek(video.stream.start_time or 0, backward=True, stream=video.stream)
     video.stream.codec_context.flush_buffers()
 
 

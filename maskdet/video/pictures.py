@@ -60,7 +60,7 @@ def _rgb(picture: Any, width: int) -> Pixels:
     from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
     hdr = picture.color_trc in TRANSFERS
-    exact = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+    exact = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
     full = picture.color_range == _FULL_RANGE or picture.format.name.startswith("yuvj")
     name = _MATRICES.get(picture.colorspace) or ("ITU709" if picture.height >= _HD_LINES else "ITU601")
     try:

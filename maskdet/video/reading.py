@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
 from importlib import metadata
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from maskdet.errors import ConfigError, FailureCode, ImageFault
@@ -25,6 +26,7 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf"
 _COUNTED = ("avi",)
 _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 
+_OPEN_TIMEOUT_S, _READ_TIMEOUT_S = 10.0, 10.0  # of streams
 _DURATION_TAGS = ("DURATION", "DURATION-eng")
 _APPLE_CREATION = "com.apple.quicktime.creationdate"
 _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)  # a clock that was never set says 1904, 1970 or 1980
@@ -93,6 +95,32 @@ def open_video(source: str | BinaryIO) -> Iterator[OpenVideo]:
         if isinstance(error, (av.error.FileNotFoundError, av.error.PermissionError)):
             raise ImageFault(FailureCode.NOT_FOUND, "nothing can be read at the URI") from None
         raise ImageFault(FailureCode.NOT_A_VIDEO, "no video container that is read here") from None
+    with container:
+        yield OpenVideo(container, _video_stream(container))
+
+
+@contextlib.contextmanager
+def open_stream(uri: str, kind: str) -> Iterator[OpenVideo]:
+    """Open what runs: a stream of a camera, a camera of this machine, or a film.
+
+    Args:
+        uri: of the stream; a device such as ``/dev/video0``; or a path.
+        kind: ``stream``, ``device`` or ``file``.
+
+    Raises:
+        ImageFault: a film is no video that is read.
+        ConfigError: PyAV is not installed.
+        OSError: the stream or device cannot be opened.
+    """
+    if kind == "file":
+        with open_video(str(Path(uri).absolute())) as video:
+            yield video
+        return
+    av = _load()
+    options = {"rtsp_transport": "tcp", "fflags": "nobuffer"} if uri.startswith("rtsp") else {}
+    container = av.open(
+        uri, format="v4l2" if kind == "device" else None, options=options, timeout=(_OPEN_TIMEOUT_S, _READ_TIMEOUT_S)
+    )
     with container:
         yield OpenVideo(container, _video_stream(container))
 
