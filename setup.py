@@ -40,7 +40,7 @@ VIDEO = ["av>=14,<19"]
 S3 = ["boto3>=1.34,<2"]
 PROMETHEUS = ["prometheus-client>=0.20,<1"]  # maskdet status --metrics
 # maskdet report and explore: DuckDB over the tables. Its 65 MB are nothing that a worker needs.
-EXPLORE = ["duckdb>=1.1,<3"]
+EXPLORE = ["duckdb>=1.1,<3", "starlette>=0.40,<2", "uvicorn>=0.30,<1", "xlsxwriter>=3.2,<4"]
 EVALUATE = ["scikit-learn>=1.5,<2"]  # fits the shortcuts that an evaluation may set beside the model
 # All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.
 DATAFLOW = ["google-cloud-dataflow-client>=0.13,<0.14"]
@@ -61,6 +61,7 @@ PEERS = [
 ]
 DEVELOPMENT = [
     "coverage[toml]>=7.6,<8",
+    "httpx2>=2.0,<3",  # Starlette's client of tests
     "hypothesis>=6.115,<7",
     "jax>=0.6,<0.11",  # another backend of Keras, which networks may be fitted with
     "kubernetes-validate>=1.30",  # schemas of Kubernetes' objects, without a cluster
@@ -116,7 +117,9 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["maskdet", "maskdet.*"]),
-    package_data={"maskdet": ["py.typed", "model/builtin/**/*", "faces/builtin/**/*", "report/templates/*"]},
+    package_data={
+        "maskdet": ["py.typed", "model/builtin/**/*", "faces/builtin/**/*", "report/templates/*", "explore/static/*"]
+    },
     install_requires=SCORING,
     extras_require={
         "tensorflow": TENSORFLOW,

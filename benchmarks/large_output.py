@@ -50,6 +50,8 @@ def write_output(
     classes: ClassNames = THREE_CLASSES,
     decision: Decision = DECISION,
     folders: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    errors: Mapping[str, Any] | None = None,
 ) -> None:
     """Write tables, snapshot and run record of a run that never was.
 
@@ -62,6 +64,8 @@ def write_output(
         classes: of the model.
         decision: its thresholds.
         folders: whether to fill the tables' own folders, too.
+        settings: of the run, section by section, where they are not the defaults.
+        errors: what the run's record says of the model's errors.
     """
     layout = Layout(storage.normalize(root))
     receipts = [_write_shard(layout, slot, rows, folders) for slot, rows in shards]
@@ -73,7 +77,10 @@ def write_output(
         run_id=RUN_ID, dataset=dataset, inputs=(), shards=receipts_of(receipts), compliance={}, no_rows=empty
     )
     storage.write_bytes(layout.snapshot, snapshot.encode())
-    write_manifest(layout, _manifest(receipts, classes, decision))
+    manifest = _manifest(receipts, classes, decision)
+    changed = ScoreSettings.model_validate(settings or {}).model_dump(mode="json")
+    model = {**manifest.model, **({} if errors is None else {"errors": errors})}
+    write_manifest(layout, manifest.model_copy(update={"settings": changed, "model": model}))
 
 
 def _write_shard(layout: Layout, slot: str, rows: Rows, folders: bool) -> Receipt:
@@ -110,7 +117,7 @@ def _manifest(receipts: Sequence[Receipt], classes: ClassNames, decision: Decisi
         status="succeeded",
         started_at=datetime(2026, 6, 1, tzinfo=UTC),
         finished_at=datetime(2026, 6, 1, 1, tzinfo=UTC),
-        settings=ScoreSettings().model_dump(mode="json"),
+        settings={},
         model={**model, "decision": decision.model_dump()},
         fingerprint="0",
         versions={"maskdet": "0.2.0"},

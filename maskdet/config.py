@@ -20,6 +20,7 @@ from maskdet.sections import (
     CountOrZero,
     KeyName,
     OpenRatio,
+    PrivacySettings,
     Ratio,
     Section,
     TrackSettings,
@@ -300,6 +301,7 @@ class ScoreSettings(Section):
     tracks: TrackSettings = TrackSettings()
     tables: OutputSettings = OutputSettings()
     compliance: ComplianceSettings = ComplianceSettings()
+    privacy: PrivacySettings = PrivacySettings()
     failure_budget: FailureBudget = FailureBudget()
 
     @field_validator("input", mode="before")

@@ -312,6 +312,7 @@ def _score_columns() -> list[pa.Field]:
         ),
         column("first_captured_at", _INSTANT, "earliest capture time of its images", nullable=True),
         column("last_captured_at", _INSTANT, "latest capture time of its images", nullable=True),
+        column("hidden", pa.bool_(), "whether its numbers are hidden, because few faces could be told by them"),
     ]
 
 

@@ -57,3 +57,13 @@ class TrackSettings(Section):
     """Frames in a row that have to say so before a mask counts as put on, taken off, slipped or put right."""
     min_frames: Count = 2
     """Tracks of fewer frames are in the table, and in no rate: one box in one frame may be anything."""
+
+
+class PrivacySettings(Section):
+    """What the compliance tables hide, so that they can be passed on. The predictions hold every face all the same."""
+
+    min_cell: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Smallest count, beside 0, that is shown. A group with a smaller one is hidden, and others with it, from which it
+    could be worked out. 0: all counts are shown."""
+    round_to: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Round all counts to multiples of this, and compute rates of the rounded ones."""

@@ -26,7 +26,7 @@ ROOMS = [
     ["preparation"],
     ["evaluation"],
     ["report", "training"],
-    ["live", "audit"],
+    ["live", "audit", "explore"],
     ["beam"],
     ["api"],
     ["cli"],
@@ -43,7 +43,9 @@ HEAVY = {
     "tf2onnx": ("model/",),
     "av": ("video/", "live/"),
     "sklearn": ("evaluation/baselines.py",),
-    "duckdb": ("report/",),
+    "duckdb": ("report/", "explore/"),
+    "starlette": ("explore/",),
+    "uvicorn": ("explore/",),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))

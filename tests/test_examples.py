@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pandas
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +23,8 @@ def folder(tmp_path_factory):
     """Photos of two sites, some of them broken, and their tables."""
     folder = tmp_path_factory.mktemp("examples")
     write_demo_tree(folder / "photos", images_per_hour=2)
-    settings = ["compliance.levels={site: [site], site_day: [site, date]}", "failure_budget.max_ratio=0.5"]
+    levels = "{site: [site], site_day: [site, date], site_week: [site, week], hours: [weekday, hour]}"
+    settings = [f"compliance.levels={levels}", "failure_budget.max_ratio=0.5"]
     flags = [word for setting in settings for word in ("--set", setting)]
     paths = ["--input", f"{folder}/photos", "--output", f"{folder}/tables"]
     assert main(["score", *paths, "--faces", "whole", "--template", DEMO_TEMPLATE, *flags, "--quiet"]) == 0
@@ -51,6 +53,33 @@ def test_sites_are_compared(folder):
     lowest = min(rows, key=lambda row: row["mask_rate"])
     assert len(done.stdout.splitlines()) == table.num_rows
     assert done.stdout.startswith(f"{lowest['site']}: {lowest['mask_rate']:.1%} masked")
+
+
+def test_the_usual_questions_have_answers(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    text = (EXAMPLES / "questions.sql").read_text("utf-8")
+    statements = [part for part in text.split(";") if "SELECT" in part]
+    coverage, rates, weeks, hours, clusters, unsure, failures = (
+        duckdb.sql(statement).df().to_dict("records") for statement in statements
+    )
+    table = pq.ParquetFile(folder / "tables" / "compliance" / "level=site" / "groups.parquet").read().to_pylist()
+    whole = {row["site"]: row for row in table}
+    assert sum(row["images_listed"] for row in coverage) == sum(row["images_listed"] for row in table)
+    for row in rates:
+        known = whole[None if pandas.isna(row["site"]) else row["site"]]
+        if known["any_mask_rate"] is None or known["recommended"] is None:
+            assert pandas.isna(row["low"])
+            continue
+        end = "any_mask_rate" if known["recommended"] == "wilson" else f"any_mask_rate_{known['recommended']}"
+        assert (row["low"], row["high"]) == (known[f"{end}_low"], known[f"{end}_high"])
+        assert row["if_none"] <= row["any_mask_rate"] <= row["if_all"]
+    assert {row["week"] for row in weeks if not pandas.isna(row["week"])} == {"2026-W10"}
+    assert hours == [] or all(row["faces"] >= 30 for row in hours)
+    assert {row["clusters"] for row in clusters} == {row["clusters"] for row in table}
+    doubts = [abs(row["probability_worn"] - 0.5) for row in unsure]
+    assert doubts == sorted(doubts)
+    frame = pandas.read_parquet(folder / "tables" / "failures").groupby("code").size()
+    assert {row["code"]: row["images"] for row in failures} == frame.to_dict()
 
 
 def test_the_last_run_is_checked(folder):

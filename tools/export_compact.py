@@ -13,7 +13,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from PIL import Image
 
 from maskdet.cli import console
 from maskdet.evaluation.calibration import fit_class_temperature
-from maskdet.labels import INCORRECT, MASK, NO_MASK, THREE_CLASSES, Decision
+from maskdet.labels import MASK, NO_MASK, THREE_CLASSES, Decision
 from maskdet.model.architectures import COMPACT
 from maskdet.model.export import export_bundle
 from maskdet.model.manifest import Calibration, InputSpec, Manifest, TrainingData
@@ -36,7 +36,7 @@ from tools.incorrect.views import SIDE_PX
 MAX_MASKED_AS_INCORRECT = 0.025
 """Of masks worn correctly: below the 3 % that are allowed, with room for other photographs."""
 
-_NEARLY_BEST = 0.002
+_NEARLY_BEST = 0.001
 _LEAST_SIDE_PX = 32
 _REPRESENTATIVE = 1200
 _DESCRIPTION = (
@@ -45,30 +45,47 @@ _DESCRIPTION = (
 )
 
 
-def choose(probabilities: NDArray[Any], labels: NDArray[Any]) -> Decision:
+class Faces(NamedTuple):
+    """What is said of faces, and what they are."""
+
+    probabilities: NDArray[Any]
+    """``(faces, 3)`` in the order of ``THREE_CLASSES``."""
+    labels: NDArray[Any]
+    """Names of their classes, ``(faces,)``."""
+
+
+def choose(street: Faces, collections: Faces) -> Decision:
     """The thresholds of the rule of :mod:`maskdet.labels`.
 
-    Whether there is a mask: of thresholds whose balanced error is within .002 of the least, the one nearest 0.5.
-    Whether it is worn incorrectly: the lowest share at which at most :data:`MAX_MASKED_AS_INCORRECT` of the faces
-    masked correctly are called so.
+    Whether there is a mask: of thresholds whose balanced error in collections is within .001 of the least there, and of
+    these those whose balanced error in the street is within .001 of the least, the one nearest 0.5. Whether it is worn
+    incorrectly: the lowest share at which at most :data:`MAX_MASKED_AS_INCORRECT` of the street faces masked correctly
+    are called so.
 
     Args:
-        probabilities: ``(faces, 3)`` in the order of ``THREE_CLASSES``.
-        labels: names of the faces' classes, ``(faces,)``, some of each.
+        street: faces of all three classes.
+        collections: faces with a mask and without.
     """
-    worn = probabilities[:, 0] + probabilities[:, 1]
     candidates = np.linspace(0.02, 0.98, 193)
-    bare = labels == NO_MASK
-    error = np.array([np.mean(worn[~bare] < at) + np.mean(worn[bare] >= at) for at in candidates])
-    near = candidates[error <= error.min() + _NEARLY_BEST]
+    near = candidates
+    for faces in (collections, street):
+        error = _balanced_error(faces, near)
+        near = near[error <= error.min() + _NEARLY_BEST]
     mask_from = round(float(near[np.argmin(np.abs(near - 0.5))]), 3)
-    share = probabilities[:, 1] / np.maximum(worn, 1e-9)
-    masked = labels == MASK
+    worn = street.probabilities[:, 0] + street.probabilities[:, 1]
+    share = street.probabilities[:, 1] / np.maximum(worn, 1e-9)
+    masked = street.labels == MASK
     shares = np.linspace(0.05, 0.95, 181)
     alarms = np.array([np.mean((share >= at)[masked] & (worn >= mask_from)[masked]) for at in shares])
     allowed = shares[alarms <= MAX_MASKED_AS_INCORRECT]
     incorrect_from = round(float(allowed[0]), 3) if len(allowed) else 1.0
     return Decision(no_mask_below=mask_from, mask_from=mask_from, incorrect_from=incorrect_from)
+
+
+def _balanced_error(faces: Faces, candidates: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of whether there is a mask, by threshold, ``(candidates,)``."""
+    worn, bare = faces.probabilities[:, 0] + faces.probabilities[:, 1], faces.labels == NO_MASK
+    return np.array([(np.mean(worn[~bare] < at) + np.mean(worn[bare] >= at)) / 2 for at in candidates])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,12 +97,11 @@ def _run(arguments: argparse.Namespace) -> int:
     import keras
 
     network = keras.saving.load_model(arguments.fitted, compile=False)
-    probabilities, labels = _held_out(network, arguments)
-    classes = np.array([THREE_CLASSES.index(label) for label in labels], np.intp)
-    temperature = round(float(fit_class_temperature(probabilities.astype(np.float64), classes)), 4)
-    logits = np.log(np.clip(probabilities.astype(np.float64), 1e-9, 1)) / temperature
-    tempered = np.exp(logits)
-    decision = choose(tempered / tempered.sum(axis=1, keepdims=True), labels)
+    street, collections = _held_out(network, arguments)
+    every = Faces(*(np.concatenate(parts) for parts in zip(street, collections, strict=True)))
+    classes = np.array([THREE_CLASSES.index(label) for label in every.labels], np.intp)
+    temperature = round(float(fit_class_temperature(every.probabilities.astype(np.float64), classes)), 4)
+    decision = choose(_tempered(street, temperature), _tempered(collections, temperature))
     layer = network.get_layer("logit")
     layer.set_weights([weights / temperature for weights in layer.get_weights()])
     root, digests, representative = Path(arguments.data).resolve(), *_seen(arguments)
@@ -110,21 +126,24 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _held_out(network: Any, arguments: argparse.Namespace) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """What is said of faces that were not fitted to, and their labels: of part tune, and of all worn incorrectly."""
+def _tempered(faces: Faces, temperature: float) -> Faces:
+    powers = np.clip(faces.probabilities.astype(np.float64), 1e-9, 1) ** (1 / temperature)
+    return faces._replace(probabilities=powers / powers.sum(axis=1, keepdims=True))
+
+
+def _held_out(network: Any, arguments: argparse.Namespace) -> tuple[Faces, Faces]:
+    """Faces that were not fitted to: of scenes, each by another network, and of validation groups of k12 and wild."""
     held = np.load(Path(arguments.fitted).with_suffix(".held_out.npz"), allow_pickle=False)
-    fair = (held["parts"] == "tune") | ((held["labels"] == INCORRECT) & (held["parts"] != "test"))
-    fair &= held["sides_px"] >= _LEAST_SIDE_PX
+    fair = held["sides_px"] >= _LEAST_SIDE_PX
     corrected, root = relabelled(), Path(arguments.data).resolve()
     rows = [
         (uri, label)
         for uri, label, _ in read_split(arguments.manifest, "validation", drop_suspicious=True)
         if Path(uri).relative_to(root).as_posix() not in corrected
     ]
-    pixels = np.stack([_whole(uri) for uri, _ in rows])
-    validation = network.predict(pixels, verbose=0)
-    labels = np.concatenate([held["labels"][fair], [label for _, label in rows]])
-    return np.concatenate([held["probabilities"][fair], validation]), labels
+    validation = network.predict(np.stack([_whole(uri) for uri, _ in rows]), verbose=0)
+    street = Faces(held["probabilities"][fair], held["labels"][fair])
+    return street, Faces(validation, np.array([label for _, label in rows]))
 
 
 def _whole(uri: str) -> NDArray[np.uint8]:
@@ -136,7 +155,7 @@ def _seen(arguments: argparse.Namespace) -> tuple[list[str], NDArray[np.uint8]]:
     root, detect = Path(arguments.data).resolve(), CenterFace(packaged_weights())
     known, faces = read_collections(root, arguments.manifest, detect), read_scenes(root, Path(arguments.parts), detect)
     collections, street = pipeline.base_items(root, known, faces, set())
-    paths = {item.path for item in collections} | {face.path for face in faces if face.part in ("fit", "tune")}
+    paths = {item.path for item in collections} | {face.path for face in faces}
     digests = sorted(hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths)
     items = [*collections, *street]
     drawn = np.random.default_rng(3).permutation(len(items))[:_REPRESENTATIVE]

@@ -5,10 +5,11 @@
     python -m tools.fit_compact --start models/compact_two/model.keras --output models/compact_three.keras
 
 Faces of k12, wild and scenes are found and cut out, pictures are made of them (see :mod:`tools.incorrect`), and a
-network of two classes learns the third: first without any photograph that shows a real mask worn incorrectly in scenes,
-then, in a short second stage, with those of the parts ``fit`` and ``tune``. Four more networks repeat the second stage,
-each without a quarter of the groups with such a face; what they say of just these groups goes beside the Keras file, as
-``.held_out.npz``, for thresholds and cross-validation. Equal photographs and seed give equal pictures and batches.
+network of two classes learns the third: first from part ``fit`` of scenes without any group with a real mask worn
+incorrectly, then, in a short last stage, from all faces of scenes; twice, and the weights' mean is taken. Four more
+networks repeat the last stage, each without a quarter of the groups with such a face and of the other groups of
+``tune`` and ``test``; what they say of just these groups goes beside the Keras file, as ``.held_out.npz``, for
+thresholds and cross-validation. Equal photographs and seed give equal pictures and batches.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from maskdet.preparation.manifest import read_split
 from tools.detector.centerface import packaged_weights
 from tools.incorrect import pipeline
 from tools.incorrect.finding import CenterFace
-from tools.incorrect.fitting import Part, with_three_classes
+from tools.incorrect.fitting import LAST_LAYERS_FROM, Part, with_three_classes
 from tools.incorrect.gathering import Annotated, incorrect_groups, items_of_scenes, read_collections, read_scenes
 from tools.incorrect.sources import Item
 
@@ -36,8 +37,8 @@ _PARTS = Path(__file__).parent / "detector" / "scenes_split.csv"
 _SHARED = Path(__file__).parent / "incorrect" / "shared.txt"
 _BASE_STEPS, _BASE_RATE, _BASE_AVERAGED = (1800, 1400), 7e-4, 0.998
 _WORN = 2  # place of the pictures of masks among the sources
-_REAL_STEPS, _REAL_RATE, _REAL_AVERAGED = 250, 6e-4, 0.985
-_REAL_PARTS = ("fit", "tune")
+_REAL_STEPS, _REAL_RATE, _REAL_AVERAGED = 1000, 6e-4, 0.99
+_REAL_TURNS = 2
 _FOLDS = 4
 
 
@@ -60,13 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
     base = [
         pipeline.parts_of(items, pipeline.views_of(items, pipeline.COPIES[source], seed + number))
         for number, (source, items) in enumerate(
-            (
-                ("collections", collections),
-                ("scenes", street),
-                ("worn", worn),
-                ("hidden", hidden),
-                ("composites", composites),
-            )
+            zip(pipeline.LAST_SHARES, (collections, street, worn, hidden, composites), strict=True)
         )
     ]
     network = with_three_classes(keras.saving.load_model(arguments.start, compile=False))
@@ -75,40 +70,58 @@ def _run(arguments: argparse.Namespace) -> int:
             network, base, steps=steps, rate=_BASE_RATE, averaged=_BASE_AVERAGED, seed=seed + stage
         )
         base[_WORN] = pipeline.without_bare_looks(network, base[_WORN])
+    base = pipeline.for_last_stage(network, base)
     held_out = _cross_validate(network, base, root, faces, seed)
     np.savez_compressed(Path(arguments.output).with_suffix(".held_out.npz"), allow_pickle=False, **held_out)
-    groups = set(incorrect_groups(faces))
-    _second_stage(network, base, _real_parts(root, faces, _REAL_PARTS, groups, seed), seed)
+    incorrect = set(incorrect_groups(faces))
+    seen = [face for face in faces if face.group in incorrect or face.part != "fit"]  # the base has the others
+    _last_stage(network, base, _real_parts(root, seen, incorrect, seed), seed)
     network.save(arguments.output)
     return 0
 
 
-def _second_stage(network: Any, base: list[Part], real: list[Part], seed: int) -> None:
-    pipeline.fit_later_layers(
-        network, [*base, *real], steps=_REAL_STEPS, rate=_REAL_RATE, averaged=_REAL_AVERAGED, seed=seed + 9
-    )
+def _last_stage(network: Any, base: list[Part], real: list[Part], seed: int) -> None:
+    """Fit the last layers some times over, each time with other draws, and take the mean of the weights."""
+    parts = [*base, *(pipeline.with_hard_ones_more(network, part) for part in real)]
+    began, ended = network.get_weights(), []
+    for turn in range(_REAL_TURNS):
+        network.set_weights(began)
+        pipeline.fit_later_layers(
+            network,
+            parts,
+            steps=_REAL_STEPS,
+            rate=_REAL_RATE,
+            averaged=_REAL_AVERAGED,
+            seed=seed + 9 + 100 * turn,
+            layer=LAST_LAYERS_FROM,
+        )
+        ended.append(network.get_weights())
+    network.set_weights([np.mean(weights, axis=0) for weights in zip(*ended, strict=True)])
 
 
 def _cross_validate(
     network: Any, base: list[Part], root: Path, faces: list[Annotated], seed: int
 ) -> dict[str, NDArray[Any]]:
-    """What networks say of the faces of groups that they were fitted without; every group with such a face once."""
+    """What networks say of faces of groups that they were fitted without; every group once."""
     import keras
 
-    fold_of = pipeline.folds(incorrect_groups(faces), _FOLDS, seed)
-    tested = [face for face in faces if face.group in fold_of or face.part != "fit"]
+    incorrect = set(incorrect_groups(faces))
+    tested = [face for face in faces if face.group in incorrect or face.part != "fit"]
+    others = {face.group for face in tested} - incorrect
+    fold_of = pipeline.folds(sorted(incorrect), _FOLDS, seed) | pipeline.folds(sorted(others), _FOLDS, seed + 1)
     given = np.zeros((len(tested), len(THREE_CLASSES)), np.float32)
     for fold in range(_FOLDS):
         learner = keras.models.clone_model(network)
         learner.set_weights(network.get_weights())
-        known = {group for group, own in fold_of.items() if own != fold}
-        _second_stage(learner, base, _real_parts(root, faces, ("fit", "tune", "test"), known, seed), seed)
-        places = [place for place, face in enumerate(tested) if fold_of.get(face.group, 0) == fold]
+        known = [face for face in tested if fold_of[face.group] != fold]
+        _last_stage(learner, base, _real_parts(root, known, incorrect, seed), seed)
+        places = [place for place, face in enumerate(tested) if fold_of[face.group] == fold]
         given[places] = learner.predict(pipeline.crops_of(root, [tested[place] for place in places]), verbose=0)
     return {
         "probabilities": given,
         "labels": np.array([face.label for face in tested]),
         "parts": np.array([face.part for face in tested]),
+        "folds": np.array([fold_of[face.group] for face in tested]),
         "sides_px": np.array([np.max(face.box[2:] - face.box[:2]) for face in tested], np.float32),
     }
 
@@ -121,11 +134,12 @@ def _composites(manifest: str) -> list[Item]:
     ]
 
 
-def _real_parts(root: Path, faces: list[Annotated], parts: Sequence[str], groups: set[str], seed: int) -> list[Part]:
-    """Faces of groups with a mask worn incorrectly."""
-    items = list(items_of_scenes(root, [face for face in faces if face.part in parts and face.group in groups]))
+def _real_parts(root: Path, faces: list[Annotated], incorrect: set[str], seed: int) -> list[Part]:
+    """Faces of scenes: of groups with a mask worn incorrectly, and others."""
+    near = list(items_of_scenes(root, [face for face in faces if face.group in incorrect]))
+    far = list(items_of_scenes(root, [face for face in faces if face.group not in incorrect]))
     numbers = iter(range(seed + 10, seed + 99))
-    return pipeline.incorrect_parts(items, lambda chosen, copies: pipeline.views_of(chosen, copies, next(numbers)))
+    return pipeline.real_parts(near, far, lambda chosen, copies: pipeline.views_of(chosen, copies, next(numbers)))
 
 
 def _parser() -> argparse.ArgumentParser:

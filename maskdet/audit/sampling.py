@@ -55,7 +55,7 @@ def draw_sample(layout: Layout, size: int, by: Sequence[str], seed: int) -> pa.T
     """Draw faces at random, stratified by groups and by bands of the probability that there is a mask.
 
     The faces of a stratum with the smallest hashes of content, face and seed are drawn: the choice depends on the rows
-    alone, not on how they are spread over files.
+    alone, not on how they are spread over files. Faces of videos are left out.
 
     Args:
         layout: the output.
@@ -137,9 +137,11 @@ def _refuse_unknown(by: Sequence[str], rule: KeyRule) -> None:
 
 
 def _scan(layout: Layout, files: Sequence[str], rule: KeyRule) -> Iterator[pa.Table]:
-    columns = list(dict.fromkeys([*_FACE_COLUMNS, "captured_at", *rule.key_names]))
+    columns = list(dict.fromkeys([*_FACE_COLUMNS, "frame_time_us", "captured_at", *rule.key_names]))
     for uri in files:
         rows = read_table(uri, columns)
+        if "frame_time_us" in rows.column_names:  # an earlier version knew no videos
+            rows = rows.filter(pc.is_null(rows["frame_time_us"]))
         if rows.num_rows:
             yield rows.replace_schema_metadata(None)
 

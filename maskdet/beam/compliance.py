@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from maskdet.compliance.rates import RateRule
-from maskdet.compliance.state import GroupKey, Merger, State, merge_counts
-from maskdet.compliance.table import compliance_table, key_union
-from maskdet.tables.layout import COMPLIANCE, Layout, write_version
+from maskdet.compliance.state import GroupKey, Merger, State
+from maskdet.tables.levels import LevelWriter
 from maskdet.tables.receipts import ShardReport
 from maskdet.tables.runs import LevelTotal
 
@@ -21,11 +19,7 @@ from maskdet.tables.runs import LevelTotal
 class WriteCompliance(beam.PTransform):  # type: ignore[misc]
     """:class:`ShardReport` → ``(level, LevelTotal)``: one table per level written."""
 
-    layout: Layout
-    levels: Mapping[str, Sequence[str]]
-    rates: RateRule
-    row_group_rows: int
-    time_zone: str = "UTC"
+    writer: LevelWriter
 
     def expand(self, reports: PCollection[Any]) -> PCollection[Any]:
         """Apply the transform."""
@@ -33,9 +27,9 @@ class WriteCompliance(beam.PTransform):  # type: ignore[misc]
             reports
             | "ReadGroups" >> beam.FlatMap(_groups_of).with_output_types(tuple[str, Any])
             | "MergeGroups" >> beam.CombinePerKey(_MergeStates())
-            | "KeyByLevel" >> beam.Map(_key_by_level).with_output_types(tuple[str, Any])
+            | "KeyByLevel" >> beam.Map(_key_by_level, self.writer.needs_all).with_output_types(tuple[str, Any])
             | "GroupByLevel" >> beam.GroupByKey()
-            | "WriteLevel" >> beam.Map(_write_level, self).with_output_types(tuple[str, Any])
+            | "WriteLevel" >> beam.FlatMap(_write_level, self.writer).with_output_types(tuple[str, Any])
         )
 
 
@@ -66,16 +60,13 @@ def _groups_of(report: ShardReport) -> list[tuple[str, State]]:
     return [(key.encode(), state) for key, state in report.groups.items()]
 
 
-def _key_by_level(group: tuple[str, State]) -> tuple[str, tuple[tuple[str | None, ...], State]]:
+def _key_by_level(group: tuple[str, State], together: bool) -> tuple[str, tuple[GroupKey, State]]:
     key = GroupKey.decode(group[0])
-    return key.level, (key.values, group[1])
+    return "" if together else key.level, (key, group[1])
 
 
 def _write_level(
-    group: tuple[str, Iterable[tuple[tuple[str | None, ...], State]]], step: WriteCompliance
-) -> tuple[str, LevelTotal]:
-    level, rows = group
-    groups = dict(rows)
-    table = compliance_table(groups, step.levels[level], key_union(step.levels), step.rates, step.time_zone)
-    sha256 = write_version(step.layout, COMPLIANCE, level, table, step.row_group_rows)
-    return level, LevelTotal(merge_counts(state.counts for state in groups.values()), sha256)
+    group: tuple[str, Iterable[tuple[GroupKey, State]]], writer: LevelWriter
+) -> Iterable[tuple[str, LevelTotal]]:
+    level, groups = group
+    return writer.write(dict(groups), [level] if level else list(writer.levels)).items()

@@ -19,13 +19,13 @@ from maskdet.scoring.setup import Launch
 from maskdet.tables import lease
 from maskdet.tables.corrections import read_corrections
 from maskdet.tables.layout import IMAGES
+from maskdet.tables.levels import LevelWriter
 from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, hold_output, read_run
 
 
 def build(launch: Launch) -> ScoreRun:
     """The pipeline of a checked run."""
     settings = launch.settings
-    rows = settings.tables.row_group_rows
     return ScoreRun(
         plan=launch.plan,
         tasks=launch.tasks,
@@ -41,7 +41,14 @@ def build(launch: Launch) -> ScoreRun:
             settings.scoring.inference_threads,
         ),
         compliance=WriteCompliance(
-            launch.plan.layout, settings.compliance.all_levels, launch.rates, rows, settings.compliance.time_zone
+            LevelWriter(
+                launch.plan.layout,
+                settings.compliance.all_levels,
+                launch.rates,
+                settings.tables.row_group_rows,
+                settings.compliance.time_zone,
+                settings.privacy,
+            )
         ),
         earlier=_earlier(launch),
         videos=settings.video,

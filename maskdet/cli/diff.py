@@ -2,6 +2,7 @@
 
     maskdet diff last-month/ this-month/ --by site
     maskdet diff tables/ --before 2026-03-02..2026-03-08 --after 2026-03-09..2026-03-15 --by site,hour
+    maskdet diff last-month/ this-month/ --metadata sites.csv --on site --by region
     maskdet diff old-model/ new-model/ --by camera --rate correct_rate --output changes.csv
 
 Says first what changed in coverage: images, cameras, failures, images without a face. A rate of other cameras is
@@ -32,6 +33,7 @@ from maskdet.errors import ConfigError
 from maskdet.tables.changes import Changes, Question, Side, compare
 from maskdet.tables.counting import Period
 from maskdet.tables.layout import Layout, encode_table
+from maskdet.tables.metadata import Metadata, read_metadata
 
 _FORMATS = (".csv", ".parquet", ".json")
 _VALUES_SHOWN = 5
@@ -56,6 +58,7 @@ def _diff(argv: Sequence[str]) -> int:
         confidence=arguments.confidence,
         adjustment=arguments.adjust,
         time_zone=arguments.time_zone,
+        metadata=_metadata(arguments),
     )
     changes = storage.within_deadline(lambda: compare(before, after, question), before.layout.root)
     print(describe(changes))
@@ -70,6 +73,8 @@ def _parser() -> console.Parser:
         "outputs", nargs="+", metavar="OUTPUT", help="two outputs of scoring runs, or one and two periods"
     )
     parser.add_argument("--by", default="", metavar="KEYS", help="groups to compare, such as site,hour")
+    parser.add_argument("--metadata", metavar="FILE", help="a .csv or .parquet file with more keys for --by")
+    parser.add_argument("--on", metavar="KEY", help="the key that its rows are about, such as site")
     parser.add_argument("--before", metavar="DAYS", help="a day, or FROM..TO; either may be left out: ..2026-03-08")
     parser.add_argument("--after", metavar="DAYS", help="the same of the other side")
     parser.add_argument("--rate", choices=tuple(RATES), default="any_mask_rate", help="default: %(default)s")
@@ -79,6 +84,15 @@ def _parser() -> console.Parser:
     parser.add_argument("--time-zone", metavar="ZONE", help="of days and hours (default: the run's)")
     parser.add_argument("--output", metavar="FILE", help="a .csv, .parquet or .json file to write")
     return parser
+
+
+def _metadata(arguments: argparse.Namespace) -> Metadata:
+    if (arguments.metadata is None) != (arguments.on is None):
+        received = "--metadata" if arguments.on is None else "--on"
+        raise ConfigError("maskdet diff", "--metadata and --on, or neither", received, "Example: --on site.")
+    return (
+        Metadata() if arguments.metadata is None else read_metadata(storage.normalize(arguments.metadata), arguments.on)
+    )
 
 
 def _sides(arguments: argparse.Namespace) -> tuple[Side, Side]:

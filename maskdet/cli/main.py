@@ -24,6 +24,7 @@ COMMANDS = {
     "audit": "label a random sample of faces, and say what it means",
     "diff": "compare two outputs or periods: coverage, then rates",
     "report": "write one page about an output, for people",
+    "explore": "look into an output in the browser, down to its faces",
     "prune": "remove rows of images taken before a day",
     "files": "name the files of a table as of the last run",
     "preview": "draw boxes, labels and probabilities on some images",

@@ -1,7 +1,7 @@
 """Write one page about an output, for people.
 
     maskdet report tables/ [--output report.html] [--by site,camera] [--where site=north …]
-                   [--since 2026-03-02] [--until 2026-03-08] [--title "Masks in March"] [--faces 12]
+                   [--since 2026-03-02] [--until 2026-03-08] [--title "Masks in March"] [--faces 12] [--excel FILE]
                    [Beam options, for stores that need them]
 
 The page is one HTML file with everything in it, and asks no other host for anything: the rate with its interval in
@@ -41,8 +41,13 @@ def _report(argv: Sequence[str]) -> int:
     output = storage.normalize(arguments.output or storage.join(arguments.tables, REPORT_FILE))
     selection = Selection(keys_of(arguments.where), arguments.since, arguments.until)
     by = arguments.by.split(",") if arguments.by else None
-    written = write_report(arguments.tables, output, selection, by=by, title=arguments.title, faces=arguments.faces)
+    excel = None if arguments.excel is None else storage.normalize(arguments.excel)
+    written = write_report(
+        arguments.tables, output, selection, by=by, title=arguments.title, faces=arguments.faces, excel=excel
+    )
     print(f"{written.sentence}\nreport: {output} ({written.size_bytes / 1000:,.0f} kB)")
+    if excel is not None:
+        print(f"excel:  {excel}")
     return 0
 
 
@@ -81,6 +86,7 @@ def _parser() -> console.Parser:
     parser.add_argument("--until", type=day_of, metavar="DAY", help="only images taken on this day or earlier")
     parser.add_argument("--title", help="the page's title (default: Who wears a mask)")
     parser.add_argument("--faces", type=int, default=0, metavar="N", help="show N faces of each label (default: none)")
+    parser.add_argument("--excel", metavar="FILE", help="write the figures as an Excel file, too")
     return parser
 
 

@@ -92,7 +92,7 @@ def difference(before: State, after: State, rate: str, confidence: float, *, clu
     def at(level: float, of: Callable[[ClusterSums, float], Interval | None], together: float) -> Interval:
         first, second = of(sums[0], level), of(sums[1], level)
         assert first is not None and second is not None and shares[0] is not None and shares[1] is not None
-        return _square_and_add((shares[0], first), (shares[1], second), together)
+        return square_and_add((shares[0], first), (shares[1], second), together)
 
     naive = at(confidence, _wilson, 0.0)
     interval = at(confidence, cluster_interval, correlation) if robust else None
@@ -107,6 +107,27 @@ def difference(before: State, after: State, rate: str, confidence: float, *, clu
         pairs=pairs,
         method=(PAIRED if correlation else CLUSTER) if robust else NAIVE,
     )
+
+
+def square_and_add(before: tuple[float, Interval], after: tuple[float, Interval], correlation: float = 0.0) -> Interval:
+    """An interval of the difference of two shares, from an interval of each.
+
+    G. Y. Zou and A. Donner, "Construction of confidence limits about effect measures", Statistics in Medicine 27
+    (2008), 1693-1702, equation 5; of Wilson's intervals it is method 10 of R. G. Newcombe, "Interval estimation for the
+    difference between independent proportions", Statistics in Medicine 17 (1998), 873-890.
+
+    Args:
+        before: a share and its interval.
+        after: the other, from which the first is taken.
+        correlation: of the two shares' estimates.
+    """
+    (p, (p_low, p_high)), (q, (q_low, q_high)) = before, after
+
+    def spread(own: float, other: float) -> float:
+        return math.sqrt(max(0.0, own * own + other * other - 2 * correlation * own * other))
+
+    low, high = q - p - spread(q - q_low, p_high - p), q - p + spread(q_high - q, p - p_low)
+    return Interval(max(-1.0, low), min(1.0, high))
 
 
 def adjust(values: Sequence[float | None], method: Adjustment) -> list[float | None]:
@@ -147,16 +168,6 @@ def _correlation(before: _Side, after: _Side) -> float:
     product = sum(value * second[name] for name, value in first.items() if name in second)
     size = math.sqrt(sum(v * v for v in first.values()) * sum(v * v for v in second.values()))
     return max(-1.0, min(1.0, product / size)) if size > 0 else 0.0
-
-
-def _square_and_add(before: tuple[float, Interval], after: tuple[float, Interval], correlation: float) -> Interval:
-    (p, (p_low, p_high)), (q, (q_low, q_high)) = before, after
-
-    def spread(own: float, other: float) -> float:
-        return math.sqrt(max(0.0, own * own + other * other - 2 * correlation * own * other))
-
-    low, high = q - p - spread(q - q_low, p_high - p), q - p + spread(q_high - q, p - p_low)
-    return Interval(max(-1.0, low), min(1.0, high))
 
 
 def _level(interval_at: Callable[[float], Interval]) -> float:

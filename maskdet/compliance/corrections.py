@@ -1,7 +1,7 @@
 """Labels that people gave to faces, which count in place of the model's.
 
-They lie in ``corrections.parquet`` beside the tables, written by ``maskdet audit apply`` and by the explorer. The
-predictions stay as the model made them.
+They lie in ``corrections.parquet`` beside the tables, written by ``maskdet audit apply`` and by programs. The
+predictions stay as the model made them. Faces of videos have none.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ class Corrections:
         """
         codes, corrected = said.copy(), np.zeros(len(said), bool)
         known = pc.is_in(predictions["image_uri"], value_set=pa.array(list(self.labels), pa.string()))
+        if "frame_time_us" in predictions.column_names:  # a video has many faces of one number, which people do not see
+            known = pc.and_(known, pc.is_null(predictions["frame_time_us"]))
         rows = np.flatnonzero(np.asarray(known))
         some = predictions.select(["image_uri", "content_sha256", "face_index"]).take(rows)
         columns = (column.to_pylist() for column in some.columns)

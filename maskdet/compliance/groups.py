@@ -40,7 +40,7 @@ class Grouping:
     @property
     def prediction_columns(self) -> tuple[str, ...]:
         """Columns of the predictions that are looked at, beside keys and capture times."""
-        identity = ("image_uri", "content_sha256") if self.corrections else ()
+        identity = ("image_uri", "content_sha256", "frame_time_us") if self.corrections else ()
         return (*identity, "face_index", "label", *_PROBABILITIES)
 
 

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from maskdet.compliance.rates import RateRule, measures
+from maskdet.compliance.rates import KnownErrors, RateRule, measures
+from maskdet.compliance.small_cells import round_counts
 from maskdet.compliance.state import State
 from maskdet.schemas import compliance_schema, key_value
+
+_ALWAYS = ("rate_method", "interval_method", "interval_confidence")
+# Of few faces each, or of one image.
+_TELLING = ("score_histogram", "first_captured_at", "last_captured_at")
+
+
+class Disclosure(NamedTuple):
+    """What a table does not show.
+
+    Attributes:
+        hidden: values of the keys of groups whose numbers are hidden.
+        round_to: counts are rounded to multiples of it; of rounded counts there are only the naive rates.
+        guarded: whether small numbers are hidden at all: then also those of the histogram, and capture times.
+    """
+
+    hidden: frozenset[tuple[str | None, ...]] = frozenset()
+    round_to: int = 1
+    guarded: bool = False
+
+
+EVERYTHING = Disclosure()
 
 
 def compliance_table(
@@ -17,6 +40,7 @@ def compliance_table(
     all_names: Sequence[str],
     rule: RateRule,
     time_zone: str = "UTC",
+    shown: Disclosure = EVERYTHING,
 ) -> pa.Table:
     """The compliance table of one level.
 
@@ -26,6 +50,7 @@ def compliance_table(
         all_names: keys of all levels, which are the table's columns; those the level lacks are null.
         rule: how rates are computed.
         time_zone: that of dates and hours; in the schema's metadata as ``maskdet.time_zone``.
+        shown: what is hidden or rounded.
 
     Returns:
         One row per group, sorted by key.
@@ -34,10 +59,22 @@ def compliance_table(
     rows = []
     for values, state in ordered:
         keys = dict(zip(names, values, strict=True))
-        rows.append({**{name: key_value(name, keys.get(name)) for name in all_names}, **measures(state, rule)})
+        columns = {name: key_value(name, keys.get(name)) for name in all_names}
+        rows.append({**columns, **_shown(values, state, rule, shown)})
     schema = compliance_schema(all_names)
     schema = schema.with_metadata({**schema.metadata, b"maskdet.time_zone": time_zone.encode()})
     return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _shown(values: tuple[str | None, ...], state: State, rule: RateRule, shown: Disclosure) -> dict[str, Any]:
+    if values in shown.hidden:
+        found = measures(State(), rule)
+        return {name: found[name] if name in _ALWAYS else None for name in found} | {"hidden": True}
+    if shown.round_to > 1:
+        state = State(round_counts(state.counts, shown.round_to))
+        rule = rule._replace(errors=KnownErrors(refused="counts are rounded"), clustered=False)
+    found = {**measures(state, rule), "hidden": False}
+    return {**found, **dict.fromkeys(_TELLING)} if shown.guarded or shown.round_to > 1 else found
 
 
 def key_union(levels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Two outputs over the same photographs: what two models, two detectors or two thresholds say of the same faces.
 
 A face of one output is that of the other where their boxes overlap most, and by half at least: each has to be the
-other's best. Images whose bytes changed between the runs are not compared.
+other's best. Images whose bytes changed between the runs are not compared. Labels are those of the models: what people
+corrected says nothing of how models agree.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LEAST_OVERLAP = 0.5
 
 # Outcome of an image → view, its content, which rows. What failed may not have been read.
 _VIEWS = {
-    "scored": ("faces", "content_sha256", " WHERE face_index = 0"),
+    "scored": ("stored", "content_sha256", " WHERE face_index = 0"),
     "no_face": ("faceless", "content_sha256", ""),
     "failed": ("failed", "CAST(NULL AS VARCHAR)", ""),
 }
@@ -178,7 +179,7 @@ def _pair(tables: Tables) -> None:
         tables.execute(f"CREATE VIEW {side}_images AS {' UNION ALL '.join(parts)}")
         # A face that is its whole image has no box.
         box = [f"coalesce(face_{name}_px, {whole}) AS {name}" for name, whole in zip(_BOX, _WHOLE, strict=True)]
-        tables.execute(f"CREATE VIEW {side}_faces AS SELECT *, {WORN} AS worn, {', '.join(box)} FROM {prefix}faces")
+        tables.execute(f"CREATE VIEW {side}_faces AS SELECT *, {WORN} AS worn, {', '.join(box)} FROM {prefix}stored")
     keys = "".join(f', o."{key}"' for key in tables.keys)
     columns = (
         "o.image_uri, o.content_sha256, o.face_index, o.face_left_px, o.face_top_px, o.face_width_px, "

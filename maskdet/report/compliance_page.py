@@ -18,6 +18,7 @@ from maskdet.labels import LABELS
 from maskdet.model.bundle import read_manifest
 from maskdet.model.manifest import Manifest
 from maskdet.report.database import Selection, Tables
+from maskdet.report.excel import excel_bytes, report_sheets
 from maskdet.report.face_tiles import FaceSection, read_faces
 from maskdet.report.failure_words import FAILURE_WORDS
 from maskdet.report.figures import BINS, Figures, Group, period_of, periods, read_figures
@@ -101,6 +102,7 @@ def render(
         version=__version__,
         verb="wore a mask correctly" if figures.tells_incorrect else "wore a mask",
         labels=[label for label in LABELS if figures.tells_incorrect or label != "incorrect"],
+        cluster_words=_cluster_words(tables),
         named=sum(group.values != (None,) for group in figures.groups),
         hundred=_hundred(figures.total),
         scale=scale,
@@ -141,6 +143,13 @@ def query(tables: Tables, figures: Figures) -> str:
         f"       count(*) FILTER ({success}) AS {'worn_correctly' if figures.tells_incorrect else 'masked'}\n"
         f"FROM read_parquet('{folder}/**/*.parquet')\nGROUP BY ALL ORDER BY ALL;"
     )
+
+
+def _cluster_words(tables: Tables) -> str:
+    """Which faces count as alike."""
+    if tables.cluster is not None:
+        return f"faces of one {' and '.join(tables.cluster)}"
+    return "faces of one camera and hour" if "camera" in tables.keys else "faces of one place and hour"
 
 
 def _by_rate(groups: Sequence[Group]) -> list[Group]:
@@ -273,6 +282,7 @@ def write_report(
     by: Sequence[str] | None = None,
     title: str | None = None,
     faces: int = 0,
+    excel: str | None = None,
 ) -> Written:
     """Write the page about an output.
 
@@ -283,6 +293,7 @@ def write_report(
         by: one or two keys that groups are of; default: the first two.
         title: default: one that fits all.
         faces: most faces of each label to show.
+        excel: where to write the figures as an Excel file; default: nowhere.
 
     Raises:
         ConfigError: a key that the tables lack, or too many faces.
@@ -294,6 +305,8 @@ def write_report(
         shown = read_faces(tables, selection, faces) if faces else ()
         html = render(tables, figures, selection, title or "Who wears a mask", shown)
     storage.write_bytes(page, html.encode())
+    if excel is not None:
+        storage.write_bytes(excel, excel_bytes(report_sheets(figures)))
     return Written(headline(figures), len(html.encode()))
 
 

@@ -8,6 +8,7 @@ none, and every offset of a time zone since 1972 is a multiple of a quarter of a
 
 from __future__ import annotations
 
+import functools
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from maskdet import storage
+from maskdet.compliance.corrections import Corrections
 from maskdet.cores import available_cores
 from maskdet.errors import ConfigError
 from maskdet.labels import INCORRECT, LABELS
+from maskdet.tables.corrections import read_corrections
 from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout
 from maskdet.tables.manifest import read_run
 from maskdet.tables.snapshot import current_snapshot
@@ -36,6 +39,14 @@ COUNTED = ("images_scored", "images_no_face", "images_failed", *(f"faces_{label}
 
 WORN = "CAST(probability_mask AS DOUBLE) + coalesce(CAST(probability_incorrect AS DOUBLE), 0)"
 """Probability that there is a mask; in double precision, as labels are made."""
+
+VIEWS = {"faces": PREDICTIONS, "faceless": NO_FACE, "failed": FAILURES}
+"""View of the database → table of the output."""
+
+FILE, ROW = "_file", "file_row_number"
+"""Columns of a row's place: its file, and its number there."""
+
+CAPTURED_MS = "epoch_ms(captured_at) AS captured_at_ms"
 
 _SLOT_MS = 900_000
 _SLOT = f"epoch_ms(captured_at) // {_SLOT_MS}"
@@ -75,6 +86,8 @@ class Tables:
         snapshot: its set of tables.
         run: the record of the run that left it.
         keys: names of keys that say where or what; not ``date`` and ``hour``.
+        timezone: that days and hours are of.
+        cluster: names of the keys that faces of one cluster share; ``None``: all keys, day and hour.
 
     Args:
         output: the output of scoring runs.
@@ -93,11 +106,66 @@ class Tables:
         dataset = self.snapshot.dataset
         names = tuple(dict.fromkeys((*dataset.key_names, *dataset.partition_by)))
         self.keys = tuple(name for name in names if name not in TIME_KEYS)
-        self.timezone = dataset.timezone
-        self._time_keys = tuple(name for name in TIME_KEYS if name in names)
+        compliance = self.run.settings.get("compliance", {})
+        self.timezone = str(compliance.get("time_zone") or dataset.timezone)
+        named = compliance.get("cluster")
+        self.cluster = None if named is None or set(named) == {*self.keys, *TIME_KEYS} else tuple(named)
         self._fetched = tempfile.TemporaryDirectory(prefix="maskdet-tables-")
         self._connection = connect(config={"threads": available_cores()})
+        self._files = {view: self._local(table) for view, table in VIEWS.items()}
         self.attach(self)
+        self._connection.execute(f"CREATE TABLE corrected ({FILE} VARCHAR, {ROW} BIGINT, given VARCHAR)")
+        self._find_corrected(read_corrections(self.layout))
+
+    @property
+    def corrections(self) -> int:
+        """Faces of the tables whose label people gave."""
+        return int(self.rows("SELECT count(*) FROM corrected")[0][0])
+
+    def correct(self, file: int, number: int, label: str | None) -> None:
+        """Take what people say of a face for its label, from now on.
+
+        Args:
+            file: the number of its file.
+            number: of the row within the file.
+            label: what they say; ``None``: nothing any more.
+        """
+        place = [self._files["faces"][file], number]
+        with self.cursor as cursor:
+            cursor.execute(f"DELETE FROM corrected WHERE {FILE} = ? AND {ROW} = ?", place)
+            if label is not None:
+                cursor.execute("INSERT INTO corrected VALUES (?, ?, ?)", [*place, label])
+        self._see_faces()
+
+    def given(self, file: int, number: int) -> str | None:
+        """The label that people gave to a face, by its place; ``None``: they gave none."""
+        found = self.rows(
+            f"SELECT given FROM corrected WHERE {FILE} = ? AND {ROW} = ?", [self._files["faces"][file], number]
+        )
+        return found[0][0] if found else None
+
+    def _find_corrected(self, corrections: Corrections) -> None:
+        """Find the rows that corrections are of; one of an image that has changed is of none."""
+        if corrections:
+            self._connection.register("given", corrections.to_table())
+            same = " AND ".join(f"s.{name} = g.{name}" for name in ("image_uri", "content_sha256", "face_index"))
+            self._connection.execute(
+                f"INSERT INTO corrected SELECT s.{FILE}, s.{ROW}, g.label FROM stored s JOIN given g ON {same}"
+            )
+            self._connection.unregister("given")
+        self._see_faces()
+
+    def _see_faces(self) -> None:
+        """Make the view of faces; looking for corrections takes time, so it is left out where there is none."""
+        if self.corrections:
+            query = (
+                "SELECT s.* REPLACE (coalesce(c.given, s.label) AS label), s.label AS model_label, c.given IS NOT NULL "
+                f"AS is_corrected FROM stored s LEFT JOIN corrected c USING ({FILE}, {ROW})"
+            )
+        else:
+            query = "SELECT *, label AS model_label, false AS is_corrected FROM stored"
+        with self.cursor as cursor:
+            cursor.execute(f"CREATE OR REPLACE VIEW faces AS {query}")
 
     def close(self) -> None:
         """Close the database and remove what was fetched."""
@@ -117,10 +185,15 @@ class Tables:
         return connection
 
     def attach(self, other: Tables, prefix: str = "") -> None:
-        """Make another output's tables views of this database, under the usual names with a prefix."""
-        for view, table in (("faces", PREDICTIONS), ("faceless", NO_FACE), ("failed", FAILURES)):
-            files = other._files(table)
-            self._connection.execute(f"CREATE VIEW {prefix}{view} AS SELECT * FROM read_parquet({files})")
+        """Make an output's tables views of this database: ``stored`` (faces), ``faceless`` and ``failed``.
+
+        Args:
+            other: the output, open for as long as this one.
+            prefix: of the views' names.
+        """
+        for view, files in other._files.items():
+            name = prefix + ("stored" if view == "faces" else view)
+            self._connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_parquet(files)}")
 
     def execute(self, statement: str) -> None:
         """Run a statement that gives no rows, such as one that makes a table for this session."""
@@ -188,8 +261,7 @@ class Tables:
         ``hour_of_day`` and :data:`COUNTED`. One pass over few columns of the Parquet files; all else follows from it.
         """
         keys = "".join(f"{quoted(key)}, " for key in self.keys)
-        date_key = "date" if "date" in self._time_keys else "CAST(NULL AS DATE)"
-        columns = f"{keys}{date_key} AS given_day, {_SLOT} AS slot"
+        columns = f"{keys}{_SLOT} AS slot"
         faces = [f"count(*) FILTER (label = '{label}')" for label in LABELS]
         nothing = ["0"] * len(LABELS)
         parts, values = [], []
@@ -205,18 +277,46 @@ class Tables:
         local = f"timezone({literal(self.timezone)}, make_timestamptz(slot * {_SLOT_MS} * 1000))"
         sums = ", ".join(f"CAST(sum({column}) AS BIGINT) AS {column}" for column in COUNTED)
         query = (
-            f"CREATE OR REPLACE TABLE {name} AS SELECT {keys}coalesce(given_day, CAST({local} AS DATE)) AS day, "
+            f"CREATE OR REPLACE TABLE {name} AS SELECT {keys}CAST({local} AS DATE) AS day, "
             f"extract('hour' FROM {local}) AS hour_of_day, {sums} FROM ({' UNION ALL '.join(parts)}) GROUP BY ALL"
         )
         with self.cursor as cursor:
             cursor.execute(query, values)
 
-    def _files(self, table: str) -> str:
-        """The local names of a table's files, as a list in SQL."""
+    def row(self, view: str, file: int, number: int) -> dict[str, Any] | None:
+        """One row of a table, by its place; ``None`` if there is none.
+
+        Args:
+            view: ``faces`` or ``faceless``.
+            file: the number of its file, as :meth:`file_number` gives it.
+            number: of the row within the file.
+        """
+        if not 0 <= file < len(self._files[view]):
+            return None
+        query = f"SELECT *, {CAPTURED_MS} FROM {_parquet(self._files[view][file : file + 1])} WHERE {ROW} = ?"
+        with self.cursor as cursor:
+            found = cursor.execute(query, [number]).fetchone()
+            names = [column[0] for column in cursor.description or ()]
+        if found is None:
+            return None
+        row = dict(zip(names, found, strict=True))
+        row.pop("captured_at")  # DuckDB's time zones are not Python's
+        return row
+
+    def file_number(self, view: str, file: str) -> int:
+        """The number of a file of a view."""
+        return self._numbers[view][file]
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, dict[str, int]]:
+        return {view: {file: number for number, file in enumerate(files)} for view, files in self._files.items()}
+
+    def _local(self, table: str) -> list[str]:
+        """The local names of a table's files."""
         uris = self.snapshot.files(self.layout, table)
         if not storage.is_local(self.layout.root):
             uris = [self._fetch(uri, f"{table}-{number}.parquet") for number, uri in enumerate(uris)]
-        return f"[{', '.join(literal(_plain(str(storage.local_path(uri)))) for uri in uris)}]"
+        return [str(storage.local_path(uri)) for uri in uris]
 
     def _fetch(self, uri: str, name: str) -> str:
         path = Path(self._fetched.name) / name
@@ -237,6 +337,12 @@ def literal(text: str) -> str:
 def tells_incorrect(tables: Tables) -> bool:
     """Whether masks worn incorrectly are told apart: by the run's model, or in rows of an earlier one."""
     return INCORRECT in tables.run.classes or bool(tables.run.faces.get(INCORRECT))
+
+
+def _parquet(files: Sequence[str]) -> str:
+    """Files as a table in SQL, whose rows know their places."""
+    names = ", ".join(literal(_plain(file)) for file in files)
+    return f"read_parquet([{names}], filename = '{FILE}', {ROW} = true)"
 
 
 def _plain(path: str) -> str:

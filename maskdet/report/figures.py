@@ -5,29 +5,32 @@ All of them follow from cells, the counts by all keys, day and hour, which are a
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
 
+from maskdet.compliance.change import square_and_add
 from maskdet.compliance.intervals import (
     ClusterSums,
+    ErrorRates,
+    Estimate,
     Interval,
     cluster_interval,
+    corrected_interval,
     ignorance_bounds,
+    melded_interval,
     wilson_interval,
 )
-from maskdet.compliance.state import Counts
+from maskdet.compliance.state import HISTOGRAM_BINS, Counts
 from maskdet.errors import ConfigError
 from maskdet.labels import LABELS
 from maskdet.report.database import COUNTED, WORN, Selection, Tables, quoted, tells_incorrect
 
 Unit = Literal["day", "week", "month"]
 
-BINS = 20
-"""Of the distribution of probabilities."""
+BINS = HISTOGRAM_BINS
 
 CAMERA_HOURS = "cluster-robust"
 WILSON = "wilson"
@@ -69,14 +72,14 @@ class Group:
         counts: images and faces.
         rate: the share that the report is about: worn correctly, where the model can tell; else worn.
         worn: the share with any mask.
-        clusters: cells with labelled faces.
+        sums: of its clusters, of what the rate is of.
     """
 
     values: tuple[Any, ...]
     counts: Counts
     rate: Rate
     worn: Rate
-    clusters: int
+    sums: ClusterSums
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,8 @@ class Figures:
         bins: label → faces in each of :data:`BINS` equal parts of the probability of a mask.
         bounds: name → bound.
         failures: code → images.
+        corrected: the rate freed of the model's errors; ``None`` where they are not known.
+        corrections: faces whose label people gave.
         comparison: of the last periods; ``None`` where there is one alone.
         silent: values of all keys of cameras that have images, but none on the last day.
     """
@@ -165,15 +170,35 @@ class Figures:
     bins: dict[str, list[int]]
     bounds: dict[str, Bound]
     failures: dict[str, int]
+    corrected: Estimate | None
+    corrections: int
     comparison: Comparison | None
     silent: list[tuple[Any, ...]]
 
 
-class _Cells:
-    """Groups of the cells that a database holds."""
+class Cells:
+    """Groups of the cells that a database holds.
+
+    Args:
+        tables: with the cells of :meth:`maskdet.report.database.Tables.make_cells`.
+        confidence: nominal coverage of the intervals.
+        clustered: whether faces of a cell count as alike.
+        measure: ``correct`` or ``worn``: what the rate is of.
+    """
 
     def __init__(self, tables: Tables, confidence: float, clustered: bool, measure: str) -> None:
-        self._tables, self._confidence, self._clustered, self._measure = tables, confidence, clustered, measure
+        self.confidence = confidence
+        self._tables, self._clustered, self._measure = tables, clustered, measure
+        self._clusters = None if tables.cluster is None else _cluster_columns(tables)
+
+    @classmethod
+    def of(cls, tables: Tables) -> Cells:
+        """The cells of tables, as their run has it."""
+        confidence = float(tables.run.settings.get("compliance", {}).get("confidence", 0.95))
+        named = _cluster_columns(tables)
+        used = f"SELECT count(*) FROM (SELECT DISTINCT {', '.join(named) or '1'} FROM cells WHERE {_LABELLED} > 0)"
+        clustered = bool(named) and tables.rows(used)[0][0] > 1
+        return cls(tables, confidence, clustered, "correct" if tells_incorrect(tables) else "worn")
 
     def groups(self, by: Sequence[str], where: str = "true", values: Sequence[object] = ()) -> list[Group]:
         """Groups of the cells, sorted by their values; those that are missing come last.
@@ -186,10 +211,16 @@ class _Cells:
         names = [f"v{number}" for number in range(len(by))]
         keys = "".join(f"{expression} AS {name}, " for expression, name in zip(by, names, strict=True))
         sums = ", ".join(f"CAST(coalesce(sum({column}), 0) AS BIGINT)" for column in COUNTED)
+        source = f"(SELECT {keys}* FROM cells WHERE {where})"
+        if self._clusters is not None:
+            # Sums over a cluster first: it may hold many cells.
+            parts = [*names, *(f"({column}) AS c{place}" for place, column in enumerate(self._clusters))]
+            added = [f"sum({column}) AS {column}" for column in COUNTED]
+            source = f"(SELECT {', '.join([*parts, *added])} FROM {source} GROUP BY ALL)"
         clusters = ", ".join(_cluster_sums(x) for x in _MEASURES.values())
         # Each sum of a group is of whole numbers, so that it does not depend on the order of its cells.
         order = ", ".join(f"{name} NULLS LAST" for name in names)
-        query = f"SELECT {keys}{sums}, {clusters} FROM cells WHERE {where}"
+        query = f"SELECT {', '.join([*names, sums])}, {clusters} FROM {source}"
         if by:
             query += f" GROUP BY {', '.join(names)} ORDER BY {order}"
         return [self._group(row, len(by)) for row in self._tables.rows(query, values)]
@@ -200,13 +231,19 @@ class _Cells:
         size = len(numbers) // len(_MEASURES)
         sums = {name: ClusterSums(*numbers[place * size : (place + 1) * size]) for place, name in enumerate(_MEASURES)}
         rates = {name: self._rate(one) for name, one in sums.items()}
-        return Group(row[:keys], counts, rates[self._measure], rates["worn"], sums["worn"].clusters)
+        return Group(row[:keys], counts, rates[self._measure], rates["worn"], sums[self._measure])
+
+    def corrected(self, errors: ErrorRates, sums: ClusterSums) -> Estimate | None:
+        """A rate freed of the model's errors."""
+        if self._clustered:
+            return melded_interval(sums, errors, self.confidence)
+        return corrected_interval(sums.successes, sums.trials, errors, self.confidence)
 
     def _rate(self, sums: ClusterSums) -> Rate:
         if not self._clustered:
-            interval = wilson_interval(sums.successes, sums.trials, self._confidence)
+            interval = wilson_interval(sums.successes, sums.trials, self.confidence)
             return Rate(sums.successes, sums.trials, interval, WILSON)
-        interval = cluster_interval(sums, self._confidence)
+        interval = cluster_interval(sums, self.confidence)
         return Rate(sums.successes, sums.trials, interval, TOO_FEW if interval is None else CAMERA_HOURS)
 
 
@@ -223,10 +260,7 @@ def read_figures(tables: Tables, selection: Selection, by: Sequence[str] | None 
     """
     keys = _checked(tables, by)
     tables.make_cells(selection)
-    confidence = float(tables.run.settings.get("compliance", {}).get("confidence", 0.95))
-    incorrect = tells_incorrect(tables)
-    (used,) = tables.rows(f"SELECT count(*) FROM cells WHERE {_LABELLED} > 0")[0]
-    cells = _Cells(tables, confidence, used > 1, "correct" if incorrect else "worn")
+    cells = Cells.of(tables)
     first, last = tables.rows("SELECT min(day), max(day) FROM cells")[0]
     days = None if first is None else (first, last)
     unit = _unit(days)
@@ -234,8 +268,8 @@ def read_figures(tables: Tables, selection: Selection, by: Sequence[str] | None 
     names = [quoted(key) for key in keys]
     (total,) = cells.groups([])
     return Figures(
-        confidence=confidence,
-        tells_incorrect=incorrect,
+        confidence=cells.confidence,
+        tells_incorrect=tells_incorrect(tables),
         keys=keys,
         unit=unit,
         days=days,
@@ -245,9 +279,11 @@ def read_figures(tables: Tables, selection: Selection, by: Sequence[str] | None 
         groups=cells.groups(names[:1]) if keys else [],
         subgroups=_split(cells.groups(names)) if len(keys) > 1 else {},
         group_trends=_split(cells.groups([names[0], period], "day IS NOT NULL")) if keys else {},
-        bins=_bins(tables, selection),
+        bins=read_bins(tables, selection),
         bounds=_bounds(total),
         failures=_failures(tables, selection),
+        corrected=_freed_of_errors(tables, cells, total),
+        corrections=tables.corrections,
         comparison=None if days is None else _compare(cells, names[:1], days),
         silent=[] if days is None else _silent(tables, days[1]),
     )
@@ -271,18 +307,18 @@ def period_of(day: date, unit: Unit) -> date:
 
 
 def difference_interval(before: Rate, after: Rate) -> Interval | None:
-    """An interval of the difference of two rates, from their own.
-
-    R. G. Newcombe, "Interval estimation for the difference between independent proportions", Statistics in Medicine 17
-    (1998), 873-890, method 10, for any two intervals: G. Y. Zou and A. Donner, "Construction of confidence limits about
-    effect measures", Statistics in Medicine 27 (2008), 1693-1702. The two rates are taken for independent.
-    """
+    """An interval of the difference of two rates, later less earlier, from their own; as if they were independent."""
     if before.share is None or after.share is None or before.interval is None or after.interval is None:
         return None
-    difference = after.share - before.share
-    low = math.hypot(after.share - after.interval.low, before.interval.high - before.share)
-    high = math.hypot(after.interval.high - after.share, before.share - before.interval.low)
-    return Interval(max(-1.0, difference - low), min(1.0, difference + high))
+    return square_and_add((before.share, before.interval), (after.share, after.interval))
+
+
+def _cluster_columns(tables: Tables) -> list[str]:
+    """What faces of one cluster share, as SQL over the cells."""
+    known = {"date": "day", "hour": "hour_of_day", "weekday": "isodow(day)"}
+    known |= {unit: f"date_trunc('{unit}', day)" for unit in ("week", "month")}
+    names = [*tables.keys, "date", "hour"] if tables.cluster is None else tables.cluster
+    return [known[name] if name in known else quoted(name) for name in names]
 
 
 def _cluster_sums(successes: str) -> str:
@@ -313,19 +349,19 @@ def _split(groups: Iterable[Group]) -> dict[Any, list[Group]]:
     """Groups by the first of their values, which they lose."""
     found = defaultdict(list)
     for one in groups:
-        found[one.values[0]].append(Group(one.values[1:], one.counts, one.rate, one.worn, one.clusters))
+        found[one.values[0]].append(Group(one.values[1:], one.counts, one.rate, one.worn, one.sums))
     return dict(found)
 
 
-def _bins(tables: Tables, selection: Selection) -> dict[str, list[int]]:
+def read_bins(tables: Tables, selection: Selection) -> dict[str, list[int]]:
+    """Faces of each label in each of :data:`BINS` equal parts of the probability of a mask."""
     condition, values = tables.condition(selection)
-    query = (
-        f"SELECT label, CAST(least(floor(({WORN}) * {BINS}), {BINS - 1}) AS INTEGER) AS bin, count(*) FROM faces "
-        f"WHERE {condition} GROUP BY ALL"
-    )
+    place = f"CAST(greatest(0, least(floor(({WORN}) * {BINS}), {BINS - 1})) AS INTEGER)"
+    query = f"SELECT label, {place} AS bin, count(*) FROM faces WHERE {condition} GROUP BY ALL"
     found = {label: [0] * BINS for label in LABELS}
-    for label, place, faces in tables.rows(query, values):
-        found[label][place] = faces
+    for label, bin_number, faces in tables.rows(query, values):
+        if label in found:  # boxes that people say hold no face are in none
+            found[label][bin_number] = faces
     return found
 
 
@@ -343,13 +379,21 @@ def _bounds(total: Group) -> dict[str, Bound]:
     }
 
 
+def _freed_of_errors(tables: Tables, cells: Cells, total: Group) -> Estimate | None:
+    """The rate freed of the model's errors: known of the model's own labels, not of those that people gave."""
+    errors = tables.run.errors.of("correct_rate" if tells_incorrect(tables) else "any_mask_rate")
+    if errors is None or tables.corrections or not total.rate.faces:
+        return None
+    return cells.corrected(errors, total.sums)
+
+
 def _failures(tables: Tables, selection: Selection) -> dict[str, int]:
     condition, values = tables.condition(selection, faces=False)
     query = f"SELECT code, count(*) AS images FROM failed WHERE {condition} GROUP BY code ORDER BY images DESC, code"
     return dict(tables.rows(query, values))
 
 
-def _compare(cells: _Cells, by: Sequence[str], days: tuple[date, date]) -> Comparison | None:
+def _compare(cells: Cells, by: Sequence[str], days: tuple[date, date]) -> Comparison | None:
     """The last seven days and the seven before; of a shorter data set, the last two days."""
     span = (days[1] - days[0]).days + 1
     if span < 2:

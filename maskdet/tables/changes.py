@@ -20,6 +20,7 @@ from maskdet.tables.corrections import read_corrections
 from maskdet.tables.counting import Period, count_output
 from maskdet.tables.layout import Layout
 from maskdet.tables.manifest import RunManifest, read_run
+from maskdet.tables.metadata import Metadata
 from maskdet.tables.snapshot import Snapshot, current_snapshot
 
 ALL, BY = "all", "by"
@@ -37,6 +38,7 @@ class Question:
         confidence: nominal coverage of intervals.
         adjustment: how p values are corrected for the number of groups.
         time_zone: of days and hours; default: the run's.
+        metadata: more keys, which follow from one of the outputs'.
     """
 
     by: tuple[str, ...] = ()
@@ -45,6 +47,7 @@ class Question:
     confidence: float = 0.95
     adjustment: Adjustment = "holm"
     time_zone: str | None = None
+    metadata: Metadata = Metadata()
 
 
 @dataclass(frozen=True)
@@ -125,17 +128,19 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     keys = _shared_keys(before, after)
     cluster = _cluster(before, after, question, keys)
     known = tuple(name for name in dict.fromkeys((*keys, *GROUPED_KEYS)) if name not in changes_schema().names)
-    for flag, names in (("--by", question.by), ("--cluster", cluster)):
+    counted_by = question.metadata.counted(question.by)
+    for flag, names in (("--by", counted_by), ("--cluster", cluster)):
         for name in names:
             if name not in known:
                 raise ConfigError(flag, f"keys of both outputs, of {list(known)}", name, "See maskdet inspect.")
     _refuse_untold(before, after, question.rate)
     zone = question.time_zone or after.time_zone
-    levels = {ALL: (), BY: question.by, **{f"key {name}": (name,) for name in keys}}
+    levels = {ALL: (), BY: counted_by, **{f"key {name}": (name,) for name in keys}}
     counted = [
         count_output(s.layout, s.snapshot, Grouping(levels, cluster, zone, read_corrections(s.layout)), s.period)
         for s in (before, after)
     ]
+    counted = [question.metadata.regroup(side, BY, question.by) for side in counted]
     whole = [side.get(GroupKey(ALL, ()), State()) for side in counted]
     return Changes(
         before=before,

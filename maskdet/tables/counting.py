@@ -98,7 +98,9 @@ def _joined(parts: Sequence[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _concat(parts: Sequence[pa.Table]) -> pa.Table:
-    return pa.concat_tables([part.replace_schema_metadata(None) for part in parts]).combine_chunks()
+    # Files of an earlier version lack columns, which are then null.
+    bare = [part.replace_schema_metadata(None) for part in parts]
+    return pa.concat_tables(bare, promote_options="default").combine_chunks()
 
 
 def _within(rows: pa.Table, limits: tuple[int | None, int | None]) -> pa.Table:

@@ -1,25 +1,78 @@
-"""Compliance tables of an output that is counted anew outside of a pipeline: after a prune, or a correction."""
+"""Compliance tables from states of groups: at the end of a pipeline, and where an output is counted anew."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
 from maskdet.compliance.corrections import Corrections
 from maskdet.compliance.groups import Grouping
 from maskdet.compliance.rates import RateRule
+from maskdet.compliance.small_cells import hide_groups
 from maskdet.compliance.state import GroupKey, State, merge_counts
-from maskdet.compliance.table import compliance_table, key_union
+from maskdet.compliance.table import Disclosure, compliance_table, key_union
 from maskdet.config import ComplianceSettings, OutputSettings
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import Decision
-from maskdet.sections import TrackSettings
+from maskdet.sections import PrivacySettings, TrackSettings
 from maskdet.tables.layout import COMPLIANCE, Layout, write_version
 from maskdet.tables.manifest import RunManifest
 from maskdet.tables.reconciliation import LevelTotal
 from maskdet.tables.snapshot import Snapshot
 from maskdet.tables.tracks import TrackJob
+
+
+@dataclass(frozen=True)
+class LevelWriter:
+    """Writes compliance tables.
+
+    Attributes:
+        layout: the output.
+        levels: level → its keys.
+        rates: how rates are computed.
+        row_group_rows: rows a Parquet row group.
+        time_zone: that of dates and hours.
+        privacy: what is hidden.
+    """
+
+    layout: Layout
+    levels: Mapping[str, Sequence[str]]
+    rates: RateRule
+    row_group_rows: int
+    time_zone: str = "UTC"
+    privacy: PrivacySettings = PrivacySettings()
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether a table can only be written with the groups of all levels at hand."""
+        return self.privacy.min_cell > 1
+
+    def write(self, groups: Mapping[GroupKey, State], levels: Sequence[str]) -> dict[str, LevelTotal]:
+        """Write the tables of some levels, also of one without groups.
+
+        Args:
+            groups: what is known of every group of these levels.
+            levels: their names; all, where :attr:`needs_all`.
+
+        Raises:
+            StorageError: the output cannot be written.
+        """
+        hidden: frozenset[GroupKey] = frozenset()
+        if self.needs_all:
+            counts = {key: state.counts for key, state in groups.items()}
+            hidden = hide_groups(counts, self.levels, self.privacy.min_cell)
+        totals = {}
+        for level in levels:
+            states = {key.values: state for key, state in groups.items() if key.level == level}
+            unseen = frozenset(key.values for key in hidden if key.level == level)
+            shown = Disclosure(unseen, self.privacy.round_to, self.needs_all)
+            names, all_names = self.levels[level], key_union(self.levels)
+            table = compliance_table(states, names, all_names, self.rates, self.time_zone, shown)
+            sha256 = write_version(self.layout, COMPLIANCE, level, table, self.row_group_rows)
+            totals[level] = LevelTotal(merge_counts(state.counts for state in states.values()), sha256)
+        return totals
 
 
 class TableSettings(BaseModel):
@@ -29,11 +82,12 @@ class TableSettings(BaseModel):
 
     compliance: ComplianceSettings
     tables: OutputSettings
+    privacy: PrivacySettings = PrivacySettings()
     tracks: TrackSettings = TrackSettings()
 
     @classmethod
     def of(cls, run: RunManifest) -> TableSettings:
-        """Those of a run, from its record."""
+        """Those of a run, from its record; an older version knew fewer."""
         return cls.model_validate({name: run.settings[name] for name in cls.model_fields if name in run.settings})
 
     def grouping(self, corrections: Corrections) -> Grouping:
@@ -41,32 +95,27 @@ class TableSettings(BaseModel):
         compliance = self.compliance
         return Grouping(compliance.all_levels, compliance.cluster or (), compliance.time_zone, corrections)
 
+    def writer(self, layout: Layout, run: RunManifest, time_zone: str) -> LevelWriter:
+        """What writes the tables.
 
-def write_levels(
-    layout: Layout, groups: Mapping[GroupKey, State], settings: TableSettings, run: RunManifest, time_zone: str
-) -> dict[str, LevelTotal]:
-    """Write the compliance table of every level, also of one without groups.
+        Args:
+            layout: the output.
+            run: for the model's classes and errors.
+            time_zone: that of dates and hours, unless the settings name one.
+        """
+        compliance = self.compliance
+        rates = RateRule(compliance.confidence, run.classes, run.errors, clustered=bool(compliance.cluster))
+        zone = compliance.time_zone or time_zone
+        return LevelWriter(layout, compliance.all_levels, rates, self.tables.row_group_rows, zone, self.privacy)
 
-    Args:
-        layout: the output.
-        groups: what is known of every group.
-        settings: for levels and sizes.
-        run: for the model's classes and errors.
-        time_zone: that of dates and hours, unless the settings name one.
+
+def write_levels(writer: LevelWriter, groups: Mapping[GroupKey, State]) -> dict[str, LevelTotal]:
+    """Write the compliance table of every level.
 
     Raises:
         StorageError: the output cannot be written.
     """
-    compliance = settings.compliance
-    rates = RateRule(compliance.confidence, run.classes, run.errors, clustered=bool(compliance.cluster))
-    totals = {}
-    for level, names in compliance.all_levels.items():
-        states = {key.values: state for key, state in groups.items() if key.level == level}
-        zone = compliance.time_zone or time_zone
-        table = compliance_table(states, names, key_union(compliance.all_levels), rates, zone)
-        sha256 = write_version(layout, COMPLIANCE, level, table, settings.tables.row_group_rows)
-        totals[level] = LevelTotal(merge_counts(state.counts for state in states.values()), sha256)
-    return totals
+    return writer.write(groups, list(writer.levels))
 
 
 def track_job(layout: Layout, snapshot: Snapshot, latest: RunManifest, settings: TableSettings) -> TrackJob:

@@ -120,7 +120,7 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     begin_run(plan)
     settings, corrections = TableSettings.of(latest), read_corrections(layout)
     pruned = prune_shards(layout, snapshot, before, settings, corrections)
-    totals = write_levels(layout, pruned.groups, settings, manifest, snapshot.dataset.timezone)
+    totals = write_levels(settings.writer(layout, manifest, snapshot.dataset.timezone), pruned.groups)
     tracks = track_job(layout, snapshot, latest, settings).write_all(pruned.shards)
     status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "", tracks)
     if corrections and status == "succeeded":  # they name images, whose traces are to go

@@ -68,7 +68,7 @@ def _recount(layout: Layout, corrections: Corrections, run_id: str, now: datetim
     begin_run(plan)
     settings = TableSettings.of(latest)
     groups = count_output(layout, snapshot, settings.grouping(corrections))
-    totals = write_levels(layout, groups, settings, manifest, snapshot.dataset.timezone)
+    totals = write_levels(settings.writer(layout, manifest, snapshot.dataset.timezone), groups)
     tracks = track_job(layout, snapshot, latest, settings).write_all(snapshot.shards)
     status, reason, removed = replace_tables(plan, snapshot.shards, totals, "succeeded", "", tracks)
     counts, videos = Endings.of_receipts(snapshot.shards).counts, latest.dataset_videos

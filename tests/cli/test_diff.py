@@ -152,3 +152,33 @@ def test_mistakes_are_named(outputs, flags, words, capsys):
     folder, *_ = outputs
     assert diff(folder / "before", *flags) == 2
     assert words in capsys.readouterr().err
+
+
+def test_groups_of_metadata_are_those_of_the_sites_together(outputs, tmp_path, capsys):
+    folder, before, after = outputs
+    (tmp_path / "sites.csv").write_text("site,region,opened\na,007,2020\nb,007,2021\n")
+    flags = ("--metadata", tmp_path / "sites.csv", "--on", "site", "--by", "region", "--output", tmp_path / "x.parquet")
+    assert diff(folder / "before", folder / "after", *flags) == 0
+    rows = pq.read_table(tmp_path / "x.parquet").to_pylist()
+    assert [(row["scope"], row["region"]) for row in rows] == [("all", None), ("group", None), ("group", "007")]
+    assert rows[2]["rate_before"] == pytest.approx(share(before)[0])
+    assert rows[2]["rate_after"] == pytest.approx(share(after, site="a")[0])
+    assert rows[1]["rate_before"] is None  # c, of which the file says nothing
+    assert rows[1]["rate_after"] == pytest.approx(share(after, site="c")[0])
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("text", "on", "words"),
+    [
+        ("site,region\na,1\na,2\n", "site", "twice"),
+        ("place,region\na,1\n", "site", "a column 'site'"),
+        ("site,region\na,1\n", None, "--metadata and --on"),
+    ],
+)
+def test_metadata_that_cannot_be_joined_is_refused(outputs, tmp_path, text, on, words, capsys):
+    folder, *_ = outputs
+    (tmp_path / "sites.csv").write_text(text)
+    flags = ("--metadata", tmp_path / "sites.csv", *(("--on", on) if on else ()), "--by", "region")
+    assert diff(folder / "before", folder / "after", *flags) != 0
+    assert words in capsys.readouterr().err

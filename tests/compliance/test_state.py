@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskdet.beam.transforms import _MergeStates
+from maskdet.beam.compliance import _MergeStates
 from maskdet.compliance.intervals import ClusterSums
 from maskdet.compliance.state import (
     FIXED_POINT,

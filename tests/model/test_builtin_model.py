@@ -81,8 +81,8 @@ def test_the_official_test_set(tallies):
 
 
 def test_groups_of_k12_that_it_was_not_trained_on(tallies):
-    # The goal is .995.
-    assert float(metrics.share(metrics.accuracy(tallies["k12"]))) >= 0.992
+    # The goal is .995, which it meets by two images.
+    assert float(metrics.share(metrics.accuracy(tallies["k12"]))) >= 0.994
 
 
 def test_groups_of_wild_that_it_was_not_trained_on(tallies):
@@ -95,14 +95,14 @@ def test_its_probabilities_are_honest(tallies, name):
     assert float(metrics.calibration_error(tally, metrics.equal_mass_bins(tally))) <= 0.02
 
 
-@pytest.mark.parametrize("note", ["", ", blurred"])
-def test_faces_of_32_pixels_lose_little(views, note):
-    assert views[f"longer side 32 px{note}"].balanced_change >= -2.0
+@pytest.mark.parametrize(("note", "least"), [("", -1.5), (", blurred", -2.0)])
+def test_faces_of_32_pixels_lose_little(views, note, least):
+    assert views[f"longer side 32 px{note}"].balanced_change >= least
 
 
 @pytest.mark.parametrize("width_px", [112, 224])
 def test_one_width_for_all_changes_next_to_nothing(views, width_px):
-    assert abs(views[f"every width {width_px} px"].accuracy_change) <= 0.5
+    assert abs(views[f"every width {width_px} px"].accuracy_change) <= 0.3
 
 
 @pytest.mark.parametrize("side_px", [*SMALL_PX, *LARGE_PX])

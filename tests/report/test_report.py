@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_output import DECISION, FIRST, QUOTES, SCRIPT, ZONE, drawn_rows, face, image, write_drawn
+from drawn_output import DECISION, FIRST, KEYS, QUOTES, SCRIPT, ZONE, drawn_rows, face, image, write_drawn
 from PIL import Image
 from scipy import stats
 
@@ -357,6 +357,37 @@ def sparse_rows(days):
     return [stretched(row) for row in faces], faceless, failures
 
 
+def test_clusters_are_those_of_the_run(tmp_path):
+    # What the faces of one cluster share is in the run's settings; here it is the camera's name and the day.
+    source = {"keys": KEYS, "captured_at_column": "taken"}
+    settings = {"source": source, "compliance": {"cluster": ["camera", "date"]}}
+    write_drawn(tmp_path / "out", drawn_rows(days=30), settings=settings)
+    rows = frames(str(tmp_path / "out"))
+    known = rows[rows["label"].isin(["mask", "incorrect", "no_mask"])]
+    hits = (known["label"] == "mask").groupby([known["camera"], known["day"]], dropna=False)
+    sizes, sums = hits.size().to_numpy(), hits.sum().to_numpy()
+    n, p, m = sizes.sum(), sums.sum() / sizes.sum(), len(sizes)
+    effective = min(n, p * (1 - p) / (m / (m - 1) * ((sums - p * sizes) ** 2).sum() / n**2))
+    t = stats.t.ppf(0.975, m - 1)
+    roots = np.roots([1 + t**2 / effective, -(2 * p + t**2 / effective), p**2])
+    html = page(str(tmp_path / "out"))
+    found = Numbers(html).found
+    assert found["clusters"] == m and "faces of one camera and date count as alike" in html
+    assert [found["rate.interval.low"], found["rate.interval.high"]] == pytest.approx(sorted(np.real(roots)))
+
+
+def test_the_rate_is_freed_of_errors_that_are_known(tmp_path):
+    errors = {"any_mask": [95, 100, 90, 100], "correct": [180, 200, 95, 100], "refused": None}
+    write_drawn(tmp_path / "out", errors=errors)
+    found = Numbers(page(str(tmp_path / "out"))).found
+    # Rogan and Gladen: (p + Sp - 1) / (Se + Sp - 1), with Se = .9 and Sp = .95.
+    assert found["corrected.share"] == pytest.approx((found["rate.share"] + 0.95 - 1) / (0.9 + 0.95 - 1))
+    assert found["corrected.interval.low"] < found["corrected.share"] < found["corrected.interval.high"]
+    write_drawn(tmp_path / "none", errors={**errors, "refused": "the thresholds are not the bundle's"})
+    html = page(str(tmp_path / "none"))
+    assert "uncorrected for its errors" in html and "corrected.share" not in html
+
+
 def test_a_difference_has_newcombes_interval():
     # Newcombe (1998), table II, example (a), method 10: 56/70 - 48/80.
     rates = [
@@ -388,6 +419,31 @@ def test_faces_are_shown_only_when_asked_for(tmp_path, capsys):
     assert len(pictures) == 3 + 3
     assert all(one.startswith("data:image/jpeg;base64,") for one in pictures)
     assert "gone since it was scored" in html and SCRIPT not in html
+
+
+def test_the_excel_file_has_the_figures_of_the_page(output, html, tmp_path):
+    target = tmp_path / "figures.xlsx"
+    given = ["--excel", str(target), "--output", str(tmp_path / "page.html")]
+    assert main(["report", output, *given]) == 0
+    sheets, found = pd.read_excel(target, sheet_name=None, keep_default_na=False), Numbers(html).found
+    assert list(sheets) == ["all", "by day", "by site", "by site and camera", "change", "failures"]
+    assert sheets["all"]["rate"].tolist() == pytest.approx([found["rate.share"]])
+    assert sheets["all"]["faces"].tolist() == [found["counts.faces"]]
+    for _, row in sheets["by site"].iterrows():
+        name = row["site"] or "(none)"
+        of_page = (found[f"group.{name}.share"], found[f"group.{name}.interval.low"])
+        assert (row["rate"], row["rate_low"]) == pytest.approx(of_page)
+    days = sheets["by day"]["day"].dt.date
+    assert [found[f"trend.{day}.images"] for day in days] == sheets["by day"]["images_listed"].tolist()
+    cameras = sheets["by site and camera"]
+    places = zip(cameras["site"], cameras["camera"], strict=True)
+    of_page = [found[f"panel.{site or '(none)'}.{camera}.share"] for site, camera in places]
+    assert cameras["rate"].tolist() == pytest.approx(of_page)
+    change = sheets["change"]
+    assert change["difference"].tolist()[0] == pytest.approx(found["change.total.difference"])
+    assert dict(zip(sheets["failures"]["code"], sheets["failures"]["images"], strict=True)) == {
+        name.removeprefix("failures."): value for name, value in found.items() if name.startswith("failures.")
+    }
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import duckdb
 import pandas as pd
@@ -15,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskdet.cli import main
+from maskdet.schemas import predictions_schema
 from maskdet.tables.layout import COMPLIANCE, PREDICTIONS, SHARD_TABLES
 from maskdet.tables.snapshot import table_files
 from maskdet.testing import solid_image
@@ -222,3 +225,14 @@ def test_readers_by_snapshot_see_one_run_s_tables_while_others_replace_them(scor
         reader.join()
     assert len(set(seen)) >= 3
     assert not mixed
+
+
+ATHENA = {pa.string(): "string", pa.int32(): "int", pa.float32(): "float", pa.bool_(): "boolean", pa.date32(): "date"}
+
+
+def test_the_columns_that_the_guide_names_for_athena_are_those_of_the_files():
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "read-tables.md").read_text(encoding="utf-8")
+    keys, columns = re.search(r"<!-- schema: predictions (.+?) -->\n```sql\n.*?\((.*?)\n\)", text, re.DOTALL).groups()
+    named = [tuple(column.replace("`", "").split()) for column in columns.split(",")]
+    schema = predictions_schema(keys.split())
+    assert named == [(field.name, ATHENA.get(field.type, "timestamp")) for field in schema]

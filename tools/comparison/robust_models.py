@@ -120,6 +120,7 @@ def _key(settings: CompareSettings, wanted: RobustnessSettings, model: ComparedM
         spec.runtime_version,
         resolve_decision(run, manifest).model_dump(mode="json"),
         settings.confidence,
+        ViewRow._fields,
         [vars(view) for view in views_of(wanted)],
         [faces.table[name].to_pylist() for name in ("label", "content_sha256")],
     ]

@@ -24,7 +24,7 @@ from maskdet.evaluation import metrics
 from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
 from maskdet.evaluation.metrics import MASK, NO_MASK, Bools, Sample, Tally
 from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_image
-from maskdet.labels import CODES, ClassNames, Decision, class_columns, label_codes, worn_probability
+from maskdet.labels import CODES, INCORRECT, ClassNames, Decision, class_columns, label_codes, worn_probability
 from maskdet.model.backends import Model
 from maskdet.model.manifest import InputSpec
 from tools.comparison.settings import RobustnessSettings
@@ -79,14 +79,19 @@ class View:
 
 
 class ViewRow(NamedTuple):
-    """A model on one view of its faces; a label *uncertain* is right for neither class."""
+    """A model on one view of its faces; a label *uncertain* is right for neither class.
+
+    ``incorrect`` counts as a mask; how often it was said stands beside, ``None`` of a model of two classes.
+    """
 
     view: str
     masked_right: int
     masked: int
+    masked_as_incorrect: int | None
     unmasked_right: int
     unmasked: int
     unmasked_as_mask: int
+    unmasked_as_incorrect: int | None
     accuracy: Estimate
     balanced_accuracy: Estimate
     accuracy_change: float
@@ -210,11 +215,23 @@ def rows_of(
     rows: list[ViewRow] = []
     for view, values in zip(views, probabilities, strict=True):
         tally = Tally.of(sample_of(values, truth, class_names, decision))
-        rows.append(_row(view.name, tally, confidence, rows[0] if rows else None))
+        called = _called_incorrect(values, truth, class_names, decision)
+        rows.append(_row(view.name, tally, called, confidence, rows[0] if rows else None))
     return rows
 
 
-def _row(name: str, tally: Tally, confidence: float, plain: ViewRow | None) -> ViewRow:
+def _called_incorrect(
+    probabilities: Probabilities, truth: Bools, class_names: ClassNames, decision: Decision
+) -> tuple[int, int] | None:
+    """Faces labelled ``incorrect``, with a mask and without; ``None`` of a model of two classes."""
+    by_class = class_columns(probabilities, class_names)
+    if INCORRECT not in by_class:
+        return None
+    called = label_codes(by_class["mask"], by_class[INCORRECT], decision) == CODES[INCORRECT]
+    return int(np.sum(called & truth)), int(np.sum(called & ~truth))
+
+
+def _row(name: str, tally: Tally, called: tuple[int, int] | None, confidence: float, plain: ViewRow | None) -> ViewRow:
     found, unfound = (int(count) for count in tally.counted(MASK))
     right = int(tally.counted(NO_MASK)[1])
     masked, unmasked = int(tally.masked_total), int(tally.unmasked_total)
@@ -231,7 +248,8 @@ def _row(name: str, tally: Tally, confidence: float, plain: ViewRow | None) -> V
             (accuracy, balanced), (plain.accuracy, plain.balanced_accuracy) if plain else (accuracy,) * 2, strict=True
         )
     )
-    return ViewRow(name, found, masked, right, unmasked, unfound, accuracy, balanced, *changes)
+    masks, bare = called or (None, None)
+    return ViewRow(name, found, masked, masks, right, unmasked, unfound, bare, accuracy, balanced, *changes)
 
 
 def _value(estimate: Estimate) -> float:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from maskdet import storage
 from maskdet.evaluation.intervals import DESCRIPTIONS, Estimate
 from maskdet.evaluation.results import METRICS_JSON
+from maskdet.labels import INCORRECT, MASK, NO_MASK, TWO_CLASSES
 from maskdet.schemas import column, table_schema
 from maskdet.tables.layout import write_table
 from tools.comparison.cases import EVALUATE_CONFIG, Case, Relation
@@ -24,7 +25,12 @@ COMPARE_TEXT = "compare.md"
 ROBUSTNESS_TABLE = "robustness.parquet"
 SCHEMA_VERSION = 1
 METRICS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "roc_auc", "ece")
-_COUNTS = ("masked", "masked_right", "unmasked", "unmasked_right", "unmasked_as_mask", "uncertain", "failed")
+_COUNTS = (
+    *("masked", "masked_right", "masked_as_incorrect"),
+    *("unmasked", "unmasked_right", "unmasked_as_mask", "unmasked_as_incorrect"),
+    *("uncertain", "failed"),
+)
+_WORDS = {"masked": MASK, "unmasked": NO_MASK}
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,7 @@ def _row(settings: CompareSettings, case: Case, title: str, found: Mapping[str, 
     counts = {
         "masked": truth["mask"],
         "masked_right": confusion["mask"]["mask"],
+        **_called_incorrect(found),
         "unmasked": truth["no_mask"],
         "unmasked_right": confusion["no_mask"]["no_mask"],
         "unmasked_as_mask": confusion["no_mask"]["mask"],
@@ -130,6 +137,14 @@ def _row(settings: CompareSettings, case: Case, title: str, found: Mapping[str, 
         figures={name: Estimate(name, **found["metrics"][name]) for name in METRICS},
         command=row_command(settings.output, case.model, case.data),
     )
+
+
+def _called_incorrect(found: Mapping[str, Any]) -> dict[str, int]:
+    """Masked and unmasked images labelled ``incorrect``; nothing of a model of two classes."""
+    if INCORRECT not in found["model"].get("classes", TWO_CLASSES):
+        return {}
+    confusion = found["classes"]["confusion"]
+    return {f"{word}_as_incorrect": confusion[truth][INCORRECT] for word, truth in _WORDS.items()}
 
 
 def _shortcuts(row: CompareRow, found: Mapping[str, Any]) -> list[CompareRow]:
@@ -212,10 +227,12 @@ def _view_records(robustness: Robustness) -> list[dict[str, Any]]:
 
 _COUNT_TEXTS = {
     "masked": "masked images evaluated",
-    "masked_right": "of these, labelled mask",
+    "masked_right": "of these, labelled mask or incorrect",
+    "masked_as_incorrect": "of the latter, labelled incorrect; null of a model of two classes",
     "unmasked": "unmasked images evaluated",
     "unmasked_right": "of these, labelled no_mask",
-    "unmasked_as_mask": "of these, labelled mask",
+    "unmasked_as_mask": "of these, labelled mask or incorrect",
+    "unmasked_as_incorrect": "of the latter, labelled incorrect; null of a model of two classes",
     "uncertain": "images labelled neither mask nor no_mask; right for no class",
     "failed": "images that could not be scored",
 }
@@ -263,8 +280,11 @@ _ROBUSTNESS_SCHEMA = table_schema(
     [
         column("model", pa.string(), "name of the model"),
         column("view", pa.string(), "how the faces were shown"),
-        *(column(name, pa.int64(), _COUNT_TEXTS[name]) for name in ("masked", "masked_right", "unmasked")),
-        *(column(name, pa.int64(), _COUNT_TEXTS[name]) for name in ("unmasked_right", "unmasked_as_mask")),
+        *(
+            column(name, pa.int64(), _COUNT_TEXTS[name], nullable=name.endswith("incorrect"))
+            for name in ViewRow._fields
+            if name in _COUNT_TEXTS
+        ),
         *(field for name in ("accuracy", "balanced_accuracy") for field in _figures(name, DESCRIPTIONS[name])),
         column("accuracy_change", pa.float64(), "against the plain images, in points (hundredths)"),
         column("balanced_change", pa.float64(), "balanced accuracy against that of the plain images, in points"),

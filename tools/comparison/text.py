@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from maskdet.errors import ConfigError
 from maskdet.evaluation.intervals import Estimate
 from tools.comparison.cases import Kind, Relation
+from tools.comparison.robustness import ViewRow
 from tools.comparison.settings import CompareSettings, RobustnessSettings
 from tools.comparison.tables import CompareRow, Robustness
 
 BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
 _HEADS = (
-    *("test set", "model", "relation to its training", "images", "masked right", "unmasked right"),
+    *("test set", "model", "relation to its training", "images"),
+    *("any mask", "worn correctly", "unmasked right", "called incorrect"),
     *("accuracy", "balanced accuracy", "ROC AUC", "ECE"),
 )
-_VIEW_HEADS = ("view", "masked right", "unmasked right", "called mask", "balanced accuracy", "change, points")
+_VIEW_HEADS = (
+    *("view", "any mask", "worn correctly", "unmasked right", "called mask", "called incorrect"),
+    *("balanced accuracy", "change, points"),
+)
 
 
 def render_text(
@@ -75,8 +81,10 @@ def _opening(settings: CompareSettings, command: str) -> str:
     return (
         f"Made by `{command}`. In brackets {settings.confidence:.0%} intervals: Wilson's for shares, widened by a "
         "bootstrap over groups where images are not independent; a bootstrap for ROC AUC and ECE. *Uncertain* labels "
-        "count as wrong. The shortcuts, which see no face, are fitted on one half of a test set, by group, and "
-        "measured on the other: where they do well, so can a bad model."
+        "count as wrong. *Any mask*: masked images labelled `mask` or `incorrect`, which is what accuracy and all "
+        "after it go by. *Worn correctly*: those labelled `mask`. *Called incorrect*: unmasked images labelled so. "
+        "The shortcuts, which see no face, are fitted on one half of a test set, by group, and measured on the other: "
+        "where they do well, so can a bad model."
     )
 
 
@@ -84,11 +92,21 @@ def _cells(row: CompareRow) -> list[str]:
     if not row.figures:
         return [row.title, row.model, _relation(row.relation), "not made here", *[""] * (len(_HEADS) - 4)]
     counts, figures = row.counts, row.figures
-    right = [f"{counts[f'{name}_right']:,} of {counts[name]:,}" if counts else "" for name in ("masked", "unmasked")]
+    right = ["", "", "", ""] if not counts else _rights(counts)
     uncertain = f" ({counts['uncertain']:,} uncertain)" if counts.get("uncertain") else ""
     found = [_figure(figures.get(name)) for name in ("accuracy", "balanced_accuracy", "roc_auc", "ece")]
     model = row.model if row.relation else f"*shortcut: {row.model}*"
     return [row.title, model, _relation(row.relation), f"{row.images:,}{uncertain}", *right, *found]
+
+
+def _rights(counts: Mapping[str, Any]) -> list[str]:
+    """Masked images called masked, and worn correctly; unmasked ones called so, and worn incorrectly."""
+    correct = called = ""
+    wrong, bare = counts.get("masked_as_incorrect"), counts.get("unmasked_as_incorrect")
+    if wrong is not None and bare is not None:
+        correct, called = f"{counts['masked_right'] - wrong:,} of {counts['masked']:,}", f"{bare:,}"
+    any_mask, unmasked = (f"{counts[f'{name}_right']:,} of {counts[name]:,}" for name in ("masked", "unmasked"))
+    return [any_mask, correct, unmasked, called]
 
 
 def _relation(relation: Relation | None) -> str:
@@ -112,25 +130,22 @@ def _robustness(robustness: Robustness, settings: RobustnessSettings) -> str:
     parts = [
         f"Faces shown smaller, larger and blurred: {robustness.images:,} images of {' and '.join(robustness.titles)}. "
         f"Every view but *plain* is stored as JPEG of quality {settings.jpeg_quality}; blur is Gaussian, its radius "
-        f"{settings.blur:g} of the longer side. *Called mask* counts unmasked faces; a change is that of balanced "
-        "accuracy against *plain*."
+        f"{settings.blur:g} of the longer side. *Called mask* counts unmasked faces labelled `mask` or `incorrect`, "
+        "*called incorrect* the latter; a change is that of balanced accuracy against *plain*."
     ]
     for model, rows in robustness.rows.items():
         trained = f"trained on {robustness.trained[model]:,} of these images"
-        cells = (
-            [
-                row.view,
-                f"{row.masked_right:,} of {row.masked:,}",
-                f"{row.unmasked_right:,} of {row.unmasked:,}",
-                f"{row.unmasked_as_mask:,} ({row.unmasked_as_mask / row.unmasked:.1%})",
-                _figure(row.balanced_accuracy),
-                f"{row.balanced_change:+.2f}" if row is not rows[0] else "",
-            ]
-            for row in rows
-        )
+        cells = (_view_cells(row, first=row is rows[0]) for row in rows)
         parts += [f"`{model}`, {trained}:", _table(_VIEW_HEADS, cells, text_columns=1)]
     parts += [f"`{model}`: not made here." for model in robustness.notes]
     return "\n\n".join(parts)
+
+
+def _view_cells(row: ViewRow, *, first: bool) -> list[str]:
+    any_mask, correct, unmasked, called = _rights(row._asdict())
+    as_mask = f"{row.unmasked_as_mask:,} ({row.unmasked_as_mask / row.unmasked:.1%})"
+    change = "" if first else f"{row.balanced_change:+.2f}"
+    return [row.view, any_mask, correct, unmasked, as_mask, called, _figure(row.balanced_accuracy), change]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int) -> str:

@@ -20,6 +20,8 @@ from maskdet.training.fused import with_fused_normalization
 BATCH = 64
 FROZEN_UP_TO = "block2_add"
 """Where the network is cut when only its later layers learn."""
+LAST_LAYERS_FROM = "block4_add"
+"""Where it is cut when only the last of them learn, five times as fast."""
 
 _WARM_UP_STEPS = 50
 _LABEL_SMOOTHING = 0.03

@@ -146,16 +146,19 @@ def items_of_collections(root: Path, known: list[Known], split: str, without: se
 
 
 def items_of_scenes(root: Path, faces: list[Annotated]) -> Iterator[Item]:
-    """Each face by its annotated box, and by the one that is found."""
+    """Each face by its annotated box, and by the one that is found, with what ``relabelled.csv`` says it shows."""
+    corrected = relabelled()
     for face in faces:
-        if np.max(face.box[2:] - face.box[:2]) < _LEAST_BOX_PX:
+        name = f"{face.path}#{face.number}"
+        label = corrected.get(name, face.label)
+        if np.max(face.box[2:] - face.box[:2]) < _LEAST_BOX_PX or label == UNCLEAR:
             continue
         picture = Image.open(root / face.path).convert("RGB")
         boxes = {"annotated": face.box, "found": None if face.found is None else face.found.box}
         for kind, box in boxes.items():
             if box is not None:
                 part, _, _, inside = about(picture, box, reach=_REACH, limit_px=_CONTEXT_PX)
-                yield Item(encoded(part), inside, face.label, f"scene_{kind}", face.group, f"{face.path}#{face.number}")
+                yield Item(encoded(part), inside, label, f"scene_{kind}", face.group, name)
 
 
 def _iou(one: Floats, other: Floats) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from maskdet.faces.crops import CropOptions, crop_face
 from maskdet.labels import INCORRECT, MASK, NO_MASK, THREE_CLASSES
-from tools.incorrect.fitting import Mixture, Part, cut, fit, put_back
+from tools.incorrect.fitting import FROZEN_UP_TO, Mixture, Part, cut, fit, put_back
 from tools.incorrect.gathering import (
     Annotated,
     Known,
@@ -25,13 +25,17 @@ from tools.incorrect.making import Workshop
 from tools.incorrect.sources import Face, Item, Photographs, relabelled
 from tools.incorrect.views import SIDE_PX, make_view
 
-COPIES = {"collections": 2, "scenes": 3, "worn": 2, "hidden": 2, "composites": 1, "incorrect": 16}
+COPIES = {"collections": 2, "scenes": 6, "worn": 2, "hidden": 2, "composites": 1, "incorrect": 16, "others": 3}
 """Source → views of each item."""
 
 WEIGHTS = {"crop": 1.0, "wild": 1.6, "whole": 1.2, "scene": 2.0, "worn": 0.6, "hidden": 1.0, "composite": 0.5}
 """Kind of item → how often it is drawn against others."""
+LAST_SHARES = {"collections": 0.75, "scenes": 1.2, "worn": 0.6, "hidden": 0.6, "composites": 0.5}
+"""Source → what its weights are multiplied by in the last stage."""
 _INCORRECT_WEIGHT = 3.0
-_REAL_INCORRECT_WEIGHT, _REAL_OTHERS_WEIGHT = 18.0, 3.0
+_REAL_INCORRECT_WEIGHT, _REAL_NEAR_WEIGHT, _REAL_FAR_WEIGHT = 40.0, 3.0, 2.0
+_HARD_WEIGHT = 3.0
+_SURELY_BARE, _HARDLY_INCORRECT = 0.9, 0.15
 
 _FEATURES_BATCH = 256
 _LOOKS_BARE = 0.4
@@ -127,14 +131,23 @@ def base_items(root: Path, known: list[Known], faces: list[Annotated], without: 
     return list(items_of_collections(root, known, "train", without)), list(items_of_scenes(root, street))
 
 
-def incorrect_parts(items: Sequence[Item], views: Callable[[Sequence[Item], int], NDArray[Any]]) -> list[Part]:
-    """Real masks worn incorrectly, and the other faces of their groups, drawn more often than others."""
+def real_parts(
+    near: Sequence[Item], far: Sequence[Item], views: Callable[[Sequence[Item], int], NDArray[Any]]
+) -> list[Part]:
+    """Real faces of scenes, drawn more often than what the base is of, masks worn incorrectly by far.
+
+    Args:
+        near: faces of groups with a mask worn incorrectly.
+        far: faces of other groups.
+        views: items and how many views of each → ``(items, copies, …)``.
+    """
+    worn = [item for item in near if item.label == INCORRECT]
     parts = []
-    for real, copies, weight in (
-        (True, COPIES["incorrect"], _REAL_INCORRECT_WEIGHT),
-        (False, COPIES["scenes"], _REAL_OTHERS_WEIGHT),
+    for chosen, copies, weight in (
+        (worn, COPIES["incorrect"], _REAL_INCORRECT_WEIGHT),
+        ([item for item in near if item.label != INCORRECT], COPIES["others"], _REAL_NEAR_WEIGHT),
+        (far, COPIES["others"], _REAL_FAR_WEIGHT),
     ):
-        chosen = [item for item in items if (item.label == INCORRECT) == real]
         labels = np.array([THREE_CLASSES.index(item.label) for item in chosen], np.int64)
         parts.append(Part(views(chosen, copies), labels, np.full(len(chosen), weight)))
     return parts
@@ -157,7 +170,14 @@ def crops_of(root: Path, faces: Sequence[Annotated]) -> NDArray[np.uint8]:
 
 
 def fit_later_layers(
-    network: Any, parts: Sequence[Part], *, steps: int, rate: float, averaged: float, seed: int
+    network: Any,
+    parts: Sequence[Part],
+    *,
+    steps: int,
+    rate: float,
+    averaged: float,
+    seed: int,
+    layer: str = FROZEN_UP_TO,
 ) -> Any:
     """Fit all but a network's first blocks; changed in place.
 
@@ -170,12 +190,41 @@ def fit_later_layers(
         rate: the highest learning rate.
         averaged: momentum of the averaged weights.
         seed: of draws and mirrors.
+        layer: the last one that stays as it is.
     """
-    first, rest = cut(network)
+    first, rest = cut(network, layer)
     seen = [part._replace(views=_features(first, part.views, seed)) for part in parts]
     mixture = Mixture(seen, seed, mirror=False)
     print(", ".join(f"{name} {share:.3f}" for name, share in mixture.shares().items()), flush=True)
     return put_back(network, fit(rest, mixture, steps, rate, averaged=averaged))
+
+
+def for_last_stage(network: Any, base: Sequence[Part]) -> list[Part]:
+    """The base's sources, in the order of :data:`LAST_SHARES`, as the last stage draws them.
+
+    Hard faces are drawn more often; of the collections only bare ones, since many of their masks that a network calls
+    incorrect are.
+    """
+    judged = list(base)
+    judged[0] = with_hard_ones_more(network, base[0], masked=False)
+    judged[1] = with_hard_ones_more(network, base[1])
+    shares = LAST_SHARES.values()
+    return [part._replace(weights=share * part.weights) for part, share in zip(judged, shares, strict=True)]
+
+
+def with_hard_ones_more(network: Any, part: Part, *, masked: bool = True) -> Part:
+    """Draw real faces more often where a network is not sure of them: bare ones, and masked ones it calls incorrect.
+
+    Args:
+        network: of three classes.
+        part: uint8 views of photographs as they are; the first view of each item is judged.
+        masked: whether masked ones are looked at.
+    """
+    given = network.predict(part.views[:, 0], batch_size=_FEATURES_BATCH, verbose=0)
+    mask, incorrect, bare = (THREE_CLASSES.index(name) for name in (MASK, INCORRECT, NO_MASK))
+    hard = (part.labels == bare) & (given[:, bare] < _SURELY_BARE)
+    hard |= (part.labels == mask) & (given[:, incorrect] > _HARDLY_INCORRECT) & masked
+    return part._replace(weights=np.where(hard, _HARD_WEIGHT, 1.0) * part.weights)
 
 
 def without_bare_looks(network: Any, part: Part) -> Part:

@@ -117,10 +117,14 @@ def test_a_document_without_one_place_is_refused(document):
         replace_between_marks(document, "new", "CARD.md")
 
 
-def test_a_row_says_counts_intervals_and_relation():
+@pytest.mark.parametrize(
+    ("of_three", "correct", "called"),
+    [({}, "", ""), ({"masked_as_incorrect": 6, "unmasked_as_incorrect": 2}, "1,190 of 1,200", "2")],
+)
+def test_a_row_says_counts_intervals_and_relation(of_three, correct, called):
     data = ComparedData(title="t", source="s", input=["x"])
     settings = CompareSettings(models={"m": ComparedModel()}, data={"d": data})
-    counts = {"masked": 1200, "masked_right": 1196, "unmasked": 800, "unmasked_right": 796, "uncertain": 3}
+    counts = {"masked": 1200, "masked_right": 1196, "unmasked": 800, "unmasked_right": 796, "uncertain": 3, **of_three}
     names = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "roc_auc", "ece")
     figures = {name: Estimate(name, 0.996, 0.99204, 1.0, "wilson", 2000) for name in names}
     relation = Relation(Kind.SHARED, 2001, 0, 483)
@@ -130,7 +134,7 @@ def test_a_row_says_counts_intervals_and_relation():
     cell = ".9960 (.992–1.000)"
     assert (
         "| t\\|t | m | shares groups with training (483 of 2,001) | 2,000 (3 uncertain) "
-        f"| 1,196 of 1,200 | 796 of 800 | {cell} | {cell} | {cell} | {cell} |"
+        f"| 1,196 of 1,200 | {correct} | 796 of 800 | {called} | {cell} | {cell} | {cell} | {cell} |"
     ) in text
     assert "| t | n | shares groups with training (483 of 2,001) | not made here |" in text
     assert "```sh\nmaskdet evaluate …\n# n: not made here: x\n```" in text

@@ -110,6 +110,9 @@ def test_rows_are_the_evaluations(folder):
         found = json.loads((folder / "out" / "built_in" / row["data"] / "metrics.json").read_text())
         assert row["images"] == (SEEDS if row["data"] == "all" else SEEDS / 2)
         assert (row["masked_right"], row["masked"]) == (found["confusion"]["mask"]["mask"], row["images"] / 2)
+        labels = found["classes"]["confusion"]
+        assert row["masked_right"] - row["masked_as_incorrect"] == labels["mask"]["mask"]
+        assert row["unmasked_as_incorrect"] == labels["no_mask"]["incorrect"]
         assert row["accuracy"] == (row["masked_right"] + row["unmasked_right"]) / row["images"]
         assert (row["ece"], row["ece_low"]) == tuple(found["metrics"]["ece"][key] for key in ("value", "low"))
 

@@ -106,6 +106,19 @@ def test_a_mask_worn_incorrectly_is_a_mask():
     assert sample.probabilities.tolist() == pytest.approx([0.9, 0.8, 0.2])
 
 
+def test_rows_tell_masks_worn_incorrectly_apart():
+    truth = np.array([True, True, True, False, False, False])
+    probabilities = [  # mask, incorrect, mask missed; incorrect, mask, none
+        [[0.8, 0.1, 0.1], [0.3, 0.5, 0.2], [0.2, 0.2, 0.6], [0.1, 0.6, 0.3], [0.7, 0.1, 0.2], [0.0, 0.1, 0.9]]
+    ]
+    decision = Decision(no_mask_below=0.5, mask_from=0.5, incorrect_from=0.5)
+    values = np.array(probabilities, np.float32)
+    (row,) = rows_of(values, [View(PLAIN)], truth, THREE_CLASSES, decision, 0.95)
+    assert (row.masked_right, row.masked_as_incorrect, row.masked) == (2, 1, 3)
+    assert (row.unmasked_right, row.unmasked_as_mask, row.unmasked_as_incorrect) == (1, 2, 1)
+    assert row.accuracy.value == 3 / 6
+
+
 def test_rows_by_hand():
     truth = np.array([True, True, True, True, False, False])
     plain = [0.9, 0.8, 0.7, 0.6, 0.1, 0.2]
@@ -119,7 +132,7 @@ def test_rows_by_hand():
         0.95,
     )
     # 0.6 in single precision lies above 0.6, so it is a mask, as it is for scoring.
-    assert [rows[0][1:6], rows[1][1:6]] == [(4, 4, 2, 2, 0), (2, 4, 0, 2, 1)]
+    assert [rows[0][1:8], rows[1][1:8]] == [(4, 4, None, 2, 2, 0, None), (2, 4, None, 0, 2, 1, None)]
     assert [row.accuracy.value for row in rows] == pytest.approx([1, 2 / 6])
     assert [row.balanced_accuracy.value for row in rows] == pytest.approx([1, 0.25])
     assert [row.accuracy_change for row in rows] == pytest.approx([0, 100 * (2 / 6 - 1)])

@@ -6,7 +6,17 @@ from PIL import Image
 
 from maskdet.labels import THREE_CLASSES
 from tools.incorrect import pipeline
-from tools.incorrect.fitting import BATCH, Mixture, Part, cut, fit, put_back, with_three_classes
+from tools.incorrect.fitting import (
+    BATCH,
+    FROZEN_UP_TO,
+    LAST_LAYERS_FROM,
+    Mixture,
+    Part,
+    cut,
+    fit,
+    put_back,
+    with_three_classes,
+)
 from tools.incorrect.sources import Item
 from tools.incorrect.views import SIDE_PX, make_view
 
@@ -55,9 +65,10 @@ def test_three_classes_begin_with_what_two_know(shipped):
     assert three[:, 1].max() < 0.5
 
 
-def test_a_network_cut_in_two_is_the_same_network(shipped):
+@pytest.mark.parametrize("layer", [FROZEN_UP_TO, LAST_LAYERS_FROM])
+def test_a_network_cut_in_two_is_the_same_network(shipped, layer):
     network = with_three_classes(shipped)
-    first, rest = cut(network)
+    first, rest = cut(network, layer)
     views = np.random.default_rng(1).integers(0, 256, (3, SIDE_PX, SIDE_PX, 3)).astype(np.uint8)
     expected = network.predict(views, verbose=0)
     assert rest.predict(first.predict(views, verbose=0), verbose=0) == pytest.approx(expected, abs=1e-6)
@@ -110,6 +121,32 @@ def test_pictures_that_show_no_mask_are_left_out():
     views = np.zeros((4, 2, 4, 4, 3), np.uint8)
     seen = pipeline.without_bare_looks(Saying(), Part(views, np.array([1, 1, 2, 1]), np.ones(4)))
     assert seen.weights.tolist() == [0, 1, 1, 1]  # the third is of a bare face, and says so
+
+
+def test_real_faces_that_a_network_is_not_sure_of_are_drawn_more_often():
+    class Unsure:
+        def predict(self, views, **_):
+            assert len(views) == 5  # the first view of each
+            return np.array([[0.8, 0.2, 0.0], [0.9, 0.1, 0.0], [0.0, 0.2, 0.8], [0.02, 0.03, 0.95], [0.0, 0.5, 0.5]])
+
+    part = Part(np.zeros((5, 2, 4, 4, 3), np.uint8), np.array([0, 0, 2, 2, 1]), np.array([1, 1, 1, 1, 2.0]))
+    assert pipeline.with_hard_ones_more(Unsure(), part).weights.tolist() == [3, 1, 3, 1, 2]
+    assert pipeline.with_hard_ones_more(Unsure(), part, masked=False).weights.tolist() == [1, 1, 3, 1, 2]
+    collections, scenes, worn, hidden, composites = pipeline.for_last_stage(Unsure(), [part] * 5)
+    assert collections.weights == pytest.approx([0.75, 0.75, 2.25, 0.75, 1.5])
+    assert scenes.weights == pytest.approx([3.6, 1.2, 3.6, 1.2, 2.4])
+    assert [rest.weights[0] for rest in (worn, hidden, composites)] == [0.6, 0.6, 0.5]
+
+
+def test_real_masks_worn_incorrectly_are_drawn_most_often():
+    def views(items, copies):
+        return np.zeros((len(items), copies, 4, 4, 3), np.uint8)
+
+    near = [item(None, "scene_found")._replace(label=label) for label in ("incorrect", "mask")]
+    worn, others, far = pipeline.real_parts(near, [item(None, "scene_found")], views)
+    assert [part.labels.tolist() for part in (worn, others)] == [[1], [0]]
+    assert worn.weights[0] > 5 * others.weights[0] > 5 * far.weights[0]
+    assert worn.views.shape[1] > others.views.shape[1]
 
 
 def test_weights_go_by_kind_and_rare_ones_of_collections_count_more():

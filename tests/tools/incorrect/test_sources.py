@@ -1,24 +1,52 @@
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tools.incorrect.sources import RELABELLED, Face, Photographs, about, relabelled
+from maskdet.evaluation.annotations import read_voc
+from tools.incorrect.gathering import Annotated, items_of_scenes
+from tools.incorrect.sources import RELABELLED, SCENE_NAMES, Face, Photographs, about, relabelled
 
 
 def test_every_relabelled_file_has_a_reason():
     with RELABELLED.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     assert len({row["path"] for row in rows}) == len(rows) == len(relabelled())
-    assert {row["was"] for row in rows} == {"mask"}
+    assert {row["was"] for row in rows if "#" not in row["path"]} == {"mask"}
+    assert all(row["was"] != row["is"] for row in rows)
     assert {row["is"] for row in rows} <= {"incorrect", "no_mask", "unclear"}
     assert all(row["reason"] for row in rows)
 
 
 @pytest.mark.data
 def test_relabelled_files_are_there(data_folder):
-    assert all((data_folder / path).is_file() for path in relabelled())
+    assert all((data_folder / path.partition("#")[0]).is_file() for path in relabelled())
+
+
+@pytest.mark.data
+def test_relabelled_faces_are_annotated_as_the_list_says(data_folder):
+    with RELABELLED.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if "#" in row["path"]]
+    for row in rows:
+        image, _, number = row["path"].partition("#")
+        (annotated,) = read_voc([str(data_folder / "scenes/annotations" / f"{Path(image).stem}.xml")], SCENE_NAMES)
+        assert annotated.labels[int(number)] == row["was"], row
+
+
+@pytest.mark.data
+def test_items_of_scenes_show_what_the_list_says(data_folder):
+    def face(number, label):
+        return Annotated("scenes/images/scene_760.jpg", number, label, np.array([0.0, 0, 40, 40]), None, "fit", "a")
+
+    faces = [face(0, "no_mask"), face(2, "no_mask")]  # the second is unclear
+    faces.append(Annotated("scenes/images/scene_436.jpg", 1, "mask", faces[0].box, None, "fit", "b"))
+    items = list(items_of_scenes(data_folder, faces))
+    assert [(item.path, item.label) for item in items] == [
+        ("scenes/images/scene_760.jpg#0", "no_mask"),
+        ("scenes/images/scene_436.jpg#1", "incorrect"),
+    ]
 
 
 def test_the_part_about_a_face_keeps_its_place():

@@ -1,39 +1,42 @@
 import numpy as np
 import pytest
 
-from tools.export_compact import MAX_MASKED_AS_INCORRECT, choose
+from tools.export_compact import MAX_MASKED_AS_INCORRECT, Faces, choose
 from tools.incorrect.gathering import Known
 from tools.incorrect.pipeline import folds, without_shared
 
 
-def faces(worn, share, label, count):
-    """Probabilities with a sum of ``worn``, of which ``share`` is incorrect."""
-    return np.tile([worn * (1 - share), worn * share, 1 - worn], (count, 1)), [label] * count
+def faces(*groups):
+    """Faces by groups of (label, sum of mask and incorrect, share of it that is incorrect, how many)."""
+    rows = [([worn * (1 - share), worn * share, 1 - worn], label) for label, worn, share, n in groups for _ in range(n)]
+    return Faces(np.array([given for given, _ in rows]), np.array([label for _, label in rows]))
+
+
+PARTED = faces(("mask", 0.98, 0.0, 50), ("no_mask", 0.02, 0.0, 50))
 
 
 def test_thresholds_part_what_can_be_parted():
-    groups = [
-        faces(0.9, 0.1, "mask", 97),
-        faces(0.9, 0.6, "mask", 3),  # 3 % of masks look worn incorrectly: more than are allowed
-        faces(0.9, 0.8, "incorrect", 20),
-        faces(0.3, 0.5, "no_mask", 50),
-    ]
-    decision = choose(np.concatenate([part for part, _ in groups]), np.concatenate([names for _, names in groups]))
+    # 3 % of masks look worn incorrectly: more than are allowed
+    masks = [("mask", 0.9, 0.1, 97), ("mask", 0.9, 0.6, 3)]
+    decision = choose(faces(*masks, ("incorrect", 0.9, 0.8, 20), ("no_mask", 0.3, 0.5, 50)), PARTED)
     assert decision.mask_from == decision.no_mask_below == 0.5
     assert 0.6 < decision.incorrect_from <= 0.61
     assert MAX_MASKED_AS_INCORRECT < 0.03
 
 
 def test_a_threshold_of_least_error_is_taken_where_one_is_better():
-    groups = [
-        faces(0.9, 0.0, "mask", 90),
-        faces(0.75, 0.0, "mask", 10),
-        faces(0.697, 0.5, "no_mask", 50),
-        faces(0.9, 0.9, "incorrect", 5),
-    ]
-    decision = choose(np.concatenate([part for part, _ in groups]), np.concatenate([names for _, names in groups]))
+    masks = [("mask", 0.9, 0.0, 90), ("mask", 0.75, 0.0, 10)]
+    decision = choose(faces(*masks, ("no_mask", 0.697, 0.5, 50), ("incorrect", 0.9, 0.9, 5)), PARTED)
     assert 0.697 < decision.mask_from <= 0.75
     assert decision.incorrect_from == 0.05
+
+
+def test_the_street_chooses_among_what_suits_collections():
+    bare = [("no_mask", 0.697, 0.5, 20), ("no_mask", 0.1, 0.0, 9)]
+    street = faces(("incorrect", 0.9, 0.9, 20), ("mask", 0.9, 0.0, 50), *bare)
+    assert 0.697 < choose(street, PARTED).mask_from <= 0.9
+    collections = faces(("mask", 0.603, 0.0, 50), ("no_mask", 0.1, 0.0, 50))
+    assert choose(street, collections).mask_from == 0.5
 
 
 def test_every_group_is_in_one_fold():

@@ -1,0 +1,101 @@
+"""Pictures of what rows are about: a face, or its whole image; read from the source at that moment, kept in memory.
+
+What is read is named by a row's place in the tables, never by a path: there is no way to ask for a file that no run
+has scored.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import re
+import threading
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from maskdet.config import ImagingSettings, ScoringSettings
+from maskdet.errors import FailureCode, ImageFault
+from maskdet.images.preprocessing import ImageLimits, open_upright
+from maskdet.inputs.references import ImageRef
+from maskdet.report.database import Tables
+from maskdet.report.face_crops import CHANGED, GONE, read_crops
+from maskdet.scoring.fetching import Fetcher
+
+CROP_PX = 144
+WHOLE_PX = 1600
+
+_ID = re.compile(r"(faces|faceless)-([0-9]{1,9})-([0-9]{1,12})")
+_QUALITY = 85
+_MOST_READ_AT_ONCE = 4
+_MOST_KEPT = 600
+
+
+class RowId(NamedTuple):
+    """The place of a row in the tables."""
+
+    view: str
+    file: int
+    row: int
+
+    @classmethod
+    def read(cls, text: str) -> RowId | None:
+        """A place from what the page names it; ``None`` if it is not one."""
+        match = _ID.fullmatch(text)
+        return None if match is None else cls(match[1], int(match[2]), int(match[3]))
+
+
+Picture = bytes | str
+"""A JPEG, or why there is none."""
+
+
+class Pictures:
+    """Reads pictures of rows.
+
+    Args:
+        tables: whose rows they are.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._limits = ImageLimits.of(ImagingSettings.model_validate(tables.run.settings.get("imaging", {})))
+        settings = ScoringSettings.model_validate(tables.run.settings.get("scoring", {}))
+        self._attempts = settings.fetch_attempts
+        # A decoded image may have 64 megapixels; a page asks for dozens at once.
+        self._reading = threading.Semaphore(_MOST_READ_AT_ONCE)
+        self.crop = functools.lru_cache(_MOST_KEPT)(self._crop)
+
+    def _crop(self, place: RowId) -> Picture | None:
+        """A face and a little around it; ``None``: there is no such row."""
+        row = self._tables.row(*place)
+        if row is None:
+            return None
+        with self._reading:
+            (crop,) = read_crops([row], self._limits, CROP_PX, self._attempts)
+        return crop if isinstance(crop, str) else _jpeg(crop)
+
+    def whole(self, place: RowId) -> Picture | None:
+        """The image of a row, at most :data:`WHOLE_PX` wide and high; ``None``: there is no such row."""
+        row = self._tables.row(*place)
+        if row is None:
+            return None
+        with self._reading:
+            return self._whole(row)
+
+    def _whole(self, row: dict[str, Any]) -> Picture:
+        try:
+            data = Fetcher(self._limits.max_bytes, self._attempts).fetch(ImageRef(row["image_uri"], -1, ""))
+            if hashlib.sha256(data).hexdigest() != row["content_sha256"]:
+                return CHANGED
+            image, _ = open_upright(data, self._limits, at_least=(WHOLE_PX, WHOLE_PX))
+        except ImageFault as fault:
+            return GONE if fault.code is FailureCode.NOT_FOUND else f"unreadable: {fault.code}"
+        image.thumbnail((WHOLE_PX, WHOLE_PX), Image.Resampling.BICUBIC)
+        return _jpeg(image)
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.convert("RGB").save(stream, "JPEG", quality=_QUALITY)
+    return stream.getvalue()

@@ -1,0 +1,69 @@
+"""Labels that people give to faces on the page: kept in ``corrections.parquet`` beside the tables."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from maskdet.compliance.corrections import CORRECTED_CODES, Correction, Corrections
+from maskdet.errors import ConfigError
+from maskdet.explore.pictures import RowId
+from maskdet.explore.questions import Asked
+from maskdet.report.database import Tables
+from maskdet.tables.corrections import read_corrections, write_corrections
+
+
+class Relabelling:
+    """Writes what people say of a face, and counts it from then on.
+
+    Args:
+        tables: whose faces they are.
+        asked: whose counts follow.
+    """
+
+    def __init__(self, tables: Tables, asked: Asked) -> None:
+        self._tables, self._asked = tables, asked
+        self._lock = threading.Lock()
+
+    def relabel(self, place: RowId, label: object) -> dict[str, Any] | None:
+        """Take what people say for a face's label.
+
+        Args:
+            place: of its row.
+            label: of :data:`maskdet.compliance.corrections.CORRECTED_CODES`; ``None``: the model's counts again.
+
+        Returns:
+            The face's label as it counts now, the model's, and whether people gave it; ``None``: there is no such row.
+
+        Raises:
+            ConfigError: the label is not one that people may give.
+            StorageError: the corrections cannot be read or written.
+        """
+        if label is not None and label not in list(CORRECTED_CODES):
+            raise ConfigError("label", f"one of {list(CORRECTED_CODES)} or null", label)
+        row = self._tables.row(*place)
+        if row is None:
+            return None
+        with self._lock:
+            # Read anew: another page, or an audit, may have written meanwhile.
+            known = read_corrections(self._tables.layout)
+            before = self._counted(place, row)
+            write_corrections(self._tables.layout, _with(known, row, label))
+            self._tables.correct(place.file, place.row, None if label is None else str(label))
+            after = row["label"] if label is None else str(label)
+            self._asked.move(row, before, after)
+        return {"label": after, "model_label": row["label"], "corrected": label is not None}
+
+    def _counted(self, place: RowId, row: dict[str, Any]) -> str:
+        """The label that the face has been counted under."""
+        given = self._tables.given(place.file, place.row)
+        return row["label"] if given is None else given
+
+
+def _with(known: Corrections, row: dict[str, Any], label: object) -> Corrections:
+    uri, index = row["image_uri"], row["face_index"]
+    if label is not None:
+        return known | Corrections.of([Correction(uri, row["content_sha256"], index, str(label))])
+    left = {face: said for face, said in known.labels.get(uri, {}).items() if face != index}
+    others = {image: faces for image, faces in known.labels.items() if image != uri}
+    return Corrections({**others, uri: left} if left else others)
