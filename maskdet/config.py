@@ -35,6 +35,7 @@ Model = TypeVar("Model", bound=BaseModel)
 CodecsName = Literal["pillow", "fast"]
 FacesMode = Literal["detect", "whole"]
 Precision = Literal["int8", "float32"]
+Device = Literal["cpu", "cuda"]
 
 InputKind = Annotated[
     Literal["auto", "folder", "glob", "list", "image_list"],
@@ -52,6 +53,7 @@ DEFAULT_EXCLUDES = (
     *(".*", "@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "__MACOSX", "$RECYCLE.BIN"),
     *("System Volume Information", "lost+found"),
 )
+_REFERENCE = "make docs: Reference, Settings; maskdet config show NAME prints a file that has them all"
 # Of Pydantic, where a section is no mapping.
 _SECTION_ERRORS = ("model_type", "model_attributes_type", "dict_type")
 # ValueError: text that is not UTF-8, and what YAML takes for a date that is none ("2026-13-45").
@@ -179,10 +181,14 @@ class ModelSettings(Section):
 
     uri: str = "builtin"
     """A model bundle, in any storage, or ``builtin``."""
-    backend: Literal["litert", "tensorflow", "onnx"] = "litert"
-    """The library that runs the model."""
+    backend: KeyName | None = None
+    """The library that runs the model: ``litert``, ``tensorflow``, ``onnx``, or one that an installed package adds.
+    ``auto``: the fastest on the machine that launches the run. Default: ``litert``, or what the bundle has a file
+    for."""
     precision: Precision | None = None
-    """Default: int8 on LiteRT. TensorFlow and ONNX Runtime run float32 only."""
+    """Default: int8 where backend and bundle have it. TensorFlow and ONNX Runtime run float32 only."""
+    device: Device = "cpu"
+    """Where the model runs. ``cuda``: a GPU, by ONNX Runtime or TensorFlow; faces are found on CPUs all the same."""
     no_mask_below: Ratio | None = None
     """Faces below this probability of a mask are labelled ``no_mask``. Default: the bundle's threshold."""
     mask_from: Ratio | None = None
@@ -194,16 +200,9 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> ModelSettings:
-        if self.backend != "litert" and self.precision == "int8":
-            raise ValueError(f"backend {self.backend!r} runs precision 'float32' only; int8 runs on 'litert'")
         if self.no_mask_below is not None and self.mask_from is not None and self.no_mask_below > self.mask_from:
             raise ValueError(f"no_mask_below = {self.no_mask_below} lies above mask_from = {self.mask_from}")
         return self
-
-    @property
-    def resolved_precision(self) -> Precision:
-        """The precision that runs."""
-        return self.precision or ("int8" if self.backend == "litert" else "float32")
 
 
 class ScoringSettings(Section):
@@ -470,8 +469,10 @@ def _describe(problem: dict[str, Any], model: type[BaseModel]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in _SECTION_ERRORS:
         message = "expected a section of key: value"
+    if problem["type"] == "missing":
+        return f"{path}: expected a value, received none; the reference of settings says what it is ({_REFERENCE})"
     text = f"{path}: {message}" if path else message
-    if problem["type"] in ("value_error", "missing"):  # the input of either is the whole section
+    if problem["type"] == "value_error":  # its input is the whole section
         return text
     return f"{text}, received {shown(problem['input'])}"
 

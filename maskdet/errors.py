@@ -130,7 +130,7 @@ EXIT_CODES: dict[int, str] = {
     1: "internal error: a defect of maskdet or its runner; the traceback is printed",
     2: "wrong setting, flag or path template",
     3: "input missing, empty or not as promised",
-    4: "model bundle missing, damaged or not matching its manifest",
+    4: "model missing, damaged, refused as unsafe, or not what its manifest or its importer says",
     5: "storage cannot be reached, read or written",
     6: "failure budget exceeded: the tables are written, _SUCCESS is not",
     7: "reconciliation failed: images listed differ from images accounted for",

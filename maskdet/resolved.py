@@ -35,8 +35,9 @@ class ResolvedFaces(FacesSettings):
 
 
 class ResolvedModel(ModelSettings):
-    """Model settings with the precision chosen."""
+    """Model settings with backend and precision chosen."""
 
+    backend: KeyName
     precision: Precision
 
 

@@ -14,6 +14,7 @@ from maskdet import schemas
 from maskdet.config import ScoreSettings, load_yaml, parse_settings, put
 from maskdet.errors import ConfigError
 from maskdet.images.codecs import resolve_codecs
+from maskdet.model.backends import RuntimeSpec
 from maskdet.resolved import ResolvedSettings
 from maskdet.scoring.setup import resolve_settings
 from maskdet.video.reading import is_installed
@@ -92,7 +93,7 @@ def test_an_unknown_key_is_named_with_a_suggestion(tree: dict[str, Any], fragmen
         ({"failure_budget": {"max_ratio": float("nan")}}, "failure_budget.max_ratio", "received nan"),
         ({"failure_budget": {"max_images": -1}}, "failure_budget.max_images", "received -1"),
         ({"compliance": {"confidence": 1.0}}, "compliance.confidence", "received 1.0"),
-        ({"model": {"backend": "torch"}}, "model.backend", "received 'torch'"),
+        ({"model": {"precision": "int4"}}, "model.precision", "received 'int4'"),
         ({"faces": {"mode": "some"}}, "faces.mode", "received 'some'"),
         ({"source": {"kind": "zip"}}, "source.kind", "received 'zip'"),
         ({"source": {"extensions": "jpg"}}, "source.extensions", "received 'jpg'"),
@@ -110,8 +111,8 @@ def test_a_bad_value_is_named_by_its_path_and_shown(tree: dict[str, Any], path: 
 
 
 def test_every_mistake_is_named_at_once() -> None:
-    text = refusal({"sorce": 1, "packing": {"max_images": 0}, "model": {"backend": "x"}})
-    assert all(fragment in text for fragment in ("'sorce'", "packing.max_images", "model.backend"))
+    text = refusal({"sorce": 1, "packing": {"max_images": 0}, "model": {"device": "x"}})
+    assert all(fragment in text for fragment in ("'sorce'", "packing.max_images", "model.device"))
 
 
 @pytest.mark.parametrize("zone", ["", "Mars/Olympus", "../../etc/passwd", "Europe", "utc+1"])
@@ -272,24 +273,8 @@ def test_no_key_may_be_named_like_a_column_of_a_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        ({}, "int8"),
-        ({"backend": "tensorflow"}, "float32"),
-        ({"backend": "onnx"}, "float32"),
-        ({"precision": "float32"}, "float32"),
-        ({"backend": "tensorflow", "precision": "float32"}, "float32"),
-    ],
-)
-def test_precision_follows_the_backend(model: dict[str, str], expected: str) -> None:
-    assert parse({"model": model}).model.resolved_precision == expected
-
-
-@pytest.mark.parametrize(
     ("model", "fragment"),
     [
-        ({"backend": "tensorflow", "precision": "int8"}, "'tensorflow' runs precision 'float32' only"),
-        ({"backend": "onnx", "precision": "int8"}, "'onnx' runs precision 'float32' only"),
         ({"no_mask_below": 0.6, "mask_from": 0.4}, "lies above"),
     ],
 )
@@ -301,7 +286,11 @@ def test_equal_thresholds_leave_no_uncertain_band() -> None:
     assert parse({"model": {"no_mask_below": 0.5, "mask_from": 0.5}}).model.mask_from == 0.5
 
 
-CHOSEN = {"imaging": {"codecs": "pillow"}, "faces": {"mode": "whole"}, "model": {"precision": "int8"}}
+CHOSEN = {
+    "imaging": {"codecs": "pillow"},
+    "faces": {"mode": "whole"},
+    "model": {"backend": "litert", "precision": "int8"},
+}
 CHOSEN["video"] = {"mode": "skip"}
 CHOSEN["compliance"] = {"cluster": (), "time_zone": "UTC"}
 GIVEN = {"imaging": {"max_pixels": 5}, "faces": {"min_face_px": 32}, "input": "photos", "output": "tables"}
@@ -313,7 +302,8 @@ class TestResolved:
         [
             ("imaging", {"codecs": "auto"}),
             ("faces", {"mode": "auto"}),
-            ("model", {"precision": None}),
+            ("model", {"backend": "litert", "precision": None}),
+            ("model", {"precision": "int8"}),
             ("faces", {}),
             ("compliance", {}),
             ("video", {}),
@@ -325,17 +315,17 @@ class TestResolved:
             ResolvedSettings.model_validate({**CHOSEN, section: open_choice})
 
     def test_resolving_keeps_what_was_given_and_changes_nothing_twice(self):
-        manifest = types.SimpleNamespace(architecture="reference_cnn")
+        manifest = types.SimpleNamespace(architecture="reference_cnn", faces=None)
         given = parse(GIVEN)
-        found = resolve_settings(given, manifest)
+        found = resolve_settings(given, manifest, RuntimeSpec())
         expected = given.model_dump()
         expected["imaging"]["codecs"] = resolve_codecs("auto")
         expected["faces"]["mode"] = "whole"
         expected["video"]["mode"] = "score" if is_installed() else "skip"
-        expected["model"]["precision"] = "int8"
+        expected["model"] |= {"backend": "litert", "precision": "int8"}
         expected["compliance"].update(cluster=given.cluster_keys, time_zone=given.source.timezone)
         assert found.model_dump() == expected
-        assert resolve_settings(found, manifest) == found
+        assert resolve_settings(found, manifest, RuntimeSpec()) == found
 
 
 class TestClusters:

@@ -33,7 +33,7 @@ COMMANDS = {
     "prepare": "check labelled images for duplicates and leaks, cut splits",
     "train": "train a model from a recipe",
     "export": "write a model in other formats: Keras, SavedModel, LiteRT, ONNX",
-    "import": "make a bundle of a face detector of your own",
+    "import": "make a bundle of a model of your own: Keras, SavedModel, ONNX, LiteRT",
     "config": "list and show the configs that come with the package",
     "demo": "draw images of faces to try everything on",
 }

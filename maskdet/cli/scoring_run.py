@@ -18,8 +18,11 @@ _SETTING_FLAGS = {
     "--input": ("input", "folders, globs, list files (.txt) or image lists (.csv, .parquet)"),
     "--output": ("output", "folder or prefix for the tables"),
     "--model": ("model.uri", "a model bundle, or 'builtin' (default)"),
-    "--backend": ("model.backend", "litert (default), tensorflow or onnx"),
-    "--precision": ("model.precision", "int8 or float32 (default: int8 on litert, else float32)"),
+    "--backend": (
+        "model.backend",
+        "litert, tensorflow, onnx, or auto: the fastest here (default: litert, or what the model has a file for)",
+    ),
+    "--precision": ("model.precision", "int8 or float32 (default: int8 where backend and model have it)"),
     "--faces": (
         "faces.mode",
         "detect: find the faces; whole: each image is one face; auto (default): what suits the model",

@@ -144,7 +144,7 @@ def read_labelled(layout: Layout, settings: EvaluateSettings, tasks: Sequence[Li
     """
     tables = read_tables(layout, settings, tasks)
     rows, failures = _one_row_an_image(tables.predictions), tables.failures
-    tops = [_top(task) for task in tasks]
+    tops = [top_of(task) for task in tasks]
     classes, failed = (_classes(table, settings.truth, tops) for table in (rows, failures))
     known = np.array([name is not None for name in classes], np.bool_)
     unknown = rows["image_uri"].filter(pa.array(~known)).to_pylist()
@@ -239,7 +239,7 @@ def column_values(rows: pa.Table, column: str) -> list[str | None]:
     return values
 
 
-def _top(task: ListTask) -> str:
+def top_of(task: ListTask) -> str:
     """The folder that the folders which name classes lie in; an input's own name may be that of a class."""
     if task.kind == "folder":
         return storage.parent(task.uri)

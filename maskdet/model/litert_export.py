@@ -9,9 +9,9 @@ cost nothing.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ def convert_float(model: Any) -> bytes:
     def score(images: Any) -> dict[str, Any]:
         return graph_output(folded, tf.cast(images, tf.float32))
 
-    return _convert(_converter(folded, score, tf.uint8))
+    return converted(_converter(folded, score, tf.uint8))
 
 
 def convert_int8(model: Any, representative: NDArray[np.uint8]) -> bytes:
@@ -68,12 +68,12 @@ def convert_int8(model: Any, representative: NDArray[np.uint8]) -> bytes:
         return ([sample[np.newaxis]] for sample in samples)
 
     converter = _converter(body, lambda images: {"features": body(images, training=False)}, tf.float32)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = samples_one_by_one
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.uint8
-    converter.inference_output_type = tf.float32
-    return _append_head(_convert(converter), *last_dense.get_weights())
+    quantise(converter, samples_one_by_one)
+    graph = LiteRTGraph(converted(converter))
+    check_pixels_unscaled(graph)
+    kernel, bias = last_dense.get_weights()
+    append_dense(graph, kernel, bias, "sigmoid" if len(bias) == 1 else "softmax")
+    return graph.to_bytes()
 
 
 def run(file: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -139,49 +139,79 @@ def _converter(model: Any, score: Any, pixel_type: Any) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([holder.score.get_concrete_function()], holder)
 
 
-def _convert(converter: Any) -> bytes:
+def quantise(converter: Any, samples: Callable[[], Iterator[list[NDArray[np.float32]]]]) -> None:
+    """Let a TensorFlow Lite converter make int8 of everything between uint8 pixels and a float32 output.
+
+    Args:
+        converter: of a network that takes float32.
+        samples: gives batches of one that ranges are measured on.
+    """
+    import tensorflow as tf
+
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = samples
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.uint8
+    converter.inference_output_type = tf.float32
+
+
+def converted(converter: Any) -> bytes:
+    """The LiteRT file that a TensorFlow Lite converter makes."""
     with warnings.catch_warnings():
         # "Statistics for quantized inputs were expected": they are, the pixels' own range is among the samples.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs were expected")
-        converted: bytes = converter.convert()
-    return converted
+        file: bytes = converter.convert()
+    return file
 
 
-def _append_head(file: bytes, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> bytes:
-    """Put a float32 dense layer behind a LiteRT network with one float32 output ``(batch, features)``.
-
-    A sigmoid follows one unit, a softmax several.
+def append_dense(
+    graph: LiteRTGraph,
+    kernel: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    curve: Literal["sigmoid", "softmax"] | None,
+) -> None:
+    """Put a float32 dense layer, and the curve that makes probabilities, behind a float32 output ``(batch, features)``.
 
     Written into the file's graph directly: the converter keeps a layer in float32 only by a name of its own making.
 
-    Raises:
-        ModelError: the network's input is not uint8 with scale 1 and zero point 0.
+    Args:
+        graph: gives ``(batch,)`` for one unit, else ``(batch, units)``, when this is done.
+        kernel: ``(features, units)``.
+        bias: ``(units,)``.
+        curve: ``None``: the units are probabilities.
     """
-    graph = LiteRTGraph(file)
-    _check_pixels_unscaled(graph.tensor(graph.input_index), graph.schema)
-    builtin, schema = graph.schema.BuiltinOperator, graph.schema
+    builtin, schema, units = graph.schema.BuiltinOperator, graph.schema, len(bias)
     weights = graph.add_constant("logit/kernel", np.ascontiguousarray(kernel.T, np.float32))
     offset = graph.add_constant("logit/bias", bias.astype(np.float32))
-    logit = graph.add_activation("logit", [-1, len(bias)])
+    made = graph.add_activation("logit", [-1, units])
     features = [graph.output_index, weights, offset]
     graph.operators.append(
-        graph.make_operator(builtin.FULLY_CONNECTED, features, logit, schema.FullyConnectedOptionsT())
+        graph.make_operator(builtin.FULLY_CONNECTED, features, made, schema.FullyConnectedOptionsT())
     )
-    if len(bias) == 1:
-        flat_logit = graph.add_activation("flat_logit", [-1])
+    if units == 1:
+        flat = graph.add_activation("flat_logit", [-1])
+        graph.operators.append(graph.make_reshape(made, flat))
+        made = flat
+    if curve == "sigmoid":
         given = graph.add_activation("probability_mask", [-1])
-        graph.operators.append(graph.make_reshape(logit, flat_logit))
-        graph.operators.append(graph.make_operator(builtin.LOGISTIC, [flat_logit], given))
-    else:
-        given = graph.add_activation("probabilities", [-1, len(bias)])
+        graph.operators.append(graph.make_operator(builtin.LOGISTIC, [made], given))
+        made = given
+    elif curve == "softmax":
+        given = graph.add_activation("probabilities", [-1, units])
         options = schema.SoftmaxOptionsT()
         options.beta = 1.0
-        graph.operators.append(graph.make_operator(builtin.SOFTMAX, [logit], given, options))
-    graph.give(given)
-    return graph.to_bytes()
+        graph.operators.append(graph.make_operator(builtin.SOFTMAX, [made], given, options))
+        made = given
+    graph.give(made)
 
 
-def _check_pixels_unscaled(tensor: Any, schema: Any) -> None:
+def check_pixels_unscaled(graph: LiteRTGraph) -> None:
+    """Make sure that a quantised network takes pixels as they are.
+
+    Raises:
+        ModelError: its input is not uint8 with scale 1 and zero point 0.
+    """
+    tensor, schema = graph.tensor(graph.input_index), graph.schema
     scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
     if (tensor.type, scale, zero_point) != (schema.TensorType.UINT8, 1.0, 0):
         raise ModelError(

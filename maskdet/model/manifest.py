@@ -22,6 +22,9 @@ GOLDEN_FILE = "golden.npz"
 TRAINING_IMAGES_FILE = "training_images.npy"
 
 
+_LATER_FIELDS = ("faces", "imported")
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -120,6 +123,24 @@ class TrainingData(_Part):
     """SHA-256 over the sorted (path, content SHA-256, label) of every training image."""
 
 
+class ImportedFrom(_Part):
+    """The file that a bundle was imported from, and what was declared of it."""
+
+    source: str
+    """The name of the file or folder."""
+    sha256: str
+    """Of its content; of a folder, of its files' names and hashes."""
+    made_with: str
+    classes: tuple[str, ...]
+    """In the order of the network's outputs; of one output, what 0 and 1 mean."""
+    scale: str
+    factor: tuple[float, float, float]
+    offset: tuple[float, float, float]
+    channels: Literal["RGB", "BGR"]
+    layout: Literal["NHWC", "NCHW"]
+    activation: Literal["sigmoid", "softmax", "logits"]
+
+
 class BundleFile(_Part):
     """One file of a bundle."""
 
@@ -141,9 +162,20 @@ class Manifest(Sealed):
     calibration: Calibration = Calibration()
     operating_characteristics: OperatingCharacteristics | None = None
     training_data: TrainingData
+    faces: Literal["detect", "whole"] | None = None
+    """What the network was trained on, faces cut out or whole images, and so what a run shows it unless told otherwise;
+    ``None``: as its architecture says."""
+    imported: ImportedFrom | None = None
+    """``None`` of a network that was trained here."""
     versions: dict[str, str] = {}
     files: dict[str, BundleFile] = {}
     fingerprint: str = ""
+
+    @model_serializer(mode="wrap")
+    def _of_what_there_is(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Bundles older than these fields keep their fingerprints.
+        content: dict[str, Any] = write(self)
+        return {name: value for name, value in content.items() if value is not None or name not in _LATER_FIELDS}
 
     @model_validator(mode="after")
     def _every_class_decided(self) -> Manifest:

@@ -1,4 +1,4 @@
-"""A Keras network to ONNX, and ONNX files run by ONNX Runtime on the CPU.
+"""A Keras network to ONNX, and ONNX files run by ONNX Runtime.
 
 tf2onnx translates the same TensorFlow function that the SavedModel holds, so every layer that Keras can build comes
 along, 'same' padding and the order of flattened features included.
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdet.config import Device
+from maskdet.errors import ModelError
 from maskdet.model.tensorflow_export import graph_output
 
 _OPSET = 17  # of 2022: runtimes that are a few years old read the file too
@@ -43,30 +45,58 @@ def convert(model: Any) -> bytes:
     return converted
 
 
-def open_session(file: Path) -> Any:
-    """An ``onnxruntime.InferenceSession`` of a file: on the CPU, each call on the thread that makes it.
+PROVIDERS: dict[Device, tuple[str, dict[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    # Rounded to 10 bits (TF32), labels near a threshold would differ from a CPU's; an exhaustive search for the fastest
+    # kernel finds another one at each start.
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}),
+}
+"""Device → ONNX Runtime's execution provider and its options."""
+
+
+def open_session(file: Path, device: Device = "cpu") -> Any:
+    """An ``onnxruntime.InferenceSession`` of a file; on the CPU, each call runs on the thread that makes it.
 
     Args:
         file: an ONNX file that holds its weights itself.
+        device: where it runs.
+
+    Raises:
+        ModelError: this machine, or the ONNX Runtime that is installed, has no such device.
     """
+    return open_session_of(file.read_bytes(), device)
+
+
+def open_session_of(network: bytes, device: Device = "cpu") -> Any:
+    """The same of a file's bytes. Given as bytes, a file cannot name others, which no hash would cover, to read."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # Given as bytes, a file cannot name others, which no hash would cover, to read weights from.
-    return onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+    wanted, settings = PROVIDERS[device]
+    available = onnxruntime.get_available_providers()
+    if wanted not in available:
+        remedy = "Run: pip install onnxruntime-gpu, in place of onnxruntime, on machines with a GPU."
+        raise ModelError(f"model.device {device!r}", f"ONNX Runtime with {wanted}", ", ".join(available), remedy)
+    session = onnxruntime.InferenceSession(network, options, providers=[(wanted, settings)])
+    if session.get_providers()[0] != wanted:  # it goes on without, and says so in a log alone
+        remedy = "Does nvidia-smi show the GPU, and do driver, CUDA and cuDNN fit this ONNX Runtime?"
+        raise ModelError(f"model.device {device!r}", wanted, ", ".join(session.get_providers()), remedy)
+    return session
 
 
 def run(file: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Score images in one batch on one thread.
 
     Args:
-        file: an ONNX file that this module wrote.
+        file: of a bundle.
         images: RGB uint8 ``(batch, height, width, 3)``.
 
     Returns:
         Probabilities of "mask", float32 ``(batch,)``, or of the classes, ``(batch, classes)``.
     """
+    session = open_session(file)
+    (taken,) = session.get_inputs()
     probabilities: NDArray[np.float32]
-    (probabilities,) = open_session(file).run(None, {"images": images})
+    (probabilities,) = session.run(None, {taken.name: images})
     return probabilities

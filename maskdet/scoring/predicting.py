@@ -23,6 +23,7 @@ from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import INCORRECT, MASK, NO_MASK, Decision
 from maskdet.model.backends import Model, load_model
+from maskdet.model.bundle import read_manifest
 from maskdet.model.manifest import InputSpec, Manifest
 from maskdet.resolved import ResolvedFaces
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
@@ -151,9 +152,9 @@ def load_parts(given: ScoreSettings) -> tuple[Model, ScoreOptions, Viewer]:
         ModelError: a bundle is missing, damaged, or does not reproduce its golden outputs.
         ConfigError: the thresholds contradict each other.
     """
-    spec = runtime_spec(given)
+    spec = runtime_spec(given, read_manifest(given.model.uri))
     model = load_model(given.model.uri, spec)
-    settings = resolve_settings(given, model.manifest)
+    settings = resolve_settings(given, model.manifest, spec)
     options = score_options(settings, KeyRule.of(settings), resolve_decision(settings, model.manifest))
     return model, options, load_viewer(model, options, spec.threads)
 

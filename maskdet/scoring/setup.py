@@ -29,7 +29,8 @@ from maskdet.inputs.videos import refuse_unreadable, resolve_mode
 from maskdet.labels import Decision
 from maskdet.model.architectures import default_view
 from maskdet.model.backends import RuntimeSpec
-from maskdet.model.bundle import open_bundle
+from maskdet.model.backends.choosing import choose_runtime
+from maskdet.model.bundle import open_bundle, read_manifest
 from maskdet.model.manifest import Manifest
 from maskdet.resolved import ResolvedCompliance, ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings
 from maskdet.scoring.fingerprint import probability_fingerprint, scoring_fingerprint
@@ -135,9 +136,9 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
     if not given.output:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the tables shall go.")
     tasks = _checked_inputs(given)
-    spec = runtime_spec(given)
+    spec = runtime_spec(given, read_manifest(given.model.uri))
     manifest = open_bundle(given.model.uri, spec.needs).manifest
-    settings = resolve_settings(given, manifest)
+    settings = resolve_settings(given, manifest, spec)
     decision = resolve_decision(settings, manifest)
     rule = KeyRule.of(settings)
     errors = known_errors(manifest, decision)
@@ -219,16 +220,17 @@ def _plan(settings: ScoreSettings, run: RunManifest) -> RunPlan:
     )
 
 
-def resolve_settings(given: ScoreSettings, manifest: Manifest) -> ResolvedSettings:
-    """Decide what settings leave to the model, to this machine and to the source: face mode, precision, clusters …"""
-    mode = default_view(manifest.architecture) if given.faces.mode == "auto" else given.faces.mode
+def resolve_settings(given: ScoreSettings, manifest: Manifest, spec: RuntimeSpec) -> ResolvedSettings:
+    """Decide what settings leave to the model, to this machine and to the source: face mode, backend, clusters …"""
+    usual = manifest.faces or default_view(manifest.architecture)
+    mode = usual if given.faces.mode == "auto" else given.faces.mode
     return _resolved(
         ResolvedSettings,
         given,
         faces=_resolved(ResolvedFaces, given.faces, mode=mode),
         imaging=_resolved(ResolvedImaging, given.imaging, codecs=resolve_codecs(given.imaging.codecs)),
         video=resolve_mode(given.video),
-        model=_resolved(ResolvedModel, given.model, precision=given.model.resolved_precision),
+        model=_resolved(ResolvedModel, given.model, backend=spec.backend, precision=spec.precision),
         compliance=_resolved(
             ResolvedCompliance, given.compliance, cluster=given.cluster_keys, time_zone=given.compliance_time_zone
         ),
@@ -274,13 +276,21 @@ def _real(uri: str) -> str:
     return os.path.realpath(uri) if storage.is_local(uri) else uri
 
 
-def runtime_spec(settings: ScoreSettings) -> RuntimeSpec:
-    """How the settings' model runs."""
+def runtime_spec(settings: ScoreSettings, manifest: Manifest) -> RuntimeSpec:
+    """How the settings' model runs.
+
+    Raises:
+        ConfigError: the backend is unknown, or does not run the precision, or on the device.
+        ModelError: ``auto`` finds none that runs the bundle.
+    """
+    model = settings.model
+    chosen = choose_runtime(model.uri, manifest, model.backend, model.precision, model.device)
     return RuntimeSpec(
-        backend=settings.model.backend,
-        precision=settings.model.resolved_precision,
+        backend=chosen.backend,
+        precision=chosen.precision,
         threads=settings.scoring.inference_threads or available_cores(),
         block_images=settings.scoring.block_images,
+        device=model.device,
     )
 
 

@@ -21,7 +21,7 @@ from maskdet.labels import TWO_CLASSES
 from maskdet.model.architectures import build_model
 from maskdet.model.export import check_output_folder, export_bundle
 from maskdet.model.manifest import InputSpec, Manifest, TrainingData
-from maskdet.training import devices, distillation, pretrained
+from maskdet.training import devices, distillation, finetuning, pretrained
 from maskdet.training.batches import Examples, class_weights, examples_of, training_batches
 from maskdet.training.checkpoints import Checkpoints, HistoryRow, restore, write_atomically
 from maskdet.training.data import LabelledArrays
@@ -124,6 +124,7 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
         model = with_fused_normalization(model)
     files = RunFiles(output)
     training, validation = _load(model, recipe, root, files, resume)
+    finetuning.warn_if_few(recipe, training.labels)
     _log.info("training on %d images, %d unreadable, in %s", len(training.labels), len(training.unreadable), policy)
     fit(model, recipe, training, validation, files, resume=resume)
     # In float32, whatever it was trained in.
@@ -133,6 +134,8 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
         fitted.save(files.fitted)
         return None
     point = set_operating_point(fitted, recipe, training, root)
+    if (bundle := pretrained.starting_bundle(recipe.weights)) is not None and point.characteristics is not None:
+        finetuning.print_before_and_after(bundle, recipe, point)
     return export_bundle(
         fitted,
         output,

@@ -15,7 +15,7 @@ from maskdet.labels import CODES, TWO_CLASSES, ClassNames, Decision, label_codes
 from maskdet.model.manifest import Calibration, OperatingCharacteristics
 from maskdet.preparation.hashing import THUMBNAIL_SIDE_PX
 from maskdet.preparation.similarity import near_duplicates
-from maskdet.training.data import INCORRECT, MASK, NO_MASK, LabelledArrays, decode
+from maskdet.training.data import INCORRECT, MASK, NO_MASK, LabelledArrays, LabelledImage, decode
 from maskdet.training.reading import is_drawn
 from maskdet.training.recipe import Recipe
 from maskdet.training.sets import load_plain, load_views
@@ -34,6 +34,8 @@ class Point(NamedTuple):
     decision: Decision
     calibration: Calibration
     characteristics: OperatingCharacteristics | None
+    tested_on: tuple[LabelledImage, ...] = ()
+    """The images of the characteristics."""
 
 
 def set_operating_point(model: Any, recipe: Recipe, training: LabelledArrays, root: str) -> Point:
@@ -73,7 +75,7 @@ def set_operating_point(model: Any, recipe: Recipe, training: LabelledArrays, ro
         point.test_description,
         shares_groups_with_training=shares_groups,
     )
-    return Point(decision, calibration, characteristics)
+    return Point(decision, calibration, characteristics, tuple(tested_on.images))
 
 
 def predict_views(model: Any, arrays: LabelledArrays) -> NDArray[np.float32]:

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet.errors import ConfigError
+from maskdet.labels import MASK, NO_MASK, THREE_CLASSES
 from maskdet.model.architectures import ARCHITECTURES, COMPACT, EFFICIENTNET_LITE0
+from maskdet.model.bundle import BUILTIN, BUILTIN_FOLDER
 from maskdet.model.manifest import KERAS_FILE
 from maskdet.training import efficientnet_weights
 from maskdet.training.checkpoints import write_atomically
@@ -29,17 +31,17 @@ def load_base_weights(model: Any, weights: str) -> None:
     Args:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
         weights: ``none``; ``imagenet``, which Keras fetches or has kept (VGG19), or an installed package carries
-            (EfficientNet-Lite0); a bundle of the same architecture, for all of the network, save its last layer if it
-            tells other classes apart; or a file: Keras weights of VGG19 without top, a checkpoint of
-            EfficientNet-Lite0.
+            (EfficientNet-Lite0); ``builtin`` or another bundle of the same architecture, for all of the network, save
+            its last layer if it tells other classes apart; or a file: Keras weights of VGG19 without top, a checkpoint
+            of EfficientNet-Lite0.
 
     Raises:
         ConfigError: the network has no base, or the weights cannot be had or do not fit.
     """
     if weights == NO_WEIGHTS:
         return
-    if (trained := Path(weights) / KERAS_FILE).is_file():
-        _load_all(model, trained)
+    if (bundle := starting_bundle(weights)) is not None:
+        _load_all(model, bundle / KERAS_FILE)
         return
     base_output_of(model, f"weights: {weights}")
     if model.name in (EFFICIENTNET_LITE0, COMPACT):
@@ -53,6 +55,16 @@ def load_base_weights(model: Any, weights: str) -> None:
     _log.info("started %d layers of the base from %s", len(copied), weights)
 
 
+def starting_bundle(weights: str) -> Path | None:
+    """The folder of the bundle that a network starts from; ``None`` if it starts from something else.
+
+    Args:
+        weights: as of :func:`load_base_weights`.
+    """
+    folder = BUILTIN_FOLDER if weights == BUILTIN else Path(weights)
+    return folder if (folder / KERAS_FILE).is_file() else None
+
+
 def _load_all(model: Any, file: Path) -> None:
     import keras
 
@@ -61,10 +73,25 @@ def _load_all(model: Any, file: Path) -> None:
         raise ConfigError("weights", f"a bundle of {model.name}", f"{file}: {source.name}", "Name another bundle.")
     for layer, trained in zip(model.layers, source.layers, strict=True):
         if layer.name == "logit" and layer.output.shape != trained.output.shape:  # of other classes
-            _log.info("the last layer starts anew: that of %s has %d outputs", file, trained.output.shape[-1])
+            _start_last_layer(layer, trained)
             continue
         layer.set_weights(trained.get_weights())
     _log.info("started the network from %s", file)
+
+
+def _start_last_layer(layer: Any, trained: Any) -> None:
+    """Start a last layer from one of other classes: of three to two, or anew.
+
+    Of three classes' logits, the one of ``mask`` less that of ``no_mask`` is the log odds where nothing is
+    ``incorrect``.
+    """
+    kernel, bias = trained.get_weights()
+    if (len(bias), layer.output.shape[-1]) != (len(THREE_CLASSES), 1):
+        _log.info("the last layer starts anew: that of the bundle has %d outputs", len(bias))
+        return
+    mask, no_mask = THREE_CLASSES.index(MASK), THREE_CLASSES.index(NO_MASK)
+    layer.set_weights([kernel[:, [mask]] - kernel[:, [no_mask]], bias[[mask]] - bias[[no_mask]]])
+    _log.info("the last layer starts from the bundle's mask and no_mask; it forgets incorrect")
 
 
 def base_output_of(model: Any, setting: str) -> Any:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from maskdet.config import Count, CountOrZero, Ratio
 from maskdet.labels import TWO_CLASSES, ClassNames
+from maskdet.model.bundle import BUILTIN
 from maskdet.preparation.settings import GroupPattern
 
 
@@ -215,7 +216,8 @@ class Recipe(_Settings):
     online_augmentation: OnlineAugmentation | None = None
     """Changes made to each batch in the input pipeline."""
     weights: Annotated[str, Field(min_length=1)] = "none"
-    """What the base starts from: ``none`` (random), ``imagenet``, or a file of its weights; a bundle: all layers."""
+    """What the base starts from: ``none`` (random), ``imagenet``, or a file of its weights; ``builtin`` or a bundle:
+    all layers, fitted further."""
     frozen_base: bool = False
     """Train the head alone, on features of the base that are computed once."""
     class_weights: Literal["none", "balanced"] | ClassWeights = "none"
@@ -246,6 +248,11 @@ class Recipe(_Settings):
         every = (*self.data, *self.validation_data, *self.operating_point.threshold_data)
         if self.classes == TWO_CLASSES and any(s.incorrect for s in (*every, *self.operating_point.test_data)):
             raise ValueError(f"data: expected no folder of incorrect masks with classes {list(self.classes)}")
+        if self.weights == BUILTIN and not self.operating_point.threshold_data:
+            raise ValueError(
+                "operating_point.threshold_data: expected held-out images with weights: builtin, received none; what "
+                "was fitted further has other thresholds, which have to be chosen"
+            )
         if self.teachers and (self.class_weights != "none" or self.frozen_base):
             raise ValueError("teachers: expected neither class_weights nor frozen_base")
         return self
@@ -253,7 +260,7 @@ class Recipe(_Settings):
     def smoke(self) -> Recipe:
         """The same recipe cut down to seconds: two steps of one epoch, one view of each image, few images per class.
 
-        The base starts from random weights: whether the pre-trained ones can be had is another question.
+        The base starts from random weights or the built-in bundle; whether others can be had is another question.
         """
         changes = {
             "epochs": 1,
@@ -262,7 +269,7 @@ class Recipe(_Settings):
             "augmentation": self.augmentation and self.augmentation.model_copy(update={"copies": 1}),
             "max_images_per_class": 16,
             "representative_images": 8,
-            "weights": "none",
+            "weights": self.weights if self.weights == BUILTIN else "none",
             "teachers": (),
             "synthetic_faces": min(self.synthetic_faces, 8),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import shutil
@@ -15,8 +16,8 @@ import numpy as np
 import pytest
 
 from maskdet.errors import ModelError
-from maskdet.model import backends
-from maskdet.model.backends import Model, RuntimeSpec, load_model
+from maskdet.model.backends import Model, RuntimeSpec, load_model, registry
+from maskdet.model.backends.litert import LITERT
 from maskdet.model.bundle import BUILTIN_FOLDER
 from maskdet.model.manifest import BundleFile, InputSpec, Manifest
 from maskdet.testing import BrightnessBackend, brightness_model
@@ -209,7 +210,7 @@ class TestSpec:
         def missing(name):
             raise metadata.PackageNotFoundError(name)
 
-        monkeypatch.setattr(backends.metadata, "version", missing)
+        monkeypatch.setattr(metadata, "version", missing)
         with pytest.raises(ModelError) as caught:
             load_model("/there/is/none", RuntimeSpec(backend, "float32"))
         assert f"expected the package {package}, received 'none installed'" in str(caught.value)
@@ -343,6 +344,7 @@ class TestRefusals:
                     return (right.T + np.linspace(0, 1e-3, len(right), dtype=np.float32)).T
                 return right + np.float32(1e-3 * block.mean() / 255)
 
-        monkeypatch.setitem(backends._BACKENDS, "litert", Leaking)
+        leaking = dataclasses.replace(LITERT, make=Leaking)
+        monkeypatch.setattr(registry, "BUILT_IN", {**registry.BUILT_IN, "litert": leaking})
         with pytest.raises(ModelError, match="whatever else is in its block"):
             load_model("builtin", RuntimeSpec(block_images=BLOCK))

@@ -92,7 +92,7 @@ def _measured(
 ) -> dict[str, list[ViewRow]]:
     views = views_of(wanted)
     runs = [_run_settings(settings.models[name]) for name in names]
-    models = [load_model(run.model.uri, runtime_spec(run)) for run in runs]
+    models = [load_model(run.model.uri, runtime_spec(run, read_manifest(run.model.uri))) for run in runs]
     found = measure(models, faces.table["image_uri"].to_pylist(), views)
     truth = np.array([label == "mask" for label in faces.table["label"].to_pylist()], np.bool_)
     rules = [
@@ -111,7 +111,8 @@ def _run_settings(model: ComparedModel) -> EvaluateSettings:
 def _key(settings: CompareSettings, wanted: RobustnessSettings, model: ComparedModel, faces: _Faces) -> str:
     """What a model's figures are a function of."""
     run = _run_settings(model)
-    manifest, spec = read_manifest(model.uri), runtime_spec(run)
+    manifest = read_manifest(model.uri)
+    spec = runtime_spec(run, manifest)
     content = [
         __version__,
         f"pillow {metadata.version('pillow')}",

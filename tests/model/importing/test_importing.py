@@ -1,0 +1,103 @@
+"""The command: what it asks for, what it refuses, and a bundle that scores photographs as the file's library does."""
+
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as ds
+import pytest
+
+from maskdet.cli.importing import main
+from maskdet.images.codecs import load_codecs, resolve_codecs
+from maskdet.images.preprocessing import prepare_image
+from maskdet.model.bundle import BUILTIN_FOLDER
+from maskdet.model.manifest import Manifest
+
+SIDE = 48
+
+
+def run(capsys, *flags):
+    code = main([str(flag) for flag in flags])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.fixture
+def lambda_file(tmp_path):
+    """A Keras file that is refused."""
+    import json
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        lambda_layer = {"module": "keras.layers", "class_name": "Lambda", "config": {}}
+        archive.writestr("config.json", json.dumps({"class_name": "Sequential", "config": {"layers": [lambda_layer]}}))
+        archive.writestr("metadata.json", "{}")
+        import h5py
+
+        with h5py.File(tmp_path / "weights.h5", "w"):
+            pass
+        archive.write(tmp_path / "weights.h5", "model.weights.h5")
+    return tmp_path / "model.keras"
+
+
+def test_without_classes_it_refuses_and_explains(lambda_file, tmp_path, capsys):
+    code, _, err = run(capsys, lambda_file, "--scale", "1/255", "--output", tmp_path / "bundle")
+    assert code == 2
+    assert "flow_from_directory sorts folders by name" in err
+    assert "1 means no mask: --classes mask,no_mask" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--classes", "mask,no_mask"), "--scale: expected one of 1/255, -1..1, imagenet, caffe, none"),
+        (("--classes", "mask,nomsk", "--scale", "none"), "received 'nomsk'"),
+        (("--classes", "mask,no_mask", "--scale", "-1..1", "--mean", "0,0,0"), "nothing beside --mean"),
+    ],
+)
+def test_an_incomplete_declaration_is_refused(flags, message, tmp_path, capsys):
+    file = tmp_path / "model.tflite"
+    shutil.copy(BUILTIN_FOLDER / "model_float.tflite", file)
+    code, _, err = run(capsys, file, *flags, "--output", tmp_path / "bundle")
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_hostile_file_ends_with_code_4_and_nothing_is_written(lambda_file, tmp_path, capsys):
+    flags = ("--classes", "mask,no_mask", "--scale", "1/255", "--output", tmp_path / "new" / "bundle")
+    code, _, err = run(capsys, lambda_file, *flags)
+    assert code == 4
+    assert "received 'Lambda of the module keras.layers'" in err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.data
+@pytest.mark.xdist_group("tensorflow")
+def test_a_keras_file_scores_photographs_as_keras_does(data_folder, tmp_path, capsys, score):
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(4)
+    pooled = [keras.layers.Conv2D(8, 3, activation="relu"), keras.layers.MaxPool2D(4)]
+    head = [keras.layers.Flatten(), keras.layers.Dense(1, activation="sigmoid")]
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *pooled, *head])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / "model.keras")
+    flags = ("--classes", "WithMask,WithoutMask", "--scale", "1/255", "--faces", "whole", "--output", tmp_path / "mine")
+    assert run(capsys, tmp_path / "model.keras", *flags)[0] == 0
+    manifest = Manifest.model_validate_json((tmp_path / "mine" / "manifest.json").read_text())
+    assert (manifest.faces, manifest.imported.classes) == ("whole", ("mask", "no_mask"))
+    output = score(
+        tmp_path / "tables", data_folder / "k12" / "Test", template=None, flags=("--model", str(tmp_path / "mine"))
+    )
+    assert output.code == 0
+    rows = ds.dataset(tmp_path / "tables" / "predictions", format="parquet").to_table().sort_by("image_uri")
+    uris = rows["image_uri"].to_pylist()
+    codecs = load_codecs(resolve_codecs("auto"))
+    pixels = np.stack([prepare_image(Path(uri).read_bytes(), SIDE, SIDE, codecs=codecs).pixels for uri in uris])
+    no_mask = model.predict(pixels / np.float32(255), verbose=0)[:, 0]
+    found = rows["probability_mask"].to_numpy()
+    assert len(uris) == 992
+    np.testing.assert_allclose(found, 1 - no_mask, atol=1e-4)
+    assert ((found >= 0.5) == (1 - no_mask >= 0.5)).mean() >= 0.999
