@@ -49,6 +49,8 @@ READ_AHEAD = 2
 # 6 % of both (measured), since each finds the core's caches full of the other's.
 BLOCKS_A_PART = 4
 
+_NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
+
 
 @dataclass(frozen=True)
 class ScoreOptions:
@@ -357,7 +359,15 @@ def _join(image: Seen, probabilities: Iterator[Probabilities | ImageFault]) -> S
     """An image and the next probabilities, one for each of its faces; all are taken even if one is a fault."""
     found = list(itertools.islice(probabilities, len(image.view.faces)))
     faults = [value for value in found if isinstance(value, ImageFault)]
-    return faults[0] if faults else Scored(image, [value for value in found if not isinstance(value, ImageFault)])
+    if faults:
+        return faults[0]
+    return Scored(_without_pixels(image), [value for value in found if not isinstance(value, ImageFault)])
+
+
+def _without_pixels(image: Seen) -> Seen:
+    """What rows need of an image: a shard's crops together would take more memory than its images."""
+    faces = tuple(face._replace(pixels=_NO_PIXELS) for face in image.view.faces)
+    return image._replace(view=image.view._replace(faces=faces))
 
 
 def _content(images: Sequence[Seen]) -> dict[str, list[object]]:

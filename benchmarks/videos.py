@@ -1,0 +1,157 @@
+"""What a video costs: processor time of each stage, hours of video in a core-hour, and memory by length.
+
+    python -m benchmarks.videos [--film recording.mp4] [--seconds 30] [--memory]
+
+Without a film, one is made: 720p, 25 frames a second, photographed faces (``$MASKDET_DATA``) that cross a blurred
+photograph. Times are of the processor, one thread, least of three rounds, so that a busy machine does not show. With
+``--memory``, one and seven hours of a small film are scored, each in a process of its own, and the largest resident
+size of each is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.datasets import data_folder
+
+SIZE = (1280, 720)
+FACE_PX = 90
+RATE = 25
+SAMPLED = 2.0
+
+
+def make_film(path: Path, seconds: float) -> None:
+    """A film of faces that cross a place."""
+    from tests.video.clips import Actor, film, play
+
+    data = data_folder()
+    place = Image.open(sorted((data / "scenes/images").iterdir())[3]).convert("RGB").resize((40, 22)).resize(SIZE)
+    chosen = (("WithMask", 3), ("WithoutMask", 5), ("WithMask", 40), ("WithoutMask", 9))
+    paths = [sorted((data / "k12/Test" / name).iterdir())[number] for name, number in chosen]
+    faces = [np.asarray(Image.open(face).convert("RGB").resize((FACE_PX, FACE_PX))) for face in paths]
+    actors = []
+    for number in range(int(seconds * 2 / 3)):
+        leftwards = number % 2 == 0
+        start = (SIZE[0] + 20.0 if leftwards else -20.0, 80.0 + 60 * (number % 10))
+        span = (number * 1.5, number * 1.5 + 9)
+        actors.append(Actor(faces[number % 4], start, (-150.0 if leftwards else 150.0, 0.0), span))
+    film(path, play(actors, np.asarray(place), seconds, RATE), gop=250, options={"preset": "veryfast"})
+
+
+def stages(path: str) -> dict[str, float]:
+    """Seconds of one core that each stage takes for a second of video."""
+    from maskdet.config import ScoreSettings
+    from maskdet.faces.extraction import StageClock
+    from maskdet.scoring.predicting import load_parts
+    from maskdet.video.frames import SampledFrame, read_segment
+    from maskdet.video.pictures import upright_rgb
+    from maskdet.video.reading import open_video, read_info
+    from maskdet.video.sampling import Grid, cut
+
+    model, _, viewer = load_parts(ScoreSettings.model_validate({"faces": {"mode": "detect"}}))
+
+    def decoded() -> list[SampledFrame]:
+        with open_video(path) as video:
+            [segment] = cut(read_info(video).duration_us, Grid.of(SAMPLED), "sampled", 10**15)
+            return [event for event in read_segment(video, segment) if isinstance(event, SampledFrame)]
+
+    frames = decoded()
+    pictures = [upright_rgb(frame, None) for frame in frames]
+    views = [viewer.of_picture(picture, StageClock()) for picture in pictures]
+    crops = [face.pixels for view in views for face in view.faces]
+    seconds = len(frames) / SAMPLED
+    return {
+        "decode": _least(decoded) / seconds,
+        "to RGB": _least(lambda: [upright_rgb(frame, None) for frame in frames]) / seconds,
+        "detect": _least(lambda: [viewer.of_picture(picture, StageClock()) for picture in pictures]) / seconds,
+        "classify": _least(lambda: model.predict(np.stack(crops)) if crops else None) / seconds,
+    }
+
+
+def _least(action: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        action()
+        times.append(time.process_time() - started)
+    return min(times)
+
+
+def _small(frames: int) -> Iterator[np.ndarray]:
+    from tests.video.clips import numbered
+
+    return (numbered(number % 250) for number in range(frames))
+
+
+def resident_mb(hours: int) -> float:
+    """Largest resident size of a process that scores so many hours of a small film."""
+    from tests.video.clips import film
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = film(Path(folder, "small.mp4"), _small(hours * 3600), rate=1, gop=60, options={"preset": "ultrafast"})
+        command = [sys.executable, "-m", "benchmarks.videos", "--score", str(path)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def score_small(path: str) -> None:
+    """Score a film shard by shard, as a worker does, and print the largest resident size in MB."""
+    from maskdet.config import PackingSettings, ScoreSettings
+    from maskdet.inputs.references import ImageRef, RefBatch
+    from maskdet.inputs.sharding import KeyRule, Size, pack
+    from maskdet.inputs.videos import cut_videos, resolve_mode
+    from maskdet.scoring.scorer import ScoreOptions, Scorer
+    from maskdet.testing import brightness_model
+    from maskdet.video.sampling import UNCUT
+
+    rule, limits = KeyRule((), ()), PackingSettings()
+    refs, _ = cut_videos(RefBatch((ImageRef(path, 1, "v", segment=UNCUT),)), resolve_mode(ScoreSettings().video), rule)
+    scorer = Scorer(brightness_model(), ScoreOptions(rule, threads=1))
+    for shard in pack(refs, rule, Size(limits.max_images, limits.max_bytes)):
+        scorer.score_shard(shard)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--film")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--score", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.score:
+        score_small(arguments.score)
+        return 0
+    if arguments.memory:
+        for hours in (1, 7):
+            print(f"{hours} hours: {resident_mb(hours):.0f} MB resident at most")
+        return 0
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        path = arguments.film or str(Path(folder, "made.mp4"))
+        if not arguments.film:
+            make_film(Path(path), arguments.seconds)
+        found = stages(path)
+    for stage, spent in found.items():
+        print(f"{stage:<9} {spent * 1000:6.1f} ms of a core for a second of video")
+    total = sum(found.values())
+    hours = f"an hour of video takes {total * 60:.1f} minutes of a core; {1 / total:.1f} hours a core-hour"
+    print(f"together  {total * 1000:6.1f} ms: {hours}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Segments of videos in a store: read by ranges, tried again, and accounted for where they cannot be read."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from maskdet import storage
+from maskdet.errors import NotFoundError, StorageError
+from maskdet.inputs.references import ImageRef, Shard
+from maskdet.inputs.sharding import KeyRule
+from maskdet.model.backends import Model
+from maskdet.scoring.scorer import ScoreOptions, Scorer
+from maskdet.storage import StoredFile
+from maskdet.storage.stores import ObjectStream
+from maskdet.testing import BrightnessBackend, brightness_model
+from maskdet.video.sampling import Grid, cut
+from tests.video.clips import film, numbered
+
+URI = "mem://bucket/a.mp4"
+
+
+class MemoryStore:
+    """A store with one object, which fails as often as it is told."""
+
+    def __init__(self, data: bytes, failures: int = 0) -> None:
+        self.data, self.failures = data, failures
+        self.ranges: list[tuple[int, int]] = []
+
+    def stat(self, uri: str) -> StoredFile:
+        if uri != URI:
+            raise NotFoundError(uri)
+        return StoredFile(uri, len(self.data), "v1")
+
+    def open(self, uri: str) -> object:
+        return ObjectStream.buffered(len(self.data), self._range)
+
+    def _range(self, start: int, end: int) -> bytes:
+        if self.failures:
+            self.failures -= 1
+            raise StorageError(URI, "an answer", "none")
+        self.ranges.append((start, end))
+        return self.data[start:end]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "a.mp4"
+    return film(path, [numbered(number) for number in range(100)]).read_bytes()
+
+
+@pytest.fixture
+def put(monkeypatch, data):
+    def put(failures=0):
+        store = MemoryStore(data, failures)
+        monkeypatch.setitem(cast(dict, storage._STORES), "mem", store)
+        return store
+
+    return put
+
+
+def score(uri=URI, attempts=2):
+    segments = cut(4_000_000, Grid(2, 1), "sampled", 2_000_000)
+    refs = tuple(ImageRef(uri, 1, "v1", segment=segment) for segment in segments)
+    options = ScoreOptions(KeyRule((), ()), fetch_attempts=attempts, threads=1)
+    result = Scorer(brightness_model(), options, sleep=lambda seconds: None).score_shard(Shard("s", "i", (), refs))
+    return refs, result
+
+
+def test_a_video_of_a_store_is_read_by_ranges(put, data):
+    store = put()
+    refs, result = score()
+    assert result.predictions["frame_time_us"].to_pylist() == [
+        second * 1_000_000 + half for second in range(4) for half in (0, 520_000)
+    ]
+    assert [result.segments[ref.name][0] for ref in refs] == [(4, 0, 0), (4, 0, 0)]
+    assert store.ranges
+    assert all(0 <= start < end <= len(data) for start, end in store.ranges)
+
+
+def test_a_read_that_fails_in_passing_is_tried_again(put):
+    put(failures=1)
+    _, result = score()
+    assert result.predictions.num_rows == 8
+    assert result.failures.num_rows == 0
+
+
+def test_segments_that_cannot_be_read_are_rows_that_the_next_run_tries_again(put):
+    put(failures=1000)
+    refs, result = score()
+    rows = result.failures.to_pylist()
+    assert [(row["code"], row["frame_time_us"], row["frame_end_us"], row["frames"]) for row in rows] == [
+        ("read_error", 0, 2_000_000, 4),
+        ("read_error", 2_000_000, 4_000_000, 4),
+    ]
+    assert [result.segments[ref.name][1] for ref in refs] == ["read_error", "read_error"]
+
+
+def test_a_video_that_is_gone_is_not_found(put):
+    put()
+    _, result = score("mem://bucket/b.mp4")
+    assert set(result.failures["code"].to_pylist()) == {"not_found"}
+
+
+def test_a_frame_that_the_model_cannot_take_is_a_row_of_its_own(put):
+    put()
+    segment = cut(4_000_000, Grid(2, 1), "sampled", 9_000_000)[0]
+
+    class Choosy(BrightnessBackend):
+        """Refuses frames with an odd number: their last column is white."""
+
+        def run(self, block):
+            if (block[:, -2, -1] > 127).any():
+                raise RuntimeError("odd")
+            return super().run(block)
+
+    choosy = Model(brightness_model().manifest, Choosy(), 8)
+    options = ScoreOptions(KeyRule((), ()), fetch_attempts=1, threads=1)
+    ref = ImageRef(URI, 1, "v1", segment=segment)
+    result = Scorer(choosy, options).score_shard(Shard("s", "i", (), (ref,)))
+    failed = result.failures.to_pylist()
+    assert {row["code"] for row in failed} == {"inference_error"}
+    # Frames 0, 13, 25, 38, 50, 63, 75 and 88 are looked at.
+    assert [row["frame_time_us"] for row in failed] == [number * 40_000 for number in (13, 25, 63, 75)]
+    assert all((row["frames"], row["frame_end_us"]) == (1, None) for row in failed)
+    assert result.segments[ref.name] == ((4, 0, 4), "inference_error")
