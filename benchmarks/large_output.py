@@ -169,7 +169,8 @@ def face_rows(
         "model_id": ["drawn@000000000000"] * count,
     }
     schema = predictions_schema(tuple(keys))
-    return pa.table([pa.array(columns[name], schema.field(name).type) for name in schema.names], schema=schema)
+    arrays = [pa.array(columns.get(name, [None] * count), schema.field(name).type) for name in schema.names]
+    return pa.table(arrays, schema=schema)
 
 
 def large_shards(faces: int, sites: int, cameras: int, days: int, seed: int = 0) -> Iterable[tuple[str, Rows]]:

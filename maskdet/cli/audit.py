@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 import webbrowser
@@ -77,6 +78,9 @@ def _parser() -> console.Parser:
     apply.add_argument(
         "--no-corrections", action="store_true", help="only say; leave the compliance tables as they are"
     )
+    apply.add_argument(
+        "--wait", type=float, default=0.0, nargs="?", const=math.inf, metavar="SECONDS", help="as of maskdet score"
+    )
     return parser
 
 
@@ -135,7 +139,8 @@ def _apply(arguments: argparse.Namespace) -> int:
         storage.write_bytes(storage.normalize(arguments.result), encode(table, agreed, arguments.result))
     if not arguments.no_corrections:
         corrections = as_corrections(agreed.labels, keys_of(sample))
-        print(summary.describe_run(correct_faces(layout, corrections, datetime.now(UTC)), layout))
+        now = datetime.now(UTC)
+        print(summary.describe_run(correct_faces(layout, corrections, now, wait_s=arguments.wait), layout))
     return 0
 
 

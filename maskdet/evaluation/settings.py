@@ -146,6 +146,8 @@ class EvaluateSettings(ScoreSettings):
     """Rows of the threshold table."""
     mistakes_shown: Count = 40
     """Worst mistakes on the page; the table holds all."""
+    mistakes_pictures: bool = False
+    """Whether the page shows their faces, read again from the images."""
     history: str | None = None
     """The training's history for the page; default: ``<model>.history.csv`` beside the bundle, if it is there."""
 

@@ -44,6 +44,9 @@ class Relabelling:
         row = self._tables.row(*place)
         if row is None:
             return None
+        if row.get("frame_time_us") is not None:
+            # Corrections name a face by its image, which all frames of a video share.
+            raise ConfigError("relabel", "a face of an image", "a face of a video", "Correct faces of images.")
         with self._lock:
             # Read anew: another page, or an audit, may have written meanwhile.
             known = read_corrections(self._tables.layout)

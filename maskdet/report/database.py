@@ -87,6 +87,7 @@ class Tables:
         run: the record of the run that left it.
         keys: names of keys that say where or what; not ``date`` and ``hour``.
         timezone: that days and hours are of.
+        failed_images: SQL for the number of images that some rows of ``failed`` stand for.
         cluster: names of the keys that faces of one cluster share; ``None``: all keys, day and hour.
 
     Args:
@@ -114,6 +115,7 @@ class Tables:
         self._connection = connect(config={"threads": available_cores()})
         self._files = {view: self._local(table) for view, table in VIEWS.items()}
         self.attach(self)
+        self._looking: bool | None = None
         self._connection.execute(f"CREATE TABLE corrected ({FILE} VARCHAR, {ROW} BIGINT, given VARCHAR)")
         self._find_corrected(read_corrections(self.layout))
 
@@ -157,7 +159,11 @@ class Tables:
 
     def _see_faces(self) -> None:
         """Make the view of faces; looking for corrections takes time, so it is left out where there is none."""
-        if self.corrections:
+        looking = self.corrections > 0
+        if looking == self._looking:
+            return
+        self._looking = looking
+        if looking:
             query = (
                 "SELECT s.* REPLACE (coalesce(c.given, s.label) AS label), s.label AS model_label, c.given IS NOT NULL "
                 f"AS is_corrected FROM stored s LEFT JOIN corrected c USING ({FILE}, {ROW})"
@@ -185,15 +191,19 @@ class Tables:
         return connection
 
     def attach(self, other: Tables, prefix: str = "") -> None:
-        """Make an output's tables views of this database: ``stored`` (faces), ``faceless`` and ``failed``.
+        """Make an output's tables views of this database: ``stored`` (faces, as labelled by the model) and others.
 
         Args:
             other: the output, open for as long as this one.
-            prefix: of the views' names.
+            prefix: of the views' names: ``stored``, ``faceless`` and ``failed``.
         """
         for view, files in other._files.items():
-            name = prefix + ("stored" if view == "faces" else view)
-            self._connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_parquet(files)}")
+            name = "stored" if view == "faces" else view
+            self._connection.execute(f"CREATE VIEW {prefix}{name} AS SELECT * FROM {_parquet(files)}")
+        if not prefix:
+            names = {column[0] for column in self.rows("DESCRIBE failed")}
+            # A lost stretch of a video stands for as many images as it has frames; older tables know of none.
+            self.failed_images = "coalesce(sum(coalesce(frames, 1)), 0)" if "frames" in names else "count(*)"
 
     def execute(self, statement: str) -> None:
         """Run a statement that gives no rows, such as one that makes a table for this session."""
@@ -268,7 +278,7 @@ class Tables:
         for view, counts in (
             ("faces", ["count(*) FILTER (face_index = 0)", "0", "0", *faces]),
             ("faceless", ["0", "count(*)", "0", *nothing]),
-            ("failed", ["0", "0", "count(*)", *nothing]),
+            ("failed", ["0", "0", self.failed_images, *nothing]),
         ):
             condition, given = self.condition(selection, faces=view == "faces")
             counted = ", ".join(f"{count} AS {column}" for count, column in zip(counts, COUNTED, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,16 @@ from maskdet.evaluation.metrics import MASK
 from maskdet.evaluation.results import Evaluation
 from maskdet.evaluation.settings import EvaluateSettings
 from maskdet.evaluation.training_history import History
+from maskdet.images.preprocessing import ImageLimits
 from maskdet.report import charts, faces_page
+from maskdet.report.face_crops import read_crops
+from maskdet.report.face_tiles import data_uri
 from maskdet.report.templating import figure, interval, rendered
 
 REPORT_FILE = "report.html"
 _HISTOGRAM_BINS = 20
 _NAMES_SHOWN = 10
+_PICTURE_PX = 96
 
 
 def render(evaluation: Evaluation, settings: EvaluateSettings, history: History | None = None) -> str:
@@ -45,7 +50,7 @@ def render(evaluation: Evaluation, settings: EvaluateSettings, history: History 
         faces_section=None if evaluation.faces is None else faces_page.section(evaluation.faces),
         history=history,
         training={} if history is None else _training(history),
-        mistakes=_mistakes(evaluation, settings.mistakes_shown),
+        mistakes=_mistakes(evaluation, settings),
         classes=evaluation.classes,
         class_descriptions=classes.DESCRIPTIONS,
         class_curves=_class_curves(evaluation),
@@ -114,8 +119,8 @@ def _training(history: History) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _mistakes(evaluation: Evaluation, shown: int) -> list[dict[str, Any]]:
-    """Kinds of mistakes of which there are some."""
+def _mistakes(evaluation: Evaluation, settings: EvaluateSettings) -> list[dict[str, Any]]:
+    """Kinds of mistakes of which there are some, with pictures if they are asked for."""
     captions = {
         mistakes.WRONG_LABEL: f"{_units(evaluation)} labelled wrong or uncertain",
         mistakes.MISSED: "annotated faces that were missed, the largest first",
@@ -125,9 +130,17 @@ def _mistakes(evaluation: Evaluation, shown: int) -> list[dict[str, Any]]:
     for kind, caption in captions.items():
         chosen = evaluation.mistakes.filter(pc.equal(evaluation.mistakes["kind"], kind))
         if chosen.num_rows:
-            rows = chosen.slice(0, shown).to_pylist()
-            found.append({"caption": caption, "total": chosen.num_rows, "shown": rows})
+            rows = chosen.slice(0, settings.mistakes_shown).to_pylist()
+            pictures = _pictures(rows, settings) if settings.mistakes_pictures else []
+            found.append({"caption": caption, "total": chosen.num_rows, "shown": rows, "pictures": pictures})
     return found
+
+
+def _pictures(rows: Sequence[dict[str, Any]], settings: EvaluateSettings) -> list[str]:
+    """Each row's face, or its whole image, as a data URI; or why there is none."""
+    limits = ImageLimits.of(settings.imaging)
+    crops = read_crops(rows, limits, _PICTURE_PX, settings.scoring.fetch_attempts)
+    return [crop if isinstance(crop, str) else data_uri(crop) for crop in crops]
 
 
 def _units(evaluation: Evaluation) -> str:

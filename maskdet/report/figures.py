@@ -389,7 +389,8 @@ def _freed_of_errors(tables: Tables, cells: Cells, total: Group) -> Estimate | N
 
 def _failures(tables: Tables, selection: Selection) -> dict[str, int]:
     condition, values = tables.condition(selection, faces=False)
-    query = f"SELECT code, count(*) AS images FROM failed WHERE {condition} GROUP BY code ORDER BY images DESC, code"
+    images = f"CAST({tables.failed_images} AS BIGINT) AS images"
+    query = f"SELECT code, {images} FROM failed WHERE {condition} GROUP BY code ORDER BY images DESC, code"
     return dict(tables.rows(query, values))
 
 

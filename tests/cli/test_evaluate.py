@@ -1,5 +1,7 @@
 """`maskdet evaluate` from end to end, on drawn faces and on real ones."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -9,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from sklearn import metrics as reference
 
 from maskdet.cli.evaluate import main
@@ -123,6 +126,17 @@ def test_the_page_stands_alone(output, faces):
     assert "truth of 1 images could not be told" in page
     worst = pq.read_table(output / "mistakes.parquet").to_pylist()[0]["image_uri"]
     assert worst in page
+
+
+def test_the_worst_mistakes_are_pictured_when_asked_for(output, folders, tmp_path):
+    flags = ("--set", "mistakes_pictures=true", "--set", "mistakes_shown=2")
+    shutil.copytree(output, tmp_path / "again")  # scored already
+    assert evaluate(tmp_path / "again", folders, flags=flags) == 0
+    page = (tmp_path / "again" / "report.html").read_text()
+    pictures = re.findall(r'<img class="crop" src="data:image/jpeg;base64,([^"]+)"', page)
+    assert len(pictures) == min(2, pq.read_table(output / "mistakes.parquet").num_rows)
+    assert all(Image.open(io.BytesIO(base64.b64decode(one))).size == (96, 96) for one in pictures)
+    assert "This page shows people" in page
 
 
 def test_a_manifest_s_columns_give_truth_groups_and_slices(demo, faces, tmp_path):

@@ -284,6 +284,17 @@ def test_a_corrected_label_counts_from_then_on(pictured):
     assert not (pictured / "corrections.parquet").exists()
 
 
+def test_a_face_of_a_video_is_not_corrected(tmp_path):
+    one = image("/videos/gate.mp4", None, "north", "gate")
+    frames = [{**face(one, 0, 0.9, 0.0), "frame_time_us": time_us} for time_us in (0, 40_000)]
+    write_drawn(tmp_path / "tables", (frames, [], []))
+    with Tables(str(tmp_path / "tables")) as tables:
+        client = entered(tables)
+        answer = client.post("/api/relabel", json={"id": faces_of(client)[0]["id"], "label": "no_mask"})
+        assert answer.status_code == 400 and "received 'a face of a video'" in answer.json()["error"]
+        assert client.get("/api/view").json()["total"]["share"] == 1.0
+
+
 def test_counts_moved_one_by_one_are_counts_made_anew(tmp_path):
     root = tmp_path / "tables"
     write_drawn(root, drawn_rows(days=3))

@@ -357,6 +357,14 @@ def sparse_rows(days):
     return [stretched(row) for row in faces], faceless, failures
 
 
+def test_a_lost_stretch_of_a_video_is_as_many_images_as_it_has_frames(tmp_path):
+    one = image("/videos/gate.mp4", None, "north", "gate")
+    lost = {**one, "stage": "decode", "code": "corrupt_video", "message": "", "attempts": 1, "frame_time_us": 0}
+    write_drawn(tmp_path / "out", ([face(one, 0, 0.9, 0.0)], [], [{**lost, "frames": 25}, {**lost, "frames": None}]))
+    found = Numbers(page(str(tmp_path / "out"))).found
+    assert (found["counts.images_failed"], found["failures.corrupt_video"], found["images_listed"]) == (26, 26, 27)
+
+
 def test_clusters_are_those_of_the_run(tmp_path):
     # What the faces of one cluster share is in the run's settings; here it is the camera's name and the day.
     source = {"keys": KEYS, "captured_at_column": "taken"}
