@@ -43,7 +43,14 @@ def _report(argv: Sequence[str]) -> int:
     by = arguments.by.split(",") if arguments.by else None
     excel = None if arguments.excel is None else storage.normalize(arguments.excel)
     written = write_report(
-        arguments.tables, output, selection, by=by, title=arguments.title, faces=arguments.faces, excel=excel
+        arguments.tables,
+        output,
+        selection,
+        by=by,
+        title=arguments.title,
+        faces=arguments.faces,
+        excel=excel,
+        small_groups=arguments.small_groups,
     )
     print(f"{written.sentence}\nreport: {output} ({written.size_bytes / 1000:,.0f} kB)")
     if excel is not None:
@@ -85,6 +92,9 @@ def _parser() -> console.Parser:
     parser.add_argument("--since", type=day_of, metavar="DAY", help="only images taken on this day or later")
     parser.add_argument("--until", type=day_of, metavar="DAY", help="only images taken on this day or earlier")
     parser.add_argument("--title", help="the page's title (default: Who wears a mask)")
+    parser.add_argument(
+        "--small-groups", action="store_true", help="show groups even where privacy.min_cell hides them in the tables"
+    )
     parser.add_argument("--faces", type=int, default=0, metavar="N", help="show N faces of each label (default: none)")
     parser.add_argument("--excel", metavar="FILE", help="write the figures as an Excel file, too")
     return parser

@@ -476,3 +476,14 @@ def test_an_output_without_a_run_is_refused(tmp_path, capsys):
 
 def test_every_failure_has_words():
     assert set(FAILURE_WORDS) == set(FailureCode)
+
+
+def test_small_groups_that_the_tables_hide_are_shown_only_where_asked_for(tmp_path, capsys):
+    write_drawn(tmp_path / "tables", settings={"privacy": {"min_cell": 5}})
+    page_file = tmp_path / "report.html"
+    command = ["report", str(tmp_path / "tables"), "--output", str(page_file)]
+    assert main(command) == 2
+    assert "privacy.min_cell = 5" in capsys.readouterr().err
+    assert not page_file.exists()
+    assert main([*command, "--small-groups"]) == 0
+    assert page_file.exists()
