@@ -17,6 +17,7 @@ from maskdet.images.codecs import resolve_codecs
 from maskdet.model.backends import RuntimeSpec
 from maskdet.resolved import ResolvedSettings
 from maskdet.scoring.setup import resolve_settings
+from maskdet.training.recipe import Recipe
 from maskdet.video.reading import is_installed
 
 TEMPLATE = "{site}/{camera}/{captured_at:%Y-%m-%d}/*.jpg"
@@ -358,3 +359,12 @@ class TestClusters:
         assert parse({"source": {"timezone": "Asia/Tokyo"}}).compliance_time_zone == "Asia/Tokyo"
         assert parse({"compliance": {"time_zone": "Europe/Berlin"}}).compliance_time_zone == "Europe/Berlin"
         assert "no time zone" in refusal({"compliance": {"time_zone": "Berlin"}})
+
+
+def test_a_missing_field_is_named_with_where_it_is_described():
+    with pytest.raises(ConfigError) as caught:
+        parse_settings(Recipe, {"name": "mine"}, "mine.yaml")
+    assert "architecture: expected a value, received none; the reference of settings says what it is" in str(
+        caught.value
+    )
+    assert "maskdet config show NAME" in str(caught.value)

@@ -12,6 +12,7 @@ from maskdet.model.manifest import (
     BundleFile,
     Calibration,
     Decision,
+    ImportedFrom,
     InputSpec,
     Manifest,
     OperatingCharacteristics,
@@ -20,6 +21,20 @@ from maskdet.model.manifest import (
 
 MEASURED = OperatingCharacteristics(
     dataset="x", masked_right=3, masked_total=4, unmasked_right=9, unmasked_total=10, shares_groups_with_training=False
+)
+
+
+IMPORTED = ImportedFrom(
+    source="model.keras",
+    sha256="0" * 64,
+    made_with="Keras 3",
+    classes=("mask", "no_mask"),
+    scale="none",
+    factor=(1, 1, 1),
+    offset=(0, 0, 0),
+    channels="RGB",
+    layout="NHWC",
+    activation="sigmoid",
 )
 
 
@@ -48,12 +63,19 @@ CHANGES = {
     "a file's hash": {"files": {"model.tflite": BundleFile(size_bytes=3, sha256="1" + "0" * 63)}},
     "a file's name": {"files": {"model2.tflite": BundleFile(size_bytes=3, sha256="0" * 64)}},
     "no files": {"files": {}},
+    "faces": {"faces": "whole"},
+    "imported": {"imported": IMPORTED},
 }
 
 
 def test_the_fingerprint_covers_everything():
     before = manifest().computed_fingerprint()
     assert not [what for what, change in CHANGES.items() if manifest(**change).computed_fingerprint() == before]
+
+
+def test_a_bundle_that_was_not_imported_says_what_it_said_before():
+    """Fingerprints of bundles that are older than these fields stay."""
+    assert {"faces", "imported"}.isdisjoint(json.loads(manifest().sealed().to_json()))
 
 
 def test_every_field_but_the_constant_ones_is_tried_above():

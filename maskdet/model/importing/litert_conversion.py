@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from maskdet.errors import ModelError
 from maskdet.model import litert_export
 from maskdet.model.importing.litert_file import open_shape
 from maskdet.model.importing.reading import Columns, Pixels
@@ -24,7 +25,7 @@ def convert_litert(file: bytes, pixels: Pixels, columns: Columns) -> tuple[bytes
         The new file, and whether its network is quantised.
     """
     graph = LiteRTGraph(file)
-    quantised = graph.tensor(graph.input_index).type in (graph.schema.TensorType.UINT8, graph.schema.TensorType.INT8)
+    quantised = _scale_of(graph.tensor(graph.input_index)) is not None
     put_pixels(graph, pixels)
     _give_float(graph)
     put_columns(graph, columns)
@@ -81,17 +82,28 @@ def put_columns(graph: LiteRTGraph, columns: Columns) -> None:
 
 def _takes_plainly(graph: LiteRTGraph, taken: Any, pixels: Pixels) -> bool:
     """Whether a quantised input holds pixels as they are, by a scale that is the declared one."""
-    if taken.type != graph.schema.TensorType.UINT8 or taken.quantization is None:
+    if taken.type != graph.schema.TensorType.UINT8:
         return False
-    scale, zero_point = float(taken.quantization.scale[0]), int(taken.quantization.zeroPoint[0])
+    scale, zero_point = _scale_of(taken) or (1.0, 0)
     values = np.arange(256)[:, np.newaxis]
     declared = values * np.array(pixels.factor) + np.array(pixels.offset)
     return bool(np.abs(declared / scale + zero_point - values).max() < 0.5)
 
 
+def _scale_of(tensor: Any) -> tuple[float, int] | None:
+    """Scale and zero point of a tensor; ``None`` if it is not quantised."""
+    known = tensor.quantization
+    if known is None or known.scale is None or not len(known.scale):
+        return None
+    return float(known.scale[0]), int(known.zeroPoint[0])
+
+
 def _connect(graph: LiteRTGraph, before: list[Any], place: int, taken: Any) -> None:
     """Let what the network takes be made of what comes before it: by another name, or quantised."""
     index = graph.input_index
+    if taken.type != graph.schema.TensorType.FLOAT32 and _scale_of(taken) is None:
+        remedy = "It scales them by itself: say --scale none."
+        raise ModelError("the network's input", "float32, or quantised with a scale", "plain whole numbers", remedy)
     if taken.type != graph.schema.TensorType.FLOAT32:
         code = graph.schema.BuiltinOperator.QUANTIZE
         before.append(graph.make_operator(code, [place], index, graph.schema.QuantizeOptionsT()))

@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
+from maskdet import storage
 from maskdet.cli.importing import main
 from maskdet.images.codecs import load_codecs, resolve_codecs
 from maskdet.images.preprocessing import prepare_image
+from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.model.bundle import BUILTIN_FOLDER
 from maskdet.model.manifest import Manifest
 
@@ -71,6 +73,42 @@ def test_a_hostile_file_ends_with_code_4_and_nothing_is_written(lambda_file, tmp
     assert code == 4
     assert "received 'Lambda of the module keras.layers'" in err
     assert not (tmp_path / "new").exists()
+
+
+THREE = ("--classes", "mask,incorrect,no_mask", "--scale", "none")
+
+
+def test_a_litert_file_becomes_a_bundle_without_tensorflow(tmp_path, capsys):
+    """The built-in network's own file: uint8 pixels to three classes, so that the bundle has to give the same."""
+    flags = (*THREE, "--name", "again", "--mask-from", ".6", "--no-mask-below", ".4", "--output", tmp_path / "bundle")
+    code, out, _ = run(capsys, BUILTIN_FOLDER / "model_float.tflite", *flags)
+    assert code == 0
+    assert "output 0 is mask, output 1 is incorrect, output 2 is no_mask" in out
+    model = load_model(str(tmp_path / "bundle"), RuntimeSpec("litert", "float32"))
+    images = np.random.default_rng(0).integers(0, 256, (4, 112, 112, 3)).astype(np.uint8)
+    expected = load_model("builtin", RuntimeSpec("litert", "float32")).predict(images)
+    np.testing.assert_allclose(model.predict(images), expected, atol=1e-6)
+    decision = model.manifest.decision
+    assert (decision.mask_from, decision.no_mask_below, decision.incorrect_from) == (0.6, 0.4, 0.5)
+
+
+def test_pixels_that_a_network_scales_by_itself_are_not_scaled_before(tmp_path, capsys):
+    flags = ("--classes", "mask,incorrect,no_mask", "--scale", "1/255", "--output", tmp_path / "bundle")
+    code, _, err = run(capsys, BUILTIN_FOLDER / "model_float.tflite", *flags)
+    assert code == 4
+    assert "say --scale none" in err
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_goes_to_a_store_with_its_manifest_last(tmp_path, capsys, monkeypatch):
+    written = {}
+    monkeypatch.setattr(storage, "list_folder", lambda folder: iter(()))
+    monkeypatch.setattr(storage, "write_bytes", lambda uri, data: written.update({uri: data}))
+    code, _, err = run(capsys, BUILTIN_FOLDER / "model_float.tflite", *THREE, "--output", "gs://bucket/models/mine")
+    assert code == 0, err
+    assert list(written)[-1] == "gs://bucket/models/mine/manifest.json"
+    manifest = Manifest.model_validate_json(written["gs://bucket/models/mine/manifest.json"])
+    assert {f"gs://bucket/models/mine/{name}" for name in manifest.files} == set(list(written)[:-1])
 
 
 @pytest.mark.data
