@@ -31,7 +31,7 @@ def last_success(layout: Layout) -> RunManifest | None:
     records = (file.uri for file in storage.list_folder(layout.folder(RUNS)) if file.uri.endswith(_RECORD))
     for uri in sorted(records, reverse=True):  # names sort by time
         run = read_run(layout, uri.rsplit("/", 1)[-1].removesuffix(_RECORD))
-        if run.status == "succeeded" and run.pruned_before is None and not run.recounted:
+        if run.status == "succeeded" and run.scores:
             return run
     return None
 

@@ -16,7 +16,7 @@ from maskdet.tables.endings import Endings
 from maskdet.tables.layout import IMAGES, Layout, read_version
 from maskdet.tables.lease import Holder
 from maskdet.tables.levels import TableSettings, track_job, write_levels
-from maskdet.tables.manifest import RunManifest, read_run, write_manifest
+from maskdet.tables.manifest import RunManifest, is_marked_complete, read_run, write_manifest
 from maskdet.tables.runs import RunPlan, begin_run, faces_of, hold_output, new_run_id, replace_tables
 from maskdet.tables.snapshot import current_snapshot
 
@@ -81,7 +81,7 @@ def _recount(layout: Layout, corrections: Corrections, run_id: str, now: datetim
         **latest.model_dump(include=keep, mode="python"),
     )
     plan = RunPlan(layout, manifest, FailureBudget(), snapshot.dataset, base_run=snapshot.run_id)
-    complete = storage.exists(layout.success)
+    complete = is_marked_complete(layout)
     begin_run(plan)
     settings = TableSettings.of(latest)
     groups = count_output(layout, snapshot, settings.grouping(corrections))
