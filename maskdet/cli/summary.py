@@ -199,7 +199,10 @@ def _head(rows: pa.Table, max_rows: int) -> pa.Table:
 def _cell(value: object) -> str:
     if value is None:
         return "—"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    # Names come from paths and lists: a terminal must not act on what they hold.
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(value))
 
 
 def _detail(name: str, counts: Mapping[str, int]) -> list[str]:

@@ -177,6 +177,15 @@ class TestTables:
             "  longer   —  0.333",
         ]
 
+    def test_a_terminal_gets_no_control_characters_of_names(self):
+        table = pa.table({"site": ["a\x1b]0;title\x07", "two\nlines", "Ä 北 ش"]})
+        assert format_table(table).splitlines() == [
+            "               site",
+            r"  a\x1b]0;title\x07",
+            r"         two\nlines",
+            "              Ä 北 ش",
+        ]
+
     def test_a_table_without_rows_has_its_header(self):
         assert format_table(pa.table({"site": pa.array([], pa.string())})) == "  site"
 
