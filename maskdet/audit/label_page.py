@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from maskdet.audit.labels import CHOICES, UNSURE, FaceKey, Labels, keys_of, read_labels, write_labels
+from maskdet.errors import ConfigError
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.labels import INCORRECT, MASK, NO_MASK
 from maskdet.report.face_crops import read_crops
@@ -91,12 +92,18 @@ def serve(session: LabelSession, port: int = 0) -> ThreadingHTTPServer:
     Args:
         session: whose labels.
         port: 0 chooses a free one.
+
+    Raises:
+        ConfigError: the port is taken, or no port.
     """
 
     class Handler(_Handler):
         labelling = session
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except (OSError, OverflowError) as error:  # taken, or no port at all
+        raise ConfigError("--port", "a port that is free", port, "Choose another, or 0 for any.") from error
     server.daemon_threads = True
     return server
 

@@ -82,11 +82,10 @@ def serve(tables: Tables, host: str, port: int, names: tuple[str, ...], ready: C
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # the second: no port at all
         listening.close()
-        raise ConfigError(
-            "--host and --port", "an address to listen on", f"{host}:{port} ({error.strerror})"
-        ) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError("--host and --port", "an address to listen on", f"{host}:{port} ({reason})") from error
     gate = Gate(listening.getsockname()[1], names)
     config = uvicorn.Config(explorer(tables, gate), lifespan="off", access_log=False, log_level="warning")
     with listening:

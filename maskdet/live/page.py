@@ -87,12 +87,12 @@ def serving(page: Page, port: int) -> Iterator[str]:
         port: 0 for any that is free.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: the port is taken, or no port.
     """
     handler = type("Handler", (_Handler,), {"page": page})
     try:
         server = ThreadingHTTPServer((HOST, port), handler)
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # taken, or no port at all
         raise ConfigError("--page", "a port that is free", port, "Choose another, or 0 for any.") from error
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="page", daemon=True).start()

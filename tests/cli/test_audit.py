@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import random
+import socket
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,6 +140,10 @@ def test_mistakes_are_named(world, sampled, tmp_path, capsys):
     assert audit("apply", folder / "tables", bad, "--labels", bad) != 0
     assert audit("label", file, "--rater", "../x") == 2
     assert "--rater" in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port in (taken.getsockname()[1], 65536):
+            assert audit("label", file, "--rater", "x", "--no-browser", "--port", port) == 2
+            assert "--port: expected a port that is free" in capsys.readouterr().err
 
 
 class Page:

@@ -12,8 +12,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from maskdet.compliance.corrections import Corrections
+from maskdet.errors import ConfigError
 from maskdet.explore.access import HEADERS, Gate
-from maskdet.explore.app import explorer
+from maskdet.explore.app import explorer, serve
 from maskdet.explore.questions import PAGE_FACES
 from maskdet.report import figures
 from maskdet.report.database import Selection, Tables
@@ -374,3 +375,10 @@ def test_too_many_rows_for_excel_are_refused(client, monkeypatch):
     answer = client.get("/export/faces.xlsx")
     assert answer.status_code == 400 and "export: expected at most 3 rows for Excel" in answer.json()["error"]
     assert client.get("/export/faces.csv").status_code == 200
+
+
+def test_an_address_that_cannot_be_listened_on_is_named(output):
+    with Tables(output) as tables:
+        for host, port in (("127.0.0.1", 65536), ("127.0.0.1", -1)):
+            with pytest.raises(ConfigError, match=f"--host and --port: .*received '{host}:{port} "):
+                serve(tables, host, port, (), lambda _: None)

@@ -100,8 +100,9 @@ def test_the_page_is_on_this_machine_alone_and_shows_picture_and_rate():
                 urllib.request.urlopen(request)
             caught.value.close()
         port = int(address.rsplit(":", 1)[1].strip("/"))
-        with pytest.raises(ConfigError, match="expected a port that is free"), serving(page, port):
-            pass
+        for taken in (port, 65536):
+            with pytest.raises(ConfigError, match="expected a port that is free"), serving(page, taken):
+                pass
 
 
 def test_a_film_is_watched_to_its_end(tmp_path, capsys):
