@@ -162,6 +162,11 @@ def _import_model(source: Source, arguments: argparse.Namespace) -> int:
     print(f"  labels: {declaration.decision}" + ("" if _has_thresholds(arguments) else _THRESHOLDS_NOTE))
     if conversion.check is None:
         print("  the declaration was not checked: --check LABELLED holds it against a few hundred labelled images")
+    elif (doubtful := conversion.check.doubtful) is not None:
+        print(
+            f"  LOOK AGAIN: {doubtful.reading} is about as often right, with a log loss of {doubtful.log_loss:.3f} in "
+            f"place of {conversion.check.declared.log_loss:.3f}: what was done to pixels in training?"
+        )
     return 0
 
 

@@ -51,6 +51,12 @@ class Trial(BaseModel):
     loss_probability: float = 1.0
     """Of a log loss lower by so much or more, if both were equally good."""
 
+    @property
+    def worse_by_chance(self) -> float:
+        """The probability of being right so much less often, if both were equally good."""
+        decided = self.better + self.worse
+        return float(binomtest(self.worse, decided, 0.5, alternative="greater").pvalue) if decided else 1.0
+
 
 class Check(BaseModel):
     """A declaration held against labelled images."""
@@ -73,6 +79,17 @@ class Check(BaseModel):
         right = [trial for trial in others if trial.better > trial.worse and trial.probability < level]
         surer = [trial for trial in others if trial.better >= trial.worse and trial.loss_probability < level]
         return min((*right, *surer), key=lambda trial: trial.log_loss, default=None)
+
+    @property
+    def doubtful(self) -> Trial | None:
+        """A reading with a clearly lower log loss that is right a little less often, as chance alone would have it.
+
+        It refutes nothing: a network may be too sure of itself as declared. It is worth a look.
+        """
+        others = self.trials[1:]
+        level = SIGNIFICANCE / max(1, len(others))
+        alike = [trial for trial in others if trial.loss_probability < level and trial.worse_by_chance >= level]
+        return None if self.clearly_better else min(alike, key=lambda trial: trial.log_loss, default=None)
 
 
 def check_reading(run: Callable[[Floats], Floats], reading: Reading, images: NDArray[np.uint8], truth: Codes) -> Check:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maskdet.labels import codes_of
-from maskdet.model.importing.check import check_reading
+from maskdet.model.importing.check import Check, Trial, check_reading
 from maskdet.model.importing.reading import SCALES, Reading
 
 NAMES = ["mask", "no_mask"] * 40
@@ -100,3 +100,24 @@ def test_a_network_that_is_far_too_sure_is_told_by_its_loss():
     assert (better.reading, better.better, better.worse) == ("--scale 1/255", 0, 0)
     sure = 1 / (1 + np.exp(-logits[:10].astype(np.float64)))
     assert better.log_loss == pytest.approx(-np.log(sure).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "loss_probability", "doubtful"),
+    [
+        (3, 5, 1e-9, True),  # fewer right, as chance may have it
+        (0, 20, 1e-9, False),  # clearly fewer right
+        (3, 5, 0.2, False),  # the loss may be lower by chance
+    ],
+)
+def test_a_lower_loss_beside_a_few_fewer_right_is_worth_a_look_and_refutes_nothing(
+    better, worse, loss_probability, doubtful
+):
+    first = Trial(reading="as declared", accuracy=0.92, log_loss=1.1, images=400)
+    chance = {"better": better, "worse": worse, "probability": 1.0, "loss_probability": loss_probability}
+    other = Trial(reading="--scale 1/255", accuracy=0.915, log_loss=0.2, images=400, **chance)
+    check = Check(trials=(first, other))
+    assert check.clearly_better is None
+    assert check.doubtful == (other if doubtful else None)
+    if (better, worse) == (3, 5):
+        assert other.worse_by_chance == pytest.approx((56 + 28 + 8 + 1) / 256)  # 5, 6, 7 or 8 of 8
