@@ -60,8 +60,11 @@ def run_metrics(status: RunStatus, success: RunManifest | None, output: str) -> 
         gauges.set("maskdet_run_heartbeat_timestamp_seconds", "The latest sign of life", seen)
     outcomes = {name: getattr(images, name) for name in ImageCounts.model_fields}
     gauges.by("maskdet_run_images", "Images of the run's input by outcome, and listed in all", "outcome", outcomes)
+    if run.videos is not None and not working:
+        videos = {name: getattr(run.videos, name) for name in ("listed", "scored", "failed")}
+        gauges.by("maskdet_run_videos", "Videos of the run's input by outcome, and listed in all", "outcome", videos)
     failed = dict(status.failed_by_code) if working else run.failed_by_code
-    gauges.by("maskdet_run_failed_images", "Failed images by code", "code", failed)
+    gauges.by("maskdet_run_failed_images", "Failed images, and stretches of videos, by code", "code", failed)
     shards, finished = (status.shards or 0, status.finished) if working else (run.shards.get("total", 0),) * 2
     gauges.set("maskdet_run_shards", "Shards of the run", shards)
     gauges.set("maskdet_run_finished_shards", "Shards of the run that are finished", finished)

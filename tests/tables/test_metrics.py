@@ -6,12 +6,14 @@ import json
 import shutil
 import threading
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from maskdet.cli import main
@@ -19,6 +21,9 @@ from maskdet.errors import MaskdetError, UnfinishedError
 from maskdet.tables import lease
 from maskdet.tables.layout import Layout
 from maskdet.tables.lease import Holder
+from maskdet.tables.metrics import run_metrics
+from maskdet.tables.status import read_status
+from maskdet.tables.videos import VideoCounts
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +80,19 @@ def test_a_prune_is_no_success_of_the_nightly_run(finished, tmp_path):
     rows = pq.read_table(folder / "predictions", columns=["label"])["label"].to_pylist()
     faces = {key[1]: value for key, value in found.items() if key[0] == "maskdet_faces" and value}
     assert faces == Counter(rows) != {label: count for label, count in record["faces"].items() if count}
+
+
+def test_videos_are_told_from_images(finished):
+    _, record = record_of(finished)
+    videos = VideoCounts(listed=3, scored=1, failed=2, segments=4, frames=9, frames_scored=9)
+    status = read_status(Layout(str(finished.folder)))
+    status = replace(status, run=status.run.model_copy(update={"videos": videos}))
+    found = samples(generate_latest(run_metrics(status, None, "tables")).decode())
+    told = {key[1]: value for key, value in found.items() if key[0] == "maskdet_run_videos"}
+    assert told == {"listed": 3, "scored": 1, "failed": 2}
+    assert found["maskdet_run_images", "listed"] == record["images"]["listed"]
+    without = samples(generate_latest(run_metrics(read_status(Layout(str(finished.folder))), None, "tables")).decode())
+    assert not any(key[0] == "maskdet_run_videos" for key in without)
 
 
 def test_a_run_that_works_leaves_the_last_success_standing(finished, tmp_path):
