@@ -135,6 +135,11 @@ class RunManifest(BaseModel):
         any_mask, correct = (None if found[name] is None else ErrorRates(*found[name]) for name in _QUESTIONS)
         return KnownErrors(any_mask, correct, found["refused"])
 
+    @property
+    def scores(self) -> bool:
+        """Whether it is a run that scores, rather than a prune or a recount."""
+        return self.pruned_before is None and not self.recounted
+
     def outcome(self) -> MaskdetError | None:
         """The error that the run ended in, if any."""
         kinds: dict[str, type[MaskdetError]] = {
@@ -178,3 +183,23 @@ def read_run(layout: Layout, run_id: str | None = None) -> RunManifest:
         ) from error
     except ValidationError as error:
         raise OutputError(f"{uri}: not a run record of this version: {error.errors()[0]['msg']}") from error
+
+
+def is_marked_complete(layout: Layout) -> bool:
+    """Whether the current tables bear the mark of success, or lost it to a prune or a recount that died.
+
+    Such a run changes no image's ending: its repetition gives the mark back, if the last run that scored had it.
+
+    Raises:
+        OutputError: a run's record cannot be understood.
+        StorageError: the output cannot be read.
+    """
+    if storage.exists(layout.success):
+        return True
+    names = sorted(file.uri.rsplit("/", 1)[-1] for file in storage.list_folder(layout.folder(RUNS)))
+    runs = (read_run(layout, name.removesuffix(".json")) for name in reversed(names) if name.endswith(".json"))
+    latest = next(runs, None)
+    if latest is None or latest.scores or latest.status not in ("running", "interrupted", "failed"):
+        return False
+    before = next((run for run in runs if run.scores), None)
+    return before is not None and before.status == "succeeded"

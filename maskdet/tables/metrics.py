@@ -20,7 +20,9 @@ _RECORD = ".json"
 
 
 def last_success(layout: Layout) -> RunManifest | None:
-    """The record of the latest run that succeeded; ``None`` if none did.
+    """The record of the latest run that scored and succeeded; ``None`` if none did.
+
+    A prune or a recount does not count: an alert on a run that is late must not be silenced by them.
 
     Raises:
         OutputError: a run's record cannot be understood.
@@ -29,7 +31,7 @@ def last_success(layout: Layout) -> RunManifest | None:
     records = (file.uri for file in storage.list_folder(layout.folder(RUNS)) if file.uri.endswith(_RECORD))
     for uri in sorted(records, reverse=True):  # names sort by time
         run = read_run(layout, uri.rsplit("/", 1)[-1].removesuffix(_RECORD))
-        if run.status == "succeeded":
+        if run.status == "succeeded" and run.scores:
             return run
     return None
 
@@ -39,7 +41,7 @@ def run_metrics(status: RunStatus, success: RunManifest | None, output: str) -> 
 
     Args:
         status: of the run; while it works, images are those of its finished shards.
-        success: the latest run that succeeded, if any did.
+        success: the latest run that scored and succeeded, if any did.
         output: where the tables lie.
 
     Returns:
@@ -69,7 +71,8 @@ def run_metrics(status: RunStatus, success: RunManifest | None, output: str) -> 
         gauges.set("maskdet_last_success_timestamp_seconds", "When the latest successful run ended", ended)
         gauges.set("maskdet_last_success_duration_seconds", "How long the latest successful run took", duration_s)
         gauges.set("maskdet_last_success_scored_images", "Images that run read", success.images_scored_now)
-        gauges.by("maskdet_faces", "Faces in the tables of the latest successful run", "label", success.faces)
+        tables = run if run.status == "succeeded" else success  # a prune or a recount may have changed them since
+        gauges.by("maskdet_faces", "Faces in the tables of the latest successful run", "label", tables.faces)
     return gauges.registry
 
 

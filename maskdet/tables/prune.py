@@ -30,6 +30,7 @@ from maskdet.tables.images import endings_of, refs_of
 from maskdet.tables.layout import IMAGES, SHARD_TABLES, Layout, read_version
 from maskdet.tables.lease import Holder
 from maskdet.tables.levels import TableSettings, track_job, write_levels
+from maskdet.tables.manifest import is_marked_complete
 from maskdet.tables.receipts import Receipt, ShardJob
 from maskdet.tables.reuse import rows_of
 from maskdet.tables.runs import (
@@ -116,7 +117,7 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
         run_id=run_id, started_at=now, pruned_before=before, **latest.model_dump(include=keep, mode="python")
     )
     plan = RunPlan(layout, manifest, FailureBudget(), snapshot.dataset, base_run=snapshot.run_id)
-    complete = storage.exists(layout.success)
+    complete = is_marked_complete(layout)
     begin_run(plan)
     settings, corrections = TableSettings.of(latest), read_corrections(layout)
     pruned = prune_shards(layout, snapshot, before, settings, corrections)

@@ -7,15 +7,16 @@ from datetime import datetime
 from maskdet import storage
 from maskdet.compliance.corrections import Corrections
 from maskdet.config import FailureBudget
+from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE
 from maskdet.tables import lease
 from maskdet.tables.corrections import read_corrections, write_corrections
 from maskdet.tables.counting import count_output
 from maskdet.tables.endings import Endings
-from maskdet.tables.layout import Layout
+from maskdet.tables.layout import IMAGES, Layout, read_version
 from maskdet.tables.lease import Holder
 from maskdet.tables.levels import TableSettings, track_job, write_levels
-from maskdet.tables.manifest import RunManifest, read_run, write_manifest
+from maskdet.tables.manifest import RunManifest, is_marked_complete, read_run, write_manifest
 from maskdet.tables.runs import RunPlan, begin_run, faces_of, hold_output, new_run_id, replace_tables
 from maskdet.tables.snapshot import current_snapshot
 
@@ -27,7 +28,8 @@ def correct_faces(
 
     Args:
         layout: the output.
-        corrections: labels that people gave; of two of one face, the new one holds.
+        corrections: labels that people gave; of two of one face, the new one holds. Those of images of which the
+            output has no rows, such as pruned ones, are left out: they would name what was removed.
         now: the start and, in the record, the end of the run.
         replace: drop the corrections that were there.
         wait_s: how long to wait for another run that writes the output, in seconds.
@@ -46,10 +48,25 @@ def correct_faces(
     try:
         with lease.heartbeats(layout, run_id):
             whole = corrections if replace else read_corrections(layout) | corrections
+            whole = whole.within(_images_of(layout, whole))
             write_corrections(layout, whole)
             return _recount(layout, whole, run_id, now)
     finally:
         lease.release(layout, run_id)
+
+
+def _images_of(layout: Layout, corrections: Corrections) -> list[str]:
+    """URIs of corrected images that the output's current set of tables has, in the order of the corrections."""
+    known: set[str] = set()
+    for receipt in current_snapshot(layout).shards if corrections else ():
+        sha256 = receipt.sha256.get(IMAGES, "")
+        images = read_version(layout, IMAGES, receipt.slot, sha256, ["image_uri"])
+        if images is None:
+            uri = layout.version(IMAGES, receipt.slot, sha256)
+            remedy = "Run maskdet score again first."
+            raise OutputError(uri, "what the last run left", "a missing or damaged file", remedy)
+        known.update(uri for uri in images["image_uri"].to_pylist() if uri in corrections.labels)
+    return [uri for uri in corrections.labels if uri in known]
 
 
 def _recount(layout: Layout, corrections: Corrections, run_id: str, now: datetime) -> RunManifest:
@@ -64,7 +81,7 @@ def _recount(layout: Layout, corrections: Corrections, run_id: str, now: datetim
         **latest.model_dump(include=keep, mode="python"),
     )
     plan = RunPlan(layout, manifest, FailureBudget(), snapshot.dataset, base_run=snapshot.run_id)
-    complete = storage.exists(layout.success)
+    complete = is_marked_complete(layout)
     begin_run(plan)
     settings = TableSettings.of(latest)
     groups = count_output(layout, snapshot, settings.grouping(corrections))

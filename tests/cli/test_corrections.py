@@ -84,6 +84,18 @@ def test_a_prune_takes_corrections_of_pruned_images_along(scored, tmp_path):
     assert read_run(layout).corrections == 1
 
 
+def test_labels_of_pruned_images_do_not_come_back(scored, tmp_path):
+    shutil.copytree(scored.folder, tmp_path / "tables")
+    layout, labels = Layout(str(tmp_path / "tables")), corrected(scored)
+    assert main.main(["prune", layout.root, "--before", "2026-03-03"]) == 0
+    run = correct_faces(layout, labels, NOW)  # as from a sample that was drawn before the images went
+    left = set(pq.read_table(layout.folder("predictions"), columns=["image_uri"])["image_uri"].to_pylist())
+    assert len(labels.labels.keys() - left) == 1
+    assert read_corrections(layout).labels.keys() == labels.labels.keys() & left
+    [row] = pq.read_table(layout.compliance("all")).to_pylist()
+    assert run.corrections == row["faces_corrected"] == 1
+
+
 def test_later_corrections_win_and_an_empty_set_leaves_no_file(tmp_path):
     layout = Layout(str(tmp_path))
     first = Corrections.of([Correction("/a", "0", 0, "mask"), Correction("/a", "0", 1, "mask")])

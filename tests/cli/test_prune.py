@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 
@@ -13,6 +13,7 @@ from maskdet.inputs.earlier import OUTSIDE, REMOVED, UNCHANGED
 from maskdet.tables import lease
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout
 from maskdet.tables.lease import Holder
+from maskdet.tables.prune import prune as prune_tables
 from maskdet.tables.runs import read_run
 
 FIRST, SECOND = "2026-03-02", "2026-03-03"  # the demo's days
@@ -139,6 +140,32 @@ def test_an_output_that_is_being_written_or_is_none_is_refused(tables, tmp_path,
     assert "run other (process" in capsys.readouterr().err
     assert prune(tmp_path / "none", "--before", SECOND) == 8
     assert prune(output.folder, "--before", "2026-02-30") == 2
+
+
+def died(output, monkeypatch):
+    """A prune that died before it had tables; it took the mark of success away."""
+    with monkeypatch.context() as patch:
+        patch.setattr("maskdet.tables.prune.write_levels", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prune_tables(Layout(str(output.folder)), date.fromisoformat(SECOND), datetime.now(UTC))
+    assert not (output.folder / "_SUCCESS").exists()
+
+
+def test_a_prune_after_one_that_died_gives_the_mark_of_success_back(tables, monkeypatch):
+    output, _ = tables
+    died(output, monkeypatch)
+    died(output, monkeypatch)
+    assert prune(output.folder, "--before", SECOND) == 0
+    assert (output.folder / "_SUCCESS").read_text() == f"{output.run.run_id}\n"
+
+
+def test_a_prune_after_one_that_died_gives_no_mark_to_a_run_over_budget(photos, score, tmp_path, monkeypatch):
+    flags = ("--set", "failure_budget.max_ratio=0", "--set", "failure_budget.max_images=0")
+    output = score(tmp_path / "tables", photos, flags=flags)
+    assert output.code == 6
+    died(output, monkeypatch)
+    assert prune(output.folder, "--before", SECOND) == 0
+    assert not (output.folder / "_SUCCESS").exists()
 
 
 def test_the_mark_of_success_is_not_given_to_tables_that_had_none(tables):

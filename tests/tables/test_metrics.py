@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import unquote
 
+import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -56,6 +59,22 @@ def test_a_finished_run(finished, tmp_path):
     assert found["maskdet_last_success_timestamp_seconds",] == found["maskdet_run_finished_timestamp_seconds",]
     begun, duration_s = found["maskdet_run_started_timestamp_seconds",], found["maskdet_last_success_duration_seconds",]
     assert begun + duration_s == pytest.approx(found["maskdet_run_finished_timestamp_seconds",])
+
+
+def test_a_prune_is_no_success_of_the_nightly_run(finished, tmp_path):
+    """It writes a record that succeeded, but scores nothing: an alert on a late run must not fall silent by it."""
+    folder, file = tmp_path / "tables", tmp_path / "maskdet.prom"
+    shutil.copytree(finished.folder, folder)
+    _, record = record_of(finished)
+    assert main.main(["prune", str(folder), "--before", "2026-03-03"]) == 0
+    assert main.main(["status", str(folder), "--metrics", str(file)]) == 0
+    found = samples(file.read_text())
+    ended = datetime.fromisoformat(record["finished_at"]).timestamp()
+    assert found["maskdet_last_success_timestamp_seconds",] == ended < found["maskdet_run_finished_timestamp_seconds",]
+    assert found["maskdet_last_success_scored_images",] == record["images_scored_now"] > 0
+    rows = pq.read_table(folder / "predictions", columns=["label"])["label"].to_pylist()
+    faces = {key[1]: value for key, value in found.items() if key[0] == "maskdet_faces" and value}
+    assert faces == Counter(rows) != {label: count for label, count in record["faces"].items() if count}
 
 
 def test_a_run_that_works_leaves_the_last_success_standing(finished, tmp_path):
