@@ -343,14 +343,15 @@ class TestFlexTemplate:
         assert not any(all(re.match(regex, text) for regex in regexes) for text in refused)
 
     def test_choices_are_those_of_the_settings(self):
-        from maskdet.config import FacesSettings, ModelSettings
+        from maskdet.config import FacesSettings
+        from maskdet.model.backends.registry import backend_names
 
-        for name, field in (
-            ("backend", ModelSettings.model_fields["backend"]),
-            ("faces", FacesSettings.model_fields["mode"]),
+        for name, choices in (
+            ("backend", {"auto", *backend_names()}),
+            ("faces", set(FacesSettings.model_fields["mode"].annotation.__args__)),
         ):
             (regex,) = PARAMETERS[name]["regexes"]
-            assert set(regex.strip("^()$").split("|")) == set(field.annotation.__args__)
+            assert set(regex.strip("^()$").split("|")) == choices
 
     def test_its_launcher_runs_the_command_although_the_folder_of_entry_points_has_an_inspect(self, tmp_path):
         environment = dict(instructions(ROOT / "docker/dataflow/Dockerfile"))["ENV"]

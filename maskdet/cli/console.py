@@ -11,14 +11,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from maskdet.background import running_beside
 from maskdet.beam.progress import Progress, ProgressState
-from maskdet.errors import EXIT_CODES, MaskdetError, Terminated
+from maskdet.errors import EXIT_CODES, ConfigError, MaskdetError, Terminated
 
 _LOGGER = logging.getLogger("maskdet")
 # A line per shard, for workers' logs; at a terminal the progress line says it better.
@@ -62,6 +62,21 @@ class Parser(argparse.ArgumentParser):
         close = [difflib.get_close_matches(flag, self.flags, n=1) for flag in unknown if flag not in self.flags]
         meant = [found for matches in close for found in matches]
         super().error(f"{message}; did you mean {meant[0]}?" if meant else message)
+
+
+def keys_of(conditions: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
+    """Conditions ``key=value`` as a selection has them; several of one key are alternatives.
+
+    Raises:
+        ConfigError: one is not of that form.
+    """
+    found: dict[str, tuple[str | None, ...]] = {}
+    for condition in conditions:
+        name, sign, value = condition.partition("=")
+        if not sign:
+            raise ConfigError("--where", "key=value", condition, "For example: --where site=north")
+        found[name] = (*found.get(name, ()), value or None)
+    return found
 
 
 def run_command(name: str, action: Callable[[], int]) -> int:

@@ -1,7 +1,7 @@
 """Show the tables of an output, or its faces.
 
     maskdet inspect tables/ [--run RUN_ID] [--rows 20] [Beam options, for stores that need them]
-    maskdet inspect tables/ --sheet 20 [--sheet-output sheet.png] [--sheet-seed 0]
+    maskdet inspect tables/ --sheet 20 [--where site=north …] [--sheet-output sheet.png] [--sheet-seed 0]
 
 Prints the latest run's summary, the sizes of the tables, and the first rows of every compliance table. With --sheet,
 writes one picture of the faces whose labels are least sure, the surest of each label, some at random, and images
@@ -37,6 +37,9 @@ def _inspect(argv: Sequence[str]) -> int:
     parser.add_argument("--rows", type=int, metavar="N", default=20, help="rows to show of each table (default: 20)")
     parser.add_argument("--sheet", type=int, metavar="N", help="make a sheet of faces, with N tiles per section")
     parser.add_argument(
+        "--where", action="append", default=[], metavar="KEY=VALUE", help="only such images on the sheet; repeatable"
+    )
+    parser.add_argument(
         "--sheet-output", metavar="FILE", default="sheet.png", help="the PNG file to write (default: sheet.png)"
     )
     parser.add_argument("--sheet-seed", type=int, metavar="N", default=0, help="decides the random choice (default: 0)")
@@ -55,7 +58,7 @@ def _inspect(argv: Sequence[str]) -> int:
 
 
 def _make_sheet(layout: Layout, run: RunManifest, arguments: argparse.Namespace) -> int:
-    sheet = make_sheet(layout, run, arguments.sheet, arguments.sheet_seed)
+    sheet = make_sheet(layout, run, arguments.sheet, arguments.sheet_seed, console.keys_of(arguments.where))
     uri = storage.normalize(arguments.sheet_output)
     write_sheet(uri, sheet)
     print(*sheet.lines, sep="\n")

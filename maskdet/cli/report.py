@@ -22,7 +22,6 @@ from apache_beam.io.filesystems import FileSystems
 from maskdet import storage
 from maskdet.beam.options import parse_beam_options
 from maskdet.cli import console
-from maskdet.errors import ConfigError
 from maskdet.report.compliance_page import write_report
 from maskdet.report.database import Selection
 
@@ -39,7 +38,7 @@ def _report(argv: Sequence[str]) -> int:
     arguments, rest = parser.parse_known_args(argv)
     FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
     output = storage.normalize(arguments.output or storage.join(arguments.tables, REPORT_FILE))
-    selection = Selection(keys_of(arguments.where), arguments.since, arguments.until)
+    selection = Selection(console.keys_of(arguments.where), arguments.since, arguments.until)
     by = arguments.by.split(",") if arguments.by else None
     excel = None if arguments.excel is None else storage.normalize(arguments.excel)
     written = write_report(
@@ -56,21 +55,6 @@ def _report(argv: Sequence[str]) -> int:
     if excel is not None:
         print(f"excel:  {excel}")
     return 0
-
-
-def keys_of(conditions: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
-    """Conditions ``key=value`` as a selection has them; several of one key are alternatives.
-
-    Raises:
-        ConfigError: one is not of that form.
-    """
-    found: dict[str, tuple[str | None, ...]] = {}
-    for condition in conditions:
-        name, sign, value = condition.partition("=")
-        if not sign:
-            raise ConfigError("--where", "key=value", condition, "For example: --where site=north")
-        found[name] = (*found.get(name, ()), value or None)
-    return found
 
 
 def day_of(text: str) -> date:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+_AT_ONCE = 256  # boxes compared all with all: few enough for their overlaps to fit a cache
+
 
 def pairwise_iou(ones: Floats, others: Floats) -> NDArray[np.float64]:
     """Intersection over union of every box with every other.
@@ -21,13 +23,7 @@ def pairwise_iou(ones: Floats, others: Floats) -> NDArray[np.float64]:
     Returns:
         float64 ``(n, m)``; 0 where both boxes are empty.
     """
-    a, b = ones.astype(np.float64)[:, np.newaxis], others.astype(np.float64)[np.newaxis]
-    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
-    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
-    common = np.maximum(width, 0) * np.maximum(height, 0)
-    union = _areas(a) + _areas(b) - common
-    iou: NDArray[np.float64] = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    return iou
+    return _iou(ones, others, _common(ones, others))
 
 
 def suppress(boxes: Floats, scores: Floats, max_iou: float, max_inside: float = np.inf) -> NDArray[np.intp]:
@@ -48,22 +44,51 @@ def suppress(boxes: Floats, scores: Floats, max_iou: float, max_inside: float = 
         Indices of the boxes that stay, by falling score.
     """
     rest = np.argsort(-scores, kind="stable")
-    kept: list[np.intp] = []
+    kept = [rest[:0]]
     while len(rest):
-        kept.append(rest[0])
-        first, others = boxes[rest[:1]], boxes[rest[1:]]
-        rest = rest[1:][(pairwise_iou(first, others)[0] < max_iou) & (part_inside(others, first) < max_inside)]
-    return np.array(kept, np.intp)
+        surest, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
+        covered = _covered(boxes[surest], boxes[surest], max_iou, max_inside)
+        stays = np.ones(len(surest), bool)
+        for index in range(len(surest)):
+            if stays[index]:
+                stays[index + 1 :] &= ~covered[index, index + 1 :]
+        kept.append(surest[stays])
+        rest = rest[~_covered(boxes[kept[-1]], boxes[rest], max_iou, max_inside).any(axis=0)]
+    return np.concatenate(kept)
+
+
+def _covered(ones: Floats, others: Floats, max_iou: float, max_inside: float) -> NDArray[np.bool_]:
+    """Whether each box ``(n, 4)``, staying, removes each of the others ``(m, 4)``: bool ``(n, m)``."""
+    common = _common(ones, others)
+    covered: NDArray[np.bool_] = (_iou(ones, others, common) >= max_iou) | (_parts_inside(others, common) >= max_inside)
+    return covered
+
+
+def _common(ones: Floats, others: Floats) -> NDArray[np.float64]:
+    """Area that every box shares with every other, ``(n, m)``."""
+    a, b = ones.astype(np.float64)[:, np.newaxis], others.astype(np.float64)[np.newaxis]
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    common: NDArray[np.float64] = np.maximum(width, 0) * np.maximum(height, 0)
+    return common
+
+
+def _iou(ones: Floats, others: Floats, common: NDArray[np.float64]) -> NDArray[np.float64]:
+    union = _areas(ones.astype(np.float64))[:, np.newaxis] + _areas(others.astype(np.float64))[np.newaxis] - common
+    iou: NDArray[np.float64] = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return iou
 
 
 def part_inside(boxes: Floats, outer: Floats) -> NDArray[np.float64]:
     """Part of each box's area, float64 ``(n,)``, that lies within another ``(1, 4)``; 0 for empty boxes."""
-    inner = boxes.astype(np.float64)
-    clipped = np.concatenate([np.maximum(inner[:, :2], outer[:, :2]), np.minimum(inner[:, 2:], outer[:, 2:])], axis=1)
-    common = np.where((clipped[:, 2:] > clipped[:, :2]).all(axis=1), _areas(clipped), 0.0)
-    areas = _areas(inner)
-    part: NDArray[np.float64] = np.divide(common, areas, out=np.zeros_like(common), where=areas > 0)
-    return part
+    (parts,) = _parts_inside(boxes, _common(outer, boxes))
+    return np.asarray(parts, np.float64)
+
+
+def _parts_inside(boxes: Floats, common: NDArray[np.float64]) -> NDArray[np.float64]:
+    areas = np.broadcast_to(_areas(boxes.astype(np.float64)), common.shape)
+    parts: NDArray[np.float64] = np.divide(common, areas, out=np.zeros_like(common), where=areas > 0)
+    return parts
 
 
 def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ faces. So an image is looked at
 3. finer, in the regions around what the first look took for a small face, however unsure it was.
 
 Every look follows from the image's size and from what was seen before in the same image, so its faces are the same
-wherever it is scored. Figures for the numbers below: docs/decisions/044-detector.md.
+wherever it is scored. Figures for the numbers below: docs/decisions/044-detector.md, 045-narrow-detector.md.
 """
 
 from __future__ import annotations
@@ -31,27 +31,29 @@ ENLARGED_TO_PX = 224
 OVERVIEW_PX = 64
 BORDER_PX = 32
 """Grey around the overview."""
-SMALL_PX = 32
+SMALL_PX = 28
 """Longer side, in pixels of the canvas, below which a face is looked at again, finer."""
 FINE_FACE_PX = 28
 """Size at which the finest look shows the smallest face asked for, in pixels of its canvas."""
 FINER_BY = 3.0
 """Most that a look is finer than the one before: what is smaller than a third of a face that the network knows leaves
 no trace."""
-PAD_PX = 32
+PAD_PX = 24
 """Surroundings of a small face that a finer look takes in, in pixels of the look before."""
+
+_STEP_PX = 64  # few sizes of canvas, since each has to be prepared; the network itself asks for multiples of 32
+_SMALL_STEP_PX = 32
+_SMALL_CANVAS_PX = 256
 
 LOOKS = {
     "first": [FIRST_PIXELS, FIRST_LONGEST_PX, ENLARGED_TO_PX],
     "overview": [OVERVIEW_PX, BORDER_PX],
     "finer": [SMALL_PX, FINE_FACE_PX, FINER_BY, PAD_PX],
+    "steps": [_STEP_PX, _SMALL_STEP_PX, _SMALL_CANVAS_PX],
 }
 """All of the above; part of a run's fingerprint."""
 
 _LEAST_FINER = 1.3  # less is not worth a look
-_STEP_PX = 64  # few sizes of canvas, since each has to be prepared; the network itself asks for multiples of 32
-_SMALL_STEP_PX = 32
-_SMALL_CANVAS_PX = 256
 _LARGEST_PART_PX = 896  # of the canvas: what a thread's memory is sized by
 _LOOK_PIXELS = 128 * 128  # what a look costs beside its area, as area
 
@@ -139,30 +141,33 @@ def finer_looks(width: int, height: int, small: Floats, scale: float, finer: flo
 
 def _joined(regions: NDArray[np.float64], constant: float) -> NDArray[np.float64]:
     """Regions ``(n, 4)``, the pair whose union saves most joined first, until none saves."""
-    more = np.stack([_cost_of_joining(region, regions, constant) for region in regions])
+    regions, left = regions.copy(), np.ones(len(regions), bool)
+    more = _cost_of_joining(regions, regions, constant)
     np.fill_diagonal(more, np.inf)
-    while len(regions) > 1:
-        one, other = np.unravel_index(int(np.argmin(more)), more.shape)
+    while True:
+        one, other = divmod(int(np.argmin(more)), len(regions))
         if more[one, other] > 0:
-            break
-        regions[one] = [
-            *np.minimum(regions[one, :2], regions[other, :2]),
-            *np.maximum(regions[one, 2:], regions[other, 2:]),
-        ]
-        regions = np.delete(regions, other, axis=0)
-        more = np.delete(np.delete(more, other, axis=0), other, axis=1)
-        kept = one - (one > other)
-        more[kept] = more[:, kept] = _cost_of_joining(regions[kept], regions, constant)
-        more[kept, kept] = np.inf
-    return regions
+            return regions[left]
+        regions[one, :2] = np.minimum(regions[one, :2], regions[other, :2])
+        regions[one, 2:] = np.maximum(regions[one, 2:], regions[other, 2:])
+        left[other] = False
+        more[other] = more[:, other] = np.inf
+        (costs,) = _cost_of_joining(regions[one : one + 1], regions, constant)
+        costs[~left] = costs[one] = np.inf
+        more[one] = more[:, one] = costs
 
 
-def _cost_of_joining(region: NDArray[np.float64], others: NDArray[np.float64], constant: float) -> NDArray[np.float64]:
-    """How much larger a region's union with each of the others is than both, a look's constant included."""
-    low, high = np.minimum(region[:2], others[:, :2]), np.maximum(region[2:], others[:, 2:])
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
-    more: NDArray[np.float64] = (high - low).prod(axis=1) - areas - (region[2:] - region[:2]).prod() - constant
+def _cost_of_joining(ones: NDArray[np.float64], others: NDArray[np.float64], constant: float) -> NDArray[np.float64]:
+    """How much larger the union of two regions is than both, a look's constant included, ``(n, m)``."""
+    a, b = ones[:, np.newaxis], others[np.newaxis]
+    union = (np.maximum(a[..., 2:], b[..., 2:]) - np.minimum(a[..., :2], b[..., :2])).prod(axis=-1)
+    more: NDArray[np.float64] = union - _areas(b) - _areas(a) - constant
     return more
+
+
+def _areas(regions: NDArray[np.float64]) -> NDArray[np.float64]:
+    areas: NDArray[np.float64] = (regions[..., 2:] - regions[..., :2]).prod(axis=-1)
+    return areas
 
 
 def _split(region: NDArray[np.float64], largest: float, overlap: float) -> list[tuple[float, float, float, float]]:
@@ -184,7 +189,7 @@ def _parts(start: float, length: float, largest: float, overlap: float) -> list[
 def _part_look(width: int, height: int, part: tuple[float, float, float, float], scale: float) -> Look:
     """A part of an image, grown to fill its canvas where the image goes on."""
     left, top, right, bottom = part
-    across, down = _round_up_part((right - left) * scale), _round_up_part((bottom - top) * scale)
+    across, down = _round_up((right - left) * scale), _round_up((bottom - top) * scale)
     wide, high = min(width, round(across / scale)), min(height, round(down / scale))
     x = round(min(max(0.0, (left + right - wide) / 2), width - wide))
     y = round(min(max(0.0, (top + bottom - high) / 2), height - high))
@@ -193,10 +198,4 @@ def _part_look(width: int, height: int, part: tuple[float, float, float, float],
 
 def _round_up(length: float) -> int:
     step = _SMALL_STEP_PX if length <= _SMALL_CANVAS_PX else _STEP_PX
-    return max(1, math.ceil(length / step - 1e-6)) * step
-
-
-def _round_up_part(length: float) -> int:
-    """Sides of parts come in fewer sizes than those of whole images, which a camera or a site has few of."""
-    step = _STEP_PX if length <= _SMALL_CANVAS_PX else 2 * _STEP_PX
     return max(1, math.ceil(length / step - 1e-6)) * step

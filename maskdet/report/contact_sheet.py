@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -26,9 +26,10 @@ from maskdet.report.marks import (
     shown_probability,
     text_size,
 )
-from maskdet.report.sampling import Section, choose_sections
+from maskdet.report.sampling import EVERYWHERE, FACE_COLUMNS, Section, Where, choose_sections
 from maskdet.tables.layout import Layout
 from maskdet.tables.runs import RunManifest
+from maskdet.tables.snapshot import read_snapshot
 
 MOST_TILES = 200
 """A section; six sections of these are a picture of 40 megapixels."""
@@ -37,8 +38,11 @@ PICTURE_PX = 144
 BORDER_PX = 4
 GAP_PX = 12
 TITLE_PX = 40
-CAPTION_PX = 44
+CAPTION_PX = 62
 HEAD_PX = 44
+
+# Columns of a row that are about its face; the others are keys.
+_OWN = frozenset({*FACE_COLUMNS, "captured_at"})
 
 _TILE_PX = PICTURE_PX + 2 * BORDER_PX
 _COLUMNS = range(6, 11)
@@ -65,7 +69,13 @@ class SheetPlan(NamedTuple):
     """Left and top of each tile, its border included, section by section."""
 
 
-def make_sheet(layout: Layout, run: RunManifest, count: int, seed: int) -> Sheet:
+def make_sheet(
+    layout: Layout,
+    run: RunManifest,
+    count: int,
+    seed: int,
+    allowed: Mapping[str, tuple[str | None, ...]] | None = None,
+) -> Sheet:
     """A contact sheet of an output, whose faces are read from their sources now and stored nowhere else.
 
     Args:
@@ -73,17 +83,20 @@ def make_sheet(layout: Layout, run: RunManifest, count: int, seed: int) -> Sheet
         run: its latest run.
         count: most tiles per section, 1 to :data:`MOST_TILES`.
         seed: names what is chosen at random.
+        allowed: key → the values that it may have, as :class:`maskdet.report.sampling.Where` has them.
 
     Raises:
-        ConfigError: the count is out of range.
+        ConfigError: the count is out of range, or there is no such key.
         OutputError: there is nothing to show.
         StorageError: a table cannot be read.
     """
     if not 1 <= count <= MOST_TILES:
         raise ConfigError("--sheet", f"1 to {MOST_TILES} tiles per section", count, "Look at some, then choose others.")
-    sections = choose_sections(layout, run, count, seed)
+    snapshot = read_snapshot(layout)
+    where = EVERYWHERE if snapshot is None else Where.of(snapshot.dataset, allowed or {})
+    sections = choose_sections(layout, run, count, seed, where)
     if not sections:
-        remedy = "Run maskdet score over images that can be read."
+        remedy = "Run maskdet score over images that can be read, or ask --where for others."
         raise OutputError(f"output {layout.root}", "a face, or an image without one", "none", remedy)
     # Of what settings a run may hold, only these matter here.
     imaging = ImagingSettings.model_validate(run.settings.get("imaging", {}))
@@ -177,7 +190,7 @@ def _draw_tile(
     else:
         canvas.paste(crop, inner)
     name = printable(PurePosixPath(row["image_uri"]).name)
-    for index, text in enumerate((f"{number}  {_words(row)}", name)):
+    for index, text in enumerate((f"{number}  {_words(row)}", name, _place(row))):
         place_px = (left, top + _TILE_PX + 2 + index * (_CAPTION_TEXT_PX + 4))
         _write(draw, place_px, text, _CAPTION_TEXT_PX, _TILE_PX)
 
@@ -185,6 +198,13 @@ def _draw_tile(
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size_px: int, width_px: int) -> None:
     assert text_size("...", size_px)[0] <= width_px
     draw.text(place, fit_text(text, size_px, width_px), fill=BLACK, font=font_of(size_px))
+
+
+def _place(row: dict[str, Any]) -> str:
+    """Keys and capture time of a row; rows that bring none along say nothing."""
+    shown = [str(row[name]) for name in row if name not in _OWN and row[name] is not None]
+    when = row.get("captured_at")
+    return printable(" · ".join([*shown, *([f"{when:%Y-%m-%d %H:%M}Z"] if when is not None else [])]))
 
 
 def _words(row: dict[str, Any]) -> str:
@@ -201,6 +221,7 @@ def _lines(sections: Sequence[Section], crops: Sequence[Crop]) -> list[str]:
             crop = crops[number]
             number += 1
             face = f"  face {row['face_index']}" if "face_index" in row else ""
+            place = f"  {_place(row)}" if _place(row) else ""
             why = f"  ({crop})" if isinstance(crop, str) else ""
-            lines.append(f"  {number:>4}  {_words(row):<15}{face}  {printable(row['image_uri'])}{why}")
+            lines.append(f"  {number:>4}  {_words(row):<15}{face}  {printable(row['image_uri'])}{place}{why}")
     return lines

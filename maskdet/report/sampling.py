@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,16 +14,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from maskdet import storage
-from maskdet.errors import StorageError
+from maskdet.errors import ConfigError, StorageError
 from maskdet.labels import INCORRECT, MASK, NO_MASK, THREE_CLASSES, worn_probability
 from maskdet.tables.layout import NO_FACE, PREDICTIONS, Layout
 from maskdet.tables.runs import RunManifest
+from maskdet.tables.snapshot import Dataset
 
 Hashes = NDArray[np.uint64]
 
 _BATCH_ROWS = 65_536
 _IDENTITY = ["image_uri", "content_sha256"]
-_FACE_COLUMNS = [
+FACE_COLUMNS = [
     *_IDENTITY,
     *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px"),
     *("probability_mask", "probability_incorrect", "label"),
@@ -40,7 +42,52 @@ class Section(NamedTuple):
     """Rows among which they were chosen."""
 
 
-def choose_sections(layout: Layout, run: RunManifest, count: int, seed: int) -> list[Section]:
+@dataclass(frozen=True)
+class Where:
+    """Which rows may be chosen, and what is told of each beside its face.
+
+    Attributes:
+        keys: the output's keys, which rows bring along with their capture times.
+        allowed: key → the values that it may have, as text; ``None`` among them is a missing one.
+    """
+
+    keys: tuple[str, ...] = ()
+    allowed: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dataset: Dataset, allowed: Mapping[str, tuple[str | None, ...]]) -> Where:
+        """That of a data set.
+
+        Raises:
+            ConfigError: it has no such key.
+        """
+        keys = tuple(dict.fromkeys((*dataset.key_names, *dataset.partition_by)))
+        for name in allowed:
+            if name not in keys:
+                raise ConfigError("--where", f"one of the keys {list(keys)}", name, "See maskdet inspect.")
+        return cls(keys, allowed)
+
+    @property
+    def columns(self) -> list[str]:
+        """What is read for it."""
+        return [*self.keys, "captured_at"]
+
+    def of_rows(self, rows: pa.Table) -> pa.Table:
+        """The rows that may be chosen."""
+        for name, values in self.allowed.items():
+            text = pc.cast(rows[name], pa.string())
+            given = [value for value in values if value is not None]
+            matches = pc.is_in(text, pa.array(given, pa.string()))
+            rows = rows.filter(pc.or_(matches, pc.is_null(text)) if None in values else matches)
+        return rows
+
+
+EVERYWHERE = Where()
+
+
+def choose_sections(
+    layout: Layout, run: RunManifest, count: int, seed: int, where: Where = EVERYWHERE
+) -> list[Section]:
     """Rows to look at: the least sure, the surest of each label, some at random, and images without a face.
 
     Among equal probabilities, and at random, a row is chosen by a hash of seed and content, so that the choice depends
@@ -51,6 +98,7 @@ def choose_sections(layout: Layout, run: RunManifest, count: int, seed: int) -> 
         run: its latest run, whose thresholds say what is least sure.
         count: most rows per section.
         seed: names the choice.
+        where: which rows may be chosen.
 
     Returns:
         Sections that have rows.
@@ -62,7 +110,8 @@ def choose_sections(layout: Layout, run: RunManifest, count: int, seed: int) -> 
     middle = run.decision.middle
     unsure, chance, faceless = (_Best(count) for _ in range(3))
     surest = {label: _Best(count) for label in THREE_CLASSES}
-    for rows in _scan(layout, PREDICTIONS, _FACE_COLUMNS):
+    for scanned in _scan(layout, PREDICTIONS, [*FACE_COLUMNS, *where.columns]):
+        rows = where.of_rows(scanned)
         ties, draws = hash_rows(rows, seed), hash_rows(rows, ~seed)
         mask = rows["probability_mask"].to_numpy()
         incorrect = pc.fill_null(rows["probability_incorrect"], 0.0).to_numpy()  # null of a model of two classes
@@ -72,7 +121,8 @@ def choose_sections(layout: Layout, run: RunManifest, count: int, seed: int) -> 
             of_label = np.flatnonzero(pc.equal(rows["label"], label).to_numpy())
             surest[label].offer(rows.take(of_label), doubt[of_label].astype(np.float64), ties[of_label])
         chance.offer(rows, np.zeros(len(draws)), draws)
-    for rows in _scan(layout, NO_FACE, _IDENTITY):
+    for scanned in _scan(layout, NO_FACE, [*_IDENTITY, *where.columns]):
+        rows = where.of_rows(scanned)
         faceless.offer(rows, np.zeros(rows.num_rows), hash_rows(rows, ~seed))
     sections = [
         unsure.section(f"most uncertain: log-odds nearest to those of {middle:.3g}, the middle of the thresholds"),

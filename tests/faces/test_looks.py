@@ -65,12 +65,12 @@ def test_finer_looks_end_where_they_show_nothing_smaller():
 def test_every_small_face_is_whole_in_a_look(width, height, places):
     scale = first_scale(width, height)
     finer = finer_scale(scale, 8)
-    side = 31 / scale  # the largest that counts as small
+    side = 27 / scale  # the largest that counts as small
     boxes = np.array([[u * (width - s * side), v * (height - s * side)] for u, v, s in places])
     boxes = np.concatenate([boxes, boxes + np.array([[s * side] for _, _, s in places])], axis=1)
     looks = finer_looks(width, height, boxes.astype(np.float32), scale, finer)
     for look in looks:
-        assert look.across % 64 == look.down % 64 == 0
+        assert look.across % 32 == look.down % 32 == 0
         assert max(look.across, look.down) <= 1024
         assert 0 <= look.left < look.left + look.width <= width
         assert 0 <= look.top < look.top + look.height <= height

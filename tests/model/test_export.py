@@ -260,6 +260,6 @@ def test_builtin_bundle_is_whole_and_small():
     assert not measured.shares_groups_with_training
     # Of street and press photographs, some with a cloth before the mouth; MODEL_CARD.md has the intervals.
     assert measured.sensitivity > 0.97
-    assert measured.specificity > 0.94
+    assert measured.specificity > 0.93
     assert measured.incorrect_recall > 0.85
     assert measured.masked_as_incorrect / measured.masked_total < 0.03

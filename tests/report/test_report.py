@@ -487,3 +487,19 @@ def test_small_groups_that_the_tables_hide_are_shown_only_where_asked_for(tmp_pa
     assert not page_file.exists()
     assert main([*command, "--small-groups"]) == 0
     assert page_file.exists()
+
+
+def test_a_sheet_of_some_keys_shows_their_rows_and_says_where_each_was_taken(output, tmp_path, capsys):
+    page_file = tmp_path / "sheet.png"
+    command = ["inspect", output, "--sheet", "200", "--sheet-output", str(page_file)]
+    assert main([*command, "--where", "site=north", "--where", "camera=gate"]) == 0
+    said = capsys.readouterr().out
+    every = frames(output)
+    wanted = every[(every["site"] == "north") & (every["camera"] == "gate") & (every["kind"] != "failures")]
+    random = said.split("random faces")[1]
+    assert random.startswith(f" (seed 0): {min(200, (wanted['kind'] == 'predictions').sum())} of")
+    listed = re.findall(r"  (/photos/\S+\.jpg)  north · gate · (\d{4}-\d\d-\d\d \d\d:\d\dZ)", said)
+    assert {uri for uri, _ in listed} <= set(wanted["image_uri"])
+    assert len(listed) > 5
+    assert main([*command, "--where", "planet=mars"]) == 2
+    assert "one of the keys" in capsys.readouterr().err

@@ -85,7 +85,7 @@ SIGHTS = {
                             [-0.003882, -0.048116, 1.051998]]),
     "deuteranopia": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
                               [-0.011820, 0.042940, 0.968881]]),
-    "tritanopia": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+    "tritanopia": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.151202],
                             [0.004733, 0.691367, 0.303900]]),
 }  # fmt: skip
 
@@ -463,12 +463,12 @@ class TestCrops:
 class TestSheet:
     def test_tiles_stand_in_rows_under_the_title_of_their_section(self):
         plan = plan_sheet([12, 1])
-        # Ten columns of 144 + 2 · 4 pixels and gaps of 12; tiles with captions of 44, titles of 40, a head of 44.
-        assert plan.title_tops == [44, 44 + 40 + 2 * (152 + 44)]
+        # Ten columns of 144 + 2 · 4 pixels and gaps of 12; tiles with captions of 62, titles of 40, a head of 44.
+        assert plan.title_tops == [44, 44 + 40 + 2 * (152 + 62)]
         assert plan.tiles[:2] == [(12, 84), (12 + 164, 84)]
-        assert plan.tiles[10] == (12, 84 + 196)
+        assert plan.tiles[10] == (12, 84 + 214)
         assert plan.tiles[12] == (12, plan.title_tops[1] + 40)
-        assert plan.size == (12 + 10 * 164, plan.tiles[12][1] + 196 + 12)
+        assert plan.size == (12 + 10 * 164, plan.tiles[12][1] + 214 + 12)
 
     def test_a_tile_is_its_crop_in_a_frame_of_its_label_s_colour(self, tmp_path):
         rows = []
@@ -483,14 +483,14 @@ class TestSheet:
         # Sections: uncertain (2.png), mask (0.png), no_mask (1.png), random.
         expected = [(YELLOW, (120, 120, 120)), (BLUE, GREY), (VERMILION, GREY)]
         for number, (frame, inside) in enumerate(expected):
-            top = 44 + 40 + number * (40 + 196)
+            top = 44 + 40 + number * (40 + 214)
             assert sheet.picture.getpixel((12 + 1, top + 1)) == frame
             assert sheet.picture.getpixel((12 + 151, top + 151)) == frame
             assert sheet.picture.getpixel((12 + 4, top + 4)) == inside
             assert sheet.picture.getpixel((12 + 147, top + 147)) == inside
             words = has_colour(sheet.picture, (12 + 8, top + 44, 12 + 140, top + 100), (0, 0, 0))
             assert words == (inside == GREY)
-            caption = (12, top + 152, 12 + 152, top + 196)
+            caption = (12, top + 152, 12 + 152, top + 214)
             assert np.asarray(sheet.picture.crop(caption).convert("L")).min() < 80
         assert (
             sheet.lines[0] == "most uncertain: log-odds nearest to those of 0.5, the middle of the thresholds: 1 of 3"
@@ -508,7 +508,7 @@ class TestSheet:
         rows = [face_row(f"/a/{'x' * 300}-{i}.jpg", sha_of(i), 0.9) for i in range(2)]
         section = choose_sections_of(rows)
         picture = draw_sheet("/" + "o" * 500, [section], [Image.new("RGB", (144, 144))] * 2)
-        between = picture.crop((12 + 152, 84, 12 + 164 - 2, 84 + 196))  # an x may begin a pixel early
+        between = picture.crop((12 + 152, 84, 12 + 164 - 2, 84 + 214))  # an x may begin a pixel early
         assert (np.asarray(between) == 255).all()
         assert (np.asarray(picture.crop((picture.width - 12, 0, picture.width, 44))) == 255).all()
 

