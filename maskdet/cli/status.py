@@ -25,7 +25,7 @@ from maskdet import storage
 from maskdet.beam import flink_jobs
 from maskdet.beam.options import RUNNER_CONFIG_HELP, parse_beam_options
 from maskdet.cli import console, summary
-from maskdet.errors import MaskdetError
+from maskdet.errors import MaskdetError, StorageError
 from maskdet.tables.layout import Layout
 from maskdet.tables.runs import read_run
 from maskdet.tables.status import RunStatus, read_status
@@ -80,7 +80,7 @@ def _refused(where: str | None) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         remedy = "Check the place; the run itself is untouched."
-        raise MaskdetError(f"metrics for {where}", "a place that takes them", str(error), remedy) from error
+        raise StorageError(f"metrics for {where}", "a place that takes them", str(error), remedy) from error
 
 
 if __name__ == "__main__":

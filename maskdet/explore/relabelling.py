@@ -6,11 +6,12 @@ import threading
 from typing import Any
 
 from maskdet.compliance.corrections import CORRECTED_CODES, Correction, Corrections
-from maskdet.errors import ConfigError
+from maskdet.errors import ConfigError, OutputError
 from maskdet.explore.pictures import RowId
 from maskdet.explore.questions import Asked
 from maskdet.report.database import Tables
 from maskdet.tables.corrections import read_corrections, write_corrections
+from maskdet.tables.snapshot import current_snapshot
 
 
 class Relabelling:
@@ -37,6 +38,7 @@ class Relabelling:
 
         Raises:
             ConfigError: the label is not one that people may give.
+            OutputError: another run has replaced the tables since they were opened; the face may be gone.
             StorageError: the corrections cannot be read or written.
         """
         if label is not None and label not in list(CORRECTED_CODES):
@@ -48,6 +50,7 @@ class Relabelling:
             # Corrections name a face by its image, which all frames of a video share.
             raise ConfigError("relabel", "a face of an image", "a face of a video", "Correct faces of images.")
         with self._lock:
+            self._refuse_other_tables()
             # Read anew: another page, or an audit, may have written meanwhile.
             known = read_corrections(self._tables.layout)
             before = self._counted(place, row)
@@ -56,6 +59,12 @@ class Relabelling:
             after = row["label"] if label is None else str(label)
             self._asked.move(row, before, after)
         return {"label": after, "model_label": row["label"], "corrected": label is not None}
+
+    def _refuse_other_tables(self) -> None:
+        shown, current = self._tables.snapshot.run_id, current_snapshot(self._tables.layout).run_id
+        if shown != current:
+            remedy = "Start maskdet explore again."
+            raise OutputError("relabel", f"the tables that the page shows, of run {shown}", f"run {current}", remedy)
 
     def _counted(self, place: RowId, row: dict[str, Any]) -> str:
         """The label that the face has been counted under."""

@@ -296,6 +296,19 @@ def test_a_face_of_a_video_is_not_corrected(tmp_path):
         assert client.get("/api/view").json()["total"]["share"] == 1.0
 
 
+def test_a_face_of_tables_that_another_run_replaced_is_not_corrected(tmp_path):
+    root = tmp_path / "tables"
+    write_drawn(root, drawn_rows(days=1))
+    with Tables(str(root)) as tables:
+        client = entered(tables)
+        chosen = faces_of(client)[0]
+        snapshot = json.loads((root / "_snapshot.json").read_text())
+        (root / "_snapshot.json").write_text(json.dumps({**snapshot, "run_id": "99990101T000000.000000Z-abcdef"}))
+        answer = client.post("/api/relabel", json={"id": chosen["id"], "label": "mask"})
+        assert answer.status_code == 400 and "Start maskdet explore again." in answer.json()["error"]
+    assert not (root / "corrections.parquet").exists()
+
+
 def test_counts_moved_one_by_one_are_counts_made_anew(tmp_path):
     root = tmp_path / "tables"
     write_drawn(root, drawn_rows(days=3))

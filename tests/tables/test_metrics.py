@@ -17,7 +17,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from maskdet.cli import main
-from maskdet.errors import MaskdetError, UnfinishedError
+from maskdet.errors import StorageError, UnfinishedError
 from maskdet.tables import lease
 from maskdet.tables.layout import Layout
 from maskdet.tables.lease import Holder
@@ -147,5 +147,5 @@ def test_pushed_metrics_are_those_of_the_file(finished, tmp_path):
 @pytest.mark.parametrize("flag", ["--metrics", "--push-gateway"])
 def test_where_metrics_cannot_go_the_error_names_the_place(finished, tmp_path, flag, capsys):
     place = str(tmp_path / "missing" / "x.prom") if flag == "--metrics" else "http://127.0.0.1:1"
-    assert main.main(["status", str(finished.folder), flag, place]) == MaskdetError.exit_code
+    assert main.main(["status", str(finished.folder), flag, place]) == StorageError.exit_code
     assert place in capsys.readouterr().err
