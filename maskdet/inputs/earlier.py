@@ -13,6 +13,8 @@ from maskdet.inputs.references import ImageRef
 
 ADDED, CHANGED, UNCHANGED = "added", "changed", "unchanged"
 GONE, REMOVED = "gone", "removed"
+DISPLACED = "displaced"
+"""Of an image with rows, listed now under a path or in a row that no longer fits: a failure takes their place."""
 OUTSIDE = "outside"
 
 
@@ -81,7 +83,8 @@ class Growth:
         for name, ref in listed.items():
             before = earlier.get(name)
             same = before is not None and before.identity == ref.identity
-            changes.add(ref, ADDED if before is None else UNCHANGED if same else CHANGED)
+            displaced = before is not None and ref.problem is not None and before.problem is None
+            changes.add(ref, ADDED if before is None else UNCHANGED if same else DISPLACED if displaced else CHANGED)
             images.append(ref._replace(earlier=before.earlier) if before is not None and same else ref)
         for name, ref in earlier.items():
             if name in listed:

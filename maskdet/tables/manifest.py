@@ -86,8 +86,8 @@ class RunManifest(BaseModel):
     """The same of videos."""
     changes: dict[str, int] = {}
     """Images and videos of the data set: ``added``, ``changed`` and ``unchanged`` are listed by this run; ``gone`` are
-    those that it no longer found, whose rows stay; ``removed`` those whose rows went; ``outside`` those beyond its
-    input."""
+    those that it no longer found, whose rows stay; ``removed`` those whose rows went; ``displaced`` those whose path or
+    list row no longer fits, so that a failure takes the place of their rows; ``outside`` those beyond its input."""
     failed_by_code: dict[str, int] = {}
     skipped_by_reason: dict[str, int] = {}
     faces: dict[str, int] = {}

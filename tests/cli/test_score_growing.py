@@ -160,6 +160,25 @@ def test_a_run_that_would_remove_too_much_is_refused_and_changes_nothing(photos,
     assert count(allowed.run)[REMOVED] == len(gone) * 3 // 4
 
 
+def test_a_run_from_another_folder_in_which_known_paths_no_longer_fit_is_refused(photos, score, tmp_path, capfd):
+    score(tmp_path / "tables", photos, flags=LENIENT)
+    before, tables = files(tmp_path / "tables"), score(tmp_path / "tables", photos, flags=LENIENT).contents()
+    site = sorted(path for path in photos.iterdir() if path.is_dir())[0]
+    known = [path for path in site.rglob("face-*")]
+    refused = score(tmp_path / "tables", site, flags=LENIENT)  # the template's first folder is left out
+    assert (refused.code, refused.run.status) == (8, "shrunk")
+    assert (
+        f"received {refused.run.changes['displaced']} whose path or list row no longer fits" in capfd.readouterr().err
+    )
+    assert refused.run.changes["displaced"] >= len(known)
+    assert files(tmp_path / "tables") == before
+    assert score(tmp_path / "tables", photos, flags=LENIENT).contents() == tables
+    wanted = ("--set", "tables.max_gone_ratio=1", "--set", "failure_budget.max_ratio=1")
+    allowed = score(tmp_path / "tables", site, flags=wanted)
+    assert allowed.code == 0
+    assert {str(path) for path in known} <= images(allowed.table(FAILURES))
+
+
 def test_a_list_covers_what_it_names_and_all_where_all_came_from_it(photos, score, tmp_path):
     listed = sorted(str(path) for path in photos.rglob("face-*"))
     one, two = tmp_path / "one.txt", tmp_path / "two.txt"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from maskdet.inputs.earlier import ADDED, CHANGED, GONE, OUTSIDE, REMOVED, UNCHANGED, Coverage, Growth
+from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, GONE, OUTSIDE, REMOVED, UNCHANGED, Coverage, Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef
 
@@ -42,7 +42,6 @@ def test_an_unchanged_image_knows_where_its_rows_are():
         {"size_bytes": 11},
         {"keys": ("b",)},
         {"captured_at_ms": 5},
-        {"problem": ("path_mismatch", "x")},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -51,6 +50,13 @@ def test_whatever_differs_makes_an_image_a_changed_one(change):
     images, counts = resolve([now, earlier("/in/a")])
     assert images == {"/in/a": now}
     assert counts == {CHANGED: 1}
+
+
+def test_an_image_with_rows_whose_path_no_longer_fits_is_displaced():
+    now = listed("/in/a")._replace(problem=("path_mismatch", "x"))
+    assert resolve([now, earlier("/in/a")]) == ({"/in/a": now}, {DISPLACED: 1})
+    failed = earlier("/in/a")._replace(problem=("path_mismatch", "y"))
+    assert resolve([now, failed])[1] == {CHANGED: 1}  # it had no rows
 
 
 @pytest.mark.parametrize(
