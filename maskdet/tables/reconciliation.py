@@ -156,7 +156,7 @@ def _judge_removals(max_ratio: float, manifest: RunManifest) -> tuple[Status, st
         )
     return "shrunk", (
         f"tables.on_gone: {expected} (tables.max_gone_ratio), received {removed} that are gone. The tables stay as "
-        "they are. If the images are meant to be gone, raise the ratio; if a disk is not mounted, mount it and run again"
+        "they are. If the images are meant to be gone, raise the ratio; if a disk is not mounted, mount it and retry"
     )
 
 

@@ -164,7 +164,7 @@ def test_a_run_from_another_folder_in_which_known_paths_no_longer_fit_is_refused
     score(tmp_path / "tables", photos, flags=LENIENT)
     before, tables = files(tmp_path / "tables"), score(tmp_path / "tables", photos, flags=LENIENT).contents()
     site = sorted(path for path in photos.iterdir() if path.is_dir())[0]
-    known = [path for path in site.rglob("face-*")]
+    known = list(site.rglob("face-*"))
     refused = score(tmp_path / "tables", site, flags=LENIENT)  # the template's first folder is left out
     assert (refused.code, refused.run.status) == (8, "shrunk")
     assert (
