@@ -137,16 +137,19 @@ class TestSheet:
         assert inspect([str(scored.folder), "--sheet", "3", "--sheet-output", str(path)]) == 0
         said = capsys.readouterr().out
         rows = {row["image_uri"]: row for row in scored.table(PREDICTIONS).to_pylist()}
-        tiles = re.findall(r"^ +(\d+)  (\w+) ([\d.]+) +face 0  (\S+)$", said, re.MULTILINE)
+        tiles = re.findall(r"^ +(\d+)  (\w+) ([\d.]+) +face 0  (\S+)  (.+)$", said, re.MULTILINE)
         assert [int(number) for number, *_ in tiles] == list(range(1, len(tiles) + 1))
-        for _, label, probability, uri in tiles:
-            assert (label, probability) == (rows[uri]["label"], f"{rows[uri]['probability_mask']:.3f}")
+        for _, label, probability, uri, place in tiles:
+            row = rows[uri]
+            assert (label, probability) == (row["label"], f"{row['probability_mask']:.3f}")
+            assert place.startswith(f"{row['site']} · {row['camera']}")
+            assert place.endswith(f"{row['captured_at']:%Y-%m-%d %H:%M}Z")
         # The second section, of three tiles, is the surest masks: below the head, a title, a row and its own title.
         surest = sorted((row["probability_mask"] for row in rows.values() if row["label"] == "mask"), reverse=True)[:3]
-        assert [float(p) for _, _, p, _ in tiles[3:6]] == [pytest.approx(value, abs=6e-4) for value in surest]
+        assert [float(p) for _, _, p, *_ in tiles[3:6]] == [pytest.approx(value, abs=6e-4) for value in surest]
         with Image.open(path) as image:
             sheet = image.convert("RGB")
-        left, top = 12 + 164, 44 + 40 + 196 + 40
+        left, top = 12 + 164, 44 + 40 + 214 + 40
         assert sheet.getpixel((left + 1, top + 1)) == BLUE
         with Image.open(tiles[4][3]) as source:
             scale = 144 / max(source.size)
