@@ -163,12 +163,7 @@ def _seen(arguments: argparse.Namespace) -> tuple[list[str], NDArray[np.uint8]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.export_compact",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = console.Parser("python -m tools.export_compact", __doc__)
     parser.add_argument("--data", default="../shared/data", help="folder of k12, wild and scenes")
     parser.add_argument("--manifest", default="build/manifest/images.parquet", help="made by maskdet prepare")
     parser.add_argument(

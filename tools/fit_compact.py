@@ -143,12 +143,7 @@ def _real_parts(root: Path, faces: list[Annotated], incorrect: set[str], seed: i
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.fit_compact",
-        description=__doc__,
-        epilog=console.exit_code_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = console.Parser("python -m tools.fit_compact", __doc__)
     parser.add_argument("--data", default="../shared/data", help="folder of k12, wild and scenes")
     parser.add_argument("--manifest", default="build/manifest/images.parquet", help="made by maskdet prepare")
     parser.add_argument("--composites", default="build/composites/images.parquet", help="made by tools.augment")

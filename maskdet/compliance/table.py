@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -11,6 +11,8 @@ from maskdet.compliance.rates import KnownErrors, RateRule, measures
 from maskdet.compliance.small_cells import round_counts
 from maskdet.compliance.state import State
 from maskdet.schemas import compliance_schema, key_value
+
+Group = TypeVar("Group")
 
 _ALWAYS = ("rate_method", "interval_method", "interval_confidence")
 # Of few faces each, or of one image.
@@ -55,12 +57,10 @@ def compliance_table(
     Returns:
         One row per group, sorted by key.
     """
-    ordered = sorted(groups.items(), key=lambda item: tuple((value is not None, value or "") for value in item[0]))
-    rows = []
-    for values, state in ordered:
-        keys = dict(zip(names, values, strict=True))
-        columns = {name: key_value(name, keys.get(name)) for name in all_names}
-        rows.append({**columns, **_shown(values, state, rule, shown)})
+    rows = [
+        {**columns, **_shown(values, state, rule, shown)}
+        for values, columns, state in keyed_rows(groups, names, all_names)
+    ]
     schema = compliance_schema(all_names)
     schema = schema.with_metadata({**schema.metadata, b"maskdet.time_zone": time_zone.encode()})
     return pa.Table.from_pylist(rows, schema=schema)
@@ -75,6 +75,27 @@ def _shown(values: tuple[str | None, ...], state: State, rule: RateRule, shown: 
         rule = rule._replace(errors=KnownErrors(refused="counts are rounded"), clustered=False)
     found = {**measures(state, rule), "hidden": False}
     return {**found, **dict.fromkeys(_TELLING)} if shown.guarded or shown.round_to > 1 else found
+
+
+def keyed_rows(
+    groups: Mapping[tuple[str | None, ...], Group], names: Sequence[str], all_names: Sequence[str]
+) -> list[tuple[tuple[str | None, ...], dict[str, Any], Group]]:
+    """The groups of a level in the order of its table, sorted by key, with nulls first.
+
+    Args:
+        groups: values of the level's keys → what is known of the group.
+        names: the level's keys.
+        all_names: keys of all levels, which are the table's columns; those the level lacks are null.
+
+    Returns:
+        For each group: the values of its keys, its key columns, and what is known of it.
+    """
+    ordered = sorted(groups.items(), key=lambda item: tuple((value is not None, value or "") for value in item[0]))
+    rows = []
+    for values, known in ordered:
+        keys = dict(zip(names, values, strict=True))
+        rows.append((values, {name: key_value(name, keys.get(name)) for name in all_names}, known))
+    return rows
 
 
 def key_union(levels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

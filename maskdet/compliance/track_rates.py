@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from maskdet.compliance.intervals import wilson_interval
 from maskdet.compliance.state import GroupKey
+from maskdet.compliance.table import keyed_rows
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import INCORRECT, MASK, NO_MASK, UNCERTAIN, ClassNames
-from maskdet.schemas import key_value, track_rates_schema
+from maskdet.schemas import track_rates_schema
 
 
 class TrackCounts(NamedTuple):
@@ -84,14 +85,12 @@ def track_rates_table(
     Returns:
         One row per group, sorted by key.
     """
-    ordered = sorted(groups.items(), key=lambda item: tuple((value is not None, value or "") for value in item[0]))
+    tells = INCORRECT in class_names
     rows = []
-    for values, counts in ordered:
-        keys = dict(zip(names, values, strict=True))
-        tells = INCORRECT in class_names
+    for _, columns, counts in keyed_rows(groups, names, all_names):
         rows.append(
             {
-                **{name: key_value(name, keys.get(name)) for name in all_names},
+                **columns,
                 "tracks": sum(counts),
                 "tracks_mask": counts.mask,
                 "tracks_incorrect": counts.incorrect if tells or counts.incorrect else None,

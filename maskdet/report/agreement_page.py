@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from maskdet import __version__
-from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.errors import ConfigError
-from maskdet.images.preprocessing import ImageLimits
 from maskdet.labels import LABELS
 from maskdet.report.agreement import Agreement, Face, most_different
 from maskdet.report.database import Tables
-from maskdet.report.face_crops import read_crops
+from maskdet.report.face_crops import crops_of_run
 from maskdet.report.face_tiles import Tile, data_uri
 from maskdet.report.marks import shown_probability
 from maskdet.report.templating import rendered
@@ -57,9 +55,7 @@ def read_tiles(old: Tables, count: int) -> list[Tile]:
     if not 1 <= count <= MOST_TILES:
         raise ConfigError("--faces", f"1 to {MOST_TILES}", count, "Look at some, then choose others.")
     faces = most_different(old, count)
-    imaging = ImagingSettings.model_validate(old.run.settings.get("imaging", {}))
-    attempts = ScoringSettings.model_validate(old.run.settings.get("scoring", {})).fetch_attempts
-    crops = read_crops([face.row for face in faces], ImageLimits.of(imaging), _SIDE_PX, attempts)
+    crops = crops_of_run(old.run, [face.row for face in faces], _SIDE_PX)
     return [
         Tile("" if isinstance(crop, str) else data_uri(crop), _caption(old, face, crop), face.label)
         for face, crop in zip(faces, crops, strict=True)

@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw
 
 from maskdet import storage
-from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.errors import ConfigError, OutputError
-from maskdet.images.preprocessing import ImageLimits
-from maskdet.report.face_crops import Crop, read_crops
+from maskdet.report.face_crops import Crop, crops_of_run
 from maskdet.report.marks import (
     BLACK,
     GREY,
@@ -98,11 +96,8 @@ def make_sheet(
     if not sections:
         remedy = "Run maskdet score over images that can be read, or ask --where for others."
         raise OutputError(f"output {layout.root}", "a face, or an image without one", "none", remedy)
-    # Of what settings a run may hold, only these matter here.
-    imaging = ImagingSettings.model_validate(run.settings.get("imaging", {}))
-    attempts = ScoringSettings.model_validate(run.settings.get("scoring", {})).fetch_attempts
     rows = [row for section in sections for row in section.rows]
-    crops = read_crops(rows, ImageLimits.of(imaging), PICTURE_PX, attempts)
+    crops = crops_of_run(run, rows, PICTURE_PX)
     head = f"{layout.root} · run {run.run_id} · {run.model.get('id', 'unknown model')}"
     return Sheet(draw_sheet(head, sections, crops), _lines(sections, crops), sum(isinstance(c, str) for c in crops))
 

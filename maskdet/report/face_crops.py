@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.cores import available_cores
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.faces.crops import CropOptions, crop_face
@@ -20,6 +21,7 @@ from maskdet.inputs.references import ImageRef
 from maskdet.report.marks import GREY
 from maskdet.scoring.fetching import Fetcher
 from maskdet.sections import VideoSettings
+from maskdet.tables.manifest import RunManifest
 
 CHANGED = "changed since it was scored"
 GONE = "gone since it was scored"
@@ -32,6 +34,14 @@ _MOST_THREADS = 4
 
 Crop = Image.Image | str
 """A picture, or why there is none."""
+
+
+def crops_of_run(run: RunManifest, rows: Sequence[dict[str, Any]], side_px: int) -> list[Crop]:
+    """As :func:`read_crops`, with the limits and tries of the run that made the rows."""
+    # Of what settings a run may hold, only these matter here.
+    imaging = ImagingSettings.model_validate(run.settings.get("imaging", {}))
+    attempts = ScoringSettings.model_validate(run.settings.get("scoring", {})).fetch_attempts
+    return read_crops(rows, ImageLimits.of(imaging), side_px, attempts)
 
 
 def read_crops(rows: Sequence[dict[str, Any]], limits: ImageLimits, side_px: int, fetch_attempts: int) -> list[Crop]:

@@ -10,12 +10,10 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.errors import ConfigError
-from maskdet.images.preprocessing import ImageLimits
 from maskdet.labels import LABELS
 from maskdet.report.database import WORN, Selection, Tables, quoted
-from maskdet.report.face_crops import read_crops
+from maskdet.report.face_crops import crops_of_run
 from maskdet.report.marks import shown_probability
 from maskdet.report.words import group_name, label_words
 
@@ -71,9 +69,7 @@ def read_faces(tables: Tables, selection: Selection, count: int) -> list[FaceSec
         for title, kind, order in kinds
     ]
     rows = [row for _, _, chosen in found for row in chosen]
-    imaging = ImagingSettings.model_validate(tables.run.settings.get("imaging", {}))
-    attempts = ScoringSettings.model_validate(tables.run.settings.get("scoring", {})).fetch_attempts
-    crops = iter(read_crops(rows, ImageLimits.of(imaging), _SIDE_PX, attempts))
+    crops = iter(crops_of_run(tables.run, rows, _SIDE_PX))
     return [
         FaceSection(title, total, [_tile(tables, row, next(crops)) for row in chosen])
         for title, total, chosen in found

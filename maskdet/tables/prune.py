@@ -23,12 +23,10 @@ from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
 from maskdet.schemas import conform
-from maskdet.tables import lease
 from maskdet.tables.corrections import read_corrections, write_corrections
 from maskdet.tables.endings import Endings
 from maskdet.tables.images import endings_of, refs_of
 from maskdet.tables.layout import IMAGES, SHARD_TABLES, Layout, read_version
-from maskdet.tables.lease import Holder
 from maskdet.tables.levels import TableSettings, track_job, write_levels
 from maskdet.tables.manifest import is_marked_complete
 from maskdet.tables.receipts import Receipt, ShardJob
@@ -38,8 +36,7 @@ from maskdet.tables.runs import (
     RunPlan,
     begin_run,
     faces_of,
-    hold_output,
-    new_run_id,
+    holding_output,
     read_run,
     replace_tables,
     write_manifest,
@@ -100,13 +97,8 @@ def prune(layout: Layout, before: date, now: datetime, *, wait_s: float = 0.0) -
         OutputError: it holds no tables, or a file of them is missing or damaged.
         StorageError: it cannot be read or written.
     """
-    run_id = new_run_id(now)
-    hold_output(layout, Holder.here(run_id, now, ends_with_process=True), wait_s=wait_s)
-    try:
-        with lease.heartbeats(layout, run_id):
-            return _prune_held(layout, before, run_id, now)
-    finally:
-        lease.release(layout, run_id)
+    with holding_output(layout, now, wait_s=wait_s) as run_id:
+        return _prune_held(layout, before, run_id, now)
 
 
 def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> RunManifest:

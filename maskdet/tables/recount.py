@@ -9,15 +9,13 @@ from maskdet.compliance.corrections import Corrections
 from maskdet.config import FailureBudget
 from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE
-from maskdet.tables import lease
 from maskdet.tables.corrections import read_corrections, write_corrections
 from maskdet.tables.counting import count_output
 from maskdet.tables.endings import Endings
 from maskdet.tables.layout import IMAGES, Layout, read_version
-from maskdet.tables.lease import Holder
 from maskdet.tables.levels import TableSettings, track_job, write_levels
 from maskdet.tables.manifest import RunManifest, is_marked_complete, read_run, write_manifest
-from maskdet.tables.runs import RunPlan, begin_run, faces_of, hold_output, new_run_id, replace_tables
+from maskdet.tables.runs import RunPlan, begin_run, faces_of, holding_output, replace_tables
 from maskdet.tables.snapshot import current_snapshot
 
 
@@ -43,16 +41,11 @@ def correct_faces(
         StorageError: it cannot be read or written.
     """
     current_snapshot(layout)
-    run_id = new_run_id(now)
-    hold_output(layout, Holder.here(run_id, now, ends_with_process=True), wait_s=wait_s)
-    try:
-        with lease.heartbeats(layout, run_id):
-            whole = corrections if replace else read_corrections(layout) | corrections
-            whole = whole.within(_images_of(layout, whole))
-            write_corrections(layout, whole)
-            return _recount(layout, whole, run_id, now)
-    finally:
-        lease.release(layout, run_id)
+    with holding_output(layout, now, wait_s=wait_s) as run_id:
+        whole = corrections if replace else read_corrections(layout) | corrections
+        whole = whole.within(_images_of(layout, whole))
+        write_corrections(layout, whole)
+        return _recount(layout, whole, run_id, now)
 
 
 def _images_of(layout: Layout, corrections: Corrections) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -48,6 +49,7 @@ __all__ = [
     "faces_of",
     "finish_run",
     "hold_output",
+    "holding_output",
     "new_run_id",
     "read_run",
     "replace_tables",
@@ -106,6 +108,24 @@ def hold_output(layout: Layout, holder: Holder, *, wait_s: float = 0.0) -> None:
         raise OutputError("--output", "a folder", layout.root, "It is a file; choose another location.")
     storage.within_deadline(functools.partial(lease.read_holder, layout), layout.root)
     lease.acquire(layout, holder, wait_s=wait_s)
+
+
+@contextlib.contextmanager
+def holding_output(layout: Layout, now: datetime, *, wait_s: float = 0.0) -> Iterator[str]:
+    """Be the output's only writer while the body runs, with signs of life; gives the id of a run that begins now.
+
+    Raises:
+        OutputError: the output is a file.
+        HeldError: another run writes there.
+        StorageError: the output cannot be read or written.
+    """
+    run_id = new_run_id(now)
+    hold_output(layout, Holder.here(run_id, now, ends_with_process=True), wait_s=wait_s)
+    try:
+        with lease.heartbeats(layout, run_id):
+            yield run_id
+    finally:
+        lease.release(layout, run_id)
 
 
 def claim_output(plan: RunPlan, *, overwrite: bool, one_input: bool = False) -> tuple[RunPlan, Snapshot | None]:
