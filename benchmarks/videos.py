@@ -29,11 +29,12 @@ from benchmarks.datasets import data_folder
 SIZE = (1280, 720)
 FACE_PX = 90
 RATE = 25
+GOP = 250
 SAMPLED = 2.0
 
 
-def make_film(path: Path, seconds: float) -> None:
-    """A film of faces that cross a place."""
+def make_film(path: Path, seconds: float, options: dict[str, str] | None = None) -> None:
+    """A film of faces that cross a place; its encoder's options, by default those of a recording."""
     from tests.video.clips import Actor, film, play
 
     data = data_folder()
@@ -47,7 +48,7 @@ def make_film(path: Path, seconds: float) -> None:
         start = (SIZE[0] + 20.0 if leftwards else -20.0, 80.0 + 60 * (number % 10))
         span = (number * 1.5, number * 1.5 + 9)
         actors.append(Actor(faces[number % 4], start, (-150.0 if leftwards else 150.0, 0.0), span))
-    film(path, play(actors, np.asarray(place), seconds, RATE), gop=250, options={"preset": "veryfast"})
+    film(path, play(actors, np.asarray(place), seconds, RATE), gop=GOP, options=options or {"preset": "veryfast"})
 
 
 def stages(path: str) -> dict[str, float]:

@@ -111,6 +111,7 @@ def open_stream(uri: str, kind: str) -> Iterator[OpenVideo]:
         ImageFault: a film is no video that is read.
         ConfigError: PyAV is not installed.
         OSError: the stream or device cannot be opened.
+        Exception: one of :func:`decoder_errors`: it broke, or said nothing for ten seconds.
     """
     if kind == "file":
         with open_video(str(Path(uri).absolute())) as video:
@@ -132,6 +133,12 @@ def read_info(video: OpenVideo) -> VideoInfo:
     context = stream.codec_context
     cuttable = video.container.format.name not in _COUNTED
     return VideoInfo(_duration_us(video), created, context.width, context.height, cuttable)
+
+
+def decoder_errors() -> tuple[type[Exception], ...]:
+    """What the decoder raises; only some of it is an :class:`OSError` or :class:`ValueError`, too."""
+    error: type[Exception] = _load().error.FFmpegError
+    return (error,)
 
 
 def _load() -> Any:

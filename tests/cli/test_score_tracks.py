@@ -33,12 +33,6 @@ def read(folder):
     return ds.dataset(folder, format="parquet").to_table().to_pylist()
 
 
-def files_of(output, table):
-    """Names and bytes of a table's files."""
-    found = sorted((output.folder / table).rglob("*.parquet"))
-    return {str(path.relative_to(output.folder)): path.read_bytes() for path in found}
-
-
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
     """A film of two who meet, and of one who puts a mask on; keyframes half a second apart."""
@@ -98,17 +92,6 @@ def test_rates_count_each_person_once(walked):
     assert walked.run.tracks == {
         name: whole[f"tracks_{name}"] for name in ("mask", "incorrect", "no_mask", "uncertain")
     }
-
-
-@pytest.mark.parametrize("seconds", [3, 0.7])
-def test_tracks_are_the_same_bytes_for_any_cut_and_any_workers(walked, score, street, tmp_path, seconds):
-    workers = ("--direct_num_workers=2", "--direct_running_mode=multi_threading", "--runner=FnApiRunner")
-    small = ("--set", "packing.max_images=1", "--set", f"video.segment_seconds={seconds}")
-    again = score_street(score, street, tmp_path / "t", *small, *workers)
-    assert again.run.videos.segments == {3: 2, 0.7: 6}[seconds]
-    assert again.run.shards["total"] == again.run.videos.segments
-    for table in (TRACKS, TRACK_RATES):
-        assert files_of(again, table) == files_of(walked, table) != {}
 
 
 def test_tracks_are_files_of_the_set_and_go_when_their_video_is_pruned(walked, tmp_path, capsys):
