@@ -59,6 +59,7 @@ def _diff(argv: Sequence[str]) -> int:
         adjustment=arguments.adjust,
         time_zone=arguments.time_zone,
         metadata=_metadata(arguments),
+        small_groups=arguments.small_groups,
     )
     changes = storage.within_deadline(lambda: compare(before, after, question), before.layout.root)
     print(describe(changes))
@@ -83,6 +84,7 @@ def _parser() -> console.Parser:
     parser.add_argument("--confidence", type=float, default=0.95, help="of intervals (default: %(default)s)")
     parser.add_argument("--time-zone", metavar="ZONE", help="of days and hours (default: the run's)")
     parser.add_argument("--output", metavar="FILE", help="a .csv, .parquet or .json file to write")
+    console.add_small_groups(parser)
     return parser
 
 

@@ -76,9 +76,7 @@ def _parser() -> console.Parser:
     parser.add_argument("--since", type=day_of, metavar="DAY", help="only images taken on this day or later")
     parser.add_argument("--until", type=day_of, metavar="DAY", help="only images taken on this day or earlier")
     parser.add_argument("--title", help="the page's title (default: Who wears a mask)")
-    parser.add_argument(
-        "--small-groups", action="store_true", help="show groups even where privacy.min_cell hides them in the tables"
-    )
+    console.add_small_groups(parser)
     parser.add_argument("--faces", type=int, default=0, metavar="N", help="show N faces of each label (default: none)")
     parser.add_argument("--excel", metavar="FILE", help="write the figures as an Excel file, too")
     return parser

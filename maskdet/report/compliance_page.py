@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any, NamedTuple
 
 from maskdet import __version__, storage
-from maskdet.errors import ConfigError, ModelError, StorageError
+from maskdet.errors import ModelError, StorageError
 from maskdet.labels import LABELS
 from maskdet.model.bundle import read_manifest
 from maskdet.model.manifest import Manifest
@@ -25,6 +25,7 @@ from maskdet.report.figures import BINS, Figures, Group, period_of, periods, rea
 from maskdet.report.scales import Mark, Scale, ends, of_hundred, spread_labels, stacked
 from maskdet.report.templating import rendered
 from maskdet.report.words import bare_share, group_name, share
+from maskdet.tables.disclosure import refuse_small_groups
 from maskdet.tables.manifest import RunManifest
 
 MOST_GROUPS = 40
@@ -295,7 +296,7 @@ def write_report(
         title: default: one that fits all.
         faces: most faces of each label to show.
         excel: where to write the figures as an Excel file; default: nowhere.
-        small_groups: show them even where ``privacy.min_cell`` hides them in the compliance tables.
+        small_groups: show them, and exact counts, even where ``privacy`` hides or rounds them in the tables.
 
     Raises:
         ConfigError: a key that the tables lack, too many faces, or small groups that are to be hidden.
@@ -303,8 +304,7 @@ def write_report(
         StorageError: something cannot be read or written.
     """
     with Tables(output) as tables:
-        if not small_groups:
-            _refuse_small_groups(tables)
+        refuse_small_groups("report", [tables.run], allowed=small_groups)
         figures = read_figures(tables, selection, by)
         shown = read_faces(tables, selection, faces) if faces else ()
         html = render(tables, figures, selection, title or "Who wears a mask", shown)
@@ -312,14 +312,6 @@ def write_report(
     if excel is not None:
         storage.write_bytes(excel, excel_bytes(report_sheets(figures)))
     return Written(headline(figures), len(html.encode()))
-
-
-def _refuse_small_groups(tables: Tables) -> None:
-    """The page counts rows, and so shows groups that the compliance tables hide."""
-    least = int(tables.run.settings.get("privacy", {}).get("min_cell", 0))
-    if least > 1:
-        remedy = "Add --small-groups to show them to somebody who may see them; hide them from all others."
-        raise ConfigError("report", f"an output that hides no group (privacy.min_cell = {least})", "one", remedy)
 
 
 def headline(figures: Figures) -> str:
