@@ -145,8 +145,10 @@ def _apply(arguments: argparse.Namespace) -> int:
         storage.write_bytes(storage.normalize(arguments.result), encode(table, agreed, arguments.result))
     if not arguments.no_corrections:
         corrections = as_corrections(agreed.labels, keys_of(sample))
-        now = datetime.now(UTC)
-        print(summary.describe_run(correct_faces(layout, corrections, now, wait_s=arguments.wait), layout))
+        recount = correct_faces(layout, corrections, datetime.now(UTC), wait_s=arguments.wait)
+        print(summary.describe_run(recount, layout))
+        if error := recount.outcome():
+            raise error
     return 0
 
 

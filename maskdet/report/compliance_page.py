@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any, NamedTuple
 
 from maskdet import __version__, storage
-from maskdet.errors import ModelError, StorageError
+from maskdet.errors import ConfigError, ModelError, StorageError
 from maskdet.labels import LABELS
 from maskdet.model.bundle import read_manifest
 from maskdet.model.manifest import Manifest
@@ -299,19 +299,32 @@ def write_report(
         small_groups: show them, and exact counts, even where ``privacy`` hides or rounds them in the tables.
 
     Raises:
-        ConfigError: a key that the tables lack, too many faces, or small groups that are to be hidden.
+        ConfigError: a key that the tables lack, a selection without images, too many faces, or small groups that are to
+            be hidden.
         OutputError: no run has finished there.
         StorageError: something cannot be read or written.
     """
     with Tables(output) as tables:
         refuse_small_groups("report", [tables.run], allowed=small_groups)
         figures = read_figures(tables, selection, by)
+        if not figures.total.counts.images_listed:
+            raise _nothing_selected(tables, selection)
         shown = read_faces(tables, selection, faces) if faces else ()
         html = render(tables, figures, selection, title or "Who wears a mask", shown)
     storage.write_bytes(page, html.encode())
     if excel is not None:
         storage.write_bytes(excel, excel_bytes(report_sheets(figures)))
     return Written(headline(figures), len(html.encode()))
+
+
+def _nothing_selected(tables: Tables, selection: Selection) -> ConfigError:
+    keys = [f"{name}={value or ''}" for name, values in selection.keys.items() for value in values]
+    days = {"since": selection.since, "until": selection.until}
+    asked = [*keys, *(f"{name} {day}" for name, day in days.items() if day is not None)]
+    first, last = (tables.local_time(ms) for ms in tables.captured_ms())
+    span = "None has a capture time." if first is None or last is None else f"They are of {first:%F} to {last:%F}."
+    remedy = f"{span} See maskdet inspect for values of keys."
+    return ConfigError("report", "a selection with images of the output", f"none of {', '.join(asked)}", remedy)
 
 
 def headline(figures: Figures) -> str:

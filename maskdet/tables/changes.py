@@ -124,7 +124,8 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     """What changed from one side to the other.
 
     Raises:
-        ConfigError: a key is not one of both outputs, or the model of one does not tell what the rate asks for.
+        ConfigError: a key is not one of both outputs, a period has no images, or the model of one output does not tell
+            what the rate asks for.
         OutputError: one of them holds no tables.
         StorageError: a table cannot be read.
     """
@@ -146,6 +147,10 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     ]
     counted = [question.metadata.regroup(side, BY, question.by) for side in counted]
     whole = [side.get(GroupKey(ALL, ()), State()) for side in counted]
+    for flag, side, state in zip(("--before", "--after"), (before, after), whole, strict=True):
+        if side.period is not None and not state.counts.images_listed:
+            remedy = f"Days are those of {zone}; images without a capture time are of none. See maskdet report."
+            raise ConfigError(flag, f"days of which {side.layout.root} has images", str(side.period), remedy)
     return Changes(
         before=before,
         after=after,

@@ -489,6 +489,25 @@ def test_small_groups_that_the_tables_hide_are_shown_only_where_asked_for(tmp_pa
     assert page_file.exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--since", "2026-04-02", "--until", "2026-04-01"), "--since: expected a day that is not after --until 2026"),
+        (("--where", "site=nroth"), "none of site=nroth"),
+        (("--since", "2027-01-01"), "none of since 2027-01-01"),
+        (("--where", "site=north", "--until", "2020-01-01"), "none of site=north, until 2020-01-01"),
+    ],
+)
+def test_a_selection_without_images_is_a_mistake(output, tmp_path, flags, words, capsys):
+    assert main(["report", output, "--output", str(tmp_path / "report.html"), *flags]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    if "Swap" not in said:
+        days = frames(output)["day"].dropna()
+        assert f"They are of {days.min()} to {days.max()}." in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_sheet_of_some_keys_shows_their_rows_and_says_where_each_was_taken(output, tmp_path, capsys):
     page_file = tmp_path / "sheet.png"
     command = ["inspect", output, "--sheet", "200", "--sheet-output", str(page_file)]
