@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,8 +28,8 @@ _PROBLEMS_SHOWN = 3
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _NAIVE = "wilson, naive"
 _WAYS = (
-    "to quote: the interval that the table recommends. cluster: faces of a cluster are alike; corrected, melded: of the "
-    "rate freed of the model's errors; naive: as if all faces were independent"
+    "to quote: the interval that the table recommends. cluster: faces of a cluster are alike; corrected, melded: of "
+    "the rate freed of the model's errors; naive: as if all faces were independent"
 )
 
 

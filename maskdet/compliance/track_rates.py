@@ -115,10 +115,9 @@ def track_rates_table(
     """
     tells = INCORRECT in class_names
     rows = []
-    for values, columns, counts in keyed_rows(groups, names, all_names):
+    for values, columns, exact in keyed_rows(groups, names, all_names):
         hidden = values in shown.hidden
-        if shown.round_to > 1:
-            counts = TrackCounts(*(round_count(count, shown.round_to) for count in counts))
+        counts = TrackCounts(*(round_count(count, shown.round_to) for count in exact))
         numbers = {} if hidden else _numbers(counts, confidence, tells=tells)
         method = {"interval_method": "wilson", "interval_confidence": confidence}
         rows.append({**columns, **numbers, **method, "hidden": hidden})

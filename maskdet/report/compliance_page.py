@@ -104,6 +104,7 @@ def render(
         verb="wore a mask correctly" if figures.tells_incorrect else "wore a mask",
         labels=[label for label in LABELS if figures.tells_incorrect or label != "incorrect"],
         cluster_words=_cluster_words(tables),
+        pair_words=_cluster_words(tables, of_day=False),
         named=sum(group.values != (None,) for group in figures.groups),
         hundred=_hundred(figures.total),
         scale=scale,
@@ -146,11 +147,12 @@ def query(tables: Tables, figures: Figures) -> str:
     )
 
 
-def _cluster_words(tables: Tables) -> str:
-    """Which faces count as alike."""
+def _cluster_words(tables: Tables, *, of_day: bool = True) -> str:
+    """Which faces count as alike: of a day, or in a comparison of periods, where days count together."""
     if tables.cluster is not None:
-        return f"faces of one {' and '.join(tables.cluster)}"
-    return "faces of one camera and hour" if "camera" in tables.keys else "faces of one place and hour"
+        return f"faces of one {' and '.join(name for name in tables.cluster if of_day or name != 'date')}"
+    hour = "hour" if of_day else "hour of the day"
+    return f"faces of one camera and {hour}" if "camera" in tables.keys else f"faces of one place and {hour}"
 
 
 def _by_rate(groups: Sequence[Group]) -> list[Group]:

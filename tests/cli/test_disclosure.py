@@ -23,7 +23,9 @@ FACES = {"mask": 23, "no_mask": 12, "incorrect": 7}
 def images(extra=0):
     """One face an image: of site a, all but the extra ones, which are site b's."""
     labels = [label for label, count in FACES.items() for _ in range(count)]
-    rows = [(f"/a/{n}.jpg", ("a", f"c{n % 3}"), START + timedelta(hours=n), [face(one)]) for n, one in enumerate(labels)]
+    rows = [
+        (f"/a/{n}.jpg", ("a", f"c{n % 3}"), START + timedelta(hours=n), [face(one)]) for n, one in enumerate(labels)
+    ]
     return rows + [(f"/b/{number}.jpg", ("b", "c"), START, [face("no_mask")]) for number in range(extra)]
 
 
@@ -119,4 +121,5 @@ def test_images_of_a_run_are_hidden_whole_where_few_could_be_told_by_them():
     assert shown_images(images, PrivacySettings(min_cell=5)) == {}  # 4 follows from all others
     rounded = {"listed": 130, "scored": 120, "no_face": 0, "failed": 10, "skipped": 0}
     assert shown_images(images, PrivacySettings(round_to=10)) == rounded
-    assert [shown_count(count, PrivacySettings(min_cell=5, round_to=10)) for count in (0, 4, 5, 14)] == [0, None, 10, 10]
+    both = PrivacySettings(min_cell=5, round_to=10)
+    assert [shown_count(count, both) for count in (0, 4, 5, 14)] == [0, None, 10, 10]
