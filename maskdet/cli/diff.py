@@ -59,6 +59,7 @@ def _diff(argv: Sequence[str]) -> int:
         adjustment=arguments.adjust,
         time_zone=arguments.time_zone,
         metadata=_metadata(arguments),
+        small_groups=arguments.small_groups,
     )
     changes = storage.within_deadline(lambda: compare(before, after, question), before.layout.root)
     print(describe(changes))
@@ -83,6 +84,7 @@ def _parser() -> console.Parser:
     parser.add_argument("--confidence", type=float, default=0.95, help="of intervals (default: %(default)s)")
     parser.add_argument("--time-zone", metavar="ZONE", help="of days and hours (default: the run's)")
     parser.add_argument("--output", metavar="FILE", help="a .csv, .parquet or .json file to write")
+    console.add_small_groups(parser)
     return parser
 
 
@@ -104,7 +106,15 @@ def _sides(arguments: argparse.Namespace) -> tuple[Side, Side]:
         raise ConfigError("maskdet diff", "two outputs, or one with --before and --after", arguments.outputs, remedy)
     periods = [None if text is None else _period(flag, text) for flag, text in _periods(arguments)]
     first, second = outputs[0], outputs[-1]
+    _refuse_swapped(outputs, periods)
     return _side(first, periods[0], len(outputs) == 2), _side(second, periods[1], len(outputs) == 2)
+
+
+def _refuse_swapped(outputs: Sequence[str], periods: Sequence[Period | None]) -> None:
+    """Of one output, the later period as the one before is a mistake: every difference would have the wrong sign."""
+    before, after = periods
+    if len(outputs) == 1 and before and after and before.first and after.last and before.first > after.last:
+        raise ConfigError("--before", f"days before --after {after}", str(before), "Swap them.")
 
 
 def _periods(arguments: argparse.Namespace) -> list[tuple[str, str | None]]:

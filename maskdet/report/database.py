@@ -264,6 +264,12 @@ class Tables:
             return None
         return datetime.fromtimestamp(captured_at_ms / 1000, ZoneInfo(self.timezone))
 
+    def captured_ms(self) -> tuple[int | None, int | None]:
+        """The earliest and the latest capture time of all images, in milliseconds since 1970 in UTC."""
+        times = " UNION ALL ".join(f"SELECT captured_at FROM {view}" for view in VIEWS)
+        [(first, last)] = self.rows(f"SELECT epoch_ms(min(captured_at)), epoch_ms(max(captured_at)) FROM ({times})")
+        return first, last
+
     def make_cells(self, selection: Selection, name: str = "cells") -> None:
         """Count the selected rows by all keys, day and hour, in a table of the database.
 

@@ -90,6 +90,7 @@ class Launch:
             settings.compliance.confidence,
             self.manifest.class_names,
             settings.tables.row_group_rows,
+            settings.privacy,
         )
 
     def adding_to(self, plan: RunPlan, base: Snapshot | None, corrections: Corrections = NO_CORRECTIONS) -> Launch:
