@@ -45,8 +45,8 @@ FILLING = 0.4
 """Part of an image's longer side from which a box fills it; the overview is asked for no others."""
 
 SURE = 0.7
-"""Score of a face from which an image needs no overview: no portrait that only the overview finds has such a face beside
-it (docs/decisions/046-middle-detector.md)."""
+"""Score of a face from which an image needs no overview: beside such a face, the overview found no other
+(docs/decisions/046-middle-detector.md)."""
 
 RULES = {
     "max_iou": MAX_IOU,

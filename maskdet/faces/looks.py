@@ -5,8 +5,8 @@ faces. So an image is looked at
 
 1. as a whole, on a canvas of about :data:`FIRST_PIXELS`, whatever its size;
 2. finer, in the regions around what the first look took for a small face, however unsure it was;
-3. where no face is sure by then, as a whole of :data:`OVERVIEW_PX` within a border, for faces that fill the image or are
-   cut by its edges: portraits and crops, of which the first look misses one in eight.
+3. where no face is sure by then, as a whole of :data:`OVERVIEW_PX` within a border, for faces that fill the image or
+   are cut by its edges: portraits and crops, of which the first look misses one in eight.
 
 Every look follows from the image's size and from what was seen before in the same image, so its faces are the same
 wherever it is scored. Figures for the numbers below: docs/decisions/044-detector.md, 045-narrow-detector.md.
