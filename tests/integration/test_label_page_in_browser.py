@@ -135,9 +135,13 @@ def test_what_is_shown_is_the_face_of_the_row(labelling):
     page = labelling.visit()
     for number, uri in enumerate(labelling.session.sample["image_uri"].to_pylist()):
         labelling.wait(page, f"Face {number + 1} of 6")
-        page.wait_for_timeout(50)
         with Image.open(uri) as picture:
-            assert colour(page) == pytest.approx(picture.getpixel((100, 100)), abs=6)
+            expected = pytest.approx(picture.getpixel((100, 100)), abs=6)
+        for _ in range(100):  # until it is drawn
+            if colour(page) == expected:
+                break
+            page.wait_for_timeout(50)
+        assert colour(page) == expected
         page.keyboard.press("ArrowRight")
 
 
