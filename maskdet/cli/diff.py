@@ -27,13 +27,13 @@ from apache_beam.io.filesystems import FileSystems
 from maskdet import storage
 from maskdet.beam.options import parse_beam_options
 from maskdet.cli import console
+from maskdet.cli.joined_keys import add_metadata, metadata_of
 from maskdet.cli.summary import format_table
 from maskdet.compliance.change import RATES
 from maskdet.errors import ConfigError
 from maskdet.tables.changes import Changes, Question, Side, compare
 from maskdet.tables.counting import Period
 from maskdet.tables.layout import Layout, encode_table
-from maskdet.tables.metadata import Metadata, read_metadata
 
 _FORMATS = (".csv", ".parquet", ".json")
 _VALUES_SHOWN = 5
@@ -58,7 +58,7 @@ def _diff(argv: Sequence[str]) -> int:
         confidence=arguments.confidence,
         adjustment=arguments.adjust,
         time_zone=arguments.time_zone,
-        metadata=_metadata(arguments),
+        metadata=metadata_of("diff", arguments),
         small_groups=arguments.small_groups,
     )
     changes = storage.within_deadline(lambda: compare(before, after, question), before.layout.root)
@@ -74,8 +74,7 @@ def _parser() -> console.Parser:
         "outputs", nargs="+", metavar="OUTPUT", help="two outputs of scoring runs, or one and two periods"
     )
     parser.add_argument("--by", default="", metavar="KEYS", help="groups to compare, such as site,hour")
-    parser.add_argument("--metadata", metavar="FILE", help="a .csv or .parquet file with more keys for --by")
-    parser.add_argument("--on", metavar="KEY", help="the key that its rows are about, such as site")
+    add_metadata(parser)
     parser.add_argument("--before", metavar="DAYS", help="a day, or FROM..TO; either may be left out: ..2026-03-08")
     parser.add_argument("--after", metavar="DAYS", help="the same of the other side")
     parser.add_argument("--rate", choices=tuple(RATES), default="any_mask_rate", help="default: %(default)s")
@@ -86,15 +85,6 @@ def _parser() -> console.Parser:
     parser.add_argument("--output", metavar="FILE", help="a .csv, .parquet or .json file to write")
     console.add_small_groups(parser)
     return parser
-
-
-def _metadata(arguments: argparse.Namespace) -> Metadata:
-    if (arguments.metadata is None) != (arguments.on is None):
-        received = "--metadata" if arguments.on is None else "--on"
-        raise ConfigError("maskdet diff", "--metadata and --on, or neither", received, "Example: --on site.")
-    return (
-        Metadata() if arguments.metadata is None else read_metadata(storage.normalize(arguments.metadata), arguments.on)
-    )
 
 
 def _sides(arguments: argparse.Namespace) -> tuple[Side, Side]:

@@ -22,6 +22,7 @@ from apache_beam.io.filesystems import FileSystems
 from maskdet import storage
 from maskdet.beam.options import parse_beam_options
 from maskdet.cli import console
+from maskdet.cli.joined_keys import add_metadata, metadata_of
 from maskdet.errors import ConfigError
 from maskdet.report.compliance_page import write_report
 from maskdet.report.database import Selection
@@ -54,6 +55,7 @@ def _report(argv: Sequence[str]) -> int:
         faces=arguments.faces,
         excel=excel,
         small_groups=arguments.small_groups,
+        metadata=metadata_of("report", arguments),
     )
     print(f"{written.sentence}\nreport: {output} ({written.size_bytes / 1000:,.0f} kB)")
     if excel is not None:
@@ -77,6 +79,7 @@ def _parser() -> console.Parser:
     parser.add_argument(
         "--where", action="append", default=[], metavar="KEY=VALUE", help="only such images; may be given repeatedly"
     )
+    add_metadata(parser)
     parser.add_argument("--since", type=day_of, metavar="DAY", help="only images taken on this day or later")
     parser.add_argument("--until", type=day_of, metavar="DAY", help="only images taken on this day or earlier")
     parser.add_argument("--title", help="the page's title (default: Who wears a mask)")

@@ -27,6 +27,7 @@ from maskdet.report.templating import rendered
 from maskdet.report.words import bare_share, group_name, share
 from maskdet.tables.disclosure import refuse_small_groups
 from maskdet.tables.manifest import RunManifest
+from maskdet.tables.metadata import NO_METADATA, Metadata
 
 MOST_GROUPS = 40
 MOST_PANELS = 12
@@ -138,7 +139,8 @@ def query(tables: Tables, figures: Figures) -> str:
     """A query in SQL that gives the numbers by the first key."""
     folder = tables.layout.folder("predictions").replace("'", "''")
     names = ["'" + "', '".join(LABELS[:3]) + "'"]
-    key = '"' + figures.keys[0].replace('"', '""') + '", ' if figures.keys else ""
+    stored = figures.keys and figures.keys[0] in tables.stored_keys
+    key = '"' + figures.keys[0].replace('"', '""') + '", ' if stored else ""
     success = "label = 'mask'" if figures.tells_incorrect else "label IN ('mask', 'incorrect')"
     return (
         f"SELECT {key}count(*) FILTER (label IN ({names[0]})) AS faces,\n"
@@ -287,6 +289,7 @@ def write_report(
     faces: int = 0,
     excel: str | None = None,
     small_groups: bool = False,
+    metadata: Metadata = NO_METADATA,
 ) -> Written:
     """Write the page about an output.
 
@@ -298,6 +301,7 @@ def write_report(
         title: default: one that fits all.
         faces: most faces of each label to show.
         excel: where to write the figures as an Excel file; default: nowhere.
+        metadata: more keys, which follow from one of the output's.
         small_groups: show them, and exact counts, even where ``privacy`` hides or rounds them in the tables.
 
     Raises:
@@ -306,7 +310,7 @@ def write_report(
         OutputError: no run has finished there.
         StorageError: something cannot be read or written.
     """
-    with Tables(output) as tables:
+    with Tables(output, metadata) as tables:
         refuse_small_groups("report", [tables.run], allowed=small_groups)
         figures = read_figures(tables, selection, by)
         if not figures.total.counts.images_listed:

@@ -273,7 +273,8 @@ class Cells:
         for row in rows:
             values, cluster, numbers = row[: len(by)], row[len(by) : -3], row[-3:]
             found[values][repr(cluster)] = Tally(*(int(number) for number in numbers))
-        return {values: State(clusters=clusters) for values, clusters in found.items()}
+        # Sorted, since sums of floats depend on their order.
+        return {values: State(clusters=dict(sorted(clusters.items()))) for values, clusters in found.items()}
 
     def corrected(self, errors: ErrorRates, sums: ClusterSums) -> Estimate | None:
         """A rate freed of the model's errors."""

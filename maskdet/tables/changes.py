@@ -130,9 +130,9 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
         StorageError: a table cannot be read.
     """
     refuse_small_groups("maskdet diff", (before.run, after.run), allowed=question.small_groups)
-    keys = _shared_keys(before, after)
+    keys, shared = _shared_keys(before, after)
     cluster = _cluster(before, after, question, keys)
-    known = tuple(name for name in dict.fromkeys((*keys, *GROUPED_KEYS)) if name not in changes_schema().names)
+    known = tuple(name for name in dict.fromkeys((*shared, *GROUPED_KEYS)) if name not in changes_schema().names)
     counted_by = question.metadata.counted(question.by)
     for flag, names in (("--by", counted_by), ("--cluster", cluster)):
         for name in names:
@@ -163,9 +163,11 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     )
 
 
-def _shared_keys(before: Side, after: Side) -> tuple[str, ...]:
-    others = after.snapshot.dataset.key_names
-    return tuple(name for name in before.snapshot.dataset.key_names if name in others)
+def _shared_keys(before: Side, after: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Keys of both sides that say where images are from, and all keys of both."""
+    first, second = before.snapshot.dataset, after.snapshot.dataset
+    shared = tuple(name for name in first.key_names if name in second.key_names)
+    return tuple(name for name in shared if name in first.place_names and name in second.place_names), shared
 
 
 def _cluster(before: Side, after: Side, question: Question, keys: Sequence[str]) -> tuple[str, ...]:

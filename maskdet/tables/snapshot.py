@@ -27,6 +27,13 @@ class Dataset(BaseModel):
     key_names: tuple[str, ...]
     partition_by: tuple[str, ...]
     timezone: str = "UTC"
+    carried: tuple[str, ...] | None = None
+    """Those of the keys that say nothing of where an image is from; ``None``: there are none."""
+
+    @property
+    def place_names(self) -> tuple[str, ...]:
+        """The other keys."""
+        return tuple(name for name in self.key_names if name not in (self.carried or ()))
 
 
 class Snapshot(BaseModel):
