@@ -32,6 +32,7 @@ from maskdet.model.backends import RuntimeSpec
 from maskdet.model.backends.choosing import choose_runtime
 from maskdet.model.bundle import open_bundle, read_manifest
 from maskdet.model.manifest import Manifest
+from maskdet.model.safety import refuse_unsafe
 from maskdet.resolved import ResolvedCompliance, ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings
 from maskdet.scoring.fingerprint import probability_fingerprint, scoring_fingerprint
 from maskdet.scoring.known_errors import known_errors
@@ -137,7 +138,9 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the tables shall go.")
     tasks = _checked_inputs(given)
     spec = runtime_spec(given, read_manifest(given.model.uri))
-    manifest = open_bundle(given.model.uri, spec.needs).manifest
+    bundle = open_bundle(given.model.uri, spec.needs)
+    refuse_unsafe(bundle, spec.needs)
+    manifest = bundle.manifest
     settings = resolve_settings(given, manifest, spec)
     decision = resolve_decision(settings, manifest)
     rule = KeyRule.of(settings)
