@@ -16,8 +16,6 @@ from maskdet.model.importing.saved_model import inspect_saved_model
 from maskdet.model.manifest import KERAS_FILE, SAVED_MODEL_FOLDER
 
 _REMEDY = "Nothing of it was run. Do not use this bundle unless you know why it holds this."
-    "Nothing of it was run. Do not use this bundle unless you know why it holds this; export your own network again."
-)
 
 
 def refuse_unsafe(bundle: Bundle, needs: Callable[[str], bool] = lambda name: True) -> None:
