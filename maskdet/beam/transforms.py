@@ -269,7 +269,7 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
             batches = looked_up["batches"]
             counts.append(looked_up[_COUNTS])
         if self.videos is not None and extensions:
-            cut = batches | "CutVideos" >> CutVideos(self.videos, self.rule)
+            cut = batches | "CutVideos" >> CutVideos(self.videos, self.rule, self.score.options.limits.isolated_s)
             batches = cut[BATCHES]
             counts.append(cut[COUNTS])
         changes = root | "NoChanges" >> beam.Create([])

@@ -59,8 +59,9 @@ class Pictures:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._limits = ImageLimits.of(ImagingSettings.model_validate(tables.run.settings.get("imaging", {})))
         settings = ScoringSettings.model_validate(tables.run.settings.get("scoring", {}))
+        imaging = ImagingSettings.model_validate(tables.run.settings.get("imaging", {}))
+        self._limits = ImageLimits.of(imaging, settings.decoder_seconds)
         self._attempts = settings.fetch_attempts
         # A decoded image may have 64 megapixels; a page asks for dozens at once.
         self._reading = threading.Semaphore(_MOST_READ_AT_ONCE)

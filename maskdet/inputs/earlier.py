@@ -15,7 +15,7 @@ from maskdet.inputs.references import ImageRef
 ADDED, CHANGED, UNCHANGED = "added", "changed", "unchanged"
 GONE, REMOVED = "gone", "removed"
 DISPLACED = "displaced"
-"""Of an image with rows, listed now under a path or in a row that no longer fits; the file did not change: they stay."""
+"""Of an image with rows, listed now under a path or in a row that no longer fits; its file is as it was: they stay."""
 LOST = "lost"
 """Of an image with rows that cannot be read any more as it was listed: a failure takes their place."""
 OUTSIDE = "outside"

@@ -40,8 +40,8 @@ def crops_of_run(run: RunManifest, rows: Sequence[dict[str, Any]], side_px: int)
     """As :func:`read_crops`, with the limits and tries of the run that made the rows."""
     # Of what settings a run may hold, only these matter here.
     imaging = ImagingSettings.model_validate(run.settings.get("imaging", {}))
-    attempts = ScoringSettings.model_validate(run.settings.get("scoring", {})).fetch_attempts
-    return read_crops(rows, ImageLimits.of(imaging), side_px, attempts)
+    scoring = ScoringSettings.model_validate(run.settings.get("scoring", {}))
+    return read_crops(rows, ImageLimits.of(imaging, scoring.decoder_seconds), side_px, scoring.fetch_attempts)
 
 
 def read_crops(rows: Sequence[dict[str, Any]], limits: ImageLimits, side_px: int, fetch_attempts: int) -> list[Crop]:

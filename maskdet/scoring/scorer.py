@@ -24,7 +24,7 @@ import pyarrow as pa
 from maskdet import storage
 from maskdet.config import CodecsName
 from maskdet.cores import available_cores
-from maskdet.errors import FailureCode, ImageFault
+from maskdet.errors import FailureCode, ImageFault, MaskdetError
 from maskdet.faces.detection import make_viewer
 from maskdet.faces.extraction import FaceBox, StageClock, View, Viewer
 from maskdet.images.codecs import Pixels, load_codecs
@@ -154,7 +154,8 @@ class Scorer:
         self._readers = options.fetch_threads or fetching_threads()
         self._fetch_pool = ThreadPoolExecutor(self._readers, thread_name_prefix="fetch")
         block = BLOCKS_A_PART * model.block_images
-        self._segments = SegmentReader(self._look, self._score_seen, block, options.fetch_attempts, sleep)
+        apart = options.limits.isolated_s
+        self._segments = SegmentReader(self._look, self._score_seen, block, options.fetch_attempts, sleep, apart)
 
     def score_shard(self, shard: Shard, on_progress: Callable[[int], None] = lambda images: None) -> ShardResult:
         """Score every image of a shard.
@@ -249,7 +250,7 @@ class Scorer:
     def _guarded(self, look: Callable[[], View]) -> View:
         try:
             return look()
-        except ImageFault:
+        except (ImageFault, MaskdetError):
             raise
         except MemoryError:
             raise ImageFault(FailureCode.OUT_OF_MEMORY, "not enough memory to look at the image") from None

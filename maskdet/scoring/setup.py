@@ -323,7 +323,7 @@ def score_options(settings: ResolvedSettings, rule: KeyRule, decision: Decision)
     return ScoreOptions(
         rule=rule,
         decision=decision,
-        limits=ImageLimits.of(imaging),
+        limits=ImageLimits.of(imaging, settings.scoring.decoder_seconds),
         jpeg_draft=imaging.jpeg_draft,
         codecs=imaging.codecs,
         faces=settings.faces,

@@ -153,8 +153,8 @@ def _judge_removals(max_ratio: float, manifest: RunManifest) -> tuple[Status, st
     if displaced:
         return "shrunk", (
             f"source: expected {of_all} under another path (tables.max_gone_ratio), received {displaced} whose path or "
-            f"list row no longer fits{f' and {removed} that are gone' if removed else ''}. The tables stay as they are. "
-            "Give the input and template of the runs before; if these are meant, raise the ratio"
+            f"list row no longer fits{f' and {removed} that are gone' if removed else ''}. The tables stay as they "
+            "are. Give the input and template of the runs before; if these are meant, raise the ratio"
         )
     return "shrunk", (
         f"tables.on_gone: expected to lose the rows of {of_all} (tables.max_gone_ratio), received {removed} that are "
