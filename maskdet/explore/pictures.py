@@ -18,9 +18,9 @@ from PIL import Image
 from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.images.preprocessing import ImageLimits, open_upright
-from maskdet.inputs.references import ImageRef
+from maskdet.inputs.references import HIDDEN, ImageRef
 from maskdet.report.database import Tables
-from maskdet.report.face_crops import CHANGED, GONE, read_crops
+from maskdet.report.face_crops import CHANGED, GONE, NAMELESS, read_crops
 from maskdet.scoring.fetching import Fetcher
 
 CROP_PX = 144
@@ -85,6 +85,8 @@ class Pictures:
             return self._whole(row)
 
     def _whole(self, row: dict[str, Any]) -> Picture:
+        if row["image_uri"].startswith(HIDDEN):
+            return NAMELESS
         try:
             data = Fetcher(self._limits.max_bytes, self._attempts).fetch(ImageRef(row["image_uri"], -1, ""))
             if hashlib.sha256(data).hexdigest() != row["content_sha256"]:

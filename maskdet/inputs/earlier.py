@@ -114,7 +114,7 @@ def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
     # The image is what it was: only where it belongs cannot be read any more, and is known from before.
     is_whole = ref.segment is None and bool(ref.version) and ref.version == before.version
     if is_whole and ref.problem[0] in _OF_THE_LISTING:
-        return before._replace(gone=False), DISPLACED
+        return before._replace(gone=False, location=ref.location), DISPLACED
     return ref, LOST
 
 

@@ -309,7 +309,7 @@ def _with_version(ref: ImageRef) -> ImageRef:
     if ref.version or (ref.problem is not None and ref.problem[0] != FailureCode.PATH_MISMATCH):
         return ref
     try:
-        found = storage.stat(ref.uri)
+        found = storage.stat(ref.place)
     except StorageError:
         return ref
     return ref._replace(size_bytes=found.size_bytes, version=found.version)

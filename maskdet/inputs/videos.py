@@ -25,6 +25,7 @@ from maskdet.errors import (
 )
 from maskdet.inputs.folders import extension_of
 from maskdet.inputs.listing import ListTask
+from maskdet.inputs.pseudonyms import told
 from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.inputs.sharding import KeyRule
 from maskdet.resolved import ResolvedVideo
@@ -174,11 +175,16 @@ def _segments_of(
     if ref.problem is not None:
         return [ref._replace(segment=unreadable())]
     try:
-        info = _info(ref.uri, decoder_seconds)
+        info = _info(ref.place, decoder_seconds)
     except ImageFault as fault:
         return [ref._replace(segment=unreadable(), problem=(fault.code.value, fault.message))]
     except StorageError as error:
-        return [ref._replace(segment=unreadable(), problem=(FailureCode.READ_ERROR.value, str(error)))]
+        return [
+            ref._replace(
+                segment=unreadable(),
+                problem=(FailureCode.READ_ERROR.value, told(ref, FailureCode.READ_ERROR, str(error))),
+            )
+        ]
     if ref.captured_at_ms is None:
         ref = ref._replace(captured_at_ms=info.created_at_ms)
     segments = _cut(info, settings, _cuts_us(ref, info, rule), decoder)

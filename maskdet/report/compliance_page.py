@@ -305,6 +305,8 @@ def write_report(
     with Tables(output) as tables:
         if not small_groups:
             _refuse_small_groups(tables)
+        if faces:
+            _refuse_hidden(tables)
         figures = read_figures(tables, selection, by)
         shown = read_faces(tables, selection, faces) if faces else ()
         html = render(tables, figures, selection, title or "Who wears a mask", shown)
@@ -312,6 +314,12 @@ def write_report(
     if excel is not None:
         storage.write_bytes(excel, excel_bytes(report_sheets(figures)))
     return Written(headline(figures), len(html.encode()))
+
+
+def _refuse_hidden(tables: Tables) -> None:
+    if tables.run.settings.get("privacy", {}).get("uri", "plain") != "plain":
+        remedy = "Leave --faces out: whose images these are is hidden from the tables, too."
+        raise ConfigError("--faces", "tables that know the names of their images", "hidden names (privacy.uri)", remedy)
 
 
 def _refuse_small_groups(tables: Tables) -> None:

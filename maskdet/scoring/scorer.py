@@ -29,6 +29,7 @@ from maskdet.faces.detection import make_viewer
 from maskdet.faces.extraction import FaceBox, StageClock, View, Viewer
 from maskdet.images.codecs import Pixels, load_codecs
 from maskdet.images.preprocessing import ImageLimits
+from maskdet.inputs.pseudonyms import told
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import INCORRECT, MASK, NO_MASK, Decision, class_columns, label_codes, label_names
@@ -167,6 +168,8 @@ class Scorer:
         Returns: One row per face and one row per failed image, in the order of the shard's references. Rows depend on
         the images, the model and the options alone.
         """
+        if any(ref.location is not None for ref in shard.refs):
+            storage.withhold_names()
         found: list[tuple[Subject, Scored | ImageFault]] = []
         seconds = StageSeconds()
         under_way: deque[_Part] = deque()
@@ -199,7 +202,7 @@ class Scorer:
             if part[0].segment is not None:
                 yield _Part(self._pool.submit(self._score_segment, part[0]), [])
                 continue
-            local = storage.is_local(part[0].uri)
+            local = storage.is_local(part[0].place)
             reads = [] if local else [self._fetch_pool.submit(self._fetch, ref) for ref in part]
             fetch = self._fetch if local else _Arrivals(reads)
             yield _Part(self._pool.submit(self._score_part, part, fetch), reads)
@@ -324,7 +327,7 @@ class Scorer:
             **self._identity([of for of, _ in failed], self.options.rule.all_names),
             "stage": [fault.code.stage.value for _, fault in failed],
             "code": [fault.code.value for _, fault in failed],
-            "message": [fault.message for _, fault in failed],
+            "message": [told(of.ref, fault.code, fault.message) for of, fault in failed],
             "attempts": [fault.attempts for _, fault in failed],
             "frame_time_us": [of.time_us for of, _ in failed],
             "frame_end_us": [of.end_us for of, _ in failed],

@@ -81,7 +81,7 @@ class SegmentReader:
 
     def _seen(self, ref: ImageRef, clock: StageClock) -> Iterator[tuple[Subject, Seen | ImageFault]]:
         clock.start()
-        for event in decoded_frames(ref.uri, _segment(ref), self.decoder_seconds):
+        for event in decoded_frames(ref.place, _segment(ref), self.decoder_seconds):
             clock.stop("decode")
             if isinstance(event, LostStretch):
                 subject = Subject(ref, event.start_us, event.end_us, event.frames)

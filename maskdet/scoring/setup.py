@@ -24,6 +24,7 @@ from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.earlier import Coverage, Growth
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
+from maskdet.inputs.pseudonyms import Pseudonyms
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.inputs.videos import refuse_unreadable, resolve_mode
 from maskdet.labels import Decision
@@ -63,6 +64,7 @@ class Launch:
         rates: how rates are computed of what the shards count.
         base: the tables that the run adds to, if there are any.
         growth: how it adds to them.
+        pseudonyms: what replaces names of images, if they are hidden.
     """
 
     settings: ResolvedSettings
@@ -76,6 +78,7 @@ class Launch:
     rates: RateRule
     base: Snapshot | None = None
     growth: Growth = Growth(Coverage())
+    pseudonyms: Pseudonyms | None = None
 
     @property
     def tracks(self) -> TrackJob:
@@ -146,6 +149,7 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
     rule = KeyRule.of(settings)
     errors = known_errors(manifest, decision)
     run = _manifest(settings, manifest, spec, decision, errors, now)
+    pseudonyms = Pseudonyms.of(settings.privacy)
     return Launch(
         settings=settings,
         tasks=tasks,
@@ -153,7 +157,7 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
         spec=spec,
         options=score_options(settings, rule, decision),
         limit=Size(settings.packing.max_images, settings.packing.max_bytes),
-        plan=_plan(settings, run),
+        plan=_plan(settings, run, pseudonyms),
         job=ShardJob(
             layout_of(settings),
             run.fingerprint,
@@ -165,6 +169,7 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
         rates=RateRule(
             settings.compliance.confidence, manifest.class_names, errors, clustered=bool(settings.compliance.cluster)
         ),
+        pseudonyms=pseudonyms,
     )
 
 
@@ -206,18 +211,19 @@ def layout_of(settings: ScoreSettings) -> Layout:
     return Layout(storage.normalize(settings.output))
 
 
-def dataset_of(settings: ScoreSettings) -> Dataset:
+def dataset_of(settings: ScoreSettings, pseudonyms: Pseudonyms | None = None) -> Dataset:
     """What a run's tables have in common with those of other runs over the same output."""
     rule = KeyRule.of(settings)
-    return Dataset(key_names=rule.key_names, partition_by=rule.partition_by, timezone=rule.timezone)
+    key = None if pseudonyms is None else pseudonyms.fingerprint
+    return Dataset(key_names=rule.key_names, partition_by=rule.partition_by, timezone=rule.timezone, uri_key=key)
 
 
-def _plan(settings: ScoreSettings, run: RunManifest) -> RunPlan:
+def _plan(settings: ScoreSettings, run: RunManifest, pseudonyms: Pseudonyms | None) -> RunPlan:
     return RunPlan(
         layout_of(settings),
         run,
         settings.failure_budget,
-        dataset_of(settings),
+        dataset_of(settings, pseudonyms),
         tuple(storage.normalize(uri) for uri in settings.input),
         max_gone_ratio=settings.tables.max_gone_ratio,
     )
