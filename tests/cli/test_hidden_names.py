@@ -39,7 +39,7 @@ def photos(demo, tmp_path):
     for number, path in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
         path.rename(path.with_name(f"Ottokar-{number:03d}{path.suffix}"))
     (folder / "Ottokar-misplaced.png").write_bytes(solid_image(9))
-    beside = next(path for path in sorted(folder.rglob("Ottokar-*.jpg")))
+    beside = max(folder.rglob("Ottokar-*.jpg"), key=lambda path: (len(path.parts), path))  # where the template fits
     beside.with_name("Ottokar-dangling.jpg").symlink_to(folder / "Ottokar-gone.jpg")
     return folder
 
