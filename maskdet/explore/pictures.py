@@ -18,9 +18,9 @@ from PIL import Image
 from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.images.preprocessing import ImageLimits, open_upright
-from maskdet.inputs.references import ImageRef
+from maskdet.inputs.references import HIDDEN, ImageRef
 from maskdet.report.database import Tables
-from maskdet.report.face_crops import CHANGED, GONE, read_crops
+from maskdet.report.face_crops import CHANGED, GONE, NAMELESS, read_crops
 from maskdet.scoring.fetching import Fetcher
 
 CROP_PX = 144
@@ -59,8 +59,9 @@ class Pictures:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._limits = ImageLimits.of(ImagingSettings.model_validate(tables.run.settings.get("imaging", {})))
         settings = ScoringSettings.model_validate(tables.run.settings.get("scoring", {}))
+        imaging = ImagingSettings.model_validate(tables.run.settings.get("imaging", {}))
+        self._limits = ImageLimits.of(imaging, settings.decoder_seconds)
         self._attempts = settings.fetch_attempts
         # A decoded image may have 64 megapixels; a page asks for dozens at once.
         self._reading = threading.Semaphore(_MOST_READ_AT_ONCE)
@@ -84,6 +85,8 @@ class Pictures:
             return self._whole(row)
 
     def _whole(self, row: dict[str, Any]) -> Picture:
+        if row["image_uri"].startswith(HIDDEN):
+            return NAMELESS
         try:
             data = Fetcher(self._limits.max_bytes, self._attempts).fetch(ImageRef(row["image_uri"], -1, ""))
             if hashlib.sha256(data).hexdigest() != row["content_sha256"]:

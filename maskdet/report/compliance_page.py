@@ -312,6 +312,8 @@ def write_report(
     """
     with Tables(output, metadata) as tables:
         refuse_small_groups("report", [tables.run], allowed=small_groups)
+        if faces:
+            _refuse_hidden(tables)
         figures = read_figures(tables, selection, by)
         if not figures.total.counts.images_listed:
             raise _nothing_selected(tables, selection)
@@ -331,6 +333,12 @@ def _nothing_selected(tables: Tables, selection: Selection) -> ConfigError:
     span = "None has a capture time." if first is None or last is None else f"They are of {first:%F} to {last:%F}."
     remedy = f"{span} See maskdet inspect for values of keys."
     return ConfigError("report", "a selection with images of the output", f"none of {', '.join(asked)}", remedy)
+
+
+def _refuse_hidden(tables: Tables) -> None:
+    if tables.run.settings.get("privacy", {}).get("uri", "plain") != "plain":
+        remedy = "Leave --faces out: whose images these are is hidden from the tables, too."
+        raise ConfigError("--faces", "tables that know the names of their images", "hidden names (privacy.uri)", remedy)
 
 
 def headline(figures: Figures) -> str:

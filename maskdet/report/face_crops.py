@@ -17,7 +17,7 @@ from maskdet.errors import FailureCode, ImageFault
 from maskdet.faces.crops import CropOptions, crop_face
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.inputs.folders import extension_of
-from maskdet.inputs.references import ImageRef
+from maskdet.inputs.references import HIDDEN, ImageRef
 from maskdet.report.marks import GREY
 from maskdet.scoring.fetching import Fetcher
 from maskdet.sections import VideoSettings
@@ -26,6 +26,7 @@ from maskdet.tables.manifest import RunManifest
 CHANGED = "changed since it was scored"
 GONE = "gone since it was scored"
 FRAME = "a frame of a video: maskdet preview shows it"
+NAMELESS = "its name is hidden (privacy.uri), so it cannot be shown"
 
 # More than the classifier sees, so that people can tell what a face is part of.
 _OPTIONS = CropOptions(margin=0.25, outside="grey")
@@ -40,8 +41,8 @@ def crops_of_run(run: RunManifest, rows: Sequence[dict[str, Any]], side_px: int)
     """As :func:`read_crops`, with the limits and tries of the run that made the rows."""
     # Of what settings a run may hold, only these matter here.
     imaging = ImagingSettings.model_validate(run.settings.get("imaging", {}))
-    attempts = ScoringSettings.model_validate(run.settings.get("scoring", {})).fetch_attempts
-    return read_crops(rows, ImageLimits.of(imaging), side_px, attempts)
+    scoring = ScoringSettings.model_validate(run.settings.get("scoring", {}))
+    return read_crops(rows, ImageLimits.of(imaging, scoring.decoder_seconds), side_px, scoring.fetch_attempts)
 
 
 def read_crops(rows: Sequence[dict[str, Any]], limits: ImageLimits, side_px: int, fetch_attempts: int) -> list[Crop]:
@@ -76,6 +77,8 @@ def read_crops(rows: Sequence[dict[str, Any]], limits: ImageLimits, side_px: int
 def _crops_of(
     uri: str, content_sha256: str, rows: Sequence[dict[str, Any]], fetcher: Fetcher, limits: ImageLimits, side_px: int
 ) -> list[Crop]:
+    if uri.startswith(HIDDEN):
+        return [NAMELESS] * len(rows)
     if extension_of(uri) in VideoSettings().extensions:  # what a file of pictures may hold is not what a video may
         return [FRAME] * len(rows)
     try:
