@@ -198,7 +198,7 @@ class TestTables:
             (tmp_path / "predictions").mkdir(exist_ok=True)
             (tmp_path / "predictions" / f"{slot}.parquet").write_bytes(bytes(600))
         (tmp_path / "predictions" / "other.txt").write_text("not counted")
-        lines = describe_tables(layout, ["day"], max_rows=2).splitlines()
+        lines = describe_tables(layout, max_rows=2).splitlines()
         assert lines[:5] == [
             "predictions: 2 files, 1.2 kB",
             "failures: 0 files, 0 bytes",
