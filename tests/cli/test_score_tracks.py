@@ -193,7 +193,7 @@ def test_inspect_and_prune_speak_of_tracks(walked, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "compliance,tracks,track_rates}" in said
     assert "\ntracks: 1 files, " in said
-    head, names, total, *_ = said[said.index("track_rates, level all: 1 groups, n = tracks") :].splitlines()
+    _, names, total, *_ = said[said.index("track_rates, level all: 1 groups, n = tracks") :].splitlines()
     cells = dict(zip(names.split(), total.split(), strict=True))
     assert cells["tracks"] == "2"
     [whole] = [row for row in read(walked.folder / TRACK_RATES) if row["date"] is None]
