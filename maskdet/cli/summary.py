@@ -34,16 +34,7 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
     if run.status in ("running", "failed", "interrupted", "superseded"):
         return f"{head}\n  tables    not complete; finished shards are in {layout.root}"
     if run.pruned_before is not None:
-        removed = run.changes.get(REMOVED, 0)
-        left = f"{run.dataset.listed:,} images{_and_videos(run)} in {run.shards.get('total', 0):,} shards are left"
-        return "\n".join(
-            [
-                head,
-                f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}",
-                *_detail("faces", run.faces),
-                *_detail("tracks", run.tracks),
-            ]
-        )
+        return "\n".join([head, *_pruned(run), *_detail("faces", run.faces), *_detail("tracks", run.tracks)])
     if run.recounted:
         faces = [*_detail("faces", run.faces), *_mask_rate(run), *_corrections(run), *_groups(run)]
         return "\n".join([head, *faces, *_detail("tracks", run.tracks)])
@@ -69,6 +60,12 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
         f"  tables    {layout.root}/{{{','.join(_tables(run))}}}",
     ]
     return "\n".join(lines)
+
+
+def _pruned(run: RunManifest) -> list[str]:
+    removed = run.changes.get(REMOVED, 0)
+    left = f"{run.dataset.listed:,} images{_and_videos(run)} in {run.shards.get('total', 0):,} shards are left"
+    return [f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}"]
 
 
 def describe_status(status: RunStatus, layout: Layout, now: datetime) -> str:

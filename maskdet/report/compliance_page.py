@@ -22,6 +22,7 @@ from maskdet.report.excel import excel_bytes, report_sheets
 from maskdet.report.face_tiles import FaceSection, read_faces
 from maskdet.report.failure_words import FAILURE_WORDS
 from maskdet.report.figures import BINS, Figures, Group, period_of, periods, read_figures
+from maskdet.report.people_section import People, people_sheet, pictures_word, read_people
 from maskdet.report.scales import Mark, Scale, ends, of_hundred, spread_labels, stacked
 from maskdet.report.templating import rendered
 from maskdet.report.words import bare_share, group_name, share
@@ -77,7 +78,12 @@ class Panel:
 
 
 def render(
-    tables: Tables, figures: Figures, selection: Selection, title: str, faces: Sequence[FaceSection] = ()
+    tables: Tables,
+    figures: Figures,
+    selection: Selection,
+    title: str,
+    faces: Sequence[FaceSection] = (),
+    people: People | None = None,
 ) -> str:
     """The page's HTML.
 
@@ -87,6 +93,7 @@ def render(
         selection: which part of them.
         title: the page's.
         faces: pictures to show; default: none.
+        people: those in videos; default: there are none.
     """
     order = _by_rate(figures.groups)
     scale = Scale.around(_extent([figures.total, *order[:MOST_GROUPS]]))
@@ -94,6 +101,8 @@ def render(
     page = rendered(
         "report.html.j2",
         title=title,
+        people=people,
+        pictures=pictures_word(people),
         figures=figures,
         run=tables.run,
         output=tables.layout.root,
@@ -307,10 +316,14 @@ def write_report(
             _refuse_small_groups(tables)
         figures = read_figures(tables, selection, by)
         shown = read_faces(tables, selection, faces) if faces else ()
-        html = render(tables, figures, selection, title or "Who wears a mask", shown)
+        people = read_people(tables, selection, figures.keys[0] if figures.keys else None)
+        html = render(tables, figures, selection, title or "Who wears a mask", shown, people)
     storage.write_bytes(page, html.encode())
     if excel is not None:
-        storage.write_bytes(excel, excel_bytes(report_sheets(figures)))
+        sheets = report_sheets(figures)
+        if people is not None:
+            sheets["people"] = people_sheet(people, tells_incorrect=figures.tells_incorrect)
+        storage.write_bytes(excel, excel_bytes(sheets))
     return Written(headline(figures), len(html.encode()))
 
 
