@@ -206,11 +206,13 @@ def _head(rows: pa.Table, max_rows: int) -> pa.Table:
 
 
 def _head_of_tracks(rows: pa.Table, max_rows: int) -> pa.Table:
-    # A model that cannot tell masks worn incorrectly leaves those columns empty.
-    counted = rows.column_names.index("tracks")
-    used = [name for name in rows.column_names[:counted] if pc.count(rows[name]).as_py()]
-    wanted = [name for name in rows.column_names[counted:-2] if pc.count(rows[name]).as_py() or "any_mask" in name]
-    return rows.select([*used, *wanted]).slice(0, max_rows)
+    keys = rows.column_names[: rows.column_names.index("tracks")]
+    used = [name for name in keys if pc.count(rows[name]).as_py()]
+    counts = [name for name in rows.column_names if name.startswith("tracks")]
+    rates = [f"{rate}{end}" for rate in ("any_mask_rate", "correct_rate") for end in ("", "_low", "_high")]
+    # A model that cannot tell masks worn incorrectly leaves columns empty.
+    told = [name for name in (*counts, *rates) if pc.count(rows[name]).as_py() or name in ("tracks", *rates[:3])]
+    return rows.select([*used, *told]).slice(0, max_rows)
 
 
 def _cell(value: object) -> str:

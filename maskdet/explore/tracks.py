@@ -93,41 +93,20 @@ class Tracks:
         ]
 
     def _rows(self, condition: str, values: Sequence[object], first: int) -> list[dict[str, Any]]:
-        keys = [f"t.{quoted(key)}" for key in self._tables.keys]
-        names = [
-            "file",
-            "row",
-            "uri",
-            "track",
-            "first_us",
-            "last_us",
-            "best_us",
-            "frames",
-            "label",
-            "worn",
-            "incorrect",
-        ]
-        names += ["changes", "captured_at_ms", "face_file", "face_row", "width", "height", *_BOX, *self._tables.keys]
-        columns = [
-            f"t.{FILE}",
-            f"t.{ROW}",
-            "t.image_uri",
-            "t.track",
-            "t.first_us",
-            "t.last_us",
-            "t.best_us",
-            "t.frames",
-        ]
-        columns += ["t.label", "t.worn", "t.probability_incorrect", "t.changes", "t.captured_at_ms"]
-        columns += [f"s.{FILE}", f"s.{ROW}", "s.width_px", "s.height_px", *(f"t.{side}" for side in _BOX), *keys]
+        same = ("track", "first_us", "last_us", "best_us", "frames", "label", "worn", "changes", "captured_at_ms")
+        columns = {
+            **{"file": f"t.{FILE}", "row": f"t.{ROW}", "uri": "t.image_uri", "incorrect": "t.probability_incorrect"},
+            **{"face_file": f"s.{FILE}", "face_row": f"s.{ROW}", "width": "s.width_px", "height": "s.height_px"},
+            **{name: f"t.{quoted(name)}" for name in (*same, *_BOX, *self._tables.keys)},
+        }
         query = (
             f"WITH t AS (SELECT *, {WORN} AS worn, {CAPTURED_MS} FROM tracks WHERE {condition} "
             f"ORDER BY epoch_ms(captured_at), image_uri, track LIMIT {PAGE_TRACKS} OFFSET {first}) "
-            f"SELECT {', '.join(columns)} FROM t LEFT JOIN stored s ON s.image_uri = t.image_uri "
+            f"SELECT {', '.join(columns.values())} FROM t LEFT JOIN stored s ON s.image_uri = t.image_uri "
             "AND s.frame_time_us = t.best_us AND s.face_left_px = t.face_left_px AND s.face_top_px = t.face_top_px "
             "ORDER BY t.captured_at_ms, t.image_uri, t.track"
         )
-        return [dict(zip(names, row, strict=True)) for row in self._tables.rows(query, values)]
+        return [dict(zip(columns, row, strict=True)) for row in self._tables.rows(query, values)]
 
     def _track(self, row: dict[str, Any]) -> dict[str, Any]:
         tables = self._tables

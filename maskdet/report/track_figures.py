@@ -117,7 +117,7 @@ def _looked_at(tables: Tables, selection: Selection) -> tuple[int, int, int]:
         f"SELECT image_uri, frame_time_us, 1 AS pictures FROM faces WHERE face_index = 0 AND {condition}",
         f"SELECT image_uri, frame_time_us, 1 FROM faceless WHERE {condition}",
         # A lost stretch stands for its frames; a video that cannot be opened for none.
-        f"SELECT image_uri, CASE WHEN frames IS NULL THEN NULL ELSE coalesce(frame_time_us, 0) END, coalesce(frames, 1) "
+        "SELECT image_uri, CASE WHEN frames IS NOT NULL THEN coalesce(frame_time_us, 0) END, coalesce(frames, 1) "
         f"FROM failed WHERE {condition}",
     ]
     [(images, frames, videos)] = tables.rows(
