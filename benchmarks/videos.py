@@ -37,6 +37,7 @@ FACE_PX = 90
 RATE = 25
 GOP = 250
 SAMPLED = 2.0
+OURS = "maskdet"
 
 
 def make_film(path: Path, seconds: float, options: dict[str, str] | None = None) -> None:
@@ -131,7 +132,7 @@ def score_small(path: str) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def score_film(path: str) -> None:
+def score_film(path: str, detail: str) -> None:
     """Score a film on one thread, as a worker does, and print what :mod:`benchmarks.peers.film_loop` prints."""
     from maskdet.config import ScoreSettings
     from maskdet.inputs.references import ImageRef, RefBatch, Shard
@@ -141,7 +142,8 @@ def score_film(path: str) -> None:
     from maskdet.scoring.scorer import Scorer
     from maskdet.video.sampling import UNCUT
 
-    settings = ScoreSettings.model_validate({"faces": {"mode": "detect"}, "scoring": {"threads": 1}})
+    faces = {"mode": "detect", "detail": detail}
+    settings = ScoreSettings.model_validate({"faces": faces, "scoring": {"threads": 1}})
     model, options, viewer = load_parts(settings)
     scorer = Scorer(model, options, viewer)
     batch = RefBatch((ImageRef(path, 1, "v", segment=UNCUT),))
@@ -163,7 +165,8 @@ def compare(path: str, rounds: int, work: Path) -> str:
     film, bundle = str(Path(path).absolute()), str(peer_bundle("builtin", work))
     loop = [str(PEER_PYTHON), "-m", "benchmarks.peers.film_loop", "--input", film, "--model", bundle]
     commands = {
-        "maskdet": [sys.executable, "-m", "benchmarks.videos", "--ours", film],
+        OURS: [sys.executable, "-m", "benchmarks.videos", "--ours", film],
+        f"{OURS}, faces.detail=fast": [sys.executable, "-m", "benchmarks.videos", "--ours", film, "--detail", "fast"],
         "OpenCV + YuNet + ONNX Runtime": [*loop, "--rate", str(SAMPLED)],
     }
     one = {"PYTHONPATH": str(ROOT), "MASKDET_PEERS": str(peers), "OMP_NUM_THREADS": "1"}
@@ -178,9 +181,10 @@ def compare(path: str, rounds: int, work: Path) -> str:
         frames, labels = some[0]["frames"], ", ".join(f"{label} {n}" for label, n in some[0]["labels"].items())
         speeds = f"{1000 * cpu_s / frames:.1f} | {frames / cpu_s:.1f} | {frames / wall_s:.1f}"
         lines.append(f"| {name} | {frames} | {speeds} | {some[0]['faces']} | {labels} |")
-    ratios = [peer["cpu_s"] / ours["cpu_s"] for ours, peer in zip(*runs.values(), strict=True)]
-    spread = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    return "\n".join([*lines, f"CPU time of the loop / ours, by round: {spread}; load {os.getloadavg()[0]:.1f}"])
+    for name in list(runs)[1:]:
+        ratios = [one["cpu_s"] / ours["cpu_s"] for ours, one in zip(runs[OURS], runs[name], strict=True)]
+        lines.append(f"- CPU time of {name} / {OURS}, by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+    return "\n".join([*lines, f"- load average at the end: {os.getloadavg()[0]:.1f}"])
 
 
 def main() -> int:
@@ -194,9 +198,10 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", help="folder for the peer's model")
     parser.add_argument("--score", help=argparse.SUPPRESS)
     parser.add_argument("--ours", help=argparse.SUPPRESS)
+    parser.add_argument("--detail", default="balanced", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.ours:
-        score_film(arguments.ours)
+        score_film(arguments.ours, arguments.detail)
         return 0
     if arguments.score:
         score_small(arguments.score)

@@ -96,8 +96,6 @@ def render(
         people: those in videos; default: there are none.
     """
     order = _by_rate(figures.groups)
-    scale = Scale.around(_extent([figures.total, *order[:MOST_GROUPS]]))
-    rest = order[MOST_GROUPS:]
     page = rendered(
         "report.html.j2",
         title=title,
@@ -114,10 +112,7 @@ def render(
         cluster_words=_cluster_words(tables),
         named=sum(group.values != (None,) for group in figures.groups),
         hundred=_hundred(figures.total),
-        scale=scale,
-        rows=[_row(scale, group) for group in order[:MOST_GROUPS]],
-        total_row=_row(scale, figures.total),
-        rest=len(rest),
+        **_by_group(figures, order),
         **_over_time(figures),
         panels=_panels(figures, order),
         histogram=_histogram(figures),
@@ -175,6 +170,13 @@ def _row(scale: Scale, group: Group) -> Row:
     at = None if group.rate.share is None else scale.at(group.rate.share)
     span = None if interval is None else (scale.at(interval.low), scale.at(interval.high))
     return Row(group_name(group.values), group, at, span)
+
+
+def _by_group(figures: Figures, order: Sequence[Group]) -> dict[str, Any]:
+    shown = order[:MOST_GROUPS]
+    scale = Scale.around(_extent([figures.total, *shown]))
+    rows = [_row(scale, group) for group in shown]
+    return {"scale": scale, "rows": rows, "total_row": _row(scale, figures.total), "rest": len(order) - len(shown)}
 
 
 def _hundred(total: Group) -> dict[str, int]:
