@@ -6,7 +6,8 @@ A camera on loopback sends a film over and over as MPEG-TS, at real time; withou
 second, photographed faces ($MASKDET_DATA) that cross a blurred photograph. `maskdet watch` looks at ten frames a second
 in a process of its own. At even intervals the stream is cut, in turns by a reset in the middle of a packet and by
 silence, which is given up after ten seconds. Prints latency (from when a frame was decoded until its faces had labels,
-and from when it was sent), frames looked at and dropped, resident memory of both halves after a minute of warm-up,
+and from when it was sent), frames looked at and dropped, resident memory by quarters of the time after a
+minute of warm-up,
 processor time, and the load of the machine. Exits with 1 where the process did not live to be stopped, or a frame is
 not accounted for.
 """
@@ -108,12 +109,7 @@ def report(found: Watched, cuts: int) -> tuple[str, bool]:
     # At the end one frame may have been decoded that nobody had looked at yet.
     waiting = last["decoded"] - last["dropped"] - len(lines)
     sound = found.exit_code == 0 and waiting in (0, 1) and len(found.connected_at) == cuts + 1
-    half = WARM_UP_S + (found.wall_s - WARM_UP_S) / 2
-    halves = [
-        [rss / 2**20 for passed, rss in found.memory if start <= passed < end]
-        for start, end in ((WARM_UP_S, half), (half, found.wall_s))
-    ]
-    memory = " and ".join(f"{statistics.median(one):.0f} (at most {max(one):.0f})" for one in halves if one)
+    memory = ", ".join(f"{statistics.median(one):.0f} ({max(one):.0f})" for one in _quarters(found) if one)
     connections = f"{len(found.connected_at)} connections, {cuts} cuts"
     text = [
         f"watched     {found.wall_s / 60:.1f} minutes, exit code {found.exit_code}: {found.said}",
@@ -121,10 +117,17 @@ def report(found: Watched, cuts: int) -> tuple[str, bool]:
         f"{last['dropped']:,} dropped, {waiting} waiting; {connections}, {last['reconnects']} reconnects",
         f"latency     {_spread(latencies)}",
         f"since sent  {_spread(whole)}",
-        f"memory      {memory or 'too short to tell'} MiB resident, first and second half",
+        f"memory      {memory or 'too short to tell'} MiB resident by quarter, median and (largest)",
         f"processor   {found.cpu_s / found.wall_s:.2f} of a core; load of the machine {_spread(found.loads, '')}",
     ]
     return "\n".join(text), sound
+
+
+def _quarters(found: Watched) -> list[list[float]]:
+    """Resident MiB in each quarter of the time after the warm-up."""
+    step = (found.wall_s - WARM_UP_S) / 4
+    starts = [WARM_UP_S + number * step for number in range(4)]
+    return [[rss / 2**20 for passed, rss in found.memory if start <= passed < start + step] for start in starts]
 
 
 def _read(process: subprocess.Popen[str], lines: list[dict[str, Any]]) -> None:
