@@ -13,12 +13,12 @@ import yaml
 from maskdet import storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import OutputError, StorageError
-from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, GONE, OUTSIDE, REMOVED, UNCHANGED
+from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, GONE, LOST, OUTSIDE, REMOVED, UNCHANGED
 from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import Size, size_of
 from maskdet.labels import INCORRECT, MASK, UNCERTAIN
 from maskdet.sections import VideoSettings
-from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
+from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, TRACK_RATES, TRACKS, Layout, read_table
 from maskdet.tables.runs import RunManifest
 from maskdet.tables.status import RunStatus, read_status
 from maskdet.tables.videos import VideoCounts
@@ -40,17 +40,10 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
     if run.status in ("running", "failed", "interrupted", "superseded"):
         return f"{head}\n  tables    not complete; finished shards are in {layout.root}"
     if run.pruned_before is not None:
-        removed = run.changes.get(REMOVED, 0)
-        left = f"{run.dataset.listed:,} images in {run.shards.get('total', 0):,} shards are left"
-        return "\n".join(
-            [
-                head,
-                f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}",
-                *_detail("faces", run.faces),
-            ]
-        )
+        return "\n".join([head, *_pruned(run), *_detail("faces", run.faces), *_detail("tracks", run.tracks)])
     if run.recounted:
-        return "\n".join([head, *_detail("faces", run.faces), *_mask_rate(run), *_corrections(run), *_groups(run)])
+        faces = [*_detail("faces", run.faces), *_mask_rate(run), *_corrections(run), *_groups(run)]
+        return "\n".join([head, *faces, *_detail("tracks", run.tracks)])
     lines = [
         head,
         f"  images    {images.listed:,} listed = {images.scored:,} scored + {images.no_face:,} no face "
@@ -70,9 +63,15 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
         f"  model     {run.model['id']} on {run.model['runtime']}; {_thresholds(run)}",
         *([f"  view      {run.model['view']}"] if "view" in run.model else []),
         f"  time      {_speed(run)}",
-        f"  tables    {layout.root}/{{{','.join([*SHARD_TABLES, COMPLIANCE])}}}",
+        f"  tables    {layout.root}/{{{','.join(_tables(run))}}}",
     ]
     return "\n".join(lines)
+
+
+def _pruned(run: RunManifest) -> list[str]:
+    removed = run.changes.get(REMOVED, 0)
+    left = f"{run.dataset.listed:,} images{_and_videos(run)} in {run.shards.get('total', 0):,} shards are left"
+    return [f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}"]
 
 
 def describe_status(status: RunStatus, layout: Layout, now: datetime) -> str:
@@ -156,20 +155,32 @@ def describe_plan(
     return "\n".join([*lines, "settings:", _indented(settings)])
 
 
-def describe_tables(layout: Layout, levels: Sequence[str], max_rows: int) -> str:
-    """An output's tables: sizes, failures by code, and the head of each compliance table."""
+def describe_tables(layout: Layout, max_rows: int) -> str:
+    """An output's tables: sizes, and the head of each level's compliance table and rates of tracks."""
     lines = []
-    for table in SHARD_TABLES:
+    for table in (*SHARD_TABLES, TRACKS):
         files = [file for file in storage.list_folder(layout.folder(table)) if file.uri.endswith(".parquet")]
-        size_bytes = sum(file.size_bytes for file in files)
-        lines.append(f"{table}: {len(files):,} files, {describe_bytes(size_bytes)}")
+        if files or table != TRACKS:
+            lines.append(f"{table}: {len(files):,} files, {describe_bytes(sum(file.size_bytes for file in files))}")
+    levels = _levels(layout, COMPLIANCE)
     for level in levels:
         rows = read_table(layout.compliance(level))
         zone = (rows.schema.metadata or {}).get(b"maskdet.time_zone", b"").decode()
         times = f", days and hours of {zone}" if zone else ""
         head = f"{COMPLIANCE}, level {level}: {rows.num_rows:,} groups{times}"
         lines += ["", head, format_table(_head(rows, max_rows))]
-    return "\n".join([*lines, "", _WAYS] if levels else lines)
+    lines += ["", _WAYS] if levels else []
+    for level in _levels(layout, TRACK_RATES):
+        rows = read_table(layout.track_rates(level))
+        head = f"{TRACK_RATES}, level {level}: {rows.num_rows:,} groups, n = tracks"
+        lines += ["", head, format_table(_head_of_tracks(rows, max_rows))]
+    return "\n".join(lines)
+
+
+def _levels(layout: Layout, table: str) -> list[str]:
+    """Levels that a table has files of, in order."""
+    files = storage.list_folder(layout.folder(table))
+    return sorted(storage.parent(file.uri).rpartition("level=")[2] for file in files if file.uri.endswith(".parquet"))
 
 
 def format_table(table: pa.Table) -> str:
@@ -230,6 +241,16 @@ def _rate_cell(share: float, low: float, high: float, way: str) -> str:
     return f"{share:.3f} ({low:.3f} to {high:.3f}) {way}"
 
 
+def _head_of_tracks(rows: pa.Table, max_rows: int) -> pa.Table:
+    keys = rows.column_names[: rows.column_names.index("tracks")]
+    used = [name for name in keys if pc.count(rows[name]).as_py()]
+    counts = [name for name in rows.column_names if name.startswith("tracks")]
+    rates = [f"{rate}{end}" for rate in ("any_mask_rate", "correct_rate") for end in ("", "_low", "_high")]
+    # A model that cannot tell masks worn incorrectly leaves columns empty.
+    told = [name for name in (*counts, *rates) if pc.count(rows[name]).as_py() or name in ("tracks", *rates[:3])]
+    return rows.select([*used, *told]).slice(0, max_rows)
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "—"
@@ -254,12 +275,21 @@ def _data_set(run: RunManifest) -> list[str]:
         UNCHANGED: "unchanged",
         GONE: "gone whose rows stay",
         REMOVED: "gone whose rows went",
-        DISPLACED: "whose path or list row no longer fits",
+        DISPLACED: "whose path or list row no longer fits, whose rows stay",
+        LOST: "whose rows a failure replaces",
         OUTSIDE: "of earlier runs beyond this input",
     }
     counts = ", ".join(f"{run.changes[change]:,} {word}" for change, word in words.items() if run.changes.get(change))
-    videos = f" and {run.dataset_videos.listed:,} videos" if run.dataset_videos else ""
-    return [f"  data set  {run.dataset.listed:,} images{videos}: {counts}"]
+    return [f"  data set  {run.dataset.listed:,} images{_and_videos(run)}: {counts}"]
+
+
+def _and_videos(run: RunManifest) -> str:
+    return f" and {run.dataset_videos.listed:,} videos" if run.dataset_videos else ""
+
+
+def _tables(run: RunManifest) -> list[str]:
+    """Tables of the output, by the names of their folders."""
+    return [*SHARD_TABLES, COMPLIANCE, *((TRACKS, TRACK_RATES) if run.tracks else ())]
 
 
 def _videos(videos: VideoCounts | None) -> list[str]:

@@ -22,6 +22,7 @@ from maskdet.report.excel import excel_bytes, report_sheets
 from maskdet.report.face_tiles import FaceSection, read_faces
 from maskdet.report.failure_words import FAILURE_WORDS
 from maskdet.report.figures import BINS, Figures, Group, period_of, periods, read_figures
+from maskdet.report.people_section import People, people_sheet, pictures_word, read_people
 from maskdet.report.scales import Mark, Scale, ends, of_hundred, spread_labels, stacked
 from maskdet.report.templating import rendered
 from maskdet.report.words import bare_share, group_name, share
@@ -79,7 +80,12 @@ class Panel:
 
 
 def render(
-    tables: Tables, figures: Figures, selection: Selection, title: str, faces: Sequence[FaceSection] = ()
+    tables: Tables,
+    figures: Figures,
+    selection: Selection,
+    title: str,
+    faces: Sequence[FaceSection] = (),
+    people: People | None = None,
 ) -> str:
     """The page's HTML.
 
@@ -89,13 +95,14 @@ def render(
         selection: which part of them.
         title: the page's.
         faces: pictures to show; default: none.
+        people: those in videos; default: there are none.
     """
     order = _by_rate(figures.groups)
-    scale = Scale.around(_extent([figures.total, *order[:MOST_GROUPS]]))
-    rest = order[MOST_GROUPS:]
     page = rendered(
         "report.html.j2",
         title=title,
+        people=people,
+        pictures=pictures_word(people),
         figures=figures,
         run=tables.run,
         output=tables.layout.root,
@@ -108,10 +115,7 @@ def render(
         pair_words=_cluster_words(tables, of_day=False),
         named=sum(group.values != (None,) for group in figures.groups),
         hundred=_hundred(figures.total),
-        scale=scale,
-        rows=[_row(scale, group) for group in order[:MOST_GROUPS]],
-        total_row=_row(scale, figures.total),
-        rest=len(rest),
+        **_by_group(figures, order),
         **_over_time(figures),
         panels=_panels(figures, order),
         histogram=_histogram(figures),
@@ -171,6 +175,13 @@ def _row(scale: Scale, group: Group) -> Row:
     at = None if group.rate.share is None else scale.at(group.rate.share)
     span = None if interval is None else (scale.at(interval.low), scale.at(interval.high))
     return Row(group_name(group.values), group, at, span)
+
+
+def _by_group(figures: Figures, order: Sequence[Group]) -> dict[str, Any]:
+    shown = order[:MOST_GROUPS]
+    scale = Scale.around(_extent([figures.total, *shown]))
+    rows = [_row(scale, group) for group in shown]
+    return {"scale": scale, "rows": rows, "total_row": _row(scale, figures.total), "rest": len(order) - len(shown)}
 
 
 def _hundred(total: Group) -> dict[str, int]:
@@ -312,14 +323,20 @@ def write_report(
     """
     with Tables(output, metadata) as tables:
         refuse_small_groups("report", [tables.run], allowed=small_groups)
+        if faces:
+            _refuse_hidden(tables)
         figures = read_figures(tables, selection, by)
         if not figures.total.counts.images_listed:
             raise _nothing_selected(tables, selection)
         shown = read_faces(tables, selection, faces) if faces else ()
-        html = render(tables, figures, selection, title or "Who wears a mask", shown)
+        people = read_people(tables, selection, figures.keys[0] if figures.keys else None)
+        html = render(tables, figures, selection, title or "Who wears a mask", shown, people)
     storage.write_bytes(page, html.encode())
     if excel is not None:
-        storage.write_bytes(excel, excel_bytes(report_sheets(figures)))
+        sheets = report_sheets(figures)
+        if people is not None:
+            sheets["people"] = people_sheet(people, tells_incorrect=figures.tells_incorrect)
+        storage.write_bytes(excel, excel_bytes(sheets))
     return Written(headline(figures), len(html.encode()))
 
 
@@ -331,6 +348,12 @@ def _nothing_selected(tables: Tables, selection: Selection) -> ConfigError:
     span = "None has a capture time." if first is None or last is None else f"They are of {first:%F} to {last:%F}."
     remedy = f"{span} See maskdet inspect for values of keys."
     return ConfigError("report", "a selection with images of the output", f"none of {', '.join(asked)}", remedy)
+
+
+def _refuse_hidden(tables: Tables) -> None:
+    if tables.run.settings.get("privacy", {}).get("uri", "plain") != "plain":
+        remedy = "Leave --faces out: whose images these are is hidden from the tables, too."
+        raise ConfigError("--faces", "tables that know the names of their images", "hidden names (privacy.uri)", remedy)
 
 
 def headline(figures: Figures) -> str:

@@ -27,7 +27,7 @@ from maskdet.errors import ConfigError
 from maskdet.labels import INCORRECT, LABELS
 from maskdet.schemas import RESERVED_NAMES, predictions_schema
 from maskdet.tables.corrections import read_corrections
-from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout
+from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, TRACKS, Layout
 from maskdet.tables.manifest import read_run
 from maskdet.tables.metadata import NO_METADATA, Metadata
 from maskdet.tables.snapshot import current_snapshot
@@ -44,8 +44,8 @@ COUNTED = ("images_scored", "images_no_face", "images_failed", *(f"faces_{label}
 WORN = "CAST(probability_mask AS DOUBLE) + coalesce(CAST(probability_incorrect AS DOUBLE), 0)"
 """Probability that there is a mask; in double precision, as labels are made."""
 
-VIEWS = {"faces": PREDICTIONS, "faceless": NO_FACE, "failed": FAILURES}
-"""View of the database → table of the output."""
+VIEWS = {"faces": PREDICTIONS, "faceless": NO_FACE, "failed": FAILURES, "tracks": TRACKS}
+"""View of the database → table of the output; there is none of tracks in an output without videos."""
 
 FILE, ROW = "_file", "file_row_number"
 """Columns of a row's place: its file, and its number there."""
@@ -93,6 +93,7 @@ class Tables:
         stored_keys: those of them that are columns of the tables.
         carried: names of columns that an image list gave beside its keys.
         timezone: that days and hours are of.
+        frame_time: SQL for when a face's frame is shown in its video, in microseconds; null of images.
         failed_images: SQL for the number of images that some rows of ``failed`` stand for.
         cluster: names of the keys that faces of one cluster share; ``None``: all keys, day and hour.
 
@@ -222,6 +223,11 @@ class Tables:
         self.close()
 
     @property
+    def has_tracks(self) -> bool:
+        """Whether there are tracks of videos, or could be: a view of them exists."""
+        return bool(self._files["tracks"])
+
+    @property
     def cursor(self) -> DuckDBPyConnection:
         """A connection of its own to the same database, for one thread."""
         connection: DuckDBPyConnection = self._connection.cursor()
@@ -232,14 +238,18 @@ class Tables:
 
         Args:
             other: the output, open for as long as this one.
-            prefix: of the views' names: ``stored``, ``faceless`` and ``failed``.
+            prefix: of the views' names: ``stored``, ``faceless``, ``failed`` and, where there are videos, ``tracks``.
         """
         joined = "" if prefix else self._joined
         for view, files in other._files.items():
+            if not files:
+                continue
             name = "stored" if view == "faces" else view
             more = "".join(f", m.{quoted(column)}" for column in self._metadata.columns) if joined else ""
             self._connection.execute(f"CREATE VIEW {prefix}{name} AS SELECT s.*{more} FROM {_parquet(files)} s{joined}")
         if not prefix:
+            known = {column[0] for column in self.rows("DESCRIBE stored")}
+            self.frame_time = "frame_time_us" if "frame_time_us" in known else "NULL AS frame_time_us"
             names = {column[0] for column in self.rows("DESCRIBE failed")}
             # A lost stretch of a video stands for as many images as it has frames; older tables know of none.
             self.failed_images = "coalesce(sum(coalesce(frames, 1)), 0)" if "frames" in names else "count(*)"
@@ -305,7 +315,7 @@ class Tables:
 
     def captured_ms(self) -> tuple[int | None, int | None]:
         """The earliest and the latest capture time of all images, in milliseconds since 1970 in UTC."""
-        times = " UNION ALL ".join(f"SELECT captured_at FROM {view}" for view in VIEWS)
+        times = " UNION ALL ".join(f"SELECT captured_at FROM {view}" for view in ("faces", "faceless", "failed"))
         [(first, last)] = self.rows(f"SELECT epoch_ms(min(captured_at)), epoch_ms(max(captured_at)) FROM ({times})")
         return first, last
 
@@ -342,7 +352,7 @@ class Tables:
         """One row of a table, by its place; ``None`` if there is none.
 
         Args:
-            view: ``faces`` or ``faceless``.
+            view: ``faces``, ``faceless`` or ``tracks``.
             file: the number of its file, as :meth:`file_number` gives it.
             number: of the row within the file.
         """

@@ -29,6 +29,8 @@ class Dataset(BaseModel):
     timezone: str = "UTC"
     carried: tuple[str, ...] | None = None
     """Those of the keys that say nothing of where an image is from; ``None``: there are none."""
+    uri_key: str | None = None
+    """Fingerprint of the key that names of images are hashed with; ``None``: they stand as they are."""
 
     @property
     def place_names(self) -> tuple[str, ...]:

@@ -202,7 +202,7 @@ class TestTables:
             (tmp_path / "predictions").mkdir(exist_ok=True)
             (tmp_path / "predictions" / f"{slot}.parquet").write_bytes(bytes(600))
         (tmp_path / "predictions" / "other.txt").write_text("not counted")
-        lines = describe_tables(layout, ["day"], max_rows=2).splitlines()
+        lines = describe_tables(layout, max_rows=2).splitlines()
         assert lines[:5] == [
             "predictions: 2 files, 1.2 kB",
             "failures: 0 files, 0 bytes",
@@ -223,7 +223,7 @@ class TestTables:
         states["one",] = State(Counts(40, 0, 0, 34, 6), clusters={"c0": clusters["c0"]})
         rule = RateRule(0.95, THREE_CLASSES, clustered=True)
         write_table(layout.compliance("site"), compliance_table(states, ["site"], ["site"], rule), 100)
-        *_, many, one, _, _ = describe_tables(layout, ["site"], max_rows=9).splitlines()
+        *_, many, one, _, _ = describe_tables(layout, max_rows=9).splitlines()
         # Korn and Graubard's effective number, and the roots of Wilson's equation with t of 2 degrees of freedom.
         n, x = np.array(faces).T
         p, t = 82 / 120, stats.t.ppf(0.975, 2)
@@ -235,6 +235,6 @@ class TestTables:
         known = KnownErrors(ErrorRates(290, 300, 147, 150), None, None)
         corrected = compliance_table(states, ["site"], ["site"], rule._replace(errors=known))
         write_table(layout.compliance("site"), corrected, 100)
-        *_, many, _, _, _ = describe_tables(layout, ["site"], max_rows=9).splitlines()
+        *_, many, _, _, _ = describe_tables(layout, max_rows=9).splitlines()
         share = (82 / 120 + 147 / 150 - 1) / (290 / 300 + 147 / 150 - 1)  # Rogan and Gladen
         assert f"{share:.3f} (" in many and ") melded" in many and expected in many
