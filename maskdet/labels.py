@@ -16,8 +16,9 @@ three (:data:`THREE_CLASSES`), and the rule is the same for both. With the proba
    p(incorrect) is not 0, the label is ``incorrect``, else ``mask``.
 
 Bare faces with something at the chin or a cheek look like masks worn incorrectly far more than like masks over nose and
-mouth. So where the second answer would be ``incorrect``, the first may ask for more: the odds of a mask,
-``worn : 1 − worn``, are divided by ``incorrect_odds`` before thresholds apply.
+mouth. So ``incorrect`` may take more: with ``incorrect_odds``, the odds of a mask, ``worn : 1 − worn``, have to be so
+many times those of ``mask_from``. Where they fall short, ``incorrect`` is left out, and the first question is asked
+again of the other two alone: ``p(mask) / (p(mask) + p(no_mask))`` takes the place of ``worn``.
 
 A model of two classes says p(incorrect) = 0, and what is left is its rule: ``mask`` from one threshold on, ``no_mask``
 below the other. Both questions have a threshold of their own, which can be moved, and tuned on held-out photographs,
@@ -53,6 +54,7 @@ CODES: Mapping[str, int] = {NO_MASK: 0, MASK: 1, INCORRECT: 2, UNCERTAIN: -1}
 _NAMES = {code: name for name, code in CODES.items()}
 
 Codes = NDArray[np.int8]
+_LEAST = 1e-12
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Times = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
 
@@ -67,7 +69,7 @@ class Decision(BaseModel):
     incorrect_from: Probability | None = None
     """``None``: the model does not know of masks worn incorrectly."""
     incorrect_odds: Times | None = None
-    """By how much the odds of a mask are divided where it would be worn incorrectly; ``None``: as they are."""
+    """How many times the odds of ``mask_from`` a mask worn incorrectly takes; ``None``: once, as any other."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Decision:
@@ -112,7 +114,11 @@ def label_codes(mask: NDArray[Any], incorrect: NDArray[Any] | None, decision: De
         wrong = incorrect.astype(np.float64)
         wrongly = (wrong > 0) & (wrong >= decision.incorrect_from * worn)
         if decision.incorrect_odds is not None:
-            worn = np.where(wrongly, worn / (worn + decision.incorrect_odds * np.maximum(1 - worn, 0)), worn)
+            bare, right = np.maximum(1 - worn, 0), mask.astype(np.float64)
+            enough = worn >= decision.mask_from * (worn + decision.incorrect_odds * bare)
+            short = wrongly & (worn >= decision.mask_from) & ~enough
+            wrongly &= ~short
+            worn = np.where(short, right / np.maximum(right + bare, _LEAST), worn)
     sure = np.where(worn < decision.no_mask_below, CODES[NO_MASK], CODES[UNCERTAIN])
     there = np.where(wrongly, CODES[INCORRECT], CODES[MASK])
     return np.where(worn >= decision.mask_from, there, sure).astype(np.int8)
