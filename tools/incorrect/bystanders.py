@@ -126,7 +126,7 @@ def _plain(u: Floats, v: Floats, cloths: Sequence[Floats], rng: np.random.Genera
     along = rng.uniform(0, np.pi)
     folds = np.sin((u * np.cos(along) + v * np.sin(along)) * rng.uniform(2, 9) + rng.uniform(0, 6))
     shade = 1 + rng.uniform(0.02, 0.15) * folds + rng.uniform(-0.15, 0.15) * (v - 1)
-    return tone * shade[..., np.newaxis] * 0.85 + texture * 0.15
+    return np.asarray(tone * shade[..., np.newaxis] * 0.85 + texture * 0.15)
 
 
 def _mirrored(x: Floats, y: Floats, cloth: Floats, rng: np.random.Generator) -> list[Floats]:
