@@ -216,12 +216,18 @@ class FailureCode(StrEnum):
     """The image is in a format that needs an extra which is not installed (``heif``), or that is never read."""
     NOT_A_VIDEO = "not_a_video"
     """The file has a video's extension, but is no container that is read."""
+    TRUNCATED_VIDEO = "truncated_video"
+    """The video is cut short, or still being written: its index, which comes last, is missing. Nothing can be read."""
     NO_PICTURES = "no_pictures"
     """The file is a video container without moving pictures, as of sound alone."""
     CORRUPT_VIDEO = "corrupt_video"
     """A stretch of the video is missing or broken; the row says from when to when. The rest of it is scored."""
     OUT_OF_MEMORY = "out_of_memory"
     """Decoding the image takes more memory than there is."""
+    DECODE_TIMEOUT = "decode_timeout"
+    """The image's decoder was ended after ``scoring.decoder_seconds``."""
+    DECODER_CRASHED = "decoder_crashed"
+    """The process that decoded the image died of it."""
     INFERENCE_ERROR = "inference_error"
     """The model or the face detector raised an error."""
     NOT_FINITE = "not_finite"
@@ -255,12 +261,16 @@ _STAGES = {
     FailureCode.UNSUPPORTED_MODE: Stage.DECODE,
     FailureCode.UNSUPPORTED_FORMAT: Stage.DECODE,
     FailureCode.NOT_A_VIDEO: Stage.DECODE,
+    FailureCode.TRUNCATED_VIDEO: Stage.DECODE,
     FailureCode.NO_PICTURES: Stage.DECODE,
     FailureCode.CORRUPT_VIDEO: Stage.DECODE,
     FailureCode.OUT_OF_MEMORY: Stage.DECODE,
+    FailureCode.DECODE_TIMEOUT: Stage.DECODE,
+    FailureCode.DECODER_CRASHED: Stage.DECODE,
     FailureCode.INFERENCE_ERROR: Stage.INFER,
     FailureCode.NOT_FINITE: Stage.INFER,
 }
+# A busy machine is slower, and another version of a decoder may not crash.
 # A file that was listed and then not there may be back: a disk mounted again, content fetched by git-annex.
 _TRANSIENT = frozenset(
     (
@@ -268,6 +278,8 @@ _TRANSIENT = frozenset(
         FailureCode.READ_ERROR,
         FailureCode.ACCESS_DENIED,
         FailureCode.OUT_OF_MEMORY,
+        FailureCode.DECODE_TIMEOUT,
+        FailureCode.DECODER_CRASHED,
         FailureCode.INFERENCE_ERROR,
     )
 )

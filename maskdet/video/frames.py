@@ -12,10 +12,10 @@ end; the segments that it reaches into leave it alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from maskdet.video.reading import OpenVideo
+from maskdet.video.reading import OpenVideo, decoder_errors
 from maskdet.video.sampling import MICROSECONDS, OPEN_END, Segment
 
 # Decoding begins this long before a segment, at a keyframe: what its first frame is deinterlaced by comes before it,
@@ -72,17 +72,20 @@ class _Lost(NamedTuple):
     is_keyframe: bool
 
 
-def read_segment(video: OpenVideo, segment: Segment) -> Iterator[SampledFrame | LostStretch]:
+def read_segment(
+    video: OpenVideo, segment: Segment, alive: Callable[[], None] = lambda: None
+) -> Iterator[SampledFrame | LostStretch]:
     """Decode a segment.
 
     Args:
         video: the file, just opened.
         segment: which part of it, and which frames.
+        alive: called before each packet is decoded.
 
     Yields:
         Frames in the order of their times, and lost stretches, each where it ends.
     """
-    return _Sampler(segment).sample(_decode(video, segment), _frame_us(video))
+    return _Sampler(segment).sample(_decode(video, segment, alive), _frame_us(video))
 
 
 def _frame_us(video: OpenVideo) -> int:
@@ -169,10 +172,11 @@ class _Sampler:
         yield from self._stretch_to(self._grid.point_us(self._grid.points_before(end)))
 
 
-def _decode(video: OpenVideo, segment: Segment) -> Iterator[_Good | _Damage | _Lost]:
+def _decode(video: OpenVideo, segment: Segment, alive: Callable[[], None]) -> Iterator[_Good | _Damage | _Lost]:
     """Everything that is seen from a keyframe before the segment on, in the order in which it is shown."""
     decoder = _Decoder(video, keyframes_only=segment.frames == "keyframes")
     for packet in _packets_from(video, segment.start_us - LEAD_US):
+        alive()
         yield from decoder.feed(packet)
     yield from decoder.drain()
 
@@ -208,7 +212,7 @@ class _Decoder:
             return
         try:
             frames = self._context.decode(packet)
-        except _errors():
+        except decoder_errors():
             yield from self._refuse(packet.pts, packet.dts)
             return
         yield from self._seen(frames)
@@ -229,7 +233,7 @@ class _Decoder:
     def _rest(self) -> list[Any]:
         try:
             frames = list(self._context.decode(None))
-        except _errors():
+        except decoder_errors():
             frames = []
         self._context.flush_buffers()
         return frames
@@ -271,12 +275,6 @@ class _Decoder:
         self._damaged.add(pts)
 
 
-def _errors() -> tuple[type[Exception], ...]:
-    import av.error
-
-    return (av.error.FFmpegError,)
-
-
 def _packets_from(video: OpenVideo, time_us: int) -> Iterator[Any]:
     """Packets of the stream from the last keyframe before a time on, or from the start if there is no seeking."""
     stream = video.stream
@@ -284,7 +282,7 @@ def _packets_from(video: OpenVideo, time_us: int) -> Iterator[Any]:
         target = (stream.start_time or 0) + int(time_us / (MICROSECONDS * stream.time_base))
         try:
             video.container.seek(target, backward=True, stream=stream)
-        except _errors():
+        except decoder_errors():
             _rewind(video)
     first = True
     for packet in _packets(video):
@@ -301,7 +299,7 @@ def _rewind(video: OpenVideo) -> None:
     before = (video.stream.start_time or 0) - int(LEAD_US / (MICROSECONDS * video.stream.time_base))
     try:
         video.container.seek(before, backward=True, stream=video.stream)
-    except _errors():  # no time before the start for this one
+    except decoder_errors():  # no time before the start for this one
         video.container.seek(video.stream.start_time or 0, backward=True, stream=video.stream)
     video.stream.codec_context.flush_buffers()
 
@@ -314,7 +312,7 @@ def _packets(video: OpenVideo) -> Iterator[Any]:
             packet = next(packets)
         except StopIteration:
             return
-        except _errors():
+        except decoder_errors():
             errors += 1
             packets = video.container.demux(video.stream)
             continue
