@@ -1,7 +1,6 @@
-"""What stands before a face and is no mask: a head, a shoulder, a collar, a strap, somebody at its side.
+"""What stands before a face and is no mask, from photographs: a head, a shoulder, a collar, somebody at its side.
 
-Bare faces whose chins such things hide are the likeliest to be taken for masks worn incorrectly. Heads and cloth are
-cut from photographs; points of collars and straps are often of one pale or dark colour, as masks are.
+Bare faces whose chins such things hide are the likeliest to be taken for masks worn incorrectly.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ from scipy import ndimage
 
 from tools.incorrect.frame import LUMA, Floats, in_frame, length, pixel_coordinates, sampled
 
-_SHARES = {"head": 0.25, "cloth": 0.2, "collar": 0.15, "side": 0.1, "point": 0.18, "strap": 0.12}
-_PLAIN_SHARE = 0.7
-_TONES = (245.0, 235.0, 215.0, 190.0, 90.0, 45.0, 25.0)
+_SHARES = {"head": 0.35, "cloth": 0.3, "collar": 0.2, "side": 0.15}
 
 
 def hide_part(
@@ -40,8 +37,7 @@ def hide_part(
     if kind in ("head", "side"):
         alpha, colour = _head(u, v, kind, heads, soft, rng)
     else:
-        cover = {"point": _point, "strap": _strap}.get(kind)
-        alpha, colour = cover(u, v, cloths, soft, rng) if cover else _cloth(u, v, kind, cloths, soft, rng)
+        alpha, colour = _cloth(u, v, kind, cloths, soft, rng)
         colour = colour * np.clip((face @ LUMA).mean() / max(20.0, (colour @ LUMA).mean()), 0.5, 1.5) ** 0.4
         shadow = ndimage.gaussian_filter(alpha, 0.12 * unit_px) * (1 - alpha)
         face = face * (1 - rng.uniform(0, 0.4) * shadow)[..., np.newaxis]
@@ -86,47 +82,6 @@ def _cloth(
     if rng.random() < 0.35:
         colour = colour * 0.35 + rng.choice([235.0, 215.0, 40.0, 90.0]) * 0.65
     return _inside(y - edge, soft), colour
-
-
-def _point(
-    u: Floats, v: Floats, cloths: Sequence[Floats], soft: float, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """The point of a collar, a bag or a sleeve, up to a cheek or the chin from below: nose and mouth stay bare."""
-    side = rng.choice([-1.0, 1.0])
-    across, top = side * rng.uniform(0.25, 1.1), rng.uniform(0.3, 1.5)
-    if abs(across) < 0.6:
-        top = max(top, rng.uniform(1.2, 1.5))  # below the mouth
-    axis, half = rng.normal(0, 0.3) - side * 0.15, rng.uniform(0.25, 0.9)  # of the wedge, from straight down
-    distances = []
-    for edge in (axis - half, axis + half):
-        outward = 1.0 if edge > axis else -1.0
-        distances.append(outward * ((v - top) * np.sin(edge) - (u - across) * np.cos(edge)))
-    inside = np.minimum(*distances)
-    bend = rng.uniform(0, 0.05) * np.sin(v * rng.uniform(2, 5) + rng.uniform(0, 6))
-    return _inside(inside + bend, soft), _plain(u, v, cloths, rng)
-
-
-def _strap(
-    u: Floats, v: Floats, cloths: Sequence[Floats], soft: float, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """A strap, a rail or an arm, that crosses the chin or the neck, often the mouth, too."""
-    across, down = rng.choice([-1.0, 1.0]) * rng.uniform(0.2, 1.0), rng.uniform(1.35, 1.9)
-    angle = np.sign(across) * rng.uniform(0.4, 1.5)
-    offset = (u - across) * np.sin(angle) - (v - down) * np.cos(angle)
-    return _inside(rng.uniform(0.08, 0.35) - np.abs(offset), soft), _plain(u, v, cloths, rng)
-
-
-def _plain(u: Floats, v: Floats, cloths: Sequence[Floats], rng: np.random.Generator) -> Floats:
-    """One colour with folds and a trace of cloth; else cloth as it is."""
-    cloth = cloths[int(rng.integers(len(cloths)))]
-    texture = sampled(cloth, _mirrored(u, v, cloth, rng))
-    if rng.random() >= _PLAIN_SHARE:
-        return texture
-    tone = rng.choice(_TONES) * (1 + rng.normal(0, 0.06, 3))
-    along = rng.uniform(0, np.pi)
-    folds = np.sin((u * np.cos(along) + v * np.sin(along)) * rng.uniform(2, 9) + rng.uniform(0, 6))
-    shade = 1 + rng.uniform(0.02, 0.15) * folds + rng.uniform(-0.15, 0.15) * (v - 1)
-    return np.asarray(tone * shade[..., np.newaxis] * 0.85 + texture * 0.15)
 
 
 def _mirrored(x: Floats, y: Floats, cloth: Floats, rng: np.random.Generator) -> list[Floats]:
