@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from maskdet.errors import ConfigError, shown
 from maskdet.named_configs import find_config
@@ -206,7 +206,7 @@ class ModelSettings(Section):
 
 
 class ScoringSettings(Section):
-    """Threads and blocks; none of these changes a result."""
+    """Threads, blocks and processes; none of these changes a result."""
 
     threads: Count | None = None
     """Threads that decode and score. Default: one per core."""
@@ -218,6 +218,10 @@ class ScoringSettings(Section):
     """Images per call of the model. Larger blocks are no faster on LiteRT, and small shards fill them less."""
     fetch_attempts: Count = 4
     """How often reading an image is tried when its store answers with a transient error."""
+    decoder_seconds: Annotated[float, Field(ge=1.0)] | None = 20.0
+    """Images of formats other than JPEG and PNG, and videos, are decoded in processes of their own. One that takes more
+    processor time for an image or a frame is ended (``decode_timeout``), also after six times as much by the clock; one
+    that crashes costs the image (``decoder_crashed``). ``null``: they are decoded in the worker's own process."""
 
 
 class OutputSettings(Section):

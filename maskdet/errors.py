@@ -224,6 +224,10 @@ class FailureCode(StrEnum):
     """A stretch of the video is missing or broken; the row says from when to when. The rest of it is scored."""
     OUT_OF_MEMORY = "out_of_memory"
     """Decoding the image takes more memory than there is."""
+    DECODE_TIMEOUT = "decode_timeout"
+    """The image's decoder was ended after ``scoring.decoder_seconds``."""
+    DECODER_CRASHED = "decoder_crashed"
+    """The process that decoded the image died of it."""
     INFERENCE_ERROR = "inference_error"
     """The model or the face detector raised an error."""
     NOT_FINITE = "not_finite"
@@ -261,9 +265,12 @@ _STAGES = {
     FailureCode.NO_PICTURES: Stage.DECODE,
     FailureCode.CORRUPT_VIDEO: Stage.DECODE,
     FailureCode.OUT_OF_MEMORY: Stage.DECODE,
+    FailureCode.DECODE_TIMEOUT: Stage.DECODE,
+    FailureCode.DECODER_CRASHED: Stage.DECODE,
     FailureCode.INFERENCE_ERROR: Stage.INFER,
     FailureCode.NOT_FINITE: Stage.INFER,
 }
+# A busy machine is slower, and another version of a decoder may not crash.
 # A file that was listed and then not there may be back: a disk mounted again, content fetched by git-annex.
 _TRANSIENT = frozenset(
     (
@@ -271,6 +278,8 @@ _TRANSIENT = frozenset(
         FailureCode.READ_ERROR,
         FailureCode.ACCESS_DENIED,
         FailureCode.OUT_OF_MEMORY,
+        FailureCode.DECODE_TIMEOUT,
+        FailureCode.DECODER_CRASHED,
         FailureCode.INFERENCE_ERROR,
     )
 )

@@ -60,7 +60,13 @@ class TrackSettings(Section):
 
 
 class PrivacySettings(Section):
-    """What the compliance tables hide, so that they can be passed on. The predictions hold every face all the same."""
+    """What tables hide, so that they can be passed on: names of images, and small groups of the compliance tables."""
+
+    uri: Literal["plain", "hmac"] = "plain"
+    """``hmac``: names of images are replaced by keyed hashes in tables, records, logs and pages. Keys and folders of
+    the output still say what the template reads of paths. The predictions hold every face all the same."""
+    uri_key: Annotated[str, Field(pattern=r"^(env|file):.+$")] = "env:MASKDET_URI_KEY"
+    """Where each process finds the key of those hashes: ``env:NAME`` or ``file:PATH``. The key is recorded nowhere."""
 
     min_cell: Annotated[int, Field(ge=0, le=1000)] = 0
     """Smallest count, beside 0, that is shown. A group with a smaller one is hidden, and others with it, from which it

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "maskdet"
 ROOMS = [
     ["errors"],
     ["labels", "schemas", "templates", "demo", "cores", "background"],
-    ["named_configs", "sections", "answer_schemas"],
+    ["named_configs", "sections", "answer_schemas", "children"],
     ["config"],
     ["resolved"],
     ["storage", "images"],

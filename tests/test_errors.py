@@ -77,6 +77,7 @@ def test_every_stage_has_a_failure_code() -> None:
 
 def test_only_faults_of_stores_memory_and_runtimes_are_worth_another_try() -> None:
     transient = {"not_found", "read_error", "access_denied", "out_of_memory", "inference_error"}
+    transient |= {"decode_timeout", "decoder_crashed"}
     assert {code.value for code in FailureCode if code.transient} == transient
 
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 from maskdet.audit.labels import CHOICES, UNSURE, FaceKey, Labels, keys_of, read_labels, write_labels
 from maskdet.errors import ConfigError
 from maskdet.images.preprocessing import ImageLimits
+from maskdet.inputs.references import HIDDEN
 from maskdet.labels import INCORRECT, MASK, NO_MASK
 from maskdet.report.face_crops import read_crops
 from maskdet.report.templating import rendered
@@ -54,6 +55,9 @@ class LabelSession:
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        if any(uri.startswith(HIDDEN) for uri in self.sample["image_uri"].to_pylist()):
+            remedy = "Nobody can be shown these faces. Sample an output whose names are plain (privacy.uri)."
+            raise ConfigError("maskdet audit label", "faces of images whose names are known", "hidden names", remedy)
         self.labels = read_labels(self.labels_uri, missing_ok=True)
         self._faces = keys_of(self.sample)
 

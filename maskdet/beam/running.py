@@ -53,6 +53,7 @@ def build(launch: Launch) -> ScoreRun:
         earlier=_earlier(launch),
         videos=settings.video,
         tracks=_tracks(launch),
+        pseudonyms=launch.pseudonyms,
     )
 
 

@@ -22,6 +22,7 @@ from apache_beam.pvalue import AsDict, AsIter, AsList, PCollection, TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.shared import Shared
 
+from maskdet import storage
 from maskdet.beam.compliance import WriteCompliance
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
@@ -29,9 +30,11 @@ from maskdet.beam.tracks import TrackVideos
 from maskdet.beam.videos import BATCHES, COUNTS, CutVideos
 from maskdet.config import SourceSettings
 from maskdet.cores import available_cores
+from maskdet.errors import MaskdetError
 from maskdet.inputs import listing, sharding, videos
 from maskdet.inputs.earlier import Growth
 from maskdet.inputs.listing import ListTask
+from maskdet.inputs.pseudonyms import Pseudonyms, without_names
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.model.backends import RuntimeSpec, load_model
@@ -62,15 +65,18 @@ class ListImages(beam.PTransform):  # type: ignore[misc]
     """Where no image may lie."""
     videos: frozenset[str] = frozenset()
     """Extensions of videos."""
+    pseudonyms: Pseudonyms | None = None
+    """What replaces the images' names, if they are hidden."""
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
         return (
             root
             | "CreateTasks" >> beam.Create(list(self.tasks))
-            | "SplitTasks" >> beam.FlatMap(listing.split_task).with_output_types(Any)
+            | "SplitTasks" >> beam.FlatMap(_split_task, self.pseudonyms is not None).with_output_types(Any)
             | "SpreadTasks" >> beam.Reshuffle()
-            | "ListTasks" >> beam.FlatMap(_list_task, self.source, self.output, self.videos).with_output_types(Any)
+            | "ListTasks"
+            >> beam.FlatMap(_list_task, self.source, self.output, self.videos, self.pseudonyms).with_output_types(Any)
         )
 
 
@@ -246,6 +252,7 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
         earlier: joins images of earlier runs, if the output holds any.
         videos: which files are videos, and how they are cut; ``None``: none are.
         tracks: makes tracks of the rows of videos; ``None``: there can be none.
+        pseudonyms: what replaces names of images, if they are hidden.
     """
 
     plan: RunPlan
@@ -258,18 +265,21 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
     earlier: JoinEarlier | None = None
     videos: VideoSettings | None = None
     tracks: TrackVideos | None = None
+    pseudonyms: Pseudonyms | None = None
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
         extensions = videos.video_extensions(self.videos, self.source.extensions)
-        batches = root | "ListImages" >> ListImages(self.tasks, self.source, self.plan.layout.root, extensions)
+        batches = root | "ListImages" >> ListImages(
+            self.tasks, self.source, self.plan.layout.root, extensions, self.pseudonyms
+        )
         counts = [batches | "CountListed" >> beam.Map(_count_listed).with_output_types(Any)]
         if listing.may_repeat(self.tasks):
             looked_up = batches | "LookUpImages" >> LookUpImages()
             batches = looked_up["batches"]
             counts.append(looked_up[_COUNTS])
         if self.videos is not None and extensions:
-            cut = batches | "CutVideos" >> CutVideos(self.videos, self.rule)
+            cut = batches | "CutVideos" >> CutVideos(self.videos, self.rule, self.score.options.limits.isolated_s)
             batches = cut[BATCHES]
             counts.append(cut[COUNTS])
         changes = root | "NoChanges" >> beam.Create([])
@@ -349,13 +359,35 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
         return self._scorer
 
 
+def _split_task(task: ListTask, are_hidden: bool) -> list[ListTask]:
+    if are_hidden:
+        storage.withhold_names()
+    return listing.split_task(task)
+
+
 def _list_task(
-    task: ListTask, source: SourceSettings, output: str = "", videos: frozenset[str] = frozenset()
+    task: ListTask,
+    source: SourceSettings,
+    output: str = "",
+    videos: frozenset[str] = frozenset(),
+    pseudonyms: Pseudonyms | None = None,
 ) -> Iterator[RefBatch]:
-    for batch in listing.list_images(task, source, videos):
-        listing.refuse_images_in(output, batch)
+    for batch in _listed(task, source, output, videos, pseudonyms):
         PROGRESS.add_listed(len(batch.refs))
         yield batch
+
+
+def _listed(
+    task: ListTask, source: SourceSettings, output: str, videos: frozenset[str], pseudonyms: Pseudonyms | None
+) -> Iterator[RefBatch]:
+    try:
+        for batch in listing.list_images(task, source, videos):
+            listing.refuse_images_in(output, batch)
+            yield batch if pseudonyms is None else pseudonyms.hide(batch)
+    except MaskdetError as error:
+        if pseudonyms is None:
+            raise
+        raise without_names(error) from None
 
 
 def _count_listed(batch: RefBatch) -> dict[str, int]:

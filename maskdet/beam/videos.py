@@ -26,6 +26,7 @@ class CutVideos(beam.PTransform):  # type: ignore[misc]
 
     settings: VideoSettings
     rule: KeyRule
+    decoder_seconds: float | None = None
 
     def expand(self, batches: PCollection[Any]) -> Any:
         """Apply the transform."""
@@ -33,7 +34,10 @@ class CutVideos(beam.PTransform):  # type: ignore[misc]
         cut = (
             split[_VIDEOS]
             | "SpreadVideos" >> beam.Reshuffle()
-            | "OpenVideos" >> beam.FlatMap(_cut_videos, self.settings, self.rule).with_outputs(COUNTS, main=BATCHES)
+            | "OpenVideos"
+            >> beam.FlatMap(_cut_videos, self.settings, self.rule, self.decoder_seconds).with_outputs(
+                COUNTS, main=BATCHES
+            )
         )
         batches = (split[BATCHES], cut[BATCHES]) | "JoinSegments" >> beam.Flatten()
         return {BATCHES: batches, COUNTS: cut[COUNTS]}
@@ -47,8 +51,10 @@ def _split_videos(batch: RefBatch) -> Iterator[Any]:
         yield TaggedOutput(_VIDEOS, RefBatch(tuple(found[start : start + _VIDEOS_A_BATCH])))
 
 
-def _cut_videos(batch: RefBatch, settings: VideoSettings, rule: KeyRule) -> Iterator[Any]:
-    refs, counts = videos.cut_videos(batch, settings, rule)
+def _cut_videos(
+    batch: RefBatch, settings: VideoSettings, rule: KeyRule, decoder_seconds: float | None
+) -> Iterator[Any]:
+    refs, counts = videos.cut_videos(batch, settings, rule, decoder_seconds)
     if counts:
         PROGRESS.add_listed(counts[videos.SEGMENTS] - counts[videos.VIDEOS])
         yield TaggedOutput(COUNTS, counts)

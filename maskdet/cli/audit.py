@@ -104,8 +104,9 @@ def _label(arguments: argparse.Namespace) -> int:
     uri = storage.normalize(arguments.sample)
     stem = uri.removesuffix(".parquet")
     labels_uri = f"{stem}.{arguments.rater}.csv"
-    limits, attempts = ImageLimits.of(ImagingSettings()), ScoringSettings().fetch_attempts
-    session = LabelSession(read_sample(uri), labels_uri, limits, attempts)
+    scoring = ScoringSettings()
+    limits = ImageLimits.of(ImagingSettings(), scoring.decoder_seconds)
+    session = LabelSession(read_sample(uri), labels_uri, limits, scoring.fetch_attempts)
     server = serve(session, arguments.port)
     where = address(server, session)
     print(f"{len(session):,} faces; labels go to {labels_uri}\n{where}\nCtrl-C ends it; labels are saved at each key")

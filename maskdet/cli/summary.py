@@ -12,7 +12,7 @@ import yaml
 from maskdet import storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import OutputError, StorageError
-from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, GONE, OUTSIDE, REMOVED, UNCHANGED
+from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, GONE, LOST, OUTSIDE, REMOVED, UNCHANGED
 from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import Size, size_of
 from maskdet.labels import INCORRECT, MASK, UNCERTAIN
@@ -239,7 +239,8 @@ def _data_set(run: RunManifest) -> list[str]:
         UNCHANGED: "unchanged",
         GONE: "gone whose rows stay",
         REMOVED: "gone whose rows went",
-        DISPLACED: "whose path or list row no longer fits",
+        DISPLACED: "whose path or list row no longer fits, whose rows stay",
+        LOST: "whose rows a failure replaces",
         OUTSIDE: "of earlier runs beyond this input",
     }
     counts = ", ".join(f"{run.changes[change]:,} {word}" for change, word in words.items() if run.changes.get(change))

@@ -152,6 +152,12 @@ class EvaluateSettings(ScoreSettings):
     """The training's history for the page; default: ``<model>.history.csv`` beside the bundle, if it is there."""
 
     @model_validator(mode="after")
+    def _names_are_known(self) -> EvaluateSettings:
+        if self.privacy.uri != "plain":
+            raise ValueError("privacy.uri: expected plain, since truth is told of images by their names, received hmac")
+        return self
+
+    @model_validator(mode="after")
     def _faces_to_compare(self) -> EvaluateSettings:
         if self.truth.boxes is None:
             return self

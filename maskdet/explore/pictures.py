@@ -18,11 +18,11 @@ from PIL import Image
 from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.images.preprocessing import ImageLimits, open_upright
-from maskdet.inputs.references import ImageRef
+from maskdet.inputs.references import HIDDEN, ImageRef
 from maskdet.report.database import Tables
 from maskdet.report.face_crops import read_crops
-from maskdet.report.marks import CHANGED, GONE
-from maskdet.report.video_frames import frames_mode, is_frame, read_frames
+from maskdet.report.marks import CHANGED, GONE, NAMELESS
+from maskdet.report.video_frames import frames_of, is_frame, read_frames
 from maskdet.scoring.fetching import Fetcher
 
 CROP_PX = 144
@@ -61,10 +61,11 @@ class Pictures:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._limits = ImageLimits.of(ImagingSettings.model_validate(tables.run.settings.get("imaging", {})))
         settings = ScoringSettings.model_validate(tables.run.settings.get("scoring", {}))
+        imaging = ImagingSettings.model_validate(tables.run.settings.get("imaging", {}))
+        self._limits = ImageLimits.of(imaging, settings.decoder_seconds)
         self._attempts = settings.fetch_attempts
-        self._frames = frames_mode(tables.run)
+        self._frames = frames_of(tables.run)
         # A decoded image may have 64 megapixels; a page asks for dozens at once.
         self._reading = threading.Semaphore(_MOST_READ_AT_ONCE)
         self.crop = functools.lru_cache(_MOST_KEPT)(self._crop)
@@ -87,9 +88,11 @@ class Pictures:
             return self._whole(row)
 
     def _whole(self, row: dict[str, Any]) -> Picture:
+        if row["image_uri"].startswith(HIDDEN):
+            return NAMELESS
         if is_frame(row):
             wanted = {row["frame_time_us"]: row["content_sha256"]}
-            [(_, frame)] = read_frames(row["image_uri"], wanted, self._frames)
+            [(_, frame)] = read_frames(row["image_uri"], wanted, self._frames, self._limits.isolated_s)
             return frame if isinstance(frame, str) else self._shown(frame)
         try:
             data = Fetcher(self._limits.max_bytes, self._attempts).fetch(ImageRef(row["image_uri"], -1, ""))

@@ -16,6 +16,8 @@ Every image becomes upright 8-bit RGB by these rules, and the same bytes give th
 - Animations and multi-page files give their first frame.
 - Byte, pixel and side limits are checked from the header, before any pixel is allocated; so are headers that would keep
   a decoder busy for longer than any picture. Pictures of 16 million pixels or more are decoded one at a time.
+- Formats other than JPEG and PNG are decoded in a process of its own where :attr:`ImageLimits.isolated_s` says so, with
+  the same result; a decoder that crashes or hangs there costs the image.
 - A JPEG is decoded at 1/2, 1/4 or 1/8 scale where that leaves at least :data:`DRAFT_MARGIN` times the size asked for.
 
 Who decodes and resizes is told by :mod:`maskdet.images.codecs`; the rules are the same for all.
@@ -46,10 +48,12 @@ from PIL import (
     features,
 )
 
+from maskdet.children import TaskError
 from maskdet.config import ImagingSettings
-from maskdet.errors import FailureCode, ImageFault
+from maskdet.errors import FailureCode, ImageFault, MaskdetError
 from maskdet.images import containers, jpeg, png, tiff
 from maskdet.images.codecs import PILLOW, Codecs, Pixels, decode_jpeg
+from maskdet.images.isolated import IN_PROCESS, decode_isolated
 
 # Only these decoders run: others (EPS starts Ghostscript) are no business of a scoring worker. Importing the modules
 # registers them, so that no thread does so first while others decode.
@@ -101,16 +105,19 @@ class ImageLimits:
     max_side_px: int = 65_535
     keep_damaged: bool = False
     """Decode what is left of a damaged JPEG or PNG, rather than refuse it."""
+    isolated_s: float | None = None
+    """Decode other formats in a process of its own, which may take so many seconds; ``None``: in this one."""
 
     @classmethod
-    def of(cls, settings: ImagingSettings) -> ImageLimits:
-        """The limits that settings name."""
+    def of(cls, settings: ImagingSettings, decoder_seconds: float | None = None) -> ImageLimits:
+        """The limits that settings name, and how long a decoder may take in a process of its own."""
         return cls(
             settings.max_bytes,
             settings.max_pixels,
             settings.min_side_px,
             settings.max_side_px,
             keep_damaged=settings.damaged == "keep",
+            isolated_s=decoder_seconds,
         )
 
 
@@ -214,12 +221,28 @@ def decode_upright(
     _check_bytes(len(data), limits)
     try:
         return _plain(data, limits, codecs) or _decoded(data, limits, at_least, reduce)
-    except ImageFault:
+    except (ImageFault, MaskdetError):
         raise
     except MemoryError:
         raise ImageFault(FailureCode.OUT_OF_MEMORY, "not enough memory to decode the image") from None
+    except TaskError as error:
+        raise ImageFault(FailureCode.CORRUPT_IMAGE, f"decoding raised {error}") from None
     except Exception as error:  # the one boundary: whatever decoders raise costs one row
         raise ImageFault(FailureCode.CORRUPT_IMAGE, f"decoding raised {type(error).__name__}") from error
+
+
+def decode_here(data: bytes, limits: ImageLimits, large: contextlib.AbstractContextManager[object]) -> UprightImage:
+    """As :func:`decode_upright`, in this process: what processes of their own do.
+
+    Args:
+        data: the bytes of no JPEG.
+        limits: byte and pixel limits.
+        large: held while a large picture is decoded.
+
+    Raises:
+        ImageFault: the image is too large, too small, damaged or of an unsupported kind.
+    """
+    return _read(data, _readable_kind(data), limits, large=large)
 
 
 def _plain(data: bytes, limits: ImageLimits, codecs: Codecs) -> UprightImage | None:
@@ -234,6 +257,20 @@ def _plain(data: bytes, limits: ImageLimits, codecs: Codecs) -> UprightImage | N
 
 def _decoded(data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None, reduce: Reduction) -> UprightImage:
     kind = _readable_kind(data)
+    if limits.isolated_s is None or kind in IN_PROCESS:
+        return _read(data, kind, limits, at_least, reduce)
+    picture, size, damaged = decode_isolated(data, kind, limits, _LARGE)
+    return UprightImage(picture, *size, damaged)
+
+
+def _read(
+    data: bytes,
+    kind: str,
+    limits: ImageLimits,
+    at_least: tuple[int, int] | None = None,
+    reduce: Reduction = lambda width, height: 1,
+    large: contextlib.AbstractContextManager[object] = _LARGE,
+) -> UprightImage:
     containers.check_header(data, kind)
     if kind == "WEBP" and (size := containers.webp_size(data)) is not None and (fault := _pixels_fault(size, limits)):
         raise fault
@@ -243,7 +280,7 @@ def _decoded(data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None,
     if (fault := _pixels_fault(image.size, limits)) is not None:
         raise fault
     stored_size = image.size
-    with _one_if_large(stored_size):
+    with _one_if_large(stored_size, large):
         if jpeg_file is not None:
             _draft(image, at_least, reduce)
             picture, damaged = _load_jpeg(image, jpeg_file, limits)
@@ -262,8 +299,10 @@ def _decoded(data: bytes, limits: ImageLimits, at_least: tuple[int, int] | None,
     return UprightImage(picture, *size, damaged)
 
 
-def _one_if_large(size: tuple[int, int]) -> contextlib.AbstractContextManager[object]:
-    return _LARGE if size[0] * size[1] >= _LARGE_PIXELS else contextlib.nullcontext()
+def _one_if_large(
+    size: tuple[int, int], large: contextlib.AbstractContextManager[object] = _LARGE
+) -> contextlib.AbstractContextManager[object]:
+    return large if size[0] * size[1] >= _LARGE_PIXELS else contextlib.nullcontext()
 
 
 def _draft(image: Image.Image, at_least: tuple[int, int] | None, reduce: Reduction) -> None:

@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from maskdet import storage
+from maskdet.errors import FailureCode
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef
 
 ADDED, CHANGED, UNCHANGED = "added", "changed", "unchanged"
 GONE, REMOVED = "gone", "removed"
 DISPLACED = "displaced"
-"""Of an image with rows, listed now under a path or in a row that no longer fits: a failure takes their place."""
+"""Of an image with rows, listed now under a path or in a row that no longer fits; its file is as it was: they stay."""
+LOST = "lost"
+"""Of an image with rows that cannot be read any more as it was listed: a failure takes their place."""
 OUTSIDE = "outside"
+
+# What is said of a path or a row, and not of the file: a wrong template, a wrong root, a list that was spoilt.
+_OF_THE_LISTING = (FailureCode.PATH_MISMATCH, FailureCode.BAD_MANIFEST_ROW)
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,9 @@ class Growth:
         files = {ref.uri for ref in listed.values()}
         covered, changes, images = self.coverage.test(), _Changes(), []
         for name, ref in listed.items():
-            before = earlier.get(name)
-            same = before is not None and before.identity == ref.identity
-            displaced = before is not None and ref.problem is not None and before.problem is None
-            changes.add(ref, ADDED if before is None else UNCHANGED if same else DISPLACED if displaced else CHANGED)
-            images.append(ref._replace(earlier=before.earlier) if before is not None and same else ref)
+            image, change = _joined(ref, earlier.get(name))
+            changes.add(ref, change)
+            images.append(image)
         for name, ref in earlier.items():
             if name in listed:
                 continue
@@ -97,6 +101,21 @@ class Growth:
             if change != REMOVED:
                 images.append(ref)
         return images, changes.counts()
+
+
+def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
+    """An image listed, as the data set has it after the run, and how that differs from before."""
+    if before is None:
+        return ref, ADDED
+    if before.identity == ref.identity:
+        return ref._replace(earlier=before.earlier), UNCHANGED
+    if ref.problem is None or before.problem is not None:
+        return ref, CHANGED
+    # The image is what it was: only where it belongs cannot be read any more, and is known from before.
+    is_whole = ref.segment is None and bool(ref.version) and ref.version == before.version
+    if is_whole and ref.problem[0] in _OF_THE_LISTING:
+        return before._replace(gone=False, location=ref.location), DISPLACED
+    return ref, LOST
 
 
 class _Changes:

@@ -305,10 +305,11 @@ def _with_template(ref: ImageRef, root: str, source: SourceSettings) -> ImageRef
 
 
 def _with_version(ref: ImageRef) -> ImageRef:
-    if ref.version or ref.problem is not None:
+    # Of a path that does not fit, too: it may be that of an image that is known.
+    if ref.version or (ref.problem is not None and ref.problem[0] != FailureCode.PATH_MISMATCH):
         return ref
     try:
-        found = storage.stat(ref.uri)
+        found = storage.stat(ref.place)
     except StorageError:
         return ref
     return ref._replace(size_bytes=found.size_bytes, version=found.version)

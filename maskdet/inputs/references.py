@@ -14,6 +14,8 @@ from maskdet.video.sampling import MICROSECONDS, OPEN_END, Segment
 
 # Begins versions that an image list tells; no store's own begins so.
 CLAIMED = "manifest:"  # as outputs of version 0.2 hold them
+HIDDEN = "hmac:"
+"""Begins the name of an image that is hidden by ``privacy.uri``; no scheme of a store."""
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 # What a frame of a video weighs in packing: as much as an image where a shard's two limits meet.
 _FRAME_BYTES = 256 * 1024
@@ -43,6 +45,13 @@ class ImageRef(NamedTuple):
     """Whether the run did not list the image: only its earlier rows are left of it."""
     segment: Segment | None = None
     """Of a video: which part of it, and which frames. The capture time is then that of the segment's start."""
+    location: str | None = None
+    """Where the image is, if its URI is only a name for it; ``None``: at the URI."""
+
+    @property
+    def place(self) -> str:
+        """Where to read the image."""
+        return self.location or self.uri
 
     @property
     def name(self) -> str:

@@ -25,10 +25,14 @@ from maskdet.errors import (
 )
 from maskdet.inputs.folders import extension_of
 from maskdet.inputs.listing import ListTask
+from maskdet.inputs.pseudonyms import told
 from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.inputs.sharding import KeyRule
 from maskdet.resolved import ResolvedVideo
 from maskdet.sections import VideoSettings
+from maskdet.video.frames import LostStretch
+from maskdet.video.isolated import decode_apart, read_info_apart
+from maskdet.video.pictures import DecodedFrame, decode_segment
 from maskdet.video.reading import OpenVideo, VideoInfo, decoder_identity, is_installed, open_video, read_info
 from maskdet.video.sampling import MICROSECONDS, UNCUT, Grid, Segment, cut, unreadable
 
@@ -72,13 +76,16 @@ def refuse_unreadable(tasks: Iterable[ListTask], settings: VideoSettings) -> Non
             decoder_identity()
 
 
-def cut_videos(batch: RefBatch, settings: VideoSettings, rule: KeyRule) -> tuple[list[ImageRef], dict[str, int]]:
+def cut_videos(
+    batch: RefBatch, settings: VideoSettings, rule: KeyRule, decoder_seconds: float | None = None
+) -> tuple[list[ImageRef], dict[str, int]]:
     """Open the videos of a batch, and put their segments in their place.
 
     Args:
         batch: images, and videos that have not been opened.
         settings: which frames are looked at, and how long a segment is.
         rule: the run's keys.
+        decoder_seconds: what reading a header in a process of its own may take; ``None``: it is read in this one.
 
     Returns:
         References of images and segments, and how many :data:`VIDEOS` and :data:`SEGMENTS` there are.
@@ -92,25 +99,62 @@ def cut_videos(batch: RefBatch, settings: VideoSettings, rule: KeyRule) -> tuple
         return images, {}
     decoder = decoder_identity()
     with ThreadPoolExecutor(min(_OPENING_THREADS, len(videos)), thread_name_prefix="open") as pool:
-        found = list(pool.map(lambda ref: _segments_of(ref, settings, rule, decoder), videos))
+        found = list(pool.map(lambda ref: _segments_of(ref, settings, rule, decoder, decoder_seconds), videos))
     segments = [segment for one in found for segment in one]
     return [*images, *segments], {VIDEOS: len(videos), SEGMENTS: len(segments)}
 
 
 @contextlib.contextmanager
 def reading_video(uri: str) -> Iterator[OpenVideo]:
-    """Open a video of any storage: a file of this machine by its path, an object of a store by ranges.
+    """Open a video of any storage in this process; see :func:`_reading`.
 
     Raises:
         ImageFault: it is missing, forbidden, empty, or no video that is read.
         ConfigError: the decoder is not installed.
         StorageError: its store does not answer.
     """
+    with _reading(uri) as source, open_video(source) as video:
+        yield video
+
+
+def decoded_frames(uri: str, segment: Segment, decoder_seconds: float | None) -> Iterator[DecodedFrame | LostStretch]:
+    """The frames of a segment that are to be looked at, and the stretches of it that are lost.
+
+    Args:
+        uri: of a video of any storage.
+        segment: a part of it.
+        decoder_seconds: what a decoder in a process of its own may take for a frame; ``None``: it runs in this one.
+
+    Raises:
+        ImageFault, ConfigError, StorageError: as :func:`reading_video`.
+        ImageFault: the decoder's process crashed or reached its limit.
+    """
+    if decoder_seconds is None:
+        with reading_video(uri) as video:
+            yield from decode_segment(video, segment)
+        return
+    decoder_identity()  # says what is missing
+    with _reading(uri) as source:
+        yield from decode_apart(source, segment, decoder_seconds)
+
+
+def _info(uri: str, decoder_seconds: float | None) -> VideoInfo:
+    """What a video's header says."""
+    if decoder_seconds is None:
+        with reading_video(uri) as video:
+            return read_info(video)
+    with _reading(uri) as source:
+        return read_info_apart(source, decoder_seconds)
+
+
+@contextlib.contextmanager
+def _reading(uri: str) -> Iterator[str | BinaryIO]:
+    """A file of this machine by its path, an object of a store by ranges."""
     try:
         if storage.stat(uri).size_bytes == 0:
             raise ImageFault(FailureCode.EMPTY_FILE, "the file has no bytes")
-        with _source(uri) as source, open_video(source) as video:
-            yield video
+        with _source(uri) as source:
+            yield source
     except NotFoundError:
         raise ImageFault(FailureCode.NOT_FOUND, "nothing exists at the URI") from None
     except AccessDeniedError:
@@ -125,16 +169,22 @@ def _source(uri: str) -> Iterator[str | BinaryIO]:
         yield str(storage.local_path(uri).absolute()) if storage.is_local(uri) else stream
 
 
-def _segments_of(ref: ImageRef, settings: VideoSettings, rule: KeyRule, decoder: str) -> list[ImageRef]:
+def _segments_of(
+    ref: ImageRef, settings: VideoSettings, rule: KeyRule, decoder: str, decoder_seconds: float | None
+) -> list[ImageRef]:
     if ref.problem is not None:
         return [ref._replace(segment=unreadable())]
     try:
-        with reading_video(ref.uri) as video:
-            info = read_info(video)
+        info = _info(ref.place, decoder_seconds)
     except ImageFault as fault:
         return [ref._replace(segment=unreadable(), problem=(fault.code.value, fault.message))]
     except StorageError as error:
-        return [ref._replace(segment=unreadable(), problem=(FailureCode.READ_ERROR.value, str(error)))]
+        return [
+            ref._replace(
+                segment=unreadable(),
+                problem=(FailureCode.READ_ERROR.value, told(ref, FailureCode.READ_ERROR, str(error))),
+            )
+        ]
     if ref.captured_at_ms is None:
         ref = ref._replace(captured_at_ms=info.created_at_ms)
     segments = _cut(info, settings, _cuts_us(ref, info, rule), decoder)

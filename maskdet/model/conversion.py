@@ -20,6 +20,7 @@ from maskdet.model.bundle import Bundle, open_bundle, read_manifest, resolve
 from maskdet.model.export import check_output_folder, list_files, replaced_whole
 from maskdet.model.formats import FORMATS, REFERENCE_OUTPUT, Format, select_formats
 from maskdet.model.manifest import GOLDEN_FILE, KERAS_FILE, MANIFEST_FILE, TRAINING_IMAGES_FILE, Manifest
+from maskdet.model.safety import refuse_unsafe
 
 _ALWAYS_COPIED = (GOLDEN_FILE, TRAINING_IMAGES_FILE)
 
@@ -66,6 +67,7 @@ def convert_bundle(uri: str, folder: Path, names: Iterable[str]) -> tuple[Manife
     _refuse_impossible(uri, listed, missing)
     needed = [*formats, FORMATS["keras"]] if missing else formats
     bundle = open_bundle(uri, lambda name: name in _ALWAYS_COPIED or any(made.holds(name) for made in needed))
+    refuse_unsafe(bundle, lambda name: any(made.holds(name) for made in needed))
     with replaced_whole(folder) as building:
         _copy_files(bundle, building, [made for made in formats if made not in missing])
         _make(bundle, building, missing)

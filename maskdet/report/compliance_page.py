@@ -316,6 +316,8 @@ def write_report(
     with Tables(output) as tables:
         if not small_groups:
             _refuse_small_groups(tables)
+        if faces:
+            _refuse_hidden(tables)
         figures = read_figures(tables, selection, by)
         shown = read_faces(tables, selection, faces) if faces else ()
         people = read_people(tables, selection, figures.keys[0] if figures.keys else None)
@@ -327,6 +329,12 @@ def write_report(
             sheets["people"] = people_sheet(people, tells_incorrect=figures.tells_incorrect)
         storage.write_bytes(excel, excel_bytes(sheets))
     return Written(headline(figures), len(html.encode()))
+
+
+def _refuse_hidden(tables: Tables) -> None:
+    if tables.run.settings.get("privacy", {}).get("uri", "plain") != "plain":
+        remedy = "Leave --faces out: whose images these are is hidden from the tables, too."
+        raise ConfigError("--faces", "tables that know the names of their images", "hidden names (privacy.uri)", remedy)
 
 
 def _refuse_small_groups(tables: Tables) -> None:

@@ -23,6 +23,8 @@ FAILURE_WORDS = {
     "unsupported_mode": "the image's colours are of a kind that cannot be read",
     "unsupported_format": "the image is in a format that cannot be read here",
     "out_of_memory": "the image took more memory than there was",
+    "decode_timeout": "the image took too long to read",
+    "decoder_crashed": "the image made the program that reads it crash",
     "inference_error": "the model could not work on the image",
     "not_finite": "the model gave no answer that is a number",
 }

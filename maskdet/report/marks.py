@@ -21,6 +21,7 @@ GREY: Colour = (150, 150, 150)
 
 CHANGED = "changed since it was scored"
 GONE = "gone since it was scored"
+NAMELESS = "its name is hidden (privacy.uri), so it cannot be shown"
 """Why there is no picture."""
 
 _PADDING_PX = 3

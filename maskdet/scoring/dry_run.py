@@ -25,8 +25,12 @@ def plan_shards(launch: Launch) -> tuple[list[Shard], int, int, Mapping[str, int
     source, rule = launch.settings.source, launch.options.rule
     extensions = videos.video_extensions(launch.settings.video, source.extensions)
     batches = [batch for task in launch.tasks for batch in listing.list_images(task, source, extensions)]
+    if launch.pseudonyms is not None:
+        batches = [launch.pseudonyms.hide(batch) for batch in batches]
     refs, duplicates = sharding.drop_duplicates(ref for batch in batches for ref in batch.refs)
-    refs, _ = videos.cut_videos(RefBatch(tuple(listing.add_versions(refs))), launch.settings.video, rule)
+    refs, _ = videos.cut_videos(
+        RefBatch(tuple(listing.add_versions(refs))), launch.settings.video, rule, launch.options.limits.isolated_s
+    )
     if launch.base is not None:
         shards_before = [(shard.slot, shard.sha256[IMAGES]) for shard in launch.base.shards]
         earlier = (ref for batch in read_refs(launch.plan.layout, shards_before) for ref in batch.refs)

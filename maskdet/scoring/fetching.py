@@ -69,12 +69,12 @@ class Fetcher:
 
     def _read(self, ref: ImageRef) -> bytes:
         if self.read is not None:
-            return self.read(ref.uri)
-        if ref.is_claimed and not storage.is_local(ref.uri):  # its true size is known to the store alone
-            size_bytes = storage.stat(ref.uri).size_bytes
+            return self.read(ref.place)
+        if ref.is_claimed and not storage.is_local(ref.place):  # its true size is known to the store alone
+            size_bytes = storage.stat(ref.place).size_bytes
             if size_bytes > self.max_bytes:
-                raise TooLargeError(ref.uri, f"at most {self.max_bytes} bytes", size_bytes)
-        return storage.read_bytes(ref.uri, self.max_bytes)
+                raise TooLargeError(ref.place, f"at most {self.max_bytes} bytes", size_bytes)
+        return storage.read_bytes(ref.place, self.max_bytes)
 
     def _refuse_large(self, size_bytes: int, attempts: int) -> None:
         if size_bytes > self.max_bytes:

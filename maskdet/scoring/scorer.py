@@ -24,11 +24,12 @@ import pyarrow as pa
 from maskdet import storage
 from maskdet.config import CodecsName
 from maskdet.cores import available_cores
-from maskdet.errors import FailureCode, ImageFault
+from maskdet.errors import FailureCode, ImageFault, MaskdetError
 from maskdet.faces.detection import make_viewer
 from maskdet.faces.extraction import FaceBox, StageClock, View, Viewer
 from maskdet.images.codecs import Pixels, load_codecs
 from maskdet.images.preprocessing import ImageLimits
+from maskdet.inputs.pseudonyms import told
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import INCORRECT, MASK, NO_MASK, Decision, class_columns, label_codes, label_names
@@ -154,7 +155,8 @@ class Scorer:
         self._readers = options.fetch_threads or fetching_threads()
         self._fetch_pool = ThreadPoolExecutor(self._readers, thread_name_prefix="fetch")
         block = BLOCKS_A_PART * model.block_images
-        self._segments = SegmentReader(self._look, self._score_seen, block, options.fetch_attempts, sleep)
+        apart = options.limits.isolated_s
+        self._segments = SegmentReader(self._look, self._score_seen, block, options.fetch_attempts, sleep, apart)
 
     def score_shard(self, shard: Shard, on_progress: Callable[[int], None] = lambda images: None) -> ShardResult:
         """Score every image of a shard.
@@ -166,6 +168,8 @@ class Scorer:
         Returns: One row per face and one row per failed image, in the order of the shard's references. Rows depend on
         the images, the model and the options alone.
         """
+        if any(ref.location is not None for ref in shard.refs):
+            storage.withhold_names()
         found: list[tuple[Subject, Scored | ImageFault]] = []
         seconds = StageSeconds()
         under_way: deque[_Part] = deque()
@@ -198,7 +202,7 @@ class Scorer:
             if part[0].segment is not None:
                 yield _Part(self._pool.submit(self._score_segment, part[0]), [])
                 continue
-            local = storage.is_local(part[0].uri)
+            local = storage.is_local(part[0].place)
             reads = [] if local else [self._fetch_pool.submit(self._fetch, ref) for ref in part]
             fetch = self._fetch if local else _Arrivals(reads)
             yield _Part(self._pool.submit(self._score_part, part, fetch), reads)
@@ -249,7 +253,7 @@ class Scorer:
     def _guarded(self, look: Callable[[], View]) -> View:
         try:
             return look()
-        except ImageFault:
+        except (ImageFault, MaskdetError):
             raise
         except MemoryError:
             raise ImageFault(FailureCode.OUT_OF_MEMORY, "not enough memory to look at the image") from None
@@ -323,7 +327,7 @@ class Scorer:
             **self._identity([of for of, _ in failed], self.options.rule.all_names),
             "stage": [fault.code.stage.value for _, fault in failed],
             "code": [fault.code.value for _, fault in failed],
-            "message": [fault.message for _, fault in failed],
+            "message": [told(of.ref, fault.code, fault.message) for of, fault in failed],
             "attempts": [fault.attempts for _, fault in failed],
             "frame_time_us": [of.time_us for of, _ in failed],
             "frame_end_us": [of.end_us for of, _ in failed],

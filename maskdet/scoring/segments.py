@@ -6,15 +6,16 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from maskdet.children import TaskError
 from maskdet.errors import FailureCode, ImageFault, MaskdetError, StorageError
 from maskdet.faces.extraction import StageClock, View
 from maskdet.images.codecs import Pixels
 from maskdet.inputs.references import ImageRef
-from maskdet.inputs.videos import reading_video
+from maskdet.inputs.videos import decoded_frames
 from maskdet.scoring.outcomes import Scored, Seen, Subject
 from maskdet.storage import backoff_s
-from maskdet.video.frames import LostStretch, read_segment
-from maskdet.video.pictures import upright_rgb
+from maskdet.video.frames import LostStretch
+from maskdet.video.pictures import DecodedFrame
 from maskdet.video.sampling import MICROSECONDS, OPEN_END, Segment
 
 Found = tuple[Subject, Scored | ImageFault]
@@ -30,6 +31,7 @@ class SegmentReader:
         block_frames: frames that are in memory together, as crops of their faces.
         attempts: tries per segment.
         sleep: waits before another try, in seconds.
+        decoder_seconds: what a decoder in a process of its own may take for a frame; ``None``: it runs in this one.
     """
 
     view: Callable[[Pixels, StageClock], View]
@@ -37,6 +39,7 @@ class SegmentReader:
     block_frames: int
     attempts: int
     sleep: Callable[[float], None]
+    decoder_seconds: float | None = None
 
     def score(self, ref: ImageRef, clock: StageClock) -> list[Found]:
         """How each frame and each lost stretch of a segment ended, in the order of their times.
@@ -62,7 +65,7 @@ class SegmentReader:
             except MaskdetError:
                 raise
             except Exception as error:  # the one boundary: whatever decoders raise costs one row
-                message = f"decoding raised {type(error).__name__}"
+                message = f"decoding raised {error if isinstance(error, TaskError) else type(error).__name__}"
                 return [(_whole(ref), ImageFault(FailureCode.CORRUPT_VIDEO, message))]
         raise AssertionError("the last attempt returns or raises")
 
@@ -77,26 +80,24 @@ class SegmentReader:
         return found + self.infer(block, clock)
 
     def _seen(self, ref: ImageRef, clock: StageClock) -> Iterator[tuple[Subject, Seen | ImageFault]]:
-        segment = _segment(ref)
         clock.start()
-        with reading_video(ref.uri) as video:
-            aspect = video.stream.sample_aspect_ratio
-            clock.stop("fetch")
-            for event in read_segment(video, segment):
-                if isinstance(event, LostStretch):
-                    subject = Subject(ref, event.start_us, event.end_us, event.frames)
-                    yield subject, ImageFault(FailureCode.CORRUPT_VIDEO, _lost(event))
-                else:
-                    subject = Subject(ref, event.time_us, frames=1)
-                    try:
-                        pixels = upright_rgb(event, aspect)
-                        clock.stop("decode")
-                        digest = hashlib.sha256(pixels.data).hexdigest()
-                        yield subject, Seen(digest, 0, self.view(pixels, clock))
-                    except ImageFault as fault:
-                        yield subject, fault
-                clock.start()
+        for event in decoded_frames(ref.place, _segment(ref), self.decoder_seconds):
             clock.stop("decode")
+            if isinstance(event, LostStretch):
+                subject = Subject(ref, event.start_us, event.end_us, event.frames)
+                yield subject, ImageFault(FailureCode.CORRUPT_VIDEO, _lost(event))
+            else:
+                yield Subject(ref, event.time_us, frames=1), self._look(event, clock)
+            clock.start()
+        clock.stop("decode")
+
+    def _look(self, frame: DecodedFrame, clock: StageClock) -> Seen | ImageFault:
+        if isinstance(frame.pixels, ImageFault):
+            return frame.pixels
+        try:
+            return Seen(hashlib.sha256(frame.pixels.data).hexdigest(), 0, self.view(frame.pixels, clock))
+        except ImageFault as fault:
+            return fault
 
 
 def _segment(ref: ImageRef) -> Segment:

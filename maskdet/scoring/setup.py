@@ -24,6 +24,7 @@ from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.earlier import Coverage, Growth
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
+from maskdet.inputs.pseudonyms import Pseudonyms
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.inputs.videos import refuse_unreadable, resolve_mode
 from maskdet.labels import Decision
@@ -32,6 +33,7 @@ from maskdet.model.backends import RuntimeSpec
 from maskdet.model.backends.choosing import choose_runtime
 from maskdet.model.bundle import open_bundle, read_manifest
 from maskdet.model.manifest import Manifest
+from maskdet.model.safety import refuse_unsafe
 from maskdet.resolved import ResolvedCompliance, ResolvedFaces, ResolvedImaging, ResolvedModel, ResolvedSettings
 from maskdet.scoring.fingerprint import probability_fingerprint, scoring_fingerprint
 from maskdet.scoring.known_errors import known_errors
@@ -62,6 +64,7 @@ class Launch:
         rates: how rates are computed of what the shards count.
         base: the tables that the run adds to, if there are any.
         growth: how it adds to them.
+        pseudonyms: what replaces names of images, if they are hidden.
     """
 
     settings: ResolvedSettings
@@ -75,6 +78,7 @@ class Launch:
     rates: RateRule
     base: Snapshot | None = None
     growth: Growth = Growth(Coverage())
+    pseudonyms: Pseudonyms | None = None
 
     @property
     def tracks(self) -> TrackJob:
@@ -137,12 +141,15 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the tables shall go.")
     tasks = _checked_inputs(given)
     spec = runtime_spec(given, read_manifest(given.model.uri))
-    manifest = open_bundle(given.model.uri, spec.needs).manifest
+    bundle = open_bundle(given.model.uri, spec.needs)
+    refuse_unsafe(bundle, spec.needs)
+    manifest = bundle.manifest
     settings = resolve_settings(given, manifest, spec)
     decision = resolve_decision(settings, manifest)
     rule = KeyRule.of(settings)
     errors = known_errors(manifest, decision)
     run = _manifest(settings, manifest, spec, decision, errors, now)
+    pseudonyms = Pseudonyms.of(settings.privacy)
     return Launch(
         settings=settings,
         tasks=tasks,
@@ -150,7 +157,7 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
         spec=spec,
         options=score_options(settings, rule, decision),
         limit=Size(settings.packing.max_images, settings.packing.max_bytes),
-        plan=_plan(settings, run),
+        plan=_plan(settings, run, pseudonyms),
         job=ShardJob(
             layout_of(settings),
             run.fingerprint,
@@ -162,6 +169,7 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
         rates=RateRule(
             settings.compliance.confidence, manifest.class_names, errors, clustered=bool(settings.compliance.cluster)
         ),
+        pseudonyms=pseudonyms,
     )
 
 
@@ -203,18 +211,19 @@ def layout_of(settings: ScoreSettings) -> Layout:
     return Layout(storage.normalize(settings.output))
 
 
-def dataset_of(settings: ScoreSettings) -> Dataset:
+def dataset_of(settings: ScoreSettings, pseudonyms: Pseudonyms | None = None) -> Dataset:
     """What a run's tables have in common with those of other runs over the same output."""
     rule = KeyRule.of(settings)
-    return Dataset(key_names=rule.key_names, partition_by=rule.partition_by, timezone=rule.timezone)
+    key = None if pseudonyms is None else pseudonyms.fingerprint
+    return Dataset(key_names=rule.key_names, partition_by=rule.partition_by, timezone=rule.timezone, uri_key=key)
 
 
-def _plan(settings: ScoreSettings, run: RunManifest) -> RunPlan:
+def _plan(settings: ScoreSettings, run: RunManifest, pseudonyms: Pseudonyms | None) -> RunPlan:
     return RunPlan(
         layout_of(settings),
         run,
         settings.failure_budget,
-        dataset_of(settings),
+        dataset_of(settings, pseudonyms),
         tuple(storage.normalize(uri) for uri in settings.input),
         max_gone_ratio=settings.tables.max_gone_ratio,
     )
@@ -320,7 +329,7 @@ def score_options(settings: ResolvedSettings, rule: KeyRule, decision: Decision)
     return ScoreOptions(
         rule=rule,
         decision=decision,
-        limits=ImageLimits.of(imaging),
+        limits=ImageLimits.of(imaging, settings.scoring.decoder_seconds),
         jpeg_draft=imaging.jpeg_draft,
         codecs=imaging.codecs,
         faces=settings.faces,

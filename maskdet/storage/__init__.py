@@ -20,7 +20,7 @@ from apache_beam.io.filesystem import FileSystem
 
 from maskdet.errors import NotFoundError, StorageError
 from maskdet.storage import local
-from maskdet.storage.faults import backoff_s, one_try, persist, translated
+from maskdet.storage.faults import backoff_s, one_try, persist, translated, withhold_names
 from maskdet.storage.gcs import GcsStore
 from maskdet.storage.local import Entry
 from maskdet.storage.names import (
@@ -64,6 +64,7 @@ __all__ = [
     "remove_empty_folders",
     "stat",
     "subfolders",
+    "withhold_names",
     "within_deadline",
     "write_bytes",
     "write_if",

@@ -49,6 +49,20 @@ def one_try() -> Iterator[None]:
         _COUNTED.elsewhere = False
 
 
+class _Names:
+    withheld = False
+
+
+def withhold_names() -> None:
+    """From now on, this process writes no names of files to its log."""
+    _Names.withheld = True
+
+
+def shown_name(name: str) -> str:
+    """A file's name, for the log."""
+    return "a name that privacy.uri withholds" if _Names.withheld else name
+
+
 def persist(call: Callable[[], T]) -> T:
     """Make one request of a store, again with back-off while it fails in passing.
 
@@ -63,7 +77,9 @@ def persist(call: Callable[[], T]) -> T:
             if not is_transient(error):
                 raise
             pause = backoff_s(attempt)
-            _LOGGER.warning("%s; try %d of %d in %.1f s", _described(_root_cause(error)), attempt + 1, attempts, pause)
+            cause = _root_cause(error)
+            what = type(cause).__name__ if _Names.withheld else _described(cause)
+            _LOGGER.warning("%s; try %d of %d in %.1f s", what, attempt + 1, attempts, pause)
             sleep(pause)
     return call()
 

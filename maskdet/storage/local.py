@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from maskdet.errors import NotAFileError, TooLargeError
+from maskdet.storage.faults import shown_name
 from maskdet.storage.names import StoredFile, local_path
 
 _LOGGER = logging.getLogger(__name__)
@@ -171,7 +172,8 @@ def subfolders(folder: str | Path) -> list[str]:
             if entry.is_dir(follow_symlinks=False):
                 found.append(entry.path)
             elif entry.is_symlink() and Path(entry.path).is_dir():
-                _LOGGER.warning("%s: a link to a folder is not followed; name it as an input of its own", entry.path)
+                name = shown_name(entry.path)
+                _LOGGER.warning("%s: a link to a folder is not followed; name it as an input of its own", name)
     return sorted(found)
 
 

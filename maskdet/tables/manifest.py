@@ -87,7 +87,8 @@ class RunManifest(BaseModel):
     changes: dict[str, int] = {}
     """Images and videos of the data set: ``added``, ``changed`` and ``unchanged`` are listed by this run; ``gone`` are
     those that it no longer found, whose rows stay; ``removed`` those whose rows went; ``displaced`` those whose path or
-    list row no longer fits, so that a failure takes the place of their rows; ``outside`` those beyond its input."""
+    list row no longer fits, whose file is as it was and whose rows stay; ``lost`` those whose rows a failure
+    replaces, since the file changed too or cannot be read; ``outside`` those beyond its input."""
     failed_by_code: dict[str, int] = {}
     skipped_by_reason: dict[str, int] = {}
     faces: dict[str, int] = {}

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from maskdet.compliance.state import Counts
 from maskdet.config import FailureBudget
-from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, REMOVED, UNCHANGED
+from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, LOST, REMOVED, UNCHANGED
 from maskdet.inputs.videos import SEGMENTS, VIDEOS
 from maskdet.tables.endings import Endings
 from maskdet.tables.manifest import ImageCounts, RunManifest, Status
@@ -143,20 +143,23 @@ def judge(
 
 
 def _judge_removals(max_ratio: float, manifest: RunManifest) -> tuple[Status, str] | None:
-    removed, displaced = (manifest.changes.get(change, 0) for change in (REMOVED, DISPLACED))
-    covered = sum(manifest.changes.get(change, 0) for change in (REMOVED, DISPLACED, CHANGED, UNCHANGED))
+    changes = manifest.changes
+    removed, displaced = changes.get(REMOVED, 0), changes.get(DISPLACED, 0) + changes.get(LOST, 0)
+    covered = sum(changes.get(change, 0) for change in (REMOVED, DISPLACED, LOST, CHANGED, UNCHANGED))
+    # Rows of images that are displaced would stay; but so many of them mean a wrong root or template.
     if removed + displaced <= Fraction(str(max_ratio)) * covered:
         return None
-    expected = f"expected to lose the rows of at most {max_ratio:g} of the {covered} images that the input had"
+    of_all = f"at most {max_ratio:g} of the {covered} images that the input had"
     if displaced:
         return "shrunk", (
-            f"source: {expected} (tables.max_gone_ratio), received {displaced} whose path or list row no longer fits"
-            f"{f' and {removed} that are gone' if removed else ''}. The tables stay as they are. Give the input and "
-            "template of the runs before; if these images are meant to become failures, raise the ratio"
+            f"source: expected {of_all} under another path (tables.max_gone_ratio), received {displaced} whose path or "
+            f"list row no longer fits{f' and {removed} that are gone' if removed else ''}. The tables stay as they "
+            "are. Give the input and template of the runs before; if these are meant, raise the ratio"
         )
     return "shrunk", (
-        f"tables.on_gone: {expected} (tables.max_gone_ratio), received {removed} that are gone. The tables stay as "
-        "they are. If the images are meant to be gone, raise the ratio; if a disk is not mounted, mount it and retry"
+        f"tables.on_gone: expected to lose the rows of {of_all} (tables.max_gone_ratio), received {removed} that are "
+        "gone. The tables stay as they are. If the images are meant to be gone, raise the ratio; if a disk is not "
+        "mounted, mount it and retry"
     )
 
 

@@ -27,6 +27,8 @@ class Dataset(BaseModel):
     key_names: tuple[str, ...]
     partition_by: tuple[str, ...]
     timezone: str = "UTC"
+    uri_key: str | None = None
+    """Fingerprint of the key that names of images are hashed with; ``None``: they stand as they are."""
 
 
 class Snapshot(BaseModel):

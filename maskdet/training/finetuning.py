@@ -12,6 +12,7 @@ from maskdet.compliance.intervals import wilson_interval
 from maskdet.labels import CODES, TWO_CLASSES, worn_probability
 from maskdet.model.bundle import open_bundle
 from maskdet.model.manifest import KERAS_FILE, OperatingCharacteristics
+from maskdet.model.safety import refuse_unsafe
 from maskdet.model.tensorflow_export import load_keras
 from maskdet.training.data import decode
 from maskdet.training.operating_point import Point, measure, predict_views, split_outputs
@@ -50,7 +51,9 @@ def measure_start(bundle: Path, recipe: Recipe, point: Point) -> OperatingCharac
         recipe: the fit's.
         point: the fit's, with the images that it was measured on.
     """
-    manifest = open_bundle(str(bundle), lambda name: name == KERAS_FILE).manifest
+    opened = open_bundle(str(bundle), lambda name: name == KERAS_FILE)
+    refuse_unsafe(opened, lambda name: name == KERAS_FILE)
+    manifest = opened.manifest
     # By the size of its own input; the images as they are, as scoring decodes them.
     arrays = decode(list(point.tested_on), manifest.input.height, manifest.input.width)
     outputs = predict_views(load_keras(bundle / KERAS_FILE), arrays)[:, 0]

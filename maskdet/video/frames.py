@@ -12,7 +12,7 @@ end; the segments that it reaches into leave it alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from maskdet.video.reading import OpenVideo, decoder_errors
@@ -72,17 +72,20 @@ class _Lost(NamedTuple):
     is_keyframe: bool
 
 
-def read_segment(video: OpenVideo, segment: Segment) -> Iterator[SampledFrame | LostStretch]:
+def read_segment(
+    video: OpenVideo, segment: Segment, alive: Callable[[], None] = lambda: None
+) -> Iterator[SampledFrame | LostStretch]:
     """Decode a segment.
 
     Args:
         video: the file, just opened.
         segment: which part of it, and which frames.
+        alive: called before each packet is decoded.
 
     Yields:
         Frames in the order of their times, and lost stretches, each where it ends.
     """
-    return _Sampler(segment).sample(_decode(video, segment), _frame_us(video))
+    return _Sampler(segment).sample(_decode(video, segment, alive), _frame_us(video))
 
 
 def _frame_us(video: OpenVideo) -> int:
@@ -169,10 +172,11 @@ class _Sampler:
         yield from self._stretch_to(self._grid.point_us(self._grid.points_before(end)))
 
 
-def _decode(video: OpenVideo, segment: Segment) -> Iterator[_Good | _Damage | _Lost]:
+def _decode(video: OpenVideo, segment: Segment, alive: Callable[[], None]) -> Iterator[_Good | _Damage | _Lost]:
     """Everything that is seen from a keyframe before the segment on, in the order in which it is shown."""
     decoder = _Decoder(video, keyframes_only=segment.frames == "keyframes")
     for packet in _packets_from(video, segment.start_us - LEAD_US):
+        alive()
         yield from decoder.feed(packet)
     yield from decoder.drain()
 

@@ -12,15 +12,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.images.codecs import Pixels
-from maskdet.video.frames import SampledFrame
+from maskdet.video.frames import LostStretch, SampledFrame, read_segment
 from maskdet.video.hdr import TRANSFERS, to_sdr
+from maskdet.video.reading import OpenVideo
+from maskdet.video.sampling import Segment
 
 _HD_LINES = 720
 # FFmpeg's numbers of AVColorSpace, by swscale's names for them; 0 (RGB) and 2 (not told) have none.
@@ -28,6 +31,36 @@ _MATRICES = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9:
 _FULL_RANGE = 2
 _QUARTER_DEG = 90
 _MOST_STRETCH = 4  # of a pixel: beyond that the header is wrong
+
+
+class DecodedFrame(NamedTuple):
+    """A frame to look at, decoded."""
+
+    time_us: int
+    """Since the start of the video, in microseconds."""
+    pixels: Pixels | ImageFault
+    """uint8 RGB ``(height, width, 3)``, upright; or why there are none."""
+
+
+def decode_segment(
+    video: OpenVideo, segment: Segment, alive: Callable[[], None] = lambda: None
+) -> Iterator[DecodedFrame | LostStretch]:
+    """As :func:`maskdet.video.frames.read_segment`, with the frames' pixels.
+
+    Args:
+        video: the file, just opened.
+        segment: which part of it, and which frames.
+        alive: called before each packet is decoded.
+    """
+    aspect = video.stream.sample_aspect_ratio
+    for event in read_segment(video, segment, alive):
+        if isinstance(event, LostStretch):
+            yield event
+            continue
+        try:
+            yield DecodedFrame(event.time_us, upright_rgb(event, aspect))
+        except ImageFault as fault:
+            yield DecodedFrame(event.time_us, fault)
 
 
 def upright_rgb(frame: SampledFrame, aspect: Fraction | None) -> Pixels:

@@ -176,7 +176,34 @@ def test_a_run_from_another_folder_in_which_known_paths_no_longer_fit_is_refused
     wanted = ("--set", "tables.max_gone_ratio=1", "--set", "failure_budget.max_ratio=1")
     allowed = score(tmp_path / "tables", site, flags=wanted)
     assert allowed.code == 0
-    assert {str(path) for path in known} <= images(allowed.table(FAILURES))
+    # The files are as they were, and so are their rows; the stray file's failure names its path from the new root.
+    assert allowed.contents()[PREDICTIONS] == tables[PREDICTIONS]
+    assert images(allowed.table(FAILURES)) == images(score(tmp_path / "fresh", photos, flags=LENIENT).table(FAILURES))
+
+
+def test_a_wrong_root_costs_no_row_of_a_file_that_did_not_change(photos, score, tmp_path, capfd):
+    """Where a share below ``tables.max_gone_ratio`` is concerned, the run goes on, and only what is new fails."""
+    score(tmp_path / "tables", photos, flags=LENIENT)
+    site, *others = sorted(path for path in photos.iterdir() if path.is_dir())
+    changed, *known = sorted(site.rglob("face-*"))
+    new = changed.with_name("face-new.png")
+    new.write_bytes(solid_image(60))
+    changed.write_bytes(solid_image(70))
+    right = [other / "**" for other in others]  # the ends of a glob's paths are held against the template
+    ratios = ("--set", "tables.max_gone_ratio=0.9", "--set", "failure_budget.max_ratio=1")
+    after = score(tmp_path / "tables", site, *right, flags=ratios)
+    assert after.code == 0
+    found = count(after.run)
+    assert found["displaced"] >= len(known)
+    assert (found["lost"], found["added"]) == (1, 1)
+    assert "no longer fits, whose rows stay, 1 whose rows a failure replaces" in "".join(capfd.readouterr())
+    assert {str(path) for path in known} <= images(after.table(PREDICTIONS))
+    assert {str(changed), str(new)} <= images(after.table(FAILURES))
+    keys = after.table(PREDICTIONS).select(["image_uri", "site"]).to_pylist()
+    assert {row["site"] for row in keys if row["image_uri"] in set(map(str, known))} == {site.name}
+    mended = score(tmp_path / "tables", photos, flags=LENIENT)
+    assert mended.run.images_scored_now >= 2
+    assert mended.contents() == score(tmp_path / "fresh", photos, flags=LENIENT).contents()
 
 
 def test_a_list_covers_what_it_names_and_all_where_all_came_from_it(photos, score, tmp_path):

@@ -25,10 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--modes", nargs="+", default=["whole", "detect"])
+    parser.add_argument("--modes", nargs="*", default=["whole", "detect"])
+    parser.add_argument("--skip-decoding", action="store_true", help="score alone")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        findings = _decode(arguments.seed, arguments.images, Path(scratch))
+        findings = [] if arguments.skip_decoding else _decode(arguments.seed, arguments.images, Path(scratch))
         findings += _run(arguments.seed, arguments.images, arguments.modes, Path(scratch))
     print("\n".join(findings) or "no findings")
     sys.exit(bool(findings))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, GONE, OUTSIDE, REMOVED, UNCHANGED, Coverage, Growth
+from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, GONE, LOST, OUTSIDE, REMOVED, UNCHANGED, Coverage, Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef
 
@@ -52,11 +52,35 @@ def test_whatever_differs_makes_an_image_a_changed_one(change):
     assert counts == {CHANGED: 1}
 
 
-def test_an_image_with_rows_whose_path_no_longer_fits_is_displaced():
-    now = listed("/in/a")._replace(problem=("path_mismatch", "x"))
-    assert resolve([now, earlier("/in/a")]) == ({"/in/a": now}, {DISPLACED: 1})
-    failed = earlier("/in/a")._replace(problem=("path_mismatch", "y"))
-    assert resolve([now, failed])[1] == {CHANGED: 1}  # it had no rows
+MISFIT = ("path_mismatch", "x")
+
+
+@pytest.mark.parametrize("code", ["path_mismatch", "bad_manifest_row"])
+def test_an_unchanged_image_whose_path_or_row_no_longer_fits_stays_as_it_was(code):
+    now = listed("/in/a", keys=(None,), captured_at_ms=7, problem=(code, "x"))
+    images, counts = resolve([now, earlier("/in/a")])
+    assert images == {"/in/a": listed("/in/a", earlier="site-a/shard-all")}  # its keys are those of before
+    assert counts == {DISPLACED: 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"version": "2", "problem": MISFIT}, "its file changed"),
+        ({"version": "", "problem": MISFIT}, "whether its file changed is not known"),
+        ({"problem": ("not_found", "x")}, "its file cannot be read"),
+        ({"problem": ("not_allowed", "x")}, "it may not be read"),
+    ],
+)
+def test_other_images_with_a_problem_become_failures(change, what):
+    now = listed("/in/a", **change)
+    assert resolve([now, earlier("/in/a")]) == ({"/in/a": now}, {LOST: 1}), what
+
+
+def test_an_image_that_had_no_rows_has_none_to_keep():
+    now = listed("/in/a", problem=MISFIT)
+    failed = earlier("/in/a", problem=("path_mismatch", "y"))
+    assert resolve([now, failed]) == ({"/in/a": now}, {CHANGED: 1})
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from fault_proxy import Fault, FaultProxy
 from store_servers import GcsServer
 
 from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS
+from tests.hostile.corpus import corpus
 from tools.flink.cluster import BOOT, FlinkCluster
 from tools.flink.programs import ROOT, NotInstallableError
 
@@ -27,6 +28,7 @@ pytestmark = [pytest.mark.flink, pytest.mark.timeout(280)]
 TABLES = tuple(f"{name}/" for name in (PREDICTIONS, FAILURES, NO_FACE, COMPLIANCE))
 SETTINGS = ("--faces", "whole", "--set", "failure_budget.max_ratio=0.5", "--no_auth")
 PATIENCE_S = 90.0
+MUTANTS = 300
 
 
 @dataclass
@@ -120,11 +122,11 @@ def flink_run(flink, photos, tmp_path):
     clients: list[subprocess.Popen[str]] = []
     photos.proxy.clear()
 
-    def start(prefix: str) -> Run:
+    def start(prefix: str, bucket: str = "photos", settings: tuple[str, ...] = photos.settings) -> Run:
         environment = {"command": BOOT, "env": photos.server.environment(photos.proxy.url)}
         runner = ["--runner-config", "configs/runners/flink.yaml", *flink.flags]
-        where = ["--input", "gs://photos", "--output", f"gs://tables/{prefix}"]
-        command = photos.command("score", *where, *photos.settings, *runner, "--quiet")
+        where = ["--input", f"gs://{bucket}", "--output", f"gs://tables/{prefix}"]
+        command = photos.command("score", *where, *settings, *runner, "--quiet")
         log = open(tmp_path / f"{prefix}.log", "w+", encoding="utf-8")  # noqa: SIM115
         client = subprocess.Popen(
             [*command, f"--environment_config={json.dumps(environment)}"],
@@ -252,6 +254,30 @@ def test_an_interrupted_client_cancels_its_job_and_says_what_is_kept(photos, exp
     until("the job is gone", lambda: run.job()["state"] == "CANCELED")
     assert photos.status("interrupted").returncode == 130
     flink.await_task_managers(2)
+
+
+@pytest.mark.parametrize("mode", ["whole", "detect"])
+def test_mutated_images_give_the_same_rows_with_and_without_a_cluster(photos, flink_run, mode):
+    bucket, limit = f"mutants-{mode}", f"packing.max_images={MUTANTS // 12}"
+    photos.server.make_bucket(bucket)
+    for one in corpus(seed=5, count=MUTANTS):
+        photos.server.put(bucket, one.name, one.data)
+    settings = ("--faces", mode, "--set", "failure_budget.max_ratio=1", "--set", limit, "--no_auth")
+    where = ["--input", f"gs://{bucket}", "--output", f"gs://tables/here-{mode}", *settings, "--quiet"]
+    command = photos.command("score", *where)
+    done = subprocess.run(command, env=photos.environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run = flink_run(f"cluster-{mode}", bucket, settings)
+    assert run.code() == 0, run.log.read_text()
+    assert run.restarts() == 0
+    expected = photos.tables(f"here-{mode}")
+    assert {key.split("/")[0] for key in expected} >= {PREDICTIONS, FAILURES, COMPLIANCE}
+    assert photos.tables(f"cluster-{mode}") == expected
+    counts = manifest_of(photos, f"cluster-{mode}")["images"]
+    assert counts == manifest_of(photos, f"here-{mode}")["images"]
+    assert counts["listed"] == MUTANTS
+    assert counts["failed"] > MUTANTS / 2
+    assert counts["scored"] > MUTANTS / 8
 
 
 def manifest_of(photos, prefix):

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import cast
 
 import pytest
 
-from maskdet import storage
+from maskdet import children, storage
+from maskdet.children import Children
 from maskdet.errors import NotFoundError, StorageError
-from maskdet.inputs.references import ImageRef, Shard
+from maskdet.images.preprocessing import ImageLimits
+from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule
+from maskdet.inputs.videos import cut_videos
 from maskdet.model.backends import Model
 from maskdet.scoring.scorer import ScoreOptions, Scorer
+from maskdet.sections import VideoSettings
 from maskdet.storage import StoredFile
 from maskdet.storage.stores import ObjectStream
 from maskdet.testing import BrightnessBackend, brightness_model
-from maskdet.video.sampling import Grid, cut
+from maskdet.video import isolated
+from maskdet.video.sampling import UNCUT, Grid, cut
 from tests.video.clips import film, numbered
 
 URI = "mem://bucket/a.mp4"
+FAULTY = str(Path(__file__).parents[1] / "video" / "faulty_decoder.py")
 
 
 class MemoryStore:
@@ -60,15 +68,22 @@ def put(monkeypatch, data):
     return put
 
 
-def score(uri=URI, attempts=2):
-    segments = cut(4_000_000, Grid(2, 1), "sampled", 2_000_000)
-    refs = tuple(ImageRef(uri, 1, "v1", segment=segment) for segment in segments)
-    options = ScoreOptions(KeyRule((), ()), fetch_attempts=attempts, threads=1)
-    result = Scorer(brightness_model(), options, sleep=lambda seconds: None).score_shard(Shard("s", "i", (), refs))
-    return refs, result
+@pytest.fixture(params=[None, 20.0], ids=["here", "apart"])
+def score(request):
+    """Score the two segments of a video, whose decoder runs in this process or in one of its own."""
+
+    def score(uri=URI, attempts=2, decoder_seconds=request.param):
+        segments = cut(4_000_000, Grid(2, 1), "sampled", 2_000_000)
+        refs = tuple(ImageRef(uri, 1, "v1", segment=segment) for segment in segments)
+        limits = ImageLimits(isolated_s=decoder_seconds)
+        options = ScoreOptions(KeyRule((), ()), limits=limits, fetch_attempts=attempts, threads=1)
+        scorer = Scorer(brightness_model(), options, sleep=lambda seconds: None)
+        return refs, scorer.score_shard(Shard("s", "i", (), refs))
+
+    return score
 
 
-def test_a_video_of_a_store_is_read_by_ranges(put, data):
+def test_a_video_of_a_store_is_read_by_ranges(put, data, score):
     store = put()
     refs, result = score()
     assert result.predictions["frame_time_us"].to_pylist() == [
@@ -79,14 +94,14 @@ def test_a_video_of_a_store_is_read_by_ranges(put, data):
     assert all(0 <= start < end <= len(data) for start, end in store.ranges)
 
 
-def test_a_read_that_fails_in_passing_is_tried_again(put):
+def test_a_read_that_fails_in_passing_is_tried_again(put, score):
     put(failures=1)
     _, result = score()
     assert result.predictions.num_rows == 8
     assert result.failures.num_rows == 0
 
 
-def test_segments_that_cannot_be_read_are_rows_that_the_next_run_tries_again(put):
+def test_segments_that_cannot_be_read_are_rows_that_the_next_run_tries_again(put, score):
     put(failures=1000)
     refs, result = score()
     rows = result.failures.to_pylist()
@@ -97,10 +112,46 @@ def test_segments_that_cannot_be_read_are_rows_that_the_next_run_tries_again(put
     assert [result.segments[ref.name][1] for ref in refs] == ["read_error", "read_error"]
 
 
-def test_a_video_that_is_gone_is_not_found(put):
+def test_a_video_that_is_gone_is_not_found(put, score):
     put()
     _, result = score("mem://bucket/b.mp4")
     assert set(result.failures["code"].to_pylist()) == {"not_found"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "message"),
+    [
+        ("abort", "decoder_crashed", "the decoder of the video crashed: SIGABRT"),
+        ("spin", "decode_timeout", "the decoder of the video was ended after scoring.decoder_seconds = 1"),
+        ("sleep", "decode_timeout", "the decoder of the video was ended after scoring.decoder_seconds = 1"),
+    ],
+)
+def test_a_decoder_that_breaks_costs_the_segment_that_it_was_at(put, score, monkeypatch, fault, code, message):
+    put()
+    own = Children()
+    monkeypatch.setattr(isolated, "CHILDREN", own)
+    monkeypatch.setattr(children, "COMMAND", (sys.executable, FAULTY, fault))
+    monkeypatch.setattr(children, "_CLOCK_FACTOR", 3)
+    refs, result = score(decoder_seconds=1.0)
+    rows = result.failures.to_pylist()
+    assert [(row["code"], row["message"], row["frame_time_us"], row["frames"]) for row in rows] == [
+        (code, message, 2_000_000, 4)
+    ]
+    assert result.predictions["frame_time_us"].to_pylist() == [0, 520_000, 1_000_000, 1_520_000]
+    assert [result.segments[ref.name] for ref in refs] == [((4, 0, 0), None), ((0, 0, 4), code)]
+    own.end()
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all" * 100])
+def test_headers_are_read_apart_with_the_same_answers(content, data, tmp_path):
+    good, bad = tmp_path / "good.mp4", tmp_path / "bad.mp4"
+    good.write_bytes(data)
+    bad.write_bytes(content)
+    batch = RefBatch(tuple(ImageRef(str(path), 1, "v1", segment=UNCUT) for path in (good, bad)))
+    settings = VideoSettings(segment_seconds=2.0)
+    here, apart = (cut_videos(batch, settings, KeyRule((), ()), seconds) for seconds in (None, 20.0))
+    assert apart == here
+    assert len(here[0]) == 3
 
 
 def test_a_frame_that_the_model_cannot_take_is_a_row_of_its_own(put):

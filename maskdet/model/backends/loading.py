@@ -13,6 +13,7 @@ from maskdet.errors import ModelError
 from maskdet.model.backends.base import Backend, Images, Probabilities, RuntimeSpec, refuse_signature
 from maskdet.model.bundle import Bundle, open_bundle
 from maskdet.model.manifest import GOLDEN_FILE, Manifest
+from maskdet.model.safety import refuse_unsafe
 
 # Golden outputs were made on another machine, perhaps with other vector instructions. Float kernels then differ in the
 # last bits; int8 kernels may round a few values to the neighbouring step, and steps add up over a network's layers.
@@ -74,6 +75,7 @@ def load_model(uri: str, spec: RuntimeSpec) -> Model:
     bundle = open_bundle(uri, spec.needs)
     _refuse_unlisted(bundle, spec)
     _refuse_absent(uri, bundle, spec)
+    refuse_unsafe(bundle, spec.needs)
     make = spec.backend_type.make
     try:
         backend = make(bundle, spec)

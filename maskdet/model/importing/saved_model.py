@@ -51,6 +51,7 @@ def inspect_saved_model(folder: Path) -> Facts:
     Raises:
         ModelError: it is damaged, holds an operation that is not allowed, or has no single image input and output.
     """
+    _check_files(folder)
     try:
         graphs = list(wire.messages(memoryview((folder / GRAPH_FILE).read_bytes()), 2))
         if len(graphs) != 1:
@@ -60,6 +61,13 @@ def inspect_saved_model(folder: Path) -> Facts:
         return _facts(graph)
     except (OSError, wire.WireError) as error:
         raise damaged("saved_model", str(error)) from error
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse a second graph: of several forms beside one another, TensorFlow reads another than is looked at here."""
+    others = sorted(path.name for path in folder.glob("saved_model.*") if path.name != GRAPH_FILE)
+    if others:
+        raise unsafe(f"{', '.join(others)} beside {GRAPH_FILE}", _EXPORT)
 
 
 def _check_operations(graph: memoryview) -> None:

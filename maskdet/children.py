@@ -1,0 +1,444 @@
+"""Processes of their own for decoders that nobody vouches for: limited in time and memory, and replaced when they die.
+
+A decoder is native code that reads what anybody may have made. Where it hangs, aborts or takes all memory, that ends
+one of these processes and costs what it was working on, and nothing else. They are started when they are needed, as
+many as are asked concurrently, and kept for the next task.
+
+What crosses is a header in JSON and a block of bytes, each way. Nothing that a child says is unpickled or believed
+beyond the limits of its task: it may be in the hands of whoever made the file. It is a process of the same user,
+though, and no sandbox; it is only spared the environment's secrets.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import functools
+import importlib
+import json
+import math
+import os
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maskdet.cores import available_cores
+from maskdet.errors import ConfigError, FailureCode, ImageFault
+
+COMMAND = (sys.executable, "-m", "maskdet.children")
+
+MIB = 1024 * 1024
+# A busy machine may give a process a small part of a core: its clock runs so much faster than its own time.
+_CLOCK_FACTOR = 6
+_START_S = 120.0
+_MOST_TASKS = 5_000  # then a child is replaced, with whatever its libraries leaked
+_MOST_HEADER_BYTES = MIB
+_PIPE_BYTES = MIB
+_F_SETPIPE_SZ = 1031
+_LENGTHS = struct.Struct("<IQ")
+_ALIVE_EVERY_S = 1.0
+# Of address space: stacks and arenas of a decoder's threads, of which there may be one per core.
+_THREAD_BYTES = 32 * MIB
+# What a child needs of the environment; credentials are not among it.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "MALLOC_PERTURB_", "OMP_NUM_THREADS")
+
+READY, END, FAULT, RAISED, ALIVE, EXCLUSIVE, READ, GO = (
+    "ready",
+    "end",
+    "fault",
+    "raised",
+    "alive",
+    "exclusive",
+    "read",
+    "go",
+)
+
+
+class Limits(NamedTuple):
+    """What a task may take."""
+
+    seconds: float
+    """Of processor time, between two signs of life."""
+    memory_bytes: int
+    """Of address space, beyond what the process has when the task begins."""
+    answer_bytes: int
+    """Of one answer."""
+
+
+class DiedError(Exception):
+    """A child ended, or was ended, before it had answered."""
+
+    def __init__(self, how: str, *, timed_out: bool) -> None:
+        super().__init__(how, timed_out)
+        self.how = how
+        """In a few words, the same for the same file: the name of a signal, or the limit."""
+        self.timed_out = timed_out
+
+
+class Answer(NamedTuple):
+    """One answer of a task."""
+
+    header: Mapping[str, Any]
+    data: memoryview
+
+
+class Children:
+    """Child processes that wait for tasks; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[_Child] = []
+
+    def ask(
+        self,
+        task: str,
+        argument: Mapping[str, Any],
+        data: bytes | memoryview,
+        limits: Limits,
+        *,
+        exclusive: contextlib.AbstractContextManager[object] | None = None,
+        read: Callable[[int, int], bytes] | None = None,
+    ) -> Iterator[Answer]:
+        """Have a child work on something.
+
+        Args:
+            task: module and function, ``"package.module:function"``; see :class:`Talk`.
+            argument: what JSON can hold.
+            data: what it works on.
+            limits: of the task.
+            exclusive: held while the child asked for it.
+            read: answers a child that asks for a number of bytes at a place.
+
+        Yields:
+            Its answers.
+
+        Raises:
+            DiedError: the child crashed, or reached a limit.
+            ImageFault: the task raised it.
+            MemoryError: there was not enough.
+            RuntimeError: the task raised something else; names it.
+            ConfigError: no child can be started.
+        """
+        child = self._borrow()
+        try:
+            child.send({"task": task, "argument": argument, "limits": limits._asdict()}, data, limits.seconds)
+            yield from child.answers(limits, exclusive or contextlib.nullcontext(), read)
+        except (ImageFault, MemoryError, TaskError):
+            self._give_back(child)
+            raise
+        except BaseException:  # also where nobody wants the rest of the answers
+            child.kill()
+            raise
+        self._give_back(child)
+
+    def end(self) -> None:
+        """End all that wait."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.kill()
+
+    def forget(self) -> None:
+        """Leave them to the process that this one was forked from."""
+        self._lock, self._idle = threading.Lock(), []
+
+    def _borrow(self) -> _Child:
+        with self._lock:
+            while self._idle:
+                child = self._idle.pop()
+                if child.is_alive:
+                    return child
+        return _start()
+
+    def _give_back(self, child: _Child) -> None:
+        child.tasks += 1
+        if child.tasks >= _MOST_TASKS:
+            child.kill()
+            return
+        with self._lock:
+            self._idle.append(child)
+
+
+class TaskError(RuntimeError):
+    """What a task raised, by the name of its class."""
+
+
+CHILDREN = Children()
+atexit.register(CHILDREN.end)
+os.register_at_fork(after_in_child=CHILDREN.forget)
+
+
+def _start() -> _Child:
+    """A child that is ready.
+
+    Raises:
+        ConfigError: it does not start.
+    """
+    child = _Child()
+    try:
+        header, _ = child.receive(time.monotonic() + _START_S, 0)
+        if READY in header:
+            return child
+        received = "another answer than that it is ready"
+    except DiedError as error:
+        received = error.how
+    child.kill()
+    raise ConfigError(
+        "scoring.decoder_seconds",
+        "a process of its own for decoders",
+        received,
+        f"Does {' '.join(COMMAND)} start here? Else set it to null, to decode in the worker's own process.",
+    )
+
+
+class _Child:
+    """A process, and the pipes to it."""
+
+    def __init__(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
+        # The same modules as here, wherever this process found them.
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        environment["MALLOC_ARENA_MAX"] = "2"  # or each thread of a decoder reserves 64 MiB of addresses
+        self._process = subprocess.Popen(
+            COMMAND,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for this process
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        for pipe in (self._to, self._from):
+            os.set_blocking(pipe, False)
+            _widen(pipe)
+        self.tasks = 0
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, header: Mapping[str, Any], data: bytes | memoryview, seconds: float) -> None:
+        """Send a message."""
+        deadline = time.monotonic() + _CLOCK_FACTOR * seconds
+        text = json.dumps(header).encode()
+        for part in (_LENGTHS.pack(len(text), len(data)), text, data):
+            rest = memoryview(part)
+            while rest:
+                self._await(self._to, select.POLLOUT, deadline)
+                try:
+                    rest = rest[os.write(self._to, rest) :]
+                except BrokenPipeError:
+                    raise self._died() from None
+
+    def receive(self, deadline: float, most_bytes: int) -> Answer:
+        """The next message."""
+        lengths = _LENGTHS.unpack(self._exactly(_LENGTHS.size, deadline))
+        if lengths[0] > _MOST_HEADER_BYTES or lengths[1] > most_bytes:
+            raise DiedError("an answer that is too long", timed_out=False)
+        try:
+            header = json.loads(bytes(self._exactly(lengths[0], deadline)))
+        except ValueError:
+            header = None
+        if not isinstance(header, dict):
+            raise DiedError("an answer that cannot be read", timed_out=False)
+        return Answer(header, self._exactly(lengths[1], deadline))
+
+    def answers(
+        self,
+        limits: Limits,
+        exclusive: contextlib.AbstractContextManager[object],
+        read: Callable[[int, int], bytes] | None,
+    ) -> Iterator[Answer]:
+        """All answers to a task, until its end."""
+        with contextlib.ExitStack() as held:
+            while True:
+                answer = self.receive(time.monotonic() + _CLOCK_FACTOR * limits.seconds, limits.answer_bytes)
+                header = answer.header
+                if END in header:
+                    return
+                if FAULT in header:
+                    raise _fault(header[FAULT])
+                if RAISED in header:
+                    raise MemoryError if header[RAISED] == "MemoryError" else TaskError(str(header[RAISED])[:100])
+                if EXCLUSIVE in header:
+                    held.close()
+                    held.enter_context(exclusive)
+                    self.send({GO: True}, b"", limits.seconds)
+                elif READ in header and read is not None:
+                    place, size = header[READ]
+                    self.send({GO: True}, read(int(place), int(size)), limits.seconds)
+                elif ALIVE not in header:
+                    yield answer
+
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # what was not written is lost with it
+                assert pipe is not None
+                pipe.close()
+
+    def _exactly(self, size: int, deadline: float) -> memoryview:
+        found = memoryview(np.empty(size, np.uint8).data)  # not cleared first
+        rest = found
+        while rest:
+            self._await(self._from, select.POLLIN, deadline)
+            count = os.readv(self._from, [rest])
+            if not count:
+                raise self._died()
+            rest = rest[count:]
+        return found
+
+    def _await(self, pipe: int, event: int, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(pipe, event)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise DiedError("the clock", timed_out=True)
+
+    def _died(self) -> DiedError:
+        """How the process, which closed its pipe, ended."""
+        try:
+            code = self._process.wait(_CLOCK_FACTOR)
+        except subprocess.TimeoutExpired:
+            return DiedError("silence", timed_out=False)
+        if code == -signal.SIGXCPU:
+            return DiedError("processor time", timed_out=True)
+        return DiedError(signal.Signals(-code).name if code < 0 else f"exit code {code}", timed_out=False)
+
+
+def _fault(told: object) -> Exception:
+    """The fault that a child tells of, if it is one."""
+    if isinstance(told, list) and len(told) == 2 and told[0] in set(FailureCode):
+        return ImageFault(FailureCode(told[0]), str(told[1])[:1000])
+    return DiedError("an answer that cannot be read", timed_out=False)
+
+
+def _widen(pipe: int) -> None:
+    with contextlib.suppress(OSError):  # where it is not allowed, it is only slower
+        fcntl.fcntl(pipe, _F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+class Talk:
+    """A task's side: a function of its argument, its data, and this; what it sends are its answers."""
+
+    def __init__(self, given: int, taken: int, limits: Limits) -> None:
+        self._given, self._taken, self._limits = given, taken, limits
+        self._told = time.monotonic()
+
+    def send(self, header: Mapping[str, Any], data: bytes | memoryview = b"") -> None:
+        """Answer."""
+        text, block = json.dumps(header).encode(), memoryview(data).cast("B")
+        for part in (_LENGTHS.pack(len(text), len(block)), text, block):
+            rest = memoryview(part)
+            while rest:
+                rest = rest[os.write(self._taken, rest) :]
+        self._told = time.monotonic()
+        self._limit_time()
+
+    def alive(self) -> None:
+        """Tell that the task goes on: its limit of time begins anew."""
+        self._limit_time()
+        if time.monotonic() - self._told >= _ALIVE_EVERY_S:
+            self.send({ALIVE: True})
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Wait until no other task is so; it is until its next answer."""
+        self.send({EXCLUSIVE: True})
+        _receive(self._given)
+        yield
+
+    def read(self, place: int, size: int) -> bytes:
+        """Bytes that the asking process reads."""
+        self.send({READ: [place, size]})
+        answer = _receive(self._given)
+        return b"" if answer is None else bytes(answer.data)
+
+    def begin(self) -> None:
+        """Let the limits hold from here on."""
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            now = int(statm.read().split()[0]) * resource.getpagesize()
+        _set_limit(resource.RLIMIT_AS, now + self._limits.memory_bytes + available_cores() * _THREAD_BYTES)
+        self._limit_time()
+
+    def _limit_time(self) -> None:
+        _set_limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + self._limits.seconds))
+
+
+def _set_limit(what: int, most: int) -> None:
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _receive(pipe: int) -> Answer | None:
+    """The next message; ``None`` where the other side is gone."""
+    lengths = _read(pipe, _LENGTHS.size)
+    if lengths is None:
+        return None
+    header, data = (_read(pipe, length) for length in _LENGTHS.unpack(lengths))
+    return None if header is None or data is None else Answer(json.loads(bytes(header)), data)
+
+
+def _read(pipe: int, size: int) -> memoryview | None:
+    found = memoryview(np.empty(size, np.uint8).data)
+    rest = found
+    while rest:
+        count = os.readv(pipe, [rest])
+        if not count:
+            return None
+        rest = rest[count:]
+    return found
+
+
+@functools.cache
+def _function(task: str) -> Callable[[Mapping[str, Any], memoryview, Talk], None]:
+    module, _, name = task.partition(":")
+    found: Callable[[Mapping[str, Any], memoryview, Talk], None] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _work(order: Answer, given: int, taken: int) -> None:
+    talk = Talk(given, taken, Limits(**order.header["limits"]))
+    function = _function(order.header["task"])
+    talk.begin()
+    try:
+        function(order.header["argument"], order.data, talk)
+    except ImageFault as fault:
+        talk.send({FAULT: [fault.code.value, fault.message]})
+    except Exception as error:  # whatever it is, the next task is not to suffer
+        talk.send({RAISED: type(error).__name__})
+    else:
+        talk.send({END: True})
+
+
+def main() -> None:
+    """Work on what standard input says, until it ends."""
+    given, taken, nothing = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1):  # libraries that print would be taken for answers
+        os.dup2(nothing, stream)
+    _set_limit(resource.RLIMIT_CORE, 0)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+        score.write("1000")  # where memory is short, this process is the one to end
+    text = json.dumps({READY: True}).encode()
+    os.write(taken, _LENGTHS.pack(len(text), 0) + text)
+    while (order := _receive(given)) is not None:
+        _work(order, given, taken)
+
+
+if __name__ == "__main__":
+    from maskdet.children import main as run  # as the module that others import, not as __main__
+
+    run()

@@ -1,0 +1,98 @@
+"""Decode videos in processes of their own: a decoder that crashes or hangs costs the segment that it was at."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from maskdet.children import CHILDREN, MIB, Answer, DiedError, Limits
+from maskdet.errors import FailureCode, ImageFault
+from maskdet.images.isolated import died
+from maskdet.video.frames import LostStretch
+from maskdet.video.pictures import DecodedFrame
+from maskdet.video.reading import VideoInfo
+from maskdet.video.sampling import Segment
+
+_TASKS = "maskdet.video.decoding_task"
+# Of address space: a decoder keeps up to 17 pictures, which in 8K take 100 MB each.
+_MEMORY_BYTES = 4096 * MIB
+_MOST_FRAME_BYTES = 1024 * MIB
+
+
+def decode_apart(source: str | BinaryIO, segment: Segment, seconds: float) -> Iterator[DecodedFrame | LostStretch]:
+    """As :func:`maskdet.video.pictures.decode_segment`, in a process of its own.
+
+    Args:
+        source: an absolute path of this machine, or a stream that can seek, which is read in this process.
+        segment: which part of the video, and which frames.
+        seconds: of processor time that a packet may take.
+
+    Raises:
+        ImageFault: it is no video that is read; or its decoder crashed or reached its limit.
+        ConfigError: no process can be started.
+    """
+    for answer in _ask("decode_task", source, {"segment": segment._asdict()}, seconds):
+        yield _event(answer)
+
+
+def read_info_apart(source: str | BinaryIO, seconds: float) -> VideoInfo:
+    """As :func:`maskdet.video.reading.read_info`, in a process of its own.
+
+    Raises:
+        ImageFault, ConfigError: as :func:`decode_apart`.
+    """
+    try:
+        (answer,) = _ask("info_task", source, {}, seconds)
+        return VideoInfo(*answer.header["info"])
+    except (ValueError, KeyError, TypeError):
+        raise _no_answer() from None
+
+
+def _ask(task: str, source: str | BinaryIO, argument: Mapping[str, Any], seconds: float) -> Iterator[Answer]:
+    where = {"path": source} if isinstance(source, str) else {"size_bytes": _size_of(source)}
+    read = None if isinstance(source, str) else _reader(source)
+    limits = Limits(seconds, _MEMORY_BYTES, _MOST_FRAME_BYTES)
+    try:
+        yield from CHILDREN.ask(f"{_TASKS}:{task}", {**where, **argument}, b"", limits, read=read)
+    except DiedError as error:
+        raise died(error, "decoder of the video", seconds) from None
+
+
+def _size_of(stream: BinaryIO) -> int:
+    size_bytes = stream.seek(0, 2)
+    stream.seek(0)
+    return size_bytes
+
+
+def _reader(stream: BinaryIO) -> Callable[[int, int], bytes]:
+    lock = threading.Lock()
+
+    def read(place: int, size: int) -> bytes:
+        with lock:
+            stream.seek(place)
+            return stream.read(size)
+
+    return read
+
+
+def _event(answer: Answer) -> DecodedFrame | LostStretch:
+    header = answer.header
+    try:
+        if "lost" in header:
+            start_us, end_us, frames = (int(value) for value in header["lost"])
+            return LostStretch(start_us, end_us, frames)
+        time_us = int(header["time_us"])
+        if "unreadable" in header:
+            code, message = header["unreadable"]
+            return DecodedFrame(time_us, ImageFault(FailureCode(code), str(message)))
+        rows, columns = int(header["rows"]), int(header["columns"])
+        return DecodedFrame(time_us, np.frombuffer(answer.data, np.uint8).reshape(rows, columns, 3))
+    except (ValueError, KeyError, TypeError):
+        raise _no_answer() from None
+
+
+def _no_answer() -> ImageFault:
+    return ImageFault(FailureCode.DECODER_CRASHED, "the decoder of the video gave no answer that can be read")
