@@ -53,6 +53,7 @@ def write_output(
     content: dict[str, bytes] | None = None,
     levels: dict[str, tuple[str, ...]] | None = None,
     max_images: int = 200,
+    settings: dict[str, object] | None = None,
 ) -> Layout:
     """Write an output.
 
@@ -66,6 +67,7 @@ def write_output(
         content: bytes of the images that are there, for their SHA-256.
         levels: of the compliance tables, beside ``all``.
         max_images: of a shard.
+        settings: more sections of the run's settings. The compliance tables hide nothing: see ``correct_faces``.
     """
     layout, rule = Layout(str(folder)), KeyRule(tuple(key_names), (), timezone)
     compliance = {"levels": levels or {}, "cluster": [*key_names, "date", "hour"], "time_zone": timezone}
@@ -75,7 +77,7 @@ def write_output(
         run_id=run_id,
         status="succeeded",
         started_at=NOW,
-        settings={"compliance": {**compliance, "confidence": 0.95}, "tables": {}},
+        settings={"compliance": {**compliance, "confidence": 0.95}, "tables": {}, **(settings or {})},
         model={
             "id": model,
             "runtime": "made up",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +26,11 @@ from maskdet.video.reading import EXTRA, is_installed
 
 _PROBLEMS_SHOWN = 3
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_NAIVE = "wilson, naive"
+_WAYS = (
+    "to quote: the interval that the table recommends. cluster: faces of a cluster are alike; corrected, melded: of "
+    "the rate freed of the model's errors; naive: as if all faces were independent"
+)
 
 
 def describe_run(run: RunManifest, layout: Layout) -> str:
@@ -156,12 +162,14 @@ def describe_tables(layout: Layout, max_rows: int) -> str:
         files = [file for file in storage.list_folder(layout.folder(table)) if file.uri.endswith(".parquet")]
         if files or table != TRACKS:
             lines.append(f"{table}: {len(files):,} files, {describe_bytes(sum(file.size_bytes for file in files))}")
-    for level in _levels(layout, COMPLIANCE):
+    levels = _levels(layout, COMPLIANCE)
+    for level in levels:
         rows = read_table(layout.compliance(level))
         zone = (rows.schema.metadata or {}).get(b"maskdet.time_zone", b"").decode()
         times = f", days and hours of {zone}" if zone else ""
         head = f"{COMPLIANCE}, level {level}: {rows.num_rows:,} groups{times}"
         lines += ["", head, format_table(_head(rows, max_rows))]
+    lines += ["", _WAYS] if levels else []
     for level in _levels(layout, TRACK_RATES):
         rows = read_table(layout.track_rates(level))
         head = f"{TRACK_RATES}, level {level}: {rows.num_rows:,} groups, n = tracks"
@@ -195,14 +203,42 @@ def describe_bytes(size_bytes: float) -> str:
 
 
 def _head(rows: pa.Table, max_rows: int) -> pa.Table:
+    """The first rows as people read them: each rate with the interval to quote, and how it was made."""
     wanted = ["images_listed", "images_failed", "no_face_share", "faces", "faces_uncertain"]
     wanted = [name for name in wanted if name in rows.column_names]  # an older version knew fewer
-    wanted += ["mask_rate", "mask_rate_low", "mask_rate_high"]
-    if pc.count(rows["faces_incorrect"]).as_py():  # else the model cannot tell
-        wanted += ["faces_incorrect", "correct_rate", "correct_rate_low", "correct_rate_high"]
     keys = rows.column_names[: rows.column_names.index("images_listed")]
     used = [name for name in keys if pc.count(rows[name]).as_py()]
-    return rows.select([*used, *wanted]).slice(0, max_rows)
+    head = rows.slice(0, max_rows)
+    told = head.to_pylist()
+    shown = head.select([*used, *wanted, "mask_rate"])
+    shown = shown.append_column("to quote", [[_quoted(row, "any_mask_rate") for row in told]])
+    if pc.count(rows["faces_incorrect"]).as_py():  # else the model cannot tell
+        for name in ("faces_incorrect", "correct_rate"):
+            shown = shown.append_column(name, head[name])
+        shown = shown.append_column("correct, to quote", [[_quoted(row, "correct_rate") for row in told]])
+    return shown
+
+
+def _quoted(row: Mapping[str, Any], name: str) -> str | None:
+    """A rate with the interval that its table recommends, in a cell; ``None`` where there is no rate."""
+    if "recommended" not in row:  # a table of an older version, which knew the naive one alone
+        old = "mask_rate" if name == "any_mask_rate" else name
+        return None if row[old] is None else _rate_cell(row[old], row[f"{old}_low"], row[f"{old}_high"], _NAIVE)
+    if row[name] is None:
+        return None
+    way = row["recommended"]
+    if way is None:
+        return f"{row[name]:.3f} (no interval: one cluster)"
+    if way in ("melded", "corrected") and row[f"{name}_{way}_low"] is None:  # errors are known of the other rate alone
+        way = "cluster" if way == "melded" else "wilson"
+    if way == "wilson":
+        return _rate_cell(row[name], row[f"{name}_low"], row[f"{name}_high"], _NAIVE)
+    share = row[name if way == "cluster" else f"{name}_corrected"]
+    return _rate_cell(share, row[f"{name}_{way}_low"], row[f"{name}_{way}_high"], way)
+
+
+def _rate_cell(share: float, low: float, high: float, way: str) -> str:
+    return f"{share:.3f} ({low:.3f} to {high:.3f}) {way}"
 
 
 def _head_of_tracks(rows: pa.Table, max_rows: int) -> pa.Table:

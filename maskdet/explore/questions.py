@@ -77,6 +77,7 @@ class Question:
         for name, value in asked:
             kind, _, key = name.partition(".")
             if kind in ("key", "none") and key:
+                _one_of("key", key, tables.keys)
                 keys[key] = (*keys.get(key, ()), value if kind == "key" else None)
             elif name == "label":
                 labels.append(_one_of("label", value, (*LABELS, NO_FACE)))
@@ -205,16 +206,8 @@ class Asked:
         order = ORDERS["latest" if question.faceless and question.order == "latest" else question.order]
         if question.faceless and question.order != "latest":
             order = ""
-        columns = [
-            FILE,
-            ROW,
-            "image_uri",
-            CAPTURED_MS,
-            tables.frame_time,
-            "width_px",
-            "height_px",
-            *map(quoted, tables.keys),
-        ]
+        columns = [FILE, ROW, "image_uri", CAPTURED_MS, tables.frame_time, "width_px", "height_px"]
+        columns += [quoted(name) for name in (*tables.keys, *tables.carried)]
         if not question.faceless:
             columns += [
                 *_BOX,
@@ -234,22 +227,24 @@ class Asked:
     def _face(self, view: str, row: tuple[Any, ...]) -> dict[str, Any]:
         tables = self.tables
         file, number, uri, captured_at_ms, time_us, width, height = row[:7]
-        place, rest = row[7 : 7 + len(tables.keys)], row[7 + len(tables.keys) :]
+        row, keys, carried = row[7:], len(tables.keys), len(tables.carried)
+        place, more, rest = row[:keys], row[keys : keys + carried], row[keys + carried :]
         when = tables.local_time(captured_at_ms)
         found = {
             "id": f"{view}-{tables.file_number(view, file)}-{number}",
             "uri": uri,
             "captured_at": f"{when:%Y-%m-%d %H:%M}" if when is not None else "",
             "keys": dict(zip(tables.keys, place, strict=True)),
+            "carried": dict(zip(tables.carried, more, strict=True)),
             "size": [width, height],
             "time_us": time_us,
         }
         if view == "faceless":
             return found
-        box, more = rest[:4], rest[4:]
+        box, answers = rest[:4], rest[4:]
         found["box"] = None if box[0] is None else [float(side) for side in box]
         names = ("worn", "mask", "incorrect", "label", "model_label", "corrected")
-        return {**found, **dict(zip(names, more, strict=True))}
+        return {**found, **dict(zip(names, answers, strict=True))}
 
     def _condition_of_cells(self, selection: Selection) -> tuple[str, list[object]]:
         condition, values = self.tables.condition(Selection(selection.keys), faces=False)

@@ -26,7 +26,9 @@ from maskdet.report.people_section import People, people_sheet, pictures_word, r
 from maskdet.report.scales import Mark, Scale, ends, of_hundred, spread_labels, stacked
 from maskdet.report.templating import rendered
 from maskdet.report.words import bare_share, group_name, share
+from maskdet.tables.disclosure import refuse_small_groups
 from maskdet.tables.manifest import RunManifest
+from maskdet.tables.metadata import NO_METADATA, Metadata
 
 MOST_GROUPS = 40
 MOST_PANELS = 12
@@ -110,6 +112,7 @@ def render(
         verb="wore a mask correctly" if figures.tells_incorrect else "wore a mask",
         labels=[label for label in LABELS if figures.tells_incorrect or label != "incorrect"],
         cluster_words=_cluster_words(tables),
+        pair_words=_cluster_words(tables, of_day=False),
         named=sum(group.values != (None,) for group in figures.groups),
         hundred=_hundred(figures.total),
         **_by_group(figures, order),
@@ -140,7 +143,8 @@ def query(tables: Tables, figures: Figures) -> str:
     """A query in SQL that gives the numbers by the first key."""
     folder = tables.layout.folder("predictions").replace("'", "''")
     names = ["'" + "', '".join(LABELS[:3]) + "'"]
-    key = '"' + figures.keys[0].replace('"', '""') + '", ' if figures.keys else ""
+    stored = figures.keys and figures.keys[0] in tables.stored_keys
+    key = '"' + figures.keys[0].replace('"', '""') + '", ' if stored else ""
     success = "label = 'mask'" if figures.tells_incorrect else "label IN ('mask', 'incorrect')"
     return (
         f"SELECT {key}count(*) FILTER (label IN ({names[0]})) AS faces,\n"
@@ -149,11 +153,12 @@ def query(tables: Tables, figures: Figures) -> str:
     )
 
 
-def _cluster_words(tables: Tables) -> str:
-    """Which faces count as alike."""
+def _cluster_words(tables: Tables, *, of_day: bool = True) -> str:
+    """Which faces count as alike: of a day, or in a comparison of periods, where days count together."""
     if tables.cluster is not None:
-        return f"faces of one {' and '.join(tables.cluster)}"
-    return "faces of one camera and hour" if "camera" in tables.keys else "faces of one place and hour"
+        return f"faces of one {' and '.join(name for name in tables.cluster if of_day or name != 'date')}"
+    hour = "hour" if of_day else "hour of the day"
+    return f"faces of one camera and {hour}" if "camera" in tables.keys else f"faces of one place and {hour}"
 
 
 def _by_rate(groups: Sequence[Group]) -> list[Group]:
@@ -295,6 +300,7 @@ def write_report(
     faces: int = 0,
     excel: str | None = None,
     small_groups: bool = False,
+    metadata: Metadata = NO_METADATA,
 ) -> Written:
     """Write the page about an output.
 
@@ -306,19 +312,22 @@ def write_report(
         title: default: one that fits all.
         faces: most faces of each label to show.
         excel: where to write the figures as an Excel file; default: nowhere.
-        small_groups: show them even where ``privacy.min_cell`` hides them in the compliance tables.
+        metadata: more keys, which follow from one of the output's.
+        small_groups: show them, and exact counts, even where ``privacy`` hides or rounds them in the tables.
 
     Raises:
-        ConfigError: a key that the tables lack, too many faces, or small groups that are to be hidden.
+        ConfigError: a key that the tables lack, a selection without images, too many faces, or small groups that are to
+            be hidden.
         OutputError: no run has finished there.
         StorageError: something cannot be read or written.
     """
-    with Tables(output) as tables:
-        if not small_groups:
-            _refuse_small_groups(tables)
+    with Tables(output, metadata) as tables:
+        refuse_small_groups("report", [tables.run], allowed=small_groups)
         if faces:
             _refuse_hidden(tables)
         figures = read_figures(tables, selection, by)
+        if not figures.total.counts.images_listed:
+            raise _nothing_selected(tables, selection)
         shown = read_faces(tables, selection, faces) if faces else ()
         people = read_people(tables, selection, figures.keys[0] if figures.keys else None)
         html = render(tables, figures, selection, title or "Who wears a mask", shown, people)
@@ -337,12 +346,14 @@ def _refuse_hidden(tables: Tables) -> None:
         raise ConfigError("--faces", "tables that know the names of their images", "hidden names (privacy.uri)", remedy)
 
 
-def _refuse_small_groups(tables: Tables) -> None:
-    """The page counts rows, and so shows groups that the compliance tables hide."""
-    least = int(tables.run.settings.get("privacy", {}).get("min_cell", 0))
-    if least > 1:
-        remedy = "Add --small-groups to show them to somebody who may see them; hide them from all others."
-        raise ConfigError("report", f"an output that hides no group (privacy.min_cell = {least})", "one", remedy)
+def _nothing_selected(tables: Tables, selection: Selection) -> ConfigError:
+    keys = [f"{name}={value or ''}" for name, values in selection.keys.items() for value in values]
+    days = {"since": selection.since, "until": selection.until}
+    asked = [*keys, *(f"{name} {day}" for name, day in days.items() if day is not None)]
+    first, last = (tables.local_time(ms) for ms in tables.captured_ms())
+    span = "None has a capture time." if first is None or last is None else f"They are of {first:%F} to {last:%F}."
+    remedy = f"{span} See maskdet inspect for values of keys."
+    return ConfigError("report", "a selection with images of the output", f"none of {', '.join(asked)}", remedy)
 
 
 def headline(figures: Figures) -> str:

@@ -29,6 +29,13 @@ class Dataset(BaseModel):
     timezone: str = "UTC"
     uri_key: str | None = None
     """Fingerprint of the key that names of images are hashed with; ``None``: they stand as they are."""
+    carried: tuple[str, ...] | None = None
+    """Those of the keys that say nothing of where an image is from; ``None``: there are none."""
+
+    @property
+    def place_names(self) -> tuple[str, ...]:
+        """The other keys."""
+        return tuple(name for name in self.key_names if name not in (self.carried or ()))
 
 
 class Snapshot(BaseModel):

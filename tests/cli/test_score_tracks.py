@@ -95,6 +95,15 @@ def test_rates_count_each_person_once(walked):
     }
 
 
+def test_rates_of_few_people_are_hidden(walked, score, street, tmp_path):
+    hidden = score_street(score, street, tmp_path / "t", "--set", "privacy.min_cell=3")
+    rows = read(hidden.folder / TRACK_RATES)
+    assert len(rows) == len(read(walked.folder / TRACK_RATES)) > 1
+    assert all(row["hidden"] and row["tracks"] is row["tracks_mask"] is row["any_mask_rate"] is None for row in rows)
+    assert not any(row["hidden"] for row in read(walked.folder / TRACK_RATES))
+    assert hidden.run.tracks == walked.run.tracks
+
+
 def test_tracks_are_files_of_the_set_and_go_when_their_video_is_pruned(walked, tmp_path, capsys):
     folder = tmp_path / "t"
     shutil.copytree(walked.folder, folder)

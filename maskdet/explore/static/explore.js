@@ -226,7 +226,7 @@ function open(number) {
   image.src = `/picture/image/${face.id}`;
   const label = face.label || "no_face";
   byId("caption").textContent = face.label ? `${WORDS[label]}${face.corrected ? ` (people; the model: ${WORDS[face.model_label]})` : ""}: probability of a mask ${percent(face.worn)}` : WORDS.no_face;
-  const facts = {...Object.fromEntries(Object.entries(face.keys).map(([name, value]) => [name, named(value)])), time: face.captured_at || "—", image: face.uri, size: `${face.size[0]} × ${face.size[1]} px`};
+  const facts = {...Object.fromEntries(Object.entries({...face.keys, ...face.carried}).map(([name, value]) => [name, named(value)])), time: face.captured_at || "—", image: face.uri, size: `${face.size[0]} × ${face.size[1]} px`};
   if (face.time_us !== null) facts["time in video"] = clock(face.time_us);
   if (face.box) facts.face = `${Math.round(face.box[2])} × ${Math.round(face.box[3])} px`;
   byId("facts").replaceChildren(...Object.entries(facts).flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));
