@@ -18,6 +18,7 @@ from maskdet.schemas import RESERVED_NAMES
 from maskdet.sections import (
     Count,
     CountOrZero,
+    FailureBudget,
     KeyName,
     OpenRatio,
     PrivacySettings,
@@ -289,15 +290,6 @@ class ComplianceSettings(Section):
     def all_levels(self) -> dict[str, tuple[str, ...]]:
         """The levels, and ``all``: the whole input as one group, which every run has."""
         return {"all": (), **self.levels}
-
-
-class FailureBudget(Section):
-    """How many images may fail before a run counts as failed."""
-
-    max_images: CountOrZero | None = None
-    """Most images that may fail. Default: no limit but the ratio."""
-    max_ratio: Ratio = 0.05
-    """Largest share of the images that may fail."""
 
 
 class ScoreSettings(Section):

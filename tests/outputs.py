@@ -13,10 +13,10 @@ from maskdet.compliance.groups import Grouping, count_groups
 from maskdet.compliance.rates import RateRule
 from maskdet.compliance.state import merge_counts, merge_states
 from maskdet.compliance.table import compliance_table
-from maskdet.config import FailureBudget
 from maskdet.inputs.references import ImageRef
 from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.labels import THREE_CLASSES
+from maskdet.sections import FailureBudget
 from maskdet.tables import lease
 from maskdet.tables.images import NO_FACE_FOUND, SCORED, Ending
 from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS, Layout, write_version

@@ -207,7 +207,7 @@ class Asked:
         if question.faceless and question.order != "latest":
             order = ""
         columns = [FILE, ROW, "image_uri", CAPTURED_MS, tables.frame_time, "width_px", "height_px"]
-        columns += [quoted(name) for name in (*tables.keys, *tables.carried)]
+        columns += map(quoted, (*tables.keys, *tables.carried))
         if not question.faceless:
             columns += [
                 *_BOX,
@@ -227,8 +227,8 @@ class Asked:
     def _face(self, view: str, row: tuple[Any, ...]) -> dict[str, Any]:
         tables = self.tables
         file, number, uri, captured_at_ms, time_us, width, height = row[:7]
-        row, keys, carried = row[7:], len(tables.keys), len(tables.carried)
-        place, more, rest = row[:keys], row[keys : keys + carried], row[keys + carried :]
+        keys, carried = len(tables.keys), len(tables.carried)
+        place, more, rest = row[7 : 7 + keys], row[7 + keys : 7 + keys + carried], row[7 + keys + carried :]
         when = tables.local_time(captured_at_ms)
         found = {
             "id": f"{view}-{tables.file_number(view, file)}-{number}",

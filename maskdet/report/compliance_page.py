@@ -340,12 +340,6 @@ def write_report(
     return Written(headline(figures), len(html.encode()))
 
 
-def _refuse_hidden(tables: Tables) -> None:
-    if tables.run.settings.get("privacy", {}).get("uri", "plain") != "plain":
-        remedy = "Leave --faces out: whose images these are is hidden from the tables, too."
-        raise ConfigError("--faces", "tables that know the names of their images", "hidden names (privacy.uri)", remedy)
-
-
 def _nothing_selected(tables: Tables, selection: Selection) -> ConfigError:
     keys = [f"{name}={value or ''}" for name, values in selection.keys.items() for value in values]
     days = {"since": selection.since, "until": selection.until}
@@ -354,6 +348,12 @@ def _nothing_selected(tables: Tables, selection: Selection) -> ConfigError:
     span = "None has a capture time." if first is None or last is None else f"They are of {first:%F} to {last:%F}."
     remedy = f"{span} See maskdet inspect for values of keys."
     return ConfigError("report", "a selection with images of the output", f"none of {', '.join(asked)}", remedy)
+
+
+def _refuse_hidden(tables: Tables) -> None:
+    if tables.run.settings.get("privacy", {}).get("uri", "plain") != "plain":
+        remedy = "Leave --faces out: whose images these are is hidden from the tables, too."
+        raise ConfigError("--faces", "tables that know the names of their images", "hidden names (privacy.uri)", remedy)
 
 
 def headline(figures: Figures) -> str:

@@ -315,7 +315,7 @@ class Tables:
 
     def captured_ms(self) -> tuple[int | None, int | None]:
         """The earliest and the latest capture time of all images, in milliseconds since 1970 in UTC."""
-        times = " UNION ALL ".join(f"SELECT captured_at FROM {view}" for view in VIEWS)
+        times = " UNION ALL ".join(f"SELECT captured_at FROM {view}" for view in ("faces", "faceless", "failed"))
         [(first, last)] = self.rows(f"SELECT epoch_ms(min(captured_at)), epoch_ms(max(captured_at)) FROM ({times})")
         return first, last
 

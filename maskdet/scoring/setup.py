@@ -215,14 +215,14 @@ def layout_of(settings: ScoreSettings) -> Layout:
 def dataset_of(settings: ScoreSettings, pseudonyms: Pseudonyms | None = None) -> Dataset:
     """What a run's tables have in common with those of other runs over the same output."""
     rule = KeyRule.of(settings)
-    key = None if pseudonyms is None else pseudonyms.fingerprint
     carried = settings.source.carry or None
+    key = None if pseudonyms is None else pseudonyms.fingerprint
     return Dataset(
         key_names=rule.key_names,
         partition_by=rule.partition_by,
         timezone=rule.timezone,
-        uri_key=key,
         carried=carried,
+        uri_key=key,
     )
 
 

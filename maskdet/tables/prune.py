@@ -17,12 +17,12 @@ from maskdet import storage
 from maskdet.compliance.corrections import Corrections
 from maskdet.compliance.groups import count_groups
 from maskdet.compliance.state import GroupKey, Merger, State
-from maskdet.config import FailureBudget
 from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
 from maskdet.schemas import conform
+from maskdet.sections import FailureBudget
 from maskdet.tables.corrections import read_corrections, write_corrections
 from maskdet.tables.endings import Endings
 from maskdet.tables.images import endings_of, refs_of

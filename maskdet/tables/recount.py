@@ -6,9 +6,9 @@ from datetime import datetime
 
 from maskdet import storage
 from maskdet.compliance.corrections import Corrections
-from maskdet.config import FailureBudget
 from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE
+from maskdet.sections import FailureBudget
 from maskdet.tables.corrections import read_corrections, write_corrections
 from maskdet.tables.counting import count_output
 from maskdet.tables.endings import Endings

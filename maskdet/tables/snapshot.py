@@ -27,10 +27,10 @@ class Dataset(BaseModel):
     key_names: tuple[str, ...]
     partition_by: tuple[str, ...]
     timezone: str = "UTC"
-    uri_key: str | None = None
-    """Fingerprint of the key that names of images are hashed with; ``None``: they stand as they are."""
     carried: tuple[str, ...] | None = None
     """Those of the keys that say nothing of where an image is from; ``None``: there are none."""
+    uri_key: str | None = None
+    """Fingerprint of the key that names of images are hashed with; ``None``: they stand as they are."""
 
     @property
     def place_names(self) -> tuple[str, ...]:
