@@ -439,10 +439,11 @@ def _count_cells(batch: RefBatch, rule: KeyRule) -> Iterator[tuple[str, sharding
 
 
 def _by_folder(batch: RefBatch, rule: KeyRule) -> dict[str, list[ImageRef]]:
-    folders: dict[str, list[ImageRef]] = {}
+    # A partition's folder is named once, which takes five times as long as to find an image's partition.
+    partitions: dict[tuple[str | None, ...], list[ImageRef]] = {}
     for ref in batch.refs:
-        folders.setdefault(rule.folder(ref), []).append(ref)
-    return folders
+        partitions.setdefault(rule.partition(ref), []).append(ref)
+    return {rule.folder(refs[0]): refs for refs in partitions.values()}
 
 
 def _plan_partition(partition: tuple[str, sharding.Cells], limit: Size) -> Iterator[tuple[str, frozenset[str]]]:
