@@ -53,6 +53,9 @@ _SHARDS_IN_HAND = 2
 _SHARDS_READ = 16
 # Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up.
 _URI_GROUPS = 256
+# Images of a group in which those of earlier runs meet: where there are many partitions, each group is cut into as many
+# small batches, which cost more than their images do.
+_GROUP_IMAGES = 10_000
 
 
 @dataclass
@@ -102,11 +105,13 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
         layout: the output.
         shards: slot and SHA-256 of what each shard of earlier runs remembers of its images.
         growth: how the run adds to them.
+        images: about how many images there are.
     """
 
     layout: Layout
     shards: Sequence[tuple[str, str]]
     growth: Growth
+    images: int = _URI_GROUPS * _GROUP_IMAGES
 
     def expand(self, batches: PCollection[Any]) -> Any:
         """Apply the transform."""
@@ -119,10 +124,14 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
         return (
             (batches, earlier)
             | "FlattenBatches" >> beam.Flatten()
-            | "KeyByUri" >> beam.FlatMap(_key_by_uri).with_output_types(tuple[int, Any])
+            | "KeyByUri" >> beam.FlatMap(_key_by_uri, self._groups).with_output_types(tuple[int, Any])
             | "GroupByUri" >> beam.GroupByKey()
             | "JoinGroups" >> beam.FlatMap(_join_earlier, self.growth).with_outputs(_COUNTS, main="batches")
         )
+
+    @property
+    def _groups(self) -> int:
+        return max(1, min(_URI_GROUPS, self.images // _GROUP_IMAGES))
 
 
 @dataclass
@@ -394,10 +403,10 @@ def _count_listed(batch: RefBatch) -> dict[str, int]:
     return {LISTED: batch.listed, **batch.skipped}
 
 
-def _key_by_uri(batch: RefBatch) -> Iterator[tuple[int, RefBatch]]:
+def _key_by_uri(batch: RefBatch, count: int = _URI_GROUPS) -> Iterator[tuple[int, RefBatch]]:
     groups: dict[int, list[ImageRef]] = {}
     for ref in batch.refs:
-        groups.setdefault(sharding.uri_bits(ref.uri) % _URI_GROUPS, []).append(ref)
+        groups.setdefault(sharding.uri_bits(ref.uri) % count, []).append(ref)
     yield from ((key, RefBatch(tuple(refs))) for key, refs in groups.items())
 
 
@@ -414,7 +423,8 @@ def _pieces(shards: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], ..
 
 
 def _read_earlier(shards: Sequence[tuple[str, str]], layout: Layout) -> Iterator[RefBatch]:
-    yield from read_refs(layout, shards)
+    # Those of many small shards together: each batch is cut into as many as there are groups.
+    yield from listing.batched((ref for batch in read_refs(layout, shards) for ref in batch.refs), RefBatch)
 
 
 def _join_earlier(group: tuple[int, Iterable[RefBatch]], growth: Growth) -> Iterator[Any]:
@@ -429,10 +439,11 @@ def _count_cells(batch: RefBatch, rule: KeyRule) -> Iterator[tuple[str, sharding
 
 
 def _by_folder(batch: RefBatch, rule: KeyRule) -> dict[str, list[ImageRef]]:
-    folders: dict[str, list[ImageRef]] = {}
+    # A partition's folder is named once, which takes five times as long as to find an image's partition.
+    partitions: dict[tuple[str | None, ...], list[ImageRef]] = {}
     for ref in batch.refs:
-        folders.setdefault(rule.folder(ref), []).append(ref)
-    return folders
+        partitions.setdefault(rule.partition(ref), []).append(ref)
+    return {rule.folder(refs[0]): refs for refs in partitions.values()}
 
 
 def _plan_partition(partition: tuple[str, sharding.Cells], limit: Size) -> Iterator[tuple[str, frozenset[str]]]:
