@@ -24,6 +24,7 @@ from apache_beam.utils.shared import Shared
 
 from maskdet import storage
 from maskdet.beam.compliance import WriteCompliance
+from maskdet.beam.packing import PackShards
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
 from maskdet.beam.tracks import TrackVideos
@@ -51,8 +52,6 @@ from maskdet.tables.tracks import TrackFiles, TracksTotal
 _COUNTS = "counts"
 _SHARDS_IN_HAND = 2
 _SHARDS_READ = 16
-# Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up.
-_URI_GROUPS = 256
 
 
 @dataclass
@@ -122,35 +121,6 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
             | "KeyByUri" >> beam.FlatMap(_key_by_uri).with_output_types(tuple[int, Any])
             | "GroupByUri" >> beam.GroupByKey()
             | "JoinGroups" >> beam.FlatMap(_join_earlier, self.growth).with_outputs(_COUNTS, main="batches")
-        )
-
-
-@dataclass
-class PackShards(beam.PTransform):  # type: ignore[misc]
-    """:class:`RefBatch` without duplicates → :class:`Shard`.
-
-    Partitions small enough for one shard need no plan; for the others a histogram of hashes, small whatever their size,
-    tells where :func:`maskdet.inputs.sharding.pack` cuts, so that the references of a shard meet on one worker and no
-    more do.
-    """
-
-    rule: KeyRule
-    limit: Size
-
-    def expand(self, batches: PCollection[Any]) -> PCollection[Any]:
-        """Apply the transform."""
-        plans = (
-            batches
-            | "CountCells" >> beam.FlatMap(_count_cells, self.rule).with_output_types(tuple[str, Any])
-            | "MergeCells" >> beam.CombinePerKey(sharding.merge_cells)
-            | "PlanPartitions" >> beam.FlatMap(_plan_partition, self.limit).with_output_types(tuple[str, Any])
-        )
-        return (
-            batches
-            | "AssignPrefixes"
-            >> beam.FlatMap(_assign_prefixes, self.rule, AsDict(plans)).with_output_types(tuple[tuple[str, str], Any])
-            | "GroupImages" >> beam.GroupByKey()
-            | "CutShards" >> beam.FlatMap(_cut_shards, self.rule, self.limit).with_output_types(Any)
         )
 
 
@@ -397,7 +367,7 @@ def _count_listed(batch: RefBatch) -> dict[str, int]:
 def _key_by_uri(batch: RefBatch) -> Iterator[tuple[int, RefBatch]]:
     groups: dict[int, list[ImageRef]] = {}
     for ref in batch.refs:
-        groups.setdefault(sharding.uri_bits(ref.uri) % _URI_GROUPS, []).append(ref)
+        groups.setdefault(sharding.group_of(ref.uri), []).append(ref)
     yield from ((key, RefBatch(tuple(refs))) for key, refs in groups.items())
 
 
@@ -421,43 +391,6 @@ def _join_earlier(group: tuple[int, Iterable[RefBatch]], growth: Growth) -> Iter
     refs, changes = growth.resolve(ref for part in group[1] for ref in part.refs)
     yield TaggedOutput(_COUNTS, dict(changes))
     yield from listing.batched(refs, RefBatch)
-
-
-def _count_cells(batch: RefBatch, rule: KeyRule) -> Iterator[tuple[str, sharding.Cells]]:
-    for folder, refs in _by_folder(batch, rule).items():
-        yield folder, sharding.count_cells(refs)
-
-
-def _by_folder(batch: RefBatch, rule: KeyRule) -> dict[str, list[ImageRef]]:
-    folders: dict[str, list[ImageRef]] = {}
-    for ref in batch.refs:
-        folders.setdefault(rule.folder(ref), []).append(ref)
-    return folders
-
-
-def _plan_partition(partition: tuple[str, sharding.Cells], limit: Size) -> Iterator[tuple[str, frozenset[str]]]:
-    folder, cells = partition
-    prefixes = sharding.plan(cells, limit)
-    if prefixes != ("",):
-        yield folder, frozenset(prefixes)
-
-
-def _assign_prefixes(
-    batch: RefBatch, rule: KeyRule, plans: Mapping[str, frozenset[str]]
-) -> Iterator[tuple[tuple[str, str], RefBatch]]:
-    for folder, refs in _by_folder(batch, rule).items():
-        if folder not in plans:  # small enough for one shard
-            yield (folder, ""), RefBatch(tuple(refs))
-            continue
-        groups: dict[str, list[ImageRef]] = {}
-        for ref in refs:
-            groups.setdefault(sharding.prefix_of(ref, plans[folder]), []).append(ref)
-        yield from (((folder, prefix), RefBatch(tuple(group))) for prefix, group in groups.items())
-
-
-def _cut_shards(group: tuple[tuple[str, str], Iterable[RefBatch]], rule: KeyRule, limit: Size) -> list[Shard]:
-    (_, prefix), parts = group
-    return sharding.pack([ref for part in parts for ref in part.refs], rule, limit, prefix)
 
 
 def _write_plan(_: None, plan: RunPlan, shards: Sequence[PlannedShard]) -> None:
