@@ -15,10 +15,11 @@ MASKDET_DATA ?= ../shared/data
 MASKDET_PEERS ?= ../shared/peers
 export MASKDET_DATA MASKDET_PEERS
 FLINK_TESTS ?= flink
+TRAINING_TESTS ?= training
 CHAOS ?= --schedules 200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo hostile test chaos browser picture test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos train-reference constraints clean
+.PHONY: help setup demo hostile test chaos browser picture test-training test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,9 @@ demo: $(VENV)/.scoring ## draw synthetic face images and score them with the bui
 test: $(VENV)/.development ## run the tests
 	-$(BIN)/python -m tools.browser  # before the tests, which are skipped without
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-training: $(VENV)/.development ## run the tests that fit networks
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "$(TRAINING_TESTS)"
 
 chaos: $(VENV)/.development ## play 200 schedules of killed, starved and racing runs; CHAOS='--seed 17' repeats one
 	$(BIN)/python tests/integration/chaos.py $(CHAOS)
@@ -71,7 +75,7 @@ format: $(VENV)/.development ## format the code
 	$(BIN)/ruff check --fix .
 
 coverage: $(VENV)/.development ## run the tests and report what they do not reach
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -m "not flink"
 	$(BIN)/coverage report
 
 docs: $(VENV)/.development ## draw, build the site into build/site, and check its links

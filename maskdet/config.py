@@ -18,6 +18,7 @@ from maskdet.schemas import RESERVED_NAMES
 from maskdet.sections import (
     Count,
     CountOrZero,
+    FailureBudget,
     KeyName,
     OpenRatio,
     PrivacySettings,
@@ -80,6 +81,9 @@ class SourceSettings(Section):
     """What a path that does not fit the template does: become a failure row, or stop the run."""
     keys: tuple[KeyName, ...] = ()
     """Columns of an image list that are keys. A template names its own."""
+    carry: tuple[KeyName, ...] = ()
+    """More columns of an image list for the tables' rows, as they are. They say nothing of where an image is from: by
+    default, neither folders nor clusters are made of them. Levels may name them."""
     uri_column: str = "uri"
     """Column of an image list that holds the URIs."""
     captured_at_column: str | None = None
@@ -112,10 +116,20 @@ class SourceSettings(Section):
         return _compiled(self.template) if self.template else None
 
     @property
-    def key_names(self) -> tuple[str, ...]:
-        """Every key an image has by path or manifest, in order."""
+    def list_columns(self) -> tuple[str, ...]:
+        """Columns of an image list that become columns of the tables: keys, and what is carried."""
+        return (*self.keys, *self.carry)
+
+    @property
+    def place_names(self) -> tuple[str, ...]:
+        """Keys that say where an image is from, by path or image list, in order."""
         template = self.path_template
         return (*(template.keys if template else ()), *self.keys)
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """Every key an image has: where it is from, and what is carried."""
+        return (*self.place_names, *self.carry)
 
     @property
     def has_captured_at(self) -> bool:
@@ -278,15 +292,6 @@ class ComplianceSettings(Section):
         return {"all": (), **self.levels}
 
 
-class FailureBudget(Section):
-    """How many images may fail before a run counts as failed."""
-
-    max_images: CountOrZero | None = None
-    """Most images that may fail. Default: no limit but the ratio."""
-    max_ratio: Ratio = 0.05
-    """Largest share of the images that may fail."""
-
-
 class ScoreSettings(Section):
     """The settings of a scoring run."""
 
@@ -333,7 +338,7 @@ class ScoreSettings(Section):
         if self.compliance.cluster is not None:
             return self.compliance.cluster
         times = ("date", "hour") if self.source.has_captured_at else ()
-        return tuple(dict.fromkeys((*self.source.key_names, *times)))
+        return tuple(dict.fromkeys((*self.source.place_names, *times)))
 
     @property
     def compliance_time_zone(self) -> str:
@@ -345,7 +350,7 @@ class ScoreSettings(Section):
         """Keys that become folders."""
         if self.tables.partition_by is not None:
             return self.tables.partition_by
-        keys = self.source.key_names
+        keys = self.source.place_names
         return (*keys, "date") if self.source.has_captured_at and "date" not in keys else keys
 
 

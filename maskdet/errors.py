@@ -216,6 +216,8 @@ class FailureCode(StrEnum):
     """The image is in a format that needs an extra which is not installed (``heif``), or that is never read."""
     NOT_A_VIDEO = "not_a_video"
     """The file has a video's extension, but is no container that is read."""
+    TRUNCATED_VIDEO = "truncated_video"
+    """The video is cut short, or still being written: its index, which comes last, is missing. Nothing can be read."""
     NO_PICTURES = "no_pictures"
     """The file is a video container without moving pictures, as of sound alone."""
     CORRUPT_VIDEO = "corrupt_video"
@@ -259,6 +261,7 @@ _STAGES = {
     FailureCode.UNSUPPORTED_MODE: Stage.DECODE,
     FailureCode.UNSUPPORTED_FORMAT: Stage.DECODE,
     FailureCode.NOT_A_VIDEO: Stage.DECODE,
+    FailureCode.TRUNCATED_VIDEO: Stage.DECODE,
     FailureCode.NO_PICTURES: Stage.DECODE,
     FailureCode.CORRUPT_VIDEO: Stage.DECODE,
     FailureCode.OUT_OF_MEMORY: Stage.DECODE,

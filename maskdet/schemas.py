@@ -354,19 +354,23 @@ def track_rates_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     ]
     worn = "tracks with a mask, worn correctly or not, of those labelled a class; null without such tracks"
     right = "tracks with a mask over nose and mouth, of the same; null of a model of two classes, which cannot tell"
+    counts = {
+        "tracks": "tracks of at least tracks.min_frames frames",
+        "tracks_mask": "tracks labelled mask",
+        "tracks_incorrect": "tracks labelled incorrect; null of two classes",
+        "tracks_no_mask": "tracks labelled no_mask",
+        "tracks_uncertain": "tracks labelled uncertain; not part of any rate",
+    }
     return table_schema(
         "track_rates",
         [
             *keys,
-            column("tracks", pa.int64(), "tracks of at least tracks.min_frames frames"),
-            column("tracks_mask", pa.int64(), "tracks labelled mask"),
-            column("tracks_incorrect", pa.int64(), "tracks labelled incorrect; null of two classes", nullable=True),
-            column("tracks_no_mask", pa.int64(), "tracks labelled no_mask"),
-            column("tracks_uncertain", pa.int64(), "tracks labelled uncertain; not part of any rate"),
+            *(column(name, pa.int64(), f"{text}; null where hidden", nullable=True) for name, text in counts.items()),
             *_rate_columns("any_mask_rate", worn),
             *_rate_columns("correct_rate", right),
             column("interval_method", pa.string(), "how the intervals were computed: wilson"),
             column("interval_confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
+            column("hidden", pa.bool_(), "whether its numbers are hidden, because few people could be told by them"),
         ],
     )
 

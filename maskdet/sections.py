@@ -73,3 +73,17 @@ class PrivacySettings(Section):
     could be worked out. 0: all counts are shown."""
     round_to: Annotated[int, Field(ge=1, le=1000)] = 1
     """Round all counts to multiples of this, and compute rates of the rounded ones."""
+
+    @property
+    def guards(self) -> bool:
+        """Whether tables show less than there is."""
+        return self.min_cell > 1 or self.round_to > 1
+
+
+class FailureBudget(Section):
+    """How many images may fail before a run counts as failed."""
+
+    max_images: CountOrZero | None = None
+    """Most images that may fail. Default: no limit but the ratio."""
+    max_ratio: Ratio = 0.05
+    """Largest share of the images that may fail."""

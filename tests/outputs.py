@@ -13,10 +13,10 @@ from maskdet.compliance.groups import Grouping, count_groups
 from maskdet.compliance.rates import RateRule
 from maskdet.compliance.state import merge_counts, merge_states
 from maskdet.compliance.table import compliance_table
-from maskdet.config import FailureBudget
 from maskdet.inputs.references import ImageRef
 from maskdet.inputs.sharding import KeyRule, Size, pack
 from maskdet.labels import THREE_CLASSES
+from maskdet.sections import FailureBudget
 from maskdet.tables import lease
 from maskdet.tables.images import NO_FACE_FOUND, SCORED, Ending
 from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS, Layout, write_version
@@ -53,6 +53,7 @@ def write_output(
     content: dict[str, bytes] | None = None,
     levels: dict[str, tuple[str, ...]] | None = None,
     max_images: int = 200,
+    settings: dict[str, object] | None = None,
 ) -> Layout:
     """Write an output.
 
@@ -66,6 +67,7 @@ def write_output(
         content: bytes of the images that are there, for their SHA-256.
         levels: of the compliance tables, beside ``all``.
         max_images: of a shard.
+        settings: more sections of the run's settings. The compliance tables hide nothing: see ``correct_faces``.
     """
     layout, rule = Layout(str(folder)), KeyRule(tuple(key_names), (), timezone)
     compliance = {"levels": levels or {}, "cluster": [*key_names, "date", "hour"], "time_zone": timezone}
@@ -75,7 +77,7 @@ def write_output(
         run_id=run_id,
         status="succeeded",
         started_at=NOW,
-        settings={"compliance": {**compliance, "confidence": 0.95}, "tables": {}},
+        settings={"compliance": {**compliance, "confidence": 0.95}, "tables": {}, **(settings or {})},
         model={
             "id": model,
             "runtime": "made up",

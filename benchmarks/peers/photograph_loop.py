@@ -52,7 +52,12 @@ def main(description: str | None, make: Callable[..., Find], options: dict[str, 
     pq.write_table(pa.Table.from_pylist(rows), given.output, compression="zstd")
 
 
-def _set_up(make: Callable[..., Find], options: dict[str, float], bundle: Path) -> None:
+def set_up(bundle: Path) -> None:
+    """Load the classifier into this process.
+
+    Args:
+        bundle: holds ``model.onnx`` and ``manifest.json``.
+    """
     cv2.setNumThreads(1)
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = 1
@@ -60,24 +65,26 @@ def _set_up(make: Callable[..., Find], options: dict[str, float], bundle: Path) 
     manifest = json.loads((bundle / "manifest.json").read_text())
     size, decision = manifest["input"], manifest["decision"]
     _worker.update(
-        find=make(**{name.replace("-", "_"): value for name, value in options.items()}),
-        session=session,
-        name=session.get_inputs()[0].name,
-        size=(size["width"], size["height"]),
-        decision=decision,
+        session=session, name=session.get_inputs()[0].name, size=(size["width"], size["height"]), decision=decision
     )
 
 
-def _score(path: str) -> list[dict[str, Any]]:
-    pixels = cv2.imread(path, cv2.IMREAD_COLOR)  # upright: OpenCV heeds EXIF
-    boxes, scores = _worker["find"](pixels)
+def look(uri: str, pixels: Any, find: Find) -> list[dict[str, Any]]:
+    """A row for each face of a picture, once the classifier is loaded.
+
+    Args:
+        uri: that rows name.
+        pixels: uint8 BGR ``(height, width, 3)``, upright.
+        find: finds faces.
+    """
+    boxes, scores = find(pixels)
     if not len(boxes):
         return []
     crops = np.stack([_crop(pixels, box) for box in boxes])
     probabilities = _worker["session"].run(None, {_worker["name"]: crops})[0].reshape(len(crops), -1).tolist()
     return [
         {
-            "image_uri": path,
+            "image_uri": uri,
             "face_left_px": float(left),
             "face_top_px": float(top),
             "face_width_px": float(right - left),
@@ -87,6 +94,15 @@ def _score(path: str) -> list[dict[str, Any]]:
         }
         for (left, top, right, bottom), score, classes in zip(boxes, scores, probabilities, strict=True)
     ]
+
+
+def _set_up(make: Callable[..., Find], options: dict[str, float], bundle: Path) -> None:
+    set_up(bundle)
+    _worker["find"] = make(**{name.replace("-", "_"): value for name, value in options.items()})
+
+
+def _score(path: str) -> list[dict[str, Any]]:
+    return look(path, cv2.imread(path, cv2.IMREAD_COLOR), _worker["find"])  # upright: OpenCV heeds EXIF
 
 
 def _crop(pixels: Any, box: Any) -> Any:

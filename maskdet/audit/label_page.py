@@ -86,7 +86,7 @@ class LabelSession:
 
     def page(self, nonce: str) -> bytes:
         """The page."""
-        choices = [{"label": name, "key": _KEYS[name], "text": _WORDS[name]} for name in CHOICES]
+        choices = [{"label": name, "key": _KEYS[name], "text": _WORDS[name]} for name in _KEYS]
         return rendered("label.html.j2", token=self.token, nonce=nonce, choices=choices).encode()
 
 

@@ -35,9 +35,9 @@ class TrackVideos(beam.PTransform):  # type: ignore[misc]
             files
             | "ReadGroups" >> beam.FlatMap(_groups_of).with_output_types(tuple[str, Any])
             | "MergeGroups" >> beam.CombinePerKey(merge_tracks)
-            | "KeyByLevel" >> beam.Map(_key_by_level).with_output_types(tuple[str, Any])
+            | "KeyByLevel" >> beam.Map(_key_by_level, self.job.needs_all).with_output_types(tuple[str, Any])
             | "GroupByLevel" >> beam.GroupByKey()
-            | "WriteRates" >> beam.Map(_write_rates, self.job).with_output_types(tuple[str, Any])
+            | "WriteRates" >> beam.FlatMap(_write_rates, self.job).with_output_types(tuple[str, Any])
         )
         return {FILES: files | "NameFiles" >> beam.Map(_named).with_output_types(tuple[str, str]), RATES: rates}
 
@@ -56,16 +56,15 @@ def _groups_of(file: tuple[str, TracksFile]) -> list[tuple[str, TrackCounts]]:
     return [(key.encode(), counts) for key, counts in file[1].groups.items()]
 
 
-def _key_by_level(group: tuple[str, TrackCounts]) -> tuple[str, tuple[tuple[str | None, ...], TrackCounts]]:
+def _key_by_level(group: tuple[str, TrackCounts], together: bool) -> tuple[str, tuple[GroupKey, TrackCounts]]:
     key = GroupKey.decode(group[0])
-    return key.level, (key.values, group[1])
+    return "" if together else key.level, (key, group[1])
 
 
 def _write_rates(
-    group: tuple[str, Iterable[tuple[tuple[str | None, ...], TrackCounts]]], job: TrackJob
-) -> tuple[str, TracksTotal]:
-    level, rows = group
-    return level, job.write_rates(level, dict(rows))
+    group: tuple[str, Iterable[tuple[GroupKey, TrackCounts]]], job: TrackJob
+) -> Iterable[tuple[str, TracksTotal]]:
+    return job.write_rates(dict(group[1])).items()
 
 
 def _named(file: tuple[str, TracksFile]) -> tuple[str, str]:

@@ -36,6 +36,7 @@ from maskdet.cli import console, summary
 from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.errors import ConfigError
 from maskdet.images.preprocessing import ImageLimits
+from maskdet.tables.disclosure import refuse_small_groups
 from maskdet.tables.layout import Layout, encode_table
 from maskdet.tables.manifest import read_run
 from maskdet.tables.recount import correct_faces
@@ -64,6 +65,7 @@ def _parser() -> console.Parser:
     sample.add_argument("--by", default="", metavar="KEYS", help="groups that each get a share, such as site")
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="names the random choice (default: 0)")
     sample.add_argument("--sample", default="audit.parquet", metavar="FILE", help="to write (default: %(default)s)")
+    console.add_small_groups(sample)
     label = steps.add_parser("label", help="open a page to label them in", allow_abbrev=False)
     label.add_argument("sample", help="the file that `audit sample` wrote")
     label.add_argument("--rater", required=True, metavar="NAME", help="who labels; names the file: audit.NAME.csv")
@@ -81,13 +83,16 @@ def _parser() -> console.Parser:
     apply.add_argument(
         "--wait", type=float, default=0.0, nargs="?", const=math.inf, metavar="SECONDS", help="as of maskdet score"
     )
+    console.add_small_groups(apply)
     return parser
 
 
 def _sample(arguments: argparse.Namespace) -> int:
     layout = Layout(storage.normalize(arguments.output))
     by = tuple(name.strip() for name in arguments.by.split(",") if name.strip())
-    storage.within_deadline(lambda: current_snapshot(layout), layout.root)
+    snapshot = storage.within_deadline(lambda: current_snapshot(layout), layout.root)
+    run = read_run(layout, snapshot.run_id)
+    refuse_small_groups("maskdet audit sample", [run], allowed=arguments.small_groups)
     sample = draw_sample(layout, arguments.size, by, arguments.seed)
     uri = storage.normalize(arguments.sample)
     storage.write_bytes(uri, encode_table(sample, 100_000))
@@ -128,6 +133,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     layout = Layout(storage.normalize(arguments.output))
     snapshot = storage.within_deadline(lambda: current_snapshot(layout), layout.root)
     run, sample = read_run(layout, snapshot.run_id), read_sample(storage.normalize(arguments.sample))
+    refuse_small_groups("maskdet audit apply", [run], allowed=arguments.small_groups)
     models = sorted(set(sample["model_id"].to_pylist()))
     if models != [run.model["id"]]:
         raise ConfigError("the sample", f"faces labelled by {run.model['id']}", models, "Draw a new sample.")
@@ -140,8 +146,10 @@ def _apply(arguments: argparse.Namespace) -> int:
         storage.write_bytes(storage.normalize(arguments.result), encode(table, agreed, arguments.result))
     if not arguments.no_corrections:
         corrections = as_corrections(agreed.labels, keys_of(sample))
-        now = datetime.now(UTC)
-        print(summary.describe_run(correct_faces(layout, corrections, now, wait_s=arguments.wait), layout))
+        recount = correct_faces(layout, corrections, datetime.now(UTC), wait_s=arguments.wait)
+        print(summary.describe_run(recount, layout))
+        if error := recount.outcome():
+            raise error
     return 0
 
 

@@ -22,6 +22,7 @@ from maskdet.errors import ConfigError
 from maskdet.report.agreement import compare, describe
 from maskdet.report.agreement_page import read_tiles, render
 from maskdet.report.database import Tables
+from maskdet.tables.disclosure import refuse_small_groups
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +37,7 @@ def _compare(argv: Sequence[str]) -> int:
     parser.add_argument("--output", metavar="FILE", help="also write a page there")
     parser.add_argument("--faces", type=int, default=0, metavar="N", help="show so many faces on it (default: none)")
     parser.add_argument("--confidence", type=float, default=0.95, help="of intervals (default: %(default)s)")
+    console.add_small_groups(parser)
     arguments, rest = parser.parse_known_args(argv)
     if not 0 < arguments.confidence < 1:
         raise ConfigError("--confidence", "between 0 and 1", arguments.confidence, "Usual is 0.95.")
@@ -43,6 +45,7 @@ def _compare(argv: Sequence[str]) -> int:
         raise ConfigError("--faces", "a page to show them on", "no --output", "Name one, such as compared.html.")
     FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
     with Tables(arguments.old) as old, Tables(arguments.new) as new:
+        refuse_small_groups("maskdet compare-runs", (old.run, new.run), allowed=arguments.small_groups)
         found = compare(old, new, arguments.confidence)
         print("\n".join(describe(found)))
         if arguments.output:

@@ -79,6 +79,15 @@ def keys_of(conditions: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
     return found
 
 
+def add_small_groups(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of commands that count rows anew; see :mod:`maskdet.tables.disclosure`."""
+    parser.add_argument(
+        "--small-groups",
+        action="store_true",
+        help="show small groups and exact counts even where the tables hide or round them (privacy)",
+    )
+
+
 def run_command(name: str, action: Callable[[], int]) -> int:
     """Run a command; a caller's mistake becomes one message on stderr and its exit code."""
     set_up_logging()

@@ -27,13 +27,13 @@ from apache_beam.io.filesystems import FileSystems
 from maskdet import storage
 from maskdet.beam.options import parse_beam_options
 from maskdet.cli import console
+from maskdet.cli.joined_keys import add_metadata, metadata_of
 from maskdet.cli.summary import format_table
 from maskdet.compliance.change import RATES
 from maskdet.errors import ConfigError
 from maskdet.tables.changes import Changes, Question, Side, compare
 from maskdet.tables.counting import Period
 from maskdet.tables.layout import Layout, encode_table
-from maskdet.tables.metadata import Metadata, read_metadata
 
 _FORMATS = (".csv", ".parquet", ".json")
 _VALUES_SHOWN = 5
@@ -58,7 +58,8 @@ def _diff(argv: Sequence[str]) -> int:
         confidence=arguments.confidence,
         adjustment=arguments.adjust,
         time_zone=arguments.time_zone,
-        metadata=_metadata(arguments),
+        metadata=metadata_of("diff", arguments),
+        small_groups=arguments.small_groups,
     )
     changes = storage.within_deadline(lambda: compare(before, after, question), before.layout.root)
     print(describe(changes))
@@ -73,8 +74,7 @@ def _parser() -> console.Parser:
         "outputs", nargs="+", metavar="OUTPUT", help="two outputs of scoring runs, or one and two periods"
     )
     parser.add_argument("--by", default="", metavar="KEYS", help="groups to compare, such as site,hour")
-    parser.add_argument("--metadata", metavar="FILE", help="a .csv or .parquet file with more keys for --by")
-    parser.add_argument("--on", metavar="KEY", help="the key that its rows are about, such as site")
+    add_metadata(parser)
     parser.add_argument("--before", metavar="DAYS", help="a day, or FROM..TO; either may be left out: ..2026-03-08")
     parser.add_argument("--after", metavar="DAYS", help="the same of the other side")
     parser.add_argument("--rate", choices=tuple(RATES), default="any_mask_rate", help="default: %(default)s")
@@ -83,16 +83,8 @@ def _parser() -> console.Parser:
     parser.add_argument("--confidence", type=float, default=0.95, help="of intervals (default: %(default)s)")
     parser.add_argument("--time-zone", metavar="ZONE", help="of days and hours (default: the run's)")
     parser.add_argument("--output", metavar="FILE", help="a .csv, .parquet or .json file to write")
+    console.add_small_groups(parser)
     return parser
-
-
-def _metadata(arguments: argparse.Namespace) -> Metadata:
-    if (arguments.metadata is None) != (arguments.on is None):
-        received = "--metadata" if arguments.on is None else "--on"
-        raise ConfigError("maskdet diff", "--metadata and --on, or neither", received, "Example: --on site.")
-    return (
-        Metadata() if arguments.metadata is None else read_metadata(storage.normalize(arguments.metadata), arguments.on)
-    )
 
 
 def _sides(arguments: argparse.Namespace) -> tuple[Side, Side]:
@@ -104,7 +96,15 @@ def _sides(arguments: argparse.Namespace) -> tuple[Side, Side]:
         raise ConfigError("maskdet diff", "two outputs, or one with --before and --after", arguments.outputs, remedy)
     periods = [None if text is None else _period(flag, text) for flag, text in _periods(arguments)]
     first, second = outputs[0], outputs[-1]
+    _refuse_swapped(outputs, periods)
     return _side(first, periods[0], len(outputs) == 2), _side(second, periods[1], len(outputs) == 2)
+
+
+def _refuse_swapped(outputs: Sequence[str], periods: Sequence[Period | None]) -> None:
+    """Of one output, the later period as the one before is a mistake: every difference would have the wrong sign."""
+    before, after = periods
+    if len(outputs) == 1 and before and after and before.first and after.last and before.first > after.last:
+        raise ConfigError("--before", f"days before --after {after}", str(before), "Swap them.")
 
 
 def _periods(arguments: argparse.Namespace) -> list[tuple[str, str | None]]:

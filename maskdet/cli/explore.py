@@ -21,8 +21,10 @@ from apache_beam.io.filesystems import FileSystems
 from maskdet import storage
 from maskdet.beam.options import parse_beam_options
 from maskdet.cli import console
+from maskdet.cli.joined_keys import add_metadata, metadata_of
 from maskdet.errors import ConfigError
 from maskdet.report.database import Tables
+from maskdet.tables.disclosure import refuse_small_groups
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +53,9 @@ def _explore(argv: Sequence[str]) -> int:
     names = tuple(dict.fromkeys((*LOOPBACK, shown, *arguments.allowed_host)))
     if arguments.host not in ("127.0.0.1", "::1", "localhost"):
         print("maskdet explore: others on the network can reach this page, unencrypted", file=sys.stderr)
-    with Tables(storage.normalize(arguments.tables)) as tables, contextlib.suppress(KeyboardInterrupt):
+    metadata = metadata_of("explore", arguments)
+    with Tables(storage.normalize(arguments.tables), metadata) as tables, contextlib.suppress(KeyboardInterrupt):
+        refuse_small_groups("maskdet explore", [tables.run], allowed=arguments.small_groups)
         serve(tables, arguments.host, arguments.port, names, ready)  # until Ctrl-C, which is the way to end it
     return 0
 
@@ -71,6 +75,8 @@ def _parser() -> console.Parser:
         metavar="NAME",
         help="another name that browsers may call the server by",
     )
+    add_metadata(parser)
+    console.add_small_groups(parser)
     return parser
 
 

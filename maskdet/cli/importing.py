@@ -20,9 +20,10 @@ Keras files and SavedModels take maskdet[tensorflow], ONNX files and detectors m
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from pydantic import ValidationError
 
 from maskdet.beam.options import parse_beam_options
 from maskdet.cli import console
-from maskdet.errors import ConfigError
+from maskdet.errors import ConfigError, SourceError
 from maskdet.evaluation.labelled_views import Views, labelled_views, unlabelled_views
 from maskdet.evaluation.settings import TruthSettings
 from maskdet.evaluation.truth import class_of_name
@@ -42,6 +43,7 @@ from maskdet.model.importing.bundling import (
     Declaration,
     Sample,
     Source,
+    check_vacant,
     import_model,
     opened_source,
 )
@@ -67,6 +69,7 @@ def _import(argv: Sequence[str]) -> int:
     FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
     if (arguments.model is None) == (arguments.detector is None):
         parser.error("expected either MODEL or --detector")
+    check_vacant(arguments.output, overwrite=arguments.overwrite)
     if arguments.detector is not None:
         return _import_detector(arguments.detector, Path(arguments.output))
     _refuse_undeclared(arguments)
@@ -88,6 +91,7 @@ def _parser() -> console.Parser:
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a file, or a SavedModel's folder, in any storage")
     parser.add_argument("--detector", type=Path, metavar="FILE", help="ONNX file of a face detector, in place of MODEL")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write the bundle to")
+    parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is there already")
     parser.add_argument("--classes", metavar="NAMES", help="what the outputs mean, in order, separated by commas")
     parser.add_argument("--scale", choices=tuple(SCALES), help="what was done to pixels from 0 to 255 in training")
     parser.add_argument("--mean", metavar="R,G,B", help="in place of --scale: subtracted from pixels from 0 to 1")
@@ -151,7 +155,9 @@ def _import_model(source: Source, arguments: argparse.Namespace) -> int:
     )
     print(f"{source.name}: {_described(source.facts, declaration)}", flush=True)
     try:
-        manifest, conversion = import_model(source, declaration, arguments.output, sample)
+        manifest, conversion = import_model(
+            source, declaration, arguments.output, sample, overwrite=arguments.overwrite
+        )
     except ContradictedError as error:
         print(_check_table(error.check))
         raise
@@ -253,19 +259,32 @@ def _decision(reading: Reading, arguments: argparse.Namespace) -> Decision:
 def _images(declaration: Declaration, arguments: argparse.Namespace) -> tuple[Views | None, Views | None]:
     mode, labelled, representative = declaration.faces or "detect", None, None
     if arguments.check is not None:
-        labelled = labelled_views(
-            arguments.check,
-            declaration.input,
-            mode,
-            classes=declaration.reading.classes,
-            most_of_a_class=_CHECKED_OF_A_CLASS,
-            truth=TruthSettings(column=arguments.check_column),
-        )
+        with _named("--check"):
+            labelled = labelled_views(
+                arguments.check,
+                declaration.input,
+                mode,
+                classes=declaration.reading.classes,
+                most_of_a_class=_CHECKED_OF_A_CLASS,
+                truth=TruthSettings(column=arguments.check_column),
+            )
         _say_left_out("--check", labelled)
     if arguments.calibrate is not None:
-        representative = unlabelled_views(arguments.calibrate, declaration.input, mode, _CALIBRATION_IMAGES)
+        with _named("--calibrate"):
+            representative = unlabelled_views(arguments.calibrate, declaration.input, mode, _CALIBRATION_IMAGES)
         _say_left_out("--calibrate", representative)
     return labelled, representative
+
+
+@contextlib.contextmanager
+def _named(flag: str) -> Iterator[None]:
+    """Name the flag that images come by: the listing names that of another command."""
+    try:
+        yield
+    except (ConfigError, SourceError) as error:
+        what = error.what.replace("--input", flag)
+        what = what if flag in what else f"{flag}: {what}"
+        raise type(error)(what, error.expected, error.received, error.remedy) from error
 
 
 def _say_left_out(flag: str, views: Views) -> None:

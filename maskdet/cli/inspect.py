@@ -3,10 +3,10 @@
     maskdet inspect tables/ [--run RUN_ID] [--rows 20] [Beam options, for stores that need them]
     maskdet inspect tables/ --sheet 20 [--where site=north …] [--sheet-output sheet.png] [--sheet-seed 0]
 
-Prints the latest run's summary, the sizes of the tables, and the first rows of every compliance table. With --sheet,
-writes one picture of the faces whose labels are least sure, the surest of each label, some at random, and images
-without a face, and lists them. Faces are read from their images at that moment. If an image is gone, or changed since
-it was scored, a grey tile says so. The sheet shows faces: delete it when you have looked.
+Prints the latest run's summary, the sizes of the tables, and the first rows of every compliance table and of the
+rates of tracks. With --sheet, writes one picture of the faces whose labels are least sure, the surest of each label,
+some at random, and images without a face, and lists them. Faces are read from their images at that moment. If an image
+is gone, or changed since it was scored, a grey tile says so. The sheet shows faces: delete it when you have looked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from maskdet import storage
 from maskdet.beam.options import parse_beam_options
 from maskdet.cli import console, summary
 from maskdet.report.contact_sheet import check_sheet_name, make_sheet, write_sheet
-from maskdet.tables.layout import COMPLIANCE, Layout
+from maskdet.tables.layout import Layout
 from maskdet.tables.runs import RunManifest, read_run
 
 
@@ -53,7 +53,7 @@ def _inspect(argv: Sequence[str]) -> int:
     print()
     if arguments.sheet is not None:
         return _make_sheet(layout, run, arguments)
-    print(summary.describe_tables(layout, _levels(layout), arguments.rows))
+    print(summary.describe_tables(layout, arguments.rows))
     return 0
 
 
@@ -64,9 +64,3 @@ def _make_sheet(layout: Layout, run: RunManifest, arguments: argparse.Namespace)
     print(*sheet.lines, sep="\n")
     print(f"sheet: {uri}; {sheet.missing:,} tiles are grey because their images are gone, changed or unreadable")
     return 0
-
-
-def _levels(layout: Layout) -> list[str]:
-    """Levels of which there is a table, in order."""
-    files = storage.list_folder(layout.folder(COMPLIANCE))
-    return sorted(storage.parent(file.uri).rpartition("level=")[2] for file in files if file.uri.endswith(".parquet"))

@@ -1,12 +1,12 @@
-"""See what a model says about some images.
+"""See what a model says about some images or videos.
 
     maskdet preview photos/*.jpg gs://bucket/a.png --output previews/ [--model builtin] [--faces detect]
                     [--set faces.min_face_px=32 …] [Beam options, for stores that need them]
 
 Writes each image as a picture of 480 to 1,600 pixels, with a box, a label and a probability at each face, and prints
 one line per face. Images are files, folders, globs or list files in any storage; they are scored as `maskdet score`
-scores them. A video, named by its path, becomes an MP4 of the frames that `maskdet score` would look at
-(video.frames_per_second), in which each person has a number. Blue is mask, vermilion no_mask, yellow uncertain. If an
+scores them. A video becomes an MP4 of the frames that `maskdet score` would look at (video.frames_per_second), in which
+each person has a number. Blue is mask, vermilion no_mask, yellow uncertain. If an
 image cannot be scored, its line has its failure code, the others are shown all the same, and the exit code is 3. A
 preview is named after its image and the hash of its URI, so that images of the same name do not collide. Previews show
 faces: delete them when you have looked.
@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -26,12 +27,12 @@ from maskdet.beam.options import parse_beam_options
 from maskdet.cli import console
 from maskdet.config import ScoreSettings, load_yaml
 from maskdet.errors import ConfigError, ImageFault, SourceError
-from maskdet.inputs.folders import extension_of
+from maskdet.inputs.references import ImageRef
+from maskdet.inputs.videos import resolve_mode, video_extensions
 from maskdet.report.films import preview_film
 from maskdet.report.marks import printable
 from maskdet.report.previews import MarkedFace, Preview, find_images, load_previewer, preview_name, write_preview
 from maskdet.scoring.predicting import load_face_model
-from maskdet.storage import has_glob
 
 _SETTING_FLAGS = {
     "--output": ("output", "folder or prefix for the previews"),
@@ -54,13 +55,24 @@ def _preview(argv: Sequence[str]) -> int:
     settings = load_yaml(ScoreSettings, arguments.config, _overrides(arguments))
     if not settings.output:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the previews shall go.")
-    films = [uri for uri in settings.input if extension_of(uri) in settings.video.extensions and not has_glob(uri)]
-    if films:
-        return _preview_films(films, settings)
-    folder, refs = storage.normalize(settings.output), find_images(settings)
+    refs = find_images(settings, video_extensions(resolve_mode(settings.video), settings.source.extensions))
+    images = [ref for ref in refs if ref.segment is None]
+    films = [ref.uri for ref in refs if ref.segment is not None]
+    failed = _preview_images(images, settings, arguments.format) if images else 0
+    failed += _preview_films(films, settings) if films else 0
+    if failed:
+        what = "images and videos" if images and films else "videos" if films else "images"
+        remedy = f"The lines above say why. The other {what} are shown."
+        raise SourceError(what, f"{len(refs):,} that can be scored", len(refs) - failed, remedy)
+    return 0
+
+
+def _preview_images(refs: Sequence[ImageRef], settings: ScoreSettings, kind: Literal["jpeg", "png"]) -> int:
+    """Write each image with its faces marked; how many could not be scored."""
+    folder = storage.normalize(settings.output)
     faces = faceless = failed = 0
     for preview in load_previewer(settings).previews(refs):
-        written = "" if preview.fault is not None else write_preview(folder, preview, arguments.format)
+        written = "" if preview.fault is not None else write_preview(folder, preview, kind)
         for line in _lines(preview):
             print(f"{printable(preview.uri)}  {line}  {written.rpartition('/')[2]}".rstrip(), flush=True)
         faces, failed = faces + len(preview.faces), failed + (preview.fault is not None)
@@ -69,30 +81,28 @@ def _preview(argv: Sequence[str]) -> int:
         f"{len(refs):,} images: {faces:,} faces, {faceless:,} images without one, {failed:,} failed; "
         f"{len(refs) - failed:,} previews in {folder}"
     )
-    if failed:
-        remedy = "The lines above say why. The other images are shown."
-        raise SourceError("images", f"{len(refs):,} that can be scored", len(refs) - failed, remedy)
-    return 0
+    return failed
 
 
-def _preview_films(films: Sequence[str], settings: ScoreSettings) -> int:
-    """Write each video with its faces marked; the other inputs wait for a call of their own."""
-    if len(films) < len(settings.input):
-        raise ConfigError("IMAGE", "images alone or videos alone", list(settings.input), "Call preview once for each.")
+def _preview_films(uris: Sequence[str], settings: ScoreSettings) -> int:
+    """Write each video with its faces marked; how many could not be read."""
     folder, model = storage.normalize(settings.output), load_face_model(settings)
-    for written in films:
-        uri = storage.normalize(written)
+    failed = 0
+    for uri in uris:
         try:
             made = preview_film(uri, model, settings)
         except ImageFault as fault:
-            raise SourceError(uri, "a video that can be read", str(fault), "Check the file.") from fault
+            failed += 1
+            print(f"{printable(uri)}  failed  {printable(str(fault))}", flush=True)
+            continue
         name = preview_name(uri, "mp4")
         storage.write_bytes(storage.join(folder, name), made.film)
         print(
             f"{printable(uri)}  {made.frames:,} frames: {made.faces:,} faces, {made.people:,} people  {name}",
             flush=True,
         )
-    return 0
+    print(f"{len(uris):,} videos: {failed:,} failed; {len(uris) - failed:,} previews in {folder}")
+    return failed
 
 
 def _lines(preview: Preview) -> list[str]:
@@ -118,7 +128,9 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
 
 def _parser() -> console.Parser:
     parser = console.Parser("preview", __doc__)
-    parser.add_argument("input", nargs="+", metavar="IMAGE", help="files, folders, globs or list files (.txt)")
+    parser.add_argument(
+        "input", nargs="+", metavar="IMAGE", help="images or videos: files, folders, globs or list files (.txt)"
+    )
     for flag, (key, text) in _SETTING_FLAGS.items():
         parser.add_argument(flag, dest=key, help=text)
     parser.add_argument(

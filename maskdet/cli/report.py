@@ -22,6 +22,8 @@ from apache_beam.io.filesystems import FileSystems
 from maskdet import storage
 from maskdet.beam.options import parse_beam_options
 from maskdet.cli import console
+from maskdet.cli.joined_keys import add_metadata, metadata_of
+from maskdet.errors import ConfigError
 from maskdet.report.compliance_page import write_report
 from maskdet.report.database import Selection
 
@@ -38,7 +40,10 @@ def _report(argv: Sequence[str]) -> int:
     arguments, rest = parser.parse_known_args(argv)
     FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
     output = storage.normalize(arguments.output or storage.join(arguments.tables, REPORT_FILE))
-    selection = Selection(console.keys_of(arguments.where), arguments.since, arguments.until)
+    since, until = arguments.since, arguments.until
+    if since is not None and until is not None and since > until:
+        raise ConfigError("--since", f"a day that is not after --until {until}", str(since), "Swap them.")
+    selection = Selection(console.keys_of(arguments.where), since, until)
     by = arguments.by.split(",") if arguments.by else None
     excel = None if arguments.excel is None else storage.normalize(arguments.excel)
     written = write_report(
@@ -50,6 +55,7 @@ def _report(argv: Sequence[str]) -> int:
         faces=arguments.faces,
         excel=excel,
         small_groups=arguments.small_groups,
+        metadata=metadata_of("report", arguments),
     )
     print(f"{written.sentence}\nreport: {output} ({written.size_bytes / 1000:,.0f} kB)")
     if excel is not None:
@@ -73,12 +79,11 @@ def _parser() -> console.Parser:
     parser.add_argument(
         "--where", action="append", default=[], metavar="KEY=VALUE", help="only such images; may be given repeatedly"
     )
+    add_metadata(parser)
     parser.add_argument("--since", type=day_of, metavar="DAY", help="only images taken on this day or later")
     parser.add_argument("--until", type=day_of, metavar="DAY", help="only images taken on this day or earlier")
     parser.add_argument("--title", help="the page's title (default: Who wears a mask)")
-    parser.add_argument(
-        "--small-groups", action="store_true", help="show groups even where privacy.min_cell hides them in the tables"
-    )
+    console.add_small_groups(parser)
     parser.add_argument("--faces", type=int, default=0, metavar="N", help="show N faces of each label (default: none)")
     parser.add_argument("--excel", metavar="FILE", help="write the figures as an Excel file, too")
     return parser

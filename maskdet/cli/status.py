@@ -65,7 +65,7 @@ def _give_metrics(status: RunStatus, layout: Layout, file: str | None, gateway: 
         raise MaskdetError("metrics", "the package prometheus_client", "none", remedy) from error
     from maskdet.tables.metrics import last_success, run_metrics
 
-    registry = run_metrics(status, last_success(layout), layout.root)
+    registry = run_metrics(status, last_success(layout), layout)
     with _refused(file):
         if file:  # renamed into place: a collector never sees half of it
             prometheus_client.write_to_textfile(file, registry)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +18,7 @@ from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import Size, size_of
 from maskdet.labels import INCORRECT, MASK, UNCERTAIN
 from maskdet.sections import VideoSettings
-from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout, read_table
+from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, TRACK_RATES, TRACKS, Layout, read_table
 from maskdet.tables.runs import RunManifest
 from maskdet.tables.status import RunStatus, read_status
 from maskdet.tables.videos import VideoCounts
@@ -25,6 +26,11 @@ from maskdet.video.reading import EXTRA, is_installed
 
 _PROBLEMS_SHOWN = 3
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_NAIVE = "wilson, naive"
+_WAYS = (
+    "to quote: the interval that the table recommends. cluster: faces of a cluster are alike; corrected, melded: of "
+    "the rate freed of the model's errors; naive: as if all faces were independent"
+)
 
 
 def describe_run(run: RunManifest, layout: Layout) -> str:
@@ -34,17 +40,10 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
     if run.status in ("running", "failed", "interrupted", "superseded"):
         return f"{head}\n  tables    not complete; finished shards are in {layout.root}"
     if run.pruned_before is not None:
-        removed = run.changes.get(REMOVED, 0)
-        left = f"{run.dataset.listed:,} images in {run.shards.get('total', 0):,} shards are left"
-        return "\n".join(
-            [
-                head,
-                f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}",
-                *_detail("faces", run.faces),
-            ]
-        )
+        return "\n".join([head, *_pruned(run), *_detail("faces", run.faces), *_detail("tracks", run.tracks)])
     if run.recounted:
-        return "\n".join([head, *_detail("faces", run.faces), *_mask_rate(run), *_corrections(run), *_groups(run)])
+        faces = [*_detail("faces", run.faces), *_mask_rate(run), *_corrections(run), *_groups(run)]
+        return "\n".join([head, *faces, *_detail("tracks", run.tracks)])
     lines = [
         head,
         f"  images    {images.listed:,} listed = {images.scored:,} scored + {images.no_face:,} no face "
@@ -64,9 +63,15 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
         f"  model     {run.model['id']} on {run.model['runtime']}; {_thresholds(run)}",
         *([f"  view      {run.model['view']}"] if "view" in run.model else []),
         f"  time      {_speed(run)}",
-        f"  tables    {layout.root}/{{{','.join([*SHARD_TABLES, COMPLIANCE])}}}",
+        f"  tables    {layout.root}/{{{','.join(_tables(run))}}}",
     ]
     return "\n".join(lines)
+
+
+def _pruned(run: RunManifest) -> list[str]:
+    removed = run.changes.get(REMOVED, 0)
+    left = f"{run.dataset.listed:,} images{_and_videos(run)} in {run.shards.get('total', 0):,} shards are left"
+    return [f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}"]
 
 
 def describe_status(status: RunStatus, layout: Layout, now: datetime) -> str:
@@ -150,20 +155,32 @@ def describe_plan(
     return "\n".join([*lines, "settings:", _indented(settings)])
 
 
-def describe_tables(layout: Layout, levels: Iterable[str], max_rows: int) -> str:
-    """An output's tables: sizes, failures by code, and the head of each compliance table."""
+def describe_tables(layout: Layout, max_rows: int) -> str:
+    """An output's tables: sizes, and the head of each level's compliance table and rates of tracks."""
     lines = []
-    for table in SHARD_TABLES:
+    for table in (*SHARD_TABLES, TRACKS):
         files = [file for file in storage.list_folder(layout.folder(table)) if file.uri.endswith(".parquet")]
-        size_bytes = sum(file.size_bytes for file in files)
-        lines.append(f"{table}: {len(files):,} files, {describe_bytes(size_bytes)}")
+        if files or table != TRACKS:
+            lines.append(f"{table}: {len(files):,} files, {describe_bytes(sum(file.size_bytes for file in files))}")
+    levels = _levels(layout, COMPLIANCE)
     for level in levels:
         rows = read_table(layout.compliance(level))
         zone = (rows.schema.metadata or {}).get(b"maskdet.time_zone", b"").decode()
         times = f", days and hours of {zone}" if zone else ""
         head = f"{COMPLIANCE}, level {level}: {rows.num_rows:,} groups{times}"
         lines += ["", head, format_table(_head(rows, max_rows))]
+    lines += ["", _WAYS] if levels else []
+    for level in _levels(layout, TRACK_RATES):
+        rows = read_table(layout.track_rates(level))
+        head = f"{TRACK_RATES}, level {level}: {rows.num_rows:,} groups, n = tracks"
+        lines += ["", head, format_table(_head_of_tracks(rows, max_rows))]
     return "\n".join(lines)
+
+
+def _levels(layout: Layout, table: str) -> list[str]:
+    """Levels that a table has files of, in order."""
+    files = storage.list_folder(layout.folder(table))
+    return sorted(storage.parent(file.uri).rpartition("level=")[2] for file in files if file.uri.endswith(".parquet"))
 
 
 def format_table(table: pa.Table) -> str:
@@ -186,14 +203,52 @@ def describe_bytes(size_bytes: float) -> str:
 
 
 def _head(rows: pa.Table, max_rows: int) -> pa.Table:
+    """The first rows as people read them: each rate with the interval to quote, and how it was made."""
     wanted = ["images_listed", "images_failed", "no_face_share", "faces", "faces_uncertain"]
     wanted = [name for name in wanted if name in rows.column_names]  # an older version knew fewer
-    wanted += ["mask_rate", "mask_rate_low", "mask_rate_high"]
-    if pc.count(rows["faces_incorrect"]).as_py():  # else the model cannot tell
-        wanted += ["faces_incorrect", "correct_rate", "correct_rate_low", "correct_rate_high"]
     keys = rows.column_names[: rows.column_names.index("images_listed")]
     used = [name for name in keys if pc.count(rows[name]).as_py()]
-    return rows.select([*used, *wanted]).slice(0, max_rows)
+    head = rows.slice(0, max_rows)
+    told = head.to_pylist()
+    shown = head.select([*used, *wanted, "mask_rate"])
+    shown = shown.append_column("to quote", [[_quoted(row, "any_mask_rate") for row in told]])
+    if pc.count(rows["faces_incorrect"]).as_py():  # else the model cannot tell
+        for name in ("faces_incorrect", "correct_rate"):
+            shown = shown.append_column(name, head[name])
+        shown = shown.append_column("correct, to quote", [[_quoted(row, "correct_rate") for row in told]])
+    return shown
+
+
+def _quoted(row: Mapping[str, Any], name: str) -> str | None:
+    """A rate with the interval that its table recommends, in a cell; ``None`` where there is no rate."""
+    if "recommended" not in row:  # a table of an older version, which knew the naive one alone
+        old = "mask_rate" if name == "any_mask_rate" else name
+        return None if row[old] is None else _rate_cell(row[old], row[f"{old}_low"], row[f"{old}_high"], _NAIVE)
+    if row[name] is None:
+        return None
+    way = row["recommended"]
+    if way is None:
+        return f"{row[name]:.3f} (no interval: one cluster)"
+    if way in ("melded", "corrected") and row[f"{name}_{way}_low"] is None:  # errors are known of the other rate alone
+        way = "cluster" if way == "melded" else "wilson"
+    if way == "wilson":
+        return _rate_cell(row[name], row[f"{name}_low"], row[f"{name}_high"], _NAIVE)
+    share = row[name if way == "cluster" else f"{name}_corrected"]
+    return _rate_cell(share, row[f"{name}_{way}_low"], row[f"{name}_{way}_high"], way)
+
+
+def _rate_cell(share: float, low: float, high: float, way: str) -> str:
+    return f"{share:.3f} ({low:.3f} to {high:.3f}) {way}"
+
+
+def _head_of_tracks(rows: pa.Table, max_rows: int) -> pa.Table:
+    keys = rows.column_names[: rows.column_names.index("tracks")]
+    used = [name for name in keys if pc.count(rows[name]).as_py()]
+    counts = [name for name in rows.column_names if name.startswith("tracks")]
+    rates = [f"{rate}{end}" for rate in ("any_mask_rate", "correct_rate") for end in ("", "_low", "_high")]
+    # A model that cannot tell masks worn incorrectly leaves columns empty.
+    told = [name for name in (*counts, *rates) if pc.count(rows[name]).as_py() or name in ("tracks", *rates[:3])]
+    return rows.select([*used, *told]).slice(0, max_rows)
 
 
 def _cell(value: object) -> str:
@@ -225,8 +280,16 @@ def _data_set(run: RunManifest) -> list[str]:
         OUTSIDE: "of earlier runs beyond this input",
     }
     counts = ", ".join(f"{run.changes[change]:,} {word}" for change, word in words.items() if run.changes.get(change))
-    videos = f" and {run.dataset_videos.listed:,} videos" if run.dataset_videos else ""
-    return [f"  data set  {run.dataset.listed:,} images{videos}: {counts}"]
+    return [f"  data set  {run.dataset.listed:,} images{_and_videos(run)}: {counts}"]
+
+
+def _and_videos(run: RunManifest) -> str:
+    return f" and {run.dataset_videos.listed:,} videos" if run.dataset_videos else ""
+
+
+def _tables(run: RunManifest) -> list[str]:
+    """Tables of the output, by the names of their folders."""
+    return [*SHARD_TABLES, COMPLIANCE, *((TRACKS, TRACK_RATES) if run.tracks else ())]
 
 
 def _videos(videos: VideoCounts | None) -> list[str]:

@@ -54,7 +54,7 @@ def _watch(argv: Sequence[str]) -> int:
         if arguments.page is not None:
             address = open_things.enter_context(serving(page, arguments.page))
             print(f"maskdet watch: {address}", file=sys.stderr)
-        capture = open_things.enter_context(Capture(source))
+        capture = open_things.enter_context(Capture(source, told=_say))
         try:
             for seen in watch(capture, model, arguments.frames_per_second):
                 if seen is None:
@@ -76,6 +76,10 @@ def _watch(argv: Sequence[str]) -> int:
     if fault is not None:
         raise SourceError(str(source), "a video that can be watched", str(fault), "Check the path.") from fault
     return 0
+
+
+def _say(reason: str, seconds: float) -> None:
+    print(f"maskdet watch: {reason}; opened again in {seconds:g} s", file=sys.stderr)
 
 
 def _show(page: Page, seen: Observation, hour: LastHour) -> None:

@@ -36,7 +36,8 @@ class Difference(NamedTuple):
     naive: Interval | None
     """As if all faces were independent."""
     p: float | None
-    """The level at which the interval would begin to hold 0; of the naive one where there is no other."""
+    """The level at which the interval would begin to hold 0; of the naive one where there is no other. ``None`` where
+    it was not asked for."""
     pairs: int
     """Clusters with labelled faces on both sides."""
     method: str
@@ -66,7 +67,9 @@ class _Side(NamedTuple):
         return {name: (self.successes[name] - share * n) / total for name, n in self.trials.items()}
 
 
-def difference(before: State, after: State, rate: str, confidence: float, *, clustered: bool = True) -> Difference:
+def difference(
+    before: State, after: State, rate: str, confidence: float, *, clustered: bool = True, with_p: bool = True
+) -> Difference:
     """How a rate differs between two sides.
 
     Square-and-add: from an interval of each share, G. Y. Zou and A. Donner, "Construction of confidence limits about
@@ -79,6 +82,7 @@ def difference(before: State, after: State, rate: str, confidence: float, *, clu
         rate: of :data:`RATES`.
         confidence: nominal coverage.
         clustered: whether the clusters of the states mean anything.
+        with_p: whether to look for p, which takes most of the time.
     """
     sides = _Side.of(before, RATES[rate]), _Side.of(after, RATES[rate])
     sums = [side.sums for side in sides]
@@ -103,7 +107,7 @@ def difference(before: State, after: State, rate: str, confidence: float, *, clu
         difference=shares[1] - shares[0],
         interval=interval,
         naive=naive,
-        p=_level(lambda level: at(level, of, together)),
+        p=_level(lambda level: at(level, of, together)) if with_p else None,
         pairs=pairs,
         method=(PAIRED if correlation else CLUSTER) if robust else NAIVE,
     )

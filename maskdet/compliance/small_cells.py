@@ -235,6 +235,16 @@ def feasible_range(matrix: NDArray[np.float64], numbers: NDArray[np.int64], plac
     return ends[0], ends[1]
 
 
+def is_small(count: int, least: int) -> bool:
+    """Whether a count must not be shown: it is neither 0 nor as large as the least."""
+    return 0 < count < least
+
+
+def round_count(count: int, base: int) -> int:
+    """A count to the nearest multiple of a base, halves up."""
+    return base * ((2 * count + base) // (2 * base))
+
+
 def round_counts(counts: Counts, base: int) -> Counts:
     """Counts to the nearest multiples of a base, halves up."""
-    return Counts(*(base * ((2 * count + base) // (2 * base)) for count in counts))
+    return Counts(*(round_count(count, base) for count in counts))

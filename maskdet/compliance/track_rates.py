@@ -9,8 +9,9 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from maskdet.compliance.intervals import wilson_interval
-from maskdet.compliance.state import GroupKey
-from maskdet.compliance.table import keyed_rows
+from maskdet.compliance.small_cells import hide_groups, round_count
+from maskdet.compliance.state import Counts, GroupKey
+from maskdet.compliance.table import EVERYTHING, Disclosure, keyed_rows
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import INCORRECT, MASK, NO_MASK, UNCERTAIN, ClassNames
 from maskdet.schemas import track_rates_schema
@@ -66,12 +67,38 @@ def merge_tracks(counts: Iterable[TrackCounts]) -> TrackCounts:
     return TrackCounts(*(sum(column) for column in zip(TrackCounts(), *counts, strict=True)))
 
 
+def hide_track_groups(
+    groups: Mapping[GroupKey, TrackCounts], levels: Mapping[str, Sequence[str]], least: int
+) -> frozenset[GroupKey]:
+    """The groups to hide so that no count from 1 to ``least - 1`` is published or follows from what is.
+
+    By the rule of the compliance tables, :func:`maskdet.compliance.small_cells.hide_groups`: people are hidden as faces
+    are.
+
+    Args:
+        groups: counts of every group of every level.
+        levels: level → its keys.
+        least: smallest count that may be published, beside 0.
+    """
+    as_faces = {
+        key: Counts(
+            faces_mask=counts.mask,
+            faces_incorrect=counts.incorrect,
+            faces_no_mask=counts.no_mask,
+            faces_uncertain=counts.uncertain,
+        )
+        for key, counts in groups.items()
+    }
+    return hide_groups(as_faces, levels, least)
+
+
 def track_rates_table(
     groups: Mapping[tuple[str | None, ...], TrackCounts],
     names: Sequence[str],
     all_names: Sequence[str],
     confidence: float,
     class_names: ClassNames,
+    shown: Disclosure = EVERYTHING,
 ) -> pa.Table:
     """The rates of one level.
 
@@ -81,28 +108,32 @@ def track_rates_table(
         all_names: keys of all levels, which are the table's columns; those the level lacks are null.
         confidence: nominal coverage of the intervals.
         class_names: the model's; what it cannot tell is null.
+        shown: what is hidden or rounded.
 
     Returns:
         One row per group, sorted by key.
     """
     tells = INCORRECT in class_names
     rows = []
-    for _, columns, counts in keyed_rows(groups, names, all_names):
-        rows.append(
-            {
-                **columns,
-                "tracks": sum(counts),
-                "tracks_mask": counts.mask,
-                "tracks_incorrect": counts.incorrect if tells or counts.incorrect else None,
-                "tracks_no_mask": counts.no_mask,
-                "tracks_uncertain": counts.uncertain,
-                **_rate("any_mask_rate", counts.mask + counts.incorrect, counts.labelled, confidence),
-                **_rate("correct_rate", counts.mask if tells else None, counts.labelled, confidence),
-                "interval_method": "wilson",
-                "interval_confidence": confidence,
-            }
-        )
+    for values, columns, exact in keyed_rows(groups, names, all_names):
+        hidden = values in shown.hidden
+        counts = TrackCounts(*(round_count(count, shown.round_to) for count in exact))
+        numbers = {} if hidden else _numbers(counts, confidence, tells=tells)
+        method = {"interval_method": "wilson", "interval_confidence": confidence}
+        rows.append({**columns, **numbers, **method, "hidden": hidden})
     return pa.Table.from_pylist(rows, schema=track_rates_schema(all_names))
+
+
+def _numbers(counts: TrackCounts, confidence: float, *, tells: bool) -> dict[str, float | None]:
+    return {
+        "tracks": sum(counts),
+        "tracks_mask": counts.mask,
+        "tracks_incorrect": counts.incorrect if tells or counts.incorrect else None,
+        "tracks_no_mask": counts.no_mask,
+        "tracks_uncertain": counts.uncertain,
+        **_rate("any_mask_rate", counts.mask + counts.incorrect, counts.labelled, confidence),
+        **_rate("correct_rate", counts.mask if tells else None, counts.labelled, confidence),
+    }
 
 
 def _key(value: object) -> str | None:

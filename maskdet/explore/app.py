@@ -20,13 +20,18 @@ from starlette.routing import Route
 from maskdet.errors import ConfigError, MaskdetError
 from maskdet.explore.access import Gate, Guarded
 from maskdet.explore.exports import FORMATS, write_counts, write_faces
+from maskdet.explore.films import film_response
 from maskdet.explore.pictures import Picture, Pictures, RowId
 from maskdet.explore.questions import Asked, Question
 from maskdet.explore.relabelling import Relabelling
+from maskdet.explore.tracks import TrackId, Tracks
 from maskdet.report.database import Tables
+from maskdet.report.video_frames import is_frame
 
 _ASSETS = {
     "explore.js": ("maskdet.explore", "static/explore.js", "text/javascript; charset=utf-8"),
+    "tracks.js": ("maskdet.explore", "static/tracks.js", "text/javascript; charset=utf-8"),
+    "tracks.css": ("maskdet.explore", "static/tracks.css", "text/css; charset=utf-8"),
     "explore.css": ("maskdet.explore", "static/explore.css", "text/css; charset=utf-8"),
     "page.css": ("maskdet.report", "templates/page.css", "text/css; charset=utf-8"),
 }
@@ -56,10 +61,36 @@ def explorer(tables: Tables, gate: Gate) -> Guarded:
         Route("/favicon.ico", lambda _: Response(status_code=204)),
         Route("/picture/face/{place}", lambda request: _picture(request, pictures.crop)),
         Route("/picture/image/{place}", lambda request: _picture(request, pictures.whole)),
+        *_video_routes(tables),
         Route("/export/{what}.{kind}", lambda request: _export(request, tables, asked)),
     ]
     handlers: Any = {MaskdetError: _refused}
     return Guarded(Starlette(routes=routes, exception_handlers=handlers), gate)
+
+
+def _video_routes(tables: Tables) -> list[Route]:
+    """What is asked of videos; nothing, where there are none."""
+    if not tables.has_tracks:
+        return []
+    tracks = Tracks(tables)
+
+    def frames(request: Request) -> Response:
+        place = TrackId.read(request.path_params["place"])
+        found = None if place is None else tracks.frames(place)
+        return PlainTextResponse("There is no such track.\n", 404) if found is None else JSONResponse(found)
+
+    def film(request: Request) -> Response:
+        place = RowId.read(request.path_params["place"])
+        row = None if place is None else tables.row(*place)
+        if row is None or not is_frame(row):
+            return PlainTextResponse("There is no such frame.\n", 404)
+        return film_response(request, row["image_uri"])
+
+    return [
+        Route("/api/tracks", lambda request: JSONResponse(tracks.page(request.query_params.multi_items()))),
+        Route("/api/track/{place}", frames),
+        Route("/video/{place}", film),
+    ]
 
 
 def serve(tables: Tables, host: str, port: int, names: tuple[str, ...], ready: Callable[[Gate], None]) -> None:

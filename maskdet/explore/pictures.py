@@ -20,7 +20,9 @@ from maskdet.errors import FailureCode, ImageFault
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.inputs.references import HIDDEN, ImageRef
 from maskdet.report.database import Tables
-from maskdet.report.face_crops import CHANGED, GONE, NAMELESS, read_crops
+from maskdet.report.face_crops import read_crops
+from maskdet.report.marks import CHANGED, GONE, NAMELESS
+from maskdet.report.video_frames import frames_mode, is_frame, read_frames
 from maskdet.scoring.fetching import Fetcher
 
 CROP_PX = 144
@@ -63,6 +65,7 @@ class Pictures:
         imaging = ImagingSettings.model_validate(tables.run.settings.get("imaging", {}))
         self._limits = ImageLimits.of(imaging, settings.decoder_seconds)
         self._attempts = settings.fetch_attempts
+        self._frames = frames_mode(tables.run)
         # A decoded image may have 64 megapixels; a page asks for dozens at once.
         self._reading = threading.Semaphore(_MOST_READ_AT_ONCE)
         self.crop = functools.lru_cache(_MOST_KEPT)(self._crop)
@@ -73,7 +76,7 @@ class Pictures:
         if row is None:
             return None
         with self._reading:
-            (crop,) = read_crops([row], self._limits, CROP_PX, self._attempts)
+            (crop,) = read_crops([row], self._limits, CROP_PX, self._attempts, self._frames)
         return crop if isinstance(crop, str) else _jpeg(crop)
 
     def whole(self, place: RowId) -> Picture | None:
@@ -87,6 +90,10 @@ class Pictures:
     def _whole(self, row: dict[str, Any]) -> Picture:
         if row["image_uri"].startswith(HIDDEN):
             return NAMELESS
+        if is_frame(row):
+            wanted = {row["frame_time_us"]: row["content_sha256"]}
+            [(_, frame)] = read_frames(row["image_uri"], wanted, self._frames)
+            return frame if isinstance(frame, str) else self._shown(frame)
         try:
             data = Fetcher(self._limits.max_bytes, self._attempts).fetch(ImageRef(row["image_uri"], -1, ""))
             if hashlib.sha256(data).hexdigest() != row["content_sha256"]:
@@ -94,6 +101,10 @@ class Pictures:
             image, _ = open_upright(data, self._limits, at_least=(WHOLE_PX, WHOLE_PX))
         except ImageFault as fault:
             return GONE if fault.code is FailureCode.NOT_FOUND else f"unreadable: {fault.code}"
+        return self._shown(image)
+
+    @staticmethod
+    def _shown(image: Image.Image) -> bytes:
         image.thumbnail((WHOLE_PX, WHOLE_PX), Image.Resampling.BICUBIC)
         return _jpeg(image)
 

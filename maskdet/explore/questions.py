@@ -12,6 +12,7 @@ from maskdet.errors import ConfigError
 from maskdet.labels import LABELS
 from maskdet.report.database import CAPTURED_MS, FILE, ROW, WORN, Selection, Tables, quoted, tells_incorrect
 from maskdet.report.figures import Cells, Group, read_bins
+from maskdet.report.track_figures import pictures_of
 
 NO_FACE = "no_face"
 """Asked for as a label: images in which no face was found."""
@@ -76,6 +77,7 @@ class Question:
         for name, value in asked:
             kind, _, key = name.partition(".")
             if kind in ("key", "none") and key:
+                _one_of("key", key, tables.keys)
                 keys[key] = (*keys.get(key, ()), value if kind == "key" else None)
             elif name == "label":
                 labels.append(_one_of("label", value, (*LABELS, NO_FACE)))
@@ -169,6 +171,8 @@ class Asked:
             "keys": keys,
             "times": list(TIMES) if days[0] is not None else [],
             "corrections": self.tables.corrections,
+            "has_tracks": self.tables.has_tracks,
+            "pictures": pictures_of(self.tables),
             "thresholds": sorted({run.decision.no_mask_below, run.decision.mask_from}),
         }
 
@@ -202,7 +206,8 @@ class Asked:
         order = ORDERS["latest" if question.faceless and question.order == "latest" else question.order]
         if question.faceless and question.order != "latest":
             order = ""
-        columns = [FILE, ROW, "image_uri", CAPTURED_MS, "width_px", "height_px", *map(quoted, tables.keys)]
+        columns = [FILE, ROW, "image_uri", CAPTURED_MS, tables.frame_time, "width_px", "height_px"]
+        columns += map(quoted, (*tables.keys, *tables.carried))
         if not question.faceless:
             columns += [
                 *_BOX,
@@ -221,22 +226,25 @@ class Asked:
 
     def _face(self, view: str, row: tuple[Any, ...]) -> dict[str, Any]:
         tables = self.tables
-        file, number, uri, captured_at_ms, width, height = row[:6]
-        place, rest = row[6 : 6 + len(tables.keys)], row[6 + len(tables.keys) :]
+        file, number, uri, captured_at_ms, time_us, width, height = row[:7]
+        keys, carried = len(tables.keys), len(tables.carried)
+        place, more, rest = row[7 : 7 + keys], row[7 + keys : 7 + keys + carried], row[7 + keys + carried :]
         when = tables.local_time(captured_at_ms)
         found = {
             "id": f"{view}-{tables.file_number(view, file)}-{number}",
             "uri": uri,
             "captured_at": f"{when:%Y-%m-%d %H:%M}" if when is not None else "",
             "keys": dict(zip(tables.keys, place, strict=True)),
+            "carried": dict(zip(tables.carried, more, strict=True)),
             "size": [width, height],
+            "time_us": time_us,
         }
         if view == "faceless":
             return found
-        box, more = rest[:4], rest[4:]
+        box, answers = rest[:4], rest[4:]
         found["box"] = None if box[0] is None else [float(side) for side in box]
         names = ("worn", "mask", "incorrect", "label", "model_label", "corrected")
-        return {**found, **dict(zip(names, more, strict=True))}
+        return {**found, **dict(zip(names, answers, strict=True))}
 
     def _condition_of_cells(self, selection: Selection) -> tuple[str, list[object]]:
         condition, values = self.tables.condition(Selection(selection.keys), faces=False)

@@ -44,12 +44,17 @@ LARGE_PX = 40.0
 FILLING = 0.4
 """Part of an image's longer side from which a box fills it; the overview is asked for no others."""
 
+SURE = 0.7
+"""Score of a face from which an image needs no overview: beside such a face, the overview found no other
+(docs/decisions/046-middle-detector.md)."""
+
 RULES = {
     "max_iou": MAX_IOU,
     "max_inside": MAX_INSIDE,
     "smallest_box": SMALLEST_BOX,
     "large_px": LARGE_PX,
     "filling": FILLING,
+    "sure": SURE,
 }
 """All of the above; part of a run's fingerprint. What a score has to reach is told by the detector's bundle."""
 
@@ -127,10 +132,16 @@ class Detector:
                 break
             found, scale = self._finer(pixels, found, small, scale, finer), finer
         found = found.take(found.scores >= self._least(found))
-        filling = self._look(pixels, overview(width, height))
-        filling = filling.take(_sides(filling) >= FILLING * max(width, height))
-        filling = filling.take(filling.scores >= self.min_score**self._rule.filling_power)
-        return _finish(join([found, filling]), (width, height), min_face_px, self.settings.max_faces)
+        if not np.any(found.scores >= SURE):
+            found = join([found, self._filling(pixels)])
+        return _finish(found, (width, height), min_face_px, self.settings.max_faces)
+
+    def _filling(self, pixels: NDArray[np.uint8]) -> Detections:
+        """Faces that fill an image, by the overview."""
+        height, width = pixels.shape[:2]
+        seen = self._look(pixels, overview(width, height))
+        seen = seen.take(_sides(seen) >= FILLING * max(width, height))
+        return seen.take(seen.scores >= self.min_score**self._rule.filling_power)
 
     def _finer(
         self, pixels: NDArray[np.uint8], found: Detections, small: Detections, scale: float, finer: float

@@ -4,9 +4,9 @@ The network's cost is the area of its canvases, and most of what a photograph co
 faces. So an image is looked at
 
 1. as a whole, on a canvas of about :data:`FIRST_PIXELS`, whatever its size;
-2. as a whole of :data:`OVERVIEW_PX` within a border, for faces that fill the image or are cut by its edges: portraits
-   and crops, of which the first look misses one in eight;
-3. finer, in the regions around what the first look took for a small face, however unsure it was.
+2. finer, in the regions around what the first look took for a small face, however unsure it was;
+3. where no face is sure by then, as a whole of :data:`OVERVIEW_PX` within a border, for faces that fill the image or
+   are cut by its edges: portraits and crops, of which the first look misses one in eight.
 
 Every look follows from the image's size and from what was seen before in the same image, so its faces are the same
 wherever it is scored. Figures for the numbers below: docs/decisions/044-detector.md, 045-narrow-detector.md.
@@ -41,15 +41,13 @@ no trace."""
 PAD_PX = 24
 """Surroundings of a small face that a finer look takes in, in pixels of the look before."""
 
-_STEP_PX = 64  # few sizes of canvas, since each has to be prepared; the network itself asks for multiples of 32
-_SMALL_STEP_PX = 32
-_SMALL_CANVAS_PX = 256
+_STEP_PX = 32  # of sides of canvases, as the network asks
 
 LOOKS = {
     "first": [FIRST_PIXELS, FIRST_LONGEST_PX, ENLARGED_TO_PX],
     "overview": [OVERVIEW_PX, BORDER_PX],
     "finer": [SMALL_PX, FINE_FACE_PX, FINER_BY, PAD_PX],
-    "steps": [_STEP_PX, _SMALL_STEP_PX, _SMALL_CANVAS_PX],
+    "step": [_STEP_PX],
 }
 """All of the above; part of a run's fingerprint."""
 
@@ -87,8 +85,8 @@ def first_scale(width: int, height: int) -> float:
 
 
 def whole_look(width: int, height: int, scale: float) -> Look:
-    """The whole image on one canvas."""
-    return Look(0, 0, width, height, _round_up(width * scale), _round_up(height * scale))
+    """The whole image on one canvas, whose sides are the nearest that the network takes."""
+    return Look(0, 0, width, height, _nearest(width * scale), _nearest(height * scale))
 
 
 def overview(width: int, height: int) -> Look:
@@ -197,5 +195,9 @@ def _part_look(width: int, height: int, part: tuple[float, float, float, float],
 
 
 def _round_up(length: float) -> int:
-    step = _SMALL_STEP_PX if length <= _SMALL_CANVAS_PX else _STEP_PX
-    return max(1, math.ceil(length / step - 1e-6)) * step
+    return max(1, math.ceil(length / _STEP_PX - 1e-6)) * _STEP_PX
+
+
+def _nearest(length: float) -> int:
+    """The nearest multiple of the step; of two as near, the smaller."""
+    return max(1, math.ceil(length / _STEP_PX - 0.5)) * _STEP_PX

@@ -54,7 +54,7 @@ class Row(NamedTuple):
 
     uri: str
     keys: tuple[str | None, ...] = ()
-    """One value for each of the settings' ``source.keys``."""
+    """One value for each of the settings' ``source.keys`` and ``source.carry``."""
     captured_at_ms: int | None = None
     size_bytes: int = -1
     version: str = ""
@@ -131,7 +131,7 @@ def read_rows(uri: str, part: int, source: SourceSettings, root: str = "") -> It
 
 
 def _listed_rows(uri: str, source: SourceSettings) -> Iterator[Row]:
-    base, keys = _base(uri, ""), (None,) * len(source.keys)
+    base, keys = _base(uri, ""), (None,) * len(source.list_columns)
     with open_text(uri) as stream, refusing_damage(uri):
         for number, line in enumerate(stream, start=1):
             text = line.removeprefix("\ufeff").strip() if number == 1 else line.strip()
@@ -260,7 +260,7 @@ def _columns(uri: str, source: SourceSettings, root: str) -> _Columns:
 
     return _Columns(
         own(source.uri_column, "source.uri_column"),
-        tuple(own(key, "source.keys") for key in source.keys),
+        tuple(own(key, "source.keys" if key in source.keys else "source.carry") for key in source.list_columns),
         maybe(source.captured_at_column, "source.captured_at_column"),
         maybe(source.version_column, "source.version_column"),
         maybe(source.size_column, "source.size_column"),

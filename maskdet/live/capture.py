@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from maskdet.errors import ConfigError, ImageFault
-from maskdet.video.reading import open_stream
+from maskdet.video.reading import decoder_errors, open_stream
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
@@ -86,6 +86,7 @@ class Capture:
     Args:
         source: what to watch.
         frames: opens the source and gives its frames; default: by PyAV, films at their own pace.
+        told: called with why a stream is opened again, and after how many seconds.
         clock: tells the time in seconds.
         wait: waits some seconds, or until told to stop.
     """
@@ -97,9 +98,11 @@ class Capture:
         *,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] | None = None,
+        told: Callable[[str, float], None] = lambda reason, seconds: None,
     ) -> None:
         self._source = source
         self._clock = clock
+        self._told = told
         self._stop = threading.Event()
         self._wait = wait or (lambda seconds: self._stop.wait(seconds) and None)
         self._frames = frames or self._decode
@@ -147,6 +150,7 @@ class Capture:
                     return
                 wait_s = FIRST_WAIT_S if self._counts.decoded > seen else min(2 * wait_s, LONGEST_WAIT_S)
                 if not self._stop.is_set():
+                    self._told(_reason(broken), wait_s)
                     self._wait(wait_s)
                     self._counts = self._counts._replace(reconnects=self._counts.reconnects + 1)
         except BaseException as error:
@@ -169,7 +173,9 @@ class Capture:
                     self._changed.notify_all()
         except ConfigError:
             raise
-        except (ImageFault, OSError, ValueError) as error:  # PyAV's errors are of these kinds
+        except (ImageFault, OSError, ValueError) as error:
+            return error
+        except decoder_errors() as error:
             return error
         return None
 
@@ -183,3 +189,13 @@ class Capture:
                     if early_s > 0:
                         self._wait(early_s)
                 yield Arrived(picture, video.stream.sample_aspect_ratio, time_us, self._clock())
+
+
+def _reason(error: Exception | None) -> str:
+    """Why a stream is opened again, without its address, which may hold a password."""
+    if error is None:
+        return "the stream ended"
+    if isinstance(error, ImageFault):
+        return str(error)
+    told = str(getattr(error, "strerror", None) or type(error).__name__)
+    return "it said nothing for too long" if told == "Immediate exit requested" else told

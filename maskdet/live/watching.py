@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +94,7 @@ def watch(
             yield None
             continue
         due = max(due, clock()) + 1 / frames_per_second
-        arrived = now()
+        arrived = now() - timedelta(seconds=clock() - frame.arrived_s)
         try:
             pixels = upright_rgb(SampledFrame(frame.time_us or 0, frame.picture, None, None), frame.aspect)
             [prediction] = model.predict([pixels])

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from maskdet import storage
-from maskdet.config import FailureBudget, ImagingSettings, InputKind, KeyName, Ratio, Section, SourceSettings
+from maskdet.config import ImagingSettings, InputKind, KeyName, Ratio, Section, SourceSettings
 from maskdet.labels import THREE_CLASSES
+from maskdet.sections import FailureBudget
 
 Label = Literal["mask", "incorrect", "no_mask"]
 Split = Literal["train", "validation", "test"]

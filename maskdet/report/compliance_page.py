@@ -22,10 +22,13 @@ from maskdet.report.excel import excel_bytes, report_sheets
 from maskdet.report.face_tiles import FaceSection, read_faces
 from maskdet.report.failure_words import FAILURE_WORDS
 from maskdet.report.figures import BINS, Figures, Group, period_of, periods, read_figures
+from maskdet.report.people_section import People, people_sheet, pictures_word, read_people
 from maskdet.report.scales import Mark, Scale, ends, of_hundred, spread_labels, stacked
 from maskdet.report.templating import rendered
 from maskdet.report.words import bare_share, group_name, share
+from maskdet.tables.disclosure import refuse_small_groups
 from maskdet.tables.manifest import RunManifest
+from maskdet.tables.metadata import NO_METADATA, Metadata
 
 MOST_GROUPS = 40
 MOST_PANELS = 12
@@ -77,7 +80,12 @@ class Panel:
 
 
 def render(
-    tables: Tables, figures: Figures, selection: Selection, title: str, faces: Sequence[FaceSection] = ()
+    tables: Tables,
+    figures: Figures,
+    selection: Selection,
+    title: str,
+    faces: Sequence[FaceSection] = (),
+    people: People | None = None,
 ) -> str:
     """The page's HTML.
 
@@ -87,13 +95,14 @@ def render(
         selection: which part of them.
         title: the page's.
         faces: pictures to show; default: none.
+        people: those in videos; default: there are none.
     """
     order = _by_rate(figures.groups)
-    scale = Scale.around(_extent([figures.total, *order[:MOST_GROUPS]]))
-    rest = order[MOST_GROUPS:]
     page = rendered(
         "report.html.j2",
         title=title,
+        people=people,
+        pictures=pictures_word(people),
         figures=figures,
         run=tables.run,
         output=tables.layout.root,
@@ -103,12 +112,10 @@ def render(
         verb="wore a mask correctly" if figures.tells_incorrect else "wore a mask",
         labels=[label for label in LABELS if figures.tells_incorrect or label != "incorrect"],
         cluster_words=_cluster_words(tables),
+        pair_words=_cluster_words(tables, of_day=False),
         named=sum(group.values != (None,) for group in figures.groups),
         hundred=_hundred(figures.total),
-        scale=scale,
-        rows=[_row(scale, group) for group in order[:MOST_GROUPS]],
-        total_row=_row(scale, figures.total),
-        rest=len(rest),
+        **_by_group(figures, order),
         **_over_time(figures),
         panels=_panels(figures, order),
         histogram=_histogram(figures),
@@ -136,7 +143,8 @@ def query(tables: Tables, figures: Figures) -> str:
     """A query in SQL that gives the numbers by the first key."""
     folder = tables.layout.folder("predictions").replace("'", "''")
     names = ["'" + "', '".join(LABELS[:3]) + "'"]
-    key = '"' + figures.keys[0].replace('"', '""') + '", ' if figures.keys else ""
+    stored = figures.keys and figures.keys[0] in tables.stored_keys
+    key = '"' + figures.keys[0].replace('"', '""') + '", ' if stored else ""
     success = "label = 'mask'" if figures.tells_incorrect else "label IN ('mask', 'incorrect')"
     return (
         f"SELECT {key}count(*) FILTER (label IN ({names[0]})) AS faces,\n"
@@ -145,11 +153,12 @@ def query(tables: Tables, figures: Figures) -> str:
     )
 
 
-def _cluster_words(tables: Tables) -> str:
-    """Which faces count as alike."""
+def _cluster_words(tables: Tables, *, of_day: bool = True) -> str:
+    """Which faces count as alike: of a day, or in a comparison of periods, where days count together."""
     if tables.cluster is not None:
-        return f"faces of one {' and '.join(tables.cluster)}"
-    return "faces of one camera and hour" if "camera" in tables.keys else "faces of one place and hour"
+        return f"faces of one {' and '.join(name for name in tables.cluster if of_day or name != 'date')}"
+    hour = "hour" if of_day else "hour of the day"
+    return f"faces of one camera and {hour}" if "camera" in tables.keys else f"faces of one place and {hour}"
 
 
 def _by_rate(groups: Sequence[Group]) -> list[Group]:
@@ -166,6 +175,13 @@ def _row(scale: Scale, group: Group) -> Row:
     at = None if group.rate.share is None else scale.at(group.rate.share)
     span = None if interval is None else (scale.at(interval.low), scale.at(interval.high))
     return Row(group_name(group.values), group, at, span)
+
+
+def _by_group(figures: Figures, order: Sequence[Group]) -> dict[str, Any]:
+    shown = order[:MOST_GROUPS]
+    scale = Scale.around(_extent([figures.total, *shown]))
+    rows = [_row(scale, group) for group in shown]
+    return {"scale": scale, "rows": rows, "total_row": _row(scale, figures.total), "rest": len(order) - len(shown)}
 
 
 def _hundred(total: Group) -> dict[str, int]:
@@ -284,6 +300,7 @@ def write_report(
     faces: int = 0,
     excel: str | None = None,
     small_groups: bool = False,
+    metadata: Metadata = NO_METADATA,
 ) -> Written:
     """Write the page about an output.
 
@@ -295,39 +312,48 @@ def write_report(
         title: default: one that fits all.
         faces: most faces of each label to show.
         excel: where to write the figures as an Excel file; default: nowhere.
-        small_groups: show them even where ``privacy.min_cell`` hides them in the compliance tables.
+        metadata: more keys, which follow from one of the output's.
+        small_groups: show them, and exact counts, even where ``privacy`` hides or rounds them in the tables.
 
     Raises:
-        ConfigError: a key that the tables lack, too many faces, or small groups that are to be hidden.
+        ConfigError: a key that the tables lack, a selection without images, too many faces, or small groups that are to
+            be hidden.
         OutputError: no run has finished there.
         StorageError: something cannot be read or written.
     """
-    with Tables(output) as tables:
-        if not small_groups:
-            _refuse_small_groups(tables)
+    with Tables(output, metadata) as tables:
+        refuse_small_groups("report", [tables.run], allowed=small_groups)
         if faces:
             _refuse_hidden(tables)
         figures = read_figures(tables, selection, by)
+        if not figures.total.counts.images_listed:
+            raise _nothing_selected(tables, selection)
         shown = read_faces(tables, selection, faces) if faces else ()
-        html = render(tables, figures, selection, title or "Who wears a mask", shown)
+        people = read_people(tables, selection, figures.keys[0] if figures.keys else None)
+        html = render(tables, figures, selection, title or "Who wears a mask", shown, people)
     storage.write_bytes(page, html.encode())
     if excel is not None:
-        storage.write_bytes(excel, excel_bytes(report_sheets(figures)))
+        sheets = report_sheets(figures)
+        if people is not None:
+            sheets["people"] = people_sheet(people, tells_incorrect=figures.tells_incorrect)
+        storage.write_bytes(excel, excel_bytes(sheets))
     return Written(headline(figures), len(html.encode()))
+
+
+def _nothing_selected(tables: Tables, selection: Selection) -> ConfigError:
+    keys = [f"{name}={value or ''}" for name, values in selection.keys.items() for value in values]
+    days = {"since": selection.since, "until": selection.until}
+    asked = [*keys, *(f"{name} {day}" for name, day in days.items() if day is not None)]
+    first, last = (tables.local_time(ms) for ms in tables.captured_ms())
+    span = "None has a capture time." if first is None or last is None else f"They are of {first:%F} to {last:%F}."
+    remedy = f"{span} See maskdet inspect for values of keys."
+    return ConfigError("report", "a selection with images of the output", f"none of {', '.join(asked)}", remedy)
 
 
 def _refuse_hidden(tables: Tables) -> None:
     if tables.run.settings.get("privacy", {}).get("uri", "plain") != "plain":
         remedy = "Leave --faces out: whose images these are is hidden from the tables, too."
         raise ConfigError("--faces", "tables that know the names of their images", "hidden names (privacy.uri)", remedy)
-
-
-def _refuse_small_groups(tables: Tables) -> None:
-    """The page counts rows, and so shows groups that the compliance tables hide."""
-    least = int(tables.run.settings.get("privacy", {}).get("min_cell", 0))
-    if least > 1:
-        remedy = "Add --small-groups to show them to somebody who may see them; hide them from all others."
-        raise ConfigError("report", f"an output that hides no group (privacy.min_cell = {least})", "one", remedy)
 
 
 def headline(figures: Figures) -> str:

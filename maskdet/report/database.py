@@ -18,14 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
+
 from maskdet import storage
 from maskdet.compliance.corrections import Corrections
 from maskdet.cores import available_cores
 from maskdet.errors import ConfigError
 from maskdet.labels import INCORRECT, LABELS
+from maskdet.schemas import RESERVED_NAMES, predictions_schema
 from maskdet.tables.corrections import read_corrections
-from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout
+from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, TRACKS, Layout
 from maskdet.tables.manifest import read_run
+from maskdet.tables.metadata import NO_METADATA, Metadata
 from maskdet.tables.snapshot import current_snapshot
 
 if TYPE_CHECKING:
@@ -40,8 +44,8 @@ COUNTED = ("images_scored", "images_no_face", "images_failed", *(f"faces_{label}
 WORN = "CAST(probability_mask AS DOUBLE) + coalesce(CAST(probability_incorrect AS DOUBLE), 0)"
 """Probability that there is a mask; in double precision, as labels are made."""
 
-VIEWS = {"faces": PREDICTIONS, "faceless": NO_FACE, "failed": FAILURES}
-"""View of the database → table of the output."""
+VIEWS = {"faces": PREDICTIONS, "faceless": NO_FACE, "failed": FAILURES, "tracks": TRACKS}
+"""View of the database → table of the output; there is none of tracks in an output without videos."""
 
 FILE, ROW = "_file", "file_row_number"
 """Columns of a row's place: its file, and its number there."""
@@ -85,35 +89,44 @@ class Tables:
         layout: the output.
         snapshot: its set of tables.
         run: the record of the run that left it.
-        keys: names of keys that say where or what; not ``date`` and ``hour``.
+        keys: names of keys that say where or what, those of the metadata last; not ``date`` and ``hour``.
+        stored_keys: those of them that are columns of the tables.
+        carried: names of columns that an image list gave beside its keys.
         timezone: that days and hours are of.
+        frame_time: SQL for when a face's frame is shown in its video, in microseconds; null of images.
         failed_images: SQL for the number of images that some rows of ``failed`` stand for.
         cluster: names of the keys that faces of one cluster share; ``None``: all keys, day and hour.
 
     Args:
         output: the output of scoring runs.
+        metadata: more keys, which follow from one of the output's.
 
     Raises:
-        ConfigError: DuckDB is not installed.
+        ConfigError: DuckDB is not installed, or the metadata does not go with the tables.
         OutputError: no run has finished there.
         StorageError: the output cannot be read.
     """
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, metadata: Metadata = NO_METADATA) -> None:
         connect = _duckdb().connect
         self.layout = Layout(storage.normalize(output))
         self.snapshot = current_snapshot(self.layout)
         self.run = read_run(self.layout, self.snapshot.run_id)
         dataset = self.snapshot.dataset
-        names = tuple(dict.fromkeys((*dataset.key_names, *dataset.partition_by)))
-        self.keys = tuple(name for name in names if name not in TIME_KEYS)
+        self.carried = dataset.carried or ()
+        names = tuple(dict.fromkeys((*dataset.place_names, *dataset.partition_by)))
+        self.stored_keys = tuple(name for name in names if name not in (*TIME_KEYS, *self.carried))
+        self.keys = (*self.stored_keys, *metadata.columns)
         compliance = self.run.settings.get("compliance", {})
         self.timezone = str(compliance.get("time_zone") or dataset.timezone)
         named = compliance.get("cluster")
-        self.cluster = None if named is None or set(named) == {*self.keys, *TIME_KEYS} else tuple(named)
+        self.cluster = None if named is None or set(named) == {*self.stored_keys, *TIME_KEYS} else tuple(named)
+        self._metadata = metadata
+        self._refuse_metadata()
         self._fetched = tempfile.TemporaryDirectory(prefix="maskdet-tables-")
         self._connection = connect(config={"threads": available_cores()})
         self._files = {view: self._local(table) for view, table in VIEWS.items()}
+        self._load_metadata()
         self.attach(self)
         self._looking: bool | None = None
         self._connection.execute(f"CREATE TABLE corrected ({FILE} VARCHAR, {ROW} BIGINT, given VARCHAR)")
@@ -173,6 +186,31 @@ class Tables:
         with self.cursor as cursor:
             cursor.execute(f"CREATE OR REPLACE VIEW faces AS {query}")
 
+    def _refuse_metadata(self) -> None:
+        """Refuse metadata that are about no key of the tables, or named like a column of them."""
+        known = self._metadata
+        if known.on and known.on not in self.stored_keys:
+            raise ConfigError("--on", f"one of the keys {list(self.stored_keys)}", known.on, "See maskdet inspect.")
+        names = {*predictions_schema(self.snapshot.dataset.key_names).names, *RESERVED_NAMES}
+        for name in known.columns:
+            if name in names:
+                raise ConfigError("--metadata", "columns that the tables do not have", name, "Rename it.")
+
+    def _load_metadata(self) -> None:
+        """Make a table of the metadata, to be joined to rows by the key that it is about."""
+        known = self._metadata
+        if known.on:
+            columns = {name: pa.array([values.get(key) for key in known.values], pa.string())
+                       for name, values in known.columns.items()}  # fmt: skip
+            self._connection.register("given", pa.table({known.on: pa.array(known.values, pa.string()), **columns}))
+            self._connection.execute("CREATE TABLE metadata AS SELECT * FROM given")
+            self._connection.unregister("given")
+
+    @property
+    def _joined(self) -> str:
+        on = quoted(self._metadata.on)
+        return f" LEFT JOIN metadata m ON s.{on} = m.{on}" if self._metadata.on else ""
+
     def close(self) -> None:
         """Close the database and remove what was fetched."""
         self._connection.close()
@@ -185,6 +223,11 @@ class Tables:
         self.close()
 
     @property
+    def has_tracks(self) -> bool:
+        """Whether there are tracks of videos, or could be: a view of them exists."""
+        return bool(self._files["tracks"])
+
+    @property
     def cursor(self) -> DuckDBPyConnection:
         """A connection of its own to the same database, for one thread."""
         connection: DuckDBPyConnection = self._connection.cursor()
@@ -195,12 +238,18 @@ class Tables:
 
         Args:
             other: the output, open for as long as this one.
-            prefix: of the views' names: ``stored``, ``faceless`` and ``failed``.
+            prefix: of the views' names: ``stored``, ``faceless``, ``failed`` and, where there are videos, ``tracks``.
         """
+        joined = "" if prefix else self._joined
         for view, files in other._files.items():
+            if not files:
+                continue
             name = "stored" if view == "faces" else view
-            self._connection.execute(f"CREATE VIEW {prefix}{name} AS SELECT * FROM {_parquet(files)}")
+            more = "".join(f", m.{quoted(column)}" for column in self._metadata.columns) if joined else ""
+            self._connection.execute(f"CREATE VIEW {prefix}{name} AS SELECT s.*{more} FROM {_parquet(files)} s{joined}")
         if not prefix:
+            known = {column[0] for column in self.rows("DESCRIBE stored")}
+            self.frame_time = "frame_time_us" if "frame_time_us" in known else "NULL AS frame_time_us"
             names = {column[0] for column in self.rows("DESCRIBE failed")}
             # A lost stretch of a video stands for as many images as it has frames; older tables know of none.
             self.failed_images = "coalesce(sum(coalesce(frames, 1)), 0)" if "frames" in names else "count(*)"
@@ -235,8 +284,8 @@ class Tables:
         parts: list[str] = ["true"]
         values: list[object] = []
         for name, allowed in selection.keys.items():
-            if name not in self.keys:
-                raise ConfigError("key", f"one of {list(self.keys)}", name, "See maskdet inspect.")
+            if name not in (*self.keys, *self.carried):
+                raise ConfigError("key", f"one of {[*self.keys, *self.carried]}", name, "See maskdet inspect.")
             given = [value for value in allowed if value is not None]
             options = [f"{quoted(name)} IN ({', '.join('?' * len(given))})"] if given else []
             options += [f"{quoted(name)} IS NULL"] if None in allowed else []
@@ -263,6 +312,12 @@ class Tables:
         if captured_at_ms is None:
             return None
         return datetime.fromtimestamp(captured_at_ms / 1000, ZoneInfo(self.timezone))
+
+    def captured_ms(self) -> tuple[int | None, int | None]:
+        """The earliest and the latest capture time of all images, in milliseconds since 1970 in UTC."""
+        times = " UNION ALL ".join(f"SELECT captured_at FROM {view}" for view in ("faces", "faceless", "failed"))
+        [(first, last)] = self.rows(f"SELECT epoch_ms(min(captured_at)), epoch_ms(max(captured_at)) FROM ({times})")
+        return first, last
 
     def make_cells(self, selection: Selection, name: str = "cells") -> None:
         """Count the selected rows by all keys, day and hour, in a table of the database.
@@ -297,7 +352,7 @@ class Tables:
         """One row of a table, by its place; ``None`` if there is none.
 
         Args:
-            view: ``faces`` or ``faceless``.
+            view: ``faces``, ``faceless`` or ``tracks``.
             file: the number of its file, as :meth:`file_number` gives it.
             number: of the row within the file.
         """
@@ -311,7 +366,8 @@ class Tables:
             return None
         row = dict(zip(names, found, strict=True))
         row.pop("captured_at")  # DuckDB's time zones are not Python's
-        return row
+        known = self._metadata
+        return row | {name: values.get(str(row[known.on])) for name, values in known.columns.items()}
 
     def file_number(self, view: str, file: str) -> int:
         """The number of a file of a view."""

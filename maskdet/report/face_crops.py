@@ -16,17 +16,11 @@ from maskdet.cores import available_cores
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.faces.crops import CropOptions, crop_face
 from maskdet.images.preprocessing import ImageLimits, open_upright
-from maskdet.inputs.folders import extension_of
 from maskdet.inputs.references import HIDDEN, ImageRef
-from maskdet.report.marks import GREY
+from maskdet.report.marks import CHANGED, GONE, GREY, NAMELESS
+from maskdet.report.video_frames import frames_mode, is_frame, read_frames
 from maskdet.scoring.fetching import Fetcher
-from maskdet.sections import VideoSettings
 from maskdet.tables.manifest import RunManifest
-
-CHANGED = "changed since it was scored"
-GONE = "gone since it was scored"
-FRAME = "a frame of a video: maskdet preview shows it"
-NAMELESS = "its name is hidden (privacy.uri), so it cannot be shown"
 
 # More than the classifier sees, so that people can tell what a face is part of.
 _OPTIONS = CropOptions(margin=0.25, outside="grey")
@@ -42,45 +36,64 @@ def crops_of_run(run: RunManifest, rows: Sequence[dict[str, Any]], side_px: int)
     # Of what settings a run may hold, only these matter here.
     imaging = ImagingSettings.model_validate(run.settings.get("imaging", {}))
     scoring = ScoringSettings.model_validate(run.settings.get("scoring", {}))
-    return read_crops(rows, ImageLimits.of(imaging, scoring.decoder_seconds), side_px, scoring.fetch_attempts)
+    limits = ImageLimits.of(imaging, scoring.decoder_seconds)
+    return read_crops(rows, limits, side_px, scoring.fetch_attempts, frames_mode(run))
 
 
-def read_crops(rows: Sequence[dict[str, Any]], limits: ImageLimits, side_px: int, fetch_attempts: int) -> list[Crop]:
-    """Cut faces out of their images, each of which is read once.
+def read_crops(
+    rows: Sequence[dict[str, Any]], limits: ImageLimits, side_px: int, fetch_attempts: int, frames: str = "sampled"
+) -> list[Crop]:
+    """Cut faces out of their images and videos, each of which is read once.
 
     Args:
         rows: of the predictions, or of images without a face (or with a face that is the whole image): all of those.
         limits: byte and pixel limits.
         side_px: side of the square that a crop is; a whole image keeps its proportions.
         fetch_attempts: tries to read an image whose store answers with a transient error.
+        frames: which frames of videos the run looked at.
 
     Returns:
         RGB ``side_px`` square, one per row; a text for an image that is gone, changed or cannot be read.
     """
-    of_image = defaultdict(list)
+    of_source = defaultdict(list)
     for index, row in enumerate(rows):
         # Two rows may name one URI and two contents, if it was replaced while shards were scored.
-        of_image[row["image_uri"], row["content_sha256"]].append(index)
+        of_source[row["image_uri"], "" if is_frame(row) else row["content_sha256"]].append(index)
     fetcher = Fetcher(limits.max_bytes, fetch_attempts)
     crops: dict[int, Crop] = {}
 
-    def cut(image: tuple[str, str]) -> None:
-        indices = of_image[image]
-        found = _crops_of(*image, [rows[index] for index in indices], fetcher, limits, side_px)
+    def cut(source: tuple[str, str]) -> None:
+        (uri, content), indices = source, of_source[source]
+        some = [rows[index] for index in indices]
+        if uri.startswith(HIDDEN):
+            found: list[Crop] = [NAMELESS] * len(some)
+        elif content:
+            found = _crops_of(uri, content, some, fetcher, limits, side_px)
+        else:
+            found = _of_video(some, frames, side_px)
         crops.update(zip(indices, found, strict=True))
 
     with ThreadPoolExecutor(min(_MOST_THREADS, available_cores()), thread_name_prefix="crop") as pool:
-        list(pool.map(cut, of_image))
+        list(pool.map(cut, of_source))
+    return [crops[index] for index in range(len(rows))]
+
+
+def _of_video(rows: Sequence[dict[str, Any]], frames: str, side_px: int) -> list[Crop]:
+    """Crops of rows of one video; of its frames, one is in memory."""
+    of_time = defaultdict(list)
+    for index, row in enumerate(rows):
+        of_time[row["frame_time_us"]].append(index)
+    crops: dict[int, Crop] = {}
+    wanted = {time_us: rows[indices[0]]["content_sha256"] for time_us, indices in of_time.items()}
+    for time_us, frame in read_frames(rows[0]["image_uri"], wanted, frames):
+        for index in of_time[time_us]:
+            crops[index] = frame if isinstance(frame, str) else _crop(frame, rows[index], side_px)
     return [crops[index] for index in range(len(rows))]
 
 
 def _crops_of(
     uri: str, content_sha256: str, rows: Sequence[dict[str, Any]], fetcher: Fetcher, limits: ImageLimits, side_px: int
 ) -> list[Crop]:
-    if uri.startswith(HIDDEN):
-        return [NAMELESS] * len(rows)
-    if extension_of(uri) in VideoSettings().extensions:  # what a file of pictures may hold is not what a video may
-        return [FRAME] * len(rows)
     try:
         data = fetcher.fetch(ImageRef(uri, -1, ""))
         if hashlib.sha256(data).hexdigest() != content_sha256:

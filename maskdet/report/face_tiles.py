@@ -81,9 +81,9 @@ def _choose(
     tables: Tables, condition: str, values: Sequence[object], order: str, count: int
 ) -> tuple[int, list[dict[str, Any]]]:
     keys = [quoted(key) for key in tables.keys]
-    columns = ", ".join([*_FACE, *keys])
+    columns = ", ".join([*_FACE, tables.frame_time, *keys])
     total = tables.rows(f"SELECT count(*) FROM faces WHERE {condition}", values)[0][0]
-    names = [*(column.split(" AS ")[-1] for column in _FACE), *tables.keys]
+    names = [*(column.split(" AS ")[-1] for column in _FACE), "frame_time_us", *tables.keys]
     query = f"SELECT {columns} FROM faces WHERE {condition} ORDER BY {order} LIMIT {count}"
     return total, [dict(zip(names, row, strict=True)) for row in tables.rows(query, values)]
 

@@ -15,6 +15,7 @@ FAILURE_WORDS = {
     "not_an_image": "the file is not an image",
     "corrupt_image": "a part of the image is missing or broken",
     "not_a_video": "the file is called a video, but is none that can be read",
+    "truncated_video": "the video is cut short or was still being written, and cannot be read without its end",
     "no_pictures": "the video has sound, but no pictures",
     "corrupt_video": "a stretch of the video is missing or broken; the rest of it counts",
     "too_many_pixels": "the image has too many pixels",

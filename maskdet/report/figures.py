@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
 
-from maskdet.compliance.change import square_and_add
+from maskdet.compliance.change import difference
 from maskdet.compliance.intervals import (
     ClusterSums,
     ErrorRates,
@@ -23,7 +23,7 @@ from maskdet.compliance.intervals import (
     melded_interval,
     wilson_interval,
 )
-from maskdet.compliance.state import HISTOGRAM_BINS, Counts
+from maskdet.compliance.state import HISTOGRAM_BINS, Counts, State, Tally
 from maskdet.errors import ConfigError
 from maskdet.labels import LABELS
 from maskdet.report.database import COUNTED, WORN, Selection, Tables, quoted, tells_incorrect
@@ -37,6 +37,7 @@ WILSON = "wilson"
 TOO_FEW = "none: one cluster"
 
 _MOST_DAYS, _MOST_WEEK_DAYS = 45, 500
+_WITHIN = "day BETWEEN ? AND ?"
 _LABELLED = "faces_mask + faces_incorrect + faces_no_mask"
 _MEASURES = {"correct": "faces_mask", "worn": "faces_mask + faces_incorrect"}
 
@@ -91,7 +92,9 @@ class Change:
         before: the earlier period.
         after: the later one.
         difference: of the rates, later less earlier; ``None`` if one is not known.
-        interval: of the difference.
+        interval: of the difference, as of ``maskdet diff``; ``None`` where nothing can be said.
+        pairs: clusters that both periods have faces of.
+        method: how the interval was made.
     """
 
     values: tuple[Any, ...]
@@ -99,6 +102,8 @@ class Change:
     after: Group
     difference: float | None
     interval: Interval | None
+    pairs: int
+    method: str
 
 
 @dataclass(frozen=True)
@@ -233,6 +238,44 @@ class Cells:
         rates = {name: self._rate(one) for name, one in sums.items()}
         return Group(row[:keys], counts, rates[self._measure], rates["worn"], sums[self._measure])
 
+    def changes(self, by: Sequence[str], before: tuple[date, date], after: tuple[date, date]) -> list[Change]:
+        """How the rate of each group that two periods have in common differs between them.
+
+        Args:
+            by: SQL expressions.
+            before: first and last day of the earlier period.
+            after: of the later one.
+        """
+        sides = [{group.values: group for group in self.groups(by, _WITHIN, period)} for period in (before, after)]
+        states = [self._clusters_of(by, period) for period in (before, after)]
+        rate = {"correct": "correct_rate", "worn": "any_mask_rate"}[self._measure]
+        clustered, changes = bool(_cluster_columns(self._tables, of_day=False)), []
+        for values in sorted(set(sides[0]) & set(sides[1]), key=_with_missing_last):
+            first, second = (side.get(values, State()) for side in states)
+            found = difference(first, second, rate, self.confidence, clustered=clustered, with_p=False)
+            interval = found.interval if clustered else found.naive
+            ends = (found.difference, interval, found.pairs, found.method)
+            changes.append(Change(values, sides[0][values], sides[1][values], *ends))
+        return changes
+
+    def _clusters_of(self, by: Sequence[str], period: tuple[date, date]) -> dict[tuple[Any, ...], State]:
+        """Labelled faces of each group of a period by cluster.
+
+        Days count together: the same camera at the same hour of the day is one cluster of both periods.
+        """
+        named = _cluster_columns(self._tables, of_day=False)
+        counts = ", ".join(f"CAST(sum({number}) AS BIGINT)" for number in (_LABELLED, *reversed(_MEASURES.values())))
+        columns = ", ".join([*by, *named, counts])
+        rows = self._tables.rows(
+            f"SELECT {columns} FROM cells WHERE {_WITHIN} GROUP BY ALL HAVING sum({_LABELLED}) > 0", period
+        )
+        found: dict[tuple[Any, ...], dict[str, Tally]] = defaultdict(dict)
+        for row in rows:
+            values, cluster, numbers = row[: len(by)], row[len(by) : -3], row[-3:]
+            found[values][repr(cluster)] = Tally(*(int(number) for number in numbers))
+        # Sorted, since sums of floats depend on their order.
+        return {values: State(clusters=dict(sorted(clusters.items()))) for values, clusters in found.items()}
+
     def corrected(self, errors: ErrorRates, sums: ClusterSums) -> Estimate | None:
         """A rate freed of the model's errors."""
         if self._clustered:
@@ -306,19 +349,21 @@ def period_of(day: date, unit: Unit) -> date:
     return day.replace(day=1) if unit == "month" else day
 
 
-def difference_interval(before: Rate, after: Rate) -> Interval | None:
-    """An interval of the difference of two rates, later less earlier, from their own; as if they were independent."""
-    if before.share is None or after.share is None or before.interval is None or after.interval is None:
-        return None
-    return square_and_add((before.share, before.interval), (after.share, after.interval))
+def _cluster_columns(tables: Tables, *, of_day: bool = True) -> list[str]:
+    """What faces of one cluster share, as SQL over the cells.
 
-
-def _cluster_columns(tables: Tables) -> list[str]:
-    """What faces of one cluster share, as SQL over the cells."""
+    Args:
+        tables: whose cells.
+        of_day: whether faces of two days may be of two clusters; else, the day does not count, as in comparisons.
+    """
     known = {"date": "day", "hour": "hour_of_day", "weekday": "isodow(day)"}
     known |= {unit: f"date_trunc('{unit}', day)" for unit in ("week", "month")}
     names = [*tables.keys, "date", "hour"] if tables.cluster is None else tables.cluster
-    return [known[name] if name in known else quoted(name) for name in names]
+    return [known[name] if name in known else quoted(name) for name in names if of_day or name != "date"]
+
+
+def _with_missing_last(values: Sequence[Any]) -> list[tuple[bool, Any]]:
+    return [(part is None, part or "") for part in values]
 
 
 def _cluster_sums(successes: str) -> str:
@@ -403,21 +448,8 @@ def _compare(cells: Cells, by: Sequence[str], days: tuple[date, date]) -> Compar
     one = timedelta(days=1)
     after = (days[1] - length + one, days[1])
     before = (after[0] - length, after[0] - one)
-    found = {}
-    for keys in ((), tuple(by)):
-        sides = [
-            {group.values: group for group in cells.groups(keys, "day BETWEEN ? AND ?", period)}
-            for period in (before, after)
-        ]
-        values = sorted(set(sides[0]) & set(sides[1]), key=lambda value: [(part is None, part or "") for part in value])
-        found[keys] = [_change(value, sides[0][value], sides[1][value]) for value in values]
-    return Comparison(before, after, found[()][0], found[tuple(by)] if by else [])
-
-
-def _change(values: tuple[Any, ...], before: Group, after: Group) -> Change:
-    known = before.rate.share is not None and after.rate.share is not None
-    difference = (after.rate.share or 0.0) - (before.rate.share or 0.0) if known else None
-    return Change(values, before, after, difference, difference_interval(before.rate, after.rate))
+    (total,) = cells.changes((), before, after)
+    return Comparison(before, after, total, cells.changes(by, before, after) if by else [])
 
 
 def _silent(tables: Tables, last: date) -> list[tuple[Any, ...]]:

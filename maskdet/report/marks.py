@@ -19,6 +19,11 @@ BLACK: Colour = (0, 0, 0)
 GREY: Colour = (150, 150, 150)
 """Of what has no picture, or no label."""
 
+CHANGED = "changed since it was scored"
+GONE = "gone since it was scored"
+NAMELESS = "its name is hidden (privacy.uri), so it cannot be shown"
+"""Why there is no picture."""
+
 _PADDING_PX = 3
 _SMALLEST_SIDE_PX = 8
 _DOTS = "..."

@@ -18,12 +18,14 @@ from maskdet.config import ScoreSettings
 from maskdet.errors import ConfigError, FailureCode, ImageFault, SourceError, StorageError
 from maskdet.faces.extraction import FaceBox, Viewer
 from maskdet.images.preprocessing import ImageLimits, open_upright
+from maskdet.inputs.folders import extension_of
 from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_images
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.model.backends import Model
 from maskdet.report.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags, shown_probability
 from maskdet.scoring.predicting import load_parts
 from maskdet.scoring.scorer import ScoreOptions, Scorer
+from maskdet.video.sampling import UNCUT
 
 MAX_SIDE_PX = 1600
 """Longer side of a preview; a larger image is shown smaller."""
@@ -142,14 +144,18 @@ def load_previewer(given: ScoreSettings) -> Previewer:
     return Previewer(*load_parts(given))
 
 
-def find_images(settings: ScoreSettings) -> list[ImageRef]:
+def find_images(settings: ScoreSettings, videos: frozenset[str] = frozenset()) -> list[ImageRef]:
     """The images that the settings' input names, each once: in the order given, those of a folder or glob sorted.
 
     An image named outright is not looked for: reading it says what is wrong with it, on its own line.
 
+    Args:
+        settings: whose input and output matter.
+        videos: extensions of files that are videos; their references have a segment.
+
     Raises:
         ConfigError: there is no input, or the output lies in a folder of it.
-        SourceError: a folder holds no image, or a glob matches nothing.
+        SourceError: a folder holds neither images nor videos, or a glob matches nothing.
         StorageError: a folder or glob cannot be listed.
     """
     output = storage.normalize(settings.output)
@@ -158,10 +164,10 @@ def find_images(settings: ScoreSettings) -> list[ImageRef]:
         if task.kind == "folder" and f"{output}/".startswith(f"{task.uri.rstrip('/')}/"):
             # The next preview would show previews.
             raise ConfigError("--output", f"a place outside the input {task.uri}", output, "Choose one beside it.")
-        for ref in _refs_of(task, settings):
+        for ref in _refs_of(task, settings, videos):
             found.setdefault(ref.uri, ref)
     if not found:
-        what = "images (.jpg, .png, … in folders)"
+        what = "images or videos (.jpg, .png, .mp4, … in folders)" if videos else "images (.jpg, .png, … in folders)"
         raise SourceError("input", what, list(settings.input), "Name files, or set source.extensions.")
     return list(found.values())
 
@@ -228,18 +234,20 @@ def write_preview(folder: str, preview: Preview, kind: Literal["jpeg", "png"]) -
     return uri
 
 
-def _refs_of(task: ListTask, settings: ScoreSettings) -> list[ImageRef]:
+def _refs_of(task: ListTask, settings: ScoreSettings, videos: frozenset[str]) -> list[ImageRef]:
     if task.kind != "glob" or storage.has_glob(task.uri):
         storage.within_deadline(lambda: check_input(task, settings.source), task.uri)
-        refs = [ref for batch in list_images(task, settings.source) for ref in batch.refs]
+        refs = [ref for batch in list_images(task, settings.source, videos) for ref in batch.refs]
         return refs if task.kind in ("list", "image_list") else sorted(refs)
+    named = frozenset(settings.video.extensions)  # a video that is named is read, or refused with a reason
     try:
-        refs = [ref for batch in list_images(task, settings.source) for ref in batch.refs]
+        refs = [ref for batch in list_images(task, settings.source, named) for ref in batch.refs]
     except StorageError:
         refs = []
     # As sources do: no table holds the stand-ins for bytes that are not UTF-8.
     shown = task.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return refs or [ImageRef(shown, -1, "", (None,) * len(settings.source.key_names))]
+    segment = UNCUT if extension_of(shown) in named else None
+    return refs or [ImageRef(shown, -1, "", (None,) * len(settings.source.key_names), segment=segment)]
 
 
 def _fault_of(row: dict[str, Any]) -> ImageFault:

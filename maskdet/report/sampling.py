@@ -23,7 +23,8 @@ from maskdet.tables.snapshot import Dataset
 Hashes = NDArray[np.uint64]
 
 _BATCH_ROWS = 65_536
-_IDENTITY = ["image_uri", "content_sha256"]
+_TIME = "frame_time_us"
+_IDENTITY = ["image_uri", "content_sha256", _TIME]
 FACE_COLUMNS = [
     *_IDENTITY,
     *("face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px"),
@@ -179,7 +180,13 @@ def _scan(layout: Layout, table: str, columns: list[str]) -> Iterator[pa.Table]:
         try:
             with storage.open_binary(file.uri) as stream:
                 for batch in pq.ParquetFile(stream).iter_batches(_BATCH_ROWS, columns=columns):
-                    yield pa.Table.from_batches([batch])
+                    rows = pa.Table.from_batches([batch])
+                    # An earlier version knew no videos.
+                    yield (
+                        rows
+                        if _TIME in rows.column_names
+                        else rows.append_column(_TIME, pa.nulls(len(rows), pa.int64()))
+                    )
         except pa.ArrowException as error:
             raise StorageError(
                 file.uri, "a Parquet file of this version", str(error), "Run maskdet score again; it makes it anew."

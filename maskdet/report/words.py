@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Any
 
+from maskdet.compliance.change import NAIVE
 from maskdet.compliance.state import Counts
 from maskdet.labels import INCORRECT, MASK, NO_MASK, UNCERTAIN, Decision
 from maskdet.report.figures import Change, Comparison
@@ -76,6 +77,21 @@ def period_words(comparison: Comparison) -> str:
     return "The last day beside the one before" if days == 1 else f"The last {days} days beside the {days} before"
 
 
+def pairs_words(change: Change, clusters: str) -> str:
+    """What the interval of a change knows of.
+
+    Args:
+        change: of all groups together.
+        clusters: which faces are alike, in words.
+    """
+    if change.method == NAIVE:
+        return "The intervals take all faces for independent"
+    alike = f"The intervals are those of maskdet diff: {clusters} are alike"
+    if change.pairs < 2:
+        return f"{alike}, and at most one such cluster is in both periods"
+    return f"{alike}, and {change.pairs:,} such clusters are in both periods, which the intervals take into account"
+
+
 def change_words(change: Change) -> str:
     """Whether a change is more than chance."""
     if change.interval is None:
@@ -93,7 +109,7 @@ WORDS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         *(share, bare_share, points, bare_points, label_words, label_counts, no_face_share, group_name),
-        *(day, period_words, change_words, thresholds),
+        *(day, period_words, pairs_words, change_words, thresholds),
     )
 } | {"zip": zip}
 """Filters of templates."""

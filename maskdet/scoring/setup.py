@@ -94,6 +94,7 @@ class Launch:
             settings.compliance.confidence,
             self.manifest.class_names,
             settings.tables.row_group_rows,
+            settings.privacy,
         )
 
     def adding_to(self, plan: RunPlan, base: Snapshot | None, corrections: Corrections = NO_CORRECTIONS) -> Launch:
@@ -214,8 +215,15 @@ def layout_of(settings: ScoreSettings) -> Layout:
 def dataset_of(settings: ScoreSettings, pseudonyms: Pseudonyms | None = None) -> Dataset:
     """What a run's tables have in common with those of other runs over the same output."""
     rule = KeyRule.of(settings)
+    carried = settings.source.carry or None
     key = None if pseudonyms is None else pseudonyms.fingerprint
-    return Dataset(key_names=rule.key_names, partition_by=rule.partition_by, timezone=rule.timezone, uri_key=key)
+    return Dataset(
+        key_names=rule.key_names,
+        partition_by=rule.partition_by,
+        timezone=rule.timezone,
+        carried=carried,
+        uri_key=key,
+    )
 
 
 def _plan(settings: ScoreSettings, run: RunManifest, pseudonyms: Pseudonyms | None) -> RunPlan:
@@ -254,9 +262,10 @@ def _resolved(kind: type[SectionType], given: Section, **chosen: object) -> Sect
 def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
     tasks = input_tasks(settings.input, settings.source)
     refuse_unreadable(tasks, settings.video)
-    if settings.source.keys and not any(task.kind == "image_list" for task in tasks):
+    if settings.source.list_columns and not any(task.kind == "image_list" for task in tasks):
         remedy = "Folders and globs take keys from source.template."
-        raise ConfigError("source.keys", "an image list among the inputs", ", ".join(settings.input), remedy)
+        what = "source.keys" if settings.source.keys else "source.carry"
+        raise ConfigError(what, "an image list among the inputs", ", ".join(settings.input), remedy)
     output = storage.normalize(settings.output)
     for task in tasks:
         _refuse_overlap(task, output)

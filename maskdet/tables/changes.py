@@ -18,6 +18,7 @@ from maskdet.config import GROUPED_KEYS
 from maskdet.errors import ConfigError, OutputError
 from maskdet.tables.corrections import read_corrections
 from maskdet.tables.counting import Period, count_output
+from maskdet.tables.disclosure import refuse_small_groups
 from maskdet.tables.layout import Layout
 from maskdet.tables.manifest import RunManifest, read_run
 from maskdet.tables.metadata import Metadata
@@ -39,6 +40,7 @@ class Question:
         adjustment: how p values are corrected for the number of groups.
         time_zone: of days and hours; default: the run's.
         metadata: more keys, which follow from one of the outputs'.
+        small_groups: whether the reader may see what ``privacy`` hides or rounds in the tables.
     """
 
     by: tuple[str, ...] = ()
@@ -48,6 +50,7 @@ class Question:
     adjustment: Adjustment = "holm"
     time_zone: str | None = None
     metadata: Metadata = Metadata()
+    small_groups: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,13 +124,15 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     """What changed from one side to the other.
 
     Raises:
-        ConfigError: a key is not one of both outputs, or the model of one does not tell what the rate asks for.
+        ConfigError: a key is not one of both outputs, a period has no images, or the model of one output does not tell
+            what the rate asks for.
         OutputError: one of them holds no tables.
         StorageError: a table cannot be read.
     """
-    keys = _shared_keys(before, after)
+    refuse_small_groups("maskdet diff", (before.run, after.run), allowed=question.small_groups)
+    keys, shared = _shared_keys(before, after)
     cluster = _cluster(before, after, question, keys)
-    known = tuple(name for name in dict.fromkeys((*keys, *GROUPED_KEYS)) if name not in changes_schema().names)
+    known = tuple(name for name in dict.fromkeys((*shared, *GROUPED_KEYS)) if name not in changes_schema().names)
     counted_by = question.metadata.counted(question.by)
     for flag, names in (("--by", counted_by), ("--cluster", cluster)):
         for name in names:
@@ -142,6 +147,10 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     ]
     counted = [question.metadata.regroup(side, BY, question.by) for side in counted]
     whole = [side.get(GroupKey(ALL, ()), State()) for side in counted]
+    for flag, side, state in zip(("--before", "--after"), (before, after), whole, strict=True):
+        if side.period is not None and not state.counts.images_listed:
+            remedy = f"Days are those of {zone}; images without a capture time are of none. See maskdet report."
+            raise ConfigError(flag, f"days of which {side.layout.root} has images", str(side.period), remedy)
     return Changes(
         before=before,
         after=after,
@@ -154,9 +163,11 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     )
 
 
-def _shared_keys(before: Side, after: Side) -> tuple[str, ...]:
-    others = after.snapshot.dataset.key_names
-    return tuple(name for name in before.snapshot.dataset.key_names if name in others)
+def _shared_keys(before: Side, after: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Keys of both sides that say where images are from, and all keys of both."""
+    first, second = before.snapshot.dataset, after.snapshot.dataset
+    shared = tuple(name for name in first.key_names if name in second.key_names)
+    return tuple(name for name in shared if name in first.place_names and name in second.place_names), shared
 
 
 def _cluster(before: Side, after: Side, question: Question, keys: Sequence[str]) -> tuple[str, ...]:

@@ -139,4 +139,5 @@ def track_job(layout: Layout, snapshot: Snapshot, latest: RunManifest, settings:
         compliance.confidence,
         latest.classes,
         settings.tables.row_group_rows,
+        settings.privacy,
     )

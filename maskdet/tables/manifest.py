@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date, datetime
 from typing import Any, Literal
 
@@ -197,10 +198,34 @@ def is_marked_complete(layout: Layout) -> bool:
     """
     if storage.exists(layout.success):
         return True
-    names = sorted(file.uri.rsplit("/", 1)[-1] for file in storage.list_folder(layout.folder(RUNS)))
-    runs = (read_run(layout, name.removesuffix(".json")) for name in reversed(names) if name.endswith(".json"))
+    runs = _latest_first(layout)
     latest = next(runs, None)
     if latest is None or latest.scores or latest.status not in ("running", "interrupted", "failed"):
         return False
     before = next((run for run in runs if run.scores), None)
     return before is not None and before.status == "succeeded"
+
+
+def standing(layout: Layout, latest: RunManifest) -> tuple[Status, str]:
+    """How a prune or a recount ends that goes well: over budget where the run that scored the tables was, and why.
+
+    Args:
+        layout: the output.
+        latest: the run that left its tables.
+
+    Raises:
+        OutputError: a run's record cannot be understood.
+        StorageError: the output cannot be read.
+    """
+    scored = latest
+    if not latest.scores and latest.status == "succeeded":  # which older versions wrote of any prune or recount
+        made = (run for run in _latest_first(layout) if run.scores and run.run_id < latest.run_id)
+        scored = next((run for run in made if run.status in ("succeeded", "over_budget")), latest)
+    if scored.status != "over_budget":
+        return "succeeded", ""
+    return "over_budget", f"as run {scored.run_id} left it: {scored.reason}" if scored.scores else scored.reason
+
+
+def _latest_first(layout: Layout) -> Iterator[RunManifest]:
+    names = sorted(file.uri.rsplit("/", 1)[-1] for file in storage.list_folder(layout.folder(RUNS)))
+    return (read_run(layout, name.removesuffix(".json")) for name in reversed(names) if name.endswith(".json"))

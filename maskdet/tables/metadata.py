@@ -28,6 +28,11 @@ class Metadata:
     on: str = ""
     columns: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
 
+    @property
+    def values(self) -> list[str]:
+        """Values of that key that there is a row of."""
+        return sorted({value for column in self.columns.values() for value in column})
+
     def counted(self, by: Sequence[str]) -> tuple[str, ...]:
         """The keys to count by, so that :meth:`regroup` can group by those asked for."""
         return tuple(dict.fromkeys(self.on if name in self.columns else name for name in by))
@@ -53,6 +58,10 @@ class Metadata:
             return values[name]
         known = values[self.on]
         return None if known is None else self.columns[name].get(known)
+
+
+NO_METADATA = Metadata()
+"""No key but those of the images."""
 
 
 def read_metadata(uri: str, on: str) -> Metadata:

@@ -12,8 +12,9 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Gauge
 
 from maskdet import storage
+from maskdet.tables.disclosure import privacy_of, shown_count, shown_faces, shown_images
 from maskdet.tables.layout import RUNS, Layout
-from maskdet.tables.manifest import ImageCounts, RunManifest, Status, read_run
+from maskdet.tables.manifest import RunManifest, Status, read_run
 from maskdet.tables.status import RunStatus
 
 _RECORD = ".json"
@@ -36,18 +37,23 @@ def last_success(layout: Layout) -> RunManifest | None:
     return None
 
 
-def run_metrics(status: RunStatus, success: RunManifest | None, output: str) -> CollectorRegistry:
+def run_metrics(status: RunStatus, success: RunManifest | None, layout: Layout) -> CollectorRegistry:
     """Gauges of a run, each with the label ``output``.
+
+    What ``privacy`` hides or rounds in the tables is left out here or rounded.
 
     Args:
         status: of the run; while it works, images are those of its finished shards.
         success: the latest run that scored and succeeded, if any did.
-        output: where the tables lie.
+        layout: where the tables lie.
 
     Returns:
         A registry of its own, to be written or pushed. Times are seconds since 1970 (UTC).
+
+    Raises:
+        StorageError: the output cannot be read.
     """
-    run, gauges = status.run, _Gauges(output)
+    run, gauges = status.run, _Gauges(layout.root)
     working = run.status == "running"
     images = status.images if working else run.images
     gauges.by("maskdet_run_status", "1 for the status that the run has", "status", _one_of(run.status))
@@ -58,7 +64,7 @@ def run_metrics(status: RunStatus, success: RunManifest | None, output: str) -> 
     if status.heartbeat is not None:
         seen = status.heartbeat.at.timestamp()
         gauges.set("maskdet_run_heartbeat_timestamp_seconds", "The latest sign of life", seen)
-    outcomes = {name: getattr(images, name) for name in ImageCounts.model_fields}
+    outcomes = shown_images(images, privacy_of(run))
     gauges.by("maskdet_run_images", "Images of the run's input by outcome, and listed in all", "outcome", outcomes)
     if run.videos is not None and not working:
         videos = {name: getattr(run.videos, name) for name in ("listed", "scored", "failed")}
@@ -73,9 +79,12 @@ def run_metrics(status: RunStatus, success: RunManifest | None, output: str) -> 
         duration_s = ended - success.started_at.timestamp()
         gauges.set("maskdet_last_success_timestamp_seconds", "When the latest successful run ended", ended)
         gauges.set("maskdet_last_success_duration_seconds", "How long the latest successful run took", duration_s)
-        gauges.set("maskdet_last_success_scored_images", "Images that run read", success.images_scored_now)
+        read = shown_count(success.images_scored_now, privacy_of(success))
+        if read is not None:
+            gauges.set("maskdet_last_success_scored_images", "Images that run read", read)
         tables = run if run.status == "succeeded" else success  # a prune or a recount may have changed them since
-        gauges.by("maskdet_faces", "Faces in the tables of the latest successful run", "label", tables.faces)
+        faces = shown_faces(layout, tables)
+        gauges.by("maskdet_faces", "Faces in the tables of the latest successful run", "label", faces)
     return gauges.registry
 
 

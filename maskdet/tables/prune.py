@@ -17,18 +17,18 @@ from maskdet import storage
 from maskdet.compliance.corrections import Corrections
 from maskdet.compliance.groups import count_groups
 from maskdet.compliance.state import GroupKey, Merger, State
-from maskdet.config import FailureBudget
 from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
 from maskdet.schemas import conform
+from maskdet.sections import FailureBudget
 from maskdet.tables.corrections import read_corrections, write_corrections
 from maskdet.tables.endings import Endings
 from maskdet.tables.images import endings_of, refs_of
 from maskdet.tables.layout import IMAGES, SHARD_TABLES, Layout, read_version
 from maskdet.tables.levels import TableSettings, track_job, write_levels
-from maskdet.tables.manifest import is_marked_complete
+from maskdet.tables.manifest import is_marked_complete, standing
 from maskdet.tables.receipts import Receipt, ShardJob
 from maskdet.tables.reuse import rows_of
 from maskdet.tables.runs import (
@@ -115,8 +115,8 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     pruned = prune_shards(layout, snapshot, before, settings, corrections)
     totals = write_levels(settings.writer(layout, manifest, snapshot.dataset.timezone), pruned.groups)
     tracks = track_job(layout, snapshot, latest, settings).write_all(pruned.shards)
-    status, reason, removed = replace_tables(plan, pruned.shards, totals, "succeeded", "", tracks)
-    if corrections and status == "succeeded":  # they name images, whose traces are to go
+    status, reason, removed = replace_tables(plan, pruned.shards, totals, *standing(layout, latest), tracks)
+    if corrections and status in ("succeeded", "over_budget"):  # they name images, whose traces are to go
         corrections = corrections.within(pruned.left)
         write_corrections(layout, corrections)
     whole = Endings.of_receipts(pruned.shards)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from maskdet.compliance.state import Counts
-from maskdet.config import FailureBudget
 from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, LOST, REMOVED, UNCHANGED
 from maskdet.inputs.videos import SEGMENTS, VIDEOS
+from maskdet.sections import FailureBudget
 from maskdet.tables.endings import Endings
 from maskdet.tables.manifest import ImageCounts, RunManifest, Status
 from maskdet.tables.receipts import ShardReport

@@ -6,15 +6,15 @@ from datetime import datetime
 
 from maskdet import storage
 from maskdet.compliance.corrections import Corrections
-from maskdet.config import FailureBudget
 from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE
+from maskdet.sections import FailureBudget
 from maskdet.tables.corrections import read_corrections, write_corrections
 from maskdet.tables.counting import count_output
 from maskdet.tables.endings import Endings
 from maskdet.tables.layout import IMAGES, Layout, read_version
 from maskdet.tables.levels import TableSettings, track_job, write_levels
-from maskdet.tables.manifest import RunManifest, is_marked_complete, read_run, write_manifest
+from maskdet.tables.manifest import RunManifest, is_marked_complete, read_run, standing, write_manifest
 from maskdet.tables.runs import RunPlan, begin_run, faces_of, holding_output, replace_tables
 from maskdet.tables.snapshot import current_snapshot
 
@@ -80,7 +80,7 @@ def _recount(layout: Layout, corrections: Corrections, run_id: str, now: datetim
     groups = count_output(layout, snapshot, settings.grouping(corrections))
     totals = write_levels(settings.writer(layout, manifest, snapshot.dataset.timezone), groups)
     tracks = track_job(layout, snapshot, latest, settings).write_all(snapshot.shards)
-    status, reason, removed = replace_tables(plan, snapshot.shards, totals, "succeeded", "", tracks)
+    status, reason, removed = replace_tables(plan, snapshot.shards, totals, *standing(layout, latest), tracks)
     counts, videos = Endings.of_receipts(snapshot.shards).counts, latest.dataset_videos
     manifest = manifest.model_copy(
         update={

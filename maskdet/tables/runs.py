@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 
 from maskdet import storage
 from maskdet.compliance.state import Counts
-from maskdet.config import FailureBudget
 from maskdet.errors import MaskdetError, OutputError, Terminated
 from maskdet.labels import LABELS, UNCERTAIN
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema, tracks_schema
+from maskdet.sections import FailureBudget
 from maskdet.tables import lease
 from maskdet.tables.commit import TABLE_FOLDERS, commit, missing_table, missing_version, publish
 from maskdet.tables.layout import (

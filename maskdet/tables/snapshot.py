@@ -27,8 +27,15 @@ class Dataset(BaseModel):
     key_names: tuple[str, ...]
     partition_by: tuple[str, ...]
     timezone: str = "UTC"
+    carried: tuple[str, ...] | None = None
+    """Those of the keys that say nothing of where an image is from; ``None``: there are none."""
     uri_key: str | None = None
     """Fingerprint of the key that names of images are hashed with; ``None``: they stand as they are."""
+
+    @property
+    def place_names(self) -> tuple[str, ...]:
+        """The other keys."""
+        return tuple(name for name in self.key_names if name not in (self.carried or ()))
 
 
 class Snapshot(BaseModel):

@@ -15,12 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from maskdet.compliance.state import GroupKey
-from maskdet.compliance.track_rates import TrackCounts, count_tracks, merge_tracks, track_rates_table
+from maskdet.compliance.table import Disclosure, key_union
+from maskdet.compliance.track_rates import (
+    TrackCounts,
+    count_tracks,
+    hide_track_groups,
+    merge_tracks,
+    track_rates_table,
+)
 from maskdet.errors import OutputError
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import ClassNames, Decision
 from maskdet.schemas import conform, predictions_schema, tracks_schema
-from maskdet.sections import TrackSettings
+from maskdet.sections import PrivacySettings, TrackSettings
 from maskdet.tables.layout import PREDICTIONS, TRACK_RATES, TRACKS, Layout, read_version, write_version
 from maskdet.tables.receipts import Receipt
 from maskdet.tracks.table import COLUMNS, track_video
@@ -43,6 +50,7 @@ class TrackJob:
         confidence: nominal coverage of the intervals.
         class_names: the model's.
         row_group_rows: rows a Parquet row group.
+        privacy: what their rates hide.
     """
 
     layout: Layout
@@ -54,6 +62,12 @@ class TrackJob:
     confidence: float
     class_names: ClassNames
     row_group_rows: int
+    privacy: PrivacySettings = PrivacySettings()
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether rates can only be written with the groups of all levels at hand."""
+        return self.privacy.min_cell > 1
 
     def rows_of(self, receipt: Receipt) -> Iterator[_Row]:
         """A shard's rows of videos: each video's file name, and the rows as an Arrow stream.
@@ -103,16 +117,25 @@ class TrackJob:
             sha256, count_tracks(tracks, self.rule, self.levels, self.time_zone, self.settings.min_frames)
         )
 
-    def write_rates(self, level: str, counts: Mapping[tuple[str | None, ...], TrackCounts]) -> TracksTotal:
-        """Write the rates of a level.
+    def write_rates(self, groups: Mapping[GroupKey, TrackCounts]) -> dict[str, TracksTotal]:
+        """Write the rates of the levels that some groups are of.
+
+        Args:
+            groups: every group of these levels; of all levels, where :attr:`needs_all`.
 
         Raises:
             StorageError: the output cannot be written.
         """
-        all_names = tuple(dict.fromkeys(name for names in self.levels.values() for name in names))
-        table = track_rates_table(counts, self.levels[level], all_names, self.confidence, self.class_names)
-        sha256 = write_version(self.layout, TRACK_RATES, level, table, self.row_group_rows)
-        return TracksTotal(sha256, merge_tracks(counts.values()))
+        least, all_names = self.privacy.min_cell, key_union(self.levels)
+        hidden = hide_track_groups(groups, self.levels, least) if self.needs_all else frozenset()
+        totals = {}
+        for level, counts in by_level(groups).items():
+            unseen = frozenset(key.values for key in hidden if key.level == level)
+            shown = Disclosure(unseen, self.privacy.round_to, self.needs_all)
+            table = track_rates_table(counts, self.levels[level], all_names, self.confidence, self.class_names, shown)
+            sha256 = write_version(self.layout, TRACK_RATES, level, table, self.row_group_rows)
+            totals[level] = TracksTotal(sha256, merge_tracks(counts.values()))
+        return totals
 
     def write_all(self, receipts: Iterable[Receipt]) -> TrackFiles:
         """Make and write the tracks of all videos that some shards have rows of, one file after the other.
@@ -126,8 +149,7 @@ class TrackJob:
             for name, packed in self.rows_of(receipt):
                 rows.setdefault(name, []).append(packed)
         files = {name: file for name in sorted(rows) if (file := self.write(name, rows.pop(name))) is not None}
-        groups = merge_groups(file.groups for file in files.values())
-        rates = {level: self.write_rates(level, counts) for level, counts in by_level(groups).items()}
+        rates = self.write_rates(merge_groups(file.groups for file in files.values()))
         return TrackFiles({name: file.sha256 for name, file in files.items()}, rates)
 
 

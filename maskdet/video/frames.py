@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from maskdet.video.reading import OpenVideo
+from maskdet.video.reading import OpenVideo, decoder_errors
 from maskdet.video.sampling import MICROSECONDS, OPEN_END, Segment
 
 # Decoding begins this long before a segment, at a keyframe: what its first frame is deinterlaced by comes before it,
@@ -212,7 +212,7 @@ class _Decoder:
             return
         try:
             frames = self._context.decode(packet)
-        except _errors():
+        except decoder_errors():
             yield from self._refuse(packet.pts, packet.dts)
             return
         yield from self._seen(frames)
@@ -233,7 +233,7 @@ class _Decoder:
     def _rest(self) -> list[Any]:
         try:
             frames = list(self._context.decode(None))
-        except _errors():
+        except decoder_errors():
             frames = []
         self._context.flush_buffers()
         return frames
@@ -275,12 +275,6 @@ class _Decoder:
         self._damaged.add(pts)
 
 
-def _errors() -> tuple[type[Exception], ...]:
-    import av.error
-
-    return (av.error.FFmpegError,)
-
-
 def _packets_from(video: OpenVideo, time_us: int) -> Iterator[Any]:
     """Packets of the stream from the last keyframe before a time on, or from the start if there is no seeking."""
     stream = video.stream
@@ -288,7 +282,7 @@ def _packets_from(video: OpenVideo, time_us: int) -> Iterator[Any]:
         target = (stream.start_time or 0) + int(time_us / (MICROSECONDS * stream.time_base))
         try:
             video.container.seek(target, backward=True, stream=stream)
-        except _errors():
+        except decoder_errors():
             _rewind(video)
     first = True
     for packet in _packets(video):
@@ -305,7 +299,7 @@ def _rewind(video: OpenVideo) -> None:
     before = (video.stream.start_time or 0) - int(LEAD_US / (MICROSECONDS * video.stream.time_base))
     try:
         video.container.seek(before, backward=True, stream=video.stream)
-    except _errors():  # no time before the start for this one
+    except decoder_errors():  # no time before the start for this one
         video.container.seek(video.stream.start_time or 0, backward=True, stream=video.stream)
     video.stream.codec_context.flush_buffers()
 
@@ -318,7 +312,7 @@ def _packets(video: OpenVideo) -> Iterator[Any]:
             packet = next(packets)
         except StopIteration:
             return
-        except _errors():
+        except decoder_errors():
             errors += 1
             packets = video.container.demux(video.stream)
             continue

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from maskdet.errors import ConfigError, FailureCode, ImageFault
+from maskdet.video.cut_short import is_cut_short
 from maskdet.video.sampling import microseconds
 
 PACKAGE = "av"
@@ -94,7 +95,7 @@ def open_video(source: str | BinaryIO) -> Iterator[OpenVideo]:
     except av.error.FFmpegError as error:
         if isinstance(error, (av.error.FileNotFoundError, av.error.PermissionError)):
             raise ImageFault(FailureCode.NOT_FOUND, "nothing can be read at the URI") from None
-        raise ImageFault(FailureCode.NOT_A_VIDEO, "no video container that is read here") from None
+        raise _fault_of(source) from None
     with container:
         yield OpenVideo(container, _video_stream(container))
 
@@ -111,6 +112,7 @@ def open_stream(uri: str, kind: str) -> Iterator[OpenVideo]:
         ImageFault: a film is no video that is read.
         ConfigError: PyAV is not installed.
         OSError: the stream or device cannot be opened.
+        Exception: one of :func:`decoder_errors`: it broke, or said nothing for ten seconds.
     """
     if kind == "file":
         with open_video(str(Path(uri).absolute())) as video:
@@ -132,6 +134,23 @@ def read_info(video: OpenVideo) -> VideoInfo:
     context = stream.codec_context
     cuttable = video.container.format.name not in _COUNTED
     return VideoInfo(_duration_us(video), created, context.width, context.height, cuttable)
+
+
+def _fault_of(source: str | BinaryIO) -> ImageFault:
+    """Why a file that is there cannot be opened."""
+    with open(source, "rb") if isinstance(source, str) else contextlib.nullcontext(source) as stream:
+        if is_cut_short(stream):
+            message = (
+                "an MP4 or MOV that is cut short, or still being written: its index (moov) is missing or not whole"
+            )
+            return ImageFault(FailureCode.TRUNCATED_VIDEO, message)
+    return ImageFault(FailureCode.NOT_A_VIDEO, "no video container that is read here")
+
+
+def decoder_errors() -> tuple[type[Exception], ...]:
+    """What the decoder raises; only some of it is an :class:`OSError` or :class:`ValueError`, too."""
+    error: type[Exception] = _load().error.FFmpegError
+    return (error,)
 
 
 def _load() -> Any:

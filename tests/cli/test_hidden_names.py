@@ -17,7 +17,8 @@ from maskdet.cli.evaluate import main as evaluate
 from maskdet.cli.report import main as report
 from maskdet.errors import ConfigError
 from maskdet.images.preprocessing import ImageLimits
-from maskdet.report.face_crops import NAMELESS, read_crops
+from maskdet.report.face_crops import read_crops
+from maskdet.report.marks import NAMELESS
 from maskdet.storage import faults
 from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS
 from maskdet.testing import solid_image

@@ -9,12 +9,14 @@ from datetime import UTC, date, datetime
 import pytest
 
 from maskdet.cli import main
+from maskdet.compliance.corrections import Corrections
 from maskdet.inputs.earlier import OUTSIDE, REMOVED, UNCHANGED
 from maskdet.tables import lease
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout
 from maskdet.tables.lease import Holder
 from maskdet.tables.prune import prune as prune_tables
-from maskdet.tables.runs import read_run
+from maskdet.tables.recount import correct_faces
+from maskdet.tables.runs import read_run, write_manifest
 
 FIRST, SECOND = "2026-03-02", "2026-03-03"  # the demo's days
 LENIENT = ("--set", "failure_budget.max_ratio=0.9")
@@ -164,8 +166,31 @@ def test_a_prune_after_one_that_died_gives_no_mark_to_a_run_over_budget(photos, 
     output = score(tmp_path / "tables", photos, flags=flags)
     assert output.code == 6
     died(output, monkeypatch)
-    assert prune(output.folder, "--before", SECOND) == 0
+    assert prune(output.folder, "--before", SECOND) == 6
     assert not (output.folder / "_SUCCESS").exists()
+
+
+def test_what_scores_nothing_leaves_tables_over_budget_over_budget(photos, score, tmp_path, capsys):
+    flags = ("--set", "failure_budget.max_ratio=0", "--set", "failure_budget.max_images=0")
+    output = score(tmp_path / "tables", photos, flags=flags)
+    scored, layout = output.run, Layout(str(output.folder))
+    assert prune(output.folder, "--before", FIRST) == 6
+    assert correct_faces(layout, Corrections(), datetime.now(UTC)).status == "over_budget"
+    assert prune(output.folder, "--before", SECOND) == 6
+    records = [read_run(layout, path.stem) for path in (output.folder / "_runs").glob("*.json")]
+    assert {run.status for run in records} == {"over_budget"} and len(records) == 4
+    assert {run.reason for run in records} == {scored.reason, f"as run {scored.run_id} left it: {scored.reason}"}
+    assert not (output.folder / "_SUCCESS").exists()
+    assert main.main(["status", str(output.folder)]) == 6
+    assert "over budget" in capsys.readouterr().out
+    # As older versions wrote it: the next one says what is true again.
+    latest = read_run(layout)
+    write_manifest(layout, latest.model_copy(update={"status": "succeeded", "reason": ""}))
+    assert prune(output.folder, "--before", SECOND) == 6
+    # A run that keeps its budget gives the mark back, and so do those after it.
+    again = score(output.folder, photos, flags=LENIENT)
+    assert (again.code, prune(output.folder, "--before", SECOND)) == (0, 0)
+    assert (output.folder / "_SUCCESS").read_text() == f"{output.run.run_id}\n"
 
 
 def test_the_mark_of_success_is_not_given_to_tables_that_had_none(tables):

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from maskdet.cli.files import main as files_main
+from maskdet.cli.inspect import main as inspect_main
 from maskdet.cli.prune import main as prune_main
 from maskdet.demo.drawing import draw_face
 from maskdet.tables.layout import PREDICTIONS, TRACK_RATES, TRACKS
@@ -31,12 +32,6 @@ def drawn(seed, masked):
 
 def read(folder):
     return ds.dataset(folder, format="parquet").to_table().to_pylist()
-
-
-def files_of(output, table):
-    """Names and bytes of a table's files."""
-    found = sorted((output.folder / table).rglob("*.parquet"))
-    return {str(path.relative_to(output.folder)): path.read_bytes() for path in found}
 
 
 @pytest.fixture(scope="module")
@@ -100,15 +95,13 @@ def test_rates_count_each_person_once(walked):
     }
 
 
-@pytest.mark.parametrize("seconds", [3, 0.7])
-def test_tracks_are_the_same_bytes_for_any_cut_and_any_workers(walked, score, street, tmp_path, seconds):
-    workers = ("--direct_num_workers=2", "--direct_running_mode=multi_threading", "--runner=FnApiRunner")
-    small = ("--set", "packing.max_images=1", "--set", f"video.segment_seconds={seconds}")
-    again = score_street(score, street, tmp_path / "t", *small, *workers)
-    assert again.run.videos.segments == {3: 2, 0.7: 6}[seconds]
-    assert again.run.shards["total"] == again.run.videos.segments
-    for table in (TRACKS, TRACK_RATES):
-        assert files_of(again, table) == files_of(walked, table) != {}
+def test_rates_of_few_people_are_hidden(walked, score, street, tmp_path):
+    hidden = score_street(score, street, tmp_path / "t", "--set", "privacy.min_cell=3")
+    rows = read(hidden.folder / TRACK_RATES)
+    assert len(rows) == len(read(walked.folder / TRACK_RATES)) > 1
+    assert all(row["hidden"] and row["tracks"] is row["tracks_mask"] is row["any_mask_rate"] is None for row in rows)
+    assert not any(row["hidden"] for row in read(walked.folder / TRACK_RATES))
+    assert hidden.run.tracks == walked.run.tracks
 
 
 def test_tracks_are_files_of_the_set_and_go_when_their_video_is_pruned(walked, tmp_path, capsys):
@@ -200,3 +193,23 @@ def test_photographed_people_who_pass_are_tracked_as_they_walk(score, clear_face
 def _centre_within(row, place):
     x, y = row["face_left_px"] + row["face_width_px"] / 2, row["face_top_px"] + row["face_height_px"] / 2
     return place[0] <= x <= place[0] + 100 and place[1] <= y <= place[1] + 100
+
+
+def test_inspect_and_prune_speak_of_tracks(walked, tmp_path, capsys):
+    folder = tmp_path / "t"
+    shutil.copytree(walked.folder, folder)
+    assert inspect_main([str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "compliance,tracks,track_rates}" in said
+    assert "\ntracks: 1 files, " in said
+    _, names, total, *_ = said[said.index("track_rates, level all: 1 groups, n = tracks") :].splitlines()
+    cells = dict(zip(names.split(), total.split(), strict=True))
+    assert cells["tracks"] == "2"
+    [whole] = [row for row in read(walked.folder / TRACK_RATES) if row["date"] is None]
+    for name in ("any_mask_rate", "any_mask_rate_low", "any_mask_rate_high"):
+        assert float(cells[name]) == pytest.approx(whole[name], abs=0.001)
+    assert "track_rates, level hourly: 1 groups" in said
+    assert prune_main([str(folder), "--before", "2026-03-02"]) == 0
+    said = capsys.readouterr().out
+    assert "0 images taken before 2026-03-02; 0 images and 1 videos in" in said
+    assert "\n  tracks    0 mask, 0 incorrect, " in said

@@ -52,6 +52,8 @@ def mixed(tmp_path_factory, demo):
         shutil.copy(image, folder / image.name)
     (folder / "zero.mp4").touch()
     sound(folder / "sound.mp4")
+    half = (folder / "a.mp4").read_bytes()
+    (folder / "half.mp4").write_bytes(half[: len(half) // 2])
     (folder / "text.mkv").write_text("no video\n" * 1000)
     (folder / "program.ts").write_text("const answer: number = 42;\n")
     with (folder / "sparse.mp4").open("wb") as stream:
@@ -70,7 +72,7 @@ def test_every_video_and_every_frame_is_accounted_for(scored):
     assert (run.images.listed, run.images.scored, run.images.skipped) == (3, 2, 1)
     assert run.skipped_by_reason == {"extension .ts, no video": 1}
     counted = run.videos
-    assert (counted.listed, counted.scored, counted.failed) == (7, 3, 4)
+    assert (counted.listed, counted.scored, counted.failed) == (8, 3, 5)
     assert counted.frames == counted.frames_scored + counted.frames_no_face + counted.frames_failed
     # 7.2 s, 2.4 s and 6 s, of which half is missing, at two frames a second.
     assert counted.frames == 15 + 5 + 12
@@ -87,6 +89,7 @@ def test_hostile_files_cost_a_row_each(scored):
     assert codes == {
         "zero.mp4": "empty_file",
         "sound.mp4": "no_pictures",
+        "half.mp4": "truncated_video",
         "text.mkv": "not_a_video",
         "sparse.mp4": "not_a_video",
         "c.mkv": "corrupt_video",

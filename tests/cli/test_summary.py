@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 
 from maskdet.cli.summary import describe_bytes, describe_plan, describe_run, describe_tables, format_table
-from maskdet.compliance.rates import RateRule
-from maskdet.compliance.state import Counts, State
+from maskdet.compliance.intervals import ErrorRates
+from maskdet.compliance.rates import KnownErrors, RateRule
+from maskdet.compliance.state import Counts, State, Tally
 from maskdet.compliance.table import compliance_table
 from maskdet.config import ScoreSettings
 from maskdet.inputs.references import ImageRef, Shard
+from maskdet.labels import THREE_CLASSES
 from maskdet.tables.layout import Layout, write_table
 from maskdet.tables.runs import ImageCounts, RunManifest
 
@@ -198,7 +202,7 @@ class TestTables:
             (tmp_path / "predictions").mkdir(exist_ok=True)
             (tmp_path / "predictions" / f"{slot}.parquet").write_bytes(bytes(600))
         (tmp_path / "predictions" / "other.txt").write_text("not counted")
-        lines = describe_tables(layout, ["day"], max_rows=2).splitlines()
+        lines = describe_tables(layout, max_rows=2).splitlines()
         assert lines[:5] == [
             "predictions: 2 files, 1.2 kB",
             "failures: 0 files, 0 bytes",
@@ -207,6 +211,30 @@ class TestTables:
             "compliance, level day: 3 groups, days and hours of UTC",
         ]
         names = ["site", "date", "images_listed", "images_failed", "no_face_share", "faces", "faces_uncertain"]
-        assert lines[5].split() == [*names, "mask_rate", "mask_rate_low", "mask_rate_high"]
+        assert lines[5].split() == [*names, "mask_rate", "to", "quote"]
         assert lines[6].split()[:8] == ["a", str(date(2026, 1, 5)), "11", "1", "0.000", "10", "0", "0.800"]
-        assert len(lines) == 8
+        assert lines[6].endswith("0.800 (0.490 to 0.943) wilson, naive")  # E. B. Wilson's of 8 of 10
+        assert len(lines) == 10 and lines[-1].startswith("to quote: the interval that the table recommends")
+
+    def test_the_interval_shown_is_the_one_to_quote_with_its_method(self, tmp_path):
+        layout, faces = Layout(str(tmp_path)), [(40, 34), (50, 21), (30, 27)]
+        clusters = {f"c{n}": Tally(size, hits, hits, size, hits, hits) for n, (size, hits) in enumerate(faces)}
+        states = {("many",): State(Counts(120, 0, 0, 82, 38), clusters=clusters)}
+        states["one",] = State(Counts(40, 0, 0, 34, 6), clusters={"c0": clusters["c0"]})
+        rule = RateRule(0.95, THREE_CLASSES, clustered=True)
+        write_table(layout.compliance("site"), compliance_table(states, ["site"], ["site"], rule), 100)
+        *_, many, one, _, _ = describe_tables(layout, max_rows=9).splitlines()
+        # Korn and Graubard's effective number, and the roots of Wilson's equation with t of 2 degrees of freedom.
+        n, x = np.array(faces).T
+        p, t = 82 / 120, stats.t.ppf(0.975, 2)
+        effective = p * (1 - p) / (3 / 2 * np.sum((x - p * n) ** 2) / 120**2)
+        low, high = sorted(np.roots([1 + t**2 / effective, -(2 * p + t**2 / effective), p**2]).real)
+        expected = f"{p:.3f} ({low:.3f} to {high:.3f}) cluster"
+        assert many.count(expected) == 2  # of any mask, and of masks worn correctly
+        assert one.count("0.850 (no interval: one cluster)") == 2
+        known = KnownErrors(ErrorRates(290, 300, 147, 150), None, None)
+        corrected = compliance_table(states, ["site"], ["site"], rule._replace(errors=known))
+        write_table(layout.compliance("site"), corrected, 100)
+        *_, many, _, _, _ = describe_tables(layout, max_rows=9).splitlines()
+        share = (82 / 120 + 147 / 150 - 1) / (290 / 300 + 147 / 150 - 1)  # Rogan and Gladen
+        assert f"{share:.3f} (" in many and ") melded" in many and expected in many

@@ -22,6 +22,7 @@ from maskdet.compliance.small_cells import (
 )
 from maskdet.compliance.state import Counts, GroupKey, State
 from maskdet.compliance.table import Disclosure, compliance_table
+from maskdet.compliance.track_rates import TrackCounts, hide_track_groups, track_rates_table
 from maskdet.labels import THREE_CLASSES
 
 LEVELS = {"all": (), "site": ("site",), "day": ("date",), "site_day": ("site", "date"), "week": ("week", "site")}
@@ -199,3 +200,27 @@ class TestTable:
     def test_halves_are_rounded_up(self):
         assert round_counts(Counts(0, 1, 2, 3, 5, 7, 10, 12), 5) == Counts(0, 0, 0, 5, 5, 5, 10, 10)
         assert round_counts(Counts(1, 2, 3), 2) == Counts(2, 2, 4)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_hidden_number_of_people_can_be_worked_out(seed):
+    groups = {key: counts._replace(images_scored=0, images_no_face=0) for key, counts in world(seed).items()}
+    people = {
+        key: TrackCounts(counts.faces_mask, counts.faces_incorrect, counts.faces_no_mask, counts.faces_uncertain)
+        for key, counts in groups.items()
+    }
+    hidden = hide_track_groups(people, LEVELS, K)
+    assert naive_hidden(groups) < hidden < set(groups)
+    assert_safe(groups, LEVELS, hidden)
+
+
+def test_rates_of_people_show_no_number_of_a_hidden_group_and_round_the_others():
+    groups = {("a",): TrackCounts(1, 0, 9, 0), ("b",): TrackCounts(13, 4, 18, 2)}
+    shown = Disclosure(frozenset({("a",)}), round_to=5, guarded=True)
+    first, second = track_rates_table(groups, ["site"], ["site"], 0.95, THREE_CLASSES, shown).to_pylist()
+    assert first.pop("hidden") and first.pop("site") == "a"
+    assert {name for name, value in first.items() if value is not None} == {"interval_method", "interval_confidence"}
+    assert [second[f"tracks_{name}"] for name in ("mask", "incorrect", "no_mask", "uncertain")] == [15, 5, 20, 0]
+    assert (second["tracks"], second["hidden"]) == (40, False)
+    assert second["any_mask_rate"] == pytest.approx(20 / 40)
+    assert second["correct_rate"] == pytest.approx(15 / 40)

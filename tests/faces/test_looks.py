@@ -26,15 +26,17 @@ sides = st.integers(8, 9000)
 def test_the_first_look_costs_the_same_whatever_the_image(width, height):
     look = whole_look(width, height, first_scale(width, height))
     assert look.across % 32 == look.down % 32 == 0
-    # Each side is rounded up by less than 64.
-    assert look.across * look.down <= FIRST_PIXELS + 64 * (look.across + look.down)
+    # Each side is changed by half a step at most, unless it is shorter than that.
+    scale = first_scale(width, height)
+    assert abs(look.across - max(32, width * scale)) <= 16 and abs(look.down - max(32, height * scale)) <= 16
+    assert look.across * look.down <= FIRST_PIXELS + 16 * (look.across + look.down)
     assert max(look.across, look.down) <= FIRST_LONGEST_PX
     assert (look.left, look.top, look.width, look.height) == (0, 0, width, height)
 
 
 def test_known_first_looks():
     assert whole_look(4000, 3000, first_scale(4000, 3000))[4:] == (512, 384, 0)
-    assert whole_look(400, 300, first_scale(400, 300))[4:] == (448, 320, 0)  # never enlarged, but for rounding
+    assert whole_look(400, 300, first_scale(400, 300))[4:] == (384, 288, 0)  # 12.5 and 9.4 steps: of two as near, fewer
     assert whole_look(56, 56, first_scale(56, 56))[4:] == (224, 224, 0)  # four times enlarged
 
 

@@ -131,3 +131,44 @@ def test_a_stream_that_is_cut_twice_goes_on(tmp_path):
     assert len(connections) == 3
     assert capture.counts.decoded == 75
     assert capture.counts.reconnects >= 2
+
+
+def test_a_fault_that_only_the_decoder_has_a_class_for_does_not_end_a_stream():
+    """A camera that falls silent makes PyAV raise what is neither an OSError nor a ValueError."""
+    import av.error
+
+    told, tries = [], []
+
+    def frames(source):
+        tries.append(source)
+        yield arrived(len(tries))
+        if len(tries) < 3:
+            raise av.error.ExitError(1414092869, "Immediate exit requested", source.uri)
+        done.wait(10)
+
+    done = threading.Event()
+    camera = Source("rtsp://user:secret@camera/1", "stream")
+    with Capture(camera, frames, wait=lambda seconds: None, told=lambda *said: told.append(said)) as capture:
+        deadline = time.monotonic() + 20
+        while capture.counts.decoded < 3 and time.monotonic() < deadline:
+            capture.take(0.1)
+        assert capture.counts.decoded == 3
+        assert told == [("it said nothing for too long", 0.5)] * 2
+        done.set()
+    assert capture.fault is None
+
+
+def test_why_a_stream_is_opened_again_is_told_without_its_address():
+    told, done = [], threading.Event()
+    free = socket.create_server(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+    free.close()
+
+    def tell(reason, seconds):
+        told.append((reason, seconds))
+        if len(told) == 2:
+            done.set()
+
+    with Capture(Source.of(f"tcp://user:secret@127.0.0.1:{port}"), wait=lambda seconds: None, told=tell):
+        assert done.wait(20)
+    assert told[:2] == [("Connection refused", 0.5 * 2), ("Connection refused", 0.5 * 4)]

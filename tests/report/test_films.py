@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 
 import av
 import numpy as np
@@ -30,9 +31,32 @@ def test_people_are_marked_in_the_frames_that_a_run_looks_at(tmp_path, capsys):
     assert vermilion > 100 > (np.abs(plain - (213, 94, 0)).max(axis=2) < 60).sum()
 
 
-def test_what_is_no_video_is_an_error_and_mixed_inputs_are_refused(tmp_path, capsys):
+def test_what_is_no_video_costs_a_line_and_the_others_are_shown(tmp_path, capsys):
     (tmp_path / "a.mp4").write_bytes(b"no video" * 100)
-    assert main([str(tmp_path / "a.mp4"), "--output", str(tmp_path / "p")]) == 3
-    assert "not_a_video" in capsys.readouterr().err
     film(tmp_path / "b.mp4", [numbered(1)] * 5)
-    assert main([str(tmp_path / "b.mp4"), str(tmp_path / "c.jpg"), "--output", str(tmp_path / "p")]) == 2
+    videos = [str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4"), str(tmp_path / "gone.mp4")]
+    assert main([*videos, "--output", str(tmp_path / "p"), "--faces", "whole"]) == 3
+    said = capsys.readouterr()
+    assert "a.mp4  failed  not_a_video" in said.out
+    assert "gone.mp4  failed  not_found" in said.out
+    assert "b.mp4  1 frames: 1 faces" in said.out
+    assert "videos: expected 3 that can be scored, received 1" in said.err
+    assert [path.suffix for path in (tmp_path / "p").iterdir()] == [".mp4"]
+
+
+def test_a_folder_is_previewed_with_its_images_and_videos(tmp_path, capsys, demo):
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    film(folder / "deep" / "a.mp4", [numbered(1)] * 5)
+    flags = ["--output", str(tmp_path / "p"), "--faces", "whole"]
+    assert main([str(folder), *flags]) == 0
+    assert "1 videos: 0 failed; 1 previews in" in capsys.readouterr().out
+    shutil.copy(next(demo.folder.rglob("*.jpg")), folder / "b.jpg")
+    assert main([str(folder), *flags]) == 0
+    said = capsys.readouterr().out
+    assert "1 images: 1 faces" in said and "1 videos: 0 failed" in said
+    assert sorted(path.suffix for path in (tmp_path / "p").iterdir()) == [".jpg", ".mp4"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    assert main([str(tmp_path / "empty"), *flags]) == 3
+    assert "expected images or videos" in capsys.readouterr().err

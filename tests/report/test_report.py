@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import io
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -16,12 +17,10 @@ from PIL import Image
 from scipy import stats
 
 from maskdet.cli.main import main
-from maskdet.compliance.intervals import Interval
 from maskdet.errors import FailureCode
 from maskdet.report import compliance_page, figures
 from maskdet.report.database import Selection, Tables
 from maskdet.report.failure_words import FAILURE_WORDS
-from maskdet.report.figures import Rate, difference_interval
 from maskdet.tables.snapshot import table_files
 
 ALL = Selection()
@@ -85,11 +84,14 @@ def frames(output):
     return rows
 
 
-def share_of(rows):
+CLUSTER = ["site", "camera", "day", "hour"]
+
+
+def share_of(rows, cluster=CLUSTER):
     """Rate, interval and counts of some rows: Korn and Graubard's effective numbers, written out."""
     known = rows[rows["label"].isin(["mask", "incorrect", "no_mask"])]
     n, x = len(known), int((known["label"] == "mask").sum())
-    clusters = known.groupby(["site", "camera", "day", "hour"], dropna=False)["label"]
+    clusters = known.groupby(cluster, dropna=False)["label"]
     sizes, hits = clusters.size().to_numpy(), clusters.apply(lambda one: (one == "mask").sum()).to_numpy()
     m = len(sizes)
     low = high = None
@@ -175,16 +177,35 @@ def expected_change(rows):
         sides = [side[side["site"].isna() if pd.isna(site) else side["site"] == site] for side in (before, after)]
         places.append((name_of(site), *sides))
     for name, *sides in places:
-        rates = [share_of(side) for side in sides]
+        # A camera at an hour of the day is one cluster, whatever the day.
+        rates = [share_of(side, CAMERA_HOUR) for side in sides]
         for when, side, rate in zip(("before", "after"), sides, rates, strict=True):
             listed, _, _, faceless = images_of(side)
             values = {"images": listed, "no_face": faceless, "share": rate["share"]}
             found |= {f"change.{name}.{when}.{key}": value for key, value in values.items()}
         (p, low, high), (q, lower, upper) = ((rate["share"], rate["low"], rate["high"]) for rate in rates)
+        r = correlation(*sides)
+        below, above = ((q - lower, high - p), (upper - q, p - low))
         found[f"change.{name}.difference"] = q - p
-        found[f"change.{name}.interval.low"] = q - p - math.sqrt((q - lower) ** 2 + (high - p) ** 2)
-        found[f"change.{name}.interval.high"] = q - p + math.sqrt((upper - q) ** 2 + (p - low) ** 2)
+        found[f"change.{name}.interval.low"] = q - p - math.sqrt(np.dot(below, below) - 2 * r * math.prod(below))
+        found[f"change.{name}.interval.high"] = q - p + math.sqrt(np.dot(above, above) - 2 * r * math.prod(above))
     return found
+
+
+CAMERA_HOUR = ["site", "camera", "hour"]
+
+
+def correlation(*sides):
+    """Of two rates over the clusters of both: of what each cluster adds to a rate, to first order."""
+    added = []
+    for side in sides:
+        known = side[side["label"].isin(["mask", "incorrect", "no_mask"])]
+        residual = (known["label"] == "mask") - (known["label"] == "mask").mean()
+        added.append(residual.groupby([known[key].fillna("") for key in CAMERA_HOUR]).sum())
+    both = added[0].index.intersection(added[1].index)
+    if len(both) < 2:
+        return 0.0
+    return (added[0][both] * added[1][both]).sum() / math.sqrt((added[0] ** 2).sum() * (added[1] ** 2).sum())
 
 
 def expected_rest(rows):
@@ -231,6 +252,24 @@ def test_every_number_on_the_page_comes_from_the_tables(output, html):
     }
     assert not differing
     assert sum(hundred) == 100 and abs(hundred[0] - 100 * found["rate.share"]) < 1
+
+
+def test_the_change_is_that_of_diff_and_the_page_says_so(output, html, tmp_path):
+    days = frames(output)["day"].dropna()
+    week, last = dt.timedelta(days=6), days.max()
+    periods = ((last - 2 * week - dt.timedelta(days=1), last - week - dt.timedelta(days=1)), (last - week, last))
+    flags = [f"--{name}={first}..{end}" for name, (first, end) in zip(("before", "after"), periods, strict=True)]
+    made = tmp_path / "diff.json"
+    assert main(["diff", output, *flags, "--by", "site", "--rate", "correct_rate", "--output", str(made)]) == 0
+    found, rows = Numbers(html).found, json.loads(made.read_text())["rates"]
+    assert len(rows) > 4
+    for row in rows:
+        name = "total" if row["scope"] == "all" else name_of(row["site"])
+        values = {"difference": "difference", "interval.low": "difference_low", "interval.high": "difference_high"}
+        for own, of_diff in values.items():
+            assert found[f"change.{name}.{own}"] == pytest.approx(row[of_diff], abs=1e-12)
+    assert f"faces of one camera and hour of the day are alike, and {rows[0]['pairs']} such clusters are in" in html
+    assert "correlated by pairs" in rows[0]["method"]
 
 
 def test_texts_of_numbers_are_their_values(html):
@@ -396,15 +435,6 @@ def test_the_rate_is_freed_of_errors_that_are_known(tmp_path):
     assert "uncorrected for its errors" in html and "corrected.share" not in html
 
 
-def test_a_difference_has_newcombes_interval():
-    # Newcombe (1998), table II, example (a), method 10: 56/70 - 48/80.
-    rates = [
-        Rate(x, n, Interval(*stats.binomtest(x, n).proportion_ci(method="wilson")), "") for x, n in ((48, 80), (56, 70))
-    ]
-    assert difference_interval(*rates) == pytest.approx((0.0524, 0.3339), abs=5e-5)
-    assert difference_interval(rates[0], Rate(0, 0, None, "")) is None
-
-
 def test_faces_are_shown_only_when_asked_for(tmp_path, capsys):
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -487,6 +517,25 @@ def test_small_groups_that_the_tables_hide_are_shown_only_where_asked_for(tmp_pa
     assert not page_file.exists()
     assert main([*command, "--small-groups"]) == 0
     assert page_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--since", "2026-04-02", "--until", "2026-04-01"), "--since: expected a day that is not after --until 2026"),
+        (("--where", "site=nroth"), "none of site=nroth"),
+        (("--since", "2027-01-01"), "none of since 2027-01-01"),
+        (("--where", "site=north", "--until", "2020-01-01"), "none of site=north, until 2020-01-01"),
+    ],
+)
+def test_a_selection_without_images_is_a_mistake(output, tmp_path, flags, words, capsys):
+    assert main(["report", output, "--output", str(tmp_path / "report.html"), *flags]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    if "Swap" not in said:
+        days = frames(output)["day"].dropna()
+        assert f"They are of {days.min()} to {days.max()}." in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sheet_of_some_keys_shows_their_rows_and_says_where_each_was_taken(output, tmp_path, capsys):

@@ -87,11 +87,13 @@ def test_videos_are_told_from_images(finished):
     videos = VideoCounts(listed=3, scored=1, failed=2, segments=4, frames=9, frames_scored=9)
     status = read_status(Layout(str(finished.folder)))
     status = replace(status, run=status.run.model_copy(update={"videos": videos}))
-    found = samples(generate_latest(run_metrics(status, None, "tables")).decode())
+    found = samples(generate_latest(run_metrics(status, None, Layout("tables"))).decode())
     told = {key[1]: value for key, value in found.items() if key[0] == "maskdet_run_videos"}
     assert told == {"listed": 3, "scored": 1, "failed": 2}
     assert found["maskdet_run_images", "listed"] == record["images"]["listed"]
-    without = samples(generate_latest(run_metrics(read_status(Layout(str(finished.folder))), None, "tables")).decode())
+    without = samples(
+        generate_latest(run_metrics(read_status(Layout(str(finished.folder))), None, Layout("tables"))).decode()
+    )
     assert not any(key[0] == "maskdet_run_videos" for key in without)
 
 

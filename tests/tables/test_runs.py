@@ -13,8 +13,8 @@ import pytest
 
 from maskdet import storage
 from maskdet.compliance.state import Counts
-from maskdet.config import FailureBudget
 from maskdet.errors import BudgetError, HeldError, MaskdetError, OutputError, ReconciliationError, SourceError
+from maskdet.sections import FailureBudget
 from maskdet.tables import lease
 from maskdet.tables.layout import Layout
 from maskdet.tables.lease import Holder

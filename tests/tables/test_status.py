@@ -11,9 +11,9 @@ import pytest
 from maskdet import storage
 from maskdet.cli import main
 from maskdet.cli.summary import describe_kept, describe_status
-from maskdet.config import FailureBudget
 from maskdet.errors import EXIT_CODES, DiedError, OutputError, Terminated, UnfinishedError
 from maskdet.inputs.references import ImageRef, Shard
+from maskdet.sections import FailureBudget
 from maskdet.tables import lease
 from maskdet.tables.layout import Layout
 from maskdet.tables.lease import Heartbeat, Holder

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 pytestmark = [
+    pytest.mark.training,
     pytest.mark.xdist_group("tensorflow"),
     # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
@@ -37,6 +38,7 @@ def command(recipe, shallow, train_command, environment, tmp_path):
     return run
 
 
+@pytest.mark.thorough
 def test_fitted_with_jax_exported_with_tensorflow(command, tmp_path):
     import keras
 
@@ -57,6 +59,7 @@ def test_fitted_with_jax_exported_with_tensorflow(command, tmp_path):
         np.testing.assert_array_equal(expected, received)
 
 
+@pytest.mark.thorough
 def test_repeatable_operations_are_tensorflows(command):
     refused = command("jax", "--set", "deterministic=true")
     assert refused.returncode == 2

@@ -7,6 +7,7 @@ from maskdet.errors import OutputError
 from maskdet.training.checkpoints import Checkpoints, restore
 
 pytestmark = [
+    pytest.mark.training,
     pytest.mark.xdist_group("tensorflow"),
     # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),

@@ -10,6 +10,7 @@ from maskdet.training.fit import train
 from maskdet.training.sets import load_training
 
 pytestmark = [
+    pytest.mark.training,
     pytest.mark.xdist_group("tensorflow"),
     # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
@@ -77,6 +78,7 @@ def test_a_teacher_that_is_no_bundle_or_of_another_size_is_refused(recipe, teach
         load_teachers(recipe(teachers=[str(teacher[0])], height=46, width=46))
 
 
+@pytest.mark.thorough
 def test_a_student_learns_from_a_bundle(recipe, root, tmp_path):
     train(recipe(epochs=1), str(root), tmp_path / "teacher")
     manifest = train(recipe(teachers=[str(tmp_path / "teacher")]), str(root), tmp_path / "student")

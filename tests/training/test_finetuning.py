@@ -17,6 +17,7 @@ from maskdet.training.recipe import Recipe
 
 pytest.importorskip("tensorflow")
 pytestmark = [
+    pytest.mark.training,
     pytest.mark.xdist_group("tensorflow"),
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Statistics for quantized inputs were expected"),

@@ -20,6 +20,7 @@ from maskdet.training.sets import load_plain, load_training
 
 # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
 pytestmark = [
+    pytest.mark.training,
     pytest.mark.xdist_group("tensorflow"),
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
@@ -180,6 +181,7 @@ def test_a_frozen_base_needs_a_base(recipe, root, tmp_path):
         train(recipe(frozen_base=True, architecture="reference_cnn", height=46, width=46), str(root), tmp_path / "m")
 
 
+@pytest.mark.thorough
 def test_near_duplicates_of_training_images_are_not_measured_on(recipe, shallow, root, tmp_path):
     for label in ("with", "without"):
         for index in range(4):  # a known image under another name, in another format

@@ -4,7 +4,7 @@ import pytest
 from maskdet.model.architectures import build_model
 from maskdet.training.fused import with_fused_normalization
 
-pytestmark = pytest.mark.xdist_group("tensorflow")
+pytestmark = [pytest.mark.training, pytest.mark.xdist_group("tensorflow")]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from maskdet.training.online import online_augmenter
 from maskdet.training.recipe import OnlineAugmentation
 
-pytestmark = pytest.mark.xdist_group("tensorflow")
+pytestmark = [pytest.mark.training, pytest.mark.xdist_group("tensorflow")]
 
 SIDE_PX = 64
 BATCH = 200

@@ -9,6 +9,7 @@ from maskdet.training.efficientnet_weights import checkpoint_path
 from maskdet.training.pretrained import cached_features, load_base_weights, split_base, weights_sha256
 
 pytestmark = [
+    pytest.mark.training,
     pytest.mark.xdist_group("tensorflow"),
     # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),

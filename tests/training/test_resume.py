@@ -13,7 +13,7 @@ import pytest
 EPOCHS = 5
 WAIT_S = 120.0
 
-pytestmark = pytest.mark.xdist_group("tensorflow")
+pytestmark = [pytest.mark.training, pytest.mark.xdist_group("tensorflow")]
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def history(output):
         return [{name: value for name, value in row.items() if name != "duration_s"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.thorough
 def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(command, environment, tmp_path):
     whole, broken = tmp_path / "models" / "whole", tmp_path / "models" / "broken"
     pipes = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}

@@ -29,6 +29,7 @@ THREE = {
 }
 
 pytestmark = [
+    pytest.mark.training,
     pytest.mark.xdist_group("tensorflow"),
     # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
@@ -205,6 +206,7 @@ def test_a_teacher_says_how_likely_every_class_is(recipe, root, teacher, tmp_pat
         load_teachers(recipe(teachers=[str(folder)]))
 
 
+@pytest.mark.thorough
 def test_a_network_may_start_from_one_of_other_classes(tmp_path):
     two, three = build_model("compact", 32, 32), build_model("compact", 32, 32, THREE_CLASSES)
     two.save(tmp_path / KERAS_FILE)

@@ -77,6 +77,7 @@ async function show() {
   fillForm();
   document.body.setAttribute("aria-busy", "true");
   const parts = [["/api/view", showView], ["/api/histogram", showHistogram], ["/api/faces", showFaces]];
+  if (start.has_tracks) parts.push(["/api/tracks", showTracks]);
   const waiting = parts.map(async ([path, draw]) => {
     const found = await answer(path, asked);
     if (mine === turn) draw(found);
@@ -122,7 +123,7 @@ function showView({total: all, bars, more}) {
     tile(range(all.low, all.high) || "—", `${Math.round(100 * start.confidence)}% interval (${all.method})`, "interval"),
     tile(thousands(all.faces), "faces", "faces"),
     tile(thousands(all.labels.uncertain), "uncertain", "uncertain"),
-    tile(thousands(all.images), "images", "images"),
+    tile(thousands(all.images), start.pictures, "images"),
     tile(`${thousands(all.no_face)} (${percent(read ? all.no_face / read : null)})`, "without a face", "no_face"),
     tile(thousands(all.failed), "failed", "failed"),
   );
@@ -188,7 +189,7 @@ function showFaces(found) {
   faces = found.faces;
   total = found.total;
   const first = found.offset + 1, last = found.offset + faces.length;
-  const kind = asked.getAll("label").includes("no_face") ? "images without a face" : "faces";
+  const kind = asked.getAll("label").includes("no_face") ? `${start.pictures} without a face` : "faces";
   byId("faces-about").textContent = `${thousands(total)} ${kind}, by all filters.`;
   byId("where").textContent = faces.length ? `${thousands(first)} to ${thousands(last)} of ${thousands(total)}` : "none";
   byId("before").disabled = found.offset === 0;
@@ -225,7 +226,8 @@ function open(number) {
   image.src = `/picture/image/${face.id}`;
   const label = face.label || "no_face";
   byId("caption").textContent = face.label ? `${WORDS[label]}${face.corrected ? ` (people; the model: ${WORDS[face.model_label]})` : ""}: probability of a mask ${percent(face.worn)}` : WORDS.no_face;
-  const facts = {...Object.fromEntries(Object.entries(face.keys).map(([name, value]) => [name, named(value)])), time: face.captured_at || "—", image: face.uri, size: `${face.size[0]} × ${face.size[1]} px`};
+  const facts = {...Object.fromEntries(Object.entries({...face.keys, ...face.carried}).map(([name, value]) => [name, named(value)])), time: face.captured_at || "—", image: face.uri, size: `${face.size[0]} × ${face.size[1]} px`};
+  if (face.time_us !== null) facts["time in video"] = clock(face.time_us);
   if (face.box) facts.face = `${Math.round(face.box[2])} × ${Math.round(face.box[3])} px`;
   byId("facts").replaceChildren(...Object.entries(facts).flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));
   showChoices(face);
@@ -237,8 +239,11 @@ function open(number) {
 // What people may say of a face, by the key that says it, as in `maskdet audit label`; 0 takes it back.
 const CHOICES = {m: "mask", i: "incorrect", n: "no_mask", x: "not_a_face", 0: null};
 
+// Corrections name a face by its image, which all frames of a video share.
+const correctable = (face) => face.label && face.time_us === null;
+
 function showChoices(face) {
-  const buttons = Object.entries(CHOICES).sort(([one], [other]) => (one === "0") - (other === "0")).filter(([, label]) => face.label && (start.tells_incorrect || label !== "incorrect") && (label !== null || face.corrected));
+  const buttons = Object.entries(CHOICES).sort(([one], [other]) => (one === "0") - (other === "0")).filter(([, label]) => correctable(face) && (start.tells_incorrect || label !== "incorrect") && (label !== null || face.corrected));
   byId("relabel").replaceChildren(...buttons.map(([key, label]) => {
     const words = label === null ? `the model's: ${WORDS[face.model_label]}` : WORDS[label];
     return element("button", {type: "button", "data-label": label || "", "aria-pressed": String(label === face.label), onclick: () => relabel(label)}, element("kbd", {}, key), ` ${words}`);
@@ -248,7 +253,7 @@ function showChoices(face) {
 async function relabel(label) {
   const number = byId("whole").open ? shown : [...byId("faces").children].indexOf(document.activeElement);
   const face = faces[number];
-  if (!face || !face.label) return;
+  if (!face || !correctable(face)) return;
   try {
     const reply = await fetch("/api/relabel", {method: "POST", headers: {"content-type": "application/json"}, body: JSON.stringify({id: face.id, label})});
     if (!reply.ok) throw new Error((reply.headers.get("content-type") || "").includes("json") ? (await reply.json()).error : await reply.text());
@@ -301,7 +306,7 @@ function move(step) {
 }
 
 function pressed(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || byId("film").open || event.target.matches("input, select, textarea")) return;
   const step = event.shiftKey ? turnPage : move;
   const keys = {ArrowRight: () => step(1), ArrowLeft: () => step(-1)};
   const found = event.key in CHOICES && start ? () => relabel(CHOICES[event.key]) : keys[event.key];
@@ -368,6 +373,7 @@ function read() {
 answer("/api/start", "").then((found) => {
   start = found;
   build();
+  buildTracks();
   read();
   return show();
 }).catch(fail);

@@ -151,16 +151,41 @@ def opened_source(uri: str) -> Iterator[Source]:
         yield Source(name, file, inspect(file), _digest(file, Path(folder)))
 
 
+def check_vacant(output: str, *, overwrite: bool) -> None:
+    """Make sure that a bundle may be written to a location.
+
+    Args:
+        output: a folder, in any storage.
+        overwrite: whether a bundle that is there already may be replaced.
+
+    Raises:
+        OutputError: it holds something that is no bundle, or a bundle that may not be replaced.
+        StorageError: it cannot be read.
+    """
+    location = storage.normalize(output)
+    if storage.is_local(location):
+        check_output_folder(storage.local_path(location))
+    present = next(iter(storage.list_folder(location)), None)
+    if present is None:
+        return
+    if not storage.exists(storage.join(location, MANIFEST_FILE)):
+        raise OutputError(location, "an absent or empty folder, or a model bundle", present.uri, "Name another output.")
+    if not overwrite:
+        remedy = "Name another output, or replace the bundle with --overwrite."
+        raise OutputError(f"--output {location}", "an absent or empty folder", "a model bundle", remedy)
+
+
 def import_model(
-    source: Source, declaration: Declaration, output: str, sample: Sample = Sample()
+    source: Source, declaration: Declaration, output: str, sample: Sample = Sample(), *, overwrite: bool = False
 ) -> tuple[Manifest, Conversion]:
     """Make a bundle of a model; it appears under its name when everything has passed.
 
     Args:
         source: the model.
         declaration: what is said of it.
-        output: the bundle's folder, in any storage; a bundle that is there already is replaced.
+        output: the bundle's folder, in any storage.
         sample: images to check the declaration on, and to quantise by.
+        overwrite: whether a bundle that is there already may be replaced.
 
     Returns:
         The manifest, and what came of the conversion.
@@ -169,10 +194,11 @@ def import_model(
         ContradictedError: labelled images say that another reading is clearly better.
         ModelError: the network cannot be loaded, run or converted, or a file computes something else than the network.
         ConfigError: the declaration does not fit the network.
-        OutputError: the output holds something that is no bundle.
+        OutputError: the output holds something that is no bundle, or a bundle that may not be replaced.
         StorageError: the output cannot be written.
     """
     location = storage.normalize(output)
+    check_vacant(location, overwrite=overwrite)
     with _output_folder(location) as folder, replaced_whole(folder) as building:
         with tempfile.TemporaryDirectory(prefix="maskdet-images-") as arrays:
             job = _job(source, declaration, building, sample, Path(arrays))
@@ -190,23 +216,14 @@ def import_model(
 def _output_folder(location: str) -> Iterator[Path]:
     """A local folder for a bundle; of another storage it is sent there in the end, the manifest last."""
     if storage.is_local(location):
-        folder = storage.local_path(location)
-        check_output_folder(folder)
-        yield folder
+        yield storage.local_path(location)
         return
-    _check_remote(location)
     with tempfile.TemporaryDirectory(prefix="maskdet-bundle-") as parent:
         folder = Path(parent) / "bundle"
         yield folder
         files = [path for path in folder.rglob("*") if path.is_file()]
         for path in sorted(files, key=lambda path: path.name == MANIFEST_FILE):
             storage.write_bytes(storage.join(location, path.relative_to(folder).as_posix()), path.read_bytes())
-
-
-def _check_remote(location: str) -> None:
-    present = next(iter(storage.list_folder(location)), None)
-    if present is not None and not storage.exists(storage.join(location, MANIFEST_FILE)):
-        raise OutputError(location, "an absent or empty folder, or a model bundle", present.uri, "Name another output.")
 
 
 def _copy(location: str, target: Path) -> None:

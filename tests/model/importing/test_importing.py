@@ -100,6 +100,32 @@ def test_pixels_that_a_network_scales_by_itself_are_not_scaled_before(tmp_path, 
     assert not (tmp_path / "bundle").exists()
 
 
+def test_a_bundle_that_is_there_is_replaced_only_where_asked_for(tmp_path, capsys):
+    command = (BUILTIN_FOLDER / "model_float.tflite", *THREE, "--output", tmp_path / "bundle")
+    assert run(capsys, *command, "--name", "first")[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "bundle").rglob("*") if path.is_file()}
+    code, out, err = run(capsys, *command, "--name", "second")
+    assert (code, out) == (8, "")
+    assert "expected an absent or empty folder, received 'a model bundle'" in err and "--overwrite" in err
+    assert {path: path.read_bytes() for path in (tmp_path / "bundle").rglob("*") if path.is_file()} == before
+    code, _, err = run(capsys, "--detector", BUILTIN_FOLDER / "manifest.json", "--output", tmp_path / "bundle")
+    assert code == 8 and "--overwrite" in err
+    assert run(capsys, *command, "--name", "second", "--overwrite")[0] == 0
+    manifest = Manifest.model_validate_json((tmp_path / "bundle" / "manifest.json").read_text())
+    assert manifest.name == "second"
+
+
+@pytest.mark.parametrize("flag", ["--check", "--calibrate"])
+def test_images_that_are_not_there_are_told_by_their_flag(tmp_path, flag, capsys):
+    command = (BUILTIN_FOLDER / "model_float.tflite", *THREE, "--output", tmp_path / "bundle")
+    (tmp_path / "empty").mkdir()
+    for place in ("nothere", "empty", "none.csv", ""):
+        code, _, err = run(capsys, *command, flag, tmp_path / place if place else "")
+        assert code == (3 if place else 2)
+        assert f"maskdet import: {flag}: expected" in err and "--input" not in err
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_bundle_goes_to_a_store_with_its_manifest_last(tmp_path, capsys, monkeypatch):
     written = {}
     monkeypatch.setattr(storage, "list_folder", lambda folder: iter(()))

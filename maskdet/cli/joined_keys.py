@@ -1,0 +1,35 @@
+"""The flags of commands that join more keys from a table: --metadata FILE --on KEY."""
+
+from __future__ import annotations
+
+import argparse
+
+from maskdet import storage
+from maskdet.errors import ConfigError
+from maskdet.tables.metadata import NO_METADATA, Metadata, read_metadata
+
+
+def add_metadata(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument("--metadata", metavar="FILE", help="a .csv or .parquet file with more keys for --by")
+    parser.add_argument("--on", metavar="KEY", help="the key that its rows are about, such as site")
+
+
+def metadata_of(command: str, arguments: argparse.Namespace) -> Metadata:
+    """What the flags name; nothing without them.
+
+    Args:
+        command: in errors.
+        arguments: as parsed.
+
+    Raises:
+        ConfigError: one flag is given without the other.
+        SourceError: the file is no table, lacks the column, or has a value of it twice.
+        StorageError: it cannot be read.
+    """
+    if (arguments.metadata is None) != (arguments.on is None):
+        received = "--metadata" if arguments.on is None else "--on"
+        raise ConfigError(f"maskdet {command}", "--metadata and --on, or neither", received, "Example: --on site.")
+    if arguments.metadata is None:
+        return NO_METADATA
+    return read_metadata(storage.normalize(arguments.metadata), arguments.on)

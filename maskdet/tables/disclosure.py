@@ -1,0 +1,80 @@
+"""What leaves an output beside its tables, where ``privacy`` hides or rounds their counts.
+
+One rule: the tables of counts (``compliance/``, ``track_rates/``) hide and round, metrics show what those show, and
+whatever counts rows anew refuses, unless its caller says that its reader may see small groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from maskdet.compliance.small_cells import is_small, round_count
+from maskdet.errors import ConfigError
+from maskdet.sections import PrivacySettings
+from maskdet.tables.layout import COMPLIANCE, Layout, read_version
+from maskdet.tables.manifest import ImageCounts, RunManifest
+from maskdet.tables.snapshot import read_snapshot
+
+FLAG = "--small-groups"
+_OF_PEOPLE = ("scored", "no_face")
+
+
+def privacy_of(run: RunManifest) -> PrivacySettings:
+    """What the tables of a run hide; nothing where an older version wrote its record."""
+    return PrivacySettings.model_validate(run.settings.get("privacy", {}))
+
+
+def refuse_small_groups(what: str, runs: Iterable[RunManifest], *, allowed: bool) -> None:
+    """Refuse to count rows of which the tables hide or round the counts.
+
+    Args:
+        what: the command.
+        runs: those that left the tables.
+        allowed: whether the reader may see them all the same.
+
+    Raises:
+        ConfigError: they hide or round.
+    """
+    for run in runs:
+        privacy = privacy_of(run)
+        if privacy.guards and not allowed:
+            received = f"privacy.min_cell = {privacy.min_cell}, privacy.round_to = {privacy.round_to}"
+            remedy = (
+                "It counts rows, and would undo that. Read the compliance tables, or add --small-groups "
+                "if its reader may see small groups and exact counts."
+            )
+            raise ConfigError(what, "an output whose tables hide no group and round no count", received, remedy)
+
+
+def shown_faces(layout: Layout, run: RunManifest) -> dict[str, int]:
+    """Faces of a data set by label, as the compliance table of all says; none where it hides them.
+
+    Args:
+        layout: the output.
+        run: one that made tables of it. Where others have taken their place, nothing is known that may be shown.
+
+    Raises:
+        StorageError: the output cannot be read.
+    """
+    if not privacy_of(run).guards:
+        return run.faces
+    snapshot = read_snapshot(layout)
+    if snapshot is None or snapshot.run_id != run.run_id or "all" not in snapshot.compliance:
+        return {}
+    columns = ["hidden", *(f"faces_{label}" for label in run.faces)]
+    table = read_version(layout, COMPLIANCE, "all", snapshot.compliance["all"], columns)
+    rows = [] if table is None else table.to_pylist()
+    return {label: row[f"faces_{label}"] for row in rows if not row["hidden"] for label in run.faces}
+
+
+def shown_images(images: ImageCounts, privacy: PrivacySettings) -> dict[str, int]:
+    """Images by outcome, and listed; none where those that may show people are few, rounded where counts are."""
+    counts = {name: getattr(images, name) for name in ImageCounts.model_fields}
+    if any(is_small(counts[name], privacy.min_cell) for name in _OF_PEOPLE):
+        return {}
+    return {name: round_count(count, privacy.round_to) for name, count in counts.items()}
+
+
+def shown_count(count: int, privacy: PrivacySettings) -> int | None:
+    """A count by itself; ``None`` where it is small."""
+    return None if is_small(count, privacy.min_cell) else round_count(count, privacy.round_to)
