@@ -18,13 +18,13 @@ from maskdet.compliance.groups import Grouping
 from maskdet.compliance.rates import KnownErrors, RateRule
 from maskdet.config import ScoreSettings, Section
 from maskdet.cores import available_cores
-from maskdet.errors import ConfigError
+from maskdet.errors import ConfigError, SourceError
 from maskdet.faces.detection import describe_view
 from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.earlier import Coverage, Growth
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
-from maskdet.inputs.pseudonyms import Pseudonyms
+from maskdet.inputs.pseudonyms import Pseudonyms, without_names
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.inputs.videos import refuse_unreadable, resolve_mode
 from maskdet.labels import Decision
@@ -269,7 +269,12 @@ def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
     output = storage.normalize(settings.output)
     for task in tasks:
         _refuse_overlap(task, output)
-        storage.within_deadline(functools.partial(check_input, task, settings.source), task.uri)
+        try:
+            storage.within_deadline(functools.partial(check_input, task, settings.source), task.uri)
+        except SourceError as error:
+            if settings.privacy.uri == "plain" or task.kind not in ("list", "image_list"):
+                raise
+            raise without_names(error) from None
     return tasks
 
 
