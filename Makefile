@@ -19,7 +19,7 @@ TRAINING_TESTS ?= training
 CHAOS ?= --schedules 200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo hostile test chaos browser picture test-training test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos train-reference constraints clean
+.PHONY: help setup demo hostile test chaos browser picture test-training test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos bench-videos train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ bench-peers: $(VENV)/.development .venv-bench/.peers ## measure scoring against 
 
 bench-photos: $(VENV)/.development .venv-bench/.photographs ## measure speed and recall on photographs beside YuNet, CenterFace and bd070b3
 	$(BIN)/python -m benchmarks.photographs $(BENCH_PHOTOS)
+
+bench-videos: $(VENV)/.development .venv-bench/.photographs ## measure what a video costs beside a plain loop of OpenCV, YuNet and ONNX Runtime
+	$(BIN)/python -m benchmarks.videos --peer $(BENCH_VIDEOS)
 
 train-reference: $(VENV)/.development ## train the reference CNN on $MASKDET_DATA/k12 (8 to 16 minutes on 2 cores)
 	$(BIN)/maskdet train --config reference_cnn --output $(MODELS)/reference_cnn

@@ -61,6 +61,7 @@ def test_counts_are_those_of_the_run_and_frames_are_called_frames(output):
     assert numbers["images_listed"] == run.images.listed - run.images.skipped + run.videos.frames == 38
     assert "images and frames</p>" in html
     assert "Images and frames = with a face + without a face + failed." in html
+    assert "Look at the images and frames first" in html and ">images<" not in html
     assert numbers["people.changes.put_on"] == sum(len(row["changes"]) for row in rows(output, TRACKS)) == 1
     assert '<data data-of="people.changes.put_on" value="1">1</data> put a mask on.' in html
 
