@@ -24,7 +24,7 @@ from apache_beam.utils.shared import Shared
 
 from maskdet import storage
 from maskdet.beam.compliance import WriteCompliance
-from maskdet.beam.packing import PackShards
+from maskdet.beam.packing import KeyByUri, PackShards
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
 from maskdet.beam.tracks import TrackVideos
@@ -36,7 +36,7 @@ from maskdet.inputs import listing, sharding, videos
 from maskdet.inputs.earlier import Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.pseudonyms import Pseudonyms, without_names
-from maskdet.inputs.references import ImageRef, RefBatch, Shard
+from maskdet.inputs.references import RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
@@ -87,7 +87,7 @@ class LookUpImages(beam.PTransform):  # type: ignore[misc]
         """Apply the transform."""
         return (
             batches
-            | "KeyByUri" >> beam.FlatMap(_key_by_uri).with_output_types(tuple[int, Any])
+            | "KeyByUri" >> beam.ParDo(KeyByUri()).with_output_types(tuple[int, Any])
             | "GroupByUri" >> beam.GroupByKey()
             | "LookUpGroups" >> beam.FlatMap(_look_up).with_outputs(_COUNTS, main="batches")
         )
@@ -118,7 +118,7 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
         return (
             (batches, earlier)
             | "FlattenBatches" >> beam.Flatten()
-            | "KeyByUri" >> beam.FlatMap(_key_by_uri).with_output_types(tuple[int, Any])
+            | "KeyByUri" >> beam.ParDo(KeyByUri()).with_output_types(tuple[int, Any])
             | "GroupByUri" >> beam.GroupByKey()
             | "JoinGroups" >> beam.FlatMap(_join_earlier, self.growth).with_outputs(_COUNTS, main="batches")
         )
@@ -362,13 +362,6 @@ def _listed(
 
 def _count_listed(batch: RefBatch) -> dict[str, int]:
     return {LISTED: batch.listed, **batch.skipped}
-
-
-def _key_by_uri(batch: RefBatch) -> Iterator[tuple[int, RefBatch]]:
-    groups: dict[int, list[ImageRef]] = {}
-    for ref in batch.refs:
-        groups.setdefault(sharding.group_of(ref.uri), []).append(ref)
-    yield from ((key, RefBatch(tuple(refs))) for key, refs in groups.items())
 
 
 def _look_up(group: tuple[int, Iterable[RefBatch]]) -> Iterator[Any]:
