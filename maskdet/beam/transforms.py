@@ -24,7 +24,7 @@ from apache_beam.utils.shared import Shared
 
 from maskdet import storage
 from maskdet.beam.compliance import WriteCompliance
-from maskdet.beam.packing import KeyByUri, PackShards
+from maskdet.beam.packing import URI_GROUPS, KeyByUri, PackShards
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
 from maskdet.beam.tracks import TrackVideos
@@ -52,6 +52,9 @@ from maskdet.tables.tracks import TrackFiles, TracksTotal
 _COUNTS = "counts"
 _SHARDS_IN_HAND = 2
 _SHARDS_READ = 16
+# Images of a group in which those of earlier runs meet: where there are many partitions, each group is cut into as many
+# small batches, which cost more than their images do.
+_GROUP_IMAGES = 10_000
 
 
 @dataclass
@@ -101,11 +104,13 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
         layout: the output.
         shards: slot and SHA-256 of what each shard of earlier runs remembers of its images.
         growth: how the run adds to them.
+        images: about how many images there are.
     """
 
     layout: Layout
     shards: Sequence[tuple[str, str]]
     growth: Growth
+    images: int = URI_GROUPS * _GROUP_IMAGES
 
     def expand(self, batches: PCollection[Any]) -> Any:
         """Apply the transform."""
@@ -118,10 +123,14 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
         return (
             (batches, earlier)
             | "FlattenBatches" >> beam.Flatten()
-            | "KeyByUri" >> beam.ParDo(KeyByUri()).with_output_types(tuple[int, Any])
+            | "KeyByUri" >> beam.ParDo(KeyByUri(self._groups)).with_output_types(tuple[int, Any])
             | "GroupByUri" >> beam.GroupByKey()
             | "JoinGroups" >> beam.FlatMap(_join_earlier, self.growth).with_outputs(_COUNTS, main="batches")
         )
+
+    @property
+    def _groups(self) -> int:
+        return max(1, min(URI_GROUPS, self.images // _GROUP_IMAGES))
 
 
 @dataclass
@@ -377,7 +386,8 @@ def _pieces(shards: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], ..
 
 
 def _read_earlier(shards: Sequence[tuple[str, str]], layout: Layout) -> Iterator[RefBatch]:
-    yield from read_refs(layout, shards)
+    # Those of many small shards together: each batch is cut into as many as there are groups.
+    yield from listing.batched((ref for batch in read_refs(layout, shards) for ref in batch.refs), RefBatch)
 
 
 def _join_earlier(group: tuple[int, Iterable[RefBatch]], growth: Growth) -> Iterator[Any]:

@@ -327,10 +327,11 @@ def resolve_decision(settings: ScoreSettings, manifest: Manifest) -> Decision:
     known = manifest.decision.model_dump()
     given = {name: value for name in Decision.model_fields if (value := getattr(settings.model, name)) is not None}
     merged = {**known, **given}
-    if manifest.decision.incorrect_from is None and "incorrect_from" in given:
+    unknown = [name for name in ("incorrect_from", "incorrect_odds") if name in given]
+    if manifest.decision.incorrect_from is None and unknown:
         expected = f"nothing, for a model of the classes {', '.join(manifest.class_names)}"
         remedy = "Leave it out, or choose a model of three classes."
-        raise ConfigError("model.incorrect_from", expected, given["incorrect_from"], remedy)
+        raise ConfigError(f"model.{unknown[0]}", expected, given[unknown[0]], remedy)
     if merged["no_mask_below"] > merged["mask_from"]:
         expected = f"at most mask_from = {merged['mask_from']:g}"
         raise ConfigError("model.no_mask_below", expected, merged["no_mask_below"], "Set both thresholds.")

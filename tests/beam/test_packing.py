@@ -33,6 +33,15 @@ def test_references_meet_by_the_first_byte_of_their_hash_in_one_batch_each(batch
         assert {hashlib.sha256(uri.encode()).digest()[0] for uri in uris} == {key}
 
 
+def test_fewer_groups_are_of_neighbours():
+    step = KeyByUri(3)
+    step.start_bundle()
+    list(step.process(RefBatch(tuple(ImageRef(uri, 1, "v") for uri in URIS))))
+    for key, refs in ((one.value[0], one.value[1].refs) for one in step.finish_bundle()):
+        first = [hashlib.sha256(ref.uri.encode()).digest()[0] for ref in refs]
+        assert {byte * 3 // 256 for byte in first} == {key}
+
+
 def test_no_more_are_held_than_may_be(monkeypatch):
     monkeypatch.setattr(packing, "_COLLECTED_IMAGES", 1000)
     found = collected(100)
