@@ -17,6 +17,9 @@ from maskdet.inputs import sharding
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule, Size
 
+# Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up: as many as
+# maskdet.inputs.sharding.group_of tells apart, or fewer, each of some neighbours.
+URI_GROUPS = 256
 # Some 30 MB of references.
 _COLLECTED_IMAGES = 50_000
 
@@ -70,42 +73,70 @@ def _plan_partition(partition: tuple[str, sharding.Cells], limit: Size) -> Itera
         yield folder, frozenset(prefixes)
 
 
-class _AssignPrefixes(beam.DoFn):  # type: ignore[misc]
-    """Tells images by the shard-to-be that they lie in.
+class _Collect(beam.DoFn):  # type: ignore[misc]
+    """:class:`RefBatch` → (key, :class:`RefBatch`): references by a key that they are to meet under.
 
     A batch holds few images of each, and small batches take several times the room of large ones on their way: so they
     are collected over a bundle, as far as :data:`_COLLECTED_IMAGES` allows.
     """
 
-    def __init__(self, rule: KeyRule) -> None:
-        self._rule = rule
-
     def start_bundle(self) -> None:
         """Begin with none."""
-        self._groups: dict[tuple[str, str], list[ImageRef]] = {}
+        self._groups: dict[Any, list[ImageRef]] = {}
         self._count = 0
-
-    def process(
-        self, batch: RefBatch, plans: Mapping[str, frozenset[str]]
-    ) -> Iterator[tuple[tuple[str, str], RefBatch]]:
-        """A batch → batches of each shard-to-be, perhaps with a later one."""
-        for folder, refs in _by_folder(batch, self._rule).items():
-            prefixes = plans.get(folder)  # none: small enough for one shard
-            for ref in refs:
-                prefix = "" if prefixes is None else sharding.prefix_of(ref, prefixes)
-                self._groups.setdefault((folder, prefix), []).append(ref)
-        self._count += len(batch.refs)
-        if self._count >= _COLLECTED_IMAGES:
-            yield from self._collected()
 
     def finish_bundle(self) -> Iterator[Any]:
         """What is left."""
         yield from map(GlobalWindows.windowed_value, self._collected())
 
-    def _collected(self) -> list[tuple[tuple[str, str], RefBatch]]:
+    def _add(self, keyed: Iterable[tuple[Any, ImageRef]]) -> Iterator[tuple[Any, RefBatch]]:
+        """Take references in; hand out all where there are many."""
+        for key, ref in keyed:
+            self._groups.setdefault(key, []).append(ref)
+            self._count += 1
+        if self._count >= _COLLECTED_IMAGES:
+            yield from self._collected()
+
+    def _collected(self) -> list[tuple[Any, RefBatch]]:
         found = [(key, RefBatch(tuple(refs))) for key, refs in self._groups.items()]
         self.start_bundle()
         return found
+
+
+class KeyByUri(_Collect):
+    """References by the first bits of their URI's hash, so that those of one URI meet.
+
+    Args:
+        groups: how many there are, at most :data:`URI_GROUPS`.
+    """
+
+    def __init__(self, groups: int = URI_GROUPS) -> None:
+        self._groups_in_all = groups
+
+    def process(self, batch: RefBatch) -> Iterator[tuple[int, RefBatch]]:
+        """A batch → batches of each group, perhaps with a later one."""
+        yield from self._add((self._key(ref), ref) for ref in batch.refs)
+
+    def _key(self, ref: ImageRef) -> int:
+        return sharding.group_of(ref.uri) * self._groups_in_all // URI_GROUPS
+
+
+class _AssignPrefixes(_Collect):
+    """References by the shard-to-be that they lie in."""
+
+    def __init__(self, rule: KeyRule) -> None:
+        self._rule = rule
+
+    def process(
+        self, batch: RefBatch, plans: Mapping[str, frozenset[str]]
+    ) -> Iterator[tuple[tuple[str, str], RefBatch]]:
+        """A batch → batches of each shard-to-be, perhaps with a later one."""
+        yield from self._add((self._key(ref, plans), ref) for ref in batch.refs)
+
+    def _key(self, ref: ImageRef, plans: Mapping[str, frozenset[str]]) -> tuple[str, str]:
+        folder = self._rule.folder(ref)
+        prefixes = plans.get(folder)  # none: small enough for one shard
+        return folder, "" if prefixes is None else sharding.prefix_of(ref, prefixes)
 
 
 def _cut_shards(group: tuple[tuple[str, str], Iterable[RefBatch]], rule: KeyRule, limit: Size) -> list[Shard]:

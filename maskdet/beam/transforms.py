@@ -24,7 +24,7 @@ from apache_beam.utils.shared import Shared
 
 from maskdet import storage
 from maskdet.beam.compliance import WriteCompliance
-from maskdet.beam.packing import PackShards
+from maskdet.beam.packing import URI_GROUPS, KeyByUri, PackShards
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
 from maskdet.beam.tracks import TrackVideos
@@ -36,7 +36,7 @@ from maskdet.inputs import listing, sharding, videos
 from maskdet.inputs.earlier import Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.pseudonyms import Pseudonyms, without_names
-from maskdet.inputs.references import ImageRef, RefBatch, Shard
+from maskdet.inputs.references import RefBatch, Shard
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
@@ -52,9 +52,6 @@ from maskdet.tables.tracks import TrackFiles, TracksTotal
 _COUNTS = "counts"
 _SHARDS_IN_HAND = 2
 _SHARDS_READ = 16
-# Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up: as many as
-# maskdet.inputs.sharding.group_of tells apart, or fewer, each of some neighbours.
-_URI_GROUPS = 256
 # Images of a group in which those of earlier runs meet: where there are many partitions, each group is cut into as many
 # small batches, which cost more than their images do.
 _GROUP_IMAGES = 10_000
@@ -93,7 +90,7 @@ class LookUpImages(beam.PTransform):  # type: ignore[misc]
         """Apply the transform."""
         return (
             batches
-            | "KeyByUri" >> beam.FlatMap(_key_by_uri).with_output_types(tuple[int, Any])
+            | "KeyByUri" >> beam.ParDo(KeyByUri()).with_output_types(tuple[int, Any])
             | "GroupByUri" >> beam.GroupByKey()
             | "LookUpGroups" >> beam.FlatMap(_look_up).with_outputs(_COUNTS, main="batches")
         )
@@ -113,7 +110,7 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
     layout: Layout
     shards: Sequence[tuple[str, str]]
     growth: Growth
-    images: int = _URI_GROUPS * _GROUP_IMAGES
+    images: int = URI_GROUPS * _GROUP_IMAGES
 
     def expand(self, batches: PCollection[Any]) -> Any:
         """Apply the transform."""
@@ -126,14 +123,14 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
         return (
             (batches, earlier)
             | "FlattenBatches" >> beam.Flatten()
-            | "KeyByUri" >> beam.FlatMap(_key_by_uri, self._groups).with_output_types(tuple[int, Any])
+            | "KeyByUri" >> beam.ParDo(KeyByUri(self._groups)).with_output_types(tuple[int, Any])
             | "GroupByUri" >> beam.GroupByKey()
             | "JoinGroups" >> beam.FlatMap(_join_earlier, self.growth).with_outputs(_COUNTS, main="batches")
         )
 
     @property
     def _groups(self) -> int:
-        return max(1, min(_URI_GROUPS, self.images // _GROUP_IMAGES))
+        return max(1, min(URI_GROUPS, self.images // _GROUP_IMAGES))
 
 
 @dataclass
@@ -374,13 +371,6 @@ def _listed(
 
 def _count_listed(batch: RefBatch) -> dict[str, int]:
     return {LISTED: batch.listed, **batch.skipped}
-
-
-def _key_by_uri(batch: RefBatch, count: int = _URI_GROUPS) -> Iterator[tuple[int, RefBatch]]:
-    groups: dict[int, list[ImageRef]] = {}
-    for ref in batch.refs:
-        groups.setdefault(sharding.group_of(ref.uri) * count // _URI_GROUPS, []).append(ref)
-    yield from ((key, RefBatch(tuple(refs))) for key, refs in groups.items())
 
 
 def _look_up(group: tuple[int, Iterable[RefBatch]]) -> Iterator[Any]:
