@@ -26,7 +26,7 @@ help: ## list the verbs
 
 setup: $(VENV)/.development ## create .venv with everything: scoring, training, tests
 
-hostile: $(VENV)/.development ## decode and score 10,000 mutated images, and print a table of codes (20 minutes)
+hostile: $(VENV)/.development ## decode and score 10,000 mutated images, and print a table of codes (an hour)
 	$(BIN)/python -m tests.hostile
 
 demo: $(VENV)/.scoring ## draw synthetic face images and score them with the built-in model
