@@ -61,7 +61,7 @@ def _earlier(launch: Launch) -> JoinEarlier | None:
     if launch.base is None:
         return None
     shards = [(shard.slot, shard.sha256[IMAGES]) for shard in launch.base.shards]
-    return JoinEarlier(launch.plan.layout, shards, launch.growth)
+    return JoinEarlier(launch.plan.layout, shards, launch.growth, sum(shard.images for shard in launch.base.shards))
 
 
 def _tracks(launch: Launch) -> TrackVideos | None:

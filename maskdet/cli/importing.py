@@ -25,7 +25,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from apache_beam.io.filesystems import FileSystems
 from pydantic import ValidationError
@@ -51,6 +51,7 @@ from maskdet.model.importing.check import Check
 from maskdet.model.importing.conversion import Conversion
 from maskdet.model.importing.facts import Facts
 from maskdet.model.importing.reading import SCALES, Colours, Reading, Scale, scale_of_statistics
+from maskdet.model.manifest import ResizeFilter
 
 _CHECKED_OF_A_CLASS = 200
 _CALIBRATION_IMAGES = 200
@@ -103,7 +104,10 @@ def _parser() -> console.Parser:
         "--activation", choices=("sigmoid", "softmax", "logits"), help="what the outputs are; default: by their values"
     )
     parser.add_argument(
-        "--resize", choices=("bilinear", "box", "bicubic"), default="bilinear", help="default: %(default)s"
+        "--resize",
+        choices=get_args(ResizeFilter),
+        default="bilinear",
+        help="of whole images (default: %(default)s); nearest is Keras' default in load_img, flow_from_directory",
     )
     parser.add_argument("--faces", choices=("detect", "whole"), help="what it was trained on; a run's default then")
     parser.add_argument("--mask-from", type=float, metavar="P", help="threshold, default: .5; see maskdet score")

@@ -36,6 +36,7 @@ _PILLOW_FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "box": Image.Resampling.BOX,
     "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
 }
 _PACKAGES = ("pillow", "simplejpeg")
 _FAST_PACKAGES = ("cykooz-resizer",)
@@ -75,7 +76,7 @@ class Codecs(Protocol):
             picture: an RGB image, or uint8 RGB ``(height, width, 3)``.
             width: columns to return.
             height: rows to return.
-            resize_filter: ``"bilinear"``, ``"box"`` or ``"bicubic"``.
+            resize_filter: ``"bilinear"``, ``"box"``, ``"bicubic"`` or ``"nearest"``.
 
         Returns:
             uint8 RGB ``(height, width, 3)``.

@@ -173,14 +173,16 @@ def prepare_image(
         height: rows to return.
         width: columns to return.
         limits: byte and pixel limits.
-        resize_filter: ``"bilinear"``, ``"box"`` or ``"bicubic"``, antialiased when shrinking.
-        jpeg_draft: decode JPEGs at reduced scale where allowed (see the module's rules).
+        resize_filter: ``"bilinear"``, ``"box"`` or ``"bicubic"``, antialiased when shrinking, or ``"nearest"``.
+        jpeg_draft: decode JPEGs at reduced scale where allowed (see the module's rules); never before ``"nearest"``,
+            which takes pixels as they are.
         codecs: who decodes and resizes.
 
     Raises:
         ImageFault: the image is empty, too large, too small, damaged or of an unsupported kind.
     """
-    upright = decode_upright(data, limits, (width, height) if jpeg_draft else None, codecs=codecs)
+    reducible = jpeg_draft and resize_filter != "nearest"
+    upright = decode_upright(data, limits, (width, height) if reducible else None, codecs=codecs)
     pixels = codecs.resize(upright.picture, width, height, resize_filter)
     return PreparedImage(pixels, upright.width_px, upright.height_px, upright.damaged)
 

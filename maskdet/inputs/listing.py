@@ -145,8 +145,13 @@ def add_versions(refs: Iterable[ImageRef]) -> list[ImageRef]:
 
     What the store cannot tell stays unknown; reading the image will say why, as a failure row.
     """
-    with ThreadPoolExecutor(_STAT_THREADS, thread_name_prefix="stat") as pool:
-        return list(pool.map(_with_version, refs))
+    found = list(refs)
+    unknown = [place for place, ref in enumerate(found) if _is_unknown(ref)]
+    if unknown:  # a pool's turn costs an image of which all is known more than all the rest of its listing
+        with ThreadPoolExecutor(_STAT_THREADS, thread_name_prefix="stat") as pool:
+            for place, ref in zip(unknown, pool.map(_with_version, [found[one] for one in unknown]), strict=True):
+                found[place] = ref
+    return found
 
 
 def batched(items: Iterable[T], make: Callable[[tuple[T, ...]], RefBatch]) -> Iterator[RefBatch]:
@@ -304,10 +309,12 @@ def _with_template(ref: ImageRef, root: str, source: SourceSettings) -> ImageRef
     return ref._replace(keys=unknown, problem=(FailureCode.PATH_MISMATCH.value, message))
 
 
-def _with_version(ref: ImageRef) -> ImageRef:
+def _is_unknown(ref: ImageRef) -> bool:
     # Of a path that does not fit, too: it may be that of an image that is known.
-    if ref.version or (ref.problem is not None and ref.problem[0] != FailureCode.PATH_MISMATCH):
-        return ref
+    return not ref.version and (ref.problem is None or ref.problem[0] == FailureCode.PATH_MISMATCH)
+
+
+def _with_version(ref: ImageRef) -> ImageRef:
     try:
         found = storage.stat(ref.place)
     except StorageError:

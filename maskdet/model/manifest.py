@@ -22,6 +22,8 @@ GOLDEN_FILE = "golden.npz"
 TRAINING_IMAGES_FILE = "training_images.npy"
 
 
+ResizeFilter = Literal["bilinear", "box", "bicubic", "nearest"]
+
 _LATER_FIELDS = ("faces", "imported")
 
 
@@ -62,7 +64,7 @@ class InputSpec(_Part):
     width: Count
     channel_order: Literal["RGB"] = "RGB"
     dtype: Literal["uint8"] = "uint8"
-    resize_filter: Literal["bilinear", "box", "bicubic"] = "bilinear"
+    resize_filter: ResizeFilter = "bilinear"
 
 
 class Calibration(_Part):

@@ -344,6 +344,22 @@ class TestSize:
         # Between the two passes Pillow rounds to 8 bits.
         np.testing.assert_allclose(result, expected, atol=2)
 
+    @pytest.mark.parametrize("size", [(16, 7), (32, 45), (64, 90)])  # no middle lies between two pixels
+    def test_nearest_takes_the_pixel_under_the_middle_of_each(self, size):
+        pixels = noise(40, 63)
+        rows, columns = (
+            np.floor((np.arange(after) + 0.5) * before / after).astype(int)
+            for after, before in zip(size, pixels.shape, strict=False)
+        )
+        found = prepare_image(encode(pixels, "PNG"), *size, resize_filter="nearest").pixels
+        np.testing.assert_array_equal(found, pixels[rows][:, columns])
+
+    def test_nearest_takes_pixels_of_the_whole_jpeg(self):
+        data = encode(noise(300, 400), "JPEG", quality=95)
+        whole = decode(data)
+        found = prepare_image(data, 30, 40, resize_filter="nearest", jpeg_draft=True).pixels
+        np.testing.assert_array_equal(found, whole[5::10, 5::10])
+
     @pytest.mark.parametrize(
         ("at_least", "decoded"),
         [

@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import lzma
+import os
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -521,3 +522,15 @@ def test_relative_uris_of_a_manifest_in_a_store_name_its_objects(monkeypatch: py
         "gs://other//x.jpg",
         "/local.jpg",
     ]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("/a/b.jpg", "/a//b.jpg", "/a/./b.jpg", "/a/../b.jpg", "/a/", "//a/b.jpg", "/", "/~b.jpg", "/a/~/b.jpg"),
+        *("/a b/ü%20?#[1].jpg", "/a/..b.jpg", "/a/.b.jpg", "/a/b.", "/a/.../b.jpg", "/..", "/a/.."),
+    ],
+)
+def test_an_absolute_path_is_named_as_storage_names_it(tmp_path: Path, uri: str) -> None:
+    [row] = read_csv(tmp_path, f"uri,site\n{uri},x\n")
+    assert row.uri == storage.normalize(uri) == str(Path(os.path.abspath(uri)))

@@ -29,7 +29,7 @@ from maskdet.model.importing.keras_file import MOST_BYTES
 from maskdet.model.importing.limited import CONVERSION, run_limited
 from maskdet.model.importing.reading import Reading
 from maskdet.model.importing.saved_model import GRAPH_FILE
-from maskdet.model.manifest import MANIFEST_FILE, ImportedFrom, InputSpec, Manifest, TrainingData
+from maskdet.model.manifest import MANIFEST_FILE, ImportedFrom, InputSpec, Manifest, ResizeFilter, TrainingData
 
 ARCHITECTURE = "imported"
 
@@ -82,7 +82,7 @@ class Declaration:
     name: str
     faces: Literal["detect", "whole"] | None = None
     decision: Decision = Decision()
-    resize_filter: Literal["bilinear", "box", "bicubic"] = "bilinear"
+    resize_filter: ResizeFilter = "bilinear"
 
     @property
     def input(self) -> InputSpec:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
+from PIL import Image
 
 from maskdet import storage
 from maskdet.cli.importing import main
@@ -135,6 +136,28 @@ def test_a_bundle_goes_to_a_store_with_its_manifest_last(tmp_path, capsys, monke
     assert list(written)[-1] == "gs://bucket/models/mine/manifest.json"
     manifest = Manifest.model_validate_json(written["gs://bucket/models/mine/manifest.json"])
     assert {f"gs://bucket/models/mine/{name}" for name in manifest.files} == set(list(written)[:-1])
+
+
+@pytest.mark.xdist_group("tensorflow")
+def test_images_resized_by_nearest_are_those_of_keras(tmp_path, capsys):
+    keras = pytest.importorskip("keras")
+    rng = np.random.default_rng(7)
+    for number, (height, width) in enumerate([(97, 131), (300, 211), (40, 33)]):
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(tmp_path / f"{number}.png")
+    Image.fromarray(rng.integers(0, 256, (900, 700, 3), np.uint8)).save(tmp_path / "3.jpg", quality=92)
+    flags = ("--resize", "nearest", "--faces", "whole", "--output", tmp_path / "bundle")
+    assert run(capsys, BUILTIN_FOLDER / "model_float.tflite", *THREE, *flags)[0] == 0
+    spec = load_model(str(tmp_path / "bundle"), RuntimeSpec("litert", "float32")).manifest.input
+    assert spec.resize_filter == "nearest"
+    for path in sorted(tmp_path.glob("[0-3].*")):
+        expected = np.asarray(keras.utils.load_img(path, target_size=(spec.height, spec.width)))
+        for name in ("pillow", resolve_codecs("auto")):
+            options = {"resize_filter": spec.resize_filter, "codecs": load_codecs(name)}
+            found = prepare_image(path.read_bytes(), spec.height, spec.width, **options).pixels
+            if path.suffix == ".png":
+                np.testing.assert_array_equal(found, expected)
+            else:  # another build of libjpeg-turbo may round otherwise
+                np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=2)
 
 
 @pytest.mark.data
