@@ -49,6 +49,7 @@ _LENGTHS = struct.Struct("<IQ")
 _ALIVE_EVERY_S = 1.0
 # Of address space: stacks and arenas of a decoder's threads, of which there may be one per core.
 _THREAD_BYTES = 32 * MIB
+_MOST_ADDRESSES = 1 << 46
 # What a child needs of the environment; credentials are not among it.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "MALLOC_PERTURB_", "OMP_NUM_THREADS")
 
@@ -369,9 +370,10 @@ class Talk:
 
     def begin(self) -> None:
         """Let the limits hold from here on."""
-        with open("/proc/self/statm", encoding="ascii") as statm:
+        with contextlib.suppress(OSError), open("/proc/self/statm", encoding="ascii") as statm:  # Linux alone has it
             now = int(statm.read().split()[0]) * resource.getpagesize()
-        _set_limit(resource.RLIMIT_AS, now + self._limits.memory_bytes + available_cores() * _THREAD_BYTES)
+            most = now + self._limits.memory_bytes + available_cores() * _THREAD_BYTES
+            _set_limit(resource.RLIMIT_AS, min(most, _MOST_ADDRESSES))
         self._limit_time()
 
     def _limit_time(self) -> None:

@@ -24,6 +24,7 @@ from maskdet.sections import (
     PrivacySettings,
     Ratio,
     Section,
+    Times,
     TrackSettings,
     VideoSettings,
 )
@@ -211,6 +212,9 @@ class ModelSettings(Section):
     incorrect_from: Ratio | None = None
     """From this share of the probability on, a mask is worn incorrectly, for models that tell. Default: the bundle's
     threshold."""
+    incorrect_odds: Times | None = None
+    """How many times the odds of a mask it takes to call one worn incorrectly rather than no mask; 1: no more than for
+    any other. Default: the bundle's."""
 
     @model_validator(mode="after")
     def _possible(self) -> ModelSettings:

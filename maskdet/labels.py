@@ -15,6 +15,11 @@ three (:data:`THREE_CLASSES`), and the rule is the same for both. With the proba
 2. Where there is one, is it worn incorrectly? From ``p(incorrect) >= incorrect_from · worn`` on, given that
    p(incorrect) is not 0, the label is ``incorrect``, else ``mask``.
 
+Bare faces with something at the chin or a cheek look like masks worn incorrectly far more than like masks over nose and
+mouth. So ``incorrect`` may take more: with ``incorrect_odds``, the odds of a mask, ``worn : 1 − worn``, have to be so
+many times those of ``mask_from``. Where they fall short, ``incorrect`` is left out, and the first question is asked
+again of the other two alone: ``p(mask) / (p(mask) + p(no_mask))`` takes the place of ``worn``.
+
 A model of two classes says p(incorrect) = 0, and what is left is its rule: ``mask`` from one threshold on, ``no_mask``
 below the other. Both questions have a threshold of their own, which can be moved, and tuned on held-out photographs,
 without the other's answers changing.
@@ -49,7 +54,9 @@ CODES: Mapping[str, int] = {NO_MASK: 0, MASK: 1, INCORRECT: 2, UNCERTAIN: -1}
 _NAMES = {code: name for name, code in CODES.items()}
 
 Codes = NDArray[np.int8]
+_LEAST = 1e-12
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Times = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
 
 
 class Decision(BaseModel):
@@ -61,11 +68,15 @@ class Decision(BaseModel):
     mask_from: Probability = 0.5
     incorrect_from: Probability | None = None
     """``None``: the model does not know of masks worn incorrectly."""
+    incorrect_odds: Times | None = None
+    """How many times the odds of ``mask_from`` a mask worn incorrectly takes; ``None``: once, as any other."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Decision:
         if self.no_mask_below > self.mask_from:
             raise ValueError(f"no_mask_below = {self.no_mask_below} lies above mask_from = {self.mask_from}")
+        if self.incorrect_odds is not None and self.incorrect_from is None:
+            raise ValueError(f"incorrect_odds = {self.incorrect_odds} of a model that knows of no incorrect")
         return self
 
     @model_serializer(mode="wrap")
@@ -80,7 +91,9 @@ class Decision(BaseModel):
 
     def __str__(self) -> str:
         text = f"{MASK} from {self.mask_from:g}, {NO_MASK} below {self.no_mask_below:g}"
-        return text if self.incorrect_from is None else f"{text}, {INCORRECT} from {self.incorrect_from:g} of a mask"
+        if self.incorrect_from is not None:
+            text += f", {INCORRECT} from {self.incorrect_from:g} of a mask"
+        return text if self.incorrect_odds is None else f"{text} at {self.incorrect_odds:g} times the odds"
 
 
 def label_codes(mask: NDArray[Any], incorrect: NDArray[Any] | None, decision: Decision) -> Codes:
@@ -95,13 +108,20 @@ def label_codes(mask: NDArray[Any], incorrect: NDArray[Any] | None, decision: De
         Codes, ``(faces,)``; see :data:`CODES`. What is not a number is uncertain.
     """
     worn = worn_probability(mask, incorrect)
-    sure = np.where(worn < decision.no_mask_below, CODES[NO_MASK], CODES[UNCERTAIN])
-    codes = np.where(worn >= decision.mask_from, CODES[MASK], sure).astype(np.int8)
+    wrongly = np.zeros(worn.shape, bool)
     if incorrect is not None:
         assert decision.incorrect_from is not None, "three classes take three thresholds"
         wrong = incorrect.astype(np.float64)
-        codes[(codes == CODES[MASK]) & (wrong > 0) & (wrong >= decision.incorrect_from * worn)] = CODES[INCORRECT]
-    return codes
+        wrongly = (wrong > 0) & (wrong >= decision.incorrect_from * worn)
+        if decision.incorrect_odds is not None:
+            bare, right = np.maximum(1 - worn, 0), mask.astype(np.float64)
+            enough = worn >= decision.mask_from * (worn + decision.incorrect_odds * bare)
+            short = wrongly & (worn >= decision.mask_from) & ~enough
+            wrongly &= ~short
+            worn = np.where(short, right / np.maximum(right + bare, _LEAST), worn)
+    sure = np.where(worn < decision.no_mask_below, CODES[NO_MASK], CODES[UNCERTAIN])
+    there = np.where(wrongly, CODES[INCORRECT], CODES[MASK])
+    return np.where(worn >= decision.mask_from, there, sure).astype(np.int8)
 
 
 def worn_probability(mask: NDArray[Any], incorrect: NDArray[Any] | None) -> NDArray[np.float64]:

@@ -12,6 +12,8 @@ Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenRatio = Annotated[float, Field(gt=0.0, lt=1.0)]
 """Neither 0 nor 1."""
 Positive = Annotated[float, Field(gt=0.0)]
+Times = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
+"""A factor that makes nothing smaller."""
 KeyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 VideoMode = Literal["score", "skip"]

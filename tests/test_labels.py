@@ -104,6 +104,31 @@ def test_a_mask_worn_incorrectly_by_hand():
     )
 
 
+def test_a_mask_worn_incorrectly_takes_more_odds_than_another_by_hand():
+    thresholds = {"no_mask_below": 0.25, "mask_from": 0.5, "incorrect_from": 0.5, "incorrect_odds": 4}
+    # Odds of a mask 9, 4.1, 4, 3, 3, 3; .5 takes even ones, and so incorrect takes 4. Of the last three, mask to none
+    # is .25 : .25, .125 : .25 and .0625 : .25, that is .5, .33 and .2 of both.
+    faces = [(0.1, 0.8), (0.0, 0.804), (0.0, 0.8001), (0.25, 0.5), (0.125, 0.625), (0.0625, 0.6875)]
+    mask, incorrect = zip(*faces, strict=True)
+    expected = ["incorrect", "incorrect", "incorrect", "mask", "uncertain", "no_mask"]
+    assert labels_of(mask, incorrect, **thresholds) == expected
+    assert labels_of([0.0], [0.7999], **thresholds) == ["no_mask"]
+    # The same faces with a mask that would be worn correctly, and with no such factor:
+    assert labels_of(incorrect, mask, **thresholds) == ["mask"] * 6
+    for none in (1, None):
+        assert labels_of(mask, incorrect, **{**thresholds, "incorrect_odds": none}) == ["incorrect"] * 6
+    assert labels_of([0.0], [1.0], **{**thresholds, "incorrect_odds": 1e6}) == ["incorrect"]
+
+
+@settings(deadline=None)
+@given(SHARE, SHARE, st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(1, 100))
+def test_odds_of_incorrect_move_incorrect_alone(first, second, one, other, share, odds):
+    mask, incorrect = np.float32(first) * np.float32(second), np.float32(first) * (1 - np.float32(second))
+    thresholds = {"no_mask_below": min(one, other), "mask_from": max(one, other), "incorrect_from": share}
+    plain, raised = (labels_of([mask], [incorrect], **thresholds, **more)[0] for more in ({}, {"incorrect_odds": odds}))
+    assert raised == plain or plain == "incorrect"
+
+
 def test_decisions_in_words_and_in_files():
     two = Decision(no_mask_below=0.3, mask_from=0.7)
     three = Decision(no_mask_below=0.3, mask_from=0.7, incorrect_from=0.4)
@@ -113,10 +138,22 @@ def test_decisions_in_words_and_in_files():
     assert two.model_dump(mode="json") == {"no_mask_below": 0.3, "mask_from": 0.7}
     assert Decision.model_validate_json(three.model_dump_json()) == three
     assert two.middle == three.middle == 0.5
+    odds = three.model_copy(update={"incorrect_odds": 5.5})
+    assert str(odds) == str(three) + " at 5.5 times the odds"
+    assert Decision.model_validate_json(odds.model_dump_json()) == odds
+    assert "incorrect_odds" not in three.model_dump(mode="json")  # older bundles keep their fingerprints
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"no_mask_below": 0.6}, {"mask_from": 1.1}, {"incorrect_from": -0.1}, {"mask_from": float("nan")}]
+    "wrong",
+    [
+        {"no_mask_below": 0.6},
+        {"mask_from": 1.1},
+        {"incorrect_from": -0.1},
+        {"mask_from": float("nan")},
+        {"incorrect_odds": 2.0},
+        {"incorrect_from": 0.5, "incorrect_odds": 0.5},
+    ],
 )
 def test_impossible_thresholds_are_refused(wrong):
     with pytest.raises(ValidationError):

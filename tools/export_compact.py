@@ -21,7 +21,7 @@ from PIL import Image
 
 from maskdet.cli import console
 from maskdet.evaluation.calibration import fit_class_temperature
-from maskdet.labels import MASK, NO_MASK, THREE_CLASSES, Decision
+from maskdet.labels import CODES, INCORRECT, MASK, NO_MASK, THREE_CLASSES, Decision, label_codes
 from maskdet.model.architectures import COMPACT
 from maskdet.model.export import export_bundle
 from maskdet.model.manifest import Calibration, InputSpec, Manifest, TrainingData
@@ -35,6 +35,8 @@ from tools.incorrect.views import SIDE_PX
 
 MAX_MASKED_AS_INCORRECT = 0.025
 """Of masks worn correctly: below the 3 % that are allowed, with room for other photographs."""
+MAX_BARE_AS_INCORRECT = 0.01
+"""Of bare faces."""
 
 _NEARLY_BEST = 0.001
 _LEAST_SIDE_PX = 32
@@ -60,7 +62,8 @@ def choose(street: Faces, collections: Faces) -> Decision:
     Whether there is a mask: of thresholds whose balanced error in collections is within .001 of the least there, and of
     these those whose balanced error in the street is within .001 of the least, the one nearest 0.5. Whether it is worn
     incorrectly: the lowest share at which at most :data:`MAX_MASKED_AS_INCORRECT` of the street faces masked correctly
-    are called so.
+    are called so. How many times the odds of a mask that takes: the least at which at most
+    :data:`MAX_BARE_AS_INCORRECT` of the bare ones are.
 
     Args:
         street: faces of all three classes.
@@ -79,7 +82,14 @@ def choose(street: Faces, collections: Faces) -> Decision:
     alarms = np.array([np.mean((share >= at)[masked] & (worn >= mask_from)[masked]) for at in shares])
     allowed = shares[alarms <= MAX_MASKED_AS_INCORRECT]
     incorrect_from = round(float(allowed[0]), 3) if len(allowed) else 1.0
-    return Decision(no_mask_below=mask_from, mask_from=mask_from, incorrect_from=incorrect_from)
+    decision = Decision(no_mask_below=mask_from, mask_from=mask_from, incorrect_from=incorrect_from)
+    bare = street.probabilities[street.labels == NO_MASK]
+    for odds in np.geomspace(1, 100, 93):  # steps of 5 %
+        strict = decision.model_copy(update={"incorrect_odds": round(float(odds), 2)})
+        called = label_codes(bare[:, 0], bare[:, 1], strict) == CODES[INCORRECT]
+        if called.mean() <= MAX_BARE_AS_INCORRECT:
+            break
+    return strict
 
 
 def _balanced_error(faces: Faces, candidates: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -124,6 +124,11 @@ def _crop(pixels: Any, box: Any) -> Any:
 def _label(classes: list[float]) -> str:
     """Of the probability of a mask, or of those of mask, incorrect and no_mask, as the model's manifest decides."""
     decision, worn = _worker["decision"], sum(classes[:2])
+    wrongly = len(classes) > 1 and classes[1] >= decision["incorrect_from"] * worn
+    bare = max(1 - worn, 0.0)
+    enough = decision["mask_from"] * (worn + decision.get("incorrect_odds", 1.0) * bare)
+    if wrongly and decision["mask_from"] <= worn < enough:
+        wrongly, worn = False, classes[0] / max(classes[0] + bare, 1e-12)
     if worn < decision["mask_from"]:
         return "no_mask" if worn < decision["no_mask_below"] else "uncertain"
-    return "incorrect" if len(classes) > 1 and classes[1] >= decision["incorrect_from"] * worn else "mask"
+    return "incorrect" if wrongly else "mask"

@@ -24,6 +24,7 @@ from apache_beam.utils.shared import Shared
 
 from maskdet import storage
 from maskdet.beam.compliance import WriteCompliance
+from maskdet.beam.packing import PackShards
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
 from maskdet.beam.tracks import TrackVideos
@@ -51,7 +52,8 @@ from maskdet.tables.tracks import TrackFiles, TracksTotal
 _COUNTS = "counts"
 _SHARDS_IN_HAND = 2
 _SHARDS_READ = 16
-# Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up.
+# Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up: as many as
+# maskdet.inputs.sharding.group_of tells apart, or fewer, each of some neighbours.
 _URI_GROUPS = 256
 # Images of a group in which those of earlier runs meet: where there are many partitions, each group is cut into as many
 # small batches, which cost more than their images do.
@@ -132,35 +134,6 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
     @property
     def _groups(self) -> int:
         return max(1, min(_URI_GROUPS, self.images // _GROUP_IMAGES))
-
-
-@dataclass
-class PackShards(beam.PTransform):  # type: ignore[misc]
-    """:class:`RefBatch` without duplicates → :class:`Shard`.
-
-    Partitions small enough for one shard need no plan; for the others a histogram of hashes, small whatever their size,
-    tells where :func:`maskdet.inputs.sharding.pack` cuts, so that the references of a shard meet on one worker and no
-    more do.
-    """
-
-    rule: KeyRule
-    limit: Size
-
-    def expand(self, batches: PCollection[Any]) -> PCollection[Any]:
-        """Apply the transform."""
-        plans = (
-            batches
-            | "CountCells" >> beam.FlatMap(_count_cells, self.rule).with_output_types(tuple[str, Any])
-            | "MergeCells" >> beam.CombinePerKey(sharding.merge_cells)
-            | "PlanPartitions" >> beam.FlatMap(_plan_partition, self.limit).with_output_types(tuple[str, Any])
-        )
-        return (
-            batches
-            | "AssignPrefixes"
-            >> beam.FlatMap(_assign_prefixes, self.rule, AsDict(plans)).with_output_types(tuple[tuple[str, str], Any])
-            | "GroupImages" >> beam.GroupByKey()
-            | "CutShards" >> beam.FlatMap(_cut_shards, self.rule, self.limit).with_output_types(Any)
-        )
 
 
 @dataclass
@@ -406,7 +379,7 @@ def _count_listed(batch: RefBatch) -> dict[str, int]:
 def _key_by_uri(batch: RefBatch, count: int = _URI_GROUPS) -> Iterator[tuple[int, RefBatch]]:
     groups: dict[int, list[ImageRef]] = {}
     for ref in batch.refs:
-        groups.setdefault(sharding.uri_bits(ref.uri) % count, []).append(ref)
+        groups.setdefault(sharding.group_of(ref.uri) * count // _URI_GROUPS, []).append(ref)
     yield from ((key, RefBatch(tuple(refs))) for key, refs in groups.items())
 
 
@@ -431,44 +404,6 @@ def _join_earlier(group: tuple[int, Iterable[RefBatch]], growth: Growth) -> Iter
     refs, changes = growth.resolve(ref for part in group[1] for ref in part.refs)
     yield TaggedOutput(_COUNTS, dict(changes))
     yield from listing.batched(refs, RefBatch)
-
-
-def _count_cells(batch: RefBatch, rule: KeyRule) -> Iterator[tuple[str, sharding.Cells]]:
-    for folder, refs in _by_folder(batch, rule).items():
-        yield folder, sharding.count_cells(refs)
-
-
-def _by_folder(batch: RefBatch, rule: KeyRule) -> dict[str, list[ImageRef]]:
-    # A partition's folder is named once, which takes five times as long as to find an image's partition.
-    partitions: dict[tuple[str | None, ...], list[ImageRef]] = {}
-    for ref in batch.refs:
-        partitions.setdefault(rule.partition(ref), []).append(ref)
-    return {rule.folder(refs[0]): refs for refs in partitions.values()}
-
-
-def _plan_partition(partition: tuple[str, sharding.Cells], limit: Size) -> Iterator[tuple[str, frozenset[str]]]:
-    folder, cells = partition
-    prefixes = sharding.plan(cells, limit)
-    if prefixes != ("",):
-        yield folder, frozenset(prefixes)
-
-
-def _assign_prefixes(
-    batch: RefBatch, rule: KeyRule, plans: Mapping[str, frozenset[str]]
-) -> Iterator[tuple[tuple[str, str], RefBatch]]:
-    for folder, refs in _by_folder(batch, rule).items():
-        if folder not in plans:  # small enough for one shard
-            yield (folder, ""), RefBatch(tuple(refs))
-            continue
-        groups: dict[str, list[ImageRef]] = {}
-        for ref in refs:
-            groups.setdefault(sharding.prefix_of(ref, plans[folder]), []).append(ref)
-        yield from (((folder, prefix), RefBatch(tuple(group))) for prefix, group in groups.items())
-
-
-def _cut_shards(group: tuple[tuple[str, str], Iterable[RefBatch]], rule: KeyRule, limit: Size) -> list[Shard]:
-    (_, prefix), parts = group
-    return sharding.pack([ref for part in parts for ref in part.refs], rule, limit, prefix)
 
 
 def _write_plan(_: None, plan: RunPlan, shards: Sequence[PlannedShard]) -> None:

@@ -11,6 +11,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from maskdet import storage
 from maskdet.errors import StorageError
 from maskdet.inputs.folders import extension_of
+from maskdet.inputs.references import HIDDEN
+from maskdet.report.marks import NAMELESS
 
 MOST_BYTES = 1 << 20
 """Of one answer to a request for a range; players ask for the next."""
@@ -27,6 +29,8 @@ def film_response(request: Request, uri: str) -> Response:
         request: whose ``Range`` says which part: one range of bytes, as RFC 9110 has it.
         uri: of the video.
     """
+    if uri.startswith(HIDDEN):
+        return PlainTextResponse(f"{NAMELESS}\n", 410)
     try:
         size = storage.stat(uri).size_bytes
         headers = {"accept-ranges": "bytes"}

@@ -22,7 +22,7 @@ from maskdet.inputs.references import HIDDEN, ImageRef
 from maskdet.report.database import Tables
 from maskdet.report.face_crops import read_crops
 from maskdet.report.marks import CHANGED, GONE, NAMELESS
-from maskdet.report.video_frames import frames_mode, is_frame, read_frames
+from maskdet.report.video_frames import frames_of, is_frame, read_frames
 from maskdet.scoring.fetching import Fetcher
 
 CROP_PX = 144
@@ -65,7 +65,7 @@ class Pictures:
         imaging = ImagingSettings.model_validate(tables.run.settings.get("imaging", {}))
         self._limits = ImageLimits.of(imaging, settings.decoder_seconds)
         self._attempts = settings.fetch_attempts
-        self._frames = frames_mode(tables.run)
+        self._frames = frames_of(tables.run)
         # A decoded image may have 64 megapixels; a page asks for dozens at once.
         self._reading = threading.Semaphore(_MOST_READ_AT_ONCE)
         self.crop = functools.lru_cache(_MOST_KEPT)(self._crop)
@@ -92,7 +92,7 @@ class Pictures:
             return NAMELESS
         if is_frame(row):
             wanted = {row["frame_time_us"]: row["content_sha256"]}
-            [(_, frame)] = read_frames(row["image_uri"], wanted, self._frames)
+            [(_, frame)] = read_frames(row["image_uri"], wanted, self._frames, self._limits.isolated_s)
             return frame if isinstance(frame, str) else self._shown(frame)
         try:
             data = Fetcher(self._limits.max_bytes, self._attempts).fetch(ImageRef(row["image_uri"], -1, ""))

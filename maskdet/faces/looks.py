@@ -9,7 +9,7 @@ faces. So an image is looked at
    are cut by its edges: portraits and crops, of which the first look misses one in eight.
 
 Every look follows from the image's size and from what was seen before in the same image, so its faces are the same
-wherever it is scored. Figures for the numbers below: docs/decisions/044-detector.md, 045-narrow-detector.md.
+wherever it is scored. Figures for the numbers below: docs/decisions/044-detector.md to 046.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ _FEWEST_KEY_BYTES = 16
 _HASH_DIGITS = 32  # 128 bits: of a thousand million images, no two meet by chance
 _FINGERPRINT_OF = b"fingerprint of a key of maskdet's privacy.uri"
 _MAKE_ONE = "Make one with: openssl rand -hex 32; and keep it, for without it the output cannot grow."
+_SEE = "To see more, try --dry-run with plain names, where they may be seen."
 # Of these, the words are our own.
 _PLAIN = frozenset(
     (
@@ -100,7 +101,8 @@ def told(ref: ImageRef, code: FailureCode, message: str) -> str:
 def without_names(error: MaskdetError) -> MaskdetError:
     """A mistake that was found in listing, without what it received, and without locations."""
     what = error.what if error.what.startswith(("source.", "privacy.", "--")) else "listing the input"
-    return type(error)(what, error.expected or "no fault", WITHHELD, error.remedy)
+    remedy = _SEE if "/" in error.remedy else error.remedy
+    return type(error)(what, error.expected or "no fault", WITHHELD, remedy)
 
 
 def _hidden(ref: ImageRef, key: bytes) -> ImageRef:

@@ -24,6 +24,7 @@ from maskdet.inputs.references import ImageRef, Shard, partition_folders
 # a larger one is split further where its images meet.
 PLAN_BITS = 12
 _HASH_BITS = 256
+_GROUP_BITS = 8
 
 _DERIVED: Mapping[str, Callable[[datetime], str]] = {
     "date": lambda local: local.date().isoformat(),
@@ -135,6 +136,14 @@ def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size, prefix: str = "")
     for ref in refs:
         halves[_bit(ref, len(prefix))].append(ref)
     return [shard for bit in (0, 1) for shard in pack(halves[bit], rule, limit, f"{prefix}{bit}")]
+
+
+def group_of(uri: str) -> int:
+    """One of 256 groups of URIs, by the first bits of their hashes.
+
+    A shard's URIs share theirs: so a group's images lie in few shards, and travel on in few and large batches.
+    """
+    return uri_bits(uri) >> (_HASH_BITS - _GROUP_BITS)
 
 
 def size_of(refs: Iterable[ImageRef]) -> Size:

@@ -18,9 +18,10 @@ from maskdet.faces.crops import CropOptions, crop_face
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.inputs.references import HIDDEN, ImageRef
 from maskdet.report.marks import CHANGED, GONE, GREY, NAMELESS
-from maskdet.report.video_frames import frames_mode, is_frame, read_frames
+from maskdet.report.video_frames import EVERY, frames_of, is_frame, read_frames
 from maskdet.scoring.fetching import Fetcher
 from maskdet.tables.manifest import RunManifest
+from maskdet.video.sampling import Segment
 
 # More than the classifier sees, so that people can tell what a face is part of.
 _OPTIONS = CropOptions(margin=0.25, outside="grey")
@@ -37,11 +38,11 @@ def crops_of_run(run: RunManifest, rows: Sequence[dict[str, Any]], side_px: int)
     imaging = ImagingSettings.model_validate(run.settings.get("imaging", {}))
     scoring = ScoringSettings.model_validate(run.settings.get("scoring", {}))
     limits = ImageLimits.of(imaging, scoring.decoder_seconds)
-    return read_crops(rows, limits, side_px, scoring.fetch_attempts, frames_mode(run))
+    return read_crops(rows, limits, side_px, scoring.fetch_attempts, frames_of(run))
 
 
 def read_crops(
-    rows: Sequence[dict[str, Any]], limits: ImageLimits, side_px: int, fetch_attempts: int, frames: str = "sampled"
+    rows: Sequence[dict[str, Any]], limits: ImageLimits, side_px: int, fetch_attempts: int, frames: Segment = EVERY
 ) -> list[Crop]:
     """Cut faces out of their images and videos, each of which is read once.
 
@@ -70,7 +71,7 @@ def read_crops(
         elif content:
             found = _crops_of(uri, content, some, fetcher, limits, side_px)
         else:
-            found = _of_video(some, frames, side_px)
+            found = _of_video(some, frames, side_px, limits.isolated_s)
         crops.update(zip(indices, found, strict=True))
 
     with ThreadPoolExecutor(min(_MOST_THREADS, available_cores()), thread_name_prefix="crop") as pool:
@@ -78,14 +79,16 @@ def read_crops(
     return [crops[index] for index in range(len(rows))]
 
 
-def _of_video(rows: Sequence[dict[str, Any]], frames: str, side_px: int) -> list[Crop]:
+def _of_video(
+    rows: Sequence[dict[str, Any]], frames: Segment, side_px: int, decoder_seconds: float | None
+) -> list[Crop]:
     """Crops of rows of one video; of its frames, one is in memory."""
     of_time = defaultdict(list)
     for index, row in enumerate(rows):
         of_time[row["frame_time_us"]].append(index)
     crops: dict[int, Crop] = {}
     wanted = {time_us: rows[indices[0]]["content_sha256"] for time_us, indices in of_time.items()}
-    for time_us, frame in read_frames(rows[0]["image_uri"], wanted, frames):
+    for time_us, frame in read_frames(rows[0]["image_uri"], wanted, frames, decoder_seconds):
         for index in of_time[time_us]:
             crops[index] = frame if isinstance(frame, str) else _crop(frame, rows[index], side_px)
     return [crops[index] for index in range(len(rows))]

@@ -9,19 +9,24 @@ from typing import Any
 from PIL import Image
 
 from maskdet.errors import FailureCode, ImageFault
-from maskdet.inputs.videos import reading_video
+from maskdet.images.codecs import Pixels
+from maskdet.inputs.folders import extension_of
+from maskdet.inputs.videos import decoded_frames
 from maskdet.report.marks import CHANGED, GONE
 from maskdet.sections import VideoSettings
 from maskdet.tables.manifest import RunManifest
-from maskdet.video.frames import SampledFrame, read_segment
-from maskdet.video.pictures import upright_rgb
-from maskdet.video.reading import is_installed, read_info
-from maskdet.video.sampling import MICROSECONDS, Segment
+from maskdet.video.frames import LostStretch
+from maskdet.video.reading import is_installed
+from maskdet.video.sampling import MICROSECONDS, OPEN_END, Grid, Segment
 
 NO_DECODER = "a frame of a video, which takes maskdet[video] to show"
 
 # Times no further apart are decoded in one go; decoding forward is cheaper than going back to a keyframe.
 _NEAR_US = 5 * MICROSECONDS
+# Its frames are counted from the start, so it is decoded from there.
+_COUNTED = frozenset({"avi"})
+EVERY = Segment(0, OPEN_END, "all", (1, 1))
+"""All frames of a video."""
 
 Frame = Image.Image | str
 """RGB, upright; or why there is none."""
@@ -32,18 +37,23 @@ def is_frame(row: Mapping[str, Any]) -> bool:
     return row.get("frame_time_us") is not None
 
 
-def frames_mode(run: RunManifest) -> str:
-    """Which frames a run looked at."""
-    return VideoSettings.model_validate(run.settings.get("video", {})).frames
+def frames_of(run: RunManifest) -> Segment:
+    """Which frames a run looked at, of a whole video."""
+    video = VideoSettings.model_validate(run.settings.get("video", {}))
+    grid = Grid.of(video.frames_per_second)
+    return Segment(0, OPEN_END, video.frames, (grid.numerator, grid.denominator))
 
 
-def read_frames(uri: str, wanted: Mapping[int, str], mode: str) -> Iterator[tuple[int, Frame]]:
+def read_frames(
+    uri: str, wanted: Mapping[int, str], looked: Segment = EVERY, decoder_seconds: float | None = None
+) -> Iterator[tuple[int, Frame]]:
     """Decode some frames of a video, one after the other.
 
     Args:
         uri: of the video.
         wanted: time in microseconds since the video's start → SHA-256 of the frame's pixels, as rows have both.
-        mode: which frames the run looked at (:data:`maskdet.video.sampling.FramesMode`).
+        looked: which frames the run looked at.
+        decoder_seconds: what a decoder in a process of its own may take for a frame; ``None``: it runs in this one.
 
     Yields:
         Each time once, with its frame or why there is none.
@@ -54,12 +64,23 @@ def read_frames(uri: str, wanted: Mapping[int, str], mode: str) -> Iterator[tupl
     missing, reason = set(wanted), CHANGED
     try:
         for start_us, end_us in _stretches(sorted(wanted)):
-            for time_us, frame in _decoded(uri, start_us, end_us, wanted, mode):
-                missing.discard(time_us)
-                yield time_us, frame
+            for event in decoded_frames(uri, _segment(uri, looked, start_us, end_us), decoder_seconds):
+                if isinstance(event, LostStretch) or event.time_us not in wanted:
+                    continue
+                missing.discard(event.time_us)
+                yield event.time_us, _checked(event.pixels, wanted[event.time_us])
     except ImageFault as fault:
         reason = GONE if fault.code is FailureCode.NOT_FOUND else f"unreadable: {fault.code}"
     yield from ((time_us, reason) for time_us in sorted(missing))
+
+
+def _segment(uri: str, looked: Segment, start_us: int, end_us: int) -> Segment:
+    """The part of a video in which frames are."""
+    if extension_of(uri) in _COUNTED:
+        return looked._replace(end_us=end_us + 1)
+    # Rows of an earlier run may be of another rate. Keyframes alone have no neighbours that complete them.
+    frames = "keyframes" if looked.frames == "keyframes" else "all"
+    return looked._replace(start_us=start_us, end_us=end_us + 1, frames=frames)
 
 
 def _stretches(times_us: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -73,16 +94,8 @@ def _stretches(times_us: Sequence[int]) -> Iterator[tuple[int, int]]:
     yield start, end
 
 
-def _decoded(uri: str, start_us: int, end_us: int, wanted: Mapping[int, str], mode: str) -> Iterator[tuple[int, Frame]]:
-    with reading_video(uri) as video:
-        # What counts its frames from the start, as AVI does, is decoded from there.
-        begin_us = start_us if read_info(video).is_cuttable else 0
-        # Neighbours complete interlaced frames; keyframes alone have none, and had none when they were scored.
-        frames = "keyframes" if mode == "keyframes" else "all"
-        segment = Segment(begin_us, end_us + 1, frames, (1, 1))
-        for event in read_segment(video, segment):
-            if not isinstance(event, SampledFrame) or event.time_us not in wanted:
-                continue
-            pixels = upright_rgb(event, video.stream.sample_aspect_ratio)
-            same = hashlib.sha256(pixels.data).hexdigest() == wanted[event.time_us]
-            yield event.time_us, Image.fromarray(pixels) if same else CHANGED
+def _checked(pixels: Pixels | ImageFault, sha256: str) -> Frame:
+    if isinstance(pixels, ImageFault):
+        return f"unreadable: {pixels.code}"
+    same = hashlib.sha256(pixels.data).hexdigest() == sha256
+    return Image.fromarray(pixels) if same else CHANGED

@@ -18,13 +18,13 @@ from maskdet.compliance.groups import Grouping
 from maskdet.compliance.rates import KnownErrors, RateRule
 from maskdet.config import ScoreSettings, Section
 from maskdet.cores import available_cores
-from maskdet.errors import ConfigError
+from maskdet.errors import ConfigError, SourceError
 from maskdet.faces.detection import describe_view
 from maskdet.images.codecs import codecs_identity, resolve_codecs
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.earlier import Coverage, Growth
 from maskdet.inputs.listing import ListTask, check_input, input_tasks
-from maskdet.inputs.pseudonyms import Pseudonyms
+from maskdet.inputs.pseudonyms import Pseudonyms, without_names
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.inputs.videos import refuse_unreadable, resolve_mode
 from maskdet.labels import Decision
@@ -269,7 +269,12 @@ def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
     output = storage.normalize(settings.output)
     for task in tasks:
         _refuse_overlap(task, output)
-        storage.within_deadline(functools.partial(check_input, task, settings.source), task.uri)
+        try:
+            storage.within_deadline(functools.partial(check_input, task, settings.source), task.uri)
+        except SourceError as error:
+            if settings.privacy.uri == "plain" or task.kind not in ("list", "image_list"):
+                raise
+            raise without_names(error) from None
     return tasks
 
 
@@ -322,10 +327,11 @@ def resolve_decision(settings: ScoreSettings, manifest: Manifest) -> Decision:
     known = manifest.decision.model_dump()
     given = {name: value for name in Decision.model_fields if (value := getattr(settings.model, name)) is not None}
     merged = {**known, **given}
-    if manifest.decision.incorrect_from is None and "incorrect_from" in given:
+    unknown = [name for name in ("incorrect_from", "incorrect_odds") if name in given]
+    if manifest.decision.incorrect_from is None and unknown:
         expected = f"nothing, for a model of the classes {', '.join(manifest.class_names)}"
         remedy = "Leave it out, or choose a model of three classes."
-        raise ConfigError("model.incorrect_from", expected, given["incorrect_from"], remedy)
+        raise ConfigError(f"model.{unknown[0]}", expected, given[unknown[0]], remedy)
     if merged["no_mask_below"] > merged["mask_from"]:
         expected = f"at most mask_from = {merged['mask_from']:g}"
         raise ConfigError("model.no_mask_below", expected, merged["no_mask_below"], "Set both thresholds.")

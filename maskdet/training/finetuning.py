@@ -60,7 +60,7 @@ def measure_start(bundle: Path, recipe: Recipe, point: Point) -> OperatingCharac
     classes, decision = manifest.class_names, manifest.decision
     if recipe.classes == TWO_CLASSES != classes:  # asked whether there is a mask, it says "incorrect" for yes, too
         outputs = worn_probability(*split_outputs(outputs, classes)).astype(np.float32)[:, np.newaxis]
-        classes, decision = TWO_CLASSES, decision.model_copy(update={"incorrect_from": None})
+        classes, decision = TWO_CLASSES, decision.model_copy(update={"incorrect_from": None, "incorrect_odds": None})
     return measure(
         outputs,
         arrays.labels,

@@ -158,6 +158,17 @@ def test_a_refused_run_names_no_path(photos, score, tmp_path, capfd):
     assert "Ottokar" not in shown + refused.run.reason
 
 
+def test_a_list_that_names_images_elsewhere_is_refused_without_naming_them(photos, score, tmp_path, capfd):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "images.txt").write_text("\n".join(map(str, photos.rglob("Ottokar-*.jpg"))))
+    refused = score(tmp_path / "tables", tmp_path / "lists" / "images.txt", flags=HIDE, template=None)
+    assert refused.code == 3
+    shown = capfd.readouterr().err
+    assert "expected images in" in shown
+    assert "Ottokar" not in shown
+    assert "photos" not in shown
+
+
 def test_videos_are_hidden_too(score, tmp_path):
     from tests.video.clips import film, numbered
 

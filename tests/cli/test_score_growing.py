@@ -249,7 +249,7 @@ def test_other_thresholds_label_stored_probabilities_and_read_no_image(photos, s
     score(tmp_path / "tables", photos, flags=LENIENT)
     for path in sorted(photos.rglob("face-*"))[:5]:
         path.unlink()
-    strict = ("--set", "model.no_mask_below=0.3", "--set", "model.mask_from=0.9")
+    strict = ("--set", "model.no_mask_below=0.3", "--set", "model.mask_from=0.9", "--set", "model.incorrect_odds=1")
     after = score(tmp_path / "tables", photos, flags=(*LENIENT, *strict))
     assert after.code == 0
     assert after.run.images_scored_now == 0

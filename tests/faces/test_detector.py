@@ -148,10 +148,10 @@ class OneFace:
         # A picture of 443 x 443 is seen as one of 448, and within a border of 32 as one of 128.
         (448, 36, 0.51, 1),
         (448, 36, 0.49, 0),
-        (448, 60, 0.40, 1),  # .5 to the power of 1.34 is .395
-        (448, 60, 0.39, 0),
-        (128, 30, 0.32, 1),  # .5 to the power of 1.66 is .316
-        (128, 30, 0.31, 0),
+        (448, 60, 0.36, 1),  # .5 to the power of 1.5 is .354
+        (448, 60, 0.35, 0),
+        (128, 30, 0.28, 1),  # .5 to the power of 1.85 is .277
+        (128, 30, 0.27, 0),
         (128, 20, 0.99, 0),  # fills less than .4 of the image
     ],
     ids=str,

@@ -16,7 +16,7 @@ from maskdet.report.video_frames import NO_DECODER, read_frames
 from maskdet.video.frames import SampledFrame, read_segment
 from maskdet.video.pictures import upright_rgb
 from maskdet.video.reading import open_video, read_info
-from maskdet.video.sampling import Grid, cut
+from maskdet.video.sampling import OPEN_END, Grid, Segment, cut
 from tests.video.clips import film, number_of, numbered
 
 
@@ -32,11 +32,13 @@ def scored(request, tmp_path_factory):
     return path, {one.time_us: hashlib.sha256(upright_rgb(one, None).data).hexdigest() for one in frames}
 
 
-def test_frames_are_those_that_were_scored_wherever_they_are(scored):
+@pytest.mark.parametrize("decoder_seconds", [None, 20.0])
+def test_frames_are_those_that_were_scored_wherever_they_are(scored, decoder_seconds):
     path, known = scored
     assert len(known) == 40
     chosen = {time_us: known[time_us] for time_us in sorted(known)[3::9]}  # near each other, and far apart
-    found = dict(read_frames(str(path), chosen, "sampled"))
+    looked = Segment(0, OPEN_END, "sampled", (2, 1))
+    found = dict(read_frames(str(path), chosen, looked, decoder_seconds))
     assert {time_us: number_of(np.asarray(frame)) for time_us, frame in found.items()} == {
         time_us: time_us // 40_000 % 250 for time_us in chosen
     }
@@ -46,12 +48,12 @@ def test_a_frame_that_is_another_now_or_not_there_is_no_picture(scored, tmp_path
     path, known = scored
     times = sorted(known)
     wrong = {times[2]: known[times[2]], times[5]: "0" * 64, times[5] + 7: known[times[5]]}
-    found = dict(read_frames(str(path), wrong, "sampled"))
+    found = dict(read_frames(str(path), wrong))
     assert not isinstance(found[times[2]], str)
     assert (found[times[5]], found[times[5] + 7]) == (CHANGED, CHANGED)
-    assert dict(read_frames(str(tmp_path / "gone.mp4"), {0: ""}, "sampled")) == {0: GONE}
+    assert dict(read_frames(str(tmp_path / "gone.mp4"), {0: ""})) == {0: GONE}
     (tmp_path / "text.mp4").write_text("no video" * 100)
-    assert dict(read_frames(str(tmp_path / "text.mp4"), {0: ""}, "sampled")) == {0: "unreadable: not_a_video"}
+    assert dict(read_frames(str(tmp_path / "text.mp4"), {0: ""})) == {0: "unreadable: not_a_video"}
 
 
 def test_crops_of_images_and_frames_come_in_the_order_of_their_rows(scored, tmp_path, demo):
@@ -77,4 +79,4 @@ def test_crops_of_images_and_frames_come_in_the_order_of_their_rows(scored, tmp_
 def test_without_the_decoder_the_reason_is_said(scored, monkeypatch):
     monkeypatch.setattr(video_frames, "is_installed", lambda: False)
     path, known = scored
-    assert set(dict(read_frames(str(path), known, "sampled")).values()) == {NO_DECODER}
+    assert set(dict(read_frames(str(path), known)).values()) == {NO_DECODER}

@@ -1,9 +1,9 @@
 r"""CenterFace with fewer channels, fitted to what the published network says of real photographs.
 
-    python -m tools.detector.export --photographs ../shared/data --output build/published
+    python -m tools.detector.export --photographs ../shared/data --output build/published --published
     python -m tools.detector.distillation --photographs ../shared/data --teacher build/published \
         --output tools/detector/narrow_weights.npz
-    python -m tools.detector.export --photographs ../shared/data --output build/narrow --narrow
+    python -m tools.detector.export --photographs ../shared/data --output maskdet/faces/builtin/centerface
 
 Channels are taken out block by block (:mod:`tools.detector.narrowing`), then all weights are fitted. The teacher is the
 published network on the same canvases, in bfloat16: its score, its size, offset and landmarks where it sees a face, and
@@ -55,8 +55,8 @@ class Stage(NamedTuple):
     """How much more a score counts that is a large face's."""
 
 
-STAGES = (Stage(MANY, 4, 9000, 5500, 5e-4, 0.0), Stage(LARGE, 2, 2700, 2700, 2.5e-4, 2.0))
-"""The weights that are kept are those after the first: docs/decisions/045-narrow-detector.md."""
+STAGES = (Stage(MANY, 4, 5000, 5000, 5e-4, 0.5), Stage(LARGE, 2, 2700, 2700, 2.5e-4, 2.0))
+"""The weights that are kept are those after the first: docs/decisions/046-middle-detector.md."""
 
 _JUDGED_CANVASES = 72
 _WARM_UP_STEPS = 150

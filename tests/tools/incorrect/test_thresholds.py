@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tools.export_compact import MAX_MASKED_AS_INCORRECT, Faces, choose
+from tools.export_compact import MAX_BARE_AS_INCORRECT, MAX_MASKED_AS_INCORRECT, Faces, choose
 from tools.incorrect.gathering import Known
 from tools.incorrect.pipeline import folds, without_shared
 
@@ -37,6 +37,21 @@ def test_the_street_chooses_among_what_suits_collections():
     assert 0.697 < choose(street, PARTED).mask_from <= 0.9
     collections = faces(("mask", 0.603, 0.0, 50), ("no_mask", 0.1, 0.0, 50))
     assert choose(street, collections).mask_from == 0.5
+
+
+def test_bare_faces_that_look_like_masks_worn_incorrectly_raise_the_odds_for_these():
+    # 2 of 100 bare faces have odds of 3 : 1, mostly incorrect; the masks of collections forbid a higher mask_from.
+    collections = faces(("mask", 0.6, 0.0, 50), ("no_mask", 0.1, 0.0, 50))
+    bare = [("no_mask", 0.75, 0.9, 2), ("no_mask", 0.1, 0.0, 98)]
+    street = faces(("mask", 0.98, 0.0, 100), ("incorrect", 0.95, 0.9, 20), *bare)
+    decision = choose(street, collections)
+    assert decision.mask_from == 0.5
+    assert 3 < decision.incorrect_odds < 3 * 1.06
+    fewer = faces(
+        ("mask", 0.98, 0.0, 100), ("incorrect", 0.95, 0.9, 20), ("no_mask", 0.75, 0.9, 1), ("no_mask", 0.1, 0.0, 99)
+    )
+    assert choose(fewer, collections).incorrect_odds == 1
+    assert MAX_BARE_AS_INCORRECT == 0.01
 
 
 def test_every_group_is_in_one_fold():
