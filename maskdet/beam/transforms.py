@@ -54,7 +54,7 @@ _SHARDS_IN_HAND = 2
 _SHARDS_READ = 16
 # Images of a group in which those of earlier runs meet: where there are many partitions, each group is cut into as many
 # small batches, which cost more than their images do.
-_GROUP_IMAGES = 10_000
+_GROUP_IMAGES = 25_000
 
 
 @dataclass
