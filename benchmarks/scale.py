@@ -45,7 +45,7 @@ def main() -> None:
         place = Path(scratch)
         sources = _sources(arguments.input, place / "sources")
         trees = {
-            count: _link_tree(sources, count, place / f"images-{count}")
+            count: link_tree(sources, count, place / f"images-{count}")
             for count in (10, arguments.small, arguments.images)
         }
         order = [10, 10, *[arguments.small] * arguments.rounds, arguments.images, *[arguments.small] * arguments.rounds]
@@ -104,7 +104,7 @@ def _sources(folder: Path | None, scratch: Path) -> list[Path]:
     return sorted(scratch.iterdir())
 
 
-def _link_tree(sources: list[Path], count: int, root: Path) -> Path:
+def link_tree(sources: list[Path], count: int, root: Path) -> Path:
     """So many links to copies of the sources, under names of their own."""
     copies = root.with_name(f"{root.name}-files")
     copies.mkdir()
