@@ -139,7 +139,7 @@ class TestMade:
     def test_a_keras_file_that_is_none_is_said(self, small, tmp_path):
         source = shutil.copytree(small, tmp_path / "source")
         uri = reseal(source, {"model.keras": b"PK no archive"})
-        with pytest.raises(ModelError, match=r"model\.keras cannot be loaded"):
+        with pytest.raises(ModelError, match=r"expected a Keras file .* not a zip file.* Nothing of it was run"):
             convert_bundle(uri, tmp_path / "out", ["onnx"])
         assert list(tmp_path.iterdir()) == [source]
 
@@ -156,7 +156,7 @@ class TestMade:
         keras.Model(pixels, keras.layers.Lambda(lambda tensor: tensor[:, 0, 0, :1])(pixels)).save(tmp_path / "l.keras")
         source = shutil.copytree(small, tmp_path / "source")
         uri = reseal(source, {"model.keras": (tmp_path / "l.keras").read_bytes()})
-        with pytest.raises(ModelError, match=r"model\.keras cannot be loaded"):
+        with pytest.raises(ModelError, match=r"received 'Lambda of the module keras\.layers'\. Nothing of it was run"):
             convert_bundle(uri, tmp_path / "out", ["onnx"])
 
 
