@@ -38,7 +38,7 @@ from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS
 
 SITES, CAMERAS, DAYS = 10, 4, 30
 _START = datetime(2026, 3, 2, tzinfo=UTC)
-_THRESHOLDS = {"mask_from": 0.9, "no_mask_below": 0.3, "incorrect_from": 0.7}
+_THRESHOLDS = {"mask_from": 0.9, "no_mask_below": 0.3, "incorrect_from": 0.7, "incorrect_odds": 1}
 
 
 def main() -> None:
