@@ -36,8 +36,8 @@ async def _serve(objects: Mapping[str, bytes], delay_s: float) -> None:
         lambda: Conversation(objects, tags, delay_s), "127.0.0.1", 0, backlog=256
     )
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-    async with server:
-        await asyncio.to_thread(sys.stdin.read)
+    await asyncio.to_thread(sys.stdin.read)
+    server.close()  # not waiting, as `async with` does from Python 3.12.1 on, for clients that keep their connections
 
 
 class Conversation(asyncio.Protocol):

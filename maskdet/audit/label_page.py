@@ -57,7 +57,7 @@ class LabelSession:
     def __post_init__(self) -> None:
         if any(uri.startswith(HIDDEN) for uri in self.sample["image_uri"].to_pylist()):
             remedy = "Nobody can be shown these faces. Sample an output whose names are plain (privacy.uri)."
-            raise ConfigError("maskdet audit label", "faces of images whose names are known", "hidden names", remedy)
+            raise ConfigError("sample", "faces of images whose names are known", "hidden names", remedy)
         self.labels = read_labels(self.labels_uri, missing_ok=True)
         self._faces = keys_of(self.sample)
 

@@ -92,7 +92,7 @@ def _sample(arguments: argparse.Namespace) -> int:
     by = tuple(name.strip() for name in arguments.by.split(",") if name.strip())
     snapshot = storage.within_deadline(lambda: current_snapshot(layout), layout.root)
     run = read_run(layout, snapshot.run_id)
-    refuse_small_groups("maskdet audit sample", [run], allowed=arguments.small_groups)
+    refuse_small_groups([run], allowed=arguments.small_groups)
     sample = draw_sample(layout, arguments.size, by, arguments.seed)
     uri = storage.normalize(arguments.sample)
     storage.write_bytes(uri, encode_table(sample, 100_000))
@@ -133,7 +133,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     layout = Layout(storage.normalize(arguments.output))
     snapshot = storage.within_deadline(lambda: current_snapshot(layout), layout.root)
     run, sample = read_run(layout, snapshot.run_id), read_sample(storage.normalize(arguments.sample))
-    refuse_small_groups("maskdet audit apply", [run], allowed=arguments.small_groups)
+    refuse_small_groups([run], allowed=arguments.small_groups)
     models = sorted(set(sample["model_id"].to_pylist()))
     if models != [run.model["id"]]:
         raise ConfigError("the sample", f"faces labelled by {run.model['id']}", models, "Draw a new sample.")

@@ -45,7 +45,7 @@ def _compare(argv: Sequence[str]) -> int:
         raise ConfigError("--faces", "a page to show them on", "no --output", "Name one, such as compared.html.")
     FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
     with Tables(arguments.old) as old, Tables(arguments.new) as new:
-        refuse_small_groups("maskdet compare-runs", (old.run, new.run), allowed=arguments.small_groups)
+        refuse_small_groups((old.run, new.run), allowed=arguments.small_groups)
         found = compare(old, new, arguments.confidence)
         print("\n".join(describe(found)))
         if arguments.output:

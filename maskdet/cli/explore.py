@@ -41,7 +41,7 @@ def _explore(argv: Sequence[str]) -> int:
         from maskdet.explore.app import serve
     except ModuleNotFoundError as error:
         remedy = "Install them: pip install 'maskdet[explore]'."
-        raise ConfigError("maskdet explore", "the packages starlette and uvicorn", error.name, remedy) from error
+        raise ConfigError("the explorer", "the packages starlette and uvicorn", error.name, remedy) from error
 
     shown = "[" + arguments.host + "]" if ":" in arguments.host else arguments.host
 
@@ -53,9 +53,9 @@ def _explore(argv: Sequence[str]) -> int:
     names = tuple(dict.fromkeys((*LOOPBACK, shown, *arguments.allowed_host)))
     if arguments.host not in ("127.0.0.1", "::1", "localhost"):
         print("maskdet explore: others on the network can reach this page, unencrypted", file=sys.stderr)
-    metadata = metadata_of("explore", arguments)
+    metadata = metadata_of(arguments)
     with Tables(storage.normalize(arguments.tables), metadata) as tables, contextlib.suppress(KeyboardInterrupt):
-        refuse_small_groups("maskdet explore", [tables.run], allowed=arguments.small_groups)
+        refuse_small_groups([tables.run], allowed=arguments.small_groups)
         serve(tables, arguments.host, arguments.port, names, ready)  # until Ctrl-C, which is the way to end it
     return 0
 

@@ -15,11 +15,10 @@ def add_metadata(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on", metavar="KEY", help="the key that its rows are about, such as site")
 
 
-def metadata_of(command: str, arguments: argparse.Namespace) -> Metadata:
+def metadata_of(arguments: argparse.Namespace) -> Metadata:
     """What the flags name; nothing without them.
 
     Args:
-        command: in errors.
         arguments: as parsed.
 
     Raises:
@@ -29,7 +28,7 @@ def metadata_of(command: str, arguments: argparse.Namespace) -> Metadata:
     """
     if (arguments.metadata is None) != (arguments.on is None):
         received = "--metadata" if arguments.on is None else "--on"
-        raise ConfigError(f"maskdet {command}", "--metadata and --on, or neither", received, "Example: --on site.")
+        raise ConfigError("flags", "--metadata and --on, or neither", received, "Example: --on site.")
     if arguments.metadata is None:
         return NO_METADATA
     return read_metadata(storage.normalize(arguments.metadata), arguments.on)

@@ -55,7 +55,7 @@ def _report(argv: Sequence[str]) -> int:
         faces=arguments.faces,
         excel=excel,
         small_groups=arguments.small_groups,
-        metadata=metadata_of("report", arguments),
+        metadata=metadata_of(arguments),
     )
     print(f"{written.sentence}\nreport: {output} ({written.size_bytes / 1000:,.0f} kB)")
     if excel is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from maskdet.compliance.intervals import Interval, paired_difference_interval
-from maskdet.errors import OutputError
+from maskdet.errors import ConfigError
 from maskdet.labels import INCORRECT, LABELS, MASK, UNCERTAIN
 from maskdet.report.database import WORN, Tables, tells_incorrect
 
@@ -101,7 +101,7 @@ def compare(old: Tables, new: Tables, confidence: float = 0.95) -> Agreement:
         confidence: of the intervals.
 
     Raises:
-        OutputError: they have no image in common.
+        ConfigError: they have no image in common.
     """
     old.attach(new, _NEW)
     _pair(old)
@@ -111,7 +111,7 @@ def compare(old: Tables, new: Tables, confidence: float = 0.95) -> Agreement:
     images = sum(both.values())
     if not images:
         remedy = "Give two outputs over the same photographs."
-        raise OutputError("outputs to compare", f"images of {old.layout.root}", "none of them unchanged", remedy)
+        raise ConfigError("outputs to compare", f"images of {old.layout.root}", "none of them unchanged", remedy)
     labels = dict(_counted(old, "SELECT old_label, new_label, count(*) FROM pairs"))
     faces = sum(labels.values())
     return Agreement(

@@ -322,7 +322,7 @@ def write_report(
         StorageError: something cannot be read or written.
     """
     with Tables(output, metadata) as tables:
-        refuse_small_groups("report", [tables.run], allowed=small_groups)
+        refuse_small_groups([tables.run], allowed=small_groups)
         if faces:
             _refuse_hidden(tables)
         figures = read_figures(tables, selection, by)

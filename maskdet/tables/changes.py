@@ -129,7 +129,7 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
         OutputError: one of them holds no tables.
         StorageError: a table cannot be read.
     """
-    refuse_small_groups("maskdet diff", (before.run, after.run), allowed=question.small_groups)
+    refuse_small_groups((before.run, after.run), allowed=question.small_groups)
     keys, shared = _shared_keys(before, after)
     cluster = _cluster(before, after, question, keys)
     known = tuple(name for name in dict.fromkeys((*shared, *GROUPED_KEYS)) if name not in changes_schema().names)

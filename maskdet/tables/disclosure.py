@@ -24,11 +24,10 @@ def privacy_of(run: RunManifest) -> PrivacySettings:
     return PrivacySettings.model_validate(run.settings.get("privacy", {}))
 
 
-def refuse_small_groups(what: str, runs: Iterable[RunManifest], *, allowed: bool) -> None:
+def refuse_small_groups(runs: Iterable[RunManifest], *, allowed: bool) -> None:
     """Refuse to count rows of which the tables hide or round the counts.
 
     Args:
-        what: the command.
         runs: those that left the tables.
         allowed: whether the reader may see them all the same.
 
@@ -43,7 +42,7 @@ def refuse_small_groups(what: str, runs: Iterable[RunManifest], *, allowed: bool
                 "It counts rows, and would undo that. Read the compliance tables, or add --small-groups "
                 "if its reader may see small groups and exact counts."
             )
-            raise ConfigError(what, "an output whose tables hide no group and round no count", received, remedy)
+            raise ConfigError("output", "one whose tables hide no group and round no count", received, remedy)
 
 
 def shown_faces(layout: Layout, run: RunManifest) -> dict[str, int]:

@@ -349,11 +349,28 @@ def _refuse_other_dataset(layout: Layout, found: Snapshot, plan: RunPlan) -> Non
     if changed:
         raise OutputError(
             f"--output {layout.root}",
-            f"tables with {_describe(plan.dataset, changed)}",
-            _describe(found.dataset, changed),
-            "Choose another output, or replace its tables with --overwrite.",
+            f"settings like those of its tables: {_describe(found.dataset, changed)}",
+            _describe(plan.dataset, changed),
+            "Set them as the runs before did, choose another output, or replace the tables with --overwrite.",
         )
 
 
+_SETTINGS = {
+    "schema_version": "layout version",
+    "key_names": "keys",
+    "partition_by": "partition_by",
+    "timezone": "source.timezone",
+    "carried": "source.carry",
+    "uri_key": "privacy.uri",
+}
+"""Field of :class:`Dataset` → what people call it."""
+
+
 def _describe(dataset: Dataset, fields: Iterable[str]) -> str:
-    return ", ".join(f"{name} {getattr(dataset, name)!r}" for name in fields)
+    return ", ".join(f"{_SETTINGS[name]} {_in_words(name, getattr(dataset, name))}" for name in fields)
+
+
+def _in_words(name: str, value: object) -> str:
+    if name == "uri_key":
+        return "plain" if value is None else f"hmac with the key of fingerprint {value}"
+    return str(list(value) if isinstance(value, tuple) else value)

@@ -111,7 +111,7 @@ def test_outputs_grow_under_one_key_and_no_other(photos, score, tmp_path, monkey
     monkeypatch.setenv("MASKDET_URI_KEY", "another key of sixteen bytes")
     assert score(tmp_path / "tables", photos, flags=HIDE).code == 8
     fingerprint = hmac.new(KEY.encode(), b"fingerprint of a key of maskdet's privacy.uri", "sha256").hexdigest()[:16]
-    assert f"uri_key '{fingerprint}'" in capfd.readouterr().err
+    assert f"privacy.uri hmac with the key of fingerprint {fingerprint}" in capfd.readouterr().err
     assert score(tmp_path / "tables", photos, flags=HIDE[2:]).code == 8  # nor does a run with plain names
     assert first.contents() == before
 

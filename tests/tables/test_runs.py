@@ -437,11 +437,19 @@ class TestClaiming:
         with pytest.raises(OutputError, match=r"/in.*--overwrite"):
             self.claim(run, one_input=True, inputs=("/elsewhere",))
 
-    @pytest.mark.parametrize("field", ["key_names", "partition_by", "timezone"])
-    def test_tables_of_another_layout_are_refused_unless_told(self, run, field):
+    @pytest.mark.parametrize(
+        ("field", "said"),
+        [
+            ("key_names", r"keys \['x'\]"),
+            ("partition_by", r"partition_by \['x'\]"),
+            ("timezone", "received 'source.timezone x'"),
+            ("uri_key", "tables: privacy.uri plain, received 'privacy.uri hmac with the key of fingerprint x'"),
+        ],
+    )
+    def test_tables_of_another_layout_are_refused_unless_told(self, run, field, said):
         run.finish(self.REPORTS, run_id="r1")
-        changes = {"dataset": DATASET.model_copy(update={field: "x" if field == "timezone" else ("x",)})}
-        with pytest.raises(OutputError, match=field) as caught:
+        changes = {"dataset": DATASET.model_copy(update={field: "x" if field in ("timezone", "uri_key") else ("x",)})}
+        with pytest.raises(OutputError, match=said) as caught:
             self.claim(run, **changes)
         assert "--overwrite" in str(caught.value)
         plan, base = self.claim(run, overwrite=True, **changes)
