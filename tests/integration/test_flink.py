@@ -256,7 +256,7 @@ def test_an_interrupted_client_cancels_its_job_and_says_what_is_kept(photos, exp
     flink.await_task_managers(2)
 
 
-@pytest.mark.parametrize("mode", ["whole", "detect"])
+@pytest.mark.parametrize("mode", ["whole", pytest.param("detect", marks=pytest.mark.thorough)])
 def test_mutated_images_give_the_same_rows_with_and_without_a_cluster(photos, flink_run, mode):
     bucket, limit = f"mutants-{mode}", f"packing.max_images={MUTANTS // 12}"
     photos.server.make_bucket(bucket)

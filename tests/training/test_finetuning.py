@@ -61,6 +61,7 @@ def test_thresholds_are_chosen_anew_or_the_recipe_is_refused():
         Recipe.model_validate(settings)
 
 
+@pytest.mark.thorough
 def test_a_fit_from_the_builtin_model_is_compared_with_it(root, tmp_path, capsys, caplog):
     small = ("epochs=1", "steps_per_epoch=1", "batch_size=4", "augmentation.copies=1", "representative_images=8")
     with caplog.at_level(logging.WARNING):
