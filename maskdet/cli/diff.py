@@ -93,7 +93,7 @@ def _sides(arguments: argparse.Namespace) -> tuple[Side, Side]:
         raise ConfigError("--confidence", "a number between 0 and 1", arguments.confidence, "Example: 0.95.")
     if len(outputs) > 2 or (len(outputs) == 1 and (arguments.before is None or arguments.after is None)):
         remedy = "Example: maskdet diff tables/ --before ..2026-03-08 --after 2026-03-09.."
-        raise ConfigError("outputs", "two, or one with --before and --after", arguments.outputs, remedy)
+        raise ConfigError("OUTPUT", "two outputs, or one with --before and --after", arguments.outputs, remedy)
     periods = [None if text is None else _period(flag, text) for flag, text in _periods(arguments)]
     first, second = outputs[0], outputs[-1]
     _refuse_swapped(outputs, periods)
