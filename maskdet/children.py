@@ -131,16 +131,15 @@ class Children:
             ConfigError: no child can be started.
         """
         child = self._borrow()
+        child.is_done = False
         try:
             child.send({"task": task, "argument": argument, "limits": limits._asdict()}, data, limits.seconds)
             yield from child.answers(limits, exclusive or contextlib.nullcontext(), read)
-        except (ImageFault, MemoryError, TaskError):
-            self._give_back(child)
-            raise
-        except BaseException:  # also where nobody wants the rest of the answers
-            child.kill()
-            raise
-        self._give_back(child)
+        finally:  # also where nobody wants the rest of the answers
+            if child.is_done:
+                self._give_back(child)
+            else:  # what it still says would be taken for the answer to the next task
+                child.kill()
 
     def end(self) -> None:
         """End all that wait."""
@@ -225,6 +224,8 @@ class _Child:
             os.set_blocking(pipe, False)
             _widen(pipe)
         self.tasks = 0
+        self.is_done = True
+        """Whether it has said the last of its task."""
 
     @property
     def is_alive(self) -> bool:
@@ -233,9 +234,8 @@ class _Child:
     def send(self, header: Mapping[str, Any], data: bytes | memoryview, seconds: float) -> None:
         """Send a message."""
         deadline = time.monotonic() + _CLOCK_FACTOR * seconds
-        text = json.dumps(header).encode()
-        for part in (_LENGTHS.pack(len(text), len(data)), text, data):
-            rest = memoryview(part)
+        for part in _parts(header, data):
+            rest = part
             while rest:
                 self._await(self._to, select.POLLOUT, deadline)
                 try:
@@ -268,10 +268,14 @@ class _Child:
                 answer = self.receive(time.monotonic() + _CLOCK_FACTOR * limits.seconds, limits.answer_bytes)
                 header = answer.header
                 if END in header:
+                    self.is_done = True
                     return
                 if FAULT in header:
-                    raise _fault(header[FAULT])
+                    fault = _fault(header[FAULT])
+                    self.is_done = isinstance(fault, ImageFault)
+                    raise fault
                 if RAISED in header:
+                    self.is_done = True
                     raise MemoryError if header[RAISED] == "MemoryError" else TaskError(str(header[RAISED])[:100])
                 if EXCLUSIVE in header:
                     held.close()
@@ -279,7 +283,8 @@ class _Child:
                     self.send({GO: True}, b"", limits.seconds)
                 elif READ in header and read is not None:
                     place, size = header[READ]
-                    self.send({GO: True}, read(int(place), int(size)), limits.seconds)
+                    size = max(0, min(int(size), limits.answer_bytes))  # a task may be in hostile hands
+                    self.send({GO: True}, read(int(place), size), limits.seconds)
                 elif ALIVE not in header:
                     yield answer
 
@@ -341,9 +346,8 @@ class Talk:
 
     def send(self, header: Mapping[str, Any], data: bytes | memoryview = b"") -> None:
         """Answer."""
-        text, block = json.dumps(header).encode(), memoryview(data).cast("B")
-        for part in (_LENGTHS.pack(len(text), len(block)), text, block):
-            rest = memoryview(part)
+        for part in _parts(header, data):
+            rest = part
             while rest:
                 rest = rest[os.write(self._taken, rest) :]
         self._told = time.monotonic()
@@ -372,7 +376,7 @@ class Talk:
         """Let the limits hold from here on."""
         with contextlib.suppress(OSError), open("/proc/self/statm", encoding="ascii") as statm:  # Linux alone has it
             now = int(statm.read().split()[0]) * resource.getpagesize()
-            most = now + self._limits.memory_bytes + available_cores() * _THREAD_BYTES
+            most = now + self._limits.memory_bytes + _thread_bytes()
             _set_limit(resource.RLIMIT_AS, min(most, _MOST_ADDRESSES))
         self._limit_time()
 
@@ -380,9 +384,20 @@ class Talk:
         _set_limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + self._limits.seconds))
 
 
+@functools.cache
+def _thread_bytes() -> int:
+    return available_cores() * _THREAD_BYTES
+
+
 def _set_limit(what: int, most: int) -> None:
     _, hard = resource.getrlimit(what)
     resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _parts(header: Mapping[str, Any], data: bytes | memoryview) -> tuple[memoryview, ...]:
+    """A message as it crosses: lengths, header, data."""
+    text, block = json.dumps(header).encode(), memoryview(data).cast("B")
+    return memoryview(_LENGTHS.pack(len(text), len(block))), memoryview(text), block
 
 
 def _receive(pipe: int) -> Answer | None:
@@ -434,8 +449,7 @@ def main() -> None:
     _set_limit(resource.RLIMIT_CORE, 0)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("1000")  # where memory is short, this process is the one to end
-    text = json.dumps({READY: True}).encode()
-    os.write(taken, _LENGTHS.pack(len(text), 0) + text)
+    os.write(taken, b"".join(_parts({READY: True}, b"")))
     while (order := _receive(given)) is not None:
         _work(order, given, taken)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskdet.children import CHILDREN, MIB, DiedError, Limits
+from maskdet.children import CHILDREN, MIB, DiedError, Limits, TaskError
 from maskdet.errors import FailureCode, ImageFault
 
 if TYPE_CHECKING:
@@ -54,14 +54,15 @@ def decode_isolated(
         _BYTES_A_PIXEL * limits.max_pixels + _COPIES_OF_FILE * limits.max_bytes + _BESIDE_BYTES,
         3 * limits.max_pixels,
     )
-    argument = dataclasses.asdict(dataclasses.replace(limits, isolated_s=None))
+    argument = dataclasses.asdict(limits)
     try:
-        answers = list(CHILDREN.ask(_TASK, argument, data, most, exclusive=exclusive))
-        (answer,) = answers
+        (answer,) = CHILDREN.ask(_TASK, argument, data, most, exclusive=exclusive)
         rows, columns, width, height = (int(answer.header[name]) for name in ("rows", "columns", "width", "height"))
         picture = np.frombuffer(answer.data, np.uint8).reshape(rows, columns, 3)
     except DiedError as error:
         raise died(error, f"decoder of {kind}", limits.isolated_s) from None
+    except TaskError as error:
+        raise ImageFault(FailureCode.CORRUPT_IMAGE, f"decoding raised {error}") from None
     except (ValueError, KeyError, TypeError):
         raise ImageFault(FailureCode.DECODER_CRASHED, f"the decoder of {kind} gave no picture") from None
     return picture, (width, height), answer.header.get("damaged") is True

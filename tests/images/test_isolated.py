@@ -200,3 +200,41 @@ def test_a_run_goes_on_after_decoders_that_break(faulty, tmp_path, score, monkey
     again = score(tmp_path / "tables", photos, flags=("--set", "failure_budget.max_ratio=0"), template=None)
     assert (again.code, again.run.images.scored) == (0, 6)  # with a decoder that is mended, it is tried again
     assert again.run.images_scored_now == 3
+
+
+class TestBetweenTasks:
+    """A child that has not said the last of its task is not asked again: the rest would be taken for another answer."""
+
+    TASK = "tests.images.talkative_task:talk"
+    LIMITS = children.Limits(20.0, 512 * children.MIB, children.MIB)
+
+    def ask(self, pool, **argument):
+        def read(place, size):
+            raise argument["raises"]
+
+        told = {name: value for name, value in argument.items() if name != "raises"}
+        return [
+            bytes(one.data)
+            for one in pool.ask(self.TASK, told, b"", self.LIMITS, read=read if "raises" in argument else None)
+        ]
+
+    @pytest.mark.parametrize("raises", [MemoryError(), ImageFault(FailureCode.NOT_FOUND, "gone")], ids=repr)
+    def test_what_the_asking_side_raises_ends_the_child(self, pool, raises):
+        with pytest.raises(type(raises)):
+            self.ask(pool, asks=True, says="first", raises=raises)
+        assert pool._idle == []
+        assert self.ask(pool, says="second") == [b"second"]
+
+    def test_a_task_that_raises_keeps_its_child(self, pool):
+        with pytest.raises(children.TaskError, match="LookupError"):
+            self.ask(pool, fails=True)
+        (kept,) = pool._idle
+        assert self.ask(pool, says="next") == [b"next"]
+        assert pool._idle == [kept]
+
+    def test_a_picture_too_many_is_none_and_ends_the_child(self, pool, monkeypatch):
+        monkeypatch.setattr(isolated, "_TASK", "tests.images.talkative_task:draw_twice")
+        with pytest.raises(ImageFault, match="gave no picture") as caught:
+            decode_upright(bmp(7), APART)
+        assert caught.value.code is FailureCode.DECODER_CRASHED
+        assert pool._idle == []
