@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from maskdet.explore import app
+from maskdet.explore.access import LOOPBACK
+from maskdet.report.database import Tables
 from tools.browser import VARIABLE, find_browser
 
 DESKTOP = {"width": 1180, "height": 900}
@@ -29,3 +35,51 @@ def started_browser() -> Iterator[object]:
             yield started
         finally:
             started.close()
+
+
+def explorer_link(folder: str) -> str:
+    """Serve the explorer of an output beside the tests, to their end; where it is, with its token."""
+    found, there = [], threading.Event()
+
+    def ready(gate: Any) -> None:
+        found.append(gate.link())
+        there.set()
+
+    arguments = (Tables(folder), "127.0.0.1", 0, LOOPBACK, ready)
+    threading.Thread(target=app.serve, args=arguments, daemon=True).start()
+    assert there.wait(60)
+    return found[0]
+
+
+@contextlib.contextmanager
+def explorer_visits(browser: Any, link: str, settle: Callable[[Any], None]) -> Iterator[Callable[..., Any]]:
+    """How to open the explorer: ``visit(query, **options of the context)`` gives a page that has settled.
+
+    A page notes its ``faults`` (what scripts raise and dialogs say) and the ``hosts`` that it asks.
+    """
+    with contextlib.ExitStack() as contexts:
+
+        def visit(query: str = "", **options: Any) -> Any:
+            context = browser.new_context(**{"viewport": DESKTOP, **options})
+            contexts.callback(context.close)
+            page = context.new_page()
+            page.faults, page.hosts = [], set()
+            page.on("pageerror", lambda error: page.faults.append(str(error)))
+            page.on("request", lambda request: page.hosts.add(re.sub(r"^(\w+://[^/]+).*", r"\1", request.url)))
+            page.on("dialog", lambda dialog: page.faults.append(dialog.message))
+            page.goto(link)
+            if query:
+                page.goto(link.split("?", maxsplit=1)[0] + query)
+            settle(page)
+            return page
+
+        yield visit
+
+
+def until(page: Any, condition: str, patience_s: float = 10.0) -> None:
+    """Wait for a condition in JavaScript; Playwright's own way is what the explorer's policy forbids."""
+    for _ in range(round(patience_s / 0.05)):
+        if page.evaluate(f"Boolean({condition})"):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{condition}: {page.locator('#error').inner_text()} {page.faults}")

@@ -69,6 +69,15 @@ class Store:
         return dataclasses.replace(output, folder=folder)
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    """A headless Chromium."""
+    from browsing import started_browser  # most tests here need neither it nor the explorer
+
+    with started_browser() as started:
+        yield started
+
+
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in SERVERS])
 def server(request, demo) -> Iterator[StoreServer]:
     """A store of each kind, with the demo tree's images."""

@@ -2,25 +2,14 @@
 
 import hashlib
 import io
-import re
-import threading
 
 import pandas as pd
 import pytest
-from browsing import DESKTOP, PHONE, started_browser
+from browsing import DESKTOP, PHONE, explorer_link, explorer_visits, until
 from drawn_output import SCRIPT, drawn_rows, face, image, write_drawn
 from PIL import Image, ImageDraw
 
-from maskdet.explore import app
-from maskdet.explore.access import LOOPBACK
-from maskdet.report.database import Tables
 from maskdet.tables.snapshot import table_files
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with started_browser() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -48,49 +37,13 @@ def output(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(output):
-    found, there = [], threading.Event()
-
-    def ready(gate):
-        found.append(gate.link())
-        there.set()
-
-    tables = Tables(str(output))
-    serving = threading.Thread(target=app.serve, args=(tables, "127.0.0.1", 0, LOOPBACK, ready), daemon=True)
-    serving.start()
-    assert there.wait(60)
-    return found[0]
+    return explorer_link(str(output))
 
 
 @pytest.fixture
 def opened(browser, address):
-    contexts = []
-
-    def visit(query="", **options):
-        context = browser.new_context(**{"viewport": DESKTOP, "accept_downloads": True, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.faults, page.hosts = [], set()
-        page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.on("request", lambda request: page.hosts.add(re.sub(r"^(\w+://[^/]+).*", r"\1", request.url)))
-        page.on("dialog", lambda dialog: page.faults.append(dialog.message))
-        page.goto(address)
-        if query:
-            page.goto(address.split("?")[0] + query)
-        settle(page)
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-
-
-def until(page, condition):
-    """Wait for a condition in JavaScript; Playwright's own way is what the page's policy forbids."""
-    for _ in range(200):
-        if page.evaluate(f"Boolean({condition})"):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"{condition}: {page.locator('#error').inner_text()} {page.faults}")
+    with explorer_visits(browser, address, settle) as visit:
+        yield visit
 
 
 def settle(page):

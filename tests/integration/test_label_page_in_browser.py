@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from browsing import DESKTOP, PHONE, started_browser
+from browsing import DESKTOP, PHONE
 from drawn_output import SCRIPT
 from PIL import Image, ImageDraw
 
@@ -19,12 +19,6 @@ from maskdet.images.preprocessing import ImageLimits
 from tests.outputs import face, write_output
 
 FACES = 6
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with started_browser() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,10 @@
 import re
 
 import pytest
-from browsing import DESKTOP, PHONE, started_browser
+from browsing import DESKTOP, PHONE
 from drawn_output import write_drawn
 
 from maskdet.cli.main import main
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with started_browser() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,17 @@
 """People in videos as a person looks at them in the explorer: a list, the video from their time, and its frames."""
 
+import functools
 import re
-import threading
 
 import pytest
-from browsing import DESKTOP, PHONE, started_browser
+from browsing import DESKTOP, PHONE, explorer_link, explorer_visits
+from browsing import until as wait_until
 from filmed_output import score_films
 
 from maskdet.cli.main import main
-from maskdet.explore import app
-from maskdet.explore.access import LOOPBACK
-from maskdet.report.database import Tables
 
-
-@pytest.fixture(scope="module")
-def browser():
-    with started_browser() as started:
-        yield started
+# Frames of videos are decoded on the way.
+until = functools.partial(wait_until, patience_s=20.0)
 
 
 @pytest.fixture(scope="module")
@@ -26,48 +21,17 @@ def output(score, demo, tmp_path_factory, browser):
 
 @pytest.fixture(scope="module")
 def address(output):
-    found, there = [], threading.Event()
-
-    def ready(gate):
-        found.append(gate.link())
-        there.set()
-
-    tables = Tables(str(output.folder))
-    serving = threading.Thread(target=app.serve, args=(tables, "127.0.0.1", 0, LOOPBACK, ready), daemon=True)
-    serving.start()
-    assert there.wait(60)
-    return found[0]
+    return explorer_link(str(output.folder))
 
 
 @pytest.fixture
 def opened(browser, address):
-    contexts = []
-
-    def visit(query="", **options):
-        context = browser.new_context(**{"viewport": DESKTOP, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.faults, page.hosts = [], set()
-        page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.on("request", lambda request: page.hosts.add(re.sub(r"^(\w+://[^/]+).*", r"\1", request.url)))
-        page.goto(address)
-        if query:
-            page.goto(address.split("?")[0] + query)
-        until(page, "document.body.hasAttribute('aria-busy') === false && document.querySelector('#people-rate b')")
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
+    with explorer_visits(browser, address, settle) as visit:
+        yield visit
 
 
-def until(page, condition):
-    """Wait for a condition in JavaScript; Playwright's own way is what the page's policy forbids."""
-    for _ in range(400):
-        if page.evaluate(f"Boolean({condition})"):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"{condition}: {page.locator('#error').inner_text()} {page.faults}")
+def settle(page):
+    until(page, "document.body.hasAttribute('aria-busy') === false && document.querySelector('#people-rate b')")
 
 
 def seen(selector):
