@@ -77,9 +77,14 @@ class PrivacySettings(Section):
     """Round all counts to multiples of this, and compute rates of the rounded ones."""
 
     @property
+    def hides(self) -> bool:
+        """Whether groups may be hidden, so that a table can only be written with those of all levels at hand."""
+        return self.min_cell > 1
+
+    @property
     def guards(self) -> bool:
         """Whether tables show less than there is."""
-        return self.min_cell > 1 or self.round_to > 1
+        return self.hides or self.round_to > 1
 
 
 class FailureBudget(Section):

@@ -126,7 +126,7 @@ def _label(classes: list[float]) -> str:
     decision, worn = _worker["decision"], sum(classes[:2])
     wrongly = len(classes) > 1 and classes[1] >= decision["incorrect_from"] * worn
     bare = max(1 - worn, 0.0)
-    enough = decision["mask_from"] * (worn + decision.get("incorrect_odds", 1.0) * bare)
+    enough = decision["mask_from"] * (worn + (decision.get("incorrect_odds") or 1.0) * bare)
     if wrongly and decision["mask_from"] <= worn < enough:
         wrongly, worn = False, classes[0] / max(classes[0] + bare, 1e-12)
     if worn < decision["mask_from"]:

@@ -23,6 +23,7 @@ from maskdet.errors import ConfigError
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import worn_probability
 from maskdet.report.sampling import hash_rows
+from maskdet.tables.disclosure import refuse_small_groups
 from maskdet.tables.layout import PREDICTIONS, Layout, read_table
 from maskdet.tables.manifest import RunManifest, read_run
 from maskdet.tables.snapshot import current_snapshot
@@ -51,7 +52,7 @@ class _Found:
     kept: list[pa.Table] = field(default_factory=list)
 
 
-def draw_sample(layout: Layout, size: int, by: Sequence[str], seed: int) -> pa.Table:
+def draw_sample(layout: Layout, size: int, by: Sequence[str], seed: int, *, small_groups: bool = True) -> pa.Table:
     """Draw faces at random, stratified by groups and by bands of the probability that there is a mask.
 
     The faces of a stratum with the smallest hashes of content, face and seed are drawn: the choice depends on the rows
@@ -62,17 +63,20 @@ def draw_sample(layout: Layout, size: int, by: Sequence[str], seed: int) -> pa.T
         size: faces to draw; all, if there are fewer.
         by: keys, as of ``compliance.levels``.
         seed: names the choice.
+        small_groups: whether its reader may see what ``privacy`` hides or rounds.
 
     Returns:
         One row per face; see :func:`maskdet.answer_schemas.audit_schema`.
 
     Raises:
-        ConfigError: there is no face, a key is unknown, or the size is below two faces per stratum.
+        ConfigError: there is no face, small groups are not for its reader, a key is unknown, or the size is below two
+            faces per stratum.
         OutputError: the output holds no tables.
         StorageError: a table cannot be read.
     """
     snapshot = current_snapshot(layout)
     run = read_run(layout, snapshot.run_id)
+    refuse_small_groups([run], allowed=small_groups)
     edges = bands(run.decision.middle)
     found: dict[Stratum, _Found] = {}
     dataset = snapshot.dataset

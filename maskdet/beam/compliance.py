@@ -27,7 +27,7 @@ class WriteCompliance(beam.PTransform):  # type: ignore[misc]
             reports
             | "ReadGroups" >> beam.FlatMap(_groups_of).with_output_types(tuple[str, Any])
             | "MergeGroups" >> beam.CombinePerKey(_MergeStates())
-            | "KeyByLevel" >> beam.Map(_key_by_level, self.writer.needs_all).with_output_types(tuple[str, Any])
+            | "KeyByLevel" >> beam.Map(key_by_level, self.writer.needs_all).with_output_types(tuple[str, Any])
             | "GroupByLevel" >> beam.GroupByKey()
             | "WriteLevel" >> beam.FlatMap(_write_level, self.writer).with_output_types(tuple[str, Any])
         )
@@ -60,7 +60,8 @@ def _groups_of(report: ShardReport) -> list[tuple[str, State]]:
     return [(key.encode(), state) for key, state in report.groups.items()]
 
 
-def _key_by_level(group: tuple[str, State], together: bool) -> tuple[str, tuple[GroupKey, State]]:
+def key_by_level(group: tuple[str, Any], together: bool) -> tuple[str, tuple[GroupKey, Any]]:
+    """A group by its level, or with those of all levels, which are then written together."""
     key = GroupKey.decode(group[0])
     return "" if together else key.level, (key, group[1])
 

@@ -15,11 +15,8 @@ from apache_beam.transforms.window import GlobalWindows
 
 from maskdet.inputs import sharding
 from maskdet.inputs.references import ImageRef, RefBatch, Shard
-from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.inputs.sharding import URI_GROUPS, KeyRule, Size
 
-# Groups in which images of several inputs meet, to drop duplicates, and those of manifests to be looked up: as many as
-# maskdet.inputs.sharding.group_of tells apart, or fewer, each of some neighbours.
-URI_GROUPS = 256
 # Some 30 MB of references.
 _COLLECTED_IMAGES = 50_000
 
@@ -54,16 +51,8 @@ class PackShards(beam.PTransform):  # type: ignore[misc]
 
 
 def _count_cells(batch: RefBatch, rule: KeyRule) -> Iterator[tuple[str, sharding.Cells]]:
-    for folder, refs in _by_folder(batch, rule).items():
+    for folder, refs in sharding.by_folder(batch.refs, rule).items():
         yield folder, sharding.count_cells(refs)
-
-
-def _by_folder(batch: RefBatch, rule: KeyRule) -> dict[str, list[ImageRef]]:
-    # A partition's folder is named once, which takes five times as long as to find an image's partition.
-    partitions: dict[tuple[str | None, ...], list[ImageRef]] = {}
-    for ref in batch.refs:
-        partitions.setdefault(rule.partition(ref), []).append(ref)
-    return {rule.folder(refs[0]): refs for refs in partitions.values()}
 
 
 def _plan_partition(partition: tuple[str, sharding.Cells], limit: Size) -> Iterator[tuple[str, frozenset[str]]]:
@@ -107,7 +96,7 @@ class KeyByUri(_Collect):
     """References by the first bits of their URI's hash, so that those of one URI meet.
 
     Args:
-        groups: how many there are, at most :data:`URI_GROUPS`.
+        groups: how many there are, at most :data:`~maskdet.inputs.sharding.URI_GROUPS`.
     """
 
     def __init__(self, groups: int = URI_GROUPS) -> None:
@@ -115,10 +104,7 @@ class KeyByUri(_Collect):
 
     def process(self, batch: RefBatch) -> Iterator[tuple[int, RefBatch]]:
         """A batch → batches of each group, perhaps with a later one."""
-        yield from self._add((self._key(ref), ref) for ref in batch.refs)
-
-    def _key(self, ref: ImageRef) -> int:
-        return sharding.group_of(ref.uri) * self._groups_in_all // URI_GROUPS
+        yield from self._add((sharding.group_of(ref.uri, self._groups_in_all), ref) for ref in batch.refs)
 
 
 class _AssignPrefixes(_Collect):
@@ -131,12 +117,10 @@ class _AssignPrefixes(_Collect):
         self, batch: RefBatch, plans: Mapping[str, frozenset[str]]
     ) -> Iterator[tuple[tuple[str, str], RefBatch]]:
         """A batch → batches of each shard-to-be, perhaps with a later one."""
-        yield from self._add((self._key(ref, plans), ref) for ref in batch.refs)
-
-    def _key(self, ref: ImageRef, plans: Mapping[str, frozenset[str]]) -> tuple[str, str]:
-        folder = self._rule.folder(ref)
-        prefixes = plans.get(folder)  # none: small enough for one shard
-        return folder, "" if prefixes is None else sharding.prefix_of(ref, prefixes)
+        for folder, refs in sharding.by_folder(batch.refs, self._rule).items():
+            prefixes = plans.get(folder)  # none: small enough for one shard
+            keyed = (((folder, sharding.prefix_of(ref, prefixes) if prefixes else ""), ref) for ref in refs)
+            yield from self._add(keyed)
 
 
 def _cut_shards(group: tuple[tuple[str, str], Iterable[RefBatch]], rule: KeyRule, limit: Size) -> list[Shard]:

@@ -9,6 +9,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
+from maskdet.beam.compliance import key_by_level
 from maskdet.compliance.state import GroupKey
 from maskdet.compliance.track_rates import TrackCounts, merge_tracks
 from maskdet.tables.receipts import ShardReport
@@ -35,7 +36,7 @@ class TrackVideos(beam.PTransform):  # type: ignore[misc]
             files
             | "ReadGroups" >> beam.FlatMap(_groups_of).with_output_types(tuple[str, Any])
             | "MergeGroups" >> beam.CombinePerKey(merge_tracks)
-            | "KeyByLevel" >> beam.Map(_key_by_level, self.job.needs_all).with_output_types(tuple[str, Any])
+            | "KeyByLevel" >> beam.Map(key_by_level, self.job.needs_all).with_output_types(tuple[str, Any])
             | "GroupByLevel" >> beam.GroupByKey()
             | "WriteRates" >> beam.FlatMap(_write_rates, self.job).with_output_types(tuple[str, Any])
         )
@@ -54,11 +55,6 @@ def _write(group: tuple[str, Iterable[bytes]], job: TrackJob) -> Iterator[tuple[
 
 def _groups_of(file: tuple[str, TracksFile]) -> list[tuple[str, TrackCounts]]:
     return [(key.encode(), counts) for key, counts in file[1].groups.items()]
-
-
-def _key_by_level(group: tuple[str, TrackCounts], together: bool) -> tuple[str, tuple[GroupKey, TrackCounts]]:
-    key = GroupKey.decode(group[0])
-    return "" if together else key.level, (key, group[1])
 
 
 def _write_rates(

@@ -24,7 +24,7 @@ from apache_beam.utils.shared import Shared
 
 from maskdet import storage
 from maskdet.beam.compliance import WriteCompliance
-from maskdet.beam.packing import URI_GROUPS, KeyByUri, PackShards
+from maskdet.beam.packing import KeyByUri, PackShards
 from maskdet.beam.progress import PROGRESS
 from maskdet.beam.telemetry import ShardTelemetry
 from maskdet.beam.tracks import TrackVideos
@@ -37,7 +37,7 @@ from maskdet.inputs.earlier import Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.pseudonyms import Pseudonyms, without_names
 from maskdet.inputs.references import RefBatch, Shard
-from maskdet.inputs.sharding import KeyRule, Size
+from maskdet.inputs.sharding import URI_GROUPS, KeyRule, Size
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.sections import VideoSettings
@@ -110,7 +110,7 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
     layout: Layout
     shards: Sequence[tuple[str, str]]
     growth: Growth
-    images: int = URI_GROUPS * _GROUP_IMAGES
+    images: int
 
     def expand(self, batches: PCollection[Any]) -> Any:
         """Apply the transform."""
@@ -345,11 +345,7 @@ def _split_task(task: ListTask, are_hidden: bool) -> list[ListTask]:
 
 
 def _list_task(
-    task: ListTask,
-    source: SourceSettings,
-    output: str = "",
-    videos: frozenset[str] = frozenset(),
-    pseudonyms: Pseudonyms | None = None,
+    task: ListTask, source: SourceSettings, output: str, videos: frozenset[str], pseudonyms: Pseudonyms | None
 ) -> Iterator[RefBatch]:
     for batch in _listed(task, source, output, videos, pseudonyms):
         PROGRESS.add_listed(len(batch.refs))
@@ -387,7 +383,7 @@ def _pieces(shards: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], ..
 
 def _read_earlier(shards: Sequence[tuple[str, str]], layout: Layout) -> Iterator[RefBatch]:
     # Those of many small shards together: each batch is cut into as many as there are groups.
-    yield from listing.batched((ref for batch in read_refs(layout, shards) for ref in batch.refs), RefBatch)
+    yield from listing.batched(read_refs(layout, shards), RefBatch)
 
 
 def _join_earlier(group: tuple[int, Iterable[RefBatch]], growth: Growth) -> Iterator[Any]:

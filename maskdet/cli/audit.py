@@ -90,10 +90,8 @@ def _parser() -> console.Parser:
 def _sample(arguments: argparse.Namespace) -> int:
     layout = Layout(storage.normalize(arguments.output))
     by = tuple(name.strip() for name in arguments.by.split(",") if name.strip())
-    snapshot = storage.within_deadline(lambda: current_snapshot(layout), layout.root)
-    run = read_run(layout, snapshot.run_id)
-    refuse_small_groups([run], allowed=arguments.small_groups)
-    sample = draw_sample(layout, arguments.size, by, arguments.seed)
+    storage.within_deadline(lambda: current_snapshot(layout), layout.root)
+    sample = draw_sample(layout, arguments.size, by, arguments.seed, small_groups=arguments.small_groups)
     uri = storage.normalize(arguments.sample)
     storage.write_bytes(uri, encode_table(sample, 100_000))
     strata = sample.group_by(["stratum", "stratum_faces", "stratum_drawn", "band", *by]).aggregate([])

@@ -6,10 +6,10 @@
 Writes each image as a picture of 480 to 1,600 pixels, with a box, a label and a probability at each face, and prints
 one line per face. Images are files, folders, globs or list files in any storage; they are scored as `maskdet score`
 scores them. A video becomes an MP4 of the frames that `maskdet score` would look at (video.frames_per_second), in which
-each person has a number. Blue is mask, vermilion no_mask, yellow uncertain. If an
-image cannot be scored, its line has its failure code, the others are shown all the same, and the exit code is 3. A
-preview is named after its image and the hash of its URI, so that images of the same name do not collide. Previews show
-faces: delete them when you have looked.
+each person has a number. Blue is mask, vermilion no_mask, yellow uncertain. If an image or a video cannot be scored,
+its line has its failure code, the others are shown all the same, and the exit code is 3. A preview is named after its
+image and the hash of its URI, so that images of the same name do not collide. Previews show faces: delete them when you
+have looked.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from maskdet.inputs.references import ImageRef
 from maskdet.inputs.videos import resolve_mode, video_extensions
 from maskdet.report.films import preview_film
 from maskdet.report.marks import printable
-from maskdet.report.previews import MarkedFace, Preview, find_images, load_previewer, preview_name, write_preview
-from maskdet.scoring.predicting import load_face_model
+from maskdet.report.previews import MarkedFace, Preview, Previewer, find_images, preview_name, write_preview
+from maskdet.scoring.predicting import FaceModel, load_parts
 
 _SETTING_FLAGS = {
     "--output": ("output", "folder or prefix for the previews"),
@@ -58,8 +58,9 @@ def _preview(argv: Sequence[str]) -> int:
     refs = find_images(settings, video_extensions(resolve_mode(settings.video), settings.source.extensions))
     images = [ref for ref in refs if ref.segment is None]
     films = [ref.uri for ref in refs if ref.segment is not None]
-    failed = _preview_images(images, settings, arguments.format) if images else 0
-    failed += _preview_films(films, settings) if films else 0
+    parts = load_parts(settings)
+    failed = _preview_images(images, Previewer(*parts), settings, arguments.format) if images else 0
+    failed += _preview_films(films, FaceModel(*parts), settings) if films else 0
     if failed:
         what = "images and videos" if images and films else "videos" if films else "images"
         remedy = f"The lines above say why. The other {what} are shown."
@@ -67,11 +68,13 @@ def _preview(argv: Sequence[str]) -> int:
     return 0
 
 
-def _preview_images(refs: Sequence[ImageRef], settings: ScoreSettings, kind: Literal["jpeg", "png"]) -> int:
+def _preview_images(
+    refs: Sequence[ImageRef], previewer: Previewer, settings: ScoreSettings, kind: Literal["jpeg", "png"]
+) -> int:
     """Write each image with its faces marked; how many could not be scored."""
     folder = storage.normalize(settings.output)
     faces = faceless = failed = 0
-    for preview in load_previewer(settings).previews(refs):
+    for preview in previewer.previews(refs):
         written = "" if preview.fault is not None else write_preview(folder, preview, kind)
         for line in _lines(preview):
             print(f"{printable(preview.uri)}  {line}  {written.rpartition('/')[2]}".rstrip(), flush=True)
@@ -84,9 +87,9 @@ def _preview_images(refs: Sequence[ImageRef], settings: ScoreSettings, kind: Lit
     return failed
 
 
-def _preview_films(uris: Sequence[str], settings: ScoreSettings) -> int:
+def _preview_films(uris: Sequence[str], model: FaceModel, settings: ScoreSettings) -> int:
     """Write each video with its faces marked; how many could not be read."""
-    folder, model = storage.normalize(settings.output), load_face_model(settings)
+    folder = storage.normalize(settings.output)
     failed = 0
     for uri in uris:
         try:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
 from maskdet.compliance.rates import KnownErrors, RateRule, measures
 from maskdet.compliance.small_cells import round_counts
-from maskdet.compliance.state import State
+from maskdet.compliance.state import GroupKey, State
 from maskdet.schemas import compliance_schema, key_value
+from maskdet.sections import PrivacySettings
 
 Group = TypeVar("Group")
 
@@ -31,6 +32,12 @@ class Disclosure(NamedTuple):
     hidden: frozenset[tuple[str | None, ...]] = frozenset()
     round_to: int = 1
     guarded: bool = False
+
+    @classmethod
+    def of(cls, level: str, hidden: Iterable[GroupKey], privacy: PrivacySettings) -> Disclosure:
+        """That of one level's table, of all groups that are hidden."""
+        unseen = frozenset(key.values for key in hidden if key.level == level)
+        return cls(unseen, privacy.round_to, privacy.hides)
 
 
 EVERYTHING = Disclosure()

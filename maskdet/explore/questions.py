@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from maskdet.labels import LABELS
 from maskdet.report.database import CAPTURED_MS, FILE, ROW, WORN, Selection, Tables, quoted, tells_incorrect
 from maskdet.report.figures import Cells, Group, read_bins
 from maskdet.report.track_figures import pictures_of
+from maskdet.tracks.table import BOX
 
 NO_FACE = "no_face"
 """Asked for as a label: images in which no face was found."""
@@ -91,15 +93,13 @@ class Question:
             _number("from", one.get("from") or "0", 1),
             _number("to", one.get("to") or "1", 1),
         )
-        question = cls(
+        return cls(
             selection,
             NO_FACE in labels,
             _one_of("by", one.get("by", ""), ("", *tables.keys, *TIMES)),
             _one_of("order", one.get("order", "stored"), tuple(ORDERS)),
             int(_number("offset", one.get("offset", "0"), 10**9)),
         )
-        tables.condition(selection)
-        return question
 
 
 class Asked:
@@ -122,6 +122,10 @@ class Asked:
                 self.tables.make_cells(Selection())
                 self._cells = Cells.of(self.tables)
             return self._cells
+
+    @functools.cached_property
+    def _pictures(self) -> str:
+        return pictures_of(self.tables)
 
     def prepare(self) -> None:
         """Make what the first answers take."""
@@ -172,7 +176,7 @@ class Asked:
             "times": list(TIMES) if days[0] is not None else [],
             "corrections": self.tables.corrections,
             "has_tracks": self.tables.has_tracks,
-            "pictures": pictures_of(self.tables),
+            "pictures": self._pictures,
             "thresholds": sorted({run.decision.no_mask_below, run.decision.mask_from}),
         }
 
@@ -210,7 +214,7 @@ class Asked:
         columns += map(quoted, (*tables.keys, *tables.carried))
         if not question.faceless:
             columns += [
-                *_BOX,
+                *BOX,
                 WORN,
                 "probability_mask",
                 "probability_incorrect",
@@ -253,9 +257,6 @@ class Asked:
                 condition += f" AND day {sign} ?"
                 values.append(limit)
         return condition, values
-
-
-_BOX = ("face_left_px", "face_top_px", "face_width_px", "face_height_px")
 
 
 def _as_numbers(group: Group) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, NamedTuple
 
 from maskdet.errors import ConfigError
 from maskdet.explore.questions import Question
-from maskdet.report.database import CAPTURED_MS, FILE, ROW, WORN, Tables, quoted
-from maskdet.report.track_figures import read_track_figures
+from maskdet.report.database import CAPTURED_MS, FILE, ROW, WORN, Selection, Tables, quoted
+from maskdet.report.track_figures import TrackFigures, read_track_figures
+from maskdet.tracks.table import BOX
 
 PAGE_TRACKS = 24
 MOST_FRAMES = 24
@@ -18,6 +20,7 @@ MOST_FRAMES = 24
 
 _ID = re.compile(r"tracks-([0-9]{1,9})-([0-9]{1,12})")
 _FIRST = "first"
+_MOST_KEPT = 64
 
 
 class TrackId(NamedTuple):
@@ -42,6 +45,8 @@ class Tracks:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
+        # A page asks again for each step through faces or people, and open tables do not change.
+        self._figures = functools.lru_cache(_MOST_KEPT)(self._read_figures)
 
     def page(self, asked: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Some people, how many there are, and their rate.
@@ -56,7 +61,8 @@ class Tracks:
         first = _place(next((value for name, value in asked if name == _FIRST), "0"))
         condition, values = self._tables.condition(question.selection)
         total = self._tables.rows(f"SELECT count(*) FROM tracks WHERE {condition}", values)[0][0]
-        figures = read_track_figures(self._tables, question.selection.of_images)
+        asked_for = question.selection
+        figures = self._figures(tuple(asked_for.keys.items()), asked_for.since, asked_for.until)
         interval = figures.total.interval
         return {
             "total": total,
@@ -82,22 +88,33 @@ class Tracks:
         times = {face["frame_time_us"]: face["face_index"] for face in named[::step]}
         marks = ", ".join("?" * len(times))
         rows = self._tables.rows(
-            f"SELECT {FILE}, {ROW}, frame_time_us, face_index, label, {WORN} FROM faces "
+            f"SELECT {FILE}, {ROW}, frame_time_us, face_index, label, {WORN}, probability_incorrect FROM faces "
             f"WHERE image_uri = ? AND frame_time_us IN ({marks}) ORDER BY frame_time_us",
             [track["image_uri"], *times],
         )
         return [
-            {"id": self._face_id(file, number), "time_us": time_us, "label": label, "worn": worn}
-            for file, number, time_us, index, label, worn in rows
+            {
+                "id": self._face_id(file, number),
+                "time_us": time_us,
+                "label": label,
+                "worn": worn,
+                "incorrect": incorrect,
+            }
+            for file, number, time_us, index, label, worn, incorrect in rows
             if times[time_us] == index
         ]
+
+    def _read_figures(
+        self, keys: tuple[tuple[str, tuple[str | None, ...]], ...], since: date | None, until: date | None
+    ) -> TrackFigures:
+        return read_track_figures(self._tables, Selection(dict(keys), since, until))
 
     def _rows(self, condition: str, values: Sequence[object], first: int) -> list[dict[str, Any]]:
         same = ("track", "first_us", "last_us", "best_us", "frames", "label", "worn", "changes", "captured_at_ms")
         columns = {
             **{"file": f"t.{FILE}", "row": f"t.{ROW}", "uri": "t.image_uri", "incorrect": "t.probability_incorrect"},
             **{"face_file": f"s.{FILE}", "face_row": f"s.{ROW}", "width": "s.width_px", "height": "s.height_px"},
-            **{name: f"t.{quoted(name)}" for name in (*same, *_BOX, *self._tables.keys)},
+            **{name: f"t.{quoted(name)}" for name in (*same, *BOX, *self._tables.keys)},
         }
         query = (
             f"WITH t AS (SELECT *, {WORN} AS worn, {CAPTURED_MS} FROM tracks WHERE {condition} "
@@ -121,14 +138,11 @@ class Tracks:
             "ended_at": "" if when is None else f"{when + _passed(row):%H:%M:%S}",
             "keys": {key: row[key] for key in tables.keys},
             "size": [row["width"], row["height"]],
-            "box": [float(row[side]) for side in _BOX],
+            "box": [float(row[side]) for side in BOX],
         }
 
     def _face_id(self, file: str, number: int) -> str:
         return f"faces-{self._tables.file_number('faces', file)}-{number}"
-
-
-_BOX = ("face_left_px", "face_top_px", "face_width_px", "face_height_px")
 
 
 def _passed(row: dict[str, Any]) -> timedelta:

@@ -17,16 +17,18 @@ import importlib
 import struct
 import threading
 from importlib import metadata
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskdet.config import CodecsName
 from maskdet.errors import ConfigError
 from maskdet.images.png import MOST_CHUNKS
+
+if TYPE_CHECKING:
+    from maskdet.config import CodecsName  # heavy, and processes that decode need none of it
 
 Pixels = NDArray[np.uint8]
 

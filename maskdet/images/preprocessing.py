@@ -32,7 +32,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +48,13 @@ from PIL import (
     features,
 )
 
-from maskdet.children import TaskError
-from maskdet.config import ImagingSettings
 from maskdet.errors import FailureCode, ImageFault, MaskdetError
 from maskdet.images import containers, jpeg, png, tiff
 from maskdet.images.codecs import PILLOW, Codecs, Pixels, decode_jpeg
 from maskdet.images.isolated import IN_PROCESS, decode_isolated
+
+if TYPE_CHECKING:
+    from maskdet.config import ImagingSettings  # heavy, and processes that decode need none of it
 
 # Only these decoders run: others (EPS starts Ghostscript) are no business of a scoring worker. Importing the modules
 # registers them, so that no thread does so first while others decode.
@@ -227,8 +228,6 @@ def decode_upright(
         raise
     except MemoryError:
         raise ImageFault(FailureCode.OUT_OF_MEMORY, "not enough memory to decode the image") from None
-    except TaskError as error:
-        raise ImageFault(FailureCode.CORRUPT_IMAGE, f"decoding raised {error}") from None
     except Exception as error:  # the one boundary: whatever decoders raise costs one row
         raise ImageFault(FailureCode.CORRUPT_IMAGE, f"decoding raised {type(error).__name__}") from error
 

@@ -70,14 +70,6 @@ class Pseudonyms:
         key = self._key()
         return RefBatch(tuple(_hidden(ref, key) for ref in batch.refs), batch.skipped)
 
-    def name(self, uri: str) -> str:
-        """What stands for a name.
-
-        Raises:
-            ConfigError: as :meth:`hide`.
-        """
-        return _name(uri, self._key())
-
     def _key(self) -> bytes:
         key = _read_key(self.key_from)
         if _fingerprint(key) != self.fingerprint:

@@ -24,7 +24,8 @@ from maskdet.inputs.references import ImageRef, Shard, partition_folders
 # a larger one is split further where its images meet.
 PLAN_BITS = 12
 _HASH_BITS = 256
-_GROUP_BITS = 8
+URI_GROUPS = 256
+"""Groups in which images of several inputs meet, to drop duplicates, and those of image lists to be looked up."""
 
 _DERIVED: Mapping[str, Callable[[datetime], str]] = {
     "date": lambda local: local.date().isoformat(),
@@ -138,12 +139,22 @@ def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size, prefix: str = "")
     return [shard for bit in (0, 1) for shard in pack(halves[bit], rule, limit, f"{prefix}{bit}")]
 
 
-def group_of(uri: str) -> int:
-    """One of 256 groups of URIs, by the first bits of their hashes.
+def by_folder(refs: Iterable[ImageRef], rule: KeyRule) -> dict[str, list[ImageRef]]:
+    """References by the folder of their partition."""
+    # A partition's folder is named once, which takes five times as long as to find an image's partition.
+    partitions: dict[tuple[str | None, ...], list[ImageRef]] = {}
+    for ref in refs:
+        partitions.setdefault(rule.partition(ref), []).append(ref)
+    return {rule.folder(some[0]): some for some in partitions.values()}
+
+
+def group_of(uri: str, groups: int = URI_GROUPS) -> int:
+    """One of some groups of URIs, :data:`URI_GROUPS` at most, by the first bits of their hashes.
 
     A shard's URIs share theirs: so a group's images lie in few shards, and travel on in few and large batches.
     """
-    return uri_bits(uri) >> (_HASH_BITS - _GROUP_BITS)
+    first_bits = uri_bits(uri) * URI_GROUPS >> _HASH_BITS
+    return first_bits * groups // URI_GROUPS
 
 
 def size_of(refs: Iterable[ImageRef]) -> Size:

@@ -26,7 +26,7 @@ from maskdet.report.people_section import People, people_sheet, pictures_word, r
 from maskdet.report.scales import Mark, Scale, ends, of_hundred, spread_labels, stacked
 from maskdet.report.templating import rendered
 from maskdet.report.words import bare_share, group_name, share
-from maskdet.tables.disclosure import refuse_small_groups
+from maskdet.tables.disclosure import privacy_of, refuse_small_groups
 from maskdet.tables.manifest import RunManifest
 from maskdet.tables.metadata import NO_METADATA, Metadata
 
@@ -351,7 +351,7 @@ def _nothing_selected(tables: Tables, selection: Selection) -> ConfigError:
 
 
 def _refuse_hidden(tables: Tables) -> None:
-    if tables.run.settings.get("privacy", {}).get("uri", "plain") != "plain":
+    if privacy_of(tables.run).uri != "plain":
         remedy = "Leave --faces out: whose images these are is hidden from the tables, too."
         raise ConfigError("--faces", "tables that know the names of their images", "hidden names (privacy.uri)", remedy)
 

@@ -262,7 +262,7 @@ class Tables:
         """The rows that a query gives.
 
         Args:
-            query: SQL over the views ``faces``, ``faceless`` and ``failed``.
+            query: SQL over the views ``faces``, ``faceless``, ``failed`` and, where there are videos, ``tracks``.
             values: of its question marks; never a part of its text.
         """
         with self.cursor as cursor:
@@ -367,7 +367,7 @@ class Tables:
         row = dict(zip(names, found, strict=True))
         row.pop("captured_at")  # DuckDB's time zones are not Python's
         known = self._metadata
-        return row | {name: values.get(str(row[known.on])) for name, values in known.columns.items()}
+        return row | {name: known.value_of(name, row) for name in known.columns}
 
     def file_number(self, view: str, file: str) -> int:
         """The number of a file of a view."""

@@ -23,7 +23,6 @@ from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_imag
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.model.backends import Model
 from maskdet.report.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags, shown_probability
-from maskdet.scoring.predicting import load_parts
 from maskdet.scoring.scorer import ScoreOptions, Scorer
 from maskdet.video.sampling import UNCUT
 
@@ -134,17 +133,7 @@ class _Keeper:
         return self._kept.pop(uri, b"")
 
 
-def load_previewer(given: ScoreSettings) -> Previewer:
-    """Load model and detector as a run's worker does.
-
-    Raises:
-        ModelError: a bundle is missing, damaged, or does not reproduce its golden outputs.
-        ConfigError: the thresholds contradict each other.
-    """
-    return Previewer(*load_parts(given))
-
-
-def find_images(settings: ScoreSettings, videos: frozenset[str] = frozenset()) -> list[ImageRef]:
+def find_images(settings: ScoreSettings, videos: frozenset[str]) -> list[ImageRef]:
     """The images that the settings' input names, each once: in the order given, those of a folder or glob sorted.
 
     An image named outright is not looked for: reading it says what is wrong with it, on its own line.

@@ -84,6 +84,8 @@ def pairs_words(change: Change, clusters: str) -> str:
         change: of all groups together.
         clusters: which faces are alike, in words.
     """
+    if change.interval is None:
+        return "There is no interval: one of the periods has fewer than two clusters, or no labelled face"
     if change.method == NAIVE:
         return "The intervals take all faces for independent"
     alike = f"The intervals are those of maskdet diff: {clusters} are alike"

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 
 from maskdet.inputs import listing, sharding, videos
-from maskdet.inputs.references import ImageRef, RefBatch, Shard
+from maskdet.inputs.references import RefBatch, Shard
 from maskdet.scoring.setup import Launch
 from maskdet.tables.layout import IMAGES
 from maskdet.tables.reuse import read_refs
@@ -33,11 +33,8 @@ def plan_shards(launch: Launch) -> tuple[list[Shard], int, int, Mapping[str, int
     )
     if launch.base is not None:
         shards_before = [(shard.slot, shard.sha256[IMAGES]) for shard in launch.base.shards]
-        earlier = (ref for batch in read_refs(launch.plan.layout, shards_before) for ref in batch.refs)
-        refs, _ = launch.growth.resolve(itertools.chain(refs, earlier))
-    partitions: dict[str, list[ImageRef]] = {}
-    for ref in refs:
-        partitions.setdefault(rule.folder(ref), []).append(ref)
+        refs, _ = launch.growth.resolve(itertools.chain(refs, read_refs(launch.plan.layout, shards_before)))
+    partitions = sharding.by_folder(refs, rule)
     shards = [shard for folder in sorted(partitions) for shard in sharding.pack(partitions[folder], rule, launch.limit)]
     finished = sum(launch.job.is_finished(shard) for shard in shards)
     skipped = listing.merge_counts([*(dict(batch.skipped) for batch in batches), {listing.DUPLICATE: duplicates}])

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from maskdet.children import TaskError
 from maskdet.errors import FailureCode, ImageFault, MaskdetError, StorageError
 from maskdet.faces.extraction import StageClock, View
 from maskdet.images.codecs import Pixels
@@ -65,7 +64,7 @@ class SegmentReader:
             except MaskdetError:
                 raise
             except Exception as error:  # the one boundary: whatever decoders raise costs one row
-                message = f"decoding raised {error if isinstance(error, TaskError) else type(error).__name__}"
+                message = f"decoding raised {type(error).__name__}"
                 return [(_whole(ref), ImageFault(FailureCode.CORRUPT_VIDEO, message))]
         raise AssertionError("the last attempt returns or raises")
 

@@ -18,7 +18,7 @@ from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
 from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, SHARD_TABLES, Layout, read_table
 from maskdet.tables.snapshot import Snapshot
 
-_READERS = 16  # over a network nearly all of a read is waiting
+READERS = 16  # over a network nearly all of a read is waiting
 _ROWS_AT_ONCE = 200_000
 
 
@@ -77,11 +77,11 @@ def _tables(layout: Layout, snapshot: Snapshot, grouping: Grouping) -> Iterator[
     """Rows of every table, in parts of bounded size."""
     keys = ["captured_at", *snapshot.dataset.key_names]
     columns = {PREDICTIONS: list(dict.fromkeys([*keys, *grouping.prediction_columns])), FAILURES: keys, NO_FACE: keys}
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="rows") as pool:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="rows") as pool:
         for table in SHARD_TABLES:
             files = snapshot.files(layout, table)
-            for start in range(0, len(files), _READERS * 8):
-                some = files[start : start + _READERS * 8]
+            for start in range(0, len(files), READERS * 8):
+                some = files[start : start + READERS * 8]
                 parts = list(pool.map(lambda uri: read_table(uri, columns[table]), some))  # noqa: B023
                 yield from ((table, part) for part in _joined(parts))
 

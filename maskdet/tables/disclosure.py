@@ -15,7 +15,6 @@ from maskdet.tables.layout import COMPLIANCE, Layout, read_version
 from maskdet.tables.manifest import ImageCounts, RunManifest
 from maskdet.tables.snapshot import read_snapshot
 
-FLAG = "--small-groups"
 _OF_PEOPLE = ("scored", "no_face")
 
 

@@ -47,7 +47,7 @@ class LevelWriter:
     @property
     def needs_all(self) -> bool:
         """Whether a table can only be written with the groups of all levels at hand."""
-        return self.privacy.min_cell > 1
+        return self.privacy.hides
 
     def write(self, groups: Mapping[GroupKey, State], levels: Sequence[str]) -> dict[str, LevelTotal]:
         """Write the tables of some levels, also of one without groups.
@@ -66,8 +66,7 @@ class LevelWriter:
         totals = {}
         for level in levels:
             states = {key.values: state for key, state in groups.items() if key.level == level}
-            unseen = frozenset(key.values for key in hidden if key.level == level)
-            shown = Disclosure(unseen, self.privacy.round_to, self.needs_all)
+            shown = Disclosure.of(level, hidden, self.privacy)
             names, all_names = self.levels[level], key_union(self.levels)
             table = compliance_table(states, names, all_names, self.rates, self.time_zone, shown)
             sha256 = write_version(self.layout, COMPLIANCE, level, table, self.row_group_rows)

@@ -198,7 +198,7 @@ def is_marked_complete(layout: Layout) -> bool:
     """
     if storage.exists(layout.success):
         return True
-    runs = _latest_first(layout)
+    runs = latest_first(layout)
     latest = next(runs, None)
     if latest is None or latest.scores or latest.status not in ("running", "interrupted", "failed"):
         return False
@@ -219,13 +219,19 @@ def standing(layout: Layout, latest: RunManifest) -> tuple[Status, str]:
     """
     scored = latest
     if not latest.scores and latest.status == "succeeded":  # which older versions wrote of any prune or recount
-        made = (run for run in _latest_first(layout) if run.scores and run.run_id < latest.run_id)
+        made = (run for run in latest_first(layout) if run.scores and run.run_id < latest.run_id)
         scored = next((run for run in made if run.status in ("succeeded", "over_budget")), latest)
     if scored.status != "over_budget":
         return "succeeded", ""
     return "over_budget", f"as run {scored.run_id} left it: {scored.reason}" if scored.scores else scored.reason
 
 
-def _latest_first(layout: Layout) -> Iterator[RunManifest]:
+def latest_first(layout: Layout) -> Iterator[RunManifest]:
+    """The records of all runs, the latest one first, each read when it is asked for.
+
+    Raises:
+        OutputError: a run's record cannot be understood.
+        StorageError: the output cannot be read.
+    """
     names = sorted(file.uri.rsplit("/", 1)[-1] for file in storage.list_folder(layout.folder(RUNS)))
     return (read_run(layout, name.removesuffix(".json")) for name in reversed(names) if name.endswith(".json"))

@@ -49,11 +49,12 @@ class Metadata:
         merged: dict[GroupKey, Merger] = {}
         for key, state in groups.items():
             values = dict(zip(names, key.values, strict=True)) if key.level == level else {}
-            new = GroupKey(level, tuple(self._value(name, values) for name in by)) if key.level == level else key
+            new = GroupKey(level, tuple(self.value_of(name, values) for name in by)) if key.level == level else key
             merged.setdefault(new, Merger()).add(state)
         return {key: merger.state() for key, merger in merged.items()}
 
-    def _value(self, name: str, values: Mapping[str, str | None]) -> str | None:
+    def value_of(self, name: str, values: Mapping[str, str | None]) -> str | None:
+        """A key of an image, given or joined; ``None`` where the table knows nothing of it."""
         if name not in self.columns:
             return values[name]
         known = values[self.on]

@@ -11,13 +11,10 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from maskdet import storage
 from maskdet.tables.disclosure import privacy_of, shown_count, shown_faces, shown_images
-from maskdet.tables.layout import RUNS, Layout
-from maskdet.tables.manifest import RunManifest, Status, read_run
+from maskdet.tables.layout import Layout
+from maskdet.tables.manifest import RunManifest, Status, latest_first
 from maskdet.tables.status import RunStatus
-
-_RECORD = ".json"
 
 
 def last_success(layout: Layout) -> RunManifest | None:
@@ -29,12 +26,7 @@ def last_success(layout: Layout) -> RunManifest | None:
         OutputError: a run's record cannot be understood.
         StorageError: the output cannot be read.
     """
-    records = (file.uri for file in storage.list_folder(layout.folder(RUNS)) if file.uri.endswith(_RECORD))
-    for uri in sorted(records, reverse=True):  # names sort by time
-        run = read_run(layout, uri.rsplit("/", 1)[-1].removesuffix(_RECORD))
-        if run.status == "succeeded" and run.scores:
-            return run
-    return None
+    return next((run for run in latest_first(layout) if run.status == "succeeded" and run.scores), None)
 
 
 def run_metrics(status: RunStatus, success: RunManifest | None, layout: Layout) -> CollectorRegistry:

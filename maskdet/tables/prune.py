@@ -17,7 +17,6 @@ from maskdet import storage
 from maskdet.compliance.corrections import Corrections
 from maskdet.compliance.groups import count_groups
 from maskdet.compliance.state import GroupKey, Merger, State
-from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
@@ -26,10 +25,10 @@ from maskdet.sections import FailureBudget
 from maskdet.tables.corrections import read_corrections, write_corrections
 from maskdet.tables.endings import Endings
 from maskdet.tables.images import endings_of, refs_of
-from maskdet.tables.layout import IMAGES, SHARD_TABLES, Layout, read_version
+from maskdet.tables.layout import IMAGES, SHARD_TABLES, Layout
 from maskdet.tables.levels import TableSettings, track_job, write_levels
 from maskdet.tables.manifest import is_marked_complete, standing
-from maskdet.tables.receipts import Receipt, ShardJob
+from maskdet.tables.receipts import Receipt, ShardJob, read_kept
 from maskdet.tables.reuse import rows_of
 from maskdet.tables.runs import (
     RunManifest,
@@ -76,7 +75,7 @@ def count_older(layout: Layout, snapshot: Snapshot, before: date) -> tuple[int, 
         StorageError: the output cannot be read.
     """
     limit = _limit_ms(before, snapshot.dataset.timezone)
-    refs = [ref for receipt in snapshot.shards for ref in refs_of(_read(layout, receipt, IMAGES), receipt.slot)]
+    refs = [ref for receipt in snapshot.shards for ref in refs_of(read_kept(layout, receipt, IMAGES), receipt.slot)]
     return sum(_is_older(ref, limit) for ref in refs), sum(ref.captured_at_ms is None for ref in refs)
 
 
@@ -170,7 +169,7 @@ def prune_shards(
     known: set[str] = set()
     videos: list[tuple[SeenVideo, ...]] = []
     for receipt in snapshot.shards:
-        images = _read(layout, receipt, IMAGES)
+        images = read_kept(layout, receipt, IMAGES)
         refs = refs_of(images, receipt.slot)
         left = [ref for ref in refs if not _is_older(ref, limit)]
         removed += len(refs) - len(left)
@@ -205,16 +204,8 @@ def _rewrite(
 def _rows_of(layout: Layout, receipt: Receipt, table: str, refs: Sequence[ImageRef], schema: pa.Schema) -> pa.Table:
     if not receipt.rows.get(table):
         return schema.empty_table()
-    rows = conform(_read(layout, receipt, table), schema)
+    rows = conform(read_kept(layout, receipt, table), schema)
     return rows_of(rows, refs).combine_chunks().replace_schema_metadata(schema.metadata)
-
-
-def _read(layout: Layout, receipt: Receipt, table: str) -> pa.Table:
-    found = read_version(layout, table, receipt.slot, receipt.sha256.get(table, ""))
-    if found is None:
-        uri = layout.version(table, receipt.slot, receipt.sha256.get(table, ""))
-        raise OutputError(uri, "what the last run left", "a missing or damaged file", "Run maskdet score again first.")
-    return found
 
 
 def _limit_ms(before: date, timezone: str) -> int:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from maskdet import storage
 from maskdet.compliance.groups import Grouping, count_groups
 from maskdet.compliance.state import GroupKey, State
-from maskdet.errors import FailureCode, NotFoundError
+from maskdet.errors import FailureCode, NotFoundError, OutputError
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
 from maskdet.schemas import conform, failures_schema, no_face_schema, predictions_schema
@@ -359,3 +359,24 @@ def read_receipt(layout: Layout, slot: str) -> Receipt | None:
         return Receipt.model_validate_json(storage.read_bytes(layout.receipt(slot)))
     except (NotFoundError, ValidationError):
         return None
+
+
+def read_kept(layout: Layout, receipt: Receipt, table: str, columns: list[str] | None = None) -> pa.Table:
+    """A table of a finished shard, or what the shard remembers of its images, as the last run left it.
+
+    Args:
+        layout: the output.
+        receipt: the shard's.
+        table: which one.
+        columns: some of its columns; default: all.
+
+    Raises:
+        OutputError: its file is missing or damaged.
+        StorageError: the output cannot be read.
+    """
+    sha256 = receipt.sha256.get(table, "")
+    found = read_version(layout, table, receipt.slot, sha256, columns)
+    if found is None:
+        uri = layout.version(table, receipt.slot, sha256)
+        raise OutputError(uri, "what the last run left", "a missing or damaged file", "Run maskdet score again first.")
+    return found

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from itertools import chain
 
 from maskdet import storage
 from maskdet.compliance.corrections import Corrections
-from maskdet.errors import OutputError
 from maskdet.inputs.earlier import OUTSIDE
 from maskdet.sections import FailureBudget
 from maskdet.tables.corrections import read_corrections, write_corrections
-from maskdet.tables.counting import count_output
+from maskdet.tables.counting import READERS, count_output
 from maskdet.tables.endings import Endings
-from maskdet.tables.layout import IMAGES, Layout, read_version
+from maskdet.tables.layout import IMAGES, Layout
 from maskdet.tables.levels import TableSettings, track_job, write_levels
 from maskdet.tables.manifest import RunManifest, is_marked_complete, read_run, standing, write_manifest
+from maskdet.tables.receipts import Receipt, read_kept
 from maskdet.tables.runs import RunPlan, begin_run, faces_of, holding_output, replace_tables
-from maskdet.tables.snapshot import current_snapshot
+from maskdet.tables.snapshot import Snapshot, current_snapshot
 
 
 def correct_faces(
@@ -43,27 +45,25 @@ def correct_faces(
     current_snapshot(layout)
     with holding_output(layout, now, wait_s=wait_s) as run_id:
         whole = corrections if replace else read_corrections(layout) | corrections
-        whole = whole.within(_images_of(layout, whole))
+        snapshot = current_snapshot(layout)
+        whole = whole.within(_images_of(layout, snapshot, whole))
         write_corrections(layout, whole)
-        return _recount(layout, whole, run_id, now)
+        return _recount(layout, snapshot, whole, run_id, now)
 
 
-def _images_of(layout: Layout, corrections: Corrections) -> list[str]:
-    """URIs of corrected images that the output's current set of tables has, in the order of the corrections."""
-    known: set[str] = set()
-    for receipt in current_snapshot(layout).shards if corrections else ():
-        sha256 = receipt.sha256.get(IMAGES, "")
-        images = read_version(layout, IMAGES, receipt.slot, sha256, ["image_uri"])
-        if images is None:
-            uri = layout.version(IMAGES, receipt.slot, sha256)
-            remedy = "Run maskdet score again first."
-            raise OutputError(uri, "what the last run left", "a missing or damaged file", remedy)
-        known.update(uri for uri in images["image_uri"].to_pylist() if uri in corrections.labels)
+def _images_of(layout: Layout, snapshot: Snapshot, corrections: Corrections) -> list[str]:
+    """URIs of corrected images that a set of tables has, in the order of the corrections."""
+
+    def corrected(receipt: Receipt) -> list[str]:
+        images = read_kept(layout, receipt, IMAGES, ["image_uri"])
+        return [uri for uri in images["image_uri"].to_pylist() if uri in corrections.labels]
+
+    with ThreadPoolExecutor(READERS, thread_name_prefix="images") as pool:
+        known = set(chain.from_iterable(pool.map(corrected, snapshot.shards if corrections else ())))
     return [uri for uri in corrections.labels if uri in known]
 
 
-def _recount(layout: Layout, corrections: Corrections, run_id: str, now: datetime) -> RunManifest:
-    snapshot = current_snapshot(layout)
+def _recount(layout: Layout, snapshot: Snapshot, corrections: Corrections, run_id: str, now: datetime) -> RunManifest:
     latest = read_run(layout, snapshot.run_id)
     keep = {"settings", "model", "fingerprint", "versions"}
     manifest = RunManifest(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from maskdet.errors import FailureCode, OutputError
-from maskdet.inputs.references import ImageRef, RefBatch, Shard
+from maskdet.inputs.references import ImageRef, Shard
 from maskdet.labels import Decision, label_codes, label_names
 from maskdet.tables.images import NO_FACE_FOUND, SCORED, Ending, endings_of, refs_of
 from maskdet.tables.layout import IMAGES, PREDICTIONS, SHARD_TABLES, Layout, read_version
@@ -149,7 +149,7 @@ def _lies_in(segments: Sequence[Segment], time_us: int | None) -> bool:
     return any(time_us is None or segment.holds(time_us) for segment in segments)
 
 
-def read_refs(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[RefBatch]:
+def read_refs(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[ImageRef]:
     """The images of earlier shards, as references that are marked as gone.
 
     Args:
@@ -169,7 +169,7 @@ def read_refs(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[Ref
                 "a missing or damaged file",
                 "Restore it, or begin the tables anew with --overwrite.",
             )
-        yield RefBatch(tuple(refs_of(images, slot)))
+        yield from refs_of(images, slot)
 
 
 def _read(layout: Layout, receipt: Receipt, table: str) -> pa.Table | None:

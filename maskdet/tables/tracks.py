@@ -67,7 +67,7 @@ class TrackJob:
     @property
     def needs_all(self) -> bool:
         """Whether rates can only be written with the groups of all levels at hand."""
-        return self.privacy.min_cell > 1
+        return self.privacy.hides
 
     def rows_of(self, receipt: Receipt) -> Iterator[_Row]:
         """A shard's rows of videos: each video's file name, and the rows as an Arrow stream.
@@ -130,8 +130,7 @@ class TrackJob:
         hidden = hide_track_groups(groups, self.levels, least) if self.needs_all else frozenset()
         totals = {}
         for level, counts in by_level(groups).items():
-            unseen = frozenset(key.values for key in hidden if key.level == level)
-            shown = Disclosure(unseen, self.privacy.round_to, self.needs_all)
+            shown = Disclosure.of(level, hidden, self.privacy)
             table = track_rates_table(counts, self.levels[level], all_names, self.confidence, self.class_names, shown)
             sha256 = write_version(self.layout, TRACK_RATES, level, table, self.row_group_rows)
             totals[level] = TracksTotal(sha256, merge_tracks(counts.values()))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
+import io
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from maskdet.children import CHILDREN, MIB, Answer, DiedError, Limits
+from maskdet.children import CHILDREN, MIB, Answer, DiedError, Limits, TaskError
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.images.isolated import died
 from maskdet.video.frames import LostStretch
@@ -52,28 +52,21 @@ def read_info_apart(source: str | BinaryIO, seconds: float) -> VideoInfo:
 
 
 def _ask(task: str, source: str | BinaryIO, argument: Mapping[str, Any], seconds: float) -> Iterator[Answer]:
-    where = {"path": source} if isinstance(source, str) else {"size_bytes": _size_of(source)}
+    where = {"path": source} if isinstance(source, str) else {"size_bytes": source.seek(0, io.SEEK_END)}
     read = None if isinstance(source, str) else _reader(source)
     limits = Limits(seconds, _MEMORY_BYTES, _MOST_FRAME_BYTES)
     try:
         yield from CHILDREN.ask(f"{_TASKS}:{task}", {**where, **argument}, b"", limits, read=read)
     except DiedError as error:
         raise died(error, "decoder of the video", seconds) from None
-
-
-def _size_of(stream: BinaryIO) -> int:
-    size_bytes = stream.seek(0, 2)
-    stream.seek(0)
-    return size_bytes
+    except TaskError as error:
+        raise ImageFault(FailureCode.CORRUPT_VIDEO, f"decoding raised {error}") from None
 
 
 def _reader(stream: BinaryIO) -> Callable[[int, int], bytes]:
-    lock = threading.Lock()
-
     def read(place: int, size: int) -> bytes:
-        with lock:
-            stream.seek(place)
-            return stream.read(size)
+        stream.seek(place)
+        return stream.read(size)
 
     return read
 

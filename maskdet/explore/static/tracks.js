@@ -18,7 +18,7 @@ function clock(time_us) {
 }
 
 const some = (number, one, more) => `${thousands(number)} ${number === 1 ? one : more}`;
-const chance = (one) => `${WORDS[one.label]} ${Math.round(100 * (one.label === "incorrect" && one.incorrect !== undefined ? one.incorrect : one.worn))}%`;
+const chance = (one) => `${WORDS[one.label]} ${Math.round(100 * (one.label === "incorrect" ? one.incorrect : one.worn))}%`;
 
 function showTracks(found) {
   people = found.tracks;
