@@ -64,6 +64,11 @@ class Parser(argparse.ArgumentParser):
         super().error(f"{message}; did you mean {meant[0]}?" if meant else message)
 
 
+def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
+    """The flag of all commands that write a bundle; see :func:`maskdet.model.export.check_vacant`."""
+    parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is already at --output")
+
+
 def keys_of(conditions: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
     """Conditions ``key=value`` as a selection has them; several of one key are alternatives.
 
