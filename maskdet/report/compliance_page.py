@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from maskdet import __version__, storage
 from maskdet.errors import ConfigError, ModelError, StorageError
-from maskdet.labels import LABELS
+from maskdet.labels import INCORRECT, LABELS, MASK, NO_MASK
 from maskdet.model.bundle import read_manifest
 from maskdet.model.manifest import Manifest
 from maskdet.report.database import Selection, Tables
@@ -114,7 +114,7 @@ def render(
         cluster_words=_cluster_words(tables),
         pair_words=_cluster_words(tables, of_day=False),
         named=sum(group.values != (None,) for group in figures.groups),
-        hundred=_hundred(figures.total),
+        hundred=_hundred(figures),
         **_by_group(figures, order),
         **_over_time(figures),
         panels=_panels(figures, order),
@@ -184,10 +184,14 @@ def _by_group(figures: Figures, order: Sequence[Group]) -> dict[str, Any]:
     return {"scale": scale, "rows": rows, "total_row": _row(scale, figures.total), "rest": len(order) - len(shown)}
 
 
-def _hundred(total: Group) -> dict[str, int]:
-    counts = total.counts
+def _hundred(figures: Figures) -> dict[str, int]:
+    """Faces of every hundred, by label; those that the rate counts come first."""
+    counts = figures.total.counts
+    if not figures.tells_incorrect:
+        worn = counts.faces_mask + counts.faces_incorrect
+        return dict(zip((MASK, NO_MASK), of_hundred((worn, counts.faces_no_mask)), strict=True))
     parts = (counts.faces_mask, counts.faces_incorrect, counts.faces_no_mask)
-    return dict(zip(("mask", "incorrect", "no_mask"), of_hundred(parts), strict=True))
+    return dict(zip((MASK, INCORRECT, NO_MASK), of_hundred(parts), strict=True))
 
 
 def _over_time(figures: Figures) -> dict[str, Any]:

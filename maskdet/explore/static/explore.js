@@ -36,10 +36,10 @@ const thousands = (number) => number.toLocaleString("en-US");
 
 function percent(share, decimals = 1) {
   if (share === null) return "—";
-  const least = 10 ** -decimals;
-  if (share > 0 && 100 * share < least / 2) return `<${least}%`;
-  if (share < 1 && 100 * share > 100 - least / 2) return `>${100 - least}%`;
-  return `${(100 * share).toFixed(decimals)}%`;
+  const least = 10 ** -decimals, text = (100 * share).toFixed(decimals);
+  if (share > 0 && Number(text) === 0) return `<${least}%`;
+  if (share < 1 && Number(text) === 100) return `>${100 - least}%`;
+  return `${text}%`;
 }
 
 const range = (low, high) => low === null ? "" : `${percent(low)} to ${percent(high)}`;
