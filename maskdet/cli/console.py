@@ -69,6 +69,11 @@ def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is already at --output")
 
 
+def names_of(text: str) -> tuple[str, ...]:
+    """Names that a flag lists, separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def keys_of(conditions: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
     """Conditions ``key=value`` as a selection has them; several of one key are alternatives.
 

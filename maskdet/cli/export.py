@@ -41,10 +41,8 @@ def _export(argv: Sequence[str]) -> int:
     arguments, rest = parser.parse_known_args(argv)
     FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to the user
-    names = [name.strip() for name in arguments.formats.split(",") if name.strip()]
-    manifest, written = convert_bundle(
-        arguments.model, arguments.output, names, overwrite=arguments.overwrite
-    )
+    names = console.names_of(arguments.formats)
+    manifest, written = convert_bundle(arguments.model, arguments.output, names, overwrite=arguments.overwrite)
     print(f"{manifest.model_id}: {arguments.output}")
     print(_table(written))
     return 0

@@ -133,7 +133,9 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     keys, shared = _shared_keys(before, after)
     cluster = _cluster(before, after, question, keys)
     known = tuple(name for name in dict.fromkeys((*shared, *GROUPED_KEYS)) if name not in changes_schema().names)
-    counted_by = question.metadata.counted(question.by)
+    # "date" and "hour" are columns of no table, but of every output.
+    metadata = question.metadata.beside((*keys, *shared, *GROUPED_KEYS, *changes_schema().names))
+    counted_by = metadata.counted(question.by)
     for flag, names in (("--by", counted_by), ("--cluster", cluster)):
         for name in names:
             if name not in known:
@@ -145,7 +147,7 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
         count_output(s.layout, s.snapshot, Grouping(levels, cluster, zone, read_corrections(s.layout)), s.period)
         for s in (before, after)
     ]
-    counted = [question.metadata.regroup(side, BY, question.by) for side in counted]
+    counted = [metadata.regroup(side, BY, question.by) for side in counted]
     whole = [side.get(GroupKey(ALL, ()), State()) for side in counted]
     for flag, side, state in zip(("--before", "--after"), (before, after), whole, strict=True):
         if side.period is not None and not state.counts.images_listed:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet import storage
-from maskdet.errors import ConfigError, ModelError, NotFoundError, OutputError, TooLargeError
+from maskdet.errors import ConfigError, ModelError, NotFoundError, TooLargeError
 from maskdet.labels import Codes, Decision
 from maskdet.model.bundle import file_sha256
 from maskdet.model.export import check_vacant, list_files, replaced_whole
