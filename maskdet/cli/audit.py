@@ -38,8 +38,8 @@ from maskdet.errors import ConfigError
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.tables.disclosure import refuse_small_groups
 from maskdet.tables.layout import Layout, encode_table
-from maskdet.tables.manifest import read_run
 from maskdet.tables.recount import correct_faces
+from maskdet.tables.run_records import read_run
 from maskdet.tables.snapshot import current_snapshot
 
 

@@ -27,8 +27,8 @@ from maskdet.report.scales import Mark, Scale, ends, of_hundred, spread_labels, 
 from maskdet.report.templating import rendered
 from maskdet.report.words import bare_share, group_name, share
 from maskdet.tables.disclosure import privacy_of, refuse_small_groups
-from maskdet.tables.manifest import RunManifest
 from maskdet.tables.metadata import NO_METADATA, Metadata
+from maskdet.tables.run_records import RunRecord
 
 MOST_GROUPS = 40
 MOST_PANELS = 12
@@ -129,7 +129,7 @@ def render(
     return str(page)
 
 
-def model_card(run: RunManifest) -> Manifest | None:
+def model_card(run: RunRecord) -> Manifest | None:
     """The manifest of the model that a run used, if it is still where the run found it."""
     uri = str(run.settings.get("model", {}).get("uri", "builtin"))
     try:

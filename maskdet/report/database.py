@@ -28,8 +28,8 @@ from maskdet.labels import INCORRECT, LABELS
 from maskdet.schemas import RESERVED_NAMES, predictions_schema
 from maskdet.tables.corrections import read_corrections
 from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, TRACKS, Layout
-from maskdet.tables.manifest import read_run
 from maskdet.tables.metadata import NO_METADATA, Metadata
+from maskdet.tables.run_records import read_run
 from maskdet.tables.snapshot import current_snapshot
 
 if TYPE_CHECKING:

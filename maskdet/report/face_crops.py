@@ -20,7 +20,7 @@ from maskdet.inputs.references import HIDDEN, ImageRef
 from maskdet.report.marks import CHANGED, GONE, GREY, NAMELESS
 from maskdet.report.video_frames import EVERY, frames_of, is_frame, read_frames
 from maskdet.scoring.fetching import Fetcher
-from maskdet.tables.manifest import RunManifest
+from maskdet.tables.run_records import RunRecord
 from maskdet.video.sampling import Segment
 
 # More than the classifier sees, so that people can tell what a face is part of.
@@ -32,7 +32,7 @@ Crop = Image.Image | str
 """A picture, or why there is none."""
 
 
-def crops_of_run(run: RunManifest, rows: Sequence[dict[str, Any]], side_px: int) -> list[Crop]:
+def crops_of_run(run: RunRecord, rows: Sequence[dict[str, Any]], side_px: int) -> list[Crop]:
     """As :func:`read_crops`, with the limits and tries of the run that made the rows."""
     # Of what settings a run may hold, only these matter here.
     imaging = ImagingSettings.model_validate(run.settings.get("imaging", {}))

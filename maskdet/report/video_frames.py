@@ -14,7 +14,7 @@ from maskdet.inputs.folders import extension_of
 from maskdet.inputs.videos import decoded_frames
 from maskdet.report.marks import CHANGED, GONE
 from maskdet.sections import VideoSettings
-from maskdet.tables.manifest import RunManifest
+from maskdet.tables.run_records import RunRecord
 from maskdet.video.frames import LostStretch
 from maskdet.video.reading import is_installed
 from maskdet.video.sampling import MICROSECONDS, OPEN_END, Grid, Segment
@@ -37,7 +37,7 @@ def is_frame(row: Mapping[str, Any]) -> bool:
     return row.get("frame_time_us") is not None
 
 
-def frames_of(run: RunManifest) -> Segment:
+def frames_of(run: RunRecord) -> Segment:
     """Which frames a run looked at, of a whole video."""
     video = VideoSettings.model_validate(run.settings.get("video", {}))
     grid = Grid.of(video.frames_per_second)

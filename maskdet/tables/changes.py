@@ -20,8 +20,8 @@ from maskdet.tables.corrections import read_corrections
 from maskdet.tables.counting import Period, count_output
 from maskdet.tables.disclosure import refuse_small_groups
 from maskdet.tables.layout import Layout
-from maskdet.tables.manifest import RunManifest, read_run
 from maskdet.tables.metadata import Metadata
+from maskdet.tables.run_records import RunRecord, read_run
 from maskdet.tables.snapshot import Snapshot, current_snapshot
 
 ALL, BY = "all", "by"
@@ -73,7 +73,7 @@ class Side:
         return current_snapshot(self.layout)
 
     @functools.cached_property
-    def run(self) -> RunManifest:
+    def run(self) -> RunRecord:
         """The run that left it."""
         return read_run(self.layout, self.snapshot.run_id)
 
@@ -195,7 +195,7 @@ def _values(counted: Mapping[GroupKey, State], level: str) -> frozenset[str | No
     return frozenset(key.values[0] for key in counted if key.level == level)
 
 
-def _model(run: RunManifest) -> str:
+def _model(run: RunRecord) -> str:
     try:
         return f"{run.model['id']} ({run.decision})"
     except OutputError:  # the record of an older version has no thresholds as numbers

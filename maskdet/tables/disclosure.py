@@ -13,19 +13,19 @@ from maskdet.compliance.small_cells import is_small, round_count
 from maskdet.errors import ConfigError
 from maskdet.sections import PrivacySettings
 from maskdet.tables.layout import COMPLIANCE, Layout, read_version
-from maskdet.tables.manifest import ImageCounts, RunManifest
+from maskdet.tables.run_records import ImageCounts, RunRecord
 from maskdet.tables.snapshot import read_snapshot
 from maskdet.tables.videos import VideoCounts
 
 _OF_PEOPLE = ("scored", "no_face")
 
 
-def privacy_of(run: RunManifest) -> PrivacySettings:
+def privacy_of(run: RunRecord) -> PrivacySettings:
     """What the tables of a run hide; nothing where an older version wrote its record."""
     return PrivacySettings.model_validate(run.settings.get("privacy", {}))
 
 
-def refuse_small_groups(runs: Iterable[RunManifest], *, allowed: bool) -> None:
+def refuse_small_groups(runs: Iterable[RunRecord], *, allowed: bool) -> None:
     """Refuse to count rows of which the tables hide or round the counts.
 
     Args:
@@ -46,7 +46,7 @@ def refuse_small_groups(runs: Iterable[RunManifest], *, allowed: bool) -> None:
             raise ConfigError("output", "one whose tables hide no group and round no count", received, remedy)
 
 
-def shown_faces(layout: Layout, run: RunManifest) -> dict[str, int]:
+def shown_faces(layout: Layout, run: RunRecord) -> dict[str, int]:
     """Faces of a data set by label, as the compliance table of all says, in steps; none where it hides them.
 
     Args:

@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from maskdet.tables.disclosure import privacy_of, shown_count, shown_faces, shown_images, shown_videos
 from maskdet.tables.layout import Layout
-from maskdet.tables.manifest import RunManifest, Status, latest_first
+from maskdet.tables.run_records import RunRecord, Status, latest_first
 from maskdet.tables.status import RunStatus
 
 
-def last_success(layout: Layout) -> RunManifest | None:
+def last_success(layout: Layout) -> RunRecord | None:
     """The record of the latest run that scored and succeeded; ``None`` if none did.
 
     A prune or a recount does not count: an alert on a run that is late must not be silenced by them.
@@ -29,7 +29,7 @@ def last_success(layout: Layout) -> RunManifest | None:
     return next((run for run in latest_first(layout) if run.status == "succeeded" and run.scores), None)
 
 
-def run_metrics(status: RunStatus, success: RunManifest | None, layout: Layout) -> CollectorRegistry:
+def run_metrics(status: RunStatus, success: RunRecord | None, layout: Layout) -> CollectorRegistry:
     """Gauges of a run, each with the label ``output``.
 
     What ``privacy`` hides in the tables is left out here; where it hides or rounds, counts change in steps.

@@ -13,8 +13,8 @@ from maskdet.cli import main
 from maskdet.compliance.corrections import Corrections
 from maskdet.sections import PrivacySettings
 from maskdet.tables.disclosure import shown_count, shown_images, shown_videos
-from maskdet.tables.manifest import ImageCounts
 from maskdet.tables.recount import correct_faces
+from maskdet.tables.run_records import ImageCounts
 from maskdet.tables.videos import VideoCounts
 from tests.outputs import NOW, face, write_output
 
