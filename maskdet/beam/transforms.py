@@ -223,7 +223,7 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
     Attributes:
         plan: from the run's start.
         tasks: the listing to do.
-        source: how paths and manifests are read.
+        source: how paths and image lists are read.
         rule: the run's keys.
         limit: of a shard.
         score: the scoring transform.

@@ -1,4 +1,4 @@
-"""Manifests: images named row by row in a CSV, Parquet or plain list file.
+"""Image lists: images named row by row in a CSV, Parquet or plain list file.
 
 A CSV or Parquet image list has a column of URIs and any others; settings say which are partition keys, capture time,
 version and size. Names of columns are compared without regard to case where none is exactly alike. A CSV may be
@@ -78,7 +78,7 @@ def check_columns(uri: str, source: SourceSettings, root: str = "") -> None:
     """Refuse an image list that lacks a column which the settings name.
 
     Args:
-        uri: the manifest.
+        uri: the image list.
         source: names of the columns.
         root: the folder of Parquet files that it belongs to, if to one.
 
@@ -94,7 +94,7 @@ def is_parquet(uri: str) -> bool:
 
 
 def row_group_count(uri: str) -> int:
-    """Row groups of a Parquet manifest.
+    """Row groups of a Parquet image list.
 
     Raises:
         SourceError: the file is not Parquet.
@@ -110,7 +110,7 @@ def read_rows(uri: str, part: int, source: SourceSettings, root: str = "") -> It
     """Read the images that an image list names.
 
     Args:
-        uri: the manifest.
+        uri: the image list.
         part: row group of a Parquet image list; −1 for all.
         source: names of the columns.
         root: the folder of Parquet files that it belongs to, if to one.
