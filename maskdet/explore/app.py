@@ -31,6 +31,7 @@ from maskdet.report.video_frames import is_frame
 
 _ASSETS = {
     "explore.js": ("maskdet.explore", "static/explore.js", "text/javascript; charset=utf-8"),
+    "parts.js": ("maskdet.explore", "static/parts.js", "text/javascript; charset=utf-8"),
     "tracks.js": ("maskdet.explore", "static/tracks.js", "text/javascript; charset=utf-8"),
     "tracks.css": ("maskdet.explore", "static/tracks.css", "text/css; charset=utf-8"),
     "explore.css": ("maskdet.explore", "static/explore.css", "text/css; charset=utf-8"),
