@@ -117,7 +117,8 @@ class _Rates:
         }
 
     def _corrected(self, name: str) -> tuple[Estimate | None, Estimate | None]:
-        """Freed of the model's errors, which are known of the model's own labels, not of those that people gave."""
+        """The rate corrected for the model's errors, which are known for its own labels, not for those that people
+        gave."""
         errors, confidence, field = self._rule.errors.of(name), self._rule.confidence, f"{_FIELDS[name]}_by_model"
         if errors is None:
             return None, None
@@ -157,7 +158,7 @@ def _counts(counts: Counts, rule: RateRule) -> dict[str, int | None]:
         "images_failed": counts.images_failed,
         "faces": counts.faces,
         "faces_mask": counts.faces_mask,
-        # Rows of an earlier model, which told, may be among them.
+        # Rows of an earlier model with that class may be among them.
         "faces_incorrect": counts.faces_incorrect if tells_incorrect or counts.faces_incorrect else None,
         "faces_no_mask": counts.faces_no_mask,
         "faces_uncertain": counts.faces_uncertain,
