@@ -117,9 +117,7 @@ class _Rates:
         }
 
     def _corrected(self, name: str) -> tuple[Estimate | None, Estimate | None]:
-        """The rate corrected for the model's errors, which are known for its own labels, not for those that people
-        gave.
-        """
+        """The rate corrected for the model's errors, which are known for its own labels, not for people's."""
         errors, confidence, field = self._rule.errors.of(name), self._rule.confidence, f"{_FIELDS[name]}_by_model"
         if errors is None:
             return None, None

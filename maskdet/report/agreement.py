@@ -130,8 +130,7 @@ def compare(old: Tables, new: Tables, confidence: float = 0.95) -> Agreement:
 
 
 def most_different(old: Tables, count: int) -> list[Face]:
-    """The faces on which the outputs differ most, those with different labels first; to be called after
-    :func:`compare`.
+    """The faces on which the outputs differ most, those with different labels first; call :func:`compare` first.
 
     Args:
         old: the output whose database made the comparison.

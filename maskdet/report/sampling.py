@@ -40,7 +40,7 @@ class Section(NamedTuple):
     title: str
     rows: list[dict[str, Any]]
     total: int
-    """Rows among which they were chosen."""
+    """How many rows they were chosen from."""
 
 
 @dataclass(frozen=True)

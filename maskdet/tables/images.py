@@ -1,4 +1,4 @@
-"""What a shard remembers of its images: the references it was made of, how each ended, and by which model."""
+"""What a shard remembers of its images: the references it was made from, how each ended, and with which model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Ending(NamedTuple):
     scored_by: str
     """Fingerprint of the model and the settings that its rows depend on."""
     frames: FrameCounts | None = None
-    """Of a segment of a video."""
+    """Counts of a segment of a video."""
 
 
 def images_table(refs: Sequence[ImageRef], endings: Mapping[str, Ending]) -> pa.Table:
@@ -47,7 +47,7 @@ def images_table(refs: Sequence[ImageRef], endings: Mapping[str, Ending]) -> pa.
 
 
 def refs_of(images: pa.Table, slot: str) -> list[ImageRef]:
-    """The references of a shard's images, marked as an earlier run's."""
+    """The references of a shard's images, marked as those of an earlier run."""
     rows = images.select([name for name in images.column_names if name not in _NOT_OF_REFERENCES]).to_pylist()
     return [
         ImageRef(
@@ -59,7 +59,7 @@ def refs_of(images: pa.Table, slot: str) -> list[ImageRef]:
             None if row["problem_code"] is None else (row["problem_code"], row["problem_message"]),
             earlier=slot,
             gone=True,
-            segment=_segment(row.get("segment")),  # which an earlier version did not write
+            segment=_segment(row.get("segment")),  # an earlier version did not write it
         )
         for row in rows
     ]
