@@ -69,6 +69,11 @@ def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is already at --output")
 
 
+def add_set_flag(parser: argparse.ArgumentParser, text: str = "change one setting; wins over the config") -> None:
+    """The flag of all commands that have settings: ``--set KEY=VALUE``, which may be given repeatedly."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
 def names_of(text: str) -> tuple[str, ...]:
     """Names that a flag lists, separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -42,13 +42,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write the bundle to")
     console.add_overwrite_flag(parser)
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one setting: epochs=3, augmentation.copies=2",
-    )
+    console.add_set_flag(parser, "change one setting: epochs=3, augmentation.copies=2")
     going_on = parser.add_mutually_exclusive_group()
     going_on.add_argument("--resume", action="store_true", help="continue from a checkpoint, or stop if there is none")
     going_on.add_argument("--restart", action="store_true", help="start over, even if there is a checkpoint")

@@ -23,27 +23,17 @@ from maskdet.report.face_tiles import FaceSection, read_faces
 from maskdet.report.failure_words import FAILURE_WORDS
 from maskdet.report.figures import BINS, Figures, Group, period_of, periods, read_figures
 from maskdet.report.people_section import People, people_sheet, pictures_word, read_people
-from maskdet.report.scales import Mark, Scale, ends, of_hundred, spread_labels, stacked
+from maskdet.report.rows import MOST_GROUPS, Row, row_of, scale_of
+from maskdet.report.scales import Mark, Scale, of_hundred, spread_labels, stacked
 from maskdet.report.templating import rendered
 from maskdet.report.words import bare_share, group_name, share
 from maskdet.tables.disclosure import privacy_of, refuse_small_groups
 from maskdet.tables.metadata import NO_METADATA, Metadata
 from maskdet.tables.run_records import RunRecord
 
-MOST_GROUPS = 40
 MOST_PANELS = 12
 MOST_IN_PANEL = 12
 MOST_PERIODS_SHOWN = 62
-
-
-class Row(NamedTuple):
-    """A group in a chart of rates."""
-
-    name: str
-    group: Group
-    at: float | None
-    span: tuple[float, float] | None
-    """Both ends of its interval, in percent of the axis."""
 
 
 class Point(NamedTuple):
@@ -74,7 +64,7 @@ class Panel:
 
     name: str
     group: Group
-    rows: list[Row]
+    rows: list[Row[Group]]
     more: int
     series: Series
 
@@ -166,20 +156,13 @@ def _by_rate(groups: Sequence[Group]) -> list[Group]:
     return sorted(groups, key=lambda group: (group.rate.share is None, group.rate.share or 0.0))
 
 
-def _extent(groups: Sequence[Group]) -> list[float | None]:
-    return [*ends(group.rate.interval for group in groups), *(group.rate.share for group in groups)]
-
-
-def _row(scale: Scale, group: Group) -> Row:
-    interval = group.rate.interval
-    at = None if group.rate.share is None else scale.at(group.rate.share)
-    span = None if interval is None else (scale.at(interval.low), scale.at(interval.high))
-    return Row(group_name(group.values), group, at, span)
+def _row(scale: Scale, group: Group) -> Row[Group]:
+    return row_of(scale, group.values, group, group.rate)
 
 
 def _by_group(figures: Figures, order: Sequence[Group]) -> dict[str, Any]:
     shown = order[:MOST_GROUPS]
-    scale = Scale.around(_extent([figures.total, *shown]))
+    scale = scale_of(group.rate for group in [figures.total, *shown])
     rows = [_row(scale, group) for group in shown]
     return {"scale": scale, "rows": rows, "total_row": _row(scale, figures.total), "rest": len(order) - len(shown)}
 
@@ -195,7 +178,7 @@ def _hundred(figures: Figures) -> dict[str, int]:
 
 
 def _over_time(figures: Figures) -> dict[str, Any]:
-    scale = Scale.around(_extent([figures.total, *figures.trend]))
+    scale = scale_of(group.rate for group in [figures.total, *figures.trend])
     return {"time_scale": scale, "series": _series(figures, figures.trend, scale)}
 
 
@@ -239,7 +222,7 @@ def period_name(day: date, unit: str) -> str:
 def _panels(figures: Figures, order: Sequence[Group]) -> dict[str, Any]:
     shown = order[:MOST_PANELS]
     inner = [group for one in shown for group in _by_rate(figures.subgroups.get(one.values[0], []))[:MOST_IN_PANEL]]
-    scale = Scale.around(_extent([*shown, *inner]))
+    scale = scale_of(group.rate for group in [*shown, *inner])
     trends = [group for one in shown for group in figures.group_trends.get(one.values[0], [])]
     time_scale = Scale.around([group.rate.share for group in [*trends, *shown]])
     panels = []

@@ -13,11 +13,11 @@ from PIL import Image
 
 from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.cores import available_cores
-from maskdet.errors import FailureCode, ImageFault
+from maskdet.errors import ImageFault
 from maskdet.faces.crops import CropOptions, crop_face
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.inputs.references import HIDDEN, ImageRef
-from maskdet.report.marks import CHANGED, GONE, GREY, NAMELESS
+from maskdet.report.marks import CHANGED, GREY, NAMELESS, why_missing
 from maskdet.report.video_frames import EVERY, frames_of, is_frame, read_frames
 from maskdet.scoring.fetching import Fetcher
 from maskdet.tables.run_records import RunRecord
@@ -104,7 +104,7 @@ def _crops_of(
         boxed = any(row.get("face_left_px") is not None for row in rows)
         image, _ = open_upright(data, limits, at_least=None if boxed else (side_px, side_px))
     except ImageFault as fault:
-        return [GONE if fault.code is FailureCode.NOT_FOUND else f"unreadable: {fault.code}"] * len(rows)
+        return [why_missing(fault.code)] * len(rows)
     return [_crop(image, row, side_px) for row in rows]
 
 

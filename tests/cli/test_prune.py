@@ -147,7 +147,7 @@ def test_an_output_that_is_being_written_or_is_none_is_refused(tables, tmp_path,
 def died(output, monkeypatch):
     """A prune that died before it had tables; it took the mark of success away."""
     with monkeypatch.context() as patch:
-        patch.setattr("maskdet.tables.prune.write_levels", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("maskdet.tables.rewriting.write_levels", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             prune_tables(Layout(str(output.folder)), date.fromisoformat(SECOND), datetime.now(UTC))
     assert not (output.folder / "_SUCCESS").exists()
