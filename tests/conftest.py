@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,19 @@ from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout
 from maskdet.tables.runs import RunManifest, read_run
 
 LEVELS = "{site_hour: [site, date, hour], camera: [camera]}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker run a file's tests, but those of a group, so that what its tests share is made once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::", 1)[0]))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported, a million objects, in what follows."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)
