@@ -163,8 +163,7 @@ class ImagingSettings(Section):
     """``fail``: an image of which a part is missing or broken fails with ``corrupt_image``. ``keep``: the rest of a
     JPEG or PNG is scored, and the row says so in the column ``damaged``."""
     jpeg_draft: bool = True
-    """Decode large JPEGs at a reduced size where the model's input is small. It is faster, and changes results very
-    little."""
+    """Decode large JPEGs at a reduced size where the model's input is small: faster, with very little difference."""
     codecs: Literal["auto", CodecsName] = "auto"
     """What decodes and resizes images. ``fast`` needs the extra of that name on every worker; ``auto`` is ``fast`` if
     the machine that launches the run has it."""
@@ -181,12 +180,10 @@ class FacesSettings(Section):
     detector: str = "builtin"
     """The detector: the one that ships with the package, or the folder of a bundle that ``maskdet import`` made."""
     detail: Literal["fast", "balanced", "fine"] = "balanced"
-    """How closely to look: ``fast`` looks at each image once; ``balanced`` looks again, in more detail, where there may
-    be small faces; ``fine`` repeats that as long as it shows smaller ones, which finds distant faces in large
-    photographs."""
+    """How closely to look: ``fast`` looks at each image once; ``balanced`` again, in more detail, where there may be
+    small faces; ``fine`` as long as that shows smaller ones, which finds distant faces in large photographs."""
     min_face_px: Count = 16
-    """Longer side of the smallest face to score, in pixels of the image. A larger value lets the detector look less
-    closely."""
+    """Longer side of the smallest face to score, in pixels of the image. The larger, the less detail is needed."""
     min_score: OpenRatio | None = None
     """Detections with a lower score are dropped. Large faces, and those that fill an image, need less: .245 and .175
     for .35. Default: the detector's own."""
@@ -240,10 +237,9 @@ class ScoringSettings(Section):
     fetch_attempts: Count = 4
     """How often to try reading an image when its store answers with a transient error."""
     decoder_seconds: Annotated[float, Field(ge=1.0)] | None = 20.0
-    """Most processor time for an image or a frame in a decoder's own process, in which formats other than JPEG and PNG,
-    and videos, are decoded. A decoder that takes longer, or six times as long by the clock, is ended
-    (``decode_timeout``); one that crashes costs the image (``decoder_crashed``). ``null``: they are decoded in the
-    worker's own process."""
+    """Formats other than JPEG and PNG, and videos, are decoded in separate processes. One that takes more processor time
+    for an image or a frame, or six times as much by the clock, is ended (``decode_timeout``); one that crashes costs
+    the image (``decoder_crashed``). ``null``: they are decoded in the worker's own process."""
 
 
 class OutputSettings(Section):
