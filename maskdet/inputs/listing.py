@@ -14,10 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from maskdet import storage
 from maskdet.config import SourceSettings
 from maskdet.errors import ConfigError, FailureCode, SourceError, StorageError
-from maskdet.inputs import folders, image_lists
+from maskdet.inputs import columns, folders, image_lists
 from maskdet.inputs.folders import Exclusion, Found, exclusion, extension_of
 from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.video.sampling import UNCUT, Segment
@@ -133,25 +136,59 @@ def refuse_images_in(output: str, batch: RefBatch) -> None:
     """
     if not output:
         return
-    for ref in batch.refs:
-        if ref.uri.startswith(output) and ref.uri.startswith(f"{output}/"):
-            raise ConfigError(
-                "--input", f"images outside the output {output}", ref.uri, "Choose an output beside them."
-            )
+    uris = batch.columns["uri"]
+    inside = pc.index(pc.starts_with(uris, f"{output}/"), True).as_py()
+    if inside >= 0:
+        remedy = "Choose an output beside them."
+        raise ConfigError("--input", f"images outside the output {output}", uris[inside].as_py(), remedy)
 
 
-def add_versions(refs: Iterable[ImageRef]) -> list[ImageRef]:
+def with_versions(found: pa.RecordBatch) -> pa.RecordBatch:
     """Ask the store for the size and version of images that a list named.
 
     What the store cannot tell stays unknown; reading the image will say why, as a failure row.
+
+    Args:
+        found: columns of references.
     """
-    found = list(refs)
-    unknown = [place for place, ref in enumerate(found) if _is_unknown(ref)]
-    if unknown:  # a pool's turn costs an image of which all is known more than all the rest of its listing
-        with ThreadPoolExecutor(_STAT_THREADS, thread_name_prefix="stat") as pool:
-            for place, ref in zip(unknown, pool.map(_with_version, [found[one] for one in unknown]), strict=True):
-                found[place] = ref
-    return found
+    # Of a path that does not fit, too: it may be that of an image that is known.
+    may_be_read = pc.or_(
+        found["problem_code"].is_null(), pc.equal(found["problem_code"], FailureCode.PATH_MISMATCH.value)
+    )
+    is_unknown = pc.and_(pc.equal(found["version"], ""), pc.fill_null(may_be_read, True))
+    unknown = found.filter(is_unknown)
+    if not unknown.num_rows:
+        return found
+    places = pc.coalesce(unknown["location"], unknown["uri"]).to_pylist()
+    told = _told(places)
+    sizes = [
+        known if one is None else one.size_bytes
+        for known, one in zip(unknown["size_bytes"].to_pylist(), told, strict=True)
+    ]
+    versions = ["" if one is None else one.version for one in told]
+    return columns.replaced(
+        found,
+        {
+            "size_bytes": pc.replace_with_mask(found["size_bytes"], is_unknown, pa.array(sizes, pa.int64())),
+            "version": pc.replace_with_mask(found["version"], is_unknown, pa.array(versions, pa.string())),
+        },
+    )
+
+
+def _told(places: Sequence[str]) -> list[storage.StoredFile | None]:
+    """What stores tell of files; ``None`` of those of which they tell nothing."""
+    # A pool's turn costs an image of which all is known more than all the rest of its listing.
+    size = max(1, len(places) // (4 * _STAT_THREADS))
+    chunks = [places[start : start + size] for start in range(0, len(places), size)]
+    with ThreadPoolExecutor(_STAT_THREADS, thread_name_prefix="stat") as pool:
+        return [one for chunk in pool.map(lambda some: list(map(_stat, some)), chunks) for one in chunk]
+
+
+def _stat(place: str) -> storage.StoredFile | None:
+    try:
+        return storage.stat(place)
+    except StorageError:
+        return None
 
 
 def batched(items: Iterable[T], make: Callable[[tuple[T, ...]], RefBatch]) -> Iterator[RefBatch]:
@@ -307,16 +344,3 @@ def _with_template(ref: ImageRef, root: str, source: SourceSettings) -> ImageRef
         )
     message = f"{path!r} does not fit source.template {template.text!r}"
     return ref._replace(keys=unknown, problem=(FailureCode.PATH_MISMATCH.value, message))
-
-
-def _is_unknown(ref: ImageRef) -> bool:
-    # Of a path that does not fit, too: it may be that of an image that is known.
-    return not ref.version and (ref.problem is None or ref.problem[0] == FailureCode.PATH_MISMATCH)
-
-
-def _with_version(ref: ImageRef) -> ImageRef:
-    try:
-        found = storage.stat(ref.place)
-    except StorageError:
-        return ref
-    return ref._replace(size_bytes=found.size_bytes, version=found.version)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from maskdet.errors import FailureCode, OutputError
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.labels import Decision, label_codes, label_names
-from maskdet.tables.images import NO_FACE_FOUND, SCORED, Ending, endings_of, refs_of
+from maskdet.tables.images import NO_FACE_FOUND, SCORED, Ending, columns_of, endings_of
 from maskdet.tables.layout import IMAGES, PREDICTIONS, SHARD_TABLES, Layout, read_version
 from maskdet.tables.receipts import Receipt, Reused
 from maskdet.tables.snapshot import base_snapshot
@@ -149,8 +149,8 @@ def _lies_in(segments: Sequence[Segment], time_us: int | None) -> bool:
     return any(time_us is None or segment.holds(time_us) for segment in segments)
 
 
-def read_refs(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[ImageRef]:
-    """The images of earlier shards, as references that are marked as gone.
+def read_columns(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
+    """The images of earlier shards, as columns of references that are marked as gone.
 
     Args:
         layout: the output.
@@ -169,7 +169,7 @@ def read_refs(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[Ima
                 "a missing or damaged file",
                 "Restore it, or begin the tables anew with --overwrite.",
             )
-        yield from refs_of(images, slot)
+        yield columns_of(images, slot)
 
 
 def _read(layout: Layout, receipt: Receipt, table: str) -> pa.Table | None:

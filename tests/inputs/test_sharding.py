@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from maskdet.config import ScoreSettings, parse_settings
 from maskdet.inputs import sharding
+from maskdet.inputs.columns import columns_of
 from maskdet.inputs.references import HIVE_NULL, ImageRef, Shard, partition_path
-from maskdet.inputs.sharding import KeyRule, Size, drop_duplicates, pack, plan
+from maskdet.inputs.sharding import KeyRule, Size, drop_duplicates, plan
 
 RULE = KeyRule((), ())
 UNBOUNDED = 2**60
@@ -32,6 +33,10 @@ REFS = st.lists(
     st.builds(ref, st.integers(0, 10_000), st.integers(-1, 100)), max_size=60, unique_by=lambda one: one.uri
 )
 LIMITS = st.builds(Size, st.integers(1, 20), st.integers(1, 400))
+
+
+def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size, prefix: str = "") -> list[Shard]:
+    return sharding.pack(columns_of(refs), rule, limit, prefix)
 
 
 def bits_of(uri: str) -> str:
@@ -90,7 +95,8 @@ def check_plan(refs: Sequence[ImageRef], limit: Size) -> None:
     prefixes = plan(histogram(refs), limit)
     under: dict[str, list[ImageRef]] = {prefix: [] for prefix in prefixes}
     for one in refs:
-        prefix = sharding.prefix_of(one, frozenset(prefixes))
+        [place] = sharding.prefix_numbers(sharding.cells_of(columns_of([one])), prefixes).tolist()
+        prefix = prefixes[place]
         assert bits_of(one.uri).startswith(prefix)
         under[prefix].append(one)
     assert [shard for prefix in prefixes for shard in pack(under[prefix], RULE, limit, prefix)] == pack(
@@ -114,8 +120,7 @@ def test_histograms_of_parts_add_up_to_that_of_the_whole(refs: list[ImageRef], c
     edges = [0, *sorted(cuts), len(refs)]
     parts = [histogram(refs[start:end]) for start, end in itertools.pairwise(edges)]
     assert sharding.merge_cells(parts) == histogram(refs)
-    for one in refs:
-        assert sharding.cell_of(one) == int(bits_of(one.uri)[:12], 2)
+    assert sharding.cells_of(columns_of(refs)).tolist() == [int(bits_of(one.uri)[:12], 2) for one in refs]
 
 
 def test_nothing_packs_to_nothing() -> None:
@@ -270,7 +275,7 @@ def test_hours_follow_summer_time(instant: str, date: str, hour: str) -> None:
 def test_without_a_capture_time_there_is_no_date() -> None:
     rule = KeyRule(("site",), ("site", "date"))
     assert rule.partition(ref(1)._replace(keys=(None,))) == (None, None)
-    assert rule.folder(ref(1)._replace(keys=(None,))) == f"site-{HIVE_NULL}/date-{HIVE_NULL}"
+    assert rule.folder((None, None)) == f"site-{HIVE_NULL}/date-{HIVE_NULL}"
 
 
 def test_the_rule_of_a_run_follows_its_settings() -> None:
@@ -284,5 +289,5 @@ def test_the_rule_of_a_run_follows_its_settings() -> None:
 
 
 def test_sizes_count_unknown_sizes_as_nothing() -> None:
-    assert sharding.size_of([ref(1, -1), ref(2, 7)]) == Size(2, 7)
+    assert sharding.size_of(columns_of([ref(1, -1), ref(2, 7)])) == Size(2, 7)
     assert Size(1, 2).plus(Size(3, 4)) == Size(4, 6)
