@@ -22,6 +22,7 @@ from maskdet.config import SourceSettings
 from maskdet.errors import ConfigError, FailureCode, SourceError, StorageError
 from maskdet.inputs import columns, folders, image_lists
 from maskdet.inputs.folders import Exclusion, Found, exclusion, extension_of
+from maskdet.inputs.list_columns import ListRule, columns_of_batch
 from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.video.sampling import UNCUT, Segment
 
@@ -120,9 +121,7 @@ def list_images(task: ListTask, source: SourceSettings, videos: frozenset[str] =
         StorageError: the location cannot be listed.
     """
     if task.kind in ("list", "image_list"):
-        rows = image_lists.read_rows(task.uri, task.part, source, task.root)
-        places = _allowed_places(task, source)
-        yield from batched((_ref_of_row(row, source, places, videos) for row in rows), _plain_batch)
+        yield from _list_rows(task, source, videos)
         return
     content = _content(task, exclusion(source.exclude))
     yield from batched(content, lambda found: _folder_batch(found, task, source, videos))
@@ -254,8 +253,22 @@ def _folder_batch(found: tuple[Found, ...], task: ListTask, source: SourceSettin
     return RefBatch(tuple(_ref_of_found(one, task.root, source, videos) for one in kept), dict(skipped))
 
 
-def _plain_batch(refs: tuple[ImageRef, ...]) -> RefBatch:
-    return RefBatch(refs)
+def _list_rows(task: ListTask, source: SourceSettings, videos: frozenset[str]) -> Iterator[RefBatch]:
+    """The images that a list names."""
+    places = _allowed_places(task, source)
+    if not image_lists.is_parquet_list(task.uri, source):
+        rows = image_lists.read_rows(task.uri, task.part, source, task.root)
+        yield from batched((_ref_of_row(row, source, places, videos) for row in rows), RefBatch)
+        return
+    rule = ListRule(source, image_lists.base_of(task.uri, task.root), places, videos)
+    for batch in image_lists.read_batches(task.uri, task.part, source, task.root):
+        found = columns_of_batch(batch, rule)
+        if found is None:
+            rows = image_lists.rows_of_batch(batch, task.uri, source, task.root)
+            yield from batched((_ref_of_row(row, source, places, videos) for row in rows), RefBatch)
+            continue
+        for start in range(0, found.num_rows, BATCH_IMAGES):
+            yield RefBatch.of_columns(found.slice(start, BATCH_IMAGES))
 
 
 def _ref_of_found(found: Found, root: str, source: SourceSettings, videos: frozenset[str]) -> ImageRef:
