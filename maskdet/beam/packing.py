@@ -27,8 +27,8 @@ class PackShards(beam.PTransform):  # type: ignore[misc]
     """:class:`RefBatch` without duplicates → :class:`Shard`.
 
     Partitions small enough for one shard need no plan; for the others a histogram of hashes, small whatever their size,
-    tells where :func:`maskdet.inputs.sharding.pack` cuts, so that the references of a shard meet on one worker and no
-    more do.
+    tells where :func:`maskdet.inputs.sharding.cut_shards` cuts, so that the references of a shard meet on one worker
+    and no more do.
     """
 
     rule: KeyRule
@@ -152,4 +152,4 @@ class _AssignPrefixes(_Collect):
 
 def _cut_shards(group: tuple[tuple[str, str], Iterable[RefBatch]], rule: KeyRule, limit: Size) -> list[Shard]:
     (_, prefix), parts = group
-    return sharding.pack(columns.joined(part.columns for part in parts), rule, limit, prefix)
+    return sharding.cut_shards(columns.joined(part.columns for part in parts), rule, limit, prefix)

@@ -159,12 +159,16 @@ def has_segments(columns: pa.RecordBatch) -> bool:
 
 def names_of(columns: pa.RecordBatch) -> list[str]:
     """What tells one image or segment from all others, as :attr:`~maskdet.inputs.references.ImageRef.name`."""
-    uris: list[str] = columns["uri"].to_pylist()
-    if not has_segments(columns):
-        return uris
+    return names(columns["uri"].to_pylist(), columns["segment"])
+
+
+def names(uris: Sequence[str], segments: pa.Array | pa.ChunkedArray) -> list[str]:
+    """The same of URIs and segments, which are null of images."""
+    if segments.null_count == len(segments):
+        return list(uris)
     return [
-        uri if segment is None else f"{uri}#t={segment.start_us},{segment.end_us}"
-        for uri, segment in zip(uris, _segments(columns), strict=True)
+        uri if segment is None else f"{uri}#t={segment['start_us']},{segment['end_us']}"
+        for uri, segment in zip(uris, segments.to_pylist(), strict=True)
     ]
 
 

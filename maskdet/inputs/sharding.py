@@ -14,13 +14,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from maskdet.config import ScoreSettings
 from maskdet.inputs import columns
@@ -31,6 +32,7 @@ from maskdet.inputs.references import ImageRef, Shard, partition_folders
 # a larger one is split further where its images meet.
 PLAN_BITS = 12
 _HASH_BITS, _WORD_BITS, _GROUP_BITS = 256, 64, 8
+_HOUR_MS = 3_600_000
 URI_GROUPS = 256
 """Groups in which images of several inputs meet, to drop duplicates, and those of image lists to be looked up."""
 
@@ -101,6 +103,26 @@ class KeyRule:
             return None
         return _DERIVED[name](datetime.fromtimestamp(captured_at_ms / 1000, ZoneInfo(self.timezone)))
 
+    def derive_all(
+        self, times_ms: Integers, is_known: NDArray[np.bool_], name: str
+    ) -> tuple[Integers, list[str | None]]:
+        """A key of many capture times: the number of each one's value, ``(times,)``, and the values.
+
+        Args:
+            times_ms: milliseconds since 1970, in UTC, ``(times,)``.
+            is_known: which of them are capture times, ``(times,)``; of all others the key is ``None``.
+            name: as for :meth:`derive`.
+        """
+        known = times_ms[is_known]
+        # Whatever is derived follows from the local hour, of which there are few.
+        hours = _local_hours(known, ZoneInfo(self.timezone))
+        _, first, place = np.unique(hours, return_index=True, return_inverse=True)
+        derived = [self.derive(time_ms, name) for time_ms in known[first].tolist()]
+        numbers = {value: number for number, value in enumerate(dict.fromkeys([*derived, None]))}
+        codes = np.full(len(times_ms), numbers[None])
+        codes[is_known] = np.array([numbers[value] for value in derived], np.int64)[place]
+        return codes, list(numbers)
+
     def partition(self, ref: ImageRef) -> Partition:
         """The values of the partition keys."""
         return tuple(self.value(ref, name) for name in self.partition_by)
@@ -129,13 +151,18 @@ def drop_duplicates(refs: Iterable[ImageRef]) -> tuple[list[ImageRef], int]:
 
 def drop_repeated(found: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
     """What :func:`drop_duplicates` does of columns; in any order where nothing is dropped."""
-    if not columns.has_segments(found) and pc.count_distinct(found["uri"]).as_py() == found.num_rows:
+    if not _may_repeat(found):
         return found, 0
     kept, dropped = drop_duplicates(map(ImageRef._make, columns.rows_of(found)))
     return columns.columns_of(kept), dropped
 
 
-def pack(found: pa.RecordBatch, rule: KeyRule, limit: Size, prefix: str = "") -> list[Shard]:
+def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size) -> list[Shard]:
+    """Cut the images of one partition into shards; see :func:`cut_shards`."""
+    return cut_shards(columns.columns_of(refs), rule, limit)
+
+
+def cut_shards(found: pa.RecordBatch, rule: KeyRule, limit: Size, prefix: str = "") -> list[Shard]:
     """Cut the images of one partition into shards.
 
     Args:
@@ -149,7 +176,7 @@ def pack(found: pa.RecordBatch, rule: KeyRule, limit: Size, prefix: str = "") ->
     """
     if not found.num_rows:
         return []
-    [(partition, _)] = by_partition(found, rule)
+    _, [partition] = partitions_of(found.slice(0, 1), rule)
     folder = rule.folder(partition)
     sizes, numbers = packed_bytes(found), columns.digests(columns.names_of(found))
 
@@ -158,7 +185,7 @@ def pack(found: pa.RecordBatch, rule: KeyRule, limit: Size, prefix: str = "") ->
             return
         if _fits(Size(len(rows), int(sizes[rows].sum())), limit) or len(prefix) == _HASH_BITS:
             slot = f"{folder}/shard-{prefix or 'all'}".lstrip("/")
-            yield shard_of(found.take(pa.array(rows)) if len(rows) < len(sizes) else found, rule, slot)
+            yield _shard(found.take(pa.array(rows)) if len(rows) < len(sizes) else found, rule, slot, partition)
             return
         word, bit = divmod(len(prefix), _WORD_BITS)
         bits = (numbers[rows, word] >> np.uint64(_WORD_BITS - 1 - bit)) & np.uint64(1)
@@ -190,10 +217,28 @@ def _encoded(found: pa.RecordBatch, rule: KeyRule, name: str) -> tuple[Integers,
         column = columns.key_column(found, rule.key_names.index(name))
         values = column.dictionary_encode(null_encoding="encode")
         return np.asarray(values.indices).astype(np.int64), values.dictionary.to_pylist()
-    times = found["captured_at_ms"].dictionary_encode(null_encoding="encode")
-    derived = [rule.derive(time, name) for time in times.dictionary.to_pylist()]
-    numbers = {value: number for number, value in enumerate(dict.fromkeys(derived))}
-    return np.array([numbers[value] for value in derived], np.int64)[np.asarray(times.indices)], list(numbers)
+    times = found["captured_at_ms"]
+    return rule.derive_all(np.asarray(times.fill_null(0)), np.asarray(times.is_valid()), name)
+
+
+def _local_hours(times_ms: Integers, zone: ZoneInfo) -> Integers:
+    """The hour of the local day and year that each time lies in, numbered through, ``(times,)``."""
+    hours, place = np.unique(times_ms // _HOUR_MS, return_inverse=True)
+    first, last = np.full(len(hours), times_ms.max(initial=0)), np.full(len(hours), times_ms.min(initial=0))
+    np.minimum.at(first, place, times_ms)
+    np.maximum.at(last, place, times_ms)
+    offsets = np.array([_offset_ms(time, zone) for time in first.tolist()], np.int64)
+    changes = offsets != np.array([_offset_ms(time, zone) for time in last.tolist()], np.int64)
+    local = times_ms + offsets[place]
+    for row in np.flatnonzero(changes[place]).tolist():  # within that hour clocks were set
+        local[row] = times_ms[row] + _offset_ms(int(times_ms[row]), zone)
+    return local // _HOUR_MS
+
+
+def _offset_ms(time_ms: int, zone: ZoneInfo) -> int:
+    offset = datetime.fromtimestamp(time_ms / 1000, zone).utcoffset()
+    assert offset is not None, "a time with a zone has an offset"
+    return offset // timedelta(milliseconds=1)
 
 
 def group_numbers(found: pa.RecordBatch, groups: int = URI_GROUPS) -> Integers:
@@ -248,10 +293,10 @@ def merge_cells(histograms: Iterable[Cells]) -> dict[int, tuple[int, int]]:
 
 
 def plan(cells: Cells, limit: Size, prefix: str = "") -> tuple[str, ...]:
-    """Where :func:`pack` would cut a partition, from its histogram alone, down to :data:`PLAN_BITS` bits.
+    """Where :func:`cut_shards` would cut a partition, from its histogram alone, down to :data:`PLAN_BITS` bits.
 
     Returns:
-        Prefixes that cover the hash space; :func:`pack` of the images under each gives the partition's shards.
+        Prefixes that cover the hash space; :func:`cut_shards` of the images under each gives the partition's shards.
     """
     total = Size(sum(images for images, _ in cells.values()), sum(size_bytes for _, size_bytes in cells.values()))
     if _fits(total, limit) or len(prefix) == PLAN_BITS:
@@ -276,19 +321,29 @@ def prefix_numbers(cells: Integers, prefixes: Sequence[str]) -> Integers:
 
 def shard_of(found: pa.RecordBatch, rule: KeyRule, slot: str) -> Shard:
     """The shard of some images of one partition in a slot."""
+    _, [partition] = partitions_of(found.slice(0, 1), rule)
+    return _shard(found, rule, slot, partition)
+
+
+def _shard(found: pa.RecordBatch, rule: KeyRule, slot: str, partition: Partition) -> Shard:
     ordered = _ordered(found)
     images = columns.identities(ordered)
     content = json.dumps([rule.key_names, rule.partition_by, images], separators=(",", ":"), ensure_ascii=True)
-    return Shard.of_columns(
-        slot, hashlib.sha256(content.encode()).hexdigest(), partitions_of(ordered.slice(0, 1), rule)[1][0], ordered
-    )
+    return Shard.of_columns(slot, hashlib.sha256(content.encode()).hexdigest(), partition, ordered)
 
 
 def _ordered(found: pa.RecordBatch) -> pa.RecordBatch:
     """Images in the order of their references: that of their URIs, unless some share one."""
-    if not columns.has_segments(found) and pc.count_distinct(found["uri"]).as_py() == found.num_rows:
+    if found.num_rows == 1:
+        return found
+    if not _may_repeat(found):
         return found.take(pc.sort_indices(found["uri"]))
     return columns.columns_of(sorted(map(ImageRef._make, columns.rows_of(found)), key=_sort_key))
+
+
+def _may_repeat(found: pa.RecordBatch) -> bool:
+    """Whether images may share a URI, as segments of a video do."""
+    return columns.has_segments(found) or pc.count_distinct(found["uri"]).as_py() < found.num_rows
 
 
 def _fits(size: Size, limit: Size) -> bool:
@@ -307,4 +362,5 @@ def _sort_key(ref: ImageRef) -> tuple[object, ...]:
         ref.problem or (),
         ref.earlier,
         ref.gone,
+        (ref.location is not None, ref.location or ""),
     )

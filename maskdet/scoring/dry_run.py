@@ -35,7 +35,9 @@ def plan_shards(launch: Launch) -> tuple[list[Shard], int, int, Mapping[str, int
         before = read_columns(launch.plan.layout, shards_before)
         found, _ = launch.growth.resolve(columns.joined([found, *before]))
     partitions = {rule.folder(partition): rows for partition, rows in sharding.by_partition(found, rule)}
-    shards = [shard for folder in sorted(partitions) for shard in sharding.pack(partitions[folder], rule, launch.limit)]
+    shards = [
+        shard for folder in sorted(partitions) for shard in sharding.cut_shards(partitions[folder], rule, launch.limit)
+    ]
     finished = sum(launch.job.is_finished(shard) for shard in shards)
     skipped = listing.merge_counts([*(dict(batch.skipped) for batch in batches), {listing.DUPLICATE: duplicates}])
     return (

@@ -13,7 +13,8 @@ from maskdet.schemas import images_schema
 from maskdet.tables.results import FrameCounts
 
 SCORED, NO_FACE_FOUND = "scored", "no_face"
-_NOT_OF_REFERENCES = ("outcome", "scored_by", "frames")
+REFERENCE_COLUMNS = tuple(name for name in images_schema().names if name not in ("outcome", "scored_by", "frames"))
+"""Those of the images table that say what the references were, and not what became of them."""
 
 
 class Ending(NamedTuple):
@@ -50,7 +51,7 @@ def columns_of(images: pa.Table, slot: str) -> pa.RecordBatch:
     """The references of a shard's images as columns, marked as an earlier run's."""
     count = images.num_rows
     told = {
-        **{name: images[name] for name in images.column_names if name not in _NOT_OF_REFERENCES},
+        **{name: images[name] for name in images.column_names if name in REFERENCE_COLUMNS},
         "uri": images["image_uri"],
         "earlier": pa.repeat(slot, count),
         "gone": pa.repeat(True, count),
@@ -69,7 +70,9 @@ def refs_of(images: pa.Table, slot: str) -> list[ImageRef]:
 
 def endings_of(images: pa.Table) -> dict[str, Ending]:
     """How each image of a shard ended, by the name of its reference."""
-    return dict(zip(columns.names_of(columns_of(images, "")), _endings(images), strict=True))
+    uris = images["image_uri"].to_pylist()
+    segments = images["segment"] if "segment" in images.column_names else pa.nulls(len(uris))
+    return dict(zip(columns.names(uris, segments), _endings(images), strict=True))
 
 
 def _endings(images: pa.Table) -> list[Ending]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from maskdet.config import ScoreSettings, parse_settings
 from maskdet.inputs import sharding
 from maskdet.inputs.columns import columns_of
 from maskdet.inputs.references import HIVE_NULL, ImageRef, Shard, partition_path
-from maskdet.inputs.sharding import KeyRule, Size, drop_duplicates, plan
+from maskdet.inputs.sharding import KeyRule, Size, cut_shards, drop_duplicates, pack, plan
 
 RULE = KeyRule((), ())
 UNBOUNDED = 2**60
@@ -33,10 +34,6 @@ REFS = st.lists(
     st.builds(ref, st.integers(0, 10_000), st.integers(-1, 100)), max_size=60, unique_by=lambda one: one.uri
 )
 LIMITS = st.builds(Size, st.integers(1, 20), st.integers(1, 400))
-
-
-def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size, prefix: str = "") -> list[Shard]:
-    return sharding.pack(columns_of(refs), rule, limit, prefix)
 
 
 def bits_of(uri: str) -> str:
@@ -94,14 +91,12 @@ def histogram(refs: Sequence[ImageRef]) -> dict[int, Size]:
 def check_plan(refs: Sequence[ImageRef], limit: Size) -> None:
     prefixes = plan(histogram(refs), limit)
     under: dict[str, list[ImageRef]] = {prefix: [] for prefix in prefixes}
-    for one in refs:
-        [place] = sharding.prefix_numbers(sharding.cells_of(columns_of([one])), prefixes).tolist()
-        prefix = prefixes[place]
-        assert bits_of(one.uri).startswith(prefix)
-        under[prefix].append(one)
-    assert [shard for prefix in prefixes for shard in pack(under[prefix], RULE, limit, prefix)] == pack(
-        refs, RULE, limit
-    )
+    places = sharding.prefix_numbers(sharding.cells_of(columns_of(refs)), prefixes)
+    for one, place in zip(refs, places.tolist(), strict=True):
+        assert bits_of(one.uri).startswith(prefixes[place])
+        under[prefixes[place]].append(one)
+    parts = (cut_shards(columns_of(under[prefix]), RULE, limit, prefix) for prefix in prefixes)
+    assert [shard for part in parts for shard in part] == pack(refs, RULE, limit)
     assert sum(2.0 ** -len(prefix) for prefix in prefixes) == 1
 
 
@@ -254,6 +249,34 @@ def test_date_and_hour_are_those_of_the_rules_time_zone(time: datetime, zone: st
         f"{local.year:04d}-{local.month:02d}-{local.day:02d}",
         f"{local.hour:02d}",
     )
+
+
+# Clocks are set by an hour, by half of one, a minute after midnight, and by odd seconds.
+ZONES = ["UTC", "Europe/Berlin", "Australia/Lord_Howe", "America/St_Johns", "Africa/Monrovia", "Europe/Amsterdam"]
+CHANGES_MS = [
+    int(datetime(*moment, tzinfo=UTC).timestamp() * 1000)
+    for moment in [(1937, 6, 30, 23, 40), (1972, 1, 7, 0, 44), (2006, 4, 2, 3, 31), (2026, 3, 29, 1), (2026, 4, 4, 15)]
+]
+
+
+@given(
+    times=st.lists(
+        st.none()
+        | st.builds(int.__add__, st.sampled_from(CHANGES_MS), st.integers(-4_000_000, 4_000_000))
+        | st.integers(-(2**45), 2**47),
+        max_size=30,
+    ),
+    zone=st.sampled_from(ZONES),
+    name=st.sampled_from(["date", "hour", "week", "month", "weekday"]),
+)
+def test_keys_of_many_times_are_those_of_each(times: list[int | None], zone: str, name: str) -> None:
+    rule = KeyRule((), (name,), zone)
+    codes, values = rule.derive_all(
+        np.array([0 if time is None else time for time in times], np.int64),
+        np.array([time is not None for time in times], bool),
+        name,
+    )
+    assert [values[code] for code in codes.tolist()] == [rule.derive(time, name) for time in times]
 
 
 @pytest.mark.parametrize(
