@@ -13,7 +13,7 @@ import pytest
 
 from maskdet.demo.faces import DEMO_TEMPLATE, DemoTree, write_demo_tree
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout
-from maskdet.tables.runs import RunManifest, read_run
+from maskdet.tables.runs import RunRecord, read_run
 
 LEVELS = "{site_hour: [site, date, hour], camera: [camera]}"
 
@@ -34,7 +34,7 @@ class Output:
     folder: Path
 
     @property
-    def run(self) -> RunManifest:
+    def run(self) -> RunRecord:
         return read_run(Layout(str(self.folder)))
 
     @property

@@ -10,6 +10,7 @@ from datetime import date
 from typing import Any
 
 from maskdet.errors import ConfigError
+from maskdet.explore.row_ids import RowId
 from maskdet.labels import LABELS
 from maskdet.report.database import CAPTURED_MS, FILE, ROW, WORN, Selection, Tables, quoted, tells_incorrect
 from maskdet.report.figures import Cells, Group, read_bins
@@ -235,7 +236,7 @@ class Asked:
         place, more, rest = row[7 : 7 + keys], row[7 + keys : 7 + keys + carried], row[7 + keys + carried :]
         when = tables.local_time(captured_at_ms)
         found = {
-            "id": f"{view}-{tables.file_number(view, file)}-{number}",
+            "id": str(RowId.of(tables, view, file, number)),
             "uri": uri,
             "captured_at": f"{when:%Y-%m-%d %H:%M}" if when is not None else "",
             "keys": dict(zip(tables.keys, place, strict=True)),

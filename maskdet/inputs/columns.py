@@ -115,7 +115,8 @@ def encode(columns: pa.RecordBatch) -> bytes:
     """
     plain = columns.serialize()
     packed: bytes = pa.Codec("zstd", compression_level=1).compress(plain, asbytes=True)
-    return plain.size.to_bytes(8, "big") + packed
+    size: bytes = plain.size.to_bytes(8, "big")
+    return size + packed
 
 
 def decode(packed: bytes) -> pa.RecordBatch:

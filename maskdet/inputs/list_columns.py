@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from maskdet import storage
 from maskdet.config import SourceSettings
 from maskdet.inputs import columns
-from maskdet.inputs.image_lists import ListedBatch, milliseconds_of, text_of
+from maskdet.inputs.cells import text_of
+from maskdet.inputs.image_lists import ListedBatch, milliseconds_of
 from maskdet.inputs.references import CLAIMED
 
 # Beginnings of three kinds of URIs, whose rest holds nothing that a path is normalised by: dots, doubled and final

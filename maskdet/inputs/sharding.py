@@ -256,7 +256,8 @@ def packed_bytes(found: pa.RecordBatch) -> Integers:
     """What each image weighs in packing, ``(images,)``; see :attr:`ImageRef.packed_bytes`."""
     if columns.has_segments(found):
         return np.array([ImageRef._make(row).packed_bytes for row in columns.rows_of(found)], np.int64)
-    return np.maximum(np.asarray(found["size_bytes"]), 0)
+    sizes: Integers = np.maximum(np.asarray(found["size_bytes"]), 0)
+    return sizes
 
 
 def size_of(found: pa.RecordBatch) -> Size:
@@ -338,7 +339,7 @@ def _ordered(found: pa.RecordBatch) -> pa.RecordBatch:
         return found
     if not _may_repeat(found):
         return found.take(pc.sort_indices(found["uri"]))
-    return columns.columns_of(sorted(map(ImageRef._make, columns.rows_of(found)), key=_sort_key))
+    return columns.columns_of(sorted((ImageRef._make(row) for row in columns.rows_of(found)), key=_sort_key))
 
 
 def _may_repeat(found: pa.RecordBatch) -> bool:
