@@ -339,7 +339,8 @@ def _ordered(found: pa.RecordBatch) -> pa.RecordBatch:
         return found
     if not _may_repeat(found):
         return found.take(pc.sort_indices(found["uri"]))
-    return columns.columns_of(sorted((ImageRef._make(row) for row in columns.rows_of(found)), key=_sort_key))
+    refs = [ImageRef(*row) for row in columns.rows_of(found)]
+    return columns.columns_of(sorted(refs, key=_sort_key))
 
 
 def _may_repeat(found: pa.RecordBatch) -> bool:
