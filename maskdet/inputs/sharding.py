@@ -340,7 +340,8 @@ def _ordered(found: pa.RecordBatch) -> pa.RecordBatch:
     if not _may_repeat(found):
         return found.take(pc.sort_indices(found["uri"]))
     refs = [ImageRef(*row) for row in columns.rows_of(found)]
-    return columns.columns_of(sorted(refs, key=_sort_key))
+    refs.sort(key=_sort_key)
+    return columns.columns_of(refs)
 
 
 def _may_repeat(found: pa.RecordBatch) -> bool:
