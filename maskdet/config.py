@@ -237,9 +237,9 @@ class ScoringSettings(Section):
     fetch_attempts: Count = 4
     """How often to try reading an image when its store answers with a transient error."""
     decoder_seconds: Annotated[float, Field(ge=1.0)] | None = 20.0
-    """Formats other than JPEG and PNG, and videos, are decoded in separate processes. One that takes more processor time
-    for an image or a frame, or six times as much by the clock, is ended (``decode_timeout``); one that crashes costs
-    the image (``decoder_crashed``). ``null``: they are decoded in the worker's own process."""
+    """Formats other than JPEG and PNG, and videos, are decoded in separate processes. One that takes more processor
+    time for an image or a frame, or six times as much by the clock, is ended (``decode_timeout``); one that crashes
+    costs the image (``decoder_crashed``). ``null``: they are decoded in the worker's own process."""
 
 
 class OutputSettings(Section):
