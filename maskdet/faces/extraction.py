@@ -40,7 +40,7 @@ class View(NamedTuple):
     """What the model sees of an image."""
 
     width_px: int
-    """Of the upright original, like the height."""
+    """Width of the upright original."""
     height_px: int
     faces: tuple[FaceView, ...]
     damaged: bool = False

@@ -142,7 +142,7 @@ class FastCodecs:
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
 
     def _resize_pillow(self, picture: Image.Image, width: int, height: int) -> Pixels:
-        """Resize straight from Pillow's memory: on the way to an array and into the library, they would be copied twice."""
+        """Resize straight from Pillow's memory: by way of an array, pixels would be copied twice."""
         if picture.size == (width, height):
             return np.asarray(picture)
         target = Image.new("RGB", (width, height))
