@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from maskdet.inputs.columns import columns_of, rows_of
 from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, GONE, LOST, OUTSIDE, REMOVED, UNCHANGED, Coverage, Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef
@@ -18,8 +19,8 @@ def earlier(uri, version="1", **changes):
 
 
 def resolve(refs, on_gone="keep", **coverage):
-    images, counts = Growth(Coverage(**coverage), on_gone).resolve(refs)
-    return {ref.uri: ref for ref in images}, dict(counts)
+    images, counts = Growth(Coverage(**coverage), on_gone).resolve(columns_of(refs))
+    return {ref.uri: ref for ref in map(ImageRef._make, rows_of(images))}, dict(counts)
 
 
 def test_a_new_image_has_no_earlier_rows():
