@@ -1,1 +1,1 @@
-"""Cameras and films as they run: newest frame first, and what is seen in it at once."""
+"""Cameras and films as they play: the newest frame is scored first, and reported at once."""

@@ -1,7 +1,7 @@
-"""A source that runs: frames are decoded as they come, and only the newest waits to be looked at.
+"""A live source: frames are decoded as they arrive, and only the newest waits to be scored.
 
 Decoding goes on in a thread of its own, so that a stream never waits for the model. A frame that is replaced before
-anyone took it is dropped, and counted. A stream that ends or breaks is opened again, after 0.5 s, then twice as long
+it was taken is dropped, and counted. A stream that ends or breaks is opened again, after 0.5 s, then twice as long
 each time up to 30 s; a film ends.
 """
 
@@ -23,14 +23,14 @@ STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "udp", "tcp")
 
 
 class Arrived(NamedTuple):
-    """A frame as it came."""
+    """A frame as it arrived."""
 
     picture: Any
     """As decoded (``av.VideoFrame``)."""
     aspect: Fraction | None
-    """Width of a pixel over its height, where the stream tells."""
+    """Width of a pixel over its height, if the stream says so."""
     time_us: int | None
-    """When it is to be shown, in microseconds since the stream's start, where it tells."""
+    """When it is to be shown, in microseconds since the stream's start, if the stream says so."""
     arrived_s: float
     """When it was decoded, by the clock."""
 
@@ -40,7 +40,7 @@ class Counts(NamedTuple):
 
     decoded: int = 0
     dropped: int = 0
-    """Replaced by a newer one before anyone looked."""
+    """Frames that were replaced by a newer one before they were taken."""
     reconnects: int = 0
 
 
@@ -56,7 +56,7 @@ class Source(NamedTuple):
         """The source that a text names: ``rtsp://…``, ``/dev/video0`` or a film.
 
         Raises:
-            ConfigError: it names none, or of a scheme that is not watched.
+            ConfigError: it names none, or one with a scheme that cannot be watched.
         """
         scheme = urlsplit(text).scheme
         if scheme in STREAM_SCHEMES:
@@ -73,7 +73,7 @@ class Source(NamedTuple):
 
 
 def shown_source(uri: str) -> str:
-    """A source without the password that it may hold."""
+    """A source without the password that it may contain."""
     parts = urlsplit(uri)
     if not parts.hostname or "@" not in parts.netloc:
         return uri
@@ -86,7 +86,7 @@ class Capture:
     Args:
         source: what to watch.
         frames: opens the source and gives its frames; default: by PyAV, films at their own pace.
-        told: called with why a stream is opened again, and after how many seconds.
+        told: called with the reason why a stream is opened again, and after how many seconds.
         clock: tells the time in seconds.
         wait: waits some seconds, or until told to stop.
     """
@@ -111,7 +111,7 @@ class Capture:
         self._counts = Counts()
         self._ended = False
         self.fault: BaseException | None = None
-        """Why the source cannot be watched any more, if it is not that it ended."""
+        """Why the source can no longer be watched, unless it simply ended."""
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
     @property
@@ -128,7 +128,7 @@ class Capture:
         self._thread.join(timeout=5)
 
     def take(self, timeout_s: float) -> Arrived | None:
-        """The newest frame that nobody took yet; ``None`` if none came in time."""
+        """The newest frame that was not taken yet; ``None`` if none arrived in time."""
         with self._changed:
             self._changed.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
             newest, self._newest = self._newest, None
@@ -136,7 +136,7 @@ class Capture:
 
     @property
     def ended(self) -> bool:
-        """Whether no frame will come any more."""
+        """Whether no more frames will come."""
         return self._ended and self._newest is None
 
     def _run(self) -> None:
@@ -161,7 +161,7 @@ class Capture:
                 self._changed.notify_all()
 
     def _follow(self) -> Exception | None:
-        """Take frames until the source ends, breaks, or is not wanted any more."""
+        """Take frames until the source ends, breaks, or is no longer wanted."""
         try:
             for frame in self._frames(self._source):
                 if self._stop.is_set():
@@ -192,7 +192,7 @@ class Capture:
 
 
 def _reason(error: Exception | None) -> str:
-    """Why a stream is opened again, without its address, which may hold a password."""
+    """Why a stream is opened again, without its address, which may contain a password."""
     if error is None:
         return "the stream ended"
     if isinstance(error, ImageFault):

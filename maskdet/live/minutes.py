@@ -1,4 +1,4 @@
-"""Rows of what was watched, a Parquet file each minute, with the columns of the predictions."""
+"""Rows of what was watched, in a Parquet file for each minute, with the columns of the predictions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Minutes:
     """Gathers faces, and writes those of each minute that has passed.
 
     Args:
-        folder: where to; files come below ``predictions``.
-        source: what is watched, as rows name it.
+        folder: where to; files are written below ``predictions``.
+        source: the name of what is watched, as in the rows.
         model_id: of the model.
     """
 

@@ -47,7 +47,7 @@ class Page:
         self.closed = False
 
     def show(self, picture: Image.Image, now: dict[str, Any]) -> None:
-        """Show a picture and what is said with it."""
+        """Show a picture and the figures beside it."""
         stream = io.BytesIO()
         picture.save(stream, "JPEG", quality=_QUALITY)
         with self._changed:
@@ -55,13 +55,13 @@ class Page:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let those who wait for a picture go."""
+        """Release those who wait for a picture."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()
 
     def pictures(self) -> Iterator[bytes]:
-        """Each picture from now on, as a JPEG; those who are slow miss some."""
+        """Each picture from now on, as a JPEG; slow readers miss some."""
         seen = 0
         while not self.closed:
             with self._changed:
@@ -73,20 +73,20 @@ class Page:
 
     @property
     def now(self) -> bytes:
-        """What is said, as JSON."""
+        """The figures as JSON."""
         return json.dumps(self._now).encode()
 
 
 @contextmanager
 def serving(page: Page, port: int) -> Iterator[str]:
-    """Serve a page while the body runs, on this machine alone; gives its address.
+    """Serve a page on this machine alone while the body runs; yields its address.
 
     Args:
         page: what to serve.
         port: 0 for any that is free.
 
     Raises:
-        ConfigError: the port is taken, or no port.
+        ConfigError: the port is taken, or is not a port.
     """
     server = listen(type("Handler", (_Handler,), {"page": page}), port, "--page")
     threading.Thread(target=server.serve_forever, name="page", daemon=True).start()
@@ -102,7 +102,7 @@ class _Handler(LoopbackHandler):
     page: Page
 
     def get(self) -> None:
-        """Answer with the page, what is said, or pictures without end."""
+        """Answer with the page, the figures, or pictures without end."""
         if not self.is_ours:
             self.answer(HTTPStatus.FORBIDDEN, b"This address is not known here.")
         elif self.path == "/":
@@ -120,5 +120,5 @@ class _Handler(LoopbackHandler):
             for jpeg in self.page.pictures():
                 head = b"--%s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % (_BOUNDARY, len(jpeg))
                 self.wfile.write(head + jpeg + b"\r\n")
-        except OSError:  # whoever looked has gone
+        except OSError:  # the viewer has gone
             return

@@ -1,4 +1,4 @@
-"""Look at the newest frames of a source, and say at once what is in them."""
+"""Score the newest frames of a source, and report at once what is in them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Observation(NamedTuple):
     """Of frames up to it."""
 
     def line(self) -> dict[str, Any]:
-        """What a line of JSON says of it."""
+        """The content of its line of JSON."""
         fault = self.prediction.fault
         return {
             "at": self.at.isoformat(timespec="milliseconds"),
@@ -69,18 +69,18 @@ def watch(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Observation | None]:
-    """Look at the newest frame, over and over, until the source ends.
+    """Score the newest frame, over and over, until the source ends.
 
     Args:
         capture: running.
-        model: says what is in a frame.
-        frames_per_second: most frames to look at.
+        model: finds and labels the faces in a frame.
+        frames_per_second: most frames to score.
         clock: the capture's.
         now: tells the date and time.
         sleep: waits some seconds.
 
     Yields:
-        What was seen; ``None`` where no frame came for half a second, so that whoever waits can do other things.
+        What was seen; ``None`` where no frame arrived for half a second, so that the caller can do other things.
     """
     due = clock()
     while True:

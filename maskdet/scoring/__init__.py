@@ -1,1 +1,1 @@
-"""One shard to rows, and the set-up of a run; knows nothing of Beam."""
+"""From a shard to rows, and the set-up of a run; independent of Beam."""

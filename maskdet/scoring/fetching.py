@@ -1,4 +1,4 @@
-"""Read images that a worker is to decode: limits, retries, and how many to read side by side."""
+"""Read the images that a worker decodes: limits, retries, and how many to read concurrently."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from maskdet.cores import available_cores
 from maskdet.errors import FailureCode, ImageFault, StorageError, TooLargeError, lasting_fault
 from maskdet.inputs.references import ImageRef
 
-# A read over the network waits most of its time.
+# A read over the network is mostly waiting.
 _REMOTE_THREADS_PER_CORE = 4
-# Of reads alone: at 50 ms a read, a core that scores 1,000 images/s needs 50 under way.
+# For reads alone: at 50 ms a read, a core that scores 1,000 images/s needs 50 in flight.
 _READS_PER_CORE = 64
 
 
@@ -37,7 +37,7 @@ class Fetcher:
         """An image file's bytes.
 
         Raises:
-            ImageFault: the image is too large, no file, missing, forbidden, or could not be read in any try.
+            ImageFault: the image is too large, not a file, missing, forbidden, or could not be read in any try.
         """
         if not ref.is_claimed:
             self._refuse_large(ref.size_bytes, attempts=0)
@@ -58,7 +58,7 @@ class Fetcher:
     def _read(self, ref: ImageRef) -> bytes:
         if self.read is not None:
             return self.read(ref.place)
-        if ref.is_claimed and not storage.is_local(ref.place):  # its true size is known to the store alone
+        if ref.is_claimed and not storage.is_local(ref.place):  # only the store knows its true size
             size_bytes = storage.stat(ref.place).size_bytes
             if size_bytes > self.max_bytes:
                 raise TooLargeError(ref.place, f"at most {self.max_bytes} bytes", size_bytes)
@@ -71,10 +71,10 @@ class Fetcher:
 
 
 def reading_threads(*, local: bool) -> int:
-    """How many images to read and decode side by side: one per core, more where reading is mostly waiting."""
+    """How many images to read and decode concurrently: one per core, more where reading is mostly waiting."""
     return available_cores() * (1 if local else _REMOTE_THREADS_PER_CORE)
 
 
 def fetching_threads() -> int:
-    """How many images of a store to read side by side where others decode them."""
+    """How many images of a store to read concurrently where other threads decode them."""
     return available_cores() * _READS_PER_CORE

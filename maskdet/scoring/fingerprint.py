@@ -1,4 +1,4 @@
-"""What tells one way of scoring from another: the fingerprint of a run."""
+"""The fingerprint of a run, which distinguishes one way of scoring from another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCORING_REVISION = 2
 
 
 def scoring_fingerprint(settings: ResolvedSettings, manifest: Manifest, spec: RuntimeSpec, decision: Decision) -> str:
-    """SHA-256 of everything but the images that a prediction row depends on.
+    """SHA-256 of everything that a prediction row depends on, except the image.
 
     Threads, block sizes and shard limits are not part of it: they change no row.
     """
@@ -26,7 +26,7 @@ def scoring_fingerprint(settings: ResolvedSettings, manifest: Manifest, spec: Ru
 
 
 def probability_fingerprint(settings: ResolvedSettings, manifest: Manifest, spec: RuntimeSpec) -> str:
-    """SHA-256 of everything but the images that a row depends on, save its label, which follows from the rest."""
+    """SHA-256 of everything that a row depends on, except the image and, since it follows from the rest, its label."""
     return _sha256(_content(settings, manifest, spec))
 
 

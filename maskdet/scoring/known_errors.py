@@ -1,4 +1,4 @@
-"""How often a model is wrong, as its bundle counted it, in the form that corrected rates take."""
+"""How often a model is wrong by its bundle's counts, in the form that corrected rates need."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from maskdet.model.manifest import Manifest, OperatingCharacteristics
 def known_errors(manifest: Manifest, decision: Decision) -> KnownErrors:
     """The errors of a model's labels, for both questions that rates answer.
 
-    Three classes are two questions: is there a mask, worn correctly or not? Is it worn correctly? Counts are those of
-    the bundle's test set, whose mix of classes they share: a bundle that does not say how many masks worn incorrectly
-    were labelled ``mask`` is taken to have labelled all so that it got wrong.
+    Three classes mean two questions: is there a mask, worn correctly or not? Is it worn correctly? Counts are those of
+    the bundle's test set, whose mix of classes they share. If a bundle does not say how many masks worn incorrectly
+    were labelled ``mask``, all those that it got wrong are assumed to have been.
 
     Args:
         manifest: the model's.
         decision: the thresholds of the labels.
 
     Returns:
-        No errors but a reason, where the bundle's counts are not those of these labels.
+        A reason instead of errors, where the bundle's counts do not apply to these labels.
     """
     found = manifest.operating_characteristics
     if found is None:

@@ -1,4 +1,4 @@
-"""How images and frames ended, before they are rows."""
+"""How images and frames ended, before they become rows."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from maskdet.tables.results import FrameCounts, StageSeconds
 
 
 class Subject(NamedTuple):
-    """What a row is about: an image, or a moment or stretch of a video."""
+    """The subject of a row: an image, or a moment or stretch of a video."""
 
     ref: ImageRef
     time_us: int | None = None
-    """Since the start of the video."""
+    """Time since the start of the video."""
     end_us: int | None = None
-    """Of a stretch that is lost."""
+    """End of a stretch that is lost."""
     frames: int | None = None
     """How many frames of a video a failure stands for."""
 
     @property
     def captured_at_ms(self) -> int | None:
-        """When it was taken; of a frame, the capture time of its segment and what has passed since."""
+        """When it was taken; for a frame, its segment's capture time plus the time since then."""
         captured_at_ms, segment = self.ref.captured_at_ms, self.ref.segment
         if captured_at_ms is None or segment is None or self.time_us is None:
             return captured_at_ms
@@ -33,7 +33,7 @@ class Subject(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """An image as the model is about to see it."""
+    """An image as the model will see it."""
 
     content_sha256: str
     size_bytes: int
@@ -41,11 +41,11 @@ class Seen(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """An image and what the model said of its faces."""
+    """An image and the model's answer for its faces."""
 
     image: Seen
     probabilities: Sequence[Probabilities]
-    """Those of the model's classes, ``(classes,)``, one per face; none where no face was found."""
+    """Probabilities of the model's classes, ``(classes,)``, for each face; none where no face was found."""
 
 
 class Outcomes(NamedTuple):
@@ -58,9 +58,9 @@ class Outcomes(NamedTuple):
 
 
 def count_segments(found: Iterable[tuple[Subject, Scored | ImageFault]]) -> dict[str, tuple[FrameCounts, str | None]]:
-    """Frames of each segment by how they ended, and the failure that it is to be remembered by.
+    """Frames of each segment by how they ended, and the failure recorded for the segment.
 
-    That is one which another try may mend, if there is one; else, where no frame could be scored, any.
+    That is a failure that another try may mend, if there is one; else, where no frame could be scored, any.
     """
     counts: dict[str, FrameCounts] = {}
     faults: dict[str, list[FailureCode]] = {}

@@ -1,4 +1,4 @@
-"""A model in a program of one's own: images at hand to typed predictions, by the very steps of a scoring run."""
+"""A model in a user's program: from single images to typed predictions, by the same steps as a scoring run."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str] | bytes
 """An image: pixels uint8 ``(height, width, 3)`` or grey ``(height, width)``, upright; a Pillow image; a path or URI of
 any storage; or the bytes of an image file."""
 
-# Images scored at once, whose bytes are in memory together.
+# Images that are scored, and in memory, together.
 _CHUNK_IMAGES = 64
 _MEMORY = "memory:"
 _EXIF_ORIENTATION = 0x0112
-# Any size does: only where the faces are is asked for.
+# Any size will do: only the faces' positions are wanted.
 _ANY_INPUT = InputSpec(height=8, width=8)
 
 
@@ -47,27 +47,27 @@ class Face(NamedTuple):
     box: FaceBox
     """In pixels of the upright image."""
     score: float
-    """The detector's, 0 to 1."""
+    """The detector's score, 0 to 1."""
 
 
 class FacePrediction(NamedTuple):
-    """What a model says of a face."""
+    """A model's prediction for a face."""
 
     label: str
     """``mask``, ``incorrect``, ``no_mask`` or ``uncertain``, by the model's decision thresholds."""
     probabilities: dict[str, float]
-    """Class → probability; they add to 1."""
+    """Class → probability; they add up to 1."""
     box: FaceBox | None
     """In pixels of the upright image; ``None`` where the whole image is the face."""
     score: float | None
-    """The detector's; ``None`` where it was not asked."""
+    """The detector's score; ``None`` where it was not used."""
 
 
 class ImagePrediction(NamedTuple):
-    """What a model says of an image."""
+    """A model's prediction for an image."""
 
     faces: tuple[FacePrediction, ...]
-    """The surest first; none in an image without a face, or that cannot be decoded."""
+    """Surest first; empty for an image without a face, or that cannot be decoded."""
     width_px: int | None
     """Of the upright image; ``None`` where it cannot be decoded."""
     height_px: int | None
@@ -81,7 +81,7 @@ class ImagePrediction(NamedTuple):
 
 
 class FaceModel:
-    """A loaded model; safe to call from several threads.
+    """A loaded model; may be used from several threads.
 
     Args:
         model: gives faces' probabilities.
@@ -96,7 +96,7 @@ class FaceModel:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
+        """The bundle's manifest."""
         return self._model.manifest
 
     @property
@@ -105,17 +105,17 @@ class FaceModel:
         return self._scorer.options.decision
 
     def predict(self, images: Iterable[ImageLike]) -> list[ImagePrediction]:
-        """Predict faces of images.
+        """Predict the faces in images.
 
         Args:
-            images: see :data:`ImageLike`; mixed as you like. Decoded, limited and turned upright as by a scoring run.
+            images: see :data:`ImageLike`; kinds may be mixed. They are decoded, limited and turned upright as in a run.
 
         Returns:
-            One prediction an image, in order. An image that cannot be read or decoded has a ``fault`` and costs the
-            others nothing.
+            One prediction per image, in order. An image that cannot be read or decoded gets a ``fault``, and does not
+            affect the others.
 
         Raises:
-            ConfigError: an image is given in no form that is known, such as an array of floats.
+            ConfigError: an image is given in an unknown form, such as an array of floats.
         """
         if isinstance(images, str | bytes | os.PathLike | Image.Image):
             remedy = "Put a single image into a list: predict([image])."
@@ -146,7 +146,7 @@ class FaceModel:
 
 
 def load_parts(given: ScoreSettings) -> tuple[Model, ScoreOptions, Viewer]:
-    """Load what a scorer of some settings takes, as a run's worker does: model, options, and what finds the faces.
+    """Load what a scorer with some settings needs, as a run's worker does: model, options, and what finds the faces.
 
     Raises:
         ModelError: a bundle is missing, damaged, or does not reproduce its golden outputs.
@@ -160,7 +160,7 @@ def load_parts(given: ScoreSettings) -> tuple[Model, ScoreOptions, Viewer]:
 
 
 def load_face_model(given: ScoreSettings) -> FaceModel:
-    """Load the model of some settings, with what finds the faces that it sees.
+    """Load the model of some settings, with what finds faces for it.
 
     Raises:
         ModelError: a bundle is missing, damaged, or does not reproduce its golden outputs.
@@ -170,11 +170,11 @@ def load_face_model(given: ScoreSettings) -> FaceModel:
 
 
 class FaceFinder:
-    """Finds faces as a scoring run does; safe to call from several threads.
+    """Finds faces as a scoring run does; may be used from several threads.
 
     Args:
         settings: smallest face, threshold and most faces.
-        threads: images that are looked at concurrently.
+        threads: how many images are searched concurrently.
 
     Raises:
         ModelError: the detector's bundle is missing or damaged, or does not reproduce its golden outputs.
@@ -186,12 +186,12 @@ class FaceFinder:
         self._viewer = make_viewer(faces, _ANY_INPUT, ImageLimits(), jpeg_draft=True, threads=threads, codecs=codecs)
 
     def find(self, image: ImageLike) -> list[Face]:
-        """The faces of an image, the surest first.
+        """The faces in an image, surest first.
 
         Raises:
             ImageFault: the image cannot be decoded.
             StorageError: it cannot be read.
-            ConfigError: it is given in no form that is known.
+            ConfigError: it is given in an unknown form.
         """
         data = image_bytes(image) if not isinstance(image, str | os.PathLike) else _read(image)
         clock = StageClock()
@@ -210,7 +210,7 @@ def prediction_of(row: Mapping[str, Any]) -> FacePrediction:
 
 
 def image_bytes(image: object) -> bytes:
-    """An image at hand as the bytes of a file that decodes to the very same pixels.
+    """An image in memory as the bytes of a file that decodes to the very same pixels.
 
     Args:
         image: pixels, a Pillow image, or bytes.
@@ -233,20 +233,20 @@ def image_bytes(image: object) -> bytes:
 
 
 def _encoded(image: Image.Image) -> bytes:
-    """A file of an image, with what decoding heeds: transparency and orientation."""
+    """A file of an image with what decoding respects: transparency and orientation."""
     stream = io.BytesIO()
     try:
-        plain = image.copy()  # loads it, which turns the pixels of a TIFF and drops the tag that says so
+        plain = image.copy()  # loading it turns the pixels of a TIFF upright and drops the tag that says so
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
         exif = Image.Exif()
         exif[_EXIF_ORIENTATION] = orientation
         if image.mode in ("CMYK", "YCbCr"):
             plain.save(stream, "TIFF", exif=exif)
         elif image.mode == "RGB" and "transparency" not in image.info and orientation == 1:
-            plain.save(stream, "BMP")  # not compressed: all it costs is to copy the pixels
+            plain.save(stream, "BMP")  # not compressed, so that it only costs a copy of the pixels
         else:
             plain.save(stream, "PNG", compress_level=1, exif=exif)
-    except Exception as error:  # a file that Pillow has only begun to read, or a mode that no format holds
+    except Exception as error:  # a file that Pillow has only begun to read, or a mode without a format
         message = f"Pillow cannot write the image of mode {image.mode!r}: {' '.join(str(error).split())}"
         raise ImageFault(FailureCode.CORRUPT_IMAGE, message) from error
     return stream.getvalue()
@@ -257,7 +257,7 @@ def _read(image: str | os.PathLike[str]) -> bytes:
 
 
 class _Source:
-    """What the scorer reads images from: those at hand by names of its own, all others from their storage."""
+    """Reads images for the scorer: those in memory by made-up names, all others from their storage."""
 
     def __init__(self) -> None:
         self._at_hand: dict[str, bytes | ImageFault] = {}
@@ -271,7 +271,7 @@ class _Source:
         return storage.read_bytes(uri) if data is None else data
 
     def add(self, image: ImageLike) -> str:
-        """The name that an image is read by."""
+        """The name by which an image is read."""
         if isinstance(image, str | os.PathLike):
             return storage.normalize(os.fspath(image))
         name = f"{_MEMORY}{next(self._numbers)}"

@@ -1,4 +1,4 @@
-"""A bundle as a model of MLflow's flavour ``python_function``, by its loader module: nothing is pickled.
+"""A bundle as a model of MLflow's flavour ``python_function``, through its loader module: nothing is pickled.
 
     mlflow.pyfunc.log_model(
         name="masks",
@@ -9,7 +9,7 @@
     )
 
 MLflow calls :func:`_load_pyfunc` with the bundle's copy, and ``predict`` with a table of image files' bytes. MLflow is
-not imported here: the contract is that of these two names.
+not imported here: the contract consists of these two names.
 https://mlflow.org/docs/latest/python_api/mlflow.pyfunc.html
 """
 
@@ -23,7 +23,7 @@ from maskdet.errors import ConfigError
 from maskdet.scoring.predicting import FaceModel, FacePrediction, load_face_model
 
 COLUMN = "image"
-"""Column of the table that holds the images."""
+"""Column of the table with the images."""
 
 
 class PyfuncModel:
@@ -45,11 +45,11 @@ class PyfuncModel:
             params: there are none.
 
         Returns:
-            A data frame with the same index, one row an image: ``faces`` (a list of labels with probabilities, boxes in
-            pixels and scores), ``width_px``, ``height_px``, ``fault`` (why it could not be scored; else missing).
+            A data frame with the same index, one row per image: ``faces`` (a list of labels with probabilities, boxes
+            in pixels and scores), ``width_px``, ``height_px``, ``fault`` (why it could not be scored; else missing).
 
         Raises:
-            ConfigError: the column is missing, or holds something else than bytes.
+            ConfigError: the column is missing, or holds something other than bytes.
         """
         if COLUMN not in getattr(model_input, "columns", ()):
             received = list(getattr(model_input, "columns", [type(model_input).__name__]))

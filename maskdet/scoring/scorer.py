@@ -1,10 +1,10 @@
-"""Score one shard: fetch → decode → faces → infer → Arrow, threaded, knowing nothing of Beam.
+"""Score one shard: fetch → decode → faces → infer → Arrow, with threads and without Beam.
 
 Each thread of a pool takes a part of the shard, a few blocks of images, reads and decodes them, finds their faces if
 asked to, and runs the model on all their faces, block by block; nothing is handed from thread to thread. Decoders,
 hashing, file reads and the models all release the interpreter lock, so the threads of one process use every core and
 share one model. Images of a store are read ahead, by many more threads, as far as :data:`READ_AHEAD` allows. A broken
-image becomes a failure row; its neighbours never notice.
+image becomes a failure row and does not affect its neighbours.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What scoring needs to know beside the model.
+    """What scoring needs besides the model.
 
     Attributes:
         rule: the run's keys.
@@ -63,10 +63,10 @@ class ScoreOptions:
         limits: byte and pixel limits.
         jpeg_draft: decode JPEGs at reduced scale where allowed.
         codecs: who decodes and resizes.
-        faces: where the faces of an image are; what the scorer's viewer is made by.
-        fetch_attempts: tries to read an image whose store answers with a transient error.
-        threads: parts of a shard that are worked on concurrently; default: one per core.
-        fetch_threads: images of a store that are read concurrently; default: 64 per core.
+        faces: how faces are found; the scorer's viewer is made from it.
+        fetch_attempts: how often to try to read an image whose store answers with a transient error.
+        threads: how many parts of a shard are processed concurrently; default: one per core.
+        fetch_threads: how many images of a store are read concurrently; default: 64 per core.
     """
 
     rule: KeyRule
@@ -81,13 +81,13 @@ class ScoreOptions:
 
 
 class _Part(NamedTuple):
-    """A part of a shard under way, and the reads that it waits for."""
+    """A part of a shard in progress, and the reads that it waits for."""
 
     outcomes: Future[Outcomes]
     reads: Sequence[Future[bytes]]
 
     def cancel(self) -> None:
-        """Drop what has not begun."""
+        """Drop reads that have not begun."""
         self.outcomes.cancel()
         for read in self.reads:
             read.cancel()
@@ -105,12 +105,12 @@ class _Arrivals:
 
 
 def load_viewer(model: Model, options: ScoreOptions, threads: int = 1) -> Viewer:
-    """What finds the faces of a run's images.
+    """What finds the faces in a run's images.
 
     Args:
-        model: that the faces are for.
+        model: the one that gets the faces.
         options: the run's.
-        threads: images that are searched concurrently.
+        threads: how many images are searched concurrently.
 
     Raises:
         ModelError: the detector's bundle is missing or damaged, or does not reproduce its golden outputs.
@@ -127,7 +127,7 @@ def load_viewer(model: Model, options: ScoreOptions, threads: int = 1) -> Viewer
 
 
 class Scorer:
-    """Scores shards with one model; safe to call from several threads, which then share its pools.
+    """Scores shards with one model; may be called from several threads, which then share its pools.
 
     Args:
         model: gives a face's probability.
@@ -163,7 +163,7 @@ class Scorer:
 
         Args:
             shard: what to score.
-            on_progress: told, part by part, how many images were finished.
+            on_progress: called after each part with the number of images finished.
 
         Returns: One row per face and one row per failed image, in the order of the shard's references. Rows depend on
         the images, the model and the options alone.
@@ -186,12 +186,12 @@ class Scorer:
                 seconds += outcomes.seconds
                 on_progress(outcomes.references)
         finally:
-            for part in under_way:  # after an error nobody waits for the rest
+            for part in under_way:  # after an error, nobody waits for the rest
                 part.cancel()
         return self._result(found, seconds)
 
     def _part_images(self, images: int) -> int:
-        """Images of a part: several blocks, where every thread will have several parts."""
+        """Images per part: several blocks, where every thread will get several parts."""
         at_hand = min(images, READ_AHEAD * self._readers)
         blocks = at_hand // (2 * self._threads * self.model.block_images)
         return self.model.block_images * max(1, min(blocks, BLOCKS_A_PART))
@@ -257,18 +257,18 @@ class Scorer:
             raise
         except MemoryError:
             raise ImageFault(FailureCode.OUT_OF_MEMORY, "not enough memory to look at the image") from None
-        except Exception as error:  # whatever an image does to the code that looks at it costs its own row alone
+        except Exception as error:  # whatever an image does to the code that processes it costs only its own row
             fault = ImageFault(FailureCode.CORRUPT_IMAGE, f"looking at the image raised {type(error).__name__}")
             raise fault from error
 
     def _infer(self, faces: Sequence[Images]) -> list[Probabilities | ImageFault]:
-        """Probabilities of a part's faces, with faults in place of those that have none."""
+        """Probabilities of a part's faces, with faults where there are none."""
         size, found = self.model.block_images, []
         for start in range(0, len(faces), size):
             pixels = np.stack(faces[start : start + size])
             try:
                 found += _checked(self.model.predict(pixels))
-            except Exception:  # one image alone may be what the runtime chokes on
+            except Exception:  # a single image may be what the runtime chokes on
                 found += [self._infer_one(pixels[i : i + 1]) for i in range(len(pixels))]
         return found
 
@@ -345,7 +345,7 @@ class Scorer:
 
 
 def _cut(refs: Sequence[ImageRef], size: int) -> Iterator[tuple[ImageRef, ...]]:
-    """Parts of so many images, and each segment of a video for itself, in order."""
+    """Parts of some number of images, and each segment of a video separately, in order."""
     part: list[ImageRef] = []
     for ref in refs:
         if part and (len(part) == size or ref.segment is not None):
@@ -360,7 +360,7 @@ def _cut(refs: Sequence[ImageRef], size: int) -> Iterator[tuple[ImageRef, ...]]:
 
 
 def _join(image: Seen, probabilities: Iterator[Probabilities | ImageFault]) -> Scored | ImageFault:
-    """An image and the next probabilities, one for each of its faces; all are taken even if one is a fault."""
+    """An image and the next probabilities, one for each of its faces; all are consumed even if one is a fault."""
     found = list(itertools.islice(probabilities, len(image.view.faces)))
     faults = [value for value in found if isinstance(value, ImageFault)]
     if faults:
@@ -369,7 +369,7 @@ def _join(image: Seen, probabilities: Iterator[Probabilities | ImageFault]) -> S
 
 
 def _without_pixels(image: Seen) -> Seen:
-    """What rows need of an image: a shard's crops together would take more memory than its images."""
+    """What rows need from an image: a shard's crops would take more memory than its images."""
     faces = tuple(face._replace(pixels=_NO_PIXELS) for face in image.view.faces)
     return image._replace(view=image.view._replace(faces=faces))
 

@@ -1,4 +1,4 @@
-"""Score a segment of a video: decode forward, look at some frames, block by block; memory does not grow with it."""
+"""Score a segment of a video: decode forward and score frames block by block, in constant memory."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Found = tuple[Subject, Scored | ImageFault]
 
 @dataclass(frozen=True)
 class SegmentReader:
-    """Reads segments of videos, trying again where a store answers with a transient error.
+    """Reads segments of videos, and tries again where a store answers with a transient error.
 
     Attributes:
         view: finds the faces of a picture.
         infer: scores a block of what was seen.
-        block_frames: frames that are in memory together, as crops of their faces.
+        block_frames: how many frames are in memory together, as crops of their faces.
         attempts: tries per segment.
         sleep: waits before another try, in seconds.
-        decoder_seconds: what a decoder in a process of its own may take for a frame; ``None``: it runs in this one.
+        decoder_seconds: time that a decoder in its own process may take for a frame; ``None``: decode in this process.
     """
 
     view: Callable[[Pixels, StageClock], View]
@@ -110,7 +110,7 @@ def _lost(stretch: LostStretch) -> str:
 
 
 def _whole(ref: ImageRef) -> Subject:
-    """All of a segment, as what a failure is about."""
+    """A whole segment as the subject of a failure."""
     segment = _segment(ref)
     end_us = max(segment.duration_us, segment.start_us) if segment.end_us == OPEN_END else segment.end_us
     grid = segment.grid

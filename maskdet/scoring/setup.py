@@ -1,4 +1,4 @@
-"""From settings to a run ready to start: every check that can be made before the first image is read."""
+"""From settings to a run that is ready to start, with every check possible before the first image is read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SectionType = TypeVar("SectionType", bound=Section)
 
 @dataclass(frozen=True)
 class Launch:
-    """A checked run: what the pipeline is built from.
+    """A checked run, from which the pipeline is built.
 
     Attributes:
         settings: the run's.
@@ -61,7 +61,7 @@ class Launch:
         limit: of a shard.
         plan: what the end of the run needs.
         job: what finishing a shard needs.
-        rates: how rates are computed of what the shards count.
+        rates: how rates are computed from the shards' counts.
         base: the tables that the run adds to, if there are any.
         growth: how it adds to them.
         pseudonyms: what replaces names of images, if they are hidden.
@@ -127,14 +127,14 @@ class Launch:
 
 
 def check_run(given: ScoreSettings, now: datetime) -> Launch:
-    """Check settings, input and model; touches no output.
+    """Check settings, input and model, without touching the output.
 
     Args:
         given: the settings.
         now: the run's start.
 
     Raises:
-        MaskdetError: anything a caller can get wrong, save the output (see :func:`maskdet.tables.runs.claim_output`).
+        MaskdetError: anything a caller can get wrong, except the output (see :func:`maskdet.tables.runs.claim_output`).
     """
     if not given.output:
         raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the tables shall go.")
@@ -236,7 +236,7 @@ def _plan(settings: ScoreSettings, run: RunRecord, pseudonyms: Pseudonyms | None
 
 
 def resolve_settings(given: ScoreSettings, manifest: Manifest, spec: RuntimeSpec) -> ResolvedSettings:
-    """Decide what settings leave to the model, to this machine and to the source: face mode, backend, clusters …"""
+    """Decide what settings leave to the model, this machine and the source: face mode, backend, clusters …"""
     usual = manifest.faces or default_view(manifest.architecture)
     mode = usual if given.faces.mode == "auto" else given.faces.mode
     return _resolved(
@@ -253,7 +253,8 @@ def resolve_settings(given: ScoreSettings, manifest: Manifest, spec: RuntimeSpec
 
 
 def _resolved(kind: type[SectionType], given: Section, **chosen: object) -> SectionType:
-    """A section as given but for what was chosen; without what only the given kind has, as an evaluation's does."""
+    """A section as given, with the choices made, and without fields that only the given kind has, as in an evaluation.
+    """
     return kind(**{name: getattr(given, name) for name in kind.model_fields} | chosen)
 
 
@@ -277,7 +278,7 @@ def _checked_inputs(settings: ScoreSettings) -> list[ListTask]:
 
 
 def _refuse_overlap(task: ListTask, output: str) -> None:
-    """Refuse an input and an output of which one lies in the other.
+    """Refuse an input and an output if one is inside the other.
 
     Images that a list names are compared where they are listed.
     """
@@ -286,7 +287,7 @@ def _refuse_overlap(task: ListTask, output: str) -> None:
     root = task.uri if task.kind == "folder" else storage.fixed_part(task.uri)
     inner, outer = _real(root), _real(output)
     if task.kind == "folder" and f"{outer}/".startswith(f"{inner}/"):
-        # The run would list its own tables, and the next run more of them.
+        # The run would list its own tables, and the next run even more of them.
         raise ConfigError("--output", f"a place outside the input {task.uri}", output, "Choose one beside it.")
     if f"{inner}/".startswith(f"{outer}/"):
         raise ConfigError("--input", f"images outside the output {output}", task.uri, "Choose an output beside them.")
@@ -319,8 +320,8 @@ def resolve_decision(settings: ScoreSettings, manifest: Manifest) -> Decision:
     """The decision thresholds of a run: the settings', where given, else the bundle's.
 
     Raises:
-        ConfigError: one threshold given lies on the wrong side of the bundle's other, or is of a class that the bundle
-            does not have.
+        ConfigError: a given threshold is on the wrong side of the bundle's other one, or belongs to a class that the
+            bundle does not have.
     """
     known = manifest.decision.model_dump()
     given = {name: value for name in Decision.model_fields if (value := getattr(settings.model, name)) is not None}
@@ -337,7 +338,7 @@ def resolve_decision(settings: ScoreSettings, manifest: Manifest) -> Decision:
 
 
 def score_options(settings: ResolvedSettings, rule: KeyRule, decision: Decision) -> ScoreOptions:
-    """How the settings score a shard."""
+    """How a shard is scored with the settings."""
     imaging = settings.imaging
     return ScoreOptions(
         rule=rule,
@@ -353,7 +354,7 @@ def score_options(settings: ResolvedSettings, rule: KeyRule, decision: Decision)
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a run's result or cost may depend on."""
+    """Versions of everything on which a run's result or cost may depend."""
     packages = ("apache-beam", "numpy", "pillow", "pyarrow")
     found = {package: metadata.version(package) for package in packages}
     return {"maskdet": __version__, "python": platform.python_version(), **found}
