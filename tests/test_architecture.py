@@ -11,7 +11,7 @@ PACKAGE = ROOT / "maskdet"
 # Each room may import from those above it, and its own.
 ROOMS = [
     ["errors"],
-    ["labels", "schemas", "templates", "demo", "cores", "background"],
+    ["labels", "schemas", "templates", "demo", "cores", "background", "memory"],
     ["named_configs", "sections", "answer_schemas", "children"],
     ["config"],
     ["resolved"],
