@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,7 @@ from maskdet import storage
 from maskdet.errors import FailureCode
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef
+from maskdet.inputs.videos import SEGMENTS
 
 ADDED, CHANGED, UNCHANGED = "added", "changed", "unchanged"
 GONE, REMOVED = "gone", "removed"
@@ -18,6 +19,8 @@ DISPLACED = "displaced"
 """Of an image with rows, listed now under a path or in a row that no longer fits; its file is as it was: they stay."""
 LOST = "lost"
 """Of an image with rows that cannot be read any more as it was listed: a failure takes their place."""
+ABSENT = "absent"
+"""Of an image with rows that the input still names, and of which nothing is there: they stay."""
 OUTSIDE = "outside"
 
 # What is said of a path or a row, and not of the file: a wrong template, a wrong root, a list that was spoilt.
@@ -65,7 +68,7 @@ class Growth:
 
     Attributes:
         coverage: of the run's input.
-        on_gone: what becomes of images that are covered and not listed.
+        on_gone: what becomes of images that are covered and not listed, or listed and not there.
     """
 
     coverage: Coverage
@@ -78,12 +81,14 @@ class Growth:
             refs: both kinds, the latter marked as gone and with their slot; at most one of a kind has a URI.
 
         Returns:
-            The images of the data set after the run, and how many of each kind of change there are.
+            The images of the data set after the run, and how many of each kind of change there are; and, as
+            :data:`SEGMENTS`, how many segments there are more than were listed.
         """
         listed: dict[str, ImageRef] = {}
         earlier: dict[str, ImageRef] = {}
         for ref in refs:
             (earlier if ref.gone else listed)[ref.name] = ref
+        more = self._restore_absent(listed, earlier)
         files = {ref.uri for ref in listed.values()}
         covered, changes, images = self.coverage.test(), _Changes(), []
         for name, ref in listed.items():
@@ -100,15 +105,35 @@ class Growth:
             changes.add(ref, change)
             if change != REMOVED:
                 images.append(ref)
-        return images, changes.counts()
+        return images, changes.counts() + Counter({SEGMENTS: more})
+
+    def _restore_absent(self, listed: dict[str, ImageRef], earlier: Mapping[str, ImageRef]) -> int:
+        """Put what is known of images and videos in the place of those that are listed and not there.
+
+        Returns:
+            How many segments of videos there are more by that.
+        """
+        absent = {ref.uri: ref for ref in listed.values() if _is_absent(ref)} if self.on_gone == "keep" else {}
+        known: dict[str, list[ImageRef]] = {}
+        for ref in earlier.values() if absent else ():
+            if ref.uri in absent and ref.version and (ref.segment is None) == (absent[ref.uri].segment is None):
+                known.setdefault(ref.uri, []).append(ref)
+        more = 0
+        for uri, before in known.items():
+            now = listed.pop(absent[uri].name)
+            listed.update((ref.name, ref._replace(gone=False, absent=True, location=now.location)) for ref in before)
+            more += len(before) - 1
+        return more
 
 
 def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
     """An image listed, as the data set has it after the run, and how that differs from before."""
     if before is None:
         return ref, ADDED
+    if ref.absent and ref.earlier:
+        return ref, ABSENT
     if before.identity == ref.identity:
-        return ref._replace(earlier=before.earlier), UNCHANGED
+        return ref._replace(earlier=before.earlier, absent=False), UNCHANGED
     if ref.problem is None or before.problem is not None:
         return ref, CHANGED
     # The image is what it was: only where it belongs cannot be read any more, and is known from before.
@@ -116,6 +141,11 @@ def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
     if is_whole and ref.problem[0] in _OF_THE_LISTING:
         return before._replace(gone=False, location=ref.location), DISPLACED
     return ref, LOST
+
+
+def _is_absent(ref: ImageRef) -> bool:
+    """Whether an image or a video was listed, and nothing is there: a name in a list, a link that leads nowhere."""
+    return ref.absent or (ref.problem is not None and ref.problem[0] == FailureCode.NOT_FOUND)
 
 
 class _Changes:

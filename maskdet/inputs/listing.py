@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from maskdet import storage
 from maskdet.config import SourceSettings
-from maskdet.errors import ConfigError, FailureCode, SourceError, StorageError
+from maskdet.errors import ConfigError, FailureCode, NotFoundError, SourceError, StorageError
 from maskdet.inputs import folders, image_lists
 from maskdet.inputs.folders import Exclusion, Found, exclusion, extension_of
 from maskdet.inputs.references import ImageRef, RefBatch
@@ -317,6 +317,8 @@ def _is_unknown(ref: ImageRef) -> bool:
 def _with_version(ref: ImageRef) -> ImageRef:
     try:
         found = storage.stat(ref.place)
+    except NotFoundError:
+        return ref._replace(absent=True)
     except StorageError:
         return ref
     return ref._replace(size_bytes=found.size_bytes, version=found.version)

@@ -243,4 +243,5 @@ def _sort_key(ref: ImageRef) -> tuple[object, ...]:
         ref.problem or (),
         ref.earlier,
         ref.gone,
+        ref.absent,
     )

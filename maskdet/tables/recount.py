@@ -17,7 +17,7 @@ from maskdet.tables.layout import IMAGES, Layout
 from maskdet.tables.levels import TableSettings, track_job, write_levels
 from maskdet.tables.manifest import RunManifest, is_marked_complete, read_run, standing, write_manifest
 from maskdet.tables.receipts import Receipt, read_kept
-from maskdet.tables.runs import RunPlan, begin_run, faces_of, holding_output, replace_tables
+from maskdet.tables.runs import RunPlan, begin_run, face_counts, holding_output, replace_tables
 from maskdet.tables.snapshot import Snapshot, current_snapshot
 
 
@@ -91,7 +91,7 @@ def _recount(layout: Layout, snapshot: Snapshot, corrections: Corrections, run_i
             "dataset_videos": videos,
             "changes": {OUTSIDE: counts.listed + (videos.listed if videos else 0)},
             "tracks": tracks.by_label,
-            "faces": faces_of(totals["all"].counts, manifest.classes),
+            **face_counts(totals["all"].counts, manifest.classes, snapshot.shards),
             "shards": {"total": len(snapshot.shards), "scored": 0, "kept": len(snapshot.shards)},
             "files_removed": removed,
         }

@@ -102,7 +102,7 @@ def test_one_that_cannot_be_prepared_is_not_kept(made):
 
 def in_use():
     """Bytes that malloc has given out, by its own account."""
-    fields = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    fields = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
     account = type("mallinfo2", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_size_t) for name in fields]})
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallinfo2"):
