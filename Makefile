@@ -19,7 +19,7 @@ TRAINING_TESTS ?= training
 CHAOS ?= --schedules 200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo hostile test chaos browser picture test-training test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos bench-videos train-reference constraints clean
+.PHONY: help setup demo hostile test test-thorough chaos browser picture test-training test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos bench-videos train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ demo: $(VENV)/.scoring ## draw synthetic face images and score them with the bui
 test: $(VENV)/.development ## run the tests
 	-$(BIN)/python -m tools.browser  # before the tests, which are skipped without
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-thorough: $(VENV)/.development ## run the longer forms of tests, left out by `make test`: all test images, every architecture
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "thorough and not training and not flink"
 
 test-training: $(VENV)/.development ## run the tests that fit networks
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "$(TRAINING_TESTS)"

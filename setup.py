@@ -41,6 +41,7 @@ S3 = ["boto3>=1.34,<2"]
 PROMETHEUS = ["prometheus-client>=0.20,<1"]  # maskdet status --metrics
 # maskdet report and explore: DuckDB over the tables. Its 65 MB are nothing that a worker needs.
 EXPLORE = ["duckdb>=1.1,<3", "starlette>=0.40,<2", "uvicorn>=0.30,<1", "xlsxwriter>=3.2,<4"]
+DELTA = ["deltalake>=1.2,<2"]  # maskdet delta
 EVALUATE = ["scikit-learn>=1.5,<2"]  # fits the shortcuts that an evaluation may set beside the model
 # All that a submission needs of apache-beam[gcp], whose 130 packages make 600 MB.
 DATAFLOW = ["google-cloud-dataflow-client>=0.13,<0.14"]
@@ -130,15 +131,16 @@ setup(
         "evaluate": EVALUATE,
         "prometheus": PROMETHEUS,
         "explore": EXPLORE,
+        "delta": DELTA,
         "fast": FAST,
         "flink-dev": [*FAST, *S3],  # a Flink cluster on this machine (make flink-up), and its workers
         "heif": HEIF,
         "video": VIDEO,
-        "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE],
+        "full": [*FAST, *HEIF, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE, *DELTA],
         "bench": PEERS,
         "docs": DOCS,
         "dev": [
-            *(*FAST, *HEIF, *VIDEO, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE),
+            *(*FAST, *HEIF, *VIDEO, *TENSORFLOW, *ONNX, *S3, *DATAFLOW, *EVALUATE, *PROMETHEUS, *EXPLORE, *DELTA),
             *(*DOCS, *DEVELOPMENT),
         ],
     },

@@ -22,8 +22,8 @@ from maskdet.config import ScoreSettings
 from maskdet.labels import LABELS, THREE_CLASSES, ClassNames, Decision, label_codes, label_names
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
 from maskdet.tables.layout import FAILURES, NO_FACE, NO_ROWS, PREDICTIONS, SHARD_TABLES, Layout, write_version
-from maskdet.tables.manifest import ImageCounts, RunManifest, write_manifest
 from maskdet.tables.receipts import Receipt
+from maskdet.tables.run_records import ImageCounts, RunRecord, write_run
 from maskdet.tables.snapshot import Dataset, Snapshot, receipts_of
 
 RUN_ID = "20260601T000000.000000Z-0a0a0a"
@@ -80,7 +80,7 @@ def write_output(
     manifest = _manifest(receipts, classes, decision)
     changed = ScoreSettings.model_validate(settings or {}).model_dump(mode="json")
     model = {**manifest.model, **({} if errors is None else {"errors": errors})}
-    write_manifest(layout, manifest.model_copy(update={"settings": changed, "model": model}))
+    write_run(layout, manifest.model_copy(update={"settings": changed, "model": model}))
 
 
 def _write_shard(layout: Layout, slot: str, rows: Rows, folders: bool) -> Receipt:
@@ -107,12 +107,12 @@ def _write_shard(layout: Layout, slot: str, rows: Rows, folders: bool) -> Receip
     )
 
 
-def _manifest(receipts: Sequence[Receipt], classes: ClassNames, decision: Decision) -> RunManifest:
+def _manifest(receipts: Sequence[Receipt], classes: ClassNames, decision: Decision) -> RunRecord:
     scored, no_face = (sum(getattr(receipt, name) for receipt in receipts) for name in ("scored", "no_face"))
     failed = sum(sum(receipt.failed.values()) for receipt in receipts)
     counts = ImageCounts(listed=scored + no_face + failed, scored=scored, no_face=no_face, failed=failed)
     model: dict[str, Any] = {"id": "drawn@000000000000", "fingerprint": "0", "runtime": "none", "classes": classes}
-    return RunManifest(
+    return RunRecord(
         run_id=RUN_ID,
         status="succeeded",
         started_at=datetime(2026, 6, 1, tzinfo=UTC),

@@ -57,7 +57,7 @@ from maskdet.scoring.predicting import (
 from maskdet.scoring.setup import check_run
 from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
 from maskdet.tables.reading import read_rows
-from maskdet.tables.runs import RunManifest
+from maskdet.tables.runs import RunRecord
 
 if TYPE_CHECKING:  # imported where an evaluation begins, since scoring is to start without it
     from maskdet.evaluation.results import Evaluation
@@ -98,7 +98,7 @@ class ScoreResult:
         settings: what it was told.
     """
 
-    run: RunManifest
+    run: RunRecord
     settings: ScoreSettings
 
     @property

@@ -34,10 +34,10 @@ import numpy as np
 
 from maskdet.cores import available_cores
 from maskdet.errors import ConfigError, FailureCode, ImageFault
+from maskdet.process_limits import MIB, set_limit
 
 COMMAND = (sys.executable, "-m", "maskdet.children")
 
-MIB = 1024 * 1024
 # A busy machine may give a process a small part of a core: its clock runs so much faster than its own time.
 _CLOCK_FACTOR = 6
 _START_S = 120.0
@@ -377,21 +377,16 @@ class Talk:
         with contextlib.suppress(OSError), open("/proc/self/statm", encoding="ascii") as statm:  # Linux alone has it
             now = int(statm.read().split()[0]) * resource.getpagesize()
             most = now + self._limits.memory_bytes + _thread_bytes()
-            _set_limit(resource.RLIMIT_AS, min(most, _MOST_ADDRESSES))
+            set_limit(resource.RLIMIT_AS, min(most, _MOST_ADDRESSES))
         self._limit_time()
 
     def _limit_time(self) -> None:
-        _set_limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + self._limits.seconds))
+        set_limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + self._limits.seconds))
 
 
 @functools.cache
 def _thread_bytes() -> int:
     return available_cores() * _THREAD_BYTES
-
-
-def _set_limit(what: int, most: int) -> None:
-    _, hard = resource.getrlimit(what)
-    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _parts(header: Mapping[str, Any], data: bytes | memoryview) -> tuple[memoryview, ...]:
@@ -446,7 +441,7 @@ def main() -> None:
     given, taken, nothing = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1):  # libraries that print would be taken for answers
         os.dup2(nothing, stream)
-    _set_limit(resource.RLIMIT_CORE, 0)
+    set_limit(resource.RLIMIT_CORE, 0)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("1000")  # where memory is short, this process is the one to end
     os.write(taken, b"".join(_parts({READY: True}, b"")))

@@ -300,3 +300,19 @@ class ImageFault(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+def lasting_fault(error: StorageError, attempts: int = 1) -> ImageFault | None:
+    """The fault of an image that another try will not find either; ``None`` where one might.
+
+    Args:
+        error: of reading the image.
+        attempts: how often it was tried.
+    """
+    if isinstance(error, NotFoundError):
+        return ImageFault(FailureCode.NOT_FOUND, "nothing exists at the URI", attempts)
+    if isinstance(error, AccessDeniedError):
+        return ImageFault(FailureCode.ACCESS_DENIED, "the store refuses access", attempts)
+    if isinstance(error, NotAFileError):
+        return ImageFault(FailureCode.NOT_A_FILE, f"{error.received}, no file", attempts)
+    return None

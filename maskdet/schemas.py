@@ -44,7 +44,7 @@ _DERIVED = {
     "month": "; 2026-03",
     "weekday": "; 1 (Monday) to 7",
 }
-_KEY_ORIGIN = ", from its path or manifest; date and hour from its capture time, in the run's time zone"
+_KEY_ORIGIN = ", from its path or image list; date and hour from its capture time, in the run's time zone"
 
 
 def key_value(name: str, value: str | None) -> date | int | str | None:
@@ -57,7 +57,7 @@ def key_value(name: str, value: str | None) -> date | int | str | None:
 def _identity_columns(key_names: Iterable[str]) -> list[pa.Field]:
     return [
         column("image_uri", pa.string(), "where the image was read from"),
-        column("captured_at", _INSTANT, "when the image was taken, from its path or manifest", nullable=True),
+        column("captured_at", _INSTANT, "when the image was taken, from its path or image list", nullable=True),
         *(
             column(name, _KEY_KINDS.get(name, pa.string()), f"key {name!r} of the image{_KEY_ORIGIN}", nullable=True)
             for name in key_names
@@ -385,7 +385,12 @@ def images_schema() -> pa.Schema:
             column("version", pa.string(), "changes whenever the file's content may have"),
             column("keys", pa.list_(pa.string()), "values of the run's keys, in their order"),
             column("captured_at_ms", pa.int64(), "capture time, in milliseconds since 1970 in UTC", nullable=True),
-            column("problem_code", pa.string(), "why the path or manifest row could not be understood", nullable=True),
+            column(
+                "problem_code",
+                pa.string(),
+                "why the path or row of an image list could not be understood",
+                nullable=True,
+            ),
             column("problem_message", pa.string(), "the same, for people", nullable=True),
             column("outcome", pa.string(), "scored, no_face, or the code of the failure"),
             column("scored_by", pa.string(), "fingerprint of the model and the settings that its rows depend on"),

@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
 from maskdet.demo.faces import DEMO_TEMPLATE, DemoTree, write_demo_tree
+from maskdet.model import litert_graph
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout
-from maskdet.tables.runs import RunManifest, read_run
+from maskdet.tables.runs import RunRecord, read_run
 
 LEVELS = "{site_hour: [site, date, hour], camera: [camera]}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker run a file's tests, but those of a group, so that what its tests share is made once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::", 1)[0]))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported, a million objects, in what follows."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered() -> Iterator[None]:
+    """What each of some hundred runs in this process would find out anew: versions of packages, and a faster graph."""
+    version, lean = functools.cache(metadata.version), functools.lru_cache(maxsize=8)(litert_graph.lean)
+    with mock.patch.object(metadata, "version", version), mock.patch.object(litert_graph, "lean", lean):
+        yield
 
 
 @dataclass(frozen=True)
@@ -34,7 +62,7 @@ class Output:
     folder: Path
 
     @property
-    def run(self) -> RunManifest:
+    def run(self) -> RunRecord:
         return read_run(Layout(str(self.folder)))
 
     @property
@@ -96,6 +124,36 @@ def score() -> Callable[..., Output]:
         return Output(main(["--input", *map(str, inputs), *where, *keyed, *flags]), output)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def first_run(score: Callable[..., Output], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Output]:
+    """``first_run(output, input, …, flags=(…))``: what ``score`` leaves, by a run made once a module and copied.
+
+    The inputs have to be the same files whenever they are named, as those of :func:`put_back` are.
+    """
+    made: dict[tuple[object, ...], Output] = {}
+
+    def run(output: Path, *inputs: object, flags: tuple[str, ...] = ()) -> Output:
+        if (*inputs, flags) not in made:
+            made[*inputs, flags] = score(tmp_path_factory.mktemp("first") / "tables", *inputs, flags=flags)
+        first = made[*inputs, flags]
+        subprocess.run(["cp", "-a", str(first.folder), str(output)], check=True)  # with its hard links
+        return Output(first.code, output)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def put_back(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Put the demo's images back where this module's tests change them; returns the folder."""
+    folder = tmp_path_factory.mktemp("photos") / "photos"
+
+    def put() -> Path:
+        shutil.rmtree(folder, ignore_errors=True)
+        return Path(shutil.copytree(demo.folder, folder))
+
+    return put
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS, La
 from maskdet.tables.lease import Holder
 from maskdet.tables.receipts import ShardJob
 from maskdet.tables.reconciliation import LevelTotal
-from maskdet.tables.runs import RunManifest, RunPlan, begin_run, hold_output, replace_tables, write_manifest
+from maskdet.tables.runs import RunPlan, RunRecord, begin_run, hold_output, replace_tables, write_run
 from maskdet.tables.snapshot import Dataset
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -73,7 +73,7 @@ def write_output(
     compliance = {"levels": levels or {}, "cluster": [*key_names, "date", "hour"], "time_zone": timezone}
     grouping = Grouping({"all": (), **(levels or {})}, tuple(compliance["cluster"]), timezone)
     job = ShardJob(layout, "f", rule, grouping, 1000, "f")
-    run = RunManifest(
+    run = RunRecord(
         run_id=run_id,
         status="succeeded",
         started_at=NOW,
@@ -111,7 +111,7 @@ def write_output(
         totals[level] = LevelTotal(merge_counts(state.counts for state in groups.values()), sha256)
     status, reason, _ = replace_tables(plan, receipts, totals, "succeeded", "")
     assert status == "succeeded", reason
-    write_manifest(layout, run.model_copy(update={"finished_at": NOW}))
+    write_run(layout, run.model_copy(update={"finished_at": NOW}))
     lease.release(layout, run_id)
     return layout
 

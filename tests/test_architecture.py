@@ -1,6 +1,7 @@
 """The arrows between rooms point one way, and heavy libraries stay where they belong."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ PACKAGE = ROOT / "maskdet"
 # Each room may import from those above it, and its own.
 ROOMS = [
     ["errors"],
-    ["labels", "schemas", "templates", "demo", "cores", "background", "memory"],
+    ["labels", "schemas", "templates", "demo", "cores", "background", "memory", "process_limits", "loopback"],
     ["named_configs", "sections", "answer_schemas", "children"],
     ["config"],
     ["resolved"],
@@ -60,6 +61,7 @@ def room_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@functools.cache
 def imported(path):
     """Dotted names that a module imports, anywhere in it."""
     names = set()

@@ -147,16 +147,41 @@ class TestKubernetes:
             for container in [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]:
                 assert {mount["name"] for mount in container.get("volumeMounts", ())} <= set(volumes)
                 for variable in container.get("env", ()):
-                    if "valueFrom" in variable:
+                    if "configMapKeyRef" in variable.get("valueFrom", ()):
                         reference = variable["valueFrom"]["configMapKeyRef"]
                         assert reference["key"] in settings[reference["name"]]["data"]
 
-    def test_artifacts_lie_at_one_path_for_job_server_and_task_managers(self):
+    def test_artifacts_lie_at_one_path_for_all(self):
         mounts = [mount for container in containers() for mount in container.get("volumeMounts", ())]
         path = only(mount["mountPath"] for mount in mounts if mount["name"] == "artifacts")
         (server,) = [container for container in containers() if container["name"] == "job-server"]
         assert f"--artifacts-dir={path}" in server["args"]
-        assert len(mounts) == 2
+        assert len(mounts) == 3
+
+    def test_a_job_manager_that_is_started_again_finds_its_jobs_and_is_found(self):
+        (settings,) = [doc["data"] for doc in documents() if doc["kind"] == "ConfigMap"]
+        flink = yaml.safe_load(settings["FLINK_PROPERTIES"])
+        assert flink["high-availability.type"] == "kubernetes"
+        managers = {pod["metadata"]["labels"].get("component"): pod["spec"] for pod in pods()}
+        of_jobs, of_tasks = managers["jobmanager"], managers["taskmanager"]
+        kept = flink["high-availability.storageDir"].removeprefix("file://")
+        mounts = {mount["name"]: mount["mountPath"] for mount in of_jobs["containers"][0]["volumeMounts"]}
+        claims = {volume["name"]: volume["persistentVolumeClaim"]["claimName"] for volume in of_jobs["volumes"]}
+        (volume,) = [claims[name] for name, path in mounts.items() if kept.startswith(f"{path}/")]
+        assert volume in {doc["metadata"]["name"] for doc in documents() if doc["kind"] == "PersistentVolumeClaim"}
+        # What Flink's guide to high availability on Kubernetes asks for: the address of the pod, and ConfigMaps.
+        assert of_jobs["containers"][0]["args"] == ["jobmanager", "$(POD_IP)"]
+        (address,) = [env for env in of_jobs["containers"][0]["env"] if env["name"] == "POD_IP"]
+        assert address["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
+        (account,) = [doc["metadata"]["name"] for doc in documents() if doc["kind"] == "ServiceAccount"]
+        assert of_jobs["serviceAccountName"] == of_tasks["serviceAccountName"] == account
+        (binding,) = [doc for doc in documents() if doc["kind"] == "RoleBinding"]
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account}]
+        (role,) = [doc for doc in documents() if doc["kind"] == "Role"]
+        assert role["metadata"]["name"] == binding["roleRef"]["name"]
+        (rule,) = role["rules"]
+        assert rule["resources"] == ["configmaps"]
+        assert {"create", "get", "list", "watch", "update", "delete"} <= set(rule["verbs"])
 
     def test_flink_and_its_job_server_are_of_one_version_that_beam_supports(self):
         images = [container["image"] for container in containers()]

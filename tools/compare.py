@@ -73,7 +73,7 @@ def _make(case: cases.Case, options: PipelineOptions, arguments: argparse.Namesp
     cases.write_inputs(case)
     settings = cases.made(case)
     launch = check_run(settings.score_settings(), datetime.now(UTC))
-    key = cases.finished_key(case, launch.plan.manifest.fingerprint)
+    key = cases.finished_key(case, launch.plan.record.fingerprint)
     if cases.is_finished(case, key):
         return "kept"
     cases.mark_finished(case, None)

@@ -13,8 +13,7 @@ import secrets
 import threading
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import ThreadingHTTPServer
 
 import pyarrow as pa
 
@@ -23,6 +22,7 @@ from maskdet.errors import ConfigError
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.inputs.references import HIDDEN
 from maskdet.labels import INCORRECT, MASK, NO_MASK
+from maskdet.loopback import JPEG, JSON, NONCE, LoopbackHandler, address_of, listen
 from maskdet.report.face_crops import read_crops
 from maskdet.report.templating import rendered
 from maskdet.schemas import NOT_A_FACE
@@ -84,10 +84,10 @@ class LabelSession:
         crop.save(stream, "JPEG", quality=90)
         return stream.getvalue()
 
-    def page(self, nonce: str) -> bytes:
-        """The page."""
+    def page(self) -> str:
+        """The page, with :data:`maskdet.loopback.NONCE` in it."""
         choices = [{"label": name, "key": _KEYS[name], "text": _WORDS[name]} for name in _KEYS]
-        return rendered("label.html.j2", token=self.token, nonce=nonce, choices=choices).encode()
+        return rendered("label.html.j2", token=self.token, nonce=NONCE, choices=choices)
 
 
 def serve(session: LabelSession, port: int = 0) -> ThreadingHTTPServer:
@@ -100,47 +100,33 @@ def serve(session: LabelSession, port: int = 0) -> ThreadingHTTPServer:
     Raises:
         ConfigError: the port is taken, or no port.
     """
-
-    class Handler(_Handler):
-        labelling = session
-
-    try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    except (OSError, OverflowError) as error:  # taken, or no port at all
-        raise ConfigError("--port", "a port that is free", port, "Choose another, or 0 for any.") from error
-    server.daemon_threads = True
-    return server
+    return listen(type("Handler", (_Handler,), {"labelling": session}), port, "--port")
 
 
 def address(server: ThreadingHTTPServer, session: LabelSession) -> str:
     """Where the page is, token and all."""
-    return f"http://127.0.0.1:{server.server_address[1]}/{session.token}/"
+    return address_of(server, f"{session.token}/")
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     labelling: LabelSession
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         path = self._allowed()
         if path == "":
-            nonce = secrets.token_urlsafe(16)
-            policy = (
-                f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src blob:; "
-                "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-            )
-            self._answer(HTTPStatus.OK, self.labelling.page(nonce), "text/html; charset=utf-8", policy)
+            self.answer_page(self.labelling.page(), "blob:")
         elif path == "state":
-            self._answer(HTTPStatus.OK, json.dumps({"labels": self.labelling.given()}).encode(), "application/json")
+            self.answer(HTTPStatus.OK, json.dumps({"labels": self.labelling.given()}).encode(), JSON)
         elif path is not None and (number := self._number(path, "face/")) is not None:
             picture = self.labelling.picture(number)
             if isinstance(picture, str):
-                self._answer(HTTPStatus.GONE, picture.encode(), "text/plain; charset=utf-8")
+                self.answer(HTTPStatus.GONE, picture.encode())
             else:
-                self._answer(HTTPStatus.OK, picture, "image/jpeg")
+                self.answer(HTTPStatus.OK, picture, JPEG)
         elif path is not None:
-            self._answer(HTTPStatus.NOT_FOUND, b"nothing here", "text/plain; charset=utf-8")
+            self.answer(HTTPStatus.NOT_FOUND, b"nothing here")
 
-    def do_POST(self) -> None:
+    def post(self) -> None:
         path = self._allowed()
         if path is None:
             return
@@ -151,24 +137,18 @@ class _Handler(BaseHTTPRequestHandler):
             label = self.rfile.read(int(length)).decode("utf-8", "replace")
         if number is None or label not in CHOICES:
             expected = f"a face of the sample and one of {', '.join(CHOICES)}"
-            self._answer(HTTPStatus.BAD_REQUEST, f"expected {expected}".encode(), "text/plain; charset=utf-8")
+            self.answer(HTTPStatus.BAD_REQUEST, f"expected {expected}".encode())
             return
         self.labelling.put(number, label)
-        self._answer(HTTPStatus.NO_CONTENT, b"", "text/plain; charset=utf-8")
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: addresses hold the token."""
+        self.answer(HTTPStatus.NO_CONTENT, b"")
 
     def _allowed(self) -> str | None:
         """The path behind the token; else answers that there is nothing, to a stranger or a name of another host."""
         token, _, path = self.path.lstrip("/").partition("/")
-        host = self.headers.get("Host", "").rpartition(":")[0]
-        origin = self.headers.get("Origin")
         known = hmac.compare_digest(token.encode(), self.labelling.token.encode())
-        ours = host in ("127.0.0.1", "localhost") and (origin is None or origin == f"http://{self.headers['Host']}")
-        if known and ours:
+        if known and self.is_ours:
             return path
-        self._answer(HTTPStatus.NOT_FOUND, b"nothing here", "text/plain; charset=utf-8")
+        self.answer(HTTPStatus.NOT_FOUND, b"nothing here")
         return None
 
     def _number(self, path: str, prefix: str) -> int | None:
@@ -176,19 +156,3 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.startswith(prefix) or not digits.isascii() or not digits.isdigit() or len(digits) > 9:
             return None
         return int(digits) if int(digits) < len(self.labelling) else None
-
-    def _answer(self, status: HTTPStatus, body: bytes, kind: str, policy: str = "default-src 'none'") -> None:
-        self.send_response(status)
-        headers = {
-            "Content-Type": kind,
-            "Content-Length": str(len(body)),
-            "Content-Security-Policy": policy,
-            "Cache-Control": "no-store",
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
-        }
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(body)

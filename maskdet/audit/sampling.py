@@ -25,7 +25,7 @@ from maskdet.labels import worn_probability
 from maskdet.report.sampling import hash_rows
 from maskdet.tables.disclosure import refuse_small_groups
 from maskdet.tables.layout import PREDICTIONS, Layout, read_table
-from maskdet.tables.manifest import RunManifest, read_run
+from maskdet.tables.run_records import RunRecord, read_run
 from maskdet.tables.snapshot import current_snapshot
 
 LEAST_PER_STRATUM = 2
@@ -196,7 +196,7 @@ def _sample(
     drawn: Mapping[Stratum, int],
     by: Sequence[str],
     edges: Sequence[float],
-    run: RunManifest,
+    run: RunRecord,
     seed: int,
 ) -> pa.Table:
     schema = audit_schema(by)

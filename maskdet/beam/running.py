@@ -20,7 +20,7 @@ from maskdet.tables import lease
 from maskdet.tables.corrections import read_corrections
 from maskdet.tables.layout import IMAGES
 from maskdet.tables.levels import LevelWriter
-from maskdet.tables.runs import RunManifest, begin_run, claim_output, end_early, hold_output, read_run
+from maskdet.tables.runs import RunRecord, begin_run, claim_output, end_early, hold_output, read_run
 
 
 def build(launch: Launch) -> ScoreRun:
@@ -37,7 +37,7 @@ def build(launch: Launch) -> ScoreRun:
             settings.model.uri,
             launch.spec,
             launch.options,
-            launch.plan.manifest.run_id,
+            launch.plan.record.run_id,
             settings.scoring.inference_threads,
         ),
         compliance=WriteCompliance(
@@ -78,7 +78,7 @@ def run_to_end(
     wait_s: float = 0.0,
     shown: AbstractContextManager[None] | None = None,
     one_input: bool = False,
-) -> RunManifest:
+) -> RunRecord:
     """Claim the output, run the pipeline and read the record it left; what ends it early is in there too.
 
     Args:
@@ -90,18 +90,18 @@ def run_to_end(
         one_input: refuse tables that hold images of other inputs.
 
     Returns:
-        The run's record. Whether it succeeded says its :meth:`~maskdet.tables.runs.RunManifest.outcome`; the record of
+        The run's record. Whether it succeeded says its :meth:`~maskdet.tables.runs.RunRecord.outcome`; the record of
         a job that was only written down, as for a Flex Template, says that it is running.
 
     Raises:
         MaskdetError: the output cannot be claimed, or a worker met a caller's mistake.
         KeyboardInterrupt: the run was interrupted, with the output and the run's id as ``args``.
     """
-    layout, run = launch.plan.layout, launch.plan.manifest
+    layout, run = launch.plan.layout, launch.plan.record
     jobs.check_reachable(options, [*(task.uri for task in launch.tasks), layout.root])
     jobs.name_job(options, run.run_id)
     run = run.model_copy(update={"runner": jobs.describe_runner(options)})
-    launch = dataclasses.replace(launch, plan=dataclasses.replace(launch.plan, manifest=run))
+    launch = dataclasses.replace(launch, plan=dataclasses.replace(launch.plan, record=run))
     holder = lease.Holder.here(run.run_id, run.started_at, ends_with_process=jobs.ends_with_client(options))
     hold_output(layout, holder, wait_s=wait_s)
     try:
@@ -120,7 +120,7 @@ def run_to_end(
 
 def _run_pipeline(launch: Launch, options: PipelineOptions, shown: AbstractContextManager[None]) -> None:
     """Run a begun run's pipeline to its end; what ends it early is left in the run's record."""
-    layout, run_id, result = launch.plan.layout, launch.plan.manifest.run_id, None
+    layout, run_id, result = launch.plan.layout, launch.plan.record.run_id, None
     tuning.spend_less()
     try:
         with shown:

@@ -46,7 +46,7 @@ from maskdet.tables.layout import Layout
 from maskdet.tables.lease import heartbeats
 from maskdet.tables.receipts import ShardJob, ShardReport
 from maskdet.tables.reuse import read_refs
-from maskdet.tables.runs import LISTED, LevelTotal, RunManifest, RunPlan, finish_run
+from maskdet.tables.runs import LISTED, LevelTotal, RunPlan, RunRecord, finish_run
 from maskdet.tables.status import PlannedShard, write_plan
 from maskdet.tables.tracks import TrackFiles, TracksTotal
 
@@ -184,7 +184,7 @@ class ScoreShards(beam.PTransform):  # type: ignore[misc]
 
 @dataclass
 class FinishRun(beam.PTransform):  # type: ignore[misc]
-    """``None`` root → :class:`RunManifest`, once listing, shards and compliance tables are all there.
+    """``None`` root → :class:`RunRecord`, once listing, shards and compliance tables are all there.
 
     In the pipeline rather than in the client, so that a run whose client went away still ends properly.
     """
@@ -219,12 +219,12 @@ class FinishRun(beam.PTransform):  # type: ignore[misc]
 
 @dataclass
 class ScoreRun(beam.PTransform):  # type: ignore[misc]
-    """``None`` root → the final :class:`RunManifest`: a whole run.
+    """``None`` root → the final :class:`RunRecord`: a whole run.
 
     Attributes:
         plan: from the run's start.
         tasks: the listing to do.
-        source: how paths and manifests are read.
+        source: how paths and image lists are read.
         rule: the run's keys.
         limit: of a shard.
         score: the scoring transform.
@@ -400,7 +400,7 @@ def _join_earlier(group: tuple[int, Iterable[RefBatch]], growth: Growth) -> Iter
 
 
 def _write_plan(_: None, plan: RunPlan, shards: Sequence[PlannedShard]) -> None:
-    write_plan(plan.layout, plan.manifest.run_id, shards)
+    write_plan(plan.layout, plan.record.run_id, shards)
 
 
 def _without_groups(report: ShardReport) -> ShardReport:
@@ -416,8 +416,8 @@ def _finish(
     levels: Mapping[str, LevelTotal],
     files: Mapping[str, str] | None = None,
     rates: Mapping[str, TracksTotal] | None = None,
-) -> RunManifest:
-    with heartbeats(plan.layout, plan.manifest.run_id):
+) -> RunRecord:
+    with heartbeats(plan.layout, plan.record.run_id):
         listed, changed = listing.merge_counts(counts), listing.merge_counts(changes)
         tracks = TrackFiles(files or {}, rates or {})
         return finish_run(plan, listed, changed, reports, levels, datetime.now(UTC), tracks)

@@ -38,8 +38,8 @@ from maskdet.errors import ConfigError
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.tables.disclosure import refuse_small_groups
 from maskdet.tables.layout import Layout, encode_table
-from maskdet.tables.manifest import read_run
 from maskdet.tables.recount import correct_faces
+from maskdet.tables.run_records import read_run
 from maskdet.tables.snapshot import current_snapshot
 
 
@@ -89,7 +89,7 @@ def _parser() -> console.Parser:
 
 def _sample(arguments: argparse.Namespace) -> int:
     layout = Layout(storage.normalize(arguments.output))
-    by = tuple(name.strip() for name in arguments.by.split(",") if name.strip())
+    by = console.names_of(arguments.by)
     storage.within_deadline(lambda: current_snapshot(layout), layout.root)
     sample = draw_sample(layout, arguments.size, by, arguments.seed, small_groups=arguments.small_groups)
     uri = storage.normalize(arguments.sample)

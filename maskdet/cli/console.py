@@ -64,6 +64,21 @@ class Parser(argparse.ArgumentParser):
         super().error(f"{message}; did you mean {meant[0]}?" if meant else message)
 
 
+def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
+    """The flag of all commands that write a bundle; see :func:`maskdet.model.export.check_vacant`."""
+    parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is already at --output")
+
+
+def add_set_flag(parser: argparse.ArgumentParser, text: str = "change one setting; wins over the config") -> None:
+    """The flag of all commands that have settings: ``--set KEY=VALUE``, which may be given repeatedly."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Names that a flag lists, separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def keys_of(conditions: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
     """Conditions ``key=value`` as a selection has them; several of one key are alternatives.
 

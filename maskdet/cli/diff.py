@@ -16,7 +16,7 @@ import argparse
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -31,7 +31,7 @@ from maskdet.cli.joined_keys import add_metadata, metadata_of
 from maskdet.cli.summary import format_table
 from maskdet.compliance.change import RATES
 from maskdet.errors import ConfigError
-from maskdet.tables.changes import Changes, Question, Side, compare
+from maskdet.tables.changes import ALL, Changes, Question, Side, compare
 from maskdet.tables.counting import Period
 from maskdet.tables.layout import Layout, encode_table
 
@@ -51,14 +51,15 @@ def _diff(argv: Sequence[str]) -> int:
     if arguments.output and not arguments.output.endswith(_FORMATS):
         raise ConfigError("--output", f"a file that ends in {', '.join(_FORMATS)}", arguments.output, "Name one.")
     before, after = _sides(arguments)
+    by = console.names_of(arguments.by)
     question = Question(
-        by=_names(arguments.by),
+        by=by,
         rate=arguments.rate,
-        cluster=None if arguments.cluster is None else _names(arguments.cluster),
+        cluster=None if arguments.cluster is None else console.names_of(arguments.cluster),
         confidence=arguments.confidence,
         adjustment=arguments.adjust,
         time_zone=arguments.time_zone,
-        metadata=metadata_of(arguments),
+        metadata=metadata_of(arguments, by),
         small_groups=arguments.small_groups,
     )
     changes = storage.within_deadline(lambda: compare(before, after, question), before.layout.root)
@@ -127,10 +128,6 @@ def _period(flag: str, text: str) -> Period:
     return Period(days[0], days[1])
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 def describe(changes: Changes) -> str:
     """What changed, in words and in a table: coverage first."""
     lines = [f"before  {changes.before.name}", f"after   {changes.after.name}", "", "coverage", *_coverage(changes)]
@@ -157,7 +154,7 @@ def _shown(table: pa.Table, keys: Sequence[str]) -> pa.Table:
     """The rows as people read them: both sides in one column."""
     rows = [
         {
-            **{name: row[name] for name in keys},
+            **{name: _value(row, name) for name in keys},
             "images": f"{row['images_before']:,} → {row['images_after']:,}",
             "no face": f"{_share(row['no_face_share_before'])} → {_share(row['no_face_share_after'])}",
             "rate": f"{_share(row['rate_before'])} → {_share(row['rate_after'])}",
@@ -170,6 +167,13 @@ def _shown(table: pa.Table, keys: Sequence[str]) -> pa.Table:
         for row in table.to_pylist()
     ]
     return pa.Table.from_pylist(rows)
+
+
+def _value(row: Mapping[str, Any], name: str) -> str:
+    """The key of a row: all images together are not those of which nothing is known."""
+    if row["scope"] == ALL:
+        return "(all)"
+    return "(none)" if row[name] is None else str(row[name])
 
 
 def _share(share: float | None) -> str:

@@ -55,6 +55,9 @@ def _explore(argv: Sequence[str]) -> int:
         print("maskdet explore: others on the network can reach this page, unencrypted", file=sys.stderr)
     metadata = metadata_of(arguments)
     with Tables(storage.normalize(arguments.tables), metadata) as tables, contextlib.suppress(KeyboardInterrupt):
+        if tables.left_out:
+            columns = ", ".join(tables.left_out)
+            print(f"maskdet explore: --metadata: left out, as the tables have such columns: {columns}", file=sys.stderr)
         refuse_small_groups([tables.run], allowed=arguments.small_groups)
         serve(tables, arguments.host, arguments.port, names, ready)  # until Ctrl-C, which is the way to end it
     return 0

@@ -3,9 +3,10 @@
     maskdet export --model builtin --output models/compact [--formats litert_int8,onnx]
 
 The output is a bundle that every command accepts. Formats that the model already has are copied byte for byte; the
-others are made from its Keras file. Each format runs on the bundle's golden images. If one strays from float32, the
-command ends with an error and writes nothing. Making a format takes maskdet[tensorflow]; ONNX takes
-maskdet[tensorflow,onnx].
+others are made from its Keras file. A bundle that is already at --output is replaced only with --overwrite.
+
+Each format runs on the bundle's golden images. If one strays from float32, the command ends with an error and writes
+nothing. Making a format takes maskdet[tensorflow]; ONNX takes maskdet[tensorflow,onnx].
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def _export(argv: Sequence[str]) -> int:
     parser = console.Parser("export", __doc__)
     parser.add_argument("--model", required=True, help="a model bundle, or 'builtin'")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="local folder to write the bundle to")
+    console.add_overwrite_flag(parser)
     formats = ",".join(FORMATS)
     parser.add_argument(
         "--formats", default=formats, metavar="NAMES", help="formats, separated by commas (default: %(default)s)"
@@ -39,8 +41,8 @@ def _export(argv: Sequence[str]) -> int:
     arguments, rest = parser.parse_known_args(argv)
     FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to the user
-    names = [name.strip() for name in arguments.formats.split(",") if name.strip()]
-    manifest, written = convert_bundle(arguments.model, arguments.output, names)
+    names = console.names_of(arguments.formats)
+    manifest, written = convert_bundle(arguments.model, arguments.output, names, overwrite=arguments.overwrite)
     print(f"{manifest.model_id}: {arguments.output}")
     print(_table(written))
     return 0

@@ -38,12 +38,12 @@ from maskdet.evaluation.settings import TruthSettings
 from maskdet.evaluation.truth import class_of_name
 from maskdet.faces.importing import import_detector
 from maskdet.labels import THREE_CLASSES, Decision
+from maskdet.model.export import check_vacant
 from maskdet.model.importing.bundling import (
     ContradictedError,
     Declaration,
     Sample,
     Source,
-    check_vacant,
     import_model,
     opened_source,
 )
@@ -92,7 +92,7 @@ def _parser() -> console.Parser:
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a file, or a SavedModel's folder, in any storage")
     parser.add_argument("--detector", type=Path, metavar="FILE", help="ONNX file of a face detector, in place of MODEL")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write the bundle to")
-    parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is there already")
+    console.add_overwrite_flag(parser)
     parser.add_argument("--classes", metavar="NAMES", help="what the outputs mean, in order, separated by commas")
     parser.add_argument("--scale", choices=tuple(SCALES), help="what was done to pixels from 0 to 255 in training")
     parser.add_argument("--mean", metavar="R,G,B", help="in place of --scale: subtracted from pixels from 0 to 1")

@@ -22,7 +22,7 @@ from maskdet.beam.options import parse_beam_options
 from maskdet.cli import console, summary
 from maskdet.report.contact_sheet import check_sheet_name, make_sheet, write_sheet
 from maskdet.tables.layout import Layout
-from maskdet.tables.runs import RunManifest, read_run
+from maskdet.tables.runs import RunRecord, read_run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def _inspect(argv: Sequence[str]) -> int:
     return 0
 
 
-def _make_sheet(layout: Layout, run: RunManifest, arguments: argparse.Namespace) -> int:
+def _make_sheet(layout: Layout, run: RunRecord, arguments: argparse.Namespace) -> int:
     sheet = make_sheet(layout, run, arguments.sheet, arguments.sheet_seed, console.keys_of(arguments.where))
     uri = storage.normalize(arguments.sheet_output)
     write_sheet(uri, sheet)

@@ -27,6 +27,7 @@ COMMANDS = {
     "explore": "look into an output in the browser, down to its faces",
     "prune": "remove rows of images taken before a day",
     "files": "name the files of a table as of the last run",
+    "delta": "show the tables of an output as Delta Lake tables",
     "preview": "draw boxes, labels and probabilities on some images",
     "watch": "watch a camera or a film as it runs",
     "compare-runs": "compare two outputs over the same photographs, face by face",

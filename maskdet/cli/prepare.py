@@ -74,9 +74,7 @@ def _parser() -> console.Parser:
     parser = console.Parser("prepare", __doc__)
     parser.add_argument("--config", help="settings with the sources: a YAML file, or a name such as prepare")
     parser.add_argument("--output", help="folder or prefix for the tables")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; wins over the config"
-    )
+    console.add_set_flag(parser)
     parser.add_argument("--quiet", action="store_true", help="log a line now and then instead of showing live progress")
     parser.add_argument("--runner-config", help=RUNNER_CONFIG_HELP)
     return parser

@@ -140,9 +140,7 @@ def _parser() -> console.Parser:
         "--format", choices=["jpeg", "png"], default="jpeg", help="format of the previews (default: jpeg)"
     )
     parser.add_argument("--config", help="settings: a YAML file, or a name (maskdet config list)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; wins over the config"
-    )
+    console.add_set_flag(parser)
     return parser
 
 

@@ -44,7 +44,7 @@ def _report(argv: Sequence[str]) -> int:
     if since is not None and until is not None and since > until:
         raise ConfigError("--since", f"a day that is not after --until {until}", str(since), "Swap them.")
     selection = Selection(console.keys_of(arguments.where), since, until)
-    by = arguments.by.split(",") if arguments.by else None
+    by = console.names_of(arguments.by) if arguments.by else None
     excel = None if arguments.excel is None else storage.normalize(arguments.excel)
     written = write_report(
         arguments.tables,
@@ -55,7 +55,7 @@ def _report(argv: Sequence[str]) -> int:
         faces=arguments.faces,
         excel=excel,
         small_groups=arguments.small_groups,
-        metadata=metadata_of(arguments),
+        metadata=metadata_of(arguments, (*(by or ()), *selection.keys)),
     )
     print(f"{written.sentence}\nreport: {output} ({written.size_bytes / 1000:,.0f} kB)")
     if excel is not None:

@@ -39,9 +39,7 @@ def command_parser(command: str, description: str | None) -> console.Parser:
     parser.add_argument(
         "--config", help=f"settings: a YAML file, or a name such as demo; see maskdet config show {command}"
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; wins over the config"
-    )
+    console.add_set_flag(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="replace tables that were made from another input or with other keys"
     )

@@ -19,7 +19,7 @@ from maskdet.inputs.sharding import Size, size_of
 from maskdet.labels import INCORRECT, MASK, UNCERTAIN
 from maskdet.sections import VideoSettings
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, TRACK_RATES, TRACKS, Layout, read_table
-from maskdet.tables.runs import RunManifest
+from maskdet.tables.runs import RunRecord
 from maskdet.tables.status import RunStatus, read_status
 from maskdet.tables.videos import VideoCounts
 from maskdet.video.reading import EXTRA, is_installed
@@ -33,7 +33,7 @@ _WAYS = (
 )
 
 
-def describe_run(run: RunManifest, layout: Layout) -> str:
+def describe_run(run: RunRecord, layout: Layout) -> str:
     """A run's summary: how it ended, every image, faces by label, speed, and where the tables are."""
     images = run.images
     head = f"run {run.run_id}: {run.status.replace('_', ' ')}" + (f" — {run.reason}" if run.reason else "")
@@ -70,7 +70,7 @@ def describe_run(run: RunManifest, layout: Layout) -> str:
     return "\n".join(lines)
 
 
-def _pruned(run: RunManifest) -> list[str]:
+def _pruned(run: RunRecord) -> list[str]:
     removed = run.changes.get(REMOVED, 0)
     left = f"{run.dataset.listed:,} images{_and_videos(run)} in {run.shards.get('total', 0):,} shards are left"
     return [f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}"]
@@ -267,7 +267,7 @@ def _detail(name: str, counts: Mapping[str, int]) -> list[str]:
     return [f"  {name:<9} {text}"] if counts else []
 
 
-def _data_set(run: RunManifest) -> list[str]:
+def _data_set(run: RunRecord) -> list[str]:
     """What the run did to the data set, where it is more than the run's input."""
     if set(run.changes) <= {ADDED}:
         return []
@@ -286,11 +286,11 @@ def _data_set(run: RunManifest) -> list[str]:
     return [f"  data set  {run.dataset.listed:,} images{_and_videos(run)}: {counts}"]
 
 
-def _and_videos(run: RunManifest) -> str:
+def _and_videos(run: RunRecord) -> str:
     return f" and {run.dataset_videos.listed:,} videos" if run.dataset_videos else ""
 
 
-def _tables(run: RunManifest) -> list[str]:
+def _tables(run: RunRecord) -> list[str]:
     """Tables of the output, by the names of their folders."""
     return [*SHARD_TABLES, COMPLIANCE, *((TRACKS, TRACK_RATES) if run.tracks else ())]
 
@@ -305,7 +305,7 @@ def _videos(videos: VideoCounts | None) -> list[str]:
     ]
 
 
-def _skipped_videos(run: RunManifest) -> list[str]:
+def _skipped_videos(run: RunRecord) -> list[str]:
     """What to install, where videos were passed over because it is missing."""
     video = VideoSettings.model_validate(run.settings.get("video", {}))
     reasons = {f"extension .{extension}" for extension in video.extensions}
@@ -314,7 +314,7 @@ def _skipped_videos(run: RunManifest) -> list[str]:
     return [f"            videos are read where {EXTRA} is installed: pip install '{EXTRA}'"]
 
 
-def _mask_rate(run: RunManifest) -> list[str]:
+def _mask_rate(run: RunRecord) -> list[str]:
     faces, images = run.faces, run.dataset
     decided = sum(count for label, count in faces.items() if label != UNCERTAIN)
     if not decided:
@@ -330,7 +330,7 @@ def _mask_rate(run: RunManifest) -> list[str]:
     return [f"  mask rate {worn:.1%} wear one, {correct:.1%} correctly, {of}{beside}"]
 
 
-def _models(run: RunManifest) -> list[str]:
+def _models(run: RunRecord) -> list[str]:
     """Whose faces they are, where they are of more models than one."""
     latest = str(run.model["id"])
     others = {model: faces for model, faces in run.faces_by_model.items() if model != latest}
@@ -341,13 +341,13 @@ def _models(run: RunManifest) -> list[str]:
     return [f"  models    {', '.join(told)}, of images not read since"]
 
 
-def _corrections(run: RunManifest) -> list[str]:
+def _corrections(run: RunRecord) -> list[str]:
     if not run.corrections and not run.recounted:
         return []
     return [f"  corrected {run.corrections:,} labels that people gave count in place of the model's"]
 
 
-def _groups(run: RunManifest) -> list[str]:
+def _groups(run: RunRecord) -> list[str]:
     """How faces were grouped in time and by what they share, where the record says so."""
     compliance = run.settings.get("compliance", {})
     cluster, zone = compliance.get("cluster"), compliance.get("time_zone")
@@ -356,14 +356,14 @@ def _groups(run: RunManifest) -> list[str]:
     return [f"  groups    days and hours of {zone}; clusters of {' x '.join(cluster) if cluster else 'nothing'}"]
 
 
-def _thresholds(run: RunManifest) -> str:
+def _thresholds(run: RunRecord) -> str:
     try:
         return str(run.decision)
     except OutputError:  # the record of an older version; the rest of it can still be told
         return "thresholds unknown"
 
 
-def _speed(run: RunManifest) -> str:
+def _speed(run: RunRecord) -> str:
     if run.finished_at is None:
         return "not finished"
     wall_s = (run.finished_at - run.started_at).total_seconds()

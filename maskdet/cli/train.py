@@ -5,7 +5,8 @@
 Relative data folders in the recipe start from the variable MASKDET_DATA. `--set epochs=3` changes one setting.
 `--smoke` runs the whole recipe on a few images, in seconds. <output>.history.csv gets one row per epoch, and
 <output>.checkpoints holds the full state. If a training is killed, the same command continues it, and ends with the
-same weights (bit for bit where the recipe says `deterministic: true`).
+same weights (bit for bit where the recipe says `deterministic: true`). A bundle that is already at --output is replaced
+only with --overwrite.
 
 KERAS_BACKEND=jax (or torch) fits on a GPU without TensorFlow. The same command without it then exports what was fitted.
 """
@@ -40,13 +41,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="recipe: compact, reference_cnn, … (maskdet config list), or a YAML file",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write the bundle to")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one setting: epochs=3, augmentation.copies=2",
-    )
+    console.add_overwrite_flag(parser)
+    console.add_set_flag(parser, "change one setting: epochs=3, augmentation.copies=2")
     going_on = parser.add_mutually_exclusive_group()
     going_on.add_argument("--resume", action="store_true", help="continue from a checkpoint, or stop if there is none")
     going_on.add_argument("--restart", action="store_true", help="start over, even if there is a checkpoint")
@@ -58,7 +54,8 @@ def _train(options: argparse.Namespace) -> int:
     recipe = load_yaml(Recipe, find_config(options.config, RECIPES), options.set)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to the user
     resume: Resume = "required" if options.resume else "never" if options.restart else "if_possible"
-    manifest = train(recipe.smoke() if options.smoke else recipe, data_folder(), options.output, resume=resume)
+    wanted = recipe.smoke() if options.smoke else recipe
+    manifest = train(wanted, data_folder(), options.output, resume=resume, overwrite=options.overwrite)
     if manifest is None:
         print(f"fitted: {RunFiles(options.output).fitted}; run this again with KERAS_BACKEND=tensorflow to export it")
     else:

@@ -115,9 +115,7 @@ def _parser() -> console.Parser:
     parser.add_argument("--parquet", metavar="DIR", help="write the faces of each minute below DIR/predictions")
     parser.add_argument("--model", help="a model bundle, or 'builtin' (default)")
     parser.add_argument("--config", help="settings: a YAML file, or a name (maskdet config list)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; wins over the config"
-    )
+    console.add_set_flag(parser)
     return parser
 
 

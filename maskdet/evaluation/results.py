@@ -27,7 +27,7 @@ from maskdet.images.preprocessing import ImageLimits
 from maskdet.labels import INCORRECT, TWO_CLASSES
 from maskdet.model.training_images import Hashes, were_trained_on
 from maskdet.tables.layout import write_table
-from maskdet.tables.runs import RunManifest
+from maskdet.tables.runs import RunRecord
 
 METRICS_JSON = "metrics.json"
 METRICS_TABLE = "metrics.parquet"
@@ -78,7 +78,7 @@ class Evaluation:
         trained_on: how many of the images the model was trained on; ``None`` where its bundle does not say.
     """
 
-    run: RunManifest
+    run: RunRecord
     labelled: Labelled
     tally: Tally
     by_slice: dict[str, list[Estimate]]
@@ -100,7 +100,7 @@ class Evaluation:
 
 def evaluate(
     labelled: Labelled,
-    run: RunManifest,
+    run: RunRecord,
     settings: EvaluateSettings,
     annotated: AnnotatedRun | None = None,
     training_images: Hashes | None = None,

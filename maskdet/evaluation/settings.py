@@ -103,7 +103,7 @@ class SliceSettings(Section):
     """Parts of the data that get metrics of their own."""
 
     columns: tuple[str, ...] = ()
-    """Manifest columns or keys of the template: a slice for each value."""
+    """Columns of the image list or keys of the template: a slice for each value."""
     size_px: tuple[Count, ...] = (32, 64, 128, 256, 512)
     """Bounds of the slices by the image's shorter side."""
     pixels: bool = False

@@ -117,7 +117,7 @@ def check_columns(settings: EvaluateSettings, tasks: Sequence[ListTask]) -> None
     """Refuse, at launch, columns that neither the template nor every image list has.
 
     Raises:
-        ConfigError: there is no such key, and no manifest.
+        ConfigError: there is no such key, and no image list.
         SourceError: an image list lacks the column.
     """
     wanted = _list_columns(settings)

@@ -21,15 +21,17 @@ from maskdet.errors import ConfigError, MaskdetError
 from maskdet.explore.access import Gate, Guarded
 from maskdet.explore.exports import FORMATS, write_counts, write_faces
 from maskdet.explore.films import film_response
-from maskdet.explore.pictures import Picture, Pictures, RowId
+from maskdet.explore.pictures import Picture, Pictures
 from maskdet.explore.questions import Asked, Question
 from maskdet.explore.relabelling import Relabelling
-from maskdet.explore.tracks import TrackId, Tracks
+from maskdet.explore.row_ids import RowId
+from maskdet.explore.tracks import Tracks
 from maskdet.report.database import Tables
 from maskdet.report.video_frames import is_frame
 
 _ASSETS = {
     "explore.js": ("maskdet.explore", "static/explore.js", "text/javascript; charset=utf-8"),
+    "parts.js": ("maskdet.explore", "static/parts.js", "text/javascript; charset=utf-8"),
     "tracks.js": ("maskdet.explore", "static/tracks.js", "text/javascript; charset=utf-8"),
     "tracks.css": ("maskdet.explore", "static/tracks.css", "text/css; charset=utf-8"),
     "explore.css": ("maskdet.explore", "static/explore.css", "text/css; charset=utf-8"),
@@ -75,12 +77,12 @@ def _video_routes(tables: Tables) -> list[Route]:
     tracks = Tracks(tables)
 
     def frames(request: Request) -> Response:
-        place = TrackId.read(request.path_params["place"])
+        place = RowId.read(request.path_params["place"], "tracks")
         found = None if place is None else tracks.frames(place)
         return PlainTextResponse("There is no such track.\n", 404) if found is None else JSONResponse(found)
 
     def film(request: Request) -> Response:
-        place = RowId.read(request.path_params["place"])
+        place = RowId.read(request.path_params["place"], "faces", "faceless")
         row = None if place is None else tables.row(*place)
         if row is None or not is_frame(row):
             return PlainTextResponse("There is no such frame.\n", 404)
@@ -150,7 +152,7 @@ def _refused(_: Request, error: Exception) -> Response:
 
 
 def _picture(request: Request, read: Callable[[RowId], Picture | None]) -> Response:
-    place = RowId.read(request.path_params["place"])
+    place = RowId.read(request.path_params["place"], "faces", "faceless")
     found = None if place is None else read(place)
     if found is None:
         return PlainTextResponse("There is no such row.\n", 404)
@@ -164,10 +166,10 @@ async def _relabel(relabelling: Relabelling, request: Request) -> Response:
         return PlainTextResponse("JSON is expected.\n", 415)
     try:
         wanted = await request.json()
-        place, label = RowId.read(str(wanted["id"])), wanted["label"]
+        place, label = RowId.read(str(wanted["id"]), "faces"), wanted["label"]
     except (ValueError, KeyError, TypeError):
         place, label = None, None
-    if place is None or place.view != "faces":
+    if place is None:
         return PlainTextResponse("There is no such face.\n", 404)
     found = await run_in_threadpool(relabelling.relabel, place, label)
     return PlainTextResponse("There is no such face.\n", 404) if found is None else JSONResponse(found)

@@ -9,43 +9,28 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import re
 import threading
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 
 from maskdet.config import ImagingSettings, ScoringSettings
-from maskdet.errors import FailureCode, ImageFault
+from maskdet.errors import ImageFault
+from maskdet.explore.row_ids import RowId
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.inputs.references import HIDDEN, ImageRef
 from maskdet.report.database import Tables
 from maskdet.report.face_crops import read_crops
-from maskdet.report.marks import CHANGED, GONE, NAMELESS
+from maskdet.report.marks import CHANGED, NAMELESS, why_missing
 from maskdet.report.video_frames import frames_of, is_frame, read_frames
 from maskdet.scoring.fetching import Fetcher
 
 CROP_PX = 144
 WHOLE_PX = 1600
 
-_ID = re.compile(r"(faces|faceless)-([0-9]{1,9})-([0-9]{1,12})")
 _QUALITY = 85
 _MOST_READ_AT_ONCE = 4
 _MOST_KEPT = 600
-
-
-class RowId(NamedTuple):
-    """The place of a row in the tables."""
-
-    view: str
-    file: int
-    row: int
-
-    @classmethod
-    def read(cls, text: str) -> RowId | None:
-        """A place from what the page names it; ``None`` if it is not one."""
-        match = _ID.fullmatch(text)
-        return None if match is None else cls(match[1], int(match[2]), int(match[3]))
 
 
 Picture = bytes | str
@@ -100,7 +85,7 @@ class Pictures:
                 return CHANGED
             image, _ = open_upright(data, self._limits, at_least=(WHOLE_PX, WHOLE_PX))
         except ImageFault as fault:
-            return GONE if fault.code is FailureCode.NOT_FOUND else f"unreadable: {fault.code}"
+            return why_missing(fault.code)
         return self._shown(image)
 
     @staticmethod

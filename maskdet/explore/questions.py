@@ -10,11 +10,12 @@ from datetime import date
 from typing import Any
 
 from maskdet.errors import ConfigError
+from maskdet.explore.row_ids import RowId
 from maskdet.labels import LABELS
 from maskdet.report.database import CAPTURED_MS, FILE, ROW, WORN, Selection, Tables, quoted, tells_incorrect
 from maskdet.report.figures import Cells, Group, read_bins
 from maskdet.report.track_figures import pictures_of
-from maskdet.tables.manifest import RunManifest
+from maskdet.tables.run_records import RunRecord
 from maskdet.tracks.table import BOX
 
 NO_FACE = "no_face"
@@ -236,7 +237,7 @@ class Asked:
         place, more, rest = row[7 : 7 + keys], row[7 + keys : 7 + keys + carried], row[7 + keys + carried :]
         when = tables.local_time(captured_at_ms)
         found = {
-            "id": f"{view}-{tables.file_number(view, file)}-{number}",
+            "id": str(RowId.of(tables, view, file, number)),
             "uri": uri,
             "captured_at": f"{when:%Y-%m-%d %H:%M}" if when is not None else "",
             "keys": dict(zip(tables.keys, place, strict=True)),
@@ -300,7 +301,7 @@ def _number(name: str, text: str, most: float) -> float:
     return number
 
 
-def _models(run: RunManifest) -> str:
+def _models(run: RunRecord) -> str:
     """The run's model, and those of before whose faces the tables have, too."""
     latest = str(run.model.get("id", ""))
     others = [f"{faces:,} faces of {model}" for model, faces in run.faces_by_model.items() if model != latest]

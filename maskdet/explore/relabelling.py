@@ -7,8 +7,8 @@ from typing import Any
 
 from maskdet.compliance.corrections import CORRECTED_CODES, Correction, Corrections
 from maskdet.errors import ConfigError, OutputError
-from maskdet.explore.pictures import RowId
 from maskdet.explore.questions import Asked
+from maskdet.explore.row_ids import RowId
 from maskdet.report.database import Tables
 from maskdet.tables.corrections import read_corrections, write_corrections
 from maskdet.tables.snapshot import current_snapshot

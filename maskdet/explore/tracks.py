@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from maskdet.errors import ConfigError
 from maskdet.explore.questions import Question
+from maskdet.explore.row_ids import RowId
 from maskdet.report.database import CAPTURED_MS, FILE, ROW, WORN, Selection, Tables, quoted
 from maskdet.report.track_figures import TrackFigures, read_track_figures
 from maskdet.tracks.table import BOX
@@ -18,22 +18,8 @@ PAGE_TRACKS = 24
 MOST_FRAMES = 24
 """Of a track, spread evenly over it."""
 
-_ID = re.compile(r"tracks-([0-9]{1,9})-([0-9]{1,12})")
 _FIRST = "first"
 _MOST_KEPT = 64
-
-
-class TrackId(NamedTuple):
-    """The place of a track in the tables."""
-
-    file: int
-    row: int
-
-    @classmethod
-    def read(cls, text: str) -> TrackId | None:
-        """A place from what the page names it; ``None`` if it is not one."""
-        match = _ID.fullmatch(text)
-        return None if match is None else cls(int(match[1]), int(match[2]))
 
 
 class Tracks:
@@ -78,9 +64,9 @@ class Tracks:
             "changes": figures.changes,
         }
 
-    def frames(self, place: TrackId) -> list[dict[str, Any]] | None:
+    def frames(self, place: RowId) -> list[dict[str, Any]] | None:
         """Some of the faces that a track is made of, in the order of their times; ``None``: there is no such track."""
-        track = self._tables.row("tracks", *place)
+        track = self._tables.row(*place)
         if track is None:
             return None
         named = track["faces"]
@@ -128,11 +114,10 @@ class Tracks:
     def _track(self, row: dict[str, Any]) -> dict[str, Any]:
         tables = self._tables
         when = tables.local_time(row["captured_at_ms"])
-        file = tables.file_number("tracks", row["file"])
         same = ("uri", "track", "first_us", "last_us", "best_us", "frames", "label", "worn", "incorrect", "changes")
         return {
             **{name: row[name] for name in same},
-            "id": f"tracks-{file}-{row['row']}",
+            "id": str(RowId.of(tables, "tracks", row["file"], row["row"])),
             "face": None if row["face_file"] is None else self._face_id(row["face_file"], row["face_row"]),
             "captured_at": "" if when is None else f"{when:%Y-%m-%d %H:%M:%S}",
             "ended_at": "" if when is None else f"{when + _passed(row):%H:%M:%S}",
@@ -142,7 +127,7 @@ class Tracks:
         }
 
     def _face_id(self, file: str, number: int) -> str:
-        return f"faces-{self._tables.file_number('faces', file)}-{number}"
+        return str(RowId.of(self._tables, "faces", file, number))
 
 
 def _passed(row: dict[str, Any]) -> timedelta:

@@ -92,10 +92,13 @@ def _square(
              for middle, length, wanted in zip(centre, image.size, size, strict=True)]  # fmt: skip
     (left, right, before_x, inner_x), (top, bottom, before_y, inner_y) = spans
     inner = image.resize((inner_x, inner_y), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+    pixels = np.asarray(inner)
+    if (inner_x, inner_y) == size:
+        return pixels
     padding = ((before_y, size[1] - before_y - inner_y), (before_x, size[0] - before_x - inner_x), (0, 0))
     if outside == "edge":
-        return np.pad(np.asarray(inner), padding, mode="edge")
-    return np.pad(np.asarray(inner), padding, constant_values=_GREY)
+        return np.pad(pixels, padding, mode="edge")
+    return np.pad(pixels, padding, constant_values=_GREY)
 
 
 def _span(start: float, side: float, length: int, wanted: int) -> tuple[float, float, int, int]:

@@ -128,12 +128,12 @@ class DetectedFaces:
 
     def __call__(self, data: bytes, clock: StageClock) -> View:
         """View an image as the faces in it, the surest first."""
-        upright = decode_upright(data, self._limits, reduce=self._reduction, codecs=self._codecs)
+        upright = decode_upright(data, self._limits, reduce=self._reduction, codecs=self._codecs).in_pillow()
         clock.stop("decode")
         found = self._find(upright)
         clock.stop("detect")
         if _reduced(upright) and _longer_sides(found).min(initial=np.inf) < _REDUCED_CROP_PX:
-            whole = decode_upright(data, self._limits, codecs=self._codecs)
+            whole = decode_upright(data, self._limits, codecs=self._codecs).in_pillow()
             found, upright = _scaled(found, whole.image.width / upright.image.width), whole
             clock.stop("decode")
         return self._view(upright, found, clock)
@@ -142,7 +142,7 @@ class DetectedFaces:
         """View a picture as the faces in it, the surest first."""
         height, width = picture.shape[:2]
         check_size((width, height), self._limits)
-        upright = UprightImage(picture, width, height)
+        upright = UprightImage(picture, width, height).in_pillow()
         return self._view(upright, self._find(upright), clock)
 
     def _view(self, upright: UprightImage, found: Detections, clock: StageClock) -> View:

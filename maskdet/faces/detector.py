@@ -23,6 +23,7 @@ from maskdet.faces.looks import (
     finer_looks,
     finer_scale,
     first_scale,
+    mirrored_overview,
     overview,
     whole_look,
 )
@@ -67,6 +68,8 @@ DEFAULT_SETTINGS = FacesSettings()
 _MAX_CANDIDATES = 5000
 _MAX_SUGGESTED = 500
 _GREY = 110
+# Eyes, nose, corners of the mouth: what is left in the image comes first of a pair.
+_MIRRORED_LANDMARKS = (1, 0, 2, 4, 3)
 # A box this close to a look's inner edge is one that the edge cuts.
 _EDGE_PX = 2.0
 # A finer look is asked for faces somewhat larger than those that it was made for.
@@ -120,40 +123,41 @@ class Detector:
         Returns:
             Faces in pixels of the image, boxes clipped to it, by falling score (equal scores: from the top left).
         """
-        pixels = np.asarray(image)
-        height, width = pixels.shape[:2]
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        width, height = picture.size
         min_face_px = self.settings.min_face_px / reduced_by
         scale = first_scale(width, height)
-        found = self._look(pixels, whole_look(width, height, scale))
+        found = self._look(picture, whole_look(width, height, scale))
         for _ in range(FINER_LOOKS[self.settings.detail]):
             finer = finer_scale(scale, min_face_px)
             small = found.take(_sides(found) * scale < SMALL_PX)
             if finer is None or len(small.scores) == 0:
                 break
-            found, scale = self._finer(pixels, found, small, scale, finer), finer
+            found, scale = self._finer(picture, found, small, scale, finer), finer
         found = found.take(found.scores >= self._least(found))
         if not np.any(found.scores >= SURE):
-            found = join([found, self._filling(pixels)])
+            found = join([found, self._filling(picture, overview(width, height))])
+        if len(found.scores) == 0:
+            found = self._filling(picture, mirrored_overview(width, height))
         return _finish(found, (width, height), min_face_px, self.settings.max_faces)
 
-    def _filling(self, pixels: NDArray[np.uint8]) -> Detections:
-        """Faces that fill an image, by the overview."""
-        height, width = pixels.shape[:2]
-        seen = self._look(pixels, overview(width, height))
-        seen = seen.take(_sides(seen) >= FILLING * max(width, height))
+    def _filling(self, picture: Image.Image, look: Look) -> Detections:
+        """Faces that fill an image, by an overview."""
+        seen = self._look(picture, look)
+        seen = seen.take(_sides(seen) >= FILLING * max(picture.size))
         return seen.take(seen.scores >= self.min_score**self._rule.filling_power)
 
     def _finer(
-        self, pixels: NDArray[np.uint8], found: Detections, small: Detections, scale: float, finer: float
+        self, picture: Image.Image, found: Detections, small: Detections, scale: float, finer: float
     ) -> Detections:
         """What was found, with the word of finer looks in place of small faces."""
-        height, width = pixels.shape[:2]
+        width, height = picture.size
         order = np.lexsort((small.boxes[:, 0], small.boxes[:, 1], -small.scores))[:_MAX_SUGGESTED]
         small = small.take(order)
         small = small.take(suppress(small.boxes, small.scores, MAX_IOU))
         keep, parts = np.ones(len(found.scores), bool), []
         for look in finer_looks(width, height, small.boxes, scale, finer):
-            seen = self._look(pixels, look)
+            seen = self._look(picture, look)
             parts.append(seen.take(_sides(seen) * scale < _FINER_UP_TO * SMALL_PX))
             keep &= ~(_within(found, look, (width, height), _MARGIN_PX / scale) & (_sides(found) * scale < SMALL_PX))
         return join([found.take(keep), *parts])
@@ -164,21 +168,26 @@ class Detector:
         least: NDArray[np.float64] = np.power(self.min_score, powers)
         return least
 
-    def _look(self, pixels: NDArray[np.uint8], look: Look) -> Detections:
+    def _look(self, picture: Image.Image, look: Look) -> Detections:
         """Faces on one canvas, in pixels of the image."""
-        seen = self._network.detect(self._canvas(pixels, look), self._rule.suggested)
-        whole = (pixels.shape[1], pixels.shape[0])
-        seen = seen.take(_uncut(seen, look, whole))
+        canvas = self._canvas(picture, look)
+        if look.mirrored:
+            seen = _mirrored(self._network.detect(canvas[:, ::-1], self._rule.suggested), canvas.shape[1])
+        else:
+            seen = self._network.detect(canvas, self._rule.suggested)
+        seen = seen.take(_uncut(seen, look, picture.size))
         scale = np.array(look.scale, np.float32)
         corner = np.array([look.left, look.top], np.float32) - look.border / scale
         boxes = (seen.boxes / np.tile(scale, 2) + np.tile(corner, 2)).astype(np.float32)
         landmarks = (seen.landmarks / scale + corner).astype(np.float32)
         return Detections(boxes, seen.scores, landmarks, _sides(seen))
 
-    def _canvas(self, pixels: NDArray[np.uint8], look: Look) -> NDArray[np.uint8]:
+    def _canvas(self, picture: Image.Image, look: Look) -> NDArray[np.uint8]:
         """A look's pixels, uint8 ``(height, width, 3)``, with its border."""
-        part = pixels[look.top : look.top + look.height, look.left : look.left + look.width]
-        resized = self._codecs.resize(np.ascontiguousarray(part), look.across, look.down, "bilinear")
+        part = picture
+        if (look.width, look.height) != picture.size:
+            part = picture.crop((look.left, look.top, look.left + look.width, look.top + look.height))
+        resized = self._codecs.resize(part, look.across, look.down, "bilinear")
         if look.border == 0:
             return resized
         canvas = np.full((look.down + 2 * look.border, look.across + 2 * look.border, 3), _GREY, np.uint8)
@@ -211,6 +220,14 @@ def _sides(faces: Detections) -> NDArray[np.float32]:
     """Longer side of each box."""
     sides: NDArray[np.float32] = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0)
     return sides
+
+
+def _mirrored(faces: Detections, across: int) -> Detections:
+    """Faces of a mirrored canvas so many pixels wide, as they are on the canvas itself."""
+    left, top, right, bottom = faces.boxes.T
+    boxes = np.stack([across - right, top, across - left, bottom], axis=1)
+    landmarks = (faces.landmarks * np.array([-1, 1]) + np.array([across, 0]))[:, _MIRRORED_LANDMARKS]
+    return faces._replace(boxes=boxes, landmarks=landmarks.astype(np.float32))
 
 
 def _uncut(faces: Detections, look: Look, whole: tuple[int, int]) -> NDArray[np.bool_]:

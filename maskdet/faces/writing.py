@@ -18,7 +18,7 @@ from maskdet.faces.bundle import (
 )
 from maskdet.faces.network import Network
 from maskdet.model.bundle import file_sha256
-from maskdet.model.export import check_output_folder
+from maskdet.model.export import check_vacant
 from maskdet.model.manifest import MANIFEST_FILE, BundleFile
 
 _VERSIONED_PACKAGES = ("tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "numpy", "pillow")
@@ -40,7 +40,7 @@ def write_bundle(folder: Path, network: bytes, draft: DetectorManifest, licence:
         OutputError: the folder holds something that is no bundle.
         ModelError: what runs the network is not installed.
     """
-    check_output_folder(folder)
+    check_vacant(folder, overwrite=True)
     folder.mkdir(parents=True, exist_ok=True)
     names = (NETWORK_FILES[draft.runtime], GOLDEN_FILE, LICENCE_FILE)
     (folder / names[0]).write_bytes(network)

@@ -131,14 +131,23 @@ class FastCodecs:
         """As :meth:`Codecs.resize`."""
         if resize_filter != "bilinear":
             return PILLOW.resize(picture, width, height, resize_filter)
-        kind, library = self._resizing.PixelType.U8x3, self._resizing
-        pixels = np.asarray(picture)
+        if isinstance(picture, Image.Image):
+            return self._resize_pillow(picture, width, height)
+        kind, library, pixels = self._resizing.PixelType.U8x3, self._resizing, picture
         if pixels.shape[:2] == (height, width):
             return pixels
         source = library.ImageData(pixels.shape[1], pixels.shape[0], kind, pixels.tobytes())
         target = library.ImageData(width, height, kind)
         self._resizer().resize(source, target, self._bilinear)
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
+
+    def _resize_pillow(self, picture: Image.Image, width: int, height: int) -> Pixels:
+        """Resize where Pillow has the pixels: to an array and into the library, they would be copied twice."""
+        if picture.size == (width, height):
+            return np.asarray(picture)
+        target = Image.new("RGB", (width, height))
+        self._resizer().resize_pil(picture, target, self._bilinear)
+        return np.asarray(target)
 
     def _png_decoder(self) -> Any:
         if not hasattr(self._of_thread, "png"):

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskdet.children import CHILDREN, MIB, DiedError, Limits, TaskError
+from maskdet.children import CHILDREN, DiedError, Limits, TaskError
 from maskdet.errors import FailureCode, ImageFault
+from maskdet.process_limits import MIB
 
 if TYPE_CHECKING:
     from maskdet.images.preprocessing import ImageLimits

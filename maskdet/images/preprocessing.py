@@ -153,8 +153,12 @@ class UprightImage(NamedTuple):
 
     @property
     def image(self) -> Image.Image:
-        """The picture as Pillow has it."""
+        """The picture as Pillow has it; converted anew by every call."""
         return self.picture if isinstance(self.picture, Image.Image) else Image.fromarray(self.picture)
+
+    def in_pillow(self) -> UprightImage:
+        """The same with its picture converted once, for those who ask for it several times."""
+        return self._replace(picture=self.image)
 
 
 def prepare_image(

@@ -16,6 +16,9 @@ from typing import Any, NamedTuple, cast
 from maskdet import storage
 from maskdet.errors import SourceError
 
+IMAGE_LIST = "image list"
+"""What messages call a file, unless they are told otherwise."""
+
 _BLANKS = " \t\u00a0"
 _DELIMITERS = (",", ";", "\t", "|")
 _HEAD_BYTES = 64 * 1024
@@ -43,11 +46,15 @@ class Line(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_text(uri: str) -> Iterator[io.TextIOWrapper]:
+def open_text(uri: str, what: str = IMAGE_LIST) -> Iterator[io.TextIOWrapper]:
     """Open a text file, unpacked, in the encoding that it shows to have.
 
     A byte-order mark tells it, else the file's beginning: what is not UTF-8 there is Windows-1252. Later bytes that are
     not of the encoding are kept as surrogates.
+
+    Args:
+        uri: the file.
+        what: what messages call it.
 
     Raises:
         SourceError: it is a workbook, or its compression is damaged.
@@ -59,47 +66,48 @@ def open_text(uri: str) -> Iterator[io.TextIOWrapper]:
         for mark, opener in _OPENERS:
             if head.startswith(mark):
                 stream = opened.enter_context(_buffered(opened.enter_context(opener(stream, "rb"))))
-                with refusing_damage(uri):
+                with refusing_damage(uri, what):
                     head = stream.peek(_HEAD_BYTES)
         if head.startswith(_WORKBOOKS):
             remedy = "Save the sheet as CSV, or the table as Parquet."
-            raise SourceError(f"image list {uri}", "text or Parquet", "a workbook or an archive", remedy)
+            raise SourceError(f"{what} {uri}", "text or Parquet", "a workbook or an archive", remedy)
         text = io.TextIOWrapper(stream, _encoding(head), errors="surrogateescape", newline="")
         yield opened.enter_context(text)
 
 
 @contextlib.contextmanager
-def refusing_damage(uri: str) -> Iterator[None]:
+def refusing_damage(uri: str, what: str = IMAGE_LIST) -> Iterator[None]:
     """Within, damaged compression is a damaged source."""
     try:
         yield
     except _DAMAGE as error:
-        raise SourceError(f"image list {uri}: not readable as text: {' '.join(str(error).split())}") from error
+        raise SourceError(f"{what} {uri}: not readable as text: {' '.join(str(error).split())}") from error
 
 
-def header(uri: str, wanted: str) -> list[str]:
+def header(uri: str, wanted: str, what: str = IMAGE_LIST) -> list[str]:
     """The names of a delimited file's columns.
 
     Args:
         uri: the file.
         wanted: a column that should be there, in any case; helps to tell the delimiter.
+        what: what messages call the file.
 
     Raises:
         SourceError: the file is empty or damaged.
     """
-    with open_text(uri) as text, refusing_damage(uri):
-        names, _ = _header(uri, text, wanted)
+    with open_text(uri, what) as text, refusing_damage(uri, what):
+        names, _ = _header(uri, text, wanted, what)
         return names
 
 
-def lines(uri: str, wanted: str) -> Iterator[Line]:
+def lines(uri: str, wanted: str, what: str = IMAGE_LIST) -> Iterator[Line]:
     """Rows of a delimited file after its header, without blank ones.
 
     Raises:
         SourceError: the file is empty or its compression damaged; a broken row is no reason.
     """
-    with open_text(uri) as text, refusing_damage(uri):
-        names, delimiter = _header(uri, text, wanted)
+    with open_text(uri, what) as text, refusing_damage(uri, what):
+        names, delimiter = _header(uri, text, wanted, what)
         reader = _reader(text, delimiter)
         while True:
             try:
@@ -140,7 +148,7 @@ def _line(fields: list[str], count: int, number: int) -> Iterator[Line]:
         yield Line(fields)
 
 
-def _header(uri: str, text: io.TextIOWrapper, wanted: str) -> tuple[list[str], str]:
+def _header(uri: str, text: io.TextIOWrapper, wanted: str, what: str) -> tuple[list[str], str]:
     """The names of the columns, and what is between them; leaves the text at its first row."""
     first = text.readline().removeprefix("\ufeff")
     while first and not first.strip():
@@ -151,14 +159,14 @@ def _header(uri: str, text: io.TextIOWrapper, wanted: str) -> tuple[list[str], s
     while first.count('"') % 2 and (more := text.readline()) and len(first) < _HEAD_BYTES:
         first += more
     if not first.strip():
-        raise SourceError(f"image list {uri}: not readable as CSV: it is empty")
+        raise SourceError(f"{what} {uri}: not readable as CSV: it is empty")
     found = [(delimiter, _names(first, delimiter)) for delimiter in ((told,) if told else _DELIMITERS)]
     delimiter, names = next(
         ((delimiter, names) for delimiter, names in found if wanted.casefold() in map(str.casefold, names)),
         max(found, key=lambda one: len(one[1])),
     )
     if not is_utf8("".join(names)):
-        raise SourceError(f"image list {uri}: not readable as CSV: names of columns in an unknown encoding")
+        raise SourceError(f"{what} {uri}: not readable as CSV: names of columns in an unknown encoding")
     return names, delimiter
 
 

@@ -1,4 +1,4 @@
-"""Manifests: images named row by row in a CSV, Parquet or plain list file.
+"""Image lists: images named row by row in a CSV, Parquet or plain list file.
 
 A CSV or Parquet image list has a column of URIs and any others; settings say which are partition keys, capture time,
 version and size. Names of columns are compared without regard to case where none is exactly alike. A CSV may be
@@ -11,7 +11,6 @@ the image list's own folder.
 
 from __future__ import annotations
 
-import math
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 from maskdet import storage
 from maskdet.config import SourceSettings
 from maskdet.errors import FailureCode, SourceError
+from maskdet.inputs.cells import columns_like, text_of, without_fraction
 from maskdet.inputs.delimited import header, is_utf8, lines, open_text, refusing_damage, shown
 from maskdet.inputs.references import CLAIMED, HIVE_NULL
 from maskdet.templates import epoch_ms
@@ -39,8 +39,6 @@ _COMPRESSIONS = (".gz", ".bz2", ".xz")
 # Python's parser takes any character between date and time, and so the digits of a Unix time for a day in 1712.
 _ISO_TIME = re.compile(r"\d{4}-?\d{2}-?\d{2}([Tt ].+)?")
 
-# What pandas makes of an integer in a column that has gaps.
-_WHOLE_NUMBER = re.compile(r"-?\d+\.0")
 # What takes a path apart to be put together: dots, doubled and final slashes.
 _NOT_PLAIN = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|^~")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
@@ -80,7 +78,7 @@ def check_columns(uri: str, source: SourceSettings, root: str = "") -> None:
     """Refuse an image list that lacks a column which the settings name.
 
     Args:
-        uri: the manifest.
+        uri: the image list.
         source: names of the columns.
         root: the folder of Parquet files that it belongs to, if to one.
 
@@ -96,7 +94,7 @@ def is_parquet(uri: str) -> bool:
 
 
 def row_group_count(uri: str) -> int:
-    """Row groups of a Parquet manifest.
+    """Row groups of a Parquet image list.
 
     Raises:
         SourceError: the file is not Parquet.
@@ -112,7 +110,7 @@ def read_rows(uri: str, part: int, source: SourceSettings, root: str = "") -> It
     """Read the images that an image list names.
 
     Args:
-        uri: the manifest.
+        uri: the image list.
         part: row group of a Parquet image list; −1 for all.
         source: names of the columns.
         root: the folder of Parquet files that it belongs to, if to one.
@@ -159,7 +157,7 @@ def _delimited_rows(uri: str, source: SourceSettings) -> Iterator[Row]:
             continue
         yield _row(
             fields[uri_at],
-            [_without_fraction(fields[one]) for one in keys],
+            [without_fraction(fields[one]) for one in keys],
             None if taken is None else fields[taken],
             None if version is None else fields[version],
             None if size is None else fields[size],
@@ -189,8 +187,8 @@ def _parquet_rows(uri: str, part: int, source: SourceSettings, root: str) -> Ite
 def _row(
     uri: Any, keys: Iterable[Any], time: Any, version: Any, size: Any, place: str, base: str, timezone: tzinfo
 ) -> Row:
-    texts = tuple(_text(key) for key in keys)
-    named = _text(uri)
+    texts = tuple(text_of(key) for key in keys)
+    named = text_of(uri)
     if not named:
         return _broken(place, texts, "the row names no URI")
     if _DRIVE.match(named):
@@ -198,11 +196,11 @@ def _row(
     absolute = _absolute(named, base)
     try:
         captured_at_ms = _milliseconds(time, timezone)
-        size_bytes = max(int(size), -1) if _text(size) else -1
+        size_bytes = max(int(size), -1) if text_of(size) else -1
     except (ValueError, OverflowError):
         message = f"capture time {time!r} must look like 2026-01-31T08:15:00, and the size {size!r} like 1234"
         return Row(absolute, texts, problem=(FailureCode.BAD_MANIFEST_ROW.value, message))
-    told = _text(version)
+    told = text_of(version)
     return (
         Row(absolute, texts, captured_at_ms, size_bytes, f"{CLAIMED}{told}")
         if told
@@ -247,7 +245,7 @@ def _columns(uri: str, source: SourceSettings, root: str) -> _Columns:
     found = _column_names(uri, source, root)
 
     def own(name: str, setting: str) -> str:
-        alike = [one for one in found if one == name] or [one for one in found if one.casefold() == name.casefold()]
+        alike = columns_like(found, name)
         if not alike:
             remedy = "Rename one or the other; the first line of a CSV names its columns."
             raise SourceError(f"image list {uri}", f"a column {name!r} ({setting})", found, remedy)
@@ -320,22 +318,9 @@ def _values(column: pa.Array) -> list[Any]:
     return list(column.to_pylist())
 
 
-def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):  # text that its writer did not mark as such
-        value = value.decode("utf-8", "backslashreplace")
-    if isinstance(value, float):  # integers, where some are missing
-        value = None if math.isnan(value) else int(value) if value.is_integer() else value
-    return None if value is None or value == "" else str(value)
-
-
-def _without_fraction(text: str) -> str:
-    """``7`` of ``7.0``, which is how an integer is written where others of its column are missing."""
-    return text[:-2] if text.endswith(".0") and _WHOLE_NUMBER.fullmatch(text) else text
-
-
 def _milliseconds(value: Any, timezone: tzinfo) -> int | None:
     """A capture time as milliseconds since the epoch; without an offset it is the source's local time."""
-    text = _text(value)
+    text = text_of(value)
     if text is None:
         return None
     if isinstance(value, date) and not isinstance(value, datetime):

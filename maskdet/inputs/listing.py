@@ -1,7 +1,7 @@
 """Inputs to image references: folders, globs, list files and image lists, with partition keys and capture times.
 
 Listing is cut into :class:`ListTask` s so that it runs inside the pipeline: one for a glob or a prefix of an object
-store, one for each subfolder of a local folder, one for each row group of a Parquet manifest.
+store, one for each subfolder of a local folder, one for each row group of a Parquet image list.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def list_images(task: ListTask, source: SourceSettings, videos: frozenset[str] =
 
     Args:
         task: what to list.
-        source: how paths and manifests are read.
+        source: how paths and image lists are read.
         videos: extensions of files that are listed as videos; see :mod:`maskdet.inputs.videos`.
 
     Raises:

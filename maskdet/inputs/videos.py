@@ -15,14 +15,7 @@ from typing import BinaryIO
 from zoneinfo import ZoneInfo
 
 from maskdet import storage
-from maskdet.errors import (
-    AccessDeniedError,
-    FailureCode,
-    ImageFault,
-    NotAFileError,
-    NotFoundError,
-    StorageError,
-)
+from maskdet.errors import FailureCode, ImageFault, StorageError, lasting_fault
 from maskdet.inputs.folders import extension_of
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.pseudonyms import told
@@ -163,12 +156,10 @@ def _reading(uri: str) -> Iterator[str | BinaryIO]:
             raise ImageFault(FailureCode.EMPTY_FILE, "the file has no bytes")
         with _source(uri) as source:
             yield source
-    except NotFoundError:
-        raise ImageFault(FailureCode.NOT_FOUND, "nothing exists at the URI") from None
-    except AccessDeniedError:
-        raise ImageFault(FailureCode.ACCESS_DENIED, "the store refuses access") from None
-    except NotAFileError as error:
-        raise ImageFault(FailureCode.NOT_A_FILE, f"{error.received}, no file") from None
+    except StorageError as error:
+        if (fault := lasting_fault(error)) is None:
+            raise
+        raise fault from None
 
 
 @contextlib.contextmanager

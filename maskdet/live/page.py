@@ -7,26 +7,25 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http import HTTPStatus
 from typing import Any
 
 from PIL import Image
 
-from maskdet.errors import ConfigError
+from maskdet.loopback import JSON, LoopbackHandler, address_of, listen
 
-HOST = "127.0.0.1"
 _BOUNDARY = b"frame"
 _QUALITY = 80
 _PATIENCE_S = 5.0
-_PAGE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>maskdet watch</title>
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>maskdet watch</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
+<style nonce="@nonce@">
 body{font:16px system-ui,sans-serif;margin:1rem;background:#fff;color:#1f2937}
 img{max-width:100%;height:auto}
 </style>
 <h1>maskdet watch</h1><p id="said" role="status">waiting for the first frame</p>
 <img src="/stream.mjpg" alt="The newest frame, with a box and a label at each face">
-<script>
+<script nonce="@nonce@">
 setInterval(async () => {
   const now = await (await fetch('/now.json')).json();
   const rate = now.mask_rate === null ? 'no labelled faces yet' : (100 * now.mask_rate).toFixed(1) + ' % wear a mask';
@@ -89,57 +88,37 @@ def serving(page: Page, port: int) -> Iterator[str]:
     Raises:
         ConfigError: the port is taken, or no port.
     """
-    handler = type("Handler", (_Handler,), {"page": page})
-    try:
-        server = ThreadingHTTPServer((HOST, port), handler)
-    except (OSError, OverflowError) as error:  # taken, or no port at all
-        raise ConfigError("--page", "a port that is free", port, "Choose another, or 0 for any.") from error
-    server.daemon_threads = True
+    server = listen(type("Handler", (_Handler,), {"page": page}), port, "--page")
     threading.Thread(target=server.serve_forever, name="page", daemon=True).start()
     try:
-        yield f"http://{HOST}:{server.server_address[1]}/"
+        yield address_of(server)
     finally:
         page.close()
         server.shutdown()
         server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     page: Page
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         """Answer with the page, what is said, or pictures without end."""
-        # Another site's page must not read this one by a name of its own that leads here.
-        if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
-            self.send_error(403)
+        if not self.is_ours:
+            self.answer(HTTPStatus.FORBIDDEN, b"This address is not known here.")
         elif self.path == "/":
-            self._answer(_PAGE, "text/html; charset=utf-8")
+            self.answer_page(_PAGE, "'self'")
         elif self.path == "/now.json":
-            self._answer(self.page.now, "application/json")
+            self.answer(HTTPStatus.OK, self.page.now, JSON)
         elif self.path == "/stream.mjpg":
             self._stream()
         else:
-            self.send_error(404)
-
-    def _answer(self, body: bytes, kind: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        self.wfile.write(body)
+            self.answer(HTTPStatus.NOT_FOUND, b"nothing here")
 
     def _stream(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY.decode()}")
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
+        self.begin(HTTPStatus.OK, f"multipart/x-mixed-replace; boundary={_BOUNDARY.decode()}")
         try:
             for jpeg in self.page.pictures():
                 head = b"--%s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % (_BOUNDARY, len(jpeg))
                 self.wfile.write(head + jpeg + b"\r\n")
         except OSError:  # whoever looked has gone
             return
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: lines of JSON are what is printed."""

@@ -17,7 +17,7 @@ from maskdet import storage
 from maskdet.errors import MaskdetError, ModelError, OutputError
 from maskdet.model import tensorflow_export
 from maskdet.model.bundle import Bundle, open_bundle, read_manifest, resolve
-from maskdet.model.export import check_output_folder, list_files, replaced_whole
+from maskdet.model.export import check_vacant, list_files, replaced_whole
 from maskdet.model.formats import FORMATS, REFERENCE_OUTPUT, Format, select_formats
 from maskdet.model.manifest import GOLDEN_FILE, KERAS_FILE, MANIFEST_FILE, TRAINING_IMAGES_FILE, Manifest
 from maskdet.model.safety import refuse_unsafe
@@ -37,7 +37,9 @@ class Written:
     """Whether the bundle had it already; made from the Keras file if not."""
 
 
-def convert_bundle(uri: str, folder: Path, names: Iterable[str]) -> tuple[Manifest, list[Written]]:
+def convert_bundle(
+    uri: str, folder: Path, names: Iterable[str], *, overwrite: bool = False
+) -> tuple[Manifest, list[Written]]:
     """Write a bundle that holds a bundle's network in the formats asked for.
 
     What the bundle has is copied byte for byte; the rest is made from its Keras file. The new bundle appears under its
@@ -45,8 +47,9 @@ def convert_bundle(uri: str, folder: Path, names: Iterable[str]) -> tuple[Manife
 
     Args:
         uri: ``builtin``, or a bundle's folder in any storage.
-        folder: the new bundle's; replaced if it holds a bundle.
+        folder: the new bundle's.
         names: keys of :data:`maskdet.model.formats.FORMATS`.
+        overwrite: whether a bundle that is already in the folder may be replaced.
 
     Returns:
         The new manifest, and what was written, in the order of the formats.
@@ -54,11 +57,11 @@ def convert_bundle(uri: str, folder: Path, names: Iterable[str]) -> tuple[Manife
     Raises:
         ConfigError: a format is unknown, or a package that it takes is missing.
         ModelError: the bundle is missing or damaged, lacks what a format is made from, or a format fails its check.
-        OutputError: the folder is the bundle itself, or holds something that is no bundle.
+        OutputError: the folder is the bundle itself, or holds something that is not a bundle or may not be replaced.
         StorageError: the bundle cannot be read.
     """
     formats = select_formats(names)
-    check_output_folder(folder)
+    check_vacant(folder, overwrite=overwrite)
     _refuse_own_folder(uri, folder)
     listed = read_manifest(uri).files
     missing = [made for made in formats if not made.is_in(listed)]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdet import storage
 from maskdet.errors import ModelError, OutputError
 from maskdet.model import litert_export
 from maskdet.model.formats import FORMATS
@@ -23,23 +24,45 @@ from maskdet.model.training_images import write_training_images
 
 GOLDEN_IMAGES = 8
 
+_BUNDLE = "a model bundle"
+
 # Without ONNX, which few want and which would make every bundle a third larger: `maskdet export` adds it.
 _STANDARD_FORMATS = ("keras", "saved_model", "litert_float", "litert_int8")
 _VERSIONED_PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "pillow")
 
 
-def check_output_folder(folder: Path) -> None:
-    """Make sure that a bundle may be written to a folder: it is absent, empty, or holds a bundle, which gets replaced.
+def check_vacant(output: str | Path, *, overwrite: bool) -> None:
+    """Make sure that a bundle may be written to a folder: the one rule of `import`, `export` and `train`.
+
+    Args:
+        output: a folder, in any storage.
+        overwrite: whether a bundle that is already there may be replaced.
 
     Raises:
-        OutputError: the folder holds something else.
+        OutputError: it holds something that is not a bundle, or a bundle that may not be replaced.
+        StorageError: it cannot be read.
     """
-    if folder.is_dir() and (not any(folder.iterdir()) or (folder / MANIFEST_FILE).is_file()):
+    location = storage.normalize(str(output))
+    held = _held(location)
+    if held is None or (held == _BUNDLE and overwrite):
         return
-    if folder.exists():
-        raise OutputError(
-            str(folder), "an absent or empty folder, or a model bundle", "something else", "Name another output folder."
-        )
+    if held == _BUNDLE:
+        remedy = "Name another output, or replace the bundle with --overwrite."
+        raise OutputError(f"--output {location}", "an absent or empty folder", held, remedy)
+    raise OutputError(location, "an absent or empty folder, or a model bundle", held, "Name another output folder.")
+
+
+def _held(location: str) -> str | None:
+    """What a folder holds, in words; ``None`` where it is absent or empty."""
+    if storage.is_local(location):
+        folder = storage.local_path(location)
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return None
+        return _BUNDLE if (folder / MANIFEST_FILE).is_file() else "something else"
+    present = next(iter(storage.list_folder(location)), None)
+    if present is None:
+        return None
+    return _BUNDLE if storage.exists(storage.join(location, MANIFEST_FILE)) else present.uri
 
 
 def export_bundle(
@@ -67,7 +90,7 @@ def export_bundle(
         OutputError: the folder holds something that is no bundle.
         ModelError: the images or the network do not have the size that the draft states.
     """
-    check_output_folder(folder)
+    check_vacant(folder, overwrite=True)
     _check_shapes(model, draft, representative)
     with replaced_whole(folder) as building:
         _write_models(model, building, representative)

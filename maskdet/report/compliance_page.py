@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from maskdet import __version__, storage
 from maskdet.errors import ConfigError, ModelError, StorageError
-from maskdet.labels import LABELS
+from maskdet.labels import INCORRECT, LABELS, MASK, NO_MASK
 from maskdet.model.bundle import read_manifest
 from maskdet.model.manifest import Manifest
 from maskdet.report.database import Selection, Tables
@@ -23,27 +23,17 @@ from maskdet.report.face_tiles import FaceSection, read_faces
 from maskdet.report.failure_words import FAILURE_WORDS
 from maskdet.report.figures import BINS, Figures, Group, period_of, periods, read_figures
 from maskdet.report.people_section import People, people_sheet, pictures_word, read_people
-from maskdet.report.scales import Mark, Scale, ends, of_hundred, spread_labels, stacked
+from maskdet.report.rows import MOST_GROUPS, Row, row_of, scale_of
+from maskdet.report.scales import Mark, Scale, of_hundred, spread_labels, stacked
 from maskdet.report.templating import rendered
 from maskdet.report.words import bare_share, group_name, share
 from maskdet.tables.disclosure import privacy_of, refuse_small_groups
-from maskdet.tables.manifest import RunManifest
 from maskdet.tables.metadata import NO_METADATA, Metadata
+from maskdet.tables.run_records import RunRecord
 
-MOST_GROUPS = 40
 MOST_PANELS = 12
 MOST_IN_PANEL = 12
 MOST_PERIODS_SHOWN = 62
-
-
-class Row(NamedTuple):
-    """A group in a chart of rates."""
-
-    name: str
-    group: Group
-    at: float | None
-    span: tuple[float, float] | None
-    """Both ends of its interval, in percent of the axis."""
 
 
 class Point(NamedTuple):
@@ -74,7 +64,7 @@ class Panel:
 
     name: str
     group: Group
-    rows: list[Row]
+    rows: list[Row[Group]]
     more: int
     series: Series
 
@@ -114,7 +104,7 @@ def render(
         cluster_words=_cluster_words(tables),
         pair_words=_cluster_words(tables, of_day=False),
         named=sum(group.values != (None,) for group in figures.groups),
-        hundred=_hundred(figures.total),
+        hundred=_hundred(figures),
         **_by_group(figures, order),
         **_over_time(figures),
         panels=_panels(figures, order),
@@ -130,7 +120,7 @@ def render(
     return str(page)
 
 
-def model_card(run: RunManifest) -> Manifest | None:
+def model_card(run: RunRecord) -> Manifest | None:
     """The manifest of the model that a run used, if it is still where the run found it."""
     uri = str(run.settings.get("model", {}).get("uri", "builtin"))
     try:
@@ -177,32 +167,29 @@ def _by_rate(groups: Sequence[Group]) -> list[Group]:
     return sorted(groups, key=lambda group: (group.rate.share is None, group.rate.share or 0.0))
 
 
-def _extent(groups: Sequence[Group]) -> list[float | None]:
-    return [*ends(group.rate.interval for group in groups), *(group.rate.share for group in groups)]
-
-
-def _row(scale: Scale, group: Group) -> Row:
-    interval = group.rate.interval
-    at = None if group.rate.share is None else scale.at(group.rate.share)
-    span = None if interval is None else (scale.at(interval.low), scale.at(interval.high))
-    return Row(group_name(group.values), group, at, span)
+def _row(scale: Scale, group: Group) -> Row[Group]:
+    return row_of(scale, group.values, group, group.rate)
 
 
 def _by_group(figures: Figures, order: Sequence[Group]) -> dict[str, Any]:
     shown = order[:MOST_GROUPS]
-    scale = Scale.around(_extent([figures.total, *shown]))
+    scale = scale_of(group.rate for group in [figures.total, *shown])
     rows = [_row(scale, group) for group in shown]
     return {"scale": scale, "rows": rows, "total_row": _row(scale, figures.total), "rest": len(order) - len(shown)}
 
 
-def _hundred(total: Group) -> dict[str, int]:
-    counts = total.counts
+def _hundred(figures: Figures) -> dict[str, int]:
+    """Faces of every hundred, by label; those that the rate counts come first."""
+    counts = figures.total.counts
+    if not figures.tells_incorrect:
+        worn = counts.faces_mask + counts.faces_incorrect
+        return dict(zip((MASK, NO_MASK), of_hundred((worn, counts.faces_no_mask)), strict=True))
     parts = (counts.faces_mask, counts.faces_incorrect, counts.faces_no_mask)
-    return dict(zip(("mask", "incorrect", "no_mask"), of_hundred(parts), strict=True))
+    return dict(zip((MASK, INCORRECT, NO_MASK), of_hundred(parts), strict=True))
 
 
 def _over_time(figures: Figures) -> dict[str, Any]:
-    scale = Scale.around(_extent([figures.total, *figures.trend]))
+    scale = scale_of(group.rate for group in [figures.total, *figures.trend])
     return {"time_scale": scale, "series": _series(figures, figures.trend, scale)}
 
 
@@ -246,7 +233,7 @@ def period_name(day: date, unit: str) -> str:
 def _panels(figures: Figures, order: Sequence[Group]) -> dict[str, Any]:
     shown = order[:MOST_PANELS]
     inner = [group for one in shown for group in _by_rate(figures.subgroups.get(one.values[0], []))[:MOST_IN_PANEL]]
-    scale = Scale.around(_extent([*shown, *inner]))
+    scale = scale_of(group.rate for group in [*shown, *inner])
     trends = [group for one in shown for group in figures.group_trends.get(one.values[0], [])]
     time_scale = Scale.around([group.rate.share for group in [*trends, *shown]])
     panels = []

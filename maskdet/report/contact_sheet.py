@@ -26,7 +26,7 @@ from maskdet.report.marks import (
 )
 from maskdet.report.sampling import EVERYWHERE, FACE_COLUMNS, Section, Where, choose_sections
 from maskdet.tables.layout import Layout
-from maskdet.tables.runs import RunManifest
+from maskdet.tables.runs import RunRecord
 from maskdet.tables.snapshot import read_snapshot
 
 MOST_TILES = 200
@@ -69,7 +69,7 @@ class SheetPlan(NamedTuple):
 
 def make_sheet(
     layout: Layout,
-    run: RunManifest,
+    run: RunRecord,
     count: int,
     seed: int,
     allowed: Mapping[str, tuple[str | None, ...]] | None = None,

@@ -28,8 +28,8 @@ from maskdet.labels import INCORRECT, LABELS
 from maskdet.schemas import RESERVED_NAMES, predictions_schema
 from maskdet.tables.corrections import read_corrections
 from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, TRACKS, Layout
-from maskdet.tables.manifest import read_run
 from maskdet.tables.metadata import NO_METADATA, Metadata
+from maskdet.tables.run_records import read_run
 from maskdet.tables.snapshot import current_snapshot
 
 if TYPE_CHECKING:
@@ -116,13 +116,12 @@ class Tables:
         self.carried = dataset.carried or ()
         names = tuple(dict.fromkeys((*dataset.place_names, *dataset.partition_by)))
         self.stored_keys = tuple(name for name in names if name not in (*TIME_KEYS, *self.carried))
-        self.keys = (*self.stored_keys, *metadata.columns)
         compliance = self.run.settings.get("compliance", {})
         self.timezone = str(compliance.get("time_zone") or dataset.timezone)
         named = compliance.get("cluster")
         self.cluster = None if named is None or set(named) == {*self.stored_keys, *TIME_KEYS} else tuple(named)
-        self._metadata = metadata
-        self._refuse_metadata()
+        self._metadata = self._usable(metadata)
+        self.keys = (*self.stored_keys, *self._metadata.columns)
         self._fetched = tempfile.TemporaryDirectory(prefix="maskdet-tables-")
         self._connection = connect(config={"threads": available_cores()})
         self._files = {view: self._local(table) for view, table in VIEWS.items()}
@@ -186,15 +185,16 @@ class Tables:
         with self.cursor as cursor:
             cursor.execute(f"CREATE OR REPLACE VIEW faces AS {query}")
 
-    def _refuse_metadata(self) -> None:
-        """Refuse metadata that are about no key of the tables, or named like a column of them."""
-        known = self._metadata
-        if known.on and known.on not in self.stored_keys:
-            raise ConfigError("--on", f"one of the keys {list(self.stored_keys)}", known.on, "See maskdet inspect.")
-        names = {*predictions_schema(self.snapshot.dataset.key_names).names, *RESERVED_NAMES}
-        for name in known.columns:
-            if name in names:
-                raise ConfigError("--metadata", "columns that the tables do not have", name, "Rename it.")
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Columns of the metadata that have the name of a column of the tables, and that nobody asked for."""
+        return self._metadata.left_out
+
+    def _usable(self, metadata: Metadata) -> Metadata:
+        """Metadata without columns that are named like one of the tables; refused if about no key of theirs."""
+        if metadata.on and metadata.on not in self.stored_keys:
+            raise ConfigError("--on", f"one of the keys {list(self.stored_keys)}", metadata.on, "See maskdet inspect.")
+        return metadata.beside((*predictions_schema(self.snapshot.dataset.key_names).names, *RESERVED_NAMES))
 
     def _load_metadata(self) -> None:
         """Make a table of the metadata, to be joined to rows by the key that it is about."""

@@ -13,14 +13,14 @@ from PIL import Image
 
 from maskdet.config import ImagingSettings, ScoringSettings
 from maskdet.cores import available_cores
-from maskdet.errors import FailureCode, ImageFault
+from maskdet.errors import ImageFault
 from maskdet.faces.crops import CropOptions, crop_face
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.inputs.references import HIDDEN, ImageRef
-from maskdet.report.marks import CHANGED, GONE, GREY, NAMELESS
+from maskdet.report.marks import CHANGED, GREY, NAMELESS, why_missing
 from maskdet.report.video_frames import EVERY, frames_of, is_frame, read_frames
 from maskdet.scoring.fetching import Fetcher
-from maskdet.tables.manifest import RunManifest
+from maskdet.tables.run_records import RunRecord
 from maskdet.video.sampling import Segment
 
 # More than the classifier sees, so that people can tell what a face is part of.
@@ -32,7 +32,7 @@ Crop = Image.Image | str
 """A picture, or why there is none."""
 
 
-def crops_of_run(run: RunManifest, rows: Sequence[dict[str, Any]], side_px: int) -> list[Crop]:
+def crops_of_run(run: RunRecord, rows: Sequence[dict[str, Any]], side_px: int) -> list[Crop]:
     """As :func:`read_crops`, with the limits and tries of the run that made the rows."""
     # Of what settings a run may hold, only these matter here.
     imaging = ImagingSettings.model_validate(run.settings.get("imaging", {}))
@@ -104,7 +104,7 @@ def _crops_of(
         boxed = any(row.get("face_left_px") is not None for row in rows)
         image, _ = open_upright(data, limits, at_least=None if boxed else (side_px, side_px))
     except ImageFault as fault:
-        return [GONE if fault.code is FailureCode.NOT_FOUND else f"unreadable: {fault.code}"] * len(rows)
+        return [why_missing(fault.code)] * len(rows)
     return [_crop(image, row, side_px) for row in rows]
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from maskdet.errors import FailureCode
 from maskdet.labels import INCORRECT, MASK, NO_MASK, UNCERTAIN
 
 Colour = tuple[int, int, int]
@@ -47,6 +48,11 @@ STYLES = {
     UNCERTAIN: Style((240, 228, 66), BLACK),
 }
 UNLABELLED = Style(GREY, BLACK)
+
+
+def why_missing(code: FailureCode) -> str:
+    """Why there is no picture of what cannot be read any more."""
+    return GONE if code is FailureCode.NOT_FOUND else f"unreadable: {code}"
 
 
 def shown_probability(row: Mapping[str, Any]) -> float:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from maskdet.labels import INCORRECT, LABELS
 from maskdet.report.database import Selection, Tables
 from maskdet.report.excel import Sheet
-from maskdet.report.scales import Scale, ends
+from maskdet.report.rows import MOST_GROUPS, Row, row_of, scale_of
+from maskdet.report.scales import Scale
 from maskdet.report.track_figures import TrackFigures, TrackGroup, read_track_figures
-from maskdet.report.words import group_name
 from maskdet.sections import TrackSettings
-
-MOST_GROUPS = 40
 
 _DID = {
     "put_on": "put a mask on",
@@ -21,16 +19,6 @@ _DID = {
     "slipped": "let it slip below nose or mouth",
     "put_right": "put it right",
 }
-
-
-class PeopleRow(NamedTuple):
-    """A group in a chart of rates."""
-
-    name: str
-    group: TrackGroup
-    at: float | None
-    span: tuple[float, float] | None
-    """Both ends of its interval, in percent of the axis."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +39,8 @@ class People:
     figures: TrackFigures
     key: str
     scale: Scale
-    total: PeopleRow
-    rows: list[PeopleRow]
+    total: Row[TrackGroup]
+    rows: list[Row[TrackGroup]]
     rest: int
     changes: list[tuple[str, str, int]]
     max_gap_seconds: float
@@ -72,15 +60,14 @@ def read_people(tables: Tables, selection: Selection, key: str | None) -> People
     if not figures.frames:
         return None
     shown = figures.groups[:MOST_GROUPS]
-    groups = [figures.total, *shown]
-    scale = Scale.around([*ends(group.interval for group in groups), *(group.share for group in groups)])
+    scale = scale_of([figures.total, *shown])
     settings = TrackSettings.model_validate(tables.run.settings.get("tracks", {}))
     return People(
         figures,
         key or "",
         scale,
-        _row(scale, figures.total)._replace(name="all"),
-        [_row(scale, group) for group in shown],
+        row_of(scale, figures.total.values, figures.total, figures.total)._replace(name="all"),
+        [row_of(scale, group.values, group, group) for group in shown],
         len(figures.groups) - len(shown),
         [(kind, _DID[kind], number) for kind, number in figures.changes.items() if number],
         settings.max_gap_seconds,
@@ -105,9 +92,3 @@ def _cells(group: TrackGroup, labels: list[str]) -> tuple[Any, ...]:
     name = group.values[0] if group.values else "(all)"
     counts = (getattr(group.counts, label) for label in labels)
     return (name, group.tracks, *counts, group.share, *(group.interval or (None, None)))
-
-
-def _row(scale: Scale, group: TrackGroup) -> PeopleRow:
-    at = None if group.share is None else scale.at(group.share)
-    span = None if group.interval is None else (scale.at(group.interval.low), scale.at(group.interval.high))
-    return PeopleRow(group_name(group.values), group, at, span)

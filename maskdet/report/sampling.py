@@ -17,7 +17,7 @@ from maskdet import storage
 from maskdet.errors import ConfigError, StorageError
 from maskdet.labels import INCORRECT, MASK, NO_MASK, THREE_CLASSES, worn_probability
 from maskdet.tables.layout import NO_FACE, PREDICTIONS, Layout
-from maskdet.tables.runs import RunManifest
+from maskdet.tables.runs import RunRecord
 from maskdet.tables.snapshot import Dataset
 
 Hashes = NDArray[np.uint64]
@@ -86,9 +86,7 @@ class Where:
 EVERYWHERE = Where()
 
 
-def choose_sections(
-    layout: Layout, run: RunManifest, count: int, seed: int, where: Where = EVERYWHERE
-) -> list[Section]:
+def choose_sections(layout: Layout, run: RunRecord, count: int, seed: int, where: Where = EVERYWHERE) -> list[Section]:
     """Rows to look at: the least sure, the surest of each label, some at random, and images without a face.
 
     Among equal probabilities, and at random, a row is chosen by a hash of seed and content, so that the choice depends

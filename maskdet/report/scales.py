@@ -79,14 +79,21 @@ def stacked(counts: Sequence[int], total: int | None = None) -> list[tuple[float
 
 
 def of_hundred(counts: Sequence[int]) -> list[int]:
-    """Counts as whole numbers of every hundred, which add up to it: rounded by largest remainder."""
+    """Counts as whole numbers of every hundred, which add up to it.
+
+    The first is rounded by itself, so that it agrees with its share in percent, which stands on the same page; only all
+    are 100. The others divide the rest among themselves by largest remainder.
+    """
     total = sum(counts)
     if not total:
         return [0] * len(counts)
-    shares = [divmod(100 * count, total) for count in counts]
-    left = 100 - sum(whole for whole, _ in shares)
-    largest = sorted(range(len(counts)), key=lambda place: -shares[place][1])[:left]
-    return [whole + (place in largest) for place, (whole, _) in enumerate(shares)]
+    first = round(100 * (counts[0] / total))
+    if counts[0] < total:
+        first = min(first, 99)
+    shares = [divmod(100 * count, total) for count in counts[1:]]
+    left = 100 - first - sum(whole for whole, _ in shares)
+    largest = sorted(range(len(shares)), key=lambda place: -shares[place][1])[:left]
+    return [first, *(whole + (place in largest) for place, (whole, _) in enumerate(shares))]
 
 
 def spread_labels(texts: Sequence[str], most: int) -> list[int]:

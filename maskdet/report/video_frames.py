@@ -8,13 +8,13 @@ from typing import Any
 
 from PIL import Image
 
-from maskdet.errors import FailureCode, ImageFault
+from maskdet.errors import ImageFault
 from maskdet.images.codecs import Pixels
 from maskdet.inputs.folders import extension_of
 from maskdet.inputs.videos import decoded_frames
-from maskdet.report.marks import CHANGED, GONE
+from maskdet.report.marks import CHANGED, why_missing
 from maskdet.sections import VideoSettings
-from maskdet.tables.manifest import RunManifest
+from maskdet.tables.run_records import RunRecord
 from maskdet.video.frames import LostStretch
 from maskdet.video.reading import is_installed
 from maskdet.video.sampling import MICROSECONDS, OPEN_END, Grid, Segment
@@ -37,7 +37,7 @@ def is_frame(row: Mapping[str, Any]) -> bool:
     return row.get("frame_time_us") is not None
 
 
-def frames_of(run: RunManifest) -> Segment:
+def frames_of(run: RunRecord) -> Segment:
     """Which frames a run looked at, of a whole video."""
     video = VideoSettings.model_validate(run.settings.get("video", {}))
     grid = Grid.of(video.frames_per_second)
@@ -70,7 +70,7 @@ def read_frames(
                 missing.discard(event.time_us)
                 yield event.time_us, _checked(event.pixels, wanted[event.time_us])
     except ImageFault as fault:
-        reason = GONE if fault.code is FailureCode.NOT_FOUND else f"unreadable: {fault.code}"
+        reason = why_missing(fault.code)
     yield from ((time_us, reason) for time_us in sorted(missing))
 
 
@@ -96,6 +96,6 @@ def _stretches(times_us: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def _checked(pixels: Pixels | ImageFault, sha256: str) -> Frame:
     if isinstance(pixels, ImageFault):
-        return f"unreadable: {pixels.code}"
+        return why_missing(pixels.code)
     same = hashlib.sha256(pixels.data).hexdigest() == sha256
     return Image.fromarray(pixels) if same else CHANGED

@@ -26,12 +26,12 @@ def bare_share(value: float | None, decimals: int = 1) -> str:
     """A share in percent, without the sign: the first of two."""
     if value is None:
         return MISSING
-    least = 10.0**-decimals
-    if value > 0 and 100 * value < least / 2:
+    least, text = 10.0**-decimals, f"{100 * value:.{decimals}f}"
+    if value > 0 and float(text) == 0:
         return f"<{least:g}"
-    if value < 1 and 100 * value > 100 - least / 2:
+    if value < 1 and float(text) == 100:
         return f">{100 - least:g}"
-    return f"{100 * value:.{decimals}f}"
+    return text
 
 
 def points(difference: float) -> str:

@@ -8,15 +8,7 @@ from dataclasses import dataclass
 
 from maskdet import storage
 from maskdet.cores import available_cores
-from maskdet.errors import (
-    AccessDeniedError,
-    FailureCode,
-    ImageFault,
-    NotAFileError,
-    NotFoundError,
-    StorageError,
-    TooLargeError,
-)
+from maskdet.errors import FailureCode, ImageFault, StorageError, TooLargeError, lasting_fault
 from maskdet.inputs.references import ImageRef
 
 # A read over the network waits most of its time.
@@ -53,15 +45,11 @@ class Fetcher:
             try:
                 with storage.one_try():
                     return self._read(ref)
-            except NotFoundError:
-                raise ImageFault(FailureCode.NOT_FOUND, "nothing exists at the URI", attempt) from None
-            except AccessDeniedError:
-                raise ImageFault(FailureCode.ACCESS_DENIED, "the store refuses access", attempt) from None
-            except NotAFileError as error:
-                raise ImageFault(FailureCode.NOT_A_FILE, f"{error.received}, no file", attempt) from None
             except TooLargeError as error:
                 self._refuse_large(int(str(error.received)), attempt)
             except StorageError as error:
+                if (fault := lasting_fault(error, attempt)) is not None:
+                    raise fault from None
                 if attempt == self.attempts:
                     raise ImageFault(FailureCode.READ_ERROR, str(error), attempt) from error
                 self.sleep(storage.backoff_s(attempt))

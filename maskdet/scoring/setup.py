@@ -41,7 +41,7 @@ from maskdet.scoring.scorer import ScoreOptions
 from maskdet.tables.layout import Layout
 from maskdet.tables.receipts import ShardJob
 from maskdet.tables.reuse import RowsOfBefore
-from maskdet.tables.runs import RunManifest, RunPlan, new_run_id
+from maskdet.tables.runs import RunPlan, RunRecord, new_run_id
 from maskdet.tables.snapshot import Dataset, Snapshot
 from maskdet.tables.tracks import TrackJob
 
@@ -106,9 +106,7 @@ class Launch:
             corrections: labels that people gave to faces of the output.
         """
         if corrections:
-            plan = dataclasses.replace(
-                plan, manifest=plan.manifest.model_copy(update={"corrections": len(corrections)})
-            )
+            plan = dataclasses.replace(plan, record=plan.record.model_copy(update={"corrections": len(corrections)}))
             grouping = dataclasses.replace(self.job.grouping, corrections=corrections)
             launch = dataclasses.replace(self, job=dataclasses.replace(self.job, grouping=grouping))
             return launch._adding_to(plan, base)
@@ -149,7 +147,7 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
     decision = resolve_decision(settings, manifest)
     rule = KeyRule.of(settings)
     errors = known_errors(manifest, decision)
-    run = _manifest(settings, manifest, spec, decision, errors, now)
+    run = _run_record(settings, manifest, spec, decision, errors, now)
     pseudonyms = Pseudonyms.of(settings.privacy)
     return Launch(
         settings=settings,
@@ -180,16 +178,16 @@ def _grouping(settings: ResolvedSettings) -> Grouping:
     return Grouping(compliance.all_levels, compliance.cluster, compliance.time_zone)
 
 
-def _manifest(
+def _run_record(
     settings: ResolvedSettings,
     manifest: Manifest,
     spec: RuntimeSpec,
     decision: Decision,
     errors: KnownErrors,
     now: datetime,
-) -> RunManifest:
+) -> RunRecord:
     """The run's record as it begins."""
-    return RunManifest(
+    return RunRecord(
         run_id=new_run_id(now),
         started_at=now,
         settings=settings.model_dump(mode="json"),
@@ -227,7 +225,7 @@ def dataset_of(settings: ScoreSettings, pseudonyms: Pseudonyms | None = None) ->
     )
 
 
-def _plan(settings: ScoreSettings, run: RunManifest, pseudonyms: Pseudonyms | None) -> RunPlan:
+def _plan(settings: ScoreSettings, run: RunRecord, pseudonyms: Pseudonyms | None) -> RunPlan:
     return RunPlan(
         layout_of(settings),
         run,

@@ -20,8 +20,8 @@ from maskdet.tables.corrections import read_corrections
 from maskdet.tables.counting import Period, count_output
 from maskdet.tables.disclosure import refuse_small_groups
 from maskdet.tables.layout import Layout
-from maskdet.tables.manifest import RunManifest, read_run
 from maskdet.tables.metadata import Metadata
+from maskdet.tables.run_records import RunRecord, read_run
 from maskdet.tables.snapshot import Snapshot, current_snapshot
 
 ALL, BY = "all", "by"
@@ -73,7 +73,7 @@ class Side:
         return current_snapshot(self.layout)
 
     @functools.cached_property
-    def run(self) -> RunManifest:
+    def run(self) -> RunRecord:
         """The run that left it."""
         return read_run(self.layout, self.snapshot.run_id)
 
@@ -133,7 +133,9 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     keys, shared = _shared_keys(before, after)
     cluster = _cluster(before, after, question, keys)
     known = tuple(name for name in dict.fromkeys((*shared, *GROUPED_KEYS)) if name not in changes_schema().names)
-    counted_by = question.metadata.counted(question.by)
+    # "date" and "hour" are columns of no table, but of every output.
+    metadata = question.metadata.beside((*keys, *shared, *GROUPED_KEYS, *changes_schema().names))
+    counted_by = metadata.counted(question.by)
     for flag, names in (("--by", counted_by), ("--cluster", cluster)):
         for name in names:
             if name not in known:
@@ -145,7 +147,7 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
         count_output(s.layout, s.snapshot, Grouping(levels, cluster, zone, read_corrections(s.layout)), s.period)
         for s in (before, after)
     ]
-    counted = [question.metadata.regroup(side, BY, question.by) for side in counted]
+    counted = [metadata.regroup(side, BY, question.by) for side in counted]
     whole = [side.get(GroupKey(ALL, ()), State()) for side in counted]
     for flag, side, state in zip(("--before", "--after"), (before, after), whole, strict=True):
         if side.period is not None and not state.counts.images_listed:
@@ -193,7 +195,7 @@ def _values(counted: Mapping[GroupKey, State], level: str) -> frozenset[str | No
     return frozenset(key.values[0] for key in counted if key.level == level)
 
 
-def _model(run: RunManifest) -> str:
+def _model(run: RunRecord) -> str:
     try:
         return f"{run.model['id']} ({run.decision})"
     except OutputError:  # the record of an older version has no thresholds as numbers

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from maskdet.tables.manifest import ImageCounts
 from maskdet.tables.receipts import Outcomes, Receipt, ShardReport
+from maskdet.tables.run_records import ImageCounts
 from maskdet.tables.videos import SegmentCounts
 
 

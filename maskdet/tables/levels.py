@@ -18,8 +18,8 @@ from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import Decision
 from maskdet.sections import PrivacySettings, TrackSettings
 from maskdet.tables.layout import COMPLIANCE, Layout, write_version
-from maskdet.tables.manifest import RunManifest
 from maskdet.tables.reconciliation import LevelTotal
+from maskdet.tables.run_records import RunRecord
 from maskdet.tables.snapshot import Snapshot
 from maskdet.tables.tracks import TrackJob
 
@@ -85,7 +85,7 @@ class TableSettings(BaseModel):
     tracks: TrackSettings = TrackSettings()
 
     @classmethod
-    def of(cls, run: RunManifest) -> TableSettings:
+    def of(cls, run: RunRecord) -> TableSettings:
         """Those of a run, from its record; an older version knew fewer."""
         return cls.model_validate({name: run.settings[name] for name in cls.model_fields if name in run.settings})
 
@@ -94,7 +94,7 @@ class TableSettings(BaseModel):
         compliance = self.compliance
         return Grouping(compliance.all_levels, compliance.cluster or (), compliance.time_zone, corrections)
 
-    def writer(self, layout: Layout, run: RunManifest, time_zone: str) -> LevelWriter:
+    def writer(self, layout: Layout, run: RunRecord, time_zone: str) -> LevelWriter:
         """What writes the tables.
 
         Args:
@@ -117,7 +117,7 @@ def write_levels(writer: LevelWriter, groups: Mapping[GroupKey, State]) -> dict[
     return writer.write(groups, list(writer.levels))
 
 
-def track_job(layout: Layout, snapshot: Snapshot, latest: RunManifest, settings: TableSettings) -> TrackJob:
+def track_job(layout: Layout, snapshot: Snapshot, latest: RunRecord, settings: TableSettings) -> TrackJob:
     """What making tracks of a set of tables needs.
 
     Args:

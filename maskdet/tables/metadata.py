@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import io
+import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from maskdet import storage
 from maskdet.compliance.state import GroupKey, Merger, State
-from maskdet.errors import SourceError
+from maskdet.errors import ConfigError, SourceError
+from maskdet.inputs.cells import columns_like, text_of, without_fraction
+from maskdet.inputs.delimited import header, lines
+from maskdet.inputs.image_lists import is_parquet
+
+_FLAG = "--metadata"
 
 
 @dataclass(frozen=True)
@@ -23,15 +27,36 @@ class Metadata:
     Attributes:
         on: the key that the images have.
         columns: name of a further key → value of that key → its value. A value that is not there has none.
+        asked: names of keys that somebody has asked for.
+        left_out: columns that :meth:`beside` has left out.
     """
 
     on: str = ""
     columns: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    asked: frozenset[str] = frozenset()
+    left_out: tuple[str, ...] = ()
 
     @property
     def values(self) -> list[str]:
         """Values of that key that there is a row of."""
         return sorted({value for column in self.columns.values() for value in column})
+
+    def beside(self, taken: Iterable[str]) -> Metadata:
+        """Those columns that can stand beside a table's own; names are compared without regard to case.
+
+        Args:
+            taken: names of the table's columns.
+
+        Raises:
+            ConfigError: a column that is asked for has the name of one of the table's.
+        """
+        known = {name.casefold() for name in taken}
+        clashes = tuple(name for name in self.columns if name.casefold() in known)
+        for name in clashes:
+            if name in self.asked:
+                raise ConfigError(_FLAG, "columns that the tables do not have", name, "Rename it in the file.")
+        free = {name: values for name, values in self.columns.items() if name not in clashes}
+        return dataclasses.replace(self, columns=free, left_out=clashes)
 
     def counted(self, by: Sequence[str]) -> tuple[str, ...]:
         """The keys to count by, so that :meth:`regroup` can group by those asked for."""
@@ -65,36 +90,66 @@ NO_METADATA = Metadata()
 """No key but those of the images."""
 
 
-def read_metadata(uri: str, on: str) -> Metadata:
-    """Read a table of metadata: CSV, or Parquet where the name ends so. All values are text.
+def read_metadata(uri: str, on: str, asked: Sequence[str] = ()) -> Metadata:
+    """Read a table of metadata, as image lists are read: CSV however spreadsheets write it, or Parquet.
+
+    Names of columns are compared without regard to case where none is exactly alike. All values are text.
 
     Args:
         uri: the file.
         on: its column that is a key of the images; each value once.
+        asked: names that its columns are asked for by. A column is called as it is asked for, else as in the file.
 
     Raises:
-        SourceError: the file is no table, lacks the column, or has a value of it twice.
+        SourceError: the file is not such a table, a row is broken, a column is missing or there twice, or a value of
+            the key stands twice.
         StorageError: it cannot be read.
     """
-    data = storage.read_bytes(uri)
-    try:
-        table = pq.read_table(io.BytesIO(data)) if uri.endswith(".parquet") else _read_csv(data)
-    except pa.ArrowException as error:
-        raise SourceError(f"--metadata {uri}", "a table in CSV or Parquet", str(error), "Check the file.") from error
-    if on not in table.column_names:
-        raise SourceError(f"--metadata {uri}", f"a column {on!r}, as --on says", table.column_names, "Check --on.")
-    texts = {name: [None if v is None else str(v) for v in table[name].to_pylist()] for name in table.column_names}
-    keys = texts.pop(on)
-    twice = [key for key, count in Counter(keys).items() if count > 1]
+    what = f"{_FLAG} {uri}"
+    names, rows = _parquet_texts(uri, what) if is_parquet(uri) else _delimited_texts(uri, on, what)
+    places = _places(names, on, asked, what)
+    at = places.pop(on)
+    keys = [row[at] for row in rows]
+    twice = [key for key, count in Counter(filter(None, keys)).items() if count > 1]
     if twice:
-        raise SourceError(f"--metadata {uri}", f"each {on} once", f"{twice[0]!r} twice", "Leave one row of it.")
-    rows = {name: {key: v for key, v in zip(keys, column, strict=True) if key} for name, column in texts.items()}
-    return Metadata(on, rows)
+        raise SourceError(what, f"each {on} once", f"{twice[0]} twice", "Leave one row of it.")
+    columns = {name: {key: row[place] for key, row in zip(keys, rows, strict=True) if key}
+               for name, place in places.items()}  # fmt: skip
+    return Metadata(on, columns, frozenset(asked))
 
 
-def _read_csv(data: bytes) -> pa.Table:
-    # As text: a site 007 stays 007.
-    header = pyarrow.csv.read_csv(pa.BufferReader(data))
-    kinds = dict.fromkeys(header.column_names, pa.string())
-    options = pyarrow.csv.ConvertOptions(column_types=kinds, strings_can_be_null=True, null_values=[""])
-    return pyarrow.csv.read_csv(pa.BufferReader(data), convert_options=options)
+def _places(names: Sequence[str], on: str, asked: Sequence[str], what: str) -> dict[str, int]:
+    """Where each column is, by the name that it is asked for by; the key's first."""
+    places: dict[str, int] = {}
+    for name in (on, *asked):
+        alike = columns_like(names, name)
+        if not alike and name == on:
+            raise SourceError(what, f"a column {on!r}, as --on says", list(names), "Check --on.")
+        if len(alike) > 1:
+            raise SourceError(what, f"one column {name!r}", list(names), "Rename or remove the others.")
+        if alike and names.index(alike[0]) not in places.values():
+            places[name] = names.index(alike[0])
+    taken = {name.casefold() for name in places}
+    times = Counter(name.casefold() for name in names)
+    # Of columns that nobody asked for, those whose name stands for two things stand for none.
+    rest = {name: place for place, name in enumerate(names) if name and times[name.casefold()] == 1}
+    return places | {name: place for name, place in rest.items() if name.casefold() not in taken}
+
+
+def _delimited_texts(uri: str, on: str, what: str) -> tuple[list[str], list[list[str | None]]]:
+    names, rows = header(uri, on, what), []
+    for fields, problem in lines(uri, on, what):
+        if problem:
+            raise SourceError(what, "rows with a value for each column", problem, "Mend or remove the row.")
+        rows.append([without_fraction(field) or None for field in fields])
+    return names, rows
+
+
+def _parquet_texts(uri: str, what: str) -> tuple[list[str], list[list[str | None]]]:
+    with storage.open_binary(uri) as stream:
+        try:
+            table = pq.ParquetFile(stream).read()
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(what, "a table in CSV or Parquet", str(error), "Check the file.") from error
+    columns = [[text_of(value) for value in column.to_pylist()] for column in table.columns]
+    return table.column_names, [list(row) for row in zip(*columns, strict=True)]

@@ -11,13 +11,13 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from maskdet.tables.disclosure import privacy_of, shown_count, shown_faces, shown_images
+from maskdet.tables.disclosure import privacy_of, shown_count, shown_faces, shown_images, shown_videos
 from maskdet.tables.layout import Layout
-from maskdet.tables.manifest import RunManifest, Status, latest_first
+from maskdet.tables.run_records import RunRecord, Status, latest_first
 from maskdet.tables.status import RunStatus
 
 
-def last_success(layout: Layout) -> RunManifest | None:
+def last_success(layout: Layout) -> RunRecord | None:
     """The record of the latest run that scored and succeeded; ``None`` if none did.
 
     A prune or a recount does not count: an alert on a run that is late must not be silenced by them.
@@ -29,10 +29,10 @@ def last_success(layout: Layout) -> RunManifest | None:
     return next((run for run in latest_first(layout) if run.status == "succeeded" and run.scores), None)
 
 
-def run_metrics(status: RunStatus, success: RunManifest | None, layout: Layout) -> CollectorRegistry:
+def run_metrics(status: RunStatus, success: RunRecord | None, layout: Layout) -> CollectorRegistry:
     """Gauges of a run, each with the label ``output``.
 
-    What ``privacy`` hides or rounds in the tables is left out here or rounded.
+    What ``privacy`` hides in the tables is left out here; where it hides or rounds, counts change in steps.
 
     Args:
         status: of the run; while it works, images are those of its finished shards.
@@ -59,7 +59,7 @@ def run_metrics(status: RunStatus, success: RunManifest | None, layout: Layout) 
     outcomes = shown_images(images, privacy_of(run))
     gauges.by("maskdet_run_images", "Images of the run's input by outcome, and listed in all", "outcome", outcomes)
     if run.videos is not None and not working:
-        videos = {name: getattr(run.videos, name) for name in ("listed", "scored", "failed")}
+        videos = shown_videos(run.videos, privacy_of(run))
         gauges.by("maskdet_run_videos", "Videos of the run's input by outcome, and listed in all", "outcome", videos)
     failed = dict(status.failed_by_code) if working else run.failed_by_code
     gauges.by("maskdet_run_failed_images", "Failed images, and stretches of videos, by code", "code", failed)

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
-from maskdet import storage
 from maskdet.compliance.corrections import Corrections
 from maskdet.compliance.groups import count_groups
 from maskdet.compliance.state import GroupKey, Merger, State
@@ -21,25 +20,16 @@ from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
 from maskdet.schemas import conform
-from maskdet.sections import FailureBudget
 from maskdet.tables.corrections import read_corrections, write_corrections
 from maskdet.tables.endings import Endings
 from maskdet.tables.images import endings_of, refs_of
 from maskdet.tables.layout import IMAGES, SHARD_TABLES, Layout
-from maskdet.tables.levels import TableSettings, track_job, write_levels
-from maskdet.tables.manifest import is_marked_complete, standing
+from maskdet.tables.levels import TableSettings
 from maskdet.tables.receipts import Receipt, ShardJob, read_kept
 from maskdet.tables.reuse import rows_of
-from maskdet.tables.runs import (
-    RunManifest,
-    RunPlan,
-    begin_run,
-    face_counts,
-    holding_output,
-    read_run,
-    replace_tables,
-    write_manifest,
-)
+from maskdet.tables.rewriting import Rewriting
+from maskdet.tables.run_records import RunRecord
+from maskdet.tables.runs import holding_output
 from maskdet.tables.snapshot import Snapshot, current_snapshot
 from maskdet.tables.videos import SeenVideo, VideoCounts, merge_videos, videos_of
 
@@ -79,7 +69,7 @@ def count_older(layout: Layout, snapshot: Snapshot, before: date) -> tuple[int, 
     return sum(_is_older(ref, limit) for ref in refs), sum(ref.captured_at_ms is None for ref in refs)
 
 
-def prune(layout: Layout, before: date, now: datetime, *, wait_s: float = 0.0) -> RunManifest:
+def prune(layout: Layout, before: date, now: datetime, *, wait_s: float = 0.0) -> RunRecord:
     """Remove rows of images taken before a day, as a run of its own that scores nothing.
 
     Args:
@@ -100,47 +90,29 @@ def prune(layout: Layout, before: date, now: datetime, *, wait_s: float = 0.0) -
         return _prune_held(layout, before, run_id, now)
 
 
-def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> RunManifest:
+def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> RunRecord:
     snapshot = current_snapshot(layout)
-    latest = read_run(layout, snapshot.run_id)
-    keep = {"settings", "model", "fingerprint", "versions"}
-    manifest = RunManifest(
-        run_id=run_id, started_at=now, pruned_before=before, **latest.model_dump(include=keep, mode="python")
-    )
-    plan = RunPlan(layout, manifest, FailureBudget(), snapshot.dataset, base_run=snapshot.run_id)
-    complete = is_marked_complete(layout)
-    begin_run(plan)
-    settings, corrections = TableSettings.of(latest), read_corrections(layout)
-    pruned = prune_shards(layout, snapshot, before, settings, corrections)
-    totals = write_levels(settings.writer(layout, manifest, snapshot.dataset.timezone), pruned.groups)
-    tracks = track_job(layout, snapshot, latest, settings).write_all(pruned.shards)
-    status, reason, removed = replace_tables(plan, pruned.shards, totals, *standing(layout, latest), tracks)
-    if corrections and status in ("succeeded", "over_budget"):  # they name images, whose traces are to go
+    run = Rewriting.begin(layout, snapshot, run_id, now, pruned_before=before)
+    corrections = read_corrections(layout)
+    pruned = prune_shards(layout, snapshot, before, run.settings, corrections)
+    record = run.replace(pruned.shards, pruned.groups)
+    if corrections and record.status in ("succeeded", "over_budget"):  # they name images, whose traces are to go
         corrections = corrections.within(pruned.left)
         write_corrections(layout, corrections)
     whole = Endings.of_receipts(pruned.shards)
     left = VideoCounts.of(len(pruned.videos), pruned.videos, whole.segments) if pruned.videos else None
     outside = whole.counts.listed + len(pruned.videos)
-    changes = {name: count for name, count in {REMOVED: pruned.removed, OUTSIDE: outside}.items() if count}
-    manifest = manifest.model_copy(
+    record = record.model_copy(
         update={
-            "status": status,
-            "reason": reason,
             "finished_at": now,
             "dataset": whole.counts,
             "dataset_videos": left,
-            "changes": changes,
-            **face_counts(totals["all"].counts, manifest.classes, pruned.shards),
-            "tracks": tracks.by_label,
-            "shards": {"total": len(pruned.shards), "scored": 0, "kept": len(pruned.shards)},
-            "files_removed": removed,
+            "changes": {name: count for name, count in {REMOVED: pruned.removed, OUTSIDE: outside}.items() if count},
             "corrections": len(corrections),
         }
     )
-    write_manifest(layout, manifest)
-    if status == "succeeded" and complete:
-        storage.write_bytes(layout.success, f"{run_id}\n".encode())
-    return manifest
+    run.finish(record)
+    return record
 
 
 def prune_shards(

@@ -13,9 +13,9 @@ from maskdet.inputs.earlier import ABSENT, ADDED, CHANGED, DISPLACED, LOST, REMO
 from maskdet.inputs.videos import SEGMENTS, VIDEOS
 from maskdet.sections import FailureBudget
 from maskdet.tables.endings import Endings
-from maskdet.tables.manifest import ImageCounts, RunManifest, Status
 from maskdet.tables.receipts import ShardReport
 from maskdet.tables.results import StageSeconds
+from maskdet.tables.run_records import ImageCounts, RunRecord, Status
 from maskdet.tables.videos import SegmentCounts, VideoCounts, merge_videos
 
 LISTED = "listed"
@@ -49,8 +49,8 @@ class LevelTotal:
 
 
 def with_counts(
-    manifest: RunManifest, listing: Mapping[str, int], changes: Mapping[str, int], reports: Sequence[ShardReport]
-) -> RunManifest:
+    record: RunRecord, listing: Mapping[str, int], changes: Mapping[str, int], reports: Sequence[ShardReport]
+) -> RunRecord:
     """A run's record with what its shards counted."""
     receipts = [report.receipt for report in reports]
     skipped = {reason: count for reason, count in sorted(listing.items()) if reason not in _NO_REASONS}
@@ -66,7 +66,7 @@ def with_counts(
     )
     kept = sum(report.kept for report in reports)
     seconds = sum((report.seconds for report in reports), StageSeconds())
-    return manifest.model_copy(
+    return record.model_copy(
         update={
             "images": counts,
             "videos": _videos(videos, reports, own.segments, listed_only=True),
@@ -114,26 +114,26 @@ def _distributions(shards: Sequence[StageSeconds]) -> dict[str, dict[str, float]
 
 def judge(
     allowed: Allowance,
-    manifest: RunManifest,
+    record: RunRecord,
     listing: Mapping[str, int],
     reports: Sequence[ShardReport],
     levels: Mapping[str, LevelTotal],
 ) -> tuple[Status, str]:
     """How a run ended, and why if not well."""
-    images = manifest.images
+    images = record.images
     if images.listed != images.accounted:
         return "unreconciled", (
             f"reconciliation: expected listed = scored + no_face + failed + skipped, received {images.listed} listed, "
             f"{images.accounted} accounted for ({images!r}). This is a defect or a runner that lost work; run again"
         )
-    if lost := _lost_segments(manifest, listing):
+    if lost := _lost_segments(record, listing):
         return "unreconciled", lost
     slots = Counter(report.receipt.slot for report in reports)
     if len(slots) != len(reports):
         return "unreconciled", f"reconciliation: two shards share the slot {slots.most_common(1)[0][0]!r}"
-    if nothing := _why_empty(manifest):
+    if nothing := _why_empty(record):
         return "empty", f"--input: expected images, received none{nothing}. Tables of earlier runs are kept as they are"
-    whole, frames = manifest.dataset, manifest.dataset_videos or VideoCounts()
+    whole, frames = record.dataset, record.dataset_videos or VideoCounts()
     expected = (
         whole.scored + frames.frames_scored,
         whole.no_face + frames.frames_no_face,
@@ -144,11 +144,11 @@ def judge(
         if (counts.images_scored, counts.images_no_face, counts.images_failed) != expected:
             text = f"reconciliation: the compliance level {level!r} counts {counts!r}, the shards {expected!r}"
             return "unreconciled", text
-    return _judge_removals(allowed.max_gone_ratio, manifest) or _judge_failures(allowed.budget, manifest)
+    return _judge_removals(allowed.max_gone_ratio, record) or _judge_failures(allowed.budget, record)
 
 
-def _judge_removals(max_ratio: float, manifest: RunManifest) -> tuple[Status, str] | None:
-    changes = manifest.changes
+def _judge_removals(max_ratio: float, record: RunRecord) -> tuple[Status, str] | None:
+    changes = record.changes
     removed, displaced = changes.get(REMOVED, 0), changes.get(DISPLACED, 0) + changes.get(LOST, 0)
     covered = sum(changes.get(change, 0) for change in (REMOVED, ABSENT, DISPLACED, LOST, CHANGED, UNCHANGED))
     # Rows of images that are displaced would stay; but so many of them mean a wrong root or template.
@@ -168,23 +168,23 @@ def _judge_removals(max_ratio: float, manifest: RunManifest) -> tuple[Status, st
     )
 
 
-def _why_empty(manifest: RunManifest) -> str:
+def _why_empty(record: RunRecord) -> str:
     """Why there is nothing to look at; empty if there is."""
-    images, to_score = manifest.images, _to_score(manifest)
+    images, to_score = record.images, _to_score(record)
     if to_score == 0:
-        return f" among {images.listed} files listed ({images.skipped} skipped: {manifest.skipped_by_reason})"
-    return f": of all {to_score} that it names nothing is there" if to_score == manifest.changes.get(ABSENT) else ""
+        return f" among {images.listed} files listed ({images.skipped} skipped: {record.skipped_by_reason})"
+    return f": of all {to_score} that it names nothing is there" if to_score == record.changes.get(ABSENT) else ""
 
 
-def _to_score(manifest: RunManifest) -> int:
+def _to_score(record: RunRecord) -> int:
     """Images and videos that are to be scored."""
-    videos = manifest.videos.listed if manifest.videos else 0
-    return manifest.images.listed - manifest.images.skipped + videos
+    videos = record.videos.listed if record.videos else 0
+    return record.images.listed - record.images.skipped + videos
 
 
-def _lost_segments(manifest: RunManifest, listing: Mapping[str, int]) -> str:
+def _lost_segments(record: RunRecord, listing: Mapping[str, int]) -> str:
     """Why videos are not accounted for; empty if they are."""
-    videos = manifest.videos or VideoCounts()
+    videos = record.videos or VideoCounts()
     if videos.listed == videos.scored + videos.failed and videos.segments == listing.get(SEGMENTS, 0):
         return ""
     return (
@@ -193,17 +193,17 @@ def _lost_segments(manifest: RunManifest, listing: Mapping[str, int]) -> str:
     )
 
 
-def _judge_failures(budget: FailureBudget, manifest: RunManifest) -> tuple[Status, str]:
-    videos = manifest.videos or VideoCounts()
+def _judge_failures(budget: FailureBudget, record: RunRecord) -> tuple[Status, str]:
+    videos = record.videos or VideoCounts()
     files = "images and videos" if videos.listed else "images"
-    failed = manifest.images.failed + videos.failed
-    over = _over_budget(budget, files, failed, _to_score(manifest), budget.max_images)
+    failed = record.images.failed + videos.failed
+    over = _over_budget(budget, files, failed, _to_score(record), budget.max_images)
     # A stretch may be lost of a video that is scored.
     over = over or _over_budget(budget, "frames", videos.frames_failed, videos.frames, None)
     if not over:
         return "succeeded", ""
     return "over_budget", (
-        f"failure budget: {over} {manifest.failed_by_code}. "
+        f"failure budget: {over} {record.failed_by_code}. "
         "The tables are written, _SUCCESS is not: see the failures, or raise the budget"
     )
 

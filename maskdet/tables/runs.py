@@ -31,9 +31,9 @@ from maskdet.tables.layout import (
     write_version,
 )
 from maskdet.tables.lease import Holder
-from maskdet.tables.manifest import ImageCounts, RunManifest, Status, read_run, write_manifest
 from maskdet.tables.receipts import Receipt, ShardReport, faces_by_model
 from maskdet.tables.reconciliation import LISTED, Allowance, LevelTotal, judge, with_counts
+from maskdet.tables.run_records import ImageCounts, RunRecord, Status, read_run, write_run
 from maskdet.tables.snapshot import Dataset, Snapshot, read_snapshot, receipts_of
 from maskdet.tables.tracks import TrackFiles
 
@@ -41,8 +41,8 @@ __all__ = [
     "LISTED",
     "ImageCounts",
     "LevelTotal",
-    "RunManifest",
     "RunPlan",
+    "RunRecord",
     "Status",
     "begin_run",
     "claim_output",
@@ -54,7 +54,7 @@ __all__ = [
     "new_run_id",
     "read_run",
     "replace_tables",
-    "write_manifest",
+    "write_run",
 ]
 
 INTERRUPTED = 130
@@ -68,7 +68,7 @@ class RunPlan:
 
     Attributes:
         layout: where everything lies.
-        manifest: the run's record as it began.
+        record: the run's record as it began.
         budget: how many images may fail.
         dataset: what the tables have in common with those of other runs.
         inputs: of the run.
@@ -78,7 +78,7 @@ class RunPlan:
     """
 
     layout: Layout
-    manifest: RunManifest
+    record: RunRecord
     budget: FailureBudget
     dataset: Dataset = Dataset(key_names=(), partition_by=())
     inputs: tuple[str, ...] = ()
@@ -164,7 +164,7 @@ def begin_run(plan: RunPlan) -> None:
     Raises:
         StorageError: the output cannot be written.
     """
-    write_manifest(plan.layout, plan.manifest)
+    write_run(plan.layout, plan.record)
     storage.delete([plan.layout.success])
 
 
@@ -176,7 +176,7 @@ def finish_run(
     levels: Mapping[str, LevelTotal],
     now: datetime,
     tracks: TrackFiles = _NO_TRACKS,
-) -> RunManifest:
+) -> RunRecord:
     """Reconcile a run, make its tables the current ones, and mark success if it is one.
 
     Args:
@@ -194,22 +194,22 @@ def finish_run(
     Raises:
         StorageError: the output cannot be read or written.
     """
-    layout, run_id = plan.layout, plan.manifest.run_id
+    layout, run_id = plan.layout, plan.record.run_id
     # A video that is not there keeps all of its segments, of which the listing knows nothing.
     listing = {**listing, SEGMENTS: listing.get(SEGMENTS, 0) + changes.get(SEGMENTS, 0)}
-    manifest = with_counts(plan.manifest, listing, changes, reports).model_copy(update={"finished_at": now})
-    status, reason = judge(Allowance(plan.budget, plan.max_gone_ratio), manifest, listing, reports, levels)
+    record = with_counts(plan.record, listing, changes, reports).model_copy(update={"finished_at": now})
+    status, reason = judge(Allowance(plan.budget, plan.max_gone_ratio), record, listing, reports, levels)
     if status in ("succeeded", "over_budget"):
         receipts = [report.receipt for report in reports]
         status, reason, removed = replace_tables(plan, receipts, levels, status, reason, tracks)
-        faces = face_counts(levels["all"].counts, manifest.classes, receipts)
-        manifest = manifest.model_copy(update={"files_removed": removed, **faces, "tracks": tracks.by_label})
-    manifest = manifest.model_copy(update={"status": status, "reason": reason})
-    write_manifest(layout, manifest)
+        faces = face_counts(levels["all"].counts, record.classes, receipts)
+        record = record.model_copy(update={"files_removed": removed, **faces, "tracks": tracks.by_label})
+    record = record.model_copy(update={"status": status, "reason": reason})
+    write_run(layout, record)
     if status == "succeeded":
         storage.write_bytes(layout.success, f"{run_id}\n".encode())
     lease.release(layout, run_id)
-    return manifest
+    return record
 
 
 def replace_tables(
@@ -236,7 +236,7 @@ def replace_tables(
     Raises:
         StorageError: the output cannot be read or written.
     """
-    layout, run_id = plan.layout, plan.manifest.run_id
+    layout, run_id = plan.layout, plan.record.run_id
     base = read_snapshot(layout)
     already = base is not None and base.run_id == run_id  # a runner does a step again whose end it has not heard of
     if not already and not lease.holds(layout, run_id):
@@ -282,7 +282,7 @@ def new_snapshot(
     has_videos = any(receipt.segments is not None for receipt in receipts)
     bare += [TRACKS] if has_videos and not tracks.tracks else []
     return Snapshot(
-        run_id=plan.manifest.run_id,
+        run_id=plan.record.run_id,
         dataset=plan.dataset,
         inputs=tuple(sorted({*plan.inputs, *(base.inputs if base is not None else ())})),
         shards=receipts_of(receipts),
@@ -303,7 +303,7 @@ def end_early(plan: RunPlan, error: BaseException, now: datetime) -> None:
         "reason": reason[:_MAX_REASON_LENGTH],
         "finished_at": now,
     }
-    write_manifest(plan.layout, plan.manifest.model_copy(update=update))
+    write_run(plan.layout, plan.record.model_copy(update=update))
 
 
 def exit_code_of_interrupt(error: BaseException) -> int:

@@ -19,7 +19,7 @@ from maskdet.inputs.references import Shard
 from maskdet.tables.layout import RECEIPTS, Layout
 from maskdet.tables.lease import Heartbeat, Life, life_of, read_heartbeat
 from maskdet.tables.receipts import Receipt, read_receipt
-from maskdet.tables.runs import INTERRUPTED, ImageCounts, RunManifest, read_run
+from maskdet.tables.runs import INTERRUPTED, ImageCounts, RunRecord, read_run
 
 _READERS = 32  # receipts are small: over a network nearly all of a read is waiting
 
@@ -53,7 +53,7 @@ class RunStatus:
     """How far a run is.
 
     Attributes:
-        run: its manifest.
+        run: its record.
         shards: how many it has; ``None`` until its input is listed and packed.
         finished: how many of them have receipts that hold.
         images: ``listed`` is images in all shards, the rest those of finished shards.
@@ -62,7 +62,7 @@ class RunStatus:
         heartbeat: its latest sign of life.
     """
 
-    run: RunManifest
+    run: RunRecord
     shards: int | None = None
     finished: int = 0
     images: ImageCounts = ImageCounts()
@@ -123,7 +123,7 @@ def read_status(layout: Layout, run_id: str | None = None) -> RunStatus:
     )
 
 
-def _life(layout: Layout, run: RunManifest) -> tuple[Life, Heartbeat | None]:
+def _life(layout: Layout, run: RunRecord) -> tuple[Life, Heartbeat | None]:
     if run.status != "running":
         return "alive", None
     return life_of(layout, run.run_id), read_heartbeat(layout, run.run_id)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from maskdet.errors import ConfigError
 from maskdet.labels import TWO_CLASSES
 from maskdet.model.architectures import build_model
-from maskdet.model.export import check_output_folder, export_bundle
+from maskdet.model.export import check_vacant, export_bundle
 from maskdet.model.manifest import InputSpec, Manifest, TrainingData
 from maskdet.training import devices, distillation, finetuning, pretrained
 from maskdet.training.batches import Examples, class_weights, examples_of, training_batches
@@ -89,7 +89,9 @@ class RunFiles:
         return self.output.with_name(f"{self.output.name}.{suffix}")
 
 
-def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possible") -> Manifest | None:
+def train(
+    recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possible", overwrite: bool = False
+) -> Manifest | None:
     """Fit a recipe's network and write its bundle.
 
     Where Keras runs on another backend than TensorFlow, which exports need, the fitted network alone is written, as
@@ -99,19 +101,20 @@ def train(recipe: Recipe, root: str, output: Path, *, resume: Resume = "if_possi
     Args:
         recipe: what to do.
         root: folder that the recipe's relative data sources start from.
-        output: the bundle's folder; replaced if it holds a bundle. :class:`RunFiles` says what stands beside it.
+        output: the bundle's folder. :class:`RunFiles` says what stands beside it.
         resume: whether to go on from a checkpoint of the same recipe and images.
+        overwrite: whether a bundle that is already in the folder may be replaced.
 
     Returns:
         The bundle's manifest; ``None`` if none was written.
 
     Raises:
-        OutputError: ``output`` holds something that is no bundle.
+        OutputError: ``output`` holds something that is not a bundle, or a bundle that may not be replaced.
         SourceError: training data is missing, or lacks a class, or is unreadable and the recipe says to stop.
         ConfigError: the architecture is unknown or does not fit the input size, pre-trained weights cannot be had,
             there is nothing to resume though it is required, or Keras (or TensorBoard, if asked for) is missing.
     """
-    check_output_folder(output)
+    check_vacant(output, overwrite=overwrite)
     devices.prepare(recipe.seed, deterministic=recipe.deterministic)
     if recipe.tensorboard:
         devices.check_tensorboard()

@@ -8,9 +8,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from maskdet.children import CHILDREN, MIB, Answer, DiedError, Limits, TaskError
+from maskdet.children import CHILDREN, Answer, DiedError, Limits, TaskError
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.images.isolated import died
+from maskdet.process_limits import MIB
 from maskdet.video.frames import LostStretch
 from maskdet.video.pictures import DecodedFrame
 from maskdet.video.reading import VideoInfo

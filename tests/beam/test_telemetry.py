@@ -36,7 +36,7 @@ def run_pipeline(photos, output):
         failure_budget={"max_ratio": 0.5},
     )
     launch = check_run(settings, datetime.now(UTC))
-    hold_output(launch.plan.layout, Holder.here(launch.plan.manifest.run_id, datetime.now(UTC), ends_with_process=True))
+    hold_output(launch.plan.layout, Holder.here(launch.plan.record.run_id, datetime.now(UTC), ends_with_process=True))
     launch = launch.adding_to(*claim_output(launch.plan, overwrite=False))
     begin_run(launch.plan)
     pipeline = beam.Pipeline(options=parse_beam_options([]))

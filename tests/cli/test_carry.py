@@ -129,9 +129,26 @@ def test_a_report_has_groups_of_metadata(scored, sites, tmp_path, capsys):
     (tmp_path / "other.csv").write_text("weather,region\nrain,1\n")
     assert main.main([*command[:-2], str(tmp_path / "other.csv"), "--on", "weather"]) == 2
     assert "--on: expected one of the keys ['site']" in capsys.readouterr().err
-    (tmp_path / "taken.csv").write_text("site,label\na,1\n")
-    assert main.main([*command[:-2], str(tmp_path / "taken.csv"), "--on", "site"]) == 2
-    assert "columns that the tables do not have, received 'label'" in capsys.readouterr().err
+    (tmp_path / "taken.csv").write_text("Site;Weather;Region\na;1;cold\n")
+    taken = [*command[:-2], str(tmp_path / "taken.csv"), "--on", "site"]
+    assert main.main([*taken, "--by", "region"]) == 0
+    images = re.findall(r'data-of="group\.([^"]+)\.images" value="(\d+)"', (tmp_path / "r.html").read_text())
+    assert dict(images) == {"cold": "2", "(none)": "3"}
+    capsys.readouterr()
+    assert main.main([*taken, "--by", "region", "--where", "weather=1"]) == 2
+    assert "columns that the tables do not have, received 'weather'" in capsys.readouterr().err
+    for column, code in (("region", 0), ("weather", 2)):
+        both = ["diff", str(scored.folder), str(scored.folder), *taken[-4:], "--by", column]
+        assert main.main(both) == code
+        said = capsys.readouterr()
+        assert code == 0 or "columns that the tables do not have, received 'weather'" in said.err
+
+
+def test_a_column_that_the_tables_have_is_left_out_of_the_explorer(scored, tmp_path):
+    (tmp_path / "taken.csv").write_text("site,weather,region\na,1,cold\n")
+    with Tables(str(scored.folder), read_metadata(str(tmp_path / "taken.csv"), "site")) as tables:
+        assert (tables.keys, tables.left_out) == (("site", "region"), ("weather",))
+        assert tables.rows("SELECT DISTINCT region FROM faces WHERE site = 'a'") == [("cold",)]
 
 
 def test_the_explorer_filters_by_metadata_and_shows_what_is_carried(scored, sites):

@@ -168,7 +168,9 @@ def test_groups_of_metadata_are_those_of_the_sites_together(outputs, tmp_path, c
     assert rows[2]["rate_after"] == pytest.approx(share(after, site="a")[0])
     assert rows[1]["rate_before"] is None  # c, of which the file says nothing
     assert rows[1]["rate_after"] == pytest.approx(share(after, site="c")[0])
-    capsys.readouterr()
+    printed = capsys.readouterr().out.splitlines()
+    [head] = [place for place, line in enumerate(printed) if line.split()[:1] == ["region"]]
+    assert [line.split()[0] for line in printed[head + 1 : head + 4]] == ["(all)", "(none)", "007"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import pyarrow.parquet as pq
@@ -11,9 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from maskdet.cli import main
 from maskdet.compliance.corrections import Corrections
 from maskdet.sections import PrivacySettings
-from maskdet.tables.disclosure import shown_count, shown_images
-from maskdet.tables.manifest import ImageCounts
+from maskdet.tables.disclosure import shown_count, shown_images, shown_videos
 from maskdet.tables.recount import correct_faces
+from maskdet.tables.run_records import ImageCounts
+from maskdet.tables.videos import VideoCounts
 from tests.outputs import NOW, face, write_output
 
 START = datetime(2026, 3, 2, 8, tzinfo=UTC)
@@ -100,7 +102,11 @@ def test_metrics_say_what_the_compliance_tables_say(tmp_path):
     }
     assert rounded["maskdet_last_success_scored_images",] % 10 == 0
     shown = metrics(written(tmp_path / "shown", {"min_cell": 7}), tmp_path)
-    assert {key[1]: value for key, value in shown.items() if key[0] == "maskdet_faces" and value} == FACES
+    assert {key[1]: value for key, value in shown.items() if key[0] == "maskdet_faces" and value} == {
+        "mask": 21,
+        "no_mask": 14,
+        "incorrect": 7,
+    }
     hidden = metrics(written(tmp_path / "hidden", {"min_cell": 8}), tmp_path)
     assert not any(key[0] == "maskdet_faces" for key in hidden)
     assert hidden.keys() < plain.keys()
@@ -111,15 +117,34 @@ def test_a_hidden_total_is_not_told_by_metrics(tmp_path):
     layout = written(tmp_path / "tables", {"min_cell": 5}, extra=3)
     [row] = pq.read_table(layout.compliance("all")).to_pylist()
     told = {key[1]: value for key, value in metrics(layout, tmp_path).items() if key[0] == "maskdet_faces" and value}
-    expected = {name: row[f"faces_{name}"] for name in (*FACES, "uncertain") if row[f"faces_{name}"]}
-    assert told == ({} if row["hidden"] else expected)
+    assert told == ({} if row["hidden"] else {"mask": 25, "no_mask": 15, "incorrect": 5})  # of 23, 15 and 7
 
 
 def test_images_of_a_run_are_hidden_whole_where_few_could_be_told_by_them():
     images = ImageCounts(listed=129, scored=118, no_face=4, failed=7)
-    assert shown_images(images, PrivacySettings(min_cell=4)) == images.model_dump()
+    fours = {"listed": 132, "scored": 120, "no_face": 4, "failed": 8, "skipped": 0}
+    assert shown_images(images, PrivacySettings(min_cell=4)) == fours
+    assert shown_images(images, PrivacySettings()) == images.model_dump()
     assert shown_images(images, PrivacySettings(min_cell=5)) == {}  # 4 follows from all others
     rounded = {"listed": 130, "scored": 120, "no_face": 0, "failed": 10, "skipped": 0}
     assert shown_images(images, PrivacySettings(round_to=10)) == rounded
     both = PrivacySettings(min_cell=5, round_to=10)
     assert [shown_count(count, both) for count in (0, 4, 5, 14)] == [0, None, 10, 10]
+    videos = VideoCounts(listed=14, scored=11, failed=3)
+    assert shown_videos(videos, PrivacySettings(min_cell=5)) == {"listed": 15, "scored": 10, "failed": 5}
+    assert shown_videos(videos, PrivacySettings(min_cell=12)) == {}
+
+
+@pytest.mark.parametrize(("least", "base", "step"), [(5, 1, 5), (7, 5, 10), (2, 10, 10), (1, 3, 3), (0, 4, 4)])
+def test_what_is_read_again_and_again_never_changes_by_few(least, base, step):
+    """One more image at a time: what is shown of it stays, or has changed by no fewer than are small."""
+    privacy = PrivacySettings(min_cell=least, round_to=base)
+    counts = [ImageCounts(listed=n + 33, scored=n, no_face=20, failed=13) for n in range(20, 90)]
+    for name in ("listed", "scored"):
+        told = [shown_images(one, privacy)[name] for one in counts]
+        changes = [place for place in range(1, len(told)) if told[place] != told[place - 1]]
+        assert {told[place] - told[place - 1] for place in changes} == {step}
+        assert {later - earlier for earlier, later in itertools.pairwise(changes)} == {step}
+    # Both of them together: each tells its steps at the same moments.
+    told = {(one["listed"], one["scored"]) for one in (shown_images(count, privacy) for count in counts)}
+    assert len(told) == len({scored for _, scored in told})

@@ -80,6 +80,19 @@ def test_a_mistake_ends_with_its_exit_code_and_nothing_written(flags, code, mess
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bundle_that_is_there_is_replaced_only_where_asked_for(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text("a bundle of before")
+    command = ["--model", "builtin", "--formats", "litert_int8", "--output", str(tmp_path / "out")]
+    assert main(command) == 8
+    error = capsys.readouterr().err
+    assert "expected an absent or empty folder, received 'a model bundle'" in error and "--overwrite" in error
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "manifest.json"]
+    assert (tmp_path / "out" / "manifest.json").read_text() == "a bundle of before"
+    assert main([*command, "--overwrite"]) == 0
+    assert "model.tflite" in open_bundle(str(tmp_path / "out")).manifest.files
+
+
 def test_an_output_in_the_way_is_kept(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     assert main(["--model", "builtin", "--output", str(tmp_path), "--formats", "litert_int8"]) == 8

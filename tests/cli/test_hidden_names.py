@@ -197,7 +197,8 @@ def test_what_needs_names_says_so(photos, score, tmp_path, capfd):
 
 
 def test_the_explorer_shows_why_there_is_no_picture(photos, score, tmp_path):
-    from maskdet.explore.pictures import Pictures, RowId
+    from maskdet.explore.pictures import Pictures
+    from maskdet.explore.row_ids import RowId
     from maskdet.report.database import Tables
 
     output = score(tmp_path / "tables", photos, flags=HIDE)

@@ -16,7 +16,7 @@ from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout
 from maskdet.tables.lease import Holder
 from maskdet.tables.prune import prune as prune_tables
 from maskdet.tables.recount import correct_faces
-from maskdet.tables.runs import read_run, write_manifest
+from maskdet.tables.runs import read_run, write_run
 
 FIRST, SECOND = "2026-03-02", "2026-03-03"  # the demo's days
 LENIENT = ("--set", "failure_budget.max_ratio=0.9")
@@ -39,8 +39,8 @@ def photos(demo, tmp_path_factory):
 
 
 @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS)
-def tables(request, photos, score, tmp_path):
-    output = score(tmp_path / "tables", photos, flags=(*LENIENT, *request.param))
+def tables(request, photos, first_run, tmp_path):
+    output = first_run(tmp_path / "tables", photos, flags=(*LENIENT, *request.param))
     assert output.code == 0
     return output, request.param
 
@@ -147,7 +147,7 @@ def test_an_output_that_is_being_written_or_is_none_is_refused(tables, tmp_path,
 def died(output, monkeypatch):
     """A prune that died before it had tables; it took the mark of success away."""
     with monkeypatch.context() as patch:
-        patch.setattr("maskdet.tables.prune.write_levels", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("maskdet.tables.rewriting.write_levels", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             prune_tables(Layout(str(output.folder)), date.fromisoformat(SECOND), datetime.now(UTC))
     assert not (output.folder / "_SUCCESS").exists()
@@ -185,7 +185,7 @@ def test_what_scores_nothing_leaves_tables_over_budget_over_budget(photos, score
     assert "over budget" in capsys.readouterr().out
     # As older versions wrote it: the next one says what is true again.
     latest = read_run(layout)
-    write_manifest(layout, latest.model_copy(update={"status": "succeeded", "reason": ""}))
+    write_run(layout, latest.model_copy(update={"status": "succeeded", "reason": ""}))
     assert prune(output.folder, "--before", SECOND) == 6
     # A run that keeps its budget gives the mark back, and so do those after it.
     again = score(output.folder, photos, flags=LENIENT)

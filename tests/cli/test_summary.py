@@ -18,7 +18,7 @@ from maskdet.config import ScoreSettings
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.labels import THREE_CLASSES
 from maskdet.tables.layout import Layout, write_table
-from maskdet.tables.runs import ImageCounts, RunManifest
+from maskdet.tables.runs import ImageCounts, RunRecord
 
 START = datetime(2026, 1, 5, 8, 15, tzinfo=UTC)
 
@@ -41,7 +41,7 @@ def run_of(**changes):
         "images_scored_now": 8_000,
         "thread_seconds": {"fetch": 1.25, "decode": 30.0, "infer": 0.0, "write": 2.0},
     }
-    return RunManifest(**{**fields, **changes})
+    return RunRecord(**{**fields, **changes})
 
 
 class TestRun:
@@ -100,7 +100,7 @@ class TestRun:
 
     def test_a_run_that_only_began_can_be_described(self):
         fields = {"run_id": "r", "started_at": START, "settings": {}, "fingerprint": "", "versions": {}}
-        begun = RunManifest(**fields, model={"id": "m", "runtime": "r", "decision": {}})
+        begun = RunRecord(**fields, model={"id": "m", "runtime": "r", "decision": {}})
         assert describe_run(begun, Layout("/out")).startswith("run r: running\n")
         assert "not complete" in describe_run(begun, Layout("/out"))
 

@@ -19,9 +19,9 @@ from maskdet.evaluation.truth import RunTables
 from maskdet.labels import THREE_CLASSES, TWO_CLASSES
 from maskdet.report.evaluation_page import describe, render
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
-from maskdet.tables.runs import RunManifest
+from maskdet.tables.runs import RunRecord
 
-RUN = RunManifest(
+RUN = RunRecord(
     run_id="r",
     started_at=datetime(2026, 1, 5, tzinfo=UTC),
     settings={},

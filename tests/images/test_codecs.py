@@ -176,6 +176,16 @@ def test_resizing_is_within_the_stated_tolerance(size, resize_filter, kind, seed
             assert np.abs(received.astype(int) - expected).max() <= tolerance
 
 
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.tuples(*[st.integers(1, 90)] * 4), seed=st.integers(0, 9))
+def test_a_picture_of_pillow_s_is_resized_as_its_pixels_are(sizes, seed):
+    height, width, down, across = sizes
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    for who in (PILLOW, FAST):
+        resized = (who.resize(picture, across, down, "bilinear") for picture in (pixels, Image.fromarray(pixels)))
+        np.testing.assert_array_equal(*resized)
+
+
 @pytest.mark.parametrize("name", [*PLAIN, *NOT_PLAIN])
 def test_prepared_images_differ_by_rounding_alone(name):
     data = {**PLAIN, **NOT_PLAIN}[name]

@@ -181,9 +181,13 @@ class TestRefusals:
             convert_bundle(str(copy), copy / path, ["litert_int8"])
         assert contents(copy) == before
 
-    def test_another_bundle_is_replaced_whole(self, copy, tmp_path):
+    def test_another_bundle_is_replaced_whole_where_asked_for(self, copy, tmp_path):
         (copy / "stale.bin").write_bytes(b"old")
-        convert_bundle("builtin", copy, ["litert_int8"])
+        before = contents(copy)
+        with pytest.raises(OutputError, match=r"absent or empty folder, received 'a model bundle'\. .*--overwrite"):
+            convert_bundle("builtin", copy, ["litert_int8"])
+        assert contents(copy) == before
+        convert_bundle("builtin", copy, ["litert_int8"], overwrite=True)
         assert set(contents(copy)) == {"manifest.json", "golden.npz", "model.tflite", "training_images.npy"}
         assert list(tmp_path.iterdir()) == [copy]
 

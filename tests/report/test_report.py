@@ -251,7 +251,7 @@ def test_every_number_on_the_page_comes_from_the_tables(output, html):
         if (value is None) != (expected[name] is None) or (value is not None and abs(value - expected[name]) > 1e-9)
     }
     assert not differing
-    assert sum(hundred) == 100 and abs(hundred[0] - 100 * found["rate.share"]) < 1
+    assert sum(hundred) == 100 and abs(hundred[0] - 100 * found["rate.share"]) <= 0.5
 
 
 def test_the_change_is_that_of_diff_and_the_page_says_so(output, html, tmp_path):

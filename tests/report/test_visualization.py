@@ -27,12 +27,12 @@ from maskdet.report.sampling import choose_sections
 from maskdet.schemas import no_face_schema, predictions_schema
 from maskdet.scoring.scorer import ScoreOptions
 from maskdet.tables.layout import Layout, write_table
-from maskdet.tables.runs import RunManifest
+from maskdet.tables.runs import RunRecord
 from maskdet.testing import FaultyReader, brightness_model, solid_image
 
 BLUE, VERMILION, YELLOW = (0, 114, 178), (213, 94, 0), (240, 228, 66)
 LIMITS = ImageLimits()
-RUN = RunManifest(
+RUN = RunRecord(
     run_id="r1",
     status="succeeded",
     started_at=datetime(2026, 1, 5, tzinfo=UTC),

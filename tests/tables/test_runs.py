@@ -23,15 +23,15 @@ from maskdet.tables.results import StageSeconds
 from maskdet.tables.runs import (
     ImageCounts,
     LevelTotal,
-    RunManifest,
     RunPlan,
+    RunRecord,
     begin_run,
     claim_output,
     finish_run,
     hold_output,
     new_run_id,
     read_run,
-    write_manifest,
+    write_run,
 )
 from maskdet.tables.snapshot import Dataset, read_snapshot
 
@@ -46,7 +46,7 @@ DATASET = Dataset(key_names=("site",), partition_by=("site",))
 def manifest(run_id="20260105T081500Z-000001", **changes):
     fields = {"run_id": run_id, "started_at": START, "settings": {}, "fingerprint": "f", "versions": {}}
     model = {"id": "m@1", "runtime": "litert", "decision": {"no_mask_below": 0.5, "mask_from": 0.5}}
-    return RunManifest(**{**fields, "model": model, **changes})
+    return RunRecord(**{**fields, "model": model, **changes})
 
 
 def report(slot, scored=0, failed=None, kept=False, no_face=0):
@@ -497,7 +497,7 @@ class TestClaiming:
 class TestReading:
     def test_the_latest_run_is_the_last_by_name(self, run):
         for run_id in ("20260105T081500Z-ffffff", "20260105T081501Z-000000", "20251231T235959Z-aaaaaa"):
-            write_manifest(run.layout, manifest(run_id))
+            write_run(run.layout, manifest(run_id))
         run.put("_runs/zzz.txt")
         assert read_run(run.layout).run_id == "20260105T081501Z-000000"
         assert read_run(run.layout, "20251231T235959Z-aaaaaa").run_id == "20251231T235959Z-aaaaaa"
@@ -507,7 +507,7 @@ class TestReading:
             read_run(run.layout)
 
     def test_an_unknown_run_is_an_error_of_the_output(self, run):
-        write_manifest(run.layout, manifest())
+        write_run(run.layout, manifest())
         with pytest.raises(OutputError, match="'nope'"):
             read_run(run.layout, "nope")
 
@@ -519,7 +519,7 @@ class TestReading:
 
     def test_a_manifest_is_readable_json_and_survives(self, run):
         written = manifest(settings={"a": {"b": [1, None]}}, images=ImageCounts(listed=3, skipped=3))
-        write_manifest(run.layout, written)
+        write_run(run.layout, written)
         text = (run.folder / "_runs" / f"{written.run_id}.json").read_text()
         assert json.loads(text)["images"] == {"listed": 3, "scored": 0, "no_face": 0, "failed": 0, "skipped": 3}
         assert read_run(run.layout) == written

@@ -17,7 +17,7 @@ from maskdet.sections import FailureBudget
 from maskdet.tables import lease
 from maskdet.tables.layout import Layout
 from maskdet.tables.lease import Heartbeat, Holder
-from maskdet.tables.runs import INTERRUPTED, RunPlan, end_early, read_run, write_manifest
+from maskdet.tables.runs import INTERRUPTED, RunPlan, end_early, read_run, write_run
 from maskdet.tables.status import PlannedShard, RunStatus, ShardPlan, read_status, write_plan
 
 UNFINISHED = UnfinishedError.exit_code
@@ -40,7 +40,7 @@ def running(finished, tmp_path):
     layout = Layout(str(folder))
     run = read_run(layout)
     begun = {"status": "running", "finished_at": None, "images": {}, "shards": {}, "failed_by_code": {}}
-    write_manifest(layout, type(run).model_validate({**run.model_dump(), **begun}))
+    write_run(layout, type(run).model_validate({**run.model_dump(), **begun}))
     for receipt in sorted((folder / "_shards").rglob("*.json"))[3:]:
         receipt.unlink()
     lease.acquire(layout, Holder.here(run.run_id, run.started_at, ends_with_process=True))

@@ -290,6 +290,21 @@ def test_command_reports_missing_data(capsys, monkeypatch, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_command_replaces_a_bundle_only_where_asked_for(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("MASKDET_DATA", str(tmp_path / "nothing"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text("a bundle of before")
+    config = str(PROJECT / "configs" / "train" / "reference_cnn.yaml")
+    command = ["--config", config, "--output", str(tmp_path / "out"), "--smoke"]
+    assert main(command) == 8
+    error = capsys.readouterr().err
+    assert "expected an absent or empty folder, received 'a model bundle'" in error and "--overwrite" in error
+    assert main([*command, "--overwrite"]) == 3  # allowed, and then the data are missing
+    assert "class no_mask: expected images" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "manifest.json"]
+    assert (tmp_path / "out" / "manifest.json").read_text() == "a bundle of before"
+
+
 def test_command_says_how_to_get_tensorflow(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     config = str(PROJECT / "configs" / "train" / "reference_cnn.yaml")

@@ -1,63 +1,13 @@
-// The page of `maskdet explore`. Texts from the tables are only ever set as text: nothing here reads them as markup.
+// The page of `maskdet explore`: filters, groups, faces, whole images and labels.
 "use strict";
 
-const byId = (id) => document.getElementById(id);
-const SVG = "http://www.w3.org/2000/svg";
-const WORDS = {mask: "mask", incorrect: "worn incorrectly", no_mask: "no mask", uncertain: "uncertain", no_face: "no face found", not_a_face: "not a face"};
 const ORDERS = {stored: "as stored", unsure: "least sure", sure_mask: "surest mask", sure_bare: "surest no mask", random: "at random", latest: "latest", small: "smallest"};
-const MISSING = "(none)";
 const PAGE = 60;
 
-let start = null;       // what there is to choose from
-let asked = null;       // the page's state, as parameters of the address
 let faces = [];         // the faces shown
 let total = 0;
 let shown = -1;         // place among them of the one in the dialog
 let turn = 0;           // of the latest question: an answer to an earlier one is dropped
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== false) made.setAttribute(name, value === true ? "" : value);
-  }
-  made.append(...children);
-  return made;
-}
-
-function drawn(tag, attributes, ...children) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
-
-const thousands = (number) => number.toLocaleString("en-US");
-
-function percent(share, decimals = 1) {
-  if (share === null) return "—";
-  const least = 10 ** -decimals;
-  if (share > 0 && 100 * share < least / 2) return `<${least}%`;
-  if (share < 1 && 100 * share > 100 - least / 2) return `>${100 - least}%`;
-  return `${(100 * share).toFixed(decimals)}%`;
-}
-
-const range = (low, high) => low === null ? "" : `${percent(low)} to ${percent(high)}`;
-const named = (value) => value === null ? MISSING : String(value);
-const place = (face) => Object.values(face.keys).map(named).join(" · ");
-
-async function answer(path, parameters) {
-  const reply = await fetch(`${path}?${parameters}`, {headers: {accept: "application/json"}});
-  if (reply.status === 401) throw new Error("The server was started anew: open the link that it printed.");
-  const found = await reply.json();
-  if (!reply.ok) throw new Error(found.error);
-  return found;
-}
-
-function fail(error) {
-  byId("error").textContent = error.message;
-  byId("error").hidden = false;
-}
 
 // The address holds the whole state, so that a reload and the back button give the same view.
 function go(change, {keepOffset = false} = {}) {
@@ -114,9 +64,8 @@ function fillForm() {
 }
 
 function showView({total: all, bars, more}) {
-  const verb = start.tells_incorrect ? "wore a mask correctly" : "wore a mask";
   const tile = (value, words, name) => element("div", {}, element("b", {"data-of": name}, value), element("span", {}, words));
-  const first = element("div", {}, element("b", {class: "big", "data-of": "share"}, percent(all.share)), element("span", {}, `of ${thousands(all.labelled)} labelled faces ${verb}`));
+  const first = element("div", {}, element("b", {class: "big", "data-of": "share"}, percent(all.share)), element("span", {}, `of ${thousands(all.labelled)} labelled faces ${verb()}`));
   const read = all.images - all.failed;
   byId("rate").replaceChildren(
     first,
@@ -188,29 +137,20 @@ function showHistogram({bins}) {
 function showFaces(found) {
   faces = found.faces;
   total = found.total;
-  const first = found.offset + 1, last = found.offset + faces.length;
   const kind = asked.getAll("label").includes("no_face") ? `${start.pictures} without a face` : "faces";
   byId("faces-about").textContent = `${thousands(total)} ${kind}, by all filters.`;
-  byId("where").textContent = faces.length ? `${thousands(first)} to ${thousands(last)} of ${thousands(total)}` : "none";
-  byId("before").disabled = found.offset === 0;
-  byId("next").disabled = last >= total;
+  showWhere("", found.offset, faces.length, total);
   byId("faces").replaceChildren(...faces.map(tileOf));
 }
 
 function tileOf(face, number) {
-  const picture = element("img", {class: "picture", src: `/picture/face/${face.id}`, alt: "", loading: "lazy", onerror: (event) => missing(event.target)});
   const label = face.label || "no_face";
-  const chance = face.label ? ` ${Math.round(100 * (label === "incorrect" ? face.incorrect : face.worn))}%` : "";
-  const words = [element("span", {class: "label"}, `${WORDS[label]}${chance}`), element("span", {}, place(face)), element("span", {}, face.captured_at)];
-  const classes = `face ${label}${face.corrected ? " corrected" : ""}`;
-  const about = `${WORDS[label]}, ${place(face)}, ${face.captured_at}`;
-  return element("button", {type: "button", class: classes, "aria-label": about, "data-id": face.id, onclick: () => open(number)}, picture, ...words);
-}
-
-// Why there is no picture is asked for only then.
-async function missing(picture) {
-  const reply = await fetch(picture.src);
-  picture.replaceWith(element("div", {class: "picture"}, reply.ok ? "no picture" : (await reply.text()).trim()));
+  return tile(pictureOf(face.id), [face.label ? chance(face) : WORDS.no_face, place(face), face.captured_at], {
+    class: `face ${label}${face.corrected ? " corrected" : ""}`,
+    "aria-label": `${WORDS[label]}, ${place(face)}, ${face.captured_at}`,
+    "data-id": face.id,
+    onclick: () => open(number),
+  });
 }
 
 function open(number) {
@@ -224,12 +164,11 @@ function open(number) {
   image.onload = () => drawBox(face);
   image.onerror = () => missing(image.cloneNode()).then(() => { byId("said").textContent = "The image is gone, changed or unreadable."; });
   image.src = `/picture/image/${face.id}`;
-  const label = face.label || "no_face";
-  byId("caption").textContent = face.label ? `${WORDS[label]}${face.corrected ? ` (people; the model: ${WORDS[face.model_label]})` : ""}: probability of a mask ${percent(face.worn)}` : WORDS.no_face;
-  const facts = {...Object.fromEntries(Object.entries({...face.keys, ...face.carried}).map(([name, value]) => [name, named(value)])), time: face.captured_at || "—", image: face.uri, size: `${face.size[0]} × ${face.size[1]} px`};
-  if (face.time_us !== null) facts["time in video"] = clock(face.time_us);
-  if (face.box) facts.face = `${Math.round(face.box[2])} × ${Math.round(face.box[3])} px`;
-  byId("facts").replaceChildren(...Object.entries(facts).flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));
+  byId("caption").textContent = face.label ? `${WORDS[face.label]}${face.corrected ? ` (people; the model: ${WORDS[face.model_label]})` : ""}: probability of a mask ${percent(face.worn)}` : WORDS.no_face;
+  const known = {...facts({...face.keys, ...face.carried}), time: face.captured_at || "—", image: face.uri, size: `${face.size[0]} × ${face.size[1]} px`};
+  if (face.time_us !== null) known["time in video"] = clock(face.time_us);
+  if (face.box) known.face = `${Math.round(face.box[2])} × ${Math.round(face.box[3])} px`;
+  showFacts("facts", known);
   showChoices(face);
   byId("previous-face").disabled = number === 0;
   byId("next-face").disabled = number === faces.length - 1;

@@ -10,43 +10,35 @@ let peopleTotal = 0;
 let person = -1;        // place among those shown of the one in the dialog
 let plays = false;      // whether the browser plays its video
 
-function clock(time_us) {
-  const tenths = Math.floor(time_us / 1e5), seconds = Math.floor(tenths / 10);
-  const parts = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
-  const text = parts[0] ? `${parts[0]}:${String(parts[1]).padStart(2, "0")}` : String(parts[1]);
-  return `${text}:${String(parts[2]).padStart(2, "0")}.${tenths % 10}`;
-}
-
 const some = (number, one, more) => `${thousands(number)} ${number === 1 ? one : more}`;
-const chance = (one) => `${WORDS[one.label]} ${Math.round(100 * (one.label === "incorrect" ? one.incorrect : one.worn))}%`;
 
 function showTracks(found) {
   people = found.tracks;
   peopleTotal = found.total;
   firstPerson = found.first;
-  const verb = start.tells_incorrect ? "wore a mask correctly" : "wore a mask";
   const interval = range(found.low, found.high);
   const times = Object.entries(found.changes).filter(([, number]) => number).map(([kind, number]) => `${DID[kind]} ${thousands(number)}×`);
-  byId("people-rate").replaceChildren(element("b", {"data-of": "people-share"}, percent(found.share)), `of ${some(found.labelled, "person", "people")} with a label ${verb}${interval ? ` (${interval})` : ""}`);
+  byId("people-rate").replaceChildren(element("b", {"data-of": "people-share"}, percent(found.share)), `of ${some(found.labelled, "person", "people")} with a label ${verb()}${interval ? ` (${interval})` : ""}`);
   byId("people-about").textContent = [
     `${some(found.counted, "person", "people")} in ${some(found.videos, "video", "videos")}, each counted once a video`,
     `seen in ${found.min_frames} frames or more`,
     ...times,
     `${thousands(found.total)} listed, by all filters`,
   ].join(" · ");
-  byId("tracks-where").textContent = people.length ? `${thousands(firstPerson + 1)} to ${thousands(firstPerson + people.length)} of ${thousands(peopleTotal)}` : "none";
-  byId("tracks-before").disabled = firstPerson === 0;
-  byId("tracks-next").disabled = firstPerson + people.length >= peopleTotal;
+  showWhere("tracks-", firstPerson, people.length, peopleTotal);
   byId("tracks").replaceChildren(...people.map(personOf));
 }
 
 function personOf(track, number) {
-  const picture = track.face ? element("img", {class: "picture", src: `/picture/face/${track.face}`, alt: "", loading: "lazy", onerror: (event) => missing(event.target)}) : element("div", {class: "picture"}, "no picture");
   const when = `${clock(track.first_us)} to ${clock(track.last_us)}`;
-  const words = [element("span", {class: "label"}, chance(track)), element("span", {}, place(track) || fileName(track.uri)), element("span", {}, when), element("span", {}, some(track.frames, "frame", "frames"))];
+  const words = [chance(track), place(track) || fileName(track.uri), when, some(track.frames, "frame", "frames")];
   if (track.changes.length) words.push(element("span", {class: "changes"}, track.changes.map((change) => DID[change.kind]).join(", ")));
-  const about = `${WORDS[track.label]}, ${place(track)}, ${when}`;
-  return element("button", {type: "button", class: `face ${track.label}`, "aria-label": about, "data-id": track.id, onclick: () => openPerson(number)}, picture, ...words);
+  return tile(track.face ? pictureOf(track.face) : element("div", {class: "picture"}, "no picture"), words, {
+    class: `face ${track.label}`,
+    "aria-label": `${WORDS[track.label]}, ${place(track)}, ${when}`,
+    "data-id": track.id,
+    onclick: () => openPerson(number),
+  });
 }
 
 const fileName = (uri) => uri.slice(uri.lastIndexOf("/") + 1);
@@ -65,8 +57,13 @@ async function openPerson(number) {
   const track = people[number];
   person = number;
   byId("film-caption").textContent = `${WORDS[track.label]}: probability of a mask ${percent(track.worn)}, by all frames`;
-  const facts = {...Object.fromEntries(Object.entries(track.keys).map(([name, value]) => [name, named(value)])), "in the video": `${clock(track.first_us)} to ${clock(track.last_us)}`, time: track.captured_at ? `${track.captured_at} to ${track.ended_at}` : "—", frames: thousands(track.frames), video: track.uri};
-  byId("film-facts").replaceChildren(...Object.entries(facts).flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));
+  showFacts("film-facts", {
+    ...facts(track.keys),
+    "in the video": `${clock(track.first_us)} to ${clock(track.last_us)}`,
+    time: track.captured_at ? `${track.captured_at} to ${track.ended_at}` : "—",
+    frames: thousands(track.frames),
+    video: track.uri,
+  });
   byId("film-changes").replaceChildren(...track.changes.map((change) => element("button", {type: "button", onclick: () => seekTo(change.time_us)}, `${clock(change.time_us)} ${DID[change.kind]}`)));
   byId("strip").replaceChildren();
   stage(track);
@@ -115,10 +112,12 @@ function say(text) {
 }
 
 function frameOf(frame) {
-  const picture = element("img", {class: "picture", src: `/picture/face/${frame.id}`, alt: "", loading: "lazy", onerror: (event) => missing(event.target)});
-  const words = [element("span", {class: "label"}, chance(frame)), element("span", {}, clock(frame.time_us))];
-  const show = () => plays ? seekTo(frame.time_us) : still(frame.id);
-  return element("button", {type: "button", class: `face ${frame.label}`, "aria-label": `${WORDS[frame.label]} at ${clock(frame.time_us)}`, "data-time": frame.time_us, onclick: show}, picture, ...words);
+  return tile(pictureOf(frame.id), [chance(frame), clock(frame.time_us)], {
+    class: `face ${frame.label}`,
+    "aria-label": `${WORDS[frame.label]} at ${clock(frame.time_us)}`,
+    "data-time": frame.time_us,
+    onclick: () => plays ? seekTo(frame.time_us) : still(frame.id),
+  });
 }
 
 // Where the video does not play, the nearest frame of the strip is shown instead.

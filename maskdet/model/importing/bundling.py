@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet import storage
-from maskdet.errors import ConfigError, ModelError, NotFoundError, OutputError, TooLargeError
+from maskdet.errors import ConfigError, ModelError, NotFoundError, TooLargeError
 from maskdet.labels import Codes, Decision
 from maskdet.model.bundle import file_sha256
-from maskdet.model.export import check_output_folder, list_files, replaced_whole
+from maskdet.model.export import check_vacant, list_files, replaced_whole
 from maskdet.model.importing import conversion
 from maskdet.model.importing.check import Check, Trial
 from maskdet.model.importing.conversion import Conversion, Job
@@ -149,30 +149,6 @@ def opened_source(uri: str) -> Iterator[Source]:
             for beside in list_external_files(file):
                 _copy_file(storage.join(storage.parent(location), beside), Path(folder) / beside)
         yield Source(name, file, inspect(file), _digest(file, Path(folder)))
-
-
-def check_vacant(output: str, *, overwrite: bool) -> None:
-    """Make sure that a bundle may be written to a location.
-
-    Args:
-        output: a folder, in any storage.
-        overwrite: whether a bundle that is there already may be replaced.
-
-    Raises:
-        OutputError: it holds something that is no bundle, or a bundle that may not be replaced.
-        StorageError: it cannot be read.
-    """
-    location = storage.normalize(output)
-    if storage.is_local(location):
-        check_output_folder(storage.local_path(location))
-    present = next(iter(storage.list_folder(location)), None)
-    if present is None:
-        return
-    if not storage.exists(storage.join(location, MANIFEST_FILE)):
-        raise OutputError(location, "an absent or empty folder, or a model bundle", present.uri, "Name another output.")
-    if not overwrite:
-        remedy = "Name another output, or replace the bundle with --overwrite."
-        raise OutputError(f"--output {location}", "an absent or empty folder", "a model bundle", remedy)
 
 
 def import_model(

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from maskdet import errors
+from maskdet.cores import available_cores
 from maskdet.errors import MaskdetError, ModelError
-
-MIB = 1024 * 1024
+from maskdet.process_limits import MIB, set_limit
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,10 @@ def _restrict(limits: Limits) -> None:
     for what, most in (
         (resource.RLIMIT_AS, limits.memory_bytes),
         # Processor time, of all threads; the clock on the wall is the parent's.
-        (resource.RLIMIT_CPU, limits.seconds * (os.cpu_count() or 1)),
+        (resource.RLIMIT_CPU, limits.seconds * available_cores()),
         (resource.RLIMIT_CORE, 0),
     ):
-        _, hard = resource.getrlimit(what)
-        resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+        set_limit(what, most)
 
 
 def _run_task(order: Mapping[str, Any]) -> dict[str, Any]:

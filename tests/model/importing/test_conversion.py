@@ -56,11 +56,12 @@ def notebook():
     return keras.Sequential([keras.Input((SIDE, SIDE, 3)), *body, *head])
 
 
-def mobilenet(units, activation, **shape):
+def mobilenet(units, activation):
+    """MobileNetV2 down to its first sum: every kind of its layers stands there, and the other blocks repeat them."""
     base = keras.applications.MobileNetV2(
         input_shape=(MOBILE_SIDE, MOBILE_SIDE, 3), alpha=0.35, weights=None, include_top=False
     )
-    pooled = keras.layers.GlobalAveragePooling2D()(base.output)
+    pooled = keras.layers.GlobalAveragePooling2D()(base.get_layer("block_2_add").output)
     return keras.Model(base.input, keras.layers.Dense(units, activation=activation)(pooled))
 
 

@@ -49,7 +49,7 @@ class ImageCounts(BaseModel):
         return self.scored + self.no_face + self.failed + self.skipped
 
 
-class RunManifest(BaseModel):
+class RunRecord(BaseModel):
     """The content of ``_runs/<run_id>.json``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -161,12 +161,12 @@ class RunManifest(BaseModel):
         return kind(self.reason or f"run {self.run_id} ended without finishing") if kind else None
 
 
-def write_manifest(layout: Layout, manifest: RunManifest) -> None:
+def write_run(layout: Layout, record: RunRecord) -> None:
     """Write a run's record."""
-    storage.write_bytes(layout.run(manifest.run_id), (manifest.model_dump_json(indent=2) + "\n").encode())
+    storage.write_bytes(layout.run(record.run_id), (record.model_dump_json(indent=2) + "\n").encode())
 
 
-def read_run(layout: Layout, run_id: str | None = None) -> RunManifest:
+def read_run(layout: Layout, run_id: str | None = None) -> RunRecord:
     """Read a run's record; without an id, the latest run's.
 
     Raises:
@@ -182,7 +182,7 @@ def read_run(layout: Layout, run_id: str | None = None) -> RunManifest:
     else:
         uri = layout.run(run_id)
     try:
-        return RunManifest.model_validate_json(storage.read_bytes(uri))
+        return RunRecord.model_validate_json(storage.read_bytes(uri))
     except NotFoundError as error:
         raise OutputError(
             f"output {layout.root}", f"the run {run_id!r} (_runs/{run_id}.json)", "none", "Check the run's id."
@@ -210,7 +210,7 @@ def is_marked_complete(layout: Layout) -> bool:
     return before is not None and before.status == "succeeded"
 
 
-def standing(layout: Layout, latest: RunManifest) -> tuple[Status, str]:
+def standing(layout: Layout, latest: RunRecord) -> tuple[Status, str]:
     """How a prune or a recount ends that goes well: over budget where the run that scored the tables was, and why.
 
     Args:
@@ -230,7 +230,7 @@ def standing(layout: Layout, latest: RunManifest) -> tuple[Status, str]:
     return "over_budget", f"as run {scored.run_id} left it: {scored.reason}" if scored.scores else scored.reason
 
 
-def latest_first(layout: Layout) -> Iterator[RunManifest]:
+def latest_first(layout: Layout) -> Iterator[RunRecord]:
     """The records of all runs, the latest one first, each read when it is asked for.
 
     Raises:

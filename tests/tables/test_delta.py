@@ -1,0 +1,117 @@
+"""Delta Lake tables over an output's files: what their readers see, what a commit changes, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from maskdet.cli import main
+from maskdet.errors import ConfigError, OutputError
+from maskdet.tables.delta import commit_delta
+from maskdet.tables.layout import SHARD_TABLES
+from maskdet.tables.snapshot import table_files
+from maskdet.testing import solid_image
+
+SITES = ["007", "été 日本", "x=y", "a/b", "50% off", "null"]
+FLAGS = ("--set", "source.keys=[site]")
+
+
+def write_list(folder, sites):
+    """One image a site; the greys tell them apart."""
+    rows = {"uri": [], "site": []}
+    for site in sites:
+        path = folder / f"{SITES.index(site)}.png"
+        if not path.exists():  # a new time of change is a new version
+            path.write_bytes(solid_image(10 + 40 * SITES.index(site)))
+        rows["uri"].append(str(path))
+        rows["site"].append(site)
+    pq.write_table(pa.table(rows), folder / "images.parquet")
+    return folder / "images.parquet"
+
+
+def run(score, folder, sites, *flags):
+    scored = score(folder / "tables", write_list(folder, sites), flags=(*FLAGS, *flags), template=None)
+    assert scored.code == 0
+    return str(folder / "tables")
+
+
+def rows_of(table: pa.Table):
+    return sorted(table.to_pylist(), key=repr)
+
+
+def by_delta(output, table, **options):
+    delta = DeltaTable(f"{output}/_files/{table}", **options)
+    return rows_of(pa.table(delta.to_pyarrow_table()))
+
+
+def by_parquet(output, table, level=None):
+    return rows_of(pa.concat_tables(pq.read_table(file) for file in table_files(output, table, level)))
+
+
+def test_readers_of_delta_see_the_rows_of_the_files_whatever_the_keys_are_called(score, tmp_path):
+    output = run(score, tmp_path, SITES)
+    commits = commit_delta(output)
+    assert [(commit.table, commit.version, commit.files_removed) for commit in commits] == [
+        (table, 0, 0) for table in ("predictions", "failures", "no_face", "compliance")
+    ]
+    for table in SHARD_TABLES:
+        assert by_delta(output, table) == by_parquet(output, table)
+    assert sorted(row["site"] for row in by_delta(output, "predictions")) == sorted(SITES)
+    levels = by_delta(output, "compliance")
+    for level in {row.pop("level") for row in map(dict, levels)}:
+        of_level = [{name: value for name, value in row.items() if name != "level"} for row in levels
+                    if row["level"] == level]  # fmt: skip
+        assert sorted(of_level, key=repr) == by_parquet(output, "compliance", level)
+
+
+def test_a_commit_names_what_changed_and_nothing_else(score, tmp_path):
+    output = run(score, tmp_path, SITES[:3])
+    commit_delta(output)
+    before = by_delta(output, "predictions")
+    assert [commit.version for commit in commit_delta(output)] == [0, 0, 0, 0]
+    run(score, tmp_path, [*SITES[:2], SITES[4]], "--set", "tables.on_gone=remove")
+    first = commit_delta(output)[0]
+    assert (first.version, first.files_added, first.files_removed) == (1, 1, 1)
+    assert by_delta(output, "predictions") == by_parquet(output, "predictions")
+    assert sorted(row["site"] for row in by_delta(output, "predictions")) == sorted([*SITES[:2], SITES[4]])
+    assert by_delta(output, "predictions", version=0) == before  # until the run after the next
+
+
+def test_other_columns_take_the_place_of_everything(score, tmp_path):
+    output = run(score, tmp_path, SITES[:2])
+    commit_delta(output)
+    scored = score(output, write_list(tmp_path, SITES[:2]), flags=("--overwrite",), template=None)
+    assert scored.code == 0
+    first = commit_delta(output)[0]
+    assert (first.version, first.files_added, first.files_removed) == (1, 1, 2)
+    assert by_delta(output, "predictions") == by_parquet(output, "predictions")
+    assert "site" not in by_delta(output, "predictions")[0]
+
+
+def test_later_runs_and_readers_of_folders_are_not_disturbed(score, tmp_path):
+    output = run(score, tmp_path, SITES[:2])
+    commit_delta(output)
+    run(score, tmp_path, SITES[:3])
+    assert main.main(["inspect", output]) == 0
+    assert pq.read_table(f"{output}/predictions").num_rows == 3
+    assert commit_delta(output)[0][2:] == (1, 1, 0)
+
+
+def test_without_a_run_without_its_files_and_without_deltalake_it_says_so(score, tmp_path, monkeypatch, capsys):
+    with pytest.raises(OutputError, match="tables of a run that finished"):
+        commit_delta(str(tmp_path / "nothing"))
+    assert main.main(["delta", str(tmp_path), "--store-option", "AWS_REGION"]) == 2
+    assert "expected NAME=VALUE, received 'AWS_REGION'" in capsys.readouterr().err
+    output = run(score, tmp_path, SITES[:2])
+    log = tmp_path / "tables" / "_files" / "predictions" / "_delta_log"
+    log.mkdir()
+    (log / f"{0:020}.json").write_text("no JSON")
+    with pytest.raises(OutputError, match="a Delta log that can be read"):
+        commit_delta(output)
+    monkeypatch.setitem(sys.modules, "deltalake", None)
+    with pytest.raises(ConfigError, match=r"pip install 'maskdet\[delta\]'"):
+        commit_delta(output)
