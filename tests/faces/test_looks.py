@@ -39,11 +39,7 @@ def test_the_first_look_costs_the_same_whatever_the_image(width, height):
 
 def test_known_first_looks():
     assert whole_look(4000, 3000, first_scale(4000, 3000))[4:7] == (512, 384, 0)
-    assert whole_look(400, 300, first_scale(400, 300))[4:7] == (
-        384,
-        288,
-        0,
-    )  # 12.5 and 9.4 steps: of two as near, fewer
+    assert whole_look(400, 300, first_scale(400, 300))[4:7] == (384, 288, 0)  # 12.5, 9.4 steps: of two as near, fewer
     assert whole_look(56, 56, first_scale(56, 56))[4:7] == (224, 224, 0)  # four times enlarged
 
 
