@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from apache_beam.options.pipeline_options import (
+    DirectOptions,
     FlinkRunnerOptions,
     GoogleCloudOptions,
     PipelineOptions,
@@ -66,6 +67,11 @@ def is_template_launch(options: PipelineOptions) -> bool:
 def ends_with_client(options: PipelineOptions) -> bool:
     """Whether a job cannot outlive the process that starts it, because that process does the work."""
     return options.view_as(StandardOptions).runner in _IN_PROCESS
+
+
+def is_one_process(options: PipelineOptions) -> bool:
+    """Whether the process that starts a job does all of its work, in its own memory."""
+    return ends_with_client(options) and options.view_as(DirectOptions).direct_running_mode != "multi_processing"
 
 
 def has_ended(result: PipelineResult | None) -> bool:

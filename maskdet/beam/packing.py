@@ -5,19 +5,20 @@ Whatever is annotated ``Any`` here is as in :mod:`maskdet.beam.transforms`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.pvalue import AsDict, PCollection
 from apache_beam.transforms.window import GlobalWindows
 
-from maskdet.inputs import sharding
-from maskdet.inputs.references import ImageRef, RefBatch, Shard
+from maskdet.inputs import columns, sharding
+from maskdet.inputs.references import RefBatch, Shard
 from maskdet.inputs.sharding import URI_GROUPS, KeyRule, Size
 
-# Some 30 MB of references.
+# Some 10 MB of references.
 _COLLECTED_IMAGES = 50_000
 
 
@@ -26,8 +27,8 @@ class PackShards(beam.PTransform):  # type: ignore[misc]
     """:class:`RefBatch` without duplicates → :class:`Shard`.
 
     Partitions small enough for one shard need no plan; for the others a histogram of hashes, small whatever their size,
-    tells where :func:`maskdet.inputs.sharding.pack` cuts, so that the references of a shard meet on one worker and no
-    more do.
+    tells where :func:`maskdet.inputs.sharding.cut_shards` cuts, so that the references of a shard meet on one worker
+    and no more do.
     """
 
     rule: KeyRule
@@ -37,7 +38,7 @@ class PackShards(beam.PTransform):  # type: ignore[misc]
         """Apply the transform."""
         plans = (
             batches
-            | "CountCells" >> beam.FlatMap(_count_cells, self.rule).with_output_types(tuple[str, Any])
+            | "CountCells" >> beam.ParDo(_CountCells(self.rule)).with_output_types(tuple[str, Any])
             | "MergeCells" >> beam.CombinePerKey(sharding.merge_cells)
             | "PlanPartitions" >> beam.FlatMap(_plan_partition, self.limit).with_output_types(tuple[str, Any])
         )
@@ -50,79 +51,105 @@ class PackShards(beam.PTransform):  # type: ignore[misc]
         )
 
 
-def _count_cells(batch: RefBatch, rule: KeyRule) -> Iterator[tuple[str, sharding.Cells]]:
-    for folder, refs in sharding.by_folder(batch.refs, rule).items():
-        yield folder, sharding.count_cells(refs)
-
-
-def _plan_partition(partition: tuple[str, sharding.Cells], limit: Size) -> Iterator[tuple[str, frozenset[str]]]:
+def _plan_partition(partition: tuple[str, sharding.Cells], limit: Size) -> Iterator[tuple[str, tuple[str, ...]]]:
     folder, cells = partition
     prefixes = sharding.plan(cells, limit)
     if prefixes != ("",):
-        yield folder, frozenset(prefixes)
+        yield folder, prefixes
 
 
 class _Collect(beam.DoFn):  # type: ignore[misc]
-    """:class:`RefBatch` → (key, :class:`RefBatch`): references by a key that they are to meet under.
+    """:class:`RefBatch` → what is made of the references of several.
 
-    A batch holds few images of each, and small batches take several times the room of large ones on their way: so they
-    are collected over a bundle, as far as :data:`_COLLECTED_IMAGES` allows.
+    A batch holds few images of each partition or group, and small elements take several times the room of large ones on
+    their way: so batches are collected over a bundle, as far as :data:`_COLLECTED_IMAGES` allows.
     """
 
     def start_bundle(self) -> None:
         """Begin with none."""
-        self._groups: dict[Any, list[ImageRef]] = {}
+        self._parts: list[pa.RecordBatch] = []
         self._count = 0
+
+    def _take(self, batch: RefBatch) -> Iterator[Any]:
+        """A batch → elements, perhaps with a later one."""
+        self._parts.append(batch.columns)
+        self._count += batch.images
+        if self._count >= _COLLECTED_IMAGES:
+            yield from self._collected()
 
     def finish_bundle(self) -> Iterator[Any]:
         """What is left."""
         yield from map(GlobalWindows.windowed_value, self._collected())
 
-    def _add(self, keyed: Iterable[tuple[Any, ImageRef]]) -> Iterator[tuple[Any, RefBatch]]:
-        """Take references in; hand out all where there are many."""
-        for key, ref in keyed:
-            self._groups.setdefault(key, []).append(ref)
-            self._count += 1
-        if self._count >= _COLLECTED_IMAGES:
-            yield from self._collected()
-
-    def _collected(self) -> list[tuple[Any, RefBatch]]:
-        found = [(key, RefBatch(tuple(refs))) for key, refs in self._groups.items()]
+    def _collected(self) -> list[Any]:
+        found = columns.joined(self._parts)
         self.start_bundle()
-        return found
+        return list(self._made(found)) if found.num_rows else []
+
+    def _made(self, found: pa.RecordBatch) -> Iterable[Any]:
+        """Elements of references."""
+        raise NotImplementedError
 
 
 class KeyByUri(_Collect):
-    """References by the first bits of their URI's hash, so that those of one URI meet.
+    """:class:`RefBatch` → (group, :class:`RefBatch`): by the first bits of URIs' hashes, so that those of one meet.
 
     Args:
         groups: how many there are, at most :data:`~maskdet.inputs.sharding.URI_GROUPS`.
     """
 
     def __init__(self, groups: int = URI_GROUPS) -> None:
-        self._groups_in_all = groups
+        self._groups = groups
 
     def process(self, batch: RefBatch) -> Iterator[tuple[int, RefBatch]]:
         """A batch → batches of each group, perhaps with a later one."""
-        yield from self._add((sharding.group_of(ref.uri, self._groups_in_all), ref) for ref in batch.refs)
+        yield from self._take(batch)
+
+    def _made(self, found: pa.RecordBatch) -> Iterator[tuple[int, RefBatch]]:
+        for group, rows in columns.by_number(found, sharding.group_numbers(found, self._groups)):
+            yield group, RefBatch.of_columns(rows)
+
+
+class _CountCells(_Collect):
+    """:class:`RefBatch` → (folder of a partition, histogram of its cells)."""
+
+    def __init__(self, rule: KeyRule) -> None:
+        self._rule = rule
+
+    def process(self, batch: RefBatch) -> Iterator[tuple[str, sharding.Cells]]:
+        """A batch → histograms, perhaps with a later one."""
+        yield from self._take(batch)
+
+    def _made(self, found: pa.RecordBatch) -> Iterator[tuple[str, sharding.Cells]]:
+        for partition, cells in sharding.count_cells(found, self._rule):
+            yield self._rule.folder(partition), cells
 
 
 class _AssignPrefixes(_Collect):
-    """References by the shard-to-be that they lie in."""
+    """:class:`RefBatch` → ((folder, prefix), :class:`RefBatch`): by the shard-to-be that they lie in."""
 
     def __init__(self, rule: KeyRule) -> None:
         self._rule = rule
 
     def process(
-        self, batch: RefBatch, plans: Mapping[str, frozenset[str]]
+        self, batch: RefBatch, plans: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[tuple[str, str], RefBatch]]:
         """A batch → batches of each shard-to-be, perhaps with a later one."""
-        for folder, refs in sharding.by_folder(batch.refs, self._rule).items():
-            prefixes = plans.get(folder)  # none: small enough for one shard
-            keyed = (((folder, sharding.prefix_of(ref, prefixes) if prefixes else ""), ref) for ref in refs)
-            yield from self._add(keyed)
+        self._plans = plans
+        yield from self._take(batch)
+
+    def _made(self, found: pa.RecordBatch) -> Iterator[tuple[tuple[str, str], RefBatch]]:
+        plans = self._plans
+        for partition, rows in sharding.by_partition(found, self._rule):
+            folder = self._rule.folder(partition)
+            if folder not in plans:  # small enough for one shard
+                yield (folder, ""), RefBatch.of_columns(rows)
+                continue
+            places = sharding.prefix_numbers(sharding.cells_of(rows), plans[folder])
+            for place, some in columns.by_number(rows, places):
+                yield (folder, plans[folder][place]), RefBatch.of_columns(some)
 
 
 def _cut_shards(group: tuple[tuple[str, str], Iterable[RefBatch]], rule: KeyRule, limit: Size) -> list[Shard]:
     (_, prefix), parts = group
-    return sharding.pack([ref for part in parts for ref in part.refs], rule, limit, prefix)
+    return sharding.cut_shards(columns.joined(part.columns for part in parts), rule, limit, prefix)

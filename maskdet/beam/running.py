@@ -15,6 +15,7 @@ from maskdet.beam.compliance import WriteCompliance
 from maskdet.beam.tracks import TrackVideos
 from maskdet.beam.transforms import JoinEarlier, ScoreRun, ScoreShards
 from maskdet.errors import recover_error
+from maskdet.inputs.spool import spooling
 from maskdet.scoring.setup import Launch
 from maskdet.tables import lease
 from maskdet.tables.corrections import read_corrections
@@ -123,7 +124,7 @@ def _run_pipeline(launch: Launch, options: PipelineOptions, shown: AbstractConte
     layout, run_id, result = launch.plan.layout, launch.plan.record.run_id, None
     tuning.spend_less()
     try:
-        with shown:
+        with shown, spooling() if jobs.is_one_process(options) else contextlib.nullcontext():
             pipeline = beam.Pipeline(options=options)
             pipeline | "Score" >> build(launch)
             result = pipeline.run()

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.pvalue import AsDict, AsIter, AsList, PCollection, TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.shared import Shared
@@ -32,7 +33,7 @@ from maskdet.beam.videos import BATCHES, COUNTS, CutVideos
 from maskdet.config import SourceSettings
 from maskdet.cores import available_cores
 from maskdet.errors import MaskdetError
-from maskdet.inputs import listing, sharding, videos
+from maskdet.inputs import columns, listing, sharding, videos
 from maskdet.inputs.earlier import Growth
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.pseudonyms import Pseudonyms, without_names
@@ -45,7 +46,7 @@ from maskdet.sections import VideoSettings
 from maskdet.tables.layout import Layout
 from maskdet.tables.lease import heartbeats
 from maskdet.tables.receipts import ShardJob, ShardReport
-from maskdet.tables.reuse import read_refs
+from maskdet.tables.reuse import read_columns
 from maskdet.tables.runs import LISTED, LevelTotal, RunPlan, RunRecord, finish_run
 from maskdet.tables.status import PlannedShard, write_plan
 from maskdet.tables.tracks import TrackFiles, TracksTotal
@@ -119,7 +120,7 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
             batches.pipeline
             | "CreateShards" >> beam.Create(_pieces(self.shards))
             | "SpreadShards" >> beam.Reshuffle()
-            | "ReadImages" >> beam.FlatMap(_read_earlier, self.layout).with_output_types(Any)
+            | "ReadImages" >> beam.Map(_read_earlier, self.layout).with_output_types(Any)
         )
         return (
             (batches, earlier)
@@ -355,7 +356,7 @@ def _list_task(
     task: ListTask, source: SourceSettings, output: str, videos: frozenset[str], pseudonyms: Pseudonyms | None
 ) -> Iterator[RefBatch]:
     for batch in _listed(task, source, output, videos, pseudonyms):
-        PROGRESS.add_listed(len(batch.refs))
+        PROGRESS.add_listed(batch.images)
         yield batch
 
 
@@ -377,10 +378,15 @@ def _count_listed(batch: RefBatch) -> dict[str, int]:
 
 
 def _look_up(group: tuple[int, Iterable[RefBatch]]) -> Iterator[Any]:
-    refs, duplicates = sharding.drop_duplicates(ref for part in group[1] for ref in part.refs)
+    found, duplicates = sharding.drop_repeated(columns.joined(part.columns for part in group[1]))
     if duplicates:
         yield TaggedOutput(_COUNTS, {listing.DUPLICATE: duplicates})
-    yield from listing.batched(listing.add_versions(refs), RefBatch)
+    yield from _batches(listing.with_versions(found))
+
+
+def _batches(found: pa.RecordBatch) -> Iterator[RefBatch]:
+    for start in range(0, found.num_rows, _GROUP_IMAGES):
+        yield RefBatch.of_columns(found.slice(start, _GROUP_IMAGES))
 
 
 def _pieces(shards: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], ...]]:
@@ -388,15 +394,15 @@ def _pieces(shards: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], ..
     return [tuple(shards[start : start + _SHARDS_READ]) for start in range(0, len(shards), _SHARDS_READ)]
 
 
-def _read_earlier(shards: Sequence[tuple[str, str]], layout: Layout) -> Iterator[RefBatch]:
-    # Those of many small shards together: each batch is cut into as many as there are groups.
-    yield from listing.batched(read_refs(layout, shards), RefBatch)
+def _read_earlier(shards: Sequence[tuple[str, str]], layout: Layout) -> RefBatch:
+    # Those of several small shards together: each batch is cut into as many as there are groups.
+    return RefBatch.of_columns(columns.joined(read_columns(layout, shards)))
 
 
 def _join_earlier(group: tuple[int, Iterable[RefBatch]], growth: Growth) -> Iterator[Any]:
-    refs, changes = growth.resolve(ref for part in group[1] for ref in part.refs)
+    found, changes = growth.resolve(columns.joined(part.columns for part in group[1]))
     yield TaggedOutput(_COUNTS, dict(changes))
-    yield from listing.batched(refs, RefBatch)
+    yield from _batches(found)
 
 
 def _write_plan(_: None, plan: RunPlan, shards: Sequence[PlannedShard]) -> None:

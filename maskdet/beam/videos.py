@@ -11,6 +11,7 @@ from apache_beam.pvalue import PCollection, TaggedOutput
 
 from maskdet.beam.progress import PROGRESS
 from maskdet.inputs import listing, videos
+from maskdet.inputs.columns import has_segments
 from maskdet.inputs.references import RefBatch
 from maskdet.inputs.sharding import KeyRule
 from maskdet.sections import VideoSettings
@@ -45,8 +46,11 @@ class CutVideos(beam.PTransform):  # type: ignore[misc]
 
 def _split_videos(batch: RefBatch) -> Iterator[Any]:
     """Images as they are; videos few at a time, since opening one takes as long as listing a thousand images."""
+    if not has_segments(batch.columns):
+        yield batch
+        return
     found = [ref for ref in batch.refs if ref.segment is not None]
-    yield batch if not found else RefBatch(tuple(ref for ref in batch.refs if ref.segment is None))
+    yield RefBatch(tuple(ref for ref in batch.refs if ref.segment is None))
     for start in range(0, len(found), _VIDEOS_A_BATCH):
         yield TaggedOutput(_VIDEOS, RefBatch(tuple(found[start : start + _VIDEOS_A_BATCH])))
 

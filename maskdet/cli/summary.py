@@ -139,7 +139,7 @@ def describe_plan(
     """What a run would score, for ``--dry-run``."""
     total = Size(0, 0)
     for shard in shards:
-        total = total.plus(size_of(shard.refs))
+        total = total.plus(size_of(shard.columns))
     partitions = len({shard.partition for shard in shards})
     problems = [(ref.uri, ref.problem) for shard in shards for ref in shard.refs if ref.problem is not None]
     lines = [

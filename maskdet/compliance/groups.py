@@ -125,16 +125,7 @@ class RowKeys:
             return np.asarray(column.indices).astype(np.int64), column.dictionary.to_pylist()
         if name in rule.key_names or (name in rule.partition_by and self._local is rule):
             return np.zeros(rows, np.int64), [self._partition[rule.partition_by.index(name)]]
-        return self._derive(name)
-
-    def _derive(self, name: str) -> tuple[Integers, list[str | None]]:
-        times, place = np.unique(np.where(self._dated, self._times, -1), return_inverse=True)
-        known = np.zeros(len(times), bool)
-        known[place[self._dated]] = True  # a time of -1 may be an image's own
-        derived = [self._local.derive(t if k else None, name) for t, k in zip(times.tolist(), known, strict=True)]
-        numbers = {value: number for number, value in enumerate(dict.fromkeys([*derived, None]))}
-        codes = np.array([numbers[value] for value in derived], np.int64)[place]
-        return np.where(self._dated, codes, numbers[None]), list(numbers)
+        return self._local.derive_all(self._times, self._dated, name)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from maskdet import storage
 from maskdet.errors import FailureCode
+from maskdet.inputs import columns
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef
 from maskdet.inputs.videos import SEGMENTS
@@ -74,20 +80,49 @@ class Growth:
     coverage: Coverage
     on_gone: Literal["keep", "remove"] = "keep"
 
-    def resolve(self, refs: Iterable[ImageRef]) -> tuple[list[ImageRef], Counter[str]]:
+    def resolve(self, found: pa.RecordBatch) -> tuple[pa.RecordBatch, Counter[str]]:
         """Join images listed with those of earlier runs.
 
         Args:
-            refs: both kinds, the latter marked as gone and with their slot; at most one of a kind has a URI.
+            found: columns of both kinds, the latter marked as gone and with their slot; at most one of a kind has a
+                URI, or of a video a segment.
 
         Returns:
             The images of the data set after the run, and how many of each kind of change there are; and, as
             :data:`SEGMENTS`, how many segments there are more than were listed.
         """
-        listed: dict[str, ImageRef] = {}
-        earlier: dict[str, ImageRef] = {}
-        for ref in refs:
-            (earlier if ref.gone else listed)[ref.name] = ref
+        if columns.has_segments(found):
+            images, changes = self._resolve_refs(list(map(ImageRef._make, columns.rows_of(found))))
+            return columns.columns_of(images), changes
+        listed, earlier = found.filter(pc.invert(found["gone"])), found.filter(found["gone"])
+        before = pc.index_in(listed["uri"], value_set=earlier["uri"])
+        known = listed.filter(before.is_valid())
+        matched = earlier.take(before.drop_null())
+        is_same = _are_same(known, matched)
+        marks = {"earlier": matched["earlier"], "absent": pa.repeat(False, known.num_rows)}
+        unchanged = columns.replaced(known, marks).filter(pa.array(is_same))
+        # What is not as it was is rare, and looked at closely.
+        others = [part.filter(pa.array(~is_same)) for part in (known, matched)]
+        images, changes = self._resolve_refs([ImageRef._make(row) for part in others for row in columns.rows_of(part)])
+        added = listed.filter(before.is_null())
+        left, left_changes = self._unlisted(earlier.filter(_are_none_of(earlier["uri"], known["uri"])))
+        changes.update({UNCHANGED: unchanged.num_rows, ADDED: added.num_rows, **left_changes})
+        return columns.joined([unchanged, columns.columns_of(images), added, left]), +changes
+
+    def _unlisted(self, earlier: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
+        """What becomes of images of earlier runs that are not listed."""
+        covered = self.coverage.test()
+        is_covered = np.array([covered(uri) for uri in earlier["uri"].to_pylist()], bool)
+        count = int(is_covered.sum())
+        outside = {OUTSIDE: earlier.num_rows - count}
+        if self.on_gone == "remove":
+            return earlier.filter(pa.array(~is_covered)), {REMOVED: count, **outside}
+        return earlier, {GONE: count, **outside}
+
+    def _resolve_refs(self, refs: Sequence[ImageRef]) -> tuple[list[ImageRef], Counter[str]]:
+        """The same of references, of which some may be segments of videos."""
+        listed = {ref.name: ref for ref in refs if not ref.gone}
+        earlier = {ref.name: ref for ref in refs if ref.gone}
         more = self._restore_absent(listed, earlier)
         files = {ref.uri for ref in listed.values()}
         covered, changes, images = self.coverage.test(), _Changes(), []
@@ -124,6 +159,32 @@ class Growth:
             listed.update((ref.name, ref._replace(gone=False, absent=True, location=now.location)) for ref in before)
             more += len(before) - 1
         return more
+
+
+def _are_same(listed: pa.RecordBatch, before: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Whether each image is as it was, ``(images,)``: all that its :attr:`ImageRef.identity` holds is."""
+    found = [_are_equal(listed[name], before[name]) for name in columns.IDENTITY]
+    keys, keys_before = listed["keys"], before["keys"]
+    counts, counts_before = pc.list_value_length(keys), pc.list_value_length(keys_before)
+    if counts.equals(counts_before):
+        values = _are_equal(keys.flatten(), keys_before.flatten())
+        of = np.repeat(np.arange(len(keys)), np.asarray(counts))
+        found.append(np.bincount(of[~values], minlength=len(keys)) == 0)
+    else:
+        pairs = zip(columns.keys_of(listed), columns.keys_of(before), strict=True)
+        found.append(np.array([one == other for one, other in pairs], bool))
+    same: NDArray[np.bool_] = np.logical_and.reduce(found)
+    return same
+
+
+def _are_equal(some: pa.Array, others: pa.Array) -> NDArray[np.bool_]:
+    """Whether values are equal, or both null."""
+    both_null = pc.and_(some.is_null(), others.is_null())
+    return np.asarray(pc.or_(pc.fill_null(pc.equal(some, others), False), both_null))
+
+
+def _are_none_of(values: pa.Array, others: pa.Array) -> pa.BooleanArray:
+    return pc.invert(pc.is_in(values, value_set=others))
 
 
 def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -88,6 +89,11 @@ def check_columns(uri: str, source: SourceSettings, root: str = "") -> None:
     _columns(uri, source, root)
 
 
+def is_parquet_list(uri: str, source: SourceSettings) -> bool:
+    """Whether an input is read as a Parquet image list."""
+    return _is_table(uri, source) and is_parquet(uri)
+
+
 def is_parquet(uri: str) -> bool:
     """Whether an image list is Parquet, by its name."""
     return uri.lower().endswith((".parquet", ".pq"))
@@ -121,15 +127,14 @@ def read_rows(uri: str, part: int, source: SourceSettings, root: str = "") -> It
     if not _is_table(uri, source):
         yield from _listed_rows(uri, source)
     elif is_parquet(uri):
-        # Part by part even when all are asked for, so that a row has one name however the image list is read.
-        for group in range(row_group_count(uri)) if part < 0 else [part]:
-            yield from _parquet_rows(uri, group, source, root)
+        for batch in read_batches(uri, part, source, root):
+            yield from rows_of_batch(batch, uri, source, root)
     else:
         yield from _delimited_rows(uri, source)
 
 
 def _listed_rows(uri: str, source: SourceSettings) -> Iterator[Row]:
-    base, keys = _base(uri, ""), (None,) * len(source.list_columns)
+    base, keys = base_of(uri, ""), (None,) * len(source.list_columns)
     with open_text(uri) as stream, refusing_damage(uri):
         for number, line in enumerate(stream, start=1):
             text = line.removeprefix("\ufeff").strip() if number == 1 else line.strip()
@@ -144,7 +149,7 @@ def _listed_rows(uri: str, source: SourceSettings) -> Iterator[Row]:
 
 
 def _delimited_rows(uri: str, source: SourceSettings) -> Iterator[Row]:
-    columns, timezone, base = _columns(uri, source, ""), ZoneInfo(source.timezone), _base(uri, "")
+    columns, timezone, base = _columns(uri, source, ""), ZoneInfo(source.timezone), base_of(uri, "")
     names = header(uri, source.uri_column)
     at = {name: names.index(name) for name in columns.wanted}
     keys = [at[name] for name in columns.keys]
@@ -167,21 +172,51 @@ def _delimited_rows(uri: str, source: SourceSettings) -> Iterator[Row]:
         )
 
 
-def _parquet_rows(uri: str, part: int, source: SourceSettings, root: str) -> Iterator[Row]:
-    columns, timezone, base = _columns(uri, source, root), ZoneInfo(source.timezone), _base(uri, root)
-    of_folders = _folder_values(uri, root)
-    number = 0
-    for batch in _record_batches(uri, part, [name for name in columns.wanted if name not in of_folders]):
-        values = {name: _values(batch.column(name)) for name in batch.schema.names}
-        values |= {name: [value] * batch.num_rows for name, value in of_folders.items()}
-        nothing = [None] * batch.num_rows
-        keys = zip(*(values[name] for name in columns.keys), strict=True) if columns.keys else [()] * batch.num_rows
-        taken, versions, sizes = (nothing if name is None else values[name] for name in columns[2:])
-        for row_uri, row_keys, time, version, size in zip(
-            values[columns.uri], keys, taken, versions, sizes, strict=True
-        ):
-            number += 1
-            yield _row(row_uri, row_keys, time, version, size, _place(uri, part, number), base, timezone)
+class ListedBatch(NamedTuple):
+    """A part of a Parquet image list."""
+
+    columns: _Columns
+    """What the columns are called that the settings name."""
+    rows: pa.RecordBatch
+    """Those that the file itself has; times in microseconds, since ``datetime`` has no finer ones."""
+    of_folders: Mapping[str, str | None]
+    """Values of the others, which folders spell."""
+    place: str
+    """Names the row group."""
+    first: int
+    """How many rows of the row group come before."""
+
+    def column(self, name: str) -> pa.Array:
+        """A column's values, also of one that folders spell."""
+        if name in self.of_folders:
+            return pa.array([self.of_folders[name]], pa.string()).take(pa.array(np.zeros(self.rows.num_rows, np.int64)))
+        return self.rows[name]
+
+
+def read_batches(uri: str, part: int, source: SourceSettings, root: str = "") -> Iterator[ListedBatch]:
+    """Read a Parquet image list, as :func:`read_rows` does, batch by batch."""
+    columns, of_folders = _columns(uri, source, root), _folder_values(uri, root)
+    wanted = [name for name in columns.wanted if name not in of_folders]
+    # Part by part even when all are asked for, so that a row has one name however the image list is read.
+    for group in range(row_group_count(uri)) if part < 0 else [part]:
+        first = 0
+        for batch in _record_batches(uri, group, wanted):
+            rows = pa.RecordBatch.from_arrays(list(map(_with_microseconds, batch.columns)), names=batch.schema.names)
+            yield ListedBatch(columns, rows, of_folders, f"{uri}#part={max(group, 0)}&row=", first)
+            first += batch.num_rows
+
+
+def rows_of_batch(batch: ListedBatch, uri: str, source: SourceSettings, root: str = "") -> Iterator[Row]:
+    """The images that a part of a Parquet image list names."""
+    columns, timezone, base = batch.columns, ZoneInfo(source.timezone), base_of(uri, root)
+    count = batch.rows.num_rows
+    values = {name: batch.column(name).to_pylist() for name in columns.wanted}
+    nothing = [None] * count
+    keys = zip(*(values[name] for name in columns.keys), strict=True) if columns.keys else [()] * count
+    taken, versions, sizes = (nothing if name is None else values[name] for name in columns[2:])
+    rows = zip(values[columns.uri], keys, taken, versions, sizes, strict=True)
+    for number, (row_uri, row_keys, time, version, size) in enumerate(rows, start=batch.first + 1):
+        yield _row(row_uri, row_keys, time, version, size, f"{batch.place}{number}", base, timezone)
 
 
 def _row(
@@ -195,7 +230,7 @@ def _row(
         return _broken(place, texts, f"{named!r} lies on a drive of another machine; name it as this one sees it")
     absolute = _absolute(named, base)
     try:
-        captured_at_ms = _milliseconds(time, timezone)
+        captured_at_ms = milliseconds_of(time, timezone)
         size_bytes = max(int(size), -1) if text_of(size) else -1
     except (ValueError, OverflowError):
         message = f"capture time {time!r} must look like 2026-01-31T08:15:00, and the size {size!r} like 1234"
@@ -288,7 +323,8 @@ def folder_of(uri: str, root: str = "") -> str:
     return storage.parent(root.rstrip("/") or uri)
 
 
-def _base(uri: str, root: str) -> str:
+def base_of(uri: str, root: str = "") -> str:
+    """The same in full, where it is local."""
     folder = folder_of(uri, root)
     return str(storage.local_path(folder)) if storage.is_local(folder) else folder
 
@@ -311,14 +347,13 @@ def _absolute(uri: str, base: str) -> str:
     return f"{scheme}://{posixpath.normpath(storage.join(path, uri))}"
 
 
-def _values(column: pa.Array) -> list[Any]:
-    """A column as Python values; times in microseconds, since ``datetime`` has no finer ones."""
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    return list(column.to_pylist())
+def _with_microseconds(column: pa.Array) -> pa.Array:
+    """A column whose times, if it holds any, ``datetime`` can tell."""
+    is_time = pa.types.is_timestamp(column.type)
+    return column.cast(pa.timestamp("us", column.type.tz), safe=False) if is_time else column
 
 
-def _milliseconds(value: Any, timezone: tzinfo) -> int | None:
+def milliseconds_of(value: Any, timezone: tzinfo) -> int | None:
     """A capture time as milliseconds since the epoch; without an offset it is the source's local time."""
     text = text_of(value)
     if text is None:

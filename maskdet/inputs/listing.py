@@ -14,15 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from maskdet import storage
 from maskdet.config import SourceSettings
 from maskdet.errors import ConfigError, FailureCode, NotFoundError, SourceError, StorageError
-from maskdet.inputs import folders, image_lists
+from maskdet.inputs import columns, folders, image_lists
 from maskdet.inputs.folders import Exclusion, Found, exclusion, extension_of
+from maskdet.inputs.list_columns import ListRule, columns_of_batch
 from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.video.sampling import UNCUT, Segment
 
 T = TypeVar("T")
+_Told = tuple[storage.StoredFile | None, bool]  # and whether nothing is there
 
 BATCH_IMAGES = 5_000
 DUPLICATE = "duplicate"
@@ -117,9 +122,7 @@ def list_images(task: ListTask, source: SourceSettings, videos: frozenset[str] =
         StorageError: the location cannot be listed.
     """
     if task.kind in ("list", "image_list"):
-        rows = image_lists.read_rows(task.uri, task.part, source, task.root)
-        places = _allowed_places(task, source)
-        yield from batched((_ref_of_row(row, source, places, videos) for row in rows), _plain_batch)
+        yield from _list_rows(task, source, videos)
         return
     content = _content(task, exclusion(source.exclude))
     yield from batched(content, lambda found: _folder_batch(found, task, source, videos))
@@ -133,25 +136,63 @@ def refuse_images_in(output: str, batch: RefBatch) -> None:
     """
     if not output:
         return
-    for ref in batch.refs:
-        if ref.uri.startswith(output) and ref.uri.startswith(f"{output}/"):
-            raise ConfigError(
-                "--input", f"images outside the output {output}", ref.uri, "Choose an output beside them."
-            )
+    uris = batch.columns["uri"]
+    inside = pc.index(pc.starts_with(uris, f"{output}/"), True).as_py()
+    if inside >= 0:
+        remedy = "Choose an output beside them."
+        raise ConfigError("--input", f"images outside the output {output}", uris[inside].as_py(), remedy)
 
 
-def add_versions(refs: Iterable[ImageRef]) -> list[ImageRef]:
+def with_versions(found: pa.RecordBatch) -> pa.RecordBatch:
     """Ask the store for the size and version of images that a list named.
 
     What the store cannot tell stays unknown; reading the image will say why, as a failure row.
+
+    Args:
+        found: columns of references.
     """
-    found = list(refs)
-    unknown = [place for place, ref in enumerate(found) if _is_unknown(ref)]
-    if unknown:  # a pool's turn costs an image of which all is known more than all the rest of its listing
-        with ThreadPoolExecutor(_STAT_THREADS, thread_name_prefix="stat") as pool:
-            for place, ref in zip(unknown, pool.map(_with_version, [found[one] for one in unknown]), strict=True):
-                found[place] = ref
-    return found
+    # Of a path that does not fit, too: it may be that of an image that is known.
+    may_be_read = pc.or_(
+        found["problem_code"].is_null(), pc.equal(found["problem_code"], FailureCode.PATH_MISMATCH.value)
+    )
+    is_unknown = pc.and_(pc.equal(found["version"], ""), pc.fill_null(may_be_read, True))
+    unknown = found.filter(is_unknown)
+    if not unknown.num_rows:
+        return found
+    places = pc.coalesce(unknown["location"], unknown["uri"]).to_pylist()
+    told = _told(places)
+    sizes = [
+        known if file is None else file.size_bytes
+        for known, (file, _) in zip(unknown["size_bytes"].to_pylist(), told, strict=True)
+    ]
+    versions = ["" if file is None else file.version for file, _ in told]
+    absent = [is_absent for _, is_absent in told]
+    return columns.replaced(
+        found,
+        {
+            "size_bytes": pc.replace_with_mask(found["size_bytes"], is_unknown, pa.array(sizes, pa.int64())),
+            "version": pc.replace_with_mask(found["version"], is_unknown, pa.array(versions, pa.string())),
+            "absent": pc.replace_with_mask(found["absent"], is_unknown, pa.array(absent, pa.bool_())),
+        },
+    )
+
+
+def _told(places: Sequence[str]) -> list[_Told]:
+    """What stores tell of files."""
+    # A pool's turn costs an image of which all is known more than all the rest of its listing.
+    size = max(1, len(places) // (4 * _STAT_THREADS))
+    chunks = [places[start : start + size] for start in range(0, len(places), size)]
+    with ThreadPoolExecutor(_STAT_THREADS, thread_name_prefix="stat") as pool:
+        return [one for chunk in pool.map(lambda some: list(map(_stat, some)), chunks) for one in chunk]
+
+
+def _stat(place: str) -> _Told:
+    try:
+        return storage.stat(place), False
+    except NotFoundError:
+        return None, True
+    except StorageError:
+        return None, False
 
 
 def batched(items: Iterable[T], make: Callable[[tuple[T, ...]], RefBatch]) -> Iterator[RefBatch]:
@@ -217,8 +258,22 @@ def _folder_batch(found: tuple[Found, ...], task: ListTask, source: SourceSettin
     return RefBatch(tuple(_ref_of_found(one, task.root, source, videos) for one in kept), dict(skipped))
 
 
-def _plain_batch(refs: tuple[ImageRef, ...]) -> RefBatch:
-    return RefBatch(refs)
+def _list_rows(task: ListTask, source: SourceSettings, videos: frozenset[str]) -> Iterator[RefBatch]:
+    """The images that a list names."""
+    places = _allowed_places(task, source)
+    if not image_lists.is_parquet_list(task.uri, source):
+        rows = image_lists.read_rows(task.uri, task.part, source, task.root)
+        yield from batched((_ref_of_row(row, source, places, videos) for row in rows), RefBatch)
+        return
+    rule = ListRule(source, image_lists.base_of(task.uri, task.root), places, videos)
+    for batch in image_lists.read_batches(task.uri, task.part, source, task.root):
+        found = columns_of_batch(batch, rule)
+        if found is None:
+            rows = image_lists.rows_of_batch(batch, task.uri, source, task.root)
+            yield from batched((_ref_of_row(row, source, places, videos) for row in rows), RefBatch)
+            continue
+        for start in range(0, found.num_rows, BATCH_IMAGES):
+            yield RefBatch.of_columns(found.slice(start, BATCH_IMAGES))
 
 
 def _ref_of_found(found: Found, root: str, source: SourceSettings, videos: frozenset[str]) -> ImageRef:
@@ -307,18 +362,3 @@ def _with_template(ref: ImageRef, root: str, source: SourceSettings) -> ImageRef
         )
     message = f"{path!r} does not fit source.template {template.text!r}"
     return ref._replace(keys=unknown, problem=(FailureCode.PATH_MISMATCH.value, message))
-
-
-def _is_unknown(ref: ImageRef) -> bool:
-    # Of a path that does not fit, too: it may be that of an image that is known.
-    return not ref.version and (ref.problem is None or ref.problem[0] == FailureCode.PATH_MISMATCH)
-
-
-def _with_version(ref: ImageRef) -> ImageRef:
-    try:
-        found = storage.stat(ref.place)
-    except NotFoundError:
-        return ref._replace(absent=True)
-    except StorageError:
-        return ref
-    return ref._replace(size_bytes=found.size_bytes, version=found.version)

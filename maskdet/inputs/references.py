@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pickle
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from maskdet.inputs import columns, spool
+from maskdet.inputs.spool import Spooled
 from maskdet.video.sampling import MICROSECONDS, OPEN_END, Segment
 
 # Begins versions that an image list tells; no store's own begins so.
@@ -20,8 +25,10 @@ HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 # What a frame of a video weighs in packing: as much as an image where a shard's two limits meet.
 _FRAME_BYTES = 256 * 1024
 _SEGMENT_BYTES = 240  # of the 255 that file systems take
-# From how many references on a batch is compressed: zlib takes 15 µs to begin, and all else of a batch of three 4 µs.
-_COMPRESSED_REFS = 8
+# Fewer references than this travel as tuples: columns and their compression take some 40 µs to begin.
+_FEW_REFS = 8
+
+Element = TypeVar("Element", bound="_Carrier")
 
 
 class ImageRef(NamedTuple):
@@ -92,30 +99,62 @@ class ImageRef(NamedTuple):
         return self.version.startswith(CLAIMED)
 
 
-class _PackedOnce:
+class _Carrier:
     """What carries references, and is pickled many times over on its way.
 
-    The first pickling packs its references; who reads them unpacks them. Steps that only pass it on do neither.
+    They are there as named tuples, as columns, or packed, and become what is asked for; so steps that only pass them on
+    do not unpack them, and those that look at many at once make no tuples.
     """
 
     refs: tuple[ImageRef, ...]
 
     @property
-    def _packed_refs(self) -> bytes:
+    def columns(self) -> pa.RecordBatch:
+        """The references as columns; see :mod:`maskdet.inputs.columns`."""
+        known = self.__dict__
+        if "_columns" not in known:
+            packed = self._whole() if "_packed" in known else b""
+            is_encoded = packed and not packed.startswith(pickle.PROTO)
+            known["_columns"] = columns.decode(packed) if is_encoded else columns.columns_of(self.refs)
+        return known["_columns"]
+
+    @property
+    def images(self) -> int:
+        """How many references there are."""
+        known = self.__dict__
+        return len(known["refs"]) if "refs" in known else int(self.columns.num_rows)
+
+    def _whole(self) -> bytes:
+        packed: bytes | Spooled = self.__dict__["_packed"]
+        return packed if isinstance(packed, bytes) else packed.read()
+
+    @property
+    def _packed_refs(self) -> bytes | Spooled:
         known = self.__dict__
         if "_packed" not in known:
-            known["_packed"] = _packed(self.refs)
-        return bytes(known["_packed"])
+            known["_packed"] = spool.put(self._encoded())
+        packed: bytes | Spooled = known["_packed"]
+        return packed
+
+    def _encoded(self) -> bytes:
+        """References as they travel. A few travel as tuples: to begin with columns costs more than there is to gain."""
+        if self.images >= _FEW_REFS:
+            with contextlib.suppress(UnicodeEncodeError, OverflowError):  # of what no table can hold
+                return columns.encode(self.columns)
+        return pickle.dumps([tuple(ref) for ref in self.refs], pickle.HIGHEST_PROTOCOL)
 
     def __getattr__(self, name: str) -> tuple[ImageRef, ...]:
-        if name != "refs" or "_packed" not in self.__dict__:
+        known = self.__dict__
+        if name != "refs" or not ("_packed" in known or "_columns" in known):
             raise AttributeError(name)
-        refs: tuple[ImageRef, ...] = self.__dict__.setdefault("refs", _unpacked(self.__dict__["_packed"]))
+        packed = b"" if "_columns" in known else self._whole()
+        plain = pickle.loads(packed) if packed.startswith(pickle.PROTO) else columns.rows_of(self.columns)
+        refs: tuple[ImageRef, ...] = known.setdefault("refs", tuple(map(ImageRef._make, plain)))
         return refs
 
 
 @dataclass(frozen=True)
-class RefBatch(_PackedOnce):
+class RefBatch(_Carrier):
     """Some of the images that a source lists.
 
     Attributes:
@@ -126,17 +165,22 @@ class RefBatch(_PackedOnce):
     refs: tuple[ImageRef, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
 
+    @classmethod
+    def of_columns(cls, found: pa.RecordBatch, skipped: Mapping[str, int] | None = None) -> RefBatch:
+        """A batch of the references in columns."""
+        return _passed_on(cls, {"_columns": found, "skipped": skipped or {}})
+
     def __reduce__(self) -> tuple[object, ...]:
         return _passed_on, (RefBatch, {"_packed": self._packed_refs, "skipped": self.skipped})
 
     @property
     def listed(self) -> int:
         """Files listed: to be scored, and skipped."""
-        return len(self.refs) + sum(self.skipped.values())
+        return self.images + sum(self.skipped.values())
 
 
 @dataclass(frozen=True)
-class Shard(_PackedOnce):
+class Shard(_Carrier):
     """A bounded set of images of one partition: the unit of work, of retry and of output.
 
     Attributes:
@@ -152,6 +196,12 @@ class Shard(_PackedOnce):
     partition: tuple[str | None, ...]
     refs: tuple[ImageRef, ...]
 
+    @classmethod
+    def of_columns(cls, slot: str, shard_id: str, partition: tuple[str | None, ...], found: pa.RecordBatch) -> Shard:
+        """A shard of the references in columns, which are sorted."""
+        others = {"slot": slot, "shard_id": shard_id, "partition": partition}
+        return _passed_on(cls, {"_columns": found, **others})
+
     def __reduce__(self) -> tuple[object, ...]:
         others = {"slot": self.slot, "shard_id": self.shard_id, "partition": self.partition}
         return _passed_on, (Shard, {"_packed": self._packed_refs, **others})
@@ -159,24 +209,15 @@ class Shard(_PackedOnce):
     @property
     def size_bytes(self) -> int:
         """Bytes of all its images, as listed."""
-        return sum(max(ref.size_bytes, 0) for ref in self.refs)
+        return sum(max(size_bytes, 0) for size_bytes in self.columns["size_bytes"].to_pylist())
+
+    @property
+    def listed(self) -> int:
+        """How many of its images the run listed; of the others, only rows of earlier runs are left."""
+        return self.images - int(pc.sum(self.columns["gone"]).as_py() or 0)
 
 
-def _packed(refs: Sequence[ImageRef]) -> bytes:
-    """References as they travel: runners hold all of a run's at once, several times over, and they are much alike.
-
-    A few are not compressed: to begin costs more than what there is to gain.
-    """
-    plain = pickle.dumps([tuple(ref) for ref in refs], pickle.HIGHEST_PROTOCOL)
-    return zlib.compress(plain, 1) if len(refs) >= _COMPRESSED_REFS else plain
-
-
-def _unpacked(packed: bytes) -> tuple[ImageRef, ...]:
-    plain = packed if packed[:1] == pickle.PROTO else zlib.decompress(packed)
-    return tuple(ImageRef(*ref) for ref in pickle.loads(plain))
-
-
-def _passed_on(kind: type[RefBatch | Shard], attributes: Mapping[str, object]) -> RefBatch | Shard:
+def _passed_on(kind: type[Element], attributes: Mapping[str, object]) -> Element:
     """An element as it arrives: all attributes but its references, which are packed yet."""
     element = kind.__new__(kind)
     element.__dict__.update(attributes)

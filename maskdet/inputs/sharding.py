@@ -9,21 +9,30 @@ the mean.)
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from maskdet.config import ScoreSettings
+from maskdet.inputs import columns
+from maskdet.inputs.columns import Integers
 from maskdet.inputs.references import ImageRef, Shard, partition_folders
 
 # Bits that the plan looks at: cells of 1/4096 of a partition, so a partition of 4 million images is planned exactly and
 # a larger one is split further where its images meet.
 PLAN_BITS = 12
-_HASH_BITS = 256
+_HASH_BITS, _WORD_BITS, _GROUP_BITS = 256, 64, 8
+_HOUR_MS = 3_600_000
 URI_GROUPS = 256
 """Groups in which images of several inputs meet, to drop duplicates, and those of image lists to be looked up."""
 
@@ -35,6 +44,8 @@ _DERIVED: Mapping[str, Callable[[datetime], str]] = {
     "weekday": lambda local: str(local.isoweekday()),
 }
 
+# Values of the partition keys.
+Partition = tuple[str | None, ...]
 # Images and bytes by cell of a plan. Plain tuples, which Beam writes as they are; it would pickle each named one.
 Cells = Mapping[int, tuple[int, int]]
 
@@ -92,18 +103,39 @@ class KeyRule:
             return None
         return _DERIVED[name](datetime.fromtimestamp(captured_at_ms / 1000, ZoneInfo(self.timezone)))
 
-    def partition(self, ref: ImageRef) -> tuple[str | None, ...]:
+    def derive_all(
+        self, times_ms: Integers, is_known: NDArray[np.bool_], name: str
+    ) -> tuple[Integers, list[str | None]]:
+        """A key of many capture times: the number of each one's value, ``(times,)``, and the values.
+
+        Args:
+            times_ms: milliseconds since 1970, in UTC, ``(times,)``.
+            is_known: which of them are capture times, ``(times,)``; of all others the key is ``None``.
+            name: as for :meth:`derive`.
+        """
+        known = times_ms[is_known]
+        # Whatever is derived follows from the local hour, of which there are few.
+        hours = _local_hours(known, ZoneInfo(self.timezone))
+        _, first, place = np.unique(hours, return_index=True, return_inverse=True)
+        derived = [self.derive(time_ms, name) for time_ms in known[first].tolist()]
+        numbers = {value: number for number, value in enumerate(dict.fromkeys([*derived, None]))}
+        codes = np.full(len(times_ms), numbers[None])
+        codes[is_known] = np.array([numbers[value] for value in derived], np.int64)[place]
+        return codes, list(numbers)
+
+    def partition(self, ref: ImageRef) -> Partition:
         """The values of the partition keys."""
         return tuple(self.value(ref, name) for name in self.partition_by)
 
-    def folder(self, ref: ImageRef) -> str:
-        """The folders of the image's partition, ``site-a/date-2026-01-05``."""
-        return partition_folders(self.partition_by, self.partition(ref)) if self.partition_by else ""
+    def folder(self, partition: Partition) -> str:
+        """The folders of a partition, ``site-a/date-2026-01-05``."""
+        return _folder(self.partition_by, partition)
 
 
-def uri_bits(uri: str) -> int:
-    """The URI's place in the trie: its SHA-256 as an integer, the highest bit first."""
-    return int.from_bytes(hashlib.sha256(uri.encode()).digest(), "big")
+@functools.lru_cache(maxsize=10_000)
+def _folder(names: tuple[str, ...], partition: Partition) -> str:
+    # A few folders are named again and again, batch by batch.
+    return partition_folders(names, partition) if names else ""
 
 
 def drop_duplicates(refs: Iterable[ImageRef]) -> tuple[list[ImageRef], int]:
@@ -117,11 +149,24 @@ def drop_duplicates(refs: Iterable[ImageRef]) -> tuple[list[ImageRef], int]:
     return kept, len(ordered) - len(kept)
 
 
-def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size, prefix: str = "") -> list[Shard]:
+def drop_repeated(found: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
+    """What :func:`drop_duplicates` does of columns; in any order where nothing is dropped."""
+    if not _may_repeat(found):
+        return found, 0
+    kept, dropped = drop_duplicates(map(ImageRef._make, columns.rows_of(found)))
+    return columns.columns_of(kept), dropped
+
+
+def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size) -> list[Shard]:
+    """Cut the images of one partition into shards; see :func:`cut_shards`."""
+    return cut_shards(columns.columns_of(refs), rule, limit)
+
+
+def cut_shards(found: pa.RecordBatch, rule: KeyRule, limit: Size, prefix: str = "") -> list[Shard]:
     """Cut the images of one partition into shards.
 
     Args:
-        refs: images of one partition, all under ``prefix``, without duplicates, in any order.
+        found: columns of images of one partition, all under ``prefix``, without duplicates, in any order.
         rule: the run's keys.
         limit: no shard is larger, save one of a single image.
         prefix: bits that all the URIs' hashes begin with, as ``0`` and ``1``.
@@ -129,53 +174,113 @@ def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size, prefix: str = "")
     Returns:
         The shards, in the order of their slots.
     """
-    if not refs:
+    if not found.num_rows:
         return []
-    if _fits(size_of(refs), limit) or len(prefix) == _HASH_BITS:
-        return [shard_of(refs, rule, f"{rule.folder(refs[0])}/shard-{prefix or 'all'}".lstrip("/"))]
-    halves: tuple[list[ImageRef], list[ImageRef]] = ([], [])
-    for ref in refs:
-        halves[_bit(ref, len(prefix))].append(ref)
-    return [shard for bit in (0, 1) for shard in pack(halves[bit], rule, limit, f"{prefix}{bit}")]
+    _, [partition] = partitions_of(found.slice(0, 1), rule)
+    folder = rule.folder(partition)
+    sizes, numbers = packed_bytes(found), columns.digests(columns.names_of(found))
+
+    def cut(rows: Integers, prefix: str) -> Iterator[Shard]:
+        if not len(rows):
+            return
+        if _fits(Size(len(rows), int(sizes[rows].sum())), limit) or len(prefix) == _HASH_BITS:
+            slot = f"{folder}/shard-{prefix or 'all'}".lstrip("/")
+            yield _shard(found.take(pa.array(rows)) if len(rows) < len(sizes) else found, rule, slot, partition)
+            return
+        word, bit = divmod(len(prefix), _WORD_BITS)
+        bits = (numbers[rows, word] >> np.uint64(_WORD_BITS - 1 - bit)) & np.uint64(1)
+        yield from cut(rows[bits == 0], f"{prefix}0")
+        yield from cut(rows[bits == 1], f"{prefix}1")
+
+    return list(cut(np.arange(found.num_rows), prefix))
 
 
-def by_folder(refs: Iterable[ImageRef], rule: KeyRule) -> dict[str, list[ImageRef]]:
-    """References by the folder of their partition."""
-    # A partition's folder is named once, which takes five times as long as to find an image's partition.
-    partitions: dict[tuple[str | None, ...], list[ImageRef]] = {}
-    for ref in refs:
-        partitions.setdefault(rule.partition(ref), []).append(ref)
-    return {rule.folder(some[0]): some for some in partitions.values()}
+def by_partition(found: pa.RecordBatch, rule: KeyRule) -> list[tuple[Partition, pa.RecordBatch]]:
+    """Images by the values of their partition keys."""
+    numbers, partitions = partitions_of(found, rule)
+    return [(partitions[number], rows) for number, rows in columns.by_number(found, numbers)]
 
 
-def group_of(uri: str, groups: int = URI_GROUPS) -> int:
-    """One of some groups of URIs, :data:`URI_GROUPS` at most, by the first bits of their hashes.
+def partitions_of(found: pa.RecordBatch, rule: KeyRule) -> tuple[Integers, list[Partition]]:
+    """The partition of each image, ``(images,)``, numbered; and the values of the partition keys of each number."""
+    numbers = np.zeros(found.num_rows, np.int64)
+    encoded = [_encoded(found, rule, name) for name in rule.partition_by]
+    for codes, values in encoded:
+        _, numbers = np.unique(numbers * len(values) + codes, return_inverse=True)
+    _, first = np.unique(numbers, return_index=True)
+    return numbers, [tuple(values[codes[row]] for codes, values in encoded) for row in first.tolist()]
+
+
+def _encoded(found: pa.RecordBatch, rule: KeyRule, name: str) -> tuple[Integers, list[str | None]]:
+    """A key of each image, ``(images,)``, numbered; and all its values."""
+    if name in rule.key_names:
+        column = columns.key_column(found, rule.key_names.index(name))
+        values = column.dictionary_encode(null_encoding="encode")
+        return np.asarray(values.indices).astype(np.int64), values.dictionary.to_pylist()
+    times = found["captured_at_ms"]
+    return rule.derive_all(np.asarray(times.fill_null(0)), np.asarray(times.is_valid()), name)
+
+
+def _local_hours(times_ms: Integers, zone: ZoneInfo) -> Integers:
+    """The hour of the local day and year that each time lies in, numbered through, ``(times,)``."""
+    hours, place = np.unique(times_ms // _HOUR_MS, return_inverse=True)
+    first, last = np.full(len(hours), times_ms.max(initial=0)), np.full(len(hours), times_ms.min(initial=0))
+    np.minimum.at(first, place, times_ms)
+    np.maximum.at(last, place, times_ms)
+    offsets = np.array([_offset_ms(time, zone) for time in first.tolist()], np.int64)
+    changes = offsets != np.array([_offset_ms(time, zone) for time in last.tolist()], np.int64)
+    local = times_ms + offsets[place]
+    for row in np.flatnonzero(changes[place]).tolist():  # within that hour clocks were set
+        local[row] = times_ms[row] + _offset_ms(int(times_ms[row]), zone)
+    return local // _HOUR_MS
+
+
+def _offset_ms(time_ms: int, zone: ZoneInfo) -> int:
+    offset = datetime.fromtimestamp(time_ms / 1000, zone).utcoffset()
+    assert offset is not None, "a time with a zone has an offset"
+    return offset // timedelta(milliseconds=1)
+
+
+def group_numbers(found: pa.RecordBatch, groups: int = URI_GROUPS) -> Integers:
+    """The group of each image's URI, ``(images,)``: one of :data:`URI_GROUPS` at most, by the first bits of its hash.
 
     A shard's URIs share theirs: so a group's images lie in few shards, and travel on in few and large batches.
     """
-    first_bits = uri_bits(uri) * URI_GROUPS >> _HASH_BITS
+    first_bits = (columns.digests(found["uri"].to_pylist())[:, 0] >> np.uint64(_WORD_BITS - _GROUP_BITS)).astype(
+        np.int64
+    )
     return first_bits * groups // URI_GROUPS
 
 
-def size_of(refs: Iterable[ImageRef]) -> Size:
-    """Images and listed bytes of a set of references."""
-    sizes = [ref.packed_bytes for ref in refs]
-    return Size(len(sizes), sum(sizes))
+def packed_bytes(found: pa.RecordBatch) -> Integers:
+    """What each image weighs in packing, ``(images,)``; see :attr:`ImageRef.packed_bytes`."""
+    if columns.has_segments(found):
+        return np.array([ImageRef._make(row).packed_bytes for row in columns.rows_of(found)], np.int64)
+    sizes: Integers = np.maximum(np.asarray(found["size_bytes"]), 0)
+    return sizes
 
 
-def cell_of(ref: ImageRef) -> int:
-    """The plan's cell that an image lies in: the first :data:`PLAN_BITS` bits of its hash."""
-    return uri_bits(ref.name) >> (_HASH_BITS - PLAN_BITS)
+def size_of(found: pa.RecordBatch) -> Size:
+    """How many images there are, and their listed bytes."""
+    return Size(found.num_rows, int(packed_bytes(found).sum()))
 
 
-def count_cells(refs: Iterable[ImageRef]) -> dict[int, tuple[int, int]]:
-    """The histogram of cells of some images."""
-    counted: dict[int, tuple[int, int]] = {}
-    for ref in refs:
-        cell = cell_of(ref)
-        images, size_bytes = counted.get(cell, (0, 0))
-        counted[cell] = images + 1, size_bytes + ref.packed_bytes
-    return counted
+def cells_of(found: pa.RecordBatch) -> Integers:
+    """The plan's cell that each image lies in, ``(images,)``: the first :data:`PLAN_BITS` bits of its hash."""
+    heads = columns.digests(columns.names_of(found))[:, 0]
+    return (heads >> np.uint64(_WORD_BITS - PLAN_BITS)).astype(np.int64)
+
+
+def count_cells(found: pa.RecordBatch, rule: KeyRule) -> list[tuple[Partition, dict[int, tuple[int, int]]]]:
+    """The histogram of cells of each partition's images."""
+    numbers, partitions = partitions_of(found, rule)
+    places, place, images = np.unique((numbers << PLAN_BITS) + cells_of(found), return_inverse=True, return_counts=True)
+    size_bytes = np.zeros(len(places), np.int64)
+    np.add.at(size_bytes, place, packed_bytes(found))
+    counted: list[dict[int, tuple[int, int]]] = [{} for _ in partitions]
+    for one, count, total in zip(places.tolist(), images.tolist(), size_bytes.tolist(), strict=True):
+        counted[one >> PLAN_BITS][one & (2**PLAN_BITS - 1)] = count, total
+    return list(zip(partitions, counted, strict=True))
 
 
 def merge_cells(histograms: Iterable[Cells]) -> dict[int, tuple[int, int]]:
@@ -189,10 +294,10 @@ def merge_cells(histograms: Iterable[Cells]) -> dict[int, tuple[int, int]]:
 
 
 def plan(cells: Cells, limit: Size, prefix: str = "") -> tuple[str, ...]:
-    """Where :func:`pack` would cut a partition, from its histogram alone, down to :data:`PLAN_BITS` bits.
+    """Where :func:`cut_shards` would cut a partition, from its histogram alone, down to :data:`PLAN_BITS` bits.
 
     Returns:
-        Prefixes that cover the hash space; :func:`pack` of the images under each gives the partition's shards.
+        Prefixes that cover the hash space; :func:`cut_shards` of the images under each gives the partition's shards.
     """
     total = Size(sum(images for images, _ in cells.values()), sum(size_bytes for _, size_bytes in cells.values()))
     if _fits(total, limit) or len(prefix) == PLAN_BITS:
@@ -204,27 +309,44 @@ def plan(cells: Cells, limit: Size, prefix: str = "") -> tuple[str, ...]:
     return (*plan(halves[0], limit, prefix + "0"), *plan(halves[1], limit, prefix + "1"))
 
 
-def prefix_of(ref: ImageRef, prefixes: frozenset[str]) -> str:
-    """The prefix of a plan that an image lies under."""
-    bits = f"{cell_of(ref):0{PLAN_BITS}b}"
-    return next(bits[:depth] for depth in range(PLAN_BITS + 1) if bits[:depth] in prefixes)
+def prefix_numbers(cells: Integers, prefixes: Sequence[str]) -> Integers:
+    """Which prefix of a plan each cell lies under, ``(cells,)``, as its place among them.
+
+    Args:
+        cells: see :func:`cells_of`.
+        prefixes: of :func:`plan`, in its order, which is that of the cells that they begin at.
+    """
+    firsts = [int(prefix.ljust(PLAN_BITS, "0"), 2) for prefix in prefixes]
+    return np.searchsorted(np.array(firsts), cells, side="right") - 1
 
 
-def shard_of(refs: Sequence[ImageRef], rule: KeyRule, slot: str) -> Shard:
+def shard_of(found: pa.RecordBatch, rule: KeyRule, slot: str) -> Shard:
     """The shard of some images of one partition in a slot."""
-    ordered = tuple(sorted(refs, key=_sort_key))
-    images = [ref.identity for ref in ordered]
+    _, [partition] = partitions_of(found.slice(0, 1), rule)
+    return _shard(found, rule, slot, partition)
+
+
+def _shard(found: pa.RecordBatch, rule: KeyRule, slot: str, partition: Partition) -> Shard:
+    ordered = _ordered(found)
+    images = columns.identities(ordered)
     content = json.dumps([rule.key_names, rule.partition_by, images], separators=(",", ":"), ensure_ascii=True)
-    return Shard(
-        slot=slot,
-        shard_id=hashlib.sha256(content.encode()).hexdigest(),
-        partition=rule.partition(ordered[0]),
-        refs=ordered,
-    )
+    return Shard.of_columns(slot, hashlib.sha256(content.encode()).hexdigest(), partition, ordered)
 
 
-def _bit(ref: ImageRef, depth: int) -> int:
-    return (uri_bits(ref.name) >> (_HASH_BITS - 1 - depth)) & 1
+def _ordered(found: pa.RecordBatch) -> pa.RecordBatch:
+    """Images in the order of their references: that of their URIs, unless some share one."""
+    if found.num_rows == 1:
+        return found
+    if not _may_repeat(found):
+        return found.take(pc.sort_indices(found["uri"]))
+    refs = [ImageRef(*row) for row in columns.rows_of(found)]
+    refs.sort(key=_sort_key)
+    return columns.columns_of(refs)
+
+
+def _may_repeat(found: pa.RecordBatch) -> bool:
+    """Whether images may share a URI, as segments of a video do."""
+    return columns.has_segments(found) or pc.count_distinct(found["uri"]).as_py() < found.num_rows
 
 
 def _fits(size: Size, limit: Size) -> bool:
@@ -243,5 +365,6 @@ def _sort_key(ref: ImageRef) -> tuple[object, ...]:
         ref.problem or (),
         ref.earlier,
         ref.gone,
+        (ref.location is not None, ref.location or ""),
         ref.absent,
     )

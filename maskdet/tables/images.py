@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
+from maskdet.inputs import columns
 from maskdet.inputs.references import ImageRef
 from maskdet.schemas import images_schema
 from maskdet.tables.results import FrameCounts
-from maskdet.video.sampling import Segment
 
 SCORED, NO_FACE_FOUND = "scored", "no_face"
-_NOT_OF_REFERENCES = ("outcome", "scored_by", "frames")
+REFERENCE_COLUMNS = tuple(name for name in images_schema().names if name not in ("outcome", "scored_by", "frames"))
+"""Those of the images table that say what the references were, and not what became of them."""
 
 
 class Ending(NamedTuple):
@@ -46,41 +47,42 @@ def images_table(refs: Sequence[ImageRef], endings: Mapping[str, Ending]) -> pa.
     return pa.table(columns, schema=images_schema())
 
 
+def columns_of(images: pa.Table, slot: str) -> pa.RecordBatch:
+    """The references of a shard's images as columns, marked as an earlier run's."""
+    count = images.num_rows
+    told = {
+        **{name: images[name] for name in images.column_names if name in REFERENCE_COLUMNS},
+        "uri": images["image_uri"],
+        "earlier": pa.repeat(slot, count),
+        "gone": pa.repeat(True, count),
+        "location": pa.nulls(count, pa.string()),
+        "absent": pa.repeat(False, count),
+    }
+    # An earlier version did not write segments.
+    arrays = [told[field.name] if field.name in told else pa.nulls(count, field.type) for field in columns.COLUMNS]
+    batches = pa.table(arrays, schema=columns.COLUMNS).combine_chunks().to_batches()
+    return batches[0] if batches else columns.columns_of([])
+
+
 def refs_of(images: pa.Table, slot: str) -> list[ImageRef]:
     """The references of a shard's images, marked as an earlier run's."""
-    rows = images.select([name for name in images.column_names if name not in _NOT_OF_REFERENCES]).to_pylist()
-    return [
-        ImageRef(
-            row["image_uri"],
-            row["size_bytes"],
-            row["version"],
-            tuple(row["keys"]),
-            row["captured_at_ms"],
-            None if row["problem_code"] is None else (row["problem_code"], row["problem_message"]),
-            earlier=slot,
-            gone=True,
-            segment=_segment(row.get("segment")),  # which an earlier version did not write
-        )
-        for row in rows
-    ]
+    return list(map(ImageRef._make, columns.rows_of(columns_of(images, slot))))
 
 
 def endings_of(images: pa.Table) -> dict[str, Ending]:
     """How each image of a shard ended, by the name of its reference."""
-    return {ref.name: ending for ref, ending in zip(refs_of(images, ""), _endings(images), strict=True)}
+    uris = images["image_uri"].to_pylist()
+    segments = images["segment"] if "segment" in images.column_names else pa.nulls(len(uris))
+    return dict(zip(columns.names(uris, segments), _endings(images), strict=True))
 
 
 def _endings(images: pa.Table) -> list[Ending]:
     outcomes, scored_by = (images[name].to_pylist() for name in ("outcome", "scored_by"))
-    frames = images["frames"].to_pylist() if "frames" in images.column_names else [None] * images.num_rows
+    counted = images["frames"] if "frames" in images.column_names else pa.nulls(images.num_rows)
+    if counted.null_count == len(counted):
+        return list(map(Ending, outcomes, scored_by))
+    frames = counted.to_pylist()
     return [
         Ending(outcome, by, None if counted is None else FrameCounts(**counted))
         for outcome, by, counted in zip(outcomes, scored_by, frames, strict=True)
     ]
-
-
-def _segment(row: dict[str, Any] | None) -> Segment | None:
-    if row is None:
-        return None
-    numerator, denominator = row["rate"]
-    return Segment(**{**row, "rate": (numerator, denominator)})

@@ -16,6 +16,7 @@ import pyarrow as pa
 from maskdet.compliance.corrections import Corrections
 from maskdet.compliance.groups import count_groups
 from maskdet.compliance.state import GroupKey, Merger, State
+from maskdet.inputs.columns import columns_of
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule, shard_of
@@ -151,7 +152,7 @@ def prune_shards(
             continue
         videos.append(videos_of(left, endings_of(images)))
         tables = {name: _rows_of(layout, receipt, name, left, job.schemas[name]) for name in SHARD_TABLES}
-        shard, changed = shard_of(left, rule, receipt.slot), len(left) < len(refs)
+        shard, changed = shard_of(columns_of(left), rule, receipt.slot), len(left) < len(refs)
         shards.append(_rewrite(job, receipt, shard, tables, images) if changed else receipt)
         predictions, failures, no_face = (tables[name] for name in SHARD_TABLES)
         for key, state in count_groups(predictions, failures, no_face, shard.partition, rule, grouping).items():
@@ -167,7 +168,7 @@ def _rewrite(
 ) -> Receipt:
     """Write what is left of a shard; it stays one that the run's model and settings made."""
     endings = endings_of(images)
-    share = len(shard.refs) / receipt.images
+    share = shard.images / receipt.images
     [latest] = {ending.scored_by for ending in endings.values()} if not receipt.older else {""}
     same = dataclasses.replace(job, fingerprint=receipt.fingerprint, scored_by=latest)
     return same.write(shard, tables, endings, round(receipt.size_bytes * share))

@@ -7,6 +7,7 @@ that the current set of tables has of an image as it is are taken from there: on
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from collections import Counter
@@ -190,7 +191,7 @@ class ShardJob:
         receipt = read_receipt(self.layout, shard.slot)
         return receipt is not None and self._holds(receipt, shard)
 
-    @property
+    @functools.cached_property
     def schemas(self) -> dict[str, pa.Schema]:
         """The schema of each of a shard's tables."""
         names = self.rule.all_names
@@ -289,10 +290,13 @@ class ShardJob:
         if not known.endings:
             return table
         schema = self.schemas[name]
-        parts = [conform(part, schema) for part in (table, known.tables.get(name)) if part is not None]
+        parts = [part for part in (table, known.tables.get(name)) if part is not None and part.num_rows]
+        if not parts:
+            return schema.empty_table()
         order = [("image_uri", "ascending"), ("frame_time_us", "ascending")]
         order += [("face_index", "ascending")] if name == PREDICTIONS else []
         # One chunk, as a table that was scored at once has: chunks show in the file.
+        parts = [conform(part, schema) for part in parts]
         return pa.concat_tables(parts).sort_by(order).combine_chunks().replace_schema_metadata(schema.metadata)
 
     def _marks(self, shard: Shard) -> dict[str, str]:

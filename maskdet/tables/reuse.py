@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from maskdet.errors import FailureCode, OutputError
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.labels import Decision, label_codes, label_names
-from maskdet.tables.images import NO_FACE_FOUND, SCORED, Ending, endings_of, refs_of
+from maskdet.tables.images import NO_FACE_FOUND, REFERENCE_COLUMNS, SCORED, Ending, columns_of, endings_of
 from maskdet.tables.layout import IMAGES, PREDICTIONS, SHARD_TABLES, Layout, read_version
 from maskdet.tables.receipts import Receipt, Reused
 from maskdet.tables.snapshot import base_snapshot
@@ -58,7 +58,9 @@ class RowsOfBefore:
         }
         endings = {name: ending for part in parts for name, ending in part.endings.items()}
         if PREDICTIONS in tables:
-            ours = [ref for refs in by_slot.values() for ref in refs if self._made_by_us(endings.get(ref.name))]
+            all_ours = all(map(self._made_by_us, endings.values()))
+            named = (ref for refs in by_slot.values() for ref in refs)
+            ours = None if all_ours else [ref for ref in named if self._made_by_us(endings.get(ref.name))]
             tables[PREDICTIONS] = self._relabelled(tables[PREDICTIONS], ours)
         return Reused(tables, endings)
 
@@ -66,7 +68,7 @@ class RowsOfBefore:
         """Rows of one earlier shard; ``None`` if its files are damaged and all its images can be scored again."""
         snapshot = base_snapshot(self.layout, self.base_run)
         receipt = snapshot.receipt(slot)
-        images = None if receipt is None else _read(self.layout, receipt, IMAGES)
+        images = None if receipt is None else _read(self.layout, receipt, IMAGES, _of_endings(receipt))
         if receipt is None or images is None:
             self._refuse_loss(slot, refs)
             return None
@@ -78,7 +80,7 @@ class RowsOfBefore:
         for name in SHARD_TABLES:
             table = _read(self.layout, receipt, name) if receipt.rows.get(name) else None
             if table is not None:
-                rows[name] = rows_of(table, wanted)
+                rows[name] = table if len(wanted) == receipt.images else rows_of(table, wanted)
             elif receipt.rows.get(name):
                 self._refuse_loss(slot, refs)
                 return None
@@ -103,15 +105,21 @@ class RowsOfBefore:
     def _made_by_us(self, ending: Ending | None) -> bool:
         return ending is not None and ending.scored_by == self.scored_by
 
-    def _relabelled(self, predictions: pa.Table, ours: Sequence[ImageRef]) -> pa.Table:
-        """The rows with labels by this run's thresholds, where its own model gave the probabilities."""
+    def _relabelled(self, predictions: pa.Table, ours: Sequence[ImageRef] | None) -> pa.Table:
+        """The rows with labels by this run's thresholds, where its own model gave the probabilities.
+
+        Args:
+            predictions: rows.
+            ours: images of which it did; ``None``: of all.
+        """
         incorrect = None
         if "probability_incorrect" in predictions.column_names and self.decision.incorrect_from is not None:
             incorrect = predictions["probability_incorrect"].to_numpy()
         codes = label_codes(predictions["probability_mask"].to_numpy(), incorrect, self.decision)
         place = predictions.column_names.index("label")
-        is_ours = belongs(predictions, ours)
-        labels = pc.if_else(is_ours, pa.array(label_names(codes), pa.string()), predictions["label"])
+        labels = pa.chunked_array([pa.array(label_names(codes), pa.string())])
+        if ours is not None:
+            labels = pc.if_else(belongs(predictions, ours), labels, predictions["label"])
         return predictions.set_column(place, predictions.schema.field("label"), labels)
 
 
@@ -149,8 +157,8 @@ def _lies_in(segments: Sequence[Segment], time_us: int | None) -> bool:
     return any(time_us is None or segment.holds(time_us) for segment in segments)
 
 
-def read_refs(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[ImageRef]:
-    """The images of earlier shards, as references that are marked as gone.
+def read_columns(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
+    """The images of earlier shards, as columns of references that are marked as gone.
 
     Args:
         layout: the output.
@@ -161,7 +169,7 @@ def read_refs(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[Ima
         StorageError: the output cannot be read.
     """
     for slot, sha256 in shards:
-        images = read_version(layout, IMAGES, slot, sha256)
+        images = read_version(layout, IMAGES, slot, sha256, list(REFERENCE_COLUMNS))
         if images is None:
             raise OutputError(
                 layout.version(IMAGES, slot, sha256),
@@ -169,9 +177,15 @@ def read_refs(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[Ima
                 "a missing or damaged file",
                 "Restore it, or begin the tables anew with --overwrite.",
             )
-        yield from refs_of(images, slot)
+        yield columns_of(images, slot)
 
 
-def _read(layout: Layout, receipt: Receipt, table: str) -> pa.Table | None:
-    found = read_version(layout, table, receipt.slot, receipt.sha256.get(table, ""))
+def _of_endings(receipt: Receipt) -> list[str]:
+    """Columns of what a shard remembers of its images that say how they ended."""
+    of_videos = [] if receipt.segments is None else ["segment", "frames"]
+    return ["image_uri", "outcome", "scored_by", *of_videos]
+
+
+def _read(layout: Layout, receipt: Receipt, table: str, columns: list[str] | None = None) -> pa.Table | None:
+    found = read_version(layout, table, receipt.slot, receipt.sha256.get(table, ""), columns)
     return None if found is None else found.replace_schema_metadata(None)

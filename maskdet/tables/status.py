@@ -36,7 +36,7 @@ class PlannedShard(NamedTuple):
     @classmethod
     def of(cls, shard: Shard) -> PlannedShard:
         """What a plan says of a shard."""
-        return cls(shard.slot, shard.shard_id, len(shard.refs), sum(not ref.gone for ref in shard.refs))
+        return cls(shard.slot, shard.shard_id, shard.images, shard.listed)
 
 
 class ShardPlan(BaseModel):

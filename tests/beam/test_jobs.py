@@ -13,7 +13,14 @@ import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 
 from maskdet.beam.flink_jobs import describe_job
-from maskdet.beam.jobs import check_reachable, describe_runner, is_template_launch, name_job, wait_or_cancel
+from maskdet.beam.jobs import (
+    check_reachable,
+    describe_runner,
+    is_one_process,
+    is_template_launch,
+    name_job,
+    wait_or_cancel,
+)
 from maskdet.beam.options import parse_beam_options
 from maskdet.errors import ConfigError
 
@@ -150,6 +157,20 @@ def test_a_flink_that_does_not_answer_is_no_reason_to_fail(flink_api):
     assert describe_job(master, "mine").startswith(f"Flink at {master} does not answer: ")
     assert describe_job("[local]", "mine") == "Flink at [local] cannot be asked"
     assert describe_job("127.0.0.1:9", "mine").startswith("Flink at 127.0.0.1:9 does not answer: ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_one"),
+    [
+        (["--runner=FnApiRunner"], True),
+        (["--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_threading"], True),
+        (["--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"], False),
+        (["--runner=FlinkRunner"], False),
+        (["--runner=PortableRunner", "--job_endpoint=localhost:8099"], False),
+    ],
+)
+def test_one_process_does_all_work_where_its_runner_is_in_memory(flags, is_one):
+    assert is_one_process(parse_beam_options(flags)) is is_one
 
 
 def test_a_record_says_where_its_job_is():

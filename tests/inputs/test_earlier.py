@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from maskdet.inputs.columns import columns_of, rows_of
 from maskdet.inputs.earlier import (
     ABSENT,
     ADDED,
@@ -32,8 +33,8 @@ def earlier(uri, version="1", **changes):
 
 
 def resolve(refs, on_gone="keep", **coverage):
-    images, counts = Growth(Coverage(**coverage), on_gone).resolve(refs)
-    return {ref.uri: ref for ref in images}, dict(counts)
+    images, counts = Growth(Coverage(**coverage), on_gone).resolve(columns_of(refs))
+    return {ref.uri: ref for ref in map(ImageRef._make, rows_of(images))}, dict(counts)
 
 
 def test_a_new_image_has_no_earlier_rows():
@@ -166,6 +167,6 @@ def test_a_video_that_is_listed_and_not_there_keeps_its_segments():
     parts = [Segment(start_us=start, end_us=start + 2_000_000, **grid) for start in (0, 2_000_000)]
     now = listed("/in/a.mp4", version="", problem=("not_found", "x"), segment=unreadable())
     before = [earlier("/in/a.mp4", segment=part) for part in parts]
-    images, counts = Growth(Coverage()).resolve([now, *before])
-    assert images == [one._replace(gone=False, absent=True) for one in before]
+    images, counts = Growth(Coverage()).resolve(columns_of([now, *before]))
+    assert list(map(ImageRef._make, rows_of(images))) == [one._replace(gone=False, absent=True) for one in before]
     assert counts == {ABSENT: 1, SEGMENTS: 1}  # one more than was listed

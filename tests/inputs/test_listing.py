@@ -16,6 +16,7 @@ from maskdet import storage
 from maskdet.config import SourceSettings
 from maskdet.errors import ConfigError, SourceError, StorageError
 from maskdet.inputs import listing
+from maskdet.inputs.columns import columns_of, rows_of
 from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_images, split_task
 from maskdet.inputs.references import ImageRef, RefBatch
 
@@ -284,7 +285,8 @@ def test_versions_are_asked_for_where_they_are_not_known(tmp_path: Path) -> None
     missing = ImageRef(str(tmp_path / "none.jpg"), -1, "")
     broken = ImageRef(str(tmp_path / "2.jpg"), -1, "", problem=("bad_manifest_row", "x"))
     nul = ImageRef("/a\0b.jpg", -1, "")
-    refs = listing.add_versions([known, unknown, missing, broken, nul])
+    found = listing.with_versions(columns_of([known, unknown, missing, broken, nul]))
+    refs = list(map(ImageRef._make, rows_of(found)))
     stat = os.stat(tmp_path / "2.jpg")
     assert refs == [
         known,

@@ -11,14 +11,16 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskdet.config import ScoreSettings, parse_settings
 from maskdet.inputs import sharding
+from maskdet.inputs.columns import columns_of
 from maskdet.inputs.references import HIVE_NULL, ImageRef, Shard, partition_path
-from maskdet.inputs.sharding import KeyRule, Size, drop_duplicates, pack, plan
+from maskdet.inputs.sharding import KeyRule, Size, cut_shards, drop_duplicates, pack, plan
 
 RULE = KeyRule((), ())
 UNBOUNDED = 2**60
@@ -89,13 +91,12 @@ def histogram(refs: Sequence[ImageRef]) -> dict[int, Size]:
 def check_plan(refs: Sequence[ImageRef], limit: Size) -> None:
     prefixes = plan(histogram(refs), limit)
     under: dict[str, list[ImageRef]] = {prefix: [] for prefix in prefixes}
-    for one in refs:
-        prefix = sharding.prefix_of(one, frozenset(prefixes))
-        assert bits_of(one.uri).startswith(prefix)
-        under[prefix].append(one)
-    assert [shard for prefix in prefixes for shard in pack(under[prefix], RULE, limit, prefix)] == pack(
-        refs, RULE, limit
-    )
+    places = sharding.prefix_numbers(sharding.cells_of(columns_of(refs)), prefixes)
+    for one, place in zip(refs, places.tolist(), strict=True):
+        assert bits_of(one.uri).startswith(prefixes[place])
+        under[prefixes[place]].append(one)
+    parts = (cut_shards(columns_of(under[prefix]), RULE, limit, prefix) for prefix in prefixes)
+    assert [shard for part in parts for shard in part] == pack(refs, RULE, limit)
     assert sum(2.0 ** -len(prefix) for prefix in prefixes) == 1
 
 
@@ -114,8 +115,7 @@ def test_histograms_of_parts_add_up_to_that_of_the_whole(refs: list[ImageRef], c
     edges = [0, *sorted(cuts), len(refs)]
     parts = [histogram(refs[start:end]) for start, end in itertools.pairwise(edges)]
     assert sharding.merge_cells(parts) == histogram(refs)
-    for one in refs:
-        assert sharding.cell_of(one) == int(bits_of(one.uri)[:12], 2)
+    assert sharding.cells_of(columns_of(refs)).tolist() == [int(bits_of(one.uri)[:12], 2) for one in refs]
 
 
 def test_nothing_packs_to_nothing() -> None:
@@ -251,6 +251,34 @@ def test_date_and_hour_are_those_of_the_rules_time_zone(time: datetime, zone: st
     )
 
 
+# Clocks are set by an hour, by half of one, a minute after midnight, and by odd seconds.
+ZONES = ["UTC", "Europe/Berlin", "Australia/Lord_Howe", "America/St_Johns", "Africa/Monrovia", "Europe/Amsterdam"]
+CHANGES_MS = [
+    int(datetime(*moment, tzinfo=UTC).timestamp() * 1000)
+    for moment in [(1937, 6, 30, 23, 40), (1972, 1, 7, 0, 44), (2006, 4, 2, 3, 31), (2026, 3, 29, 1), (2026, 4, 4, 15)]
+]
+
+
+@given(
+    times=st.lists(
+        st.none()
+        | st.builds(int.__add__, st.sampled_from(CHANGES_MS), st.integers(-4_000_000, 4_000_000))
+        | st.integers(-(2**45), 2**47),
+        max_size=30,
+    ),
+    zone=st.sampled_from(ZONES),
+    name=st.sampled_from(["date", "hour", "week", "month", "weekday"]),
+)
+def test_keys_of_many_times_are_those_of_each(times: list[int | None], zone: str, name: str) -> None:
+    rule = KeyRule((), (name,), zone)
+    codes, values = rule.derive_all(
+        np.array([0 if time is None else time for time in times], np.int64),
+        np.array([time is not None for time in times], bool),
+        name,
+    )
+    assert [values[code] for code in codes.tolist()] == [rule.derive(time, name) for time in times]
+
+
 @pytest.mark.parametrize(
     ("instant", "date", "hour"),
     [
@@ -270,7 +298,7 @@ def test_hours_follow_summer_time(instant: str, date: str, hour: str) -> None:
 def test_without_a_capture_time_there_is_no_date() -> None:
     rule = KeyRule(("site",), ("site", "date"))
     assert rule.partition(ref(1)._replace(keys=(None,))) == (None, None)
-    assert rule.folder(ref(1)._replace(keys=(None,))) == f"site-{HIVE_NULL}/date-{HIVE_NULL}"
+    assert rule.folder((None, None)) == f"site-{HIVE_NULL}/date-{HIVE_NULL}"
 
 
 def test_the_rule_of_a_run_follows_its_settings() -> None:
@@ -284,5 +312,5 @@ def test_the_rule_of_a_run_follows_its_settings() -> None:
 
 
 def test_sizes_count_unknown_sizes_as_nothing() -> None:
-    assert sharding.size_of([ref(1, -1), ref(2, 7)]) == Size(2, 7)
+    assert sharding.size_of(columns_of([ref(1, -1), ref(2, 7)])) == Size(2, 7)
     assert Size(1, 2).plus(Size(3, 4)) == Size(4, 6)
