@@ -43,8 +43,8 @@ class _Looked(NamedTuple):
 def preview_film(uri: str, model: FaceModel, settings: ScoreSettings) -> FilmPreview:
     """Mark the faces of a video's frames, each person by one number.
 
-        Decodes the video twice, once to score and once to draw, so that no frame has to be kept; in a process of its own,
-    as scoring does.
+        Decodes the video twice, once to score and once to draw, so that no frame has to be kept; in a process of its
+    own, as scoring does.
 
         Args:
             uri: of the video.
