@@ -46,12 +46,12 @@ def preview_film(uri: str, model: FaceModel, settings: ScoreSettings) -> FilmPre
         Decodes the video twice, once to score and once to draw, so that no frame has to be kept; in a process of its
     own, as scoring does.
 
-        Args:
+    Args:
             uri: of the video.
             model: finds and labels faces in a frame.
             settings: which frames, and how faces become people.
 
-        Raises:
+    Raises:
             ImageFault: the video, or every frame of it, is unreadable.
             ConfigError: PyAV is not installed.
     """
