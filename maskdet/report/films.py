@@ -43,17 +43,17 @@ class _Looked(NamedTuple):
 def preview_film(uri: str, model: FaceModel, settings: ScoreSettings) -> FilmPreview:
     """Mark the faces of a video's frames, each person by one number.
 
-        Decodes the video twice, once to score and once to draw, so that no frame has to be kept; in a process of its
-    own, as scoring does.
+    Decodes the video twice, once to score and once to draw, so that no frame has to be kept; in a process of its own,
+    as scoring does.
 
     Args:
-            uri: of the video.
-            model: finds and labels faces in a frame.
-            settings: which frames, and how faces become people.
+        uri: of the video.
+        model: finds and labels faces in a frame.
+        settings: which frames, and how faces become people.
 
     Raises:
-            ImageFault: the video, or every frame of it, is unreadable.
-            ConfigError: PyAV is not installed.
+        ImageFault: the video, or every frame of it, is unreadable.
+        ConfigError: PyAV is not installed.
     """
     from maskdet.video.writing import encode_film  # needs PyAV; reading the video refuses if it is missing
 
