@@ -254,7 +254,7 @@ def resolve_settings(given: ScoreSettings, manifest: Manifest, spec: RuntimeSpec
 
 
 def _resolved(kind: type[SectionType], given: Section, **chosen: object) -> SectionType:
-    """A section as given, with the choices made, and without fields that only the given kind has, as in an evaluation."""
+    """A section as given, with the choices made, without fields that only the given kind has (an evaluation's)."""
     return kind(**{name: getattr(given, name) for name in kind.model_fields} | chosen)
 
 
