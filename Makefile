@@ -14,12 +14,14 @@ MODELS := models
 MASKDET_DATA ?= ../shared/data
 MASKDET_PEERS ?= ../shared/peers
 export MASKDET_DATA MASKDET_PEERS
+# Tests start some hundred processes, which read what the first has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 FLINK_TESTS ?= flink
 TRAINING_TESTS ?= training
 CHAOS ?= --schedules 200
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo hostile test chaos browser picture test-training test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos bench-videos train-reference constraints clean
+.PHONY: help setup demo hostile test test-thorough chaos browser picture test-training test-flink flink-up flink-down tools check format coverage docs bench bench-peers bench-photos bench-videos train-reference constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +42,11 @@ test: $(VENV)/.development ## run the tests
 	-$(BIN)/python -m tools.browser  # before the tests, which are skipped without
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+test-thorough: $(VENV)/.development ## run the longer forms of tests, left out by `make test`: all test images, every architecture
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "thorough and not training and not flink"
+
 test-training: $(VENV)/.development ## run the tests that fit networks
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "$(TRAINING_TESTS)"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "$(TRAINING_TESTS)" tests/training
 
 chaos: $(VENV)/.development ## play 200 schedules of killed, starved and racing runs; CHAOS='--seed 17' repeats one
 	$(BIN)/python tests/integration/chaos.py $(CHAOS)
@@ -54,7 +59,7 @@ picture: $(VENV)/.development ## draw the picture of a report in README, from th
 
 test-flink: $(VENV)/.development ## run the tests on a real Flink cluster, which they start and stop
 	-$(BIN)/python -m tools.flink.programs  # before the tests, whose time is limited; they are skipped without
-	$(BIN)/python -m pytest -m "$(FLINK_TESTS)"
+	$(BIN)/python -m pytest -m "$(FLINK_TESTS)" tests/integration
 
 flink-up: $(VENV)/.flink ## start a Flink cluster on this machine, for configs/runners/flink.yaml
 	$(BIN)/python -m tools.flink.cluster up

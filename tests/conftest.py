@@ -2,20 +2,78 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
-from collections.abc import Callable
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
 from maskdet.demo.faces import DEMO_TEMPLATE, DemoTree, write_demo_tree
+from maskdet.model import litert_graph
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout
 from maskdet.tables.runs import RunRecord, read_run
 
+LONGEST = (
+    "tests/integration/",
+    "tests/model/",
+    "tests/dataflow/",
+    "tests/test_documents.py",
+    "tests/cli/",
+    "tests/test_",
+)
 LEVELS = "{site_hour: [site, date, hour], camera: [camera]}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that in the end no worker waits for the other."""
+    items.sort(key=lambda item: next((rank for rank, name in enumerate(LONGEST) if item.nodeid.startswith(name)), 99))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Let one worker run a file's tests, and those of all files that name one group: what they share is made once.
+
+    xdist's own groups, ``--dist loadgroup``, have no effect with pytest 9.2, which keeps a test's id elsewhere.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.split("::", 1)[0])
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+@functools.cache
+def group_of(file: str) -> str:
+    """The group that a file of tests names, or the file."""
+    named = re.search(r'xdist_group\("(\w+)"\)', Path(__file__).parents[1].joinpath(file).read_text(encoding="utf-8"))
+    return named[1] if named else file
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported, a million objects, in what follows."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered() -> Iterator[None]:
+    """What each of some hundred runs in this process would find out anew: versions of packages, and a faster graph."""
+    version, lean = functools.cache(metadata.version), functools.lru_cache(maxsize=8)(litert_graph.lean)
+    with mock.patch.object(metadata, "version", version), mock.patch.object(litert_graph, "lean", lean):
+        yield
 
 
 @dataclass(frozen=True)
@@ -96,6 +154,36 @@ def score() -> Callable[..., Output]:
         return Output(main(["--input", *map(str, inputs), *where, *keyed, *flags]), output)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def first_run(score: Callable[..., Output], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Output]:
+    """``first_run(output, input, …, flags=(…))``: what ``score`` leaves, by a run made once a module and copied.
+
+    The inputs have to be the same files whenever they are named, as those of :func:`put_back` are.
+    """
+    made: dict[tuple[object, ...], Output] = {}
+
+    def run(output: Path, *inputs: object, flags: tuple[str, ...] = ()) -> Output:
+        if (*inputs, flags) not in made:
+            made[*inputs, flags] = score(tmp_path_factory.mktemp("first") / "tables", *inputs, flags=flags)
+        first = made[*inputs, flags]
+        subprocess.run(["cp", "-a", str(first.folder), str(output)], check=True)  # with its hard links
+        return Output(first.code, output)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def put_back(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Put the demo's images back where this module's tests change them; returns the folder."""
+    folder = tmp_path_factory.mktemp("photos") / "photos"
+
+    def put() -> Path:
+        shutil.rmtree(folder, ignore_errors=True)
+        return Path(shutil.copytree(demo.folder, folder))
+
+    return put
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,14 @@
 """The arrows between rooms point one way, and heavy libraries stay where they belong."""
 
 import ast
+import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "maskdet"
+PACKAGE, TESTS = ROOT / "maskdet", ROOT / "tests"
 
 # Each room may import from those above it, and its own.
 ROOMS = [
@@ -60,6 +62,7 @@ def room_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@functools.cache
 def imported(path):
     """Dotted names that a module imports, anywhere in it."""
     names = set()
@@ -103,6 +106,17 @@ def test_a_scoring_worker_never_imports_tensorflow():
         "sys.exit(any(name.split('.')[0] in ('tensorflow', 'keras') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True).returncode == 0
+
+
+def test_tests_with_verbs_of_their_own_are_where_the_verbs_look():
+    places = {"training": "training", "flink": "integration"}
+    offenders = [
+        f"{path.relative_to(TESTS)}: mark.{mark}"
+        for path in TESTS.rglob("test_*.py")
+        for mark, place in places.items()
+        if re.search(rf"mark\.{mark}\b", path.read_text(encoding="utf-8")) and path.relative_to(TESTS).parts[0] != place
+    ]
+    assert not offenders
 
 
 def test_files_and_functions_stay_short():

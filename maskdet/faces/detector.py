@@ -23,6 +23,7 @@ from maskdet.faces.looks import (
     finer_looks,
     finer_scale,
     first_scale,
+    mirrored_overview,
     overview,
     whole_look,
 )
@@ -67,6 +68,8 @@ DEFAULT_SETTINGS = FacesSettings()
 _MAX_CANDIDATES = 5000
 _MAX_SUGGESTED = 500
 _GREY = 110
+# Eyes, nose, corners of the mouth: what is left in the image comes first of a pair.
+_MIRRORED_LANDMARKS = (1, 0, 2, 4, 3)
 # A box this close to a look's inner edge is one that the edge cuts.
 _EDGE_PX = 2.0
 # A finer look is asked for faces somewhat larger than those that it was made for.
@@ -133,14 +136,15 @@ class Detector:
             found, scale = self._finer(picture, found, small, scale, finer), finer
         found = found.take(found.scores >= self._least(found))
         if not np.any(found.scores >= SURE):
-            found = join([found, self._filling(picture)])
+            found = join([found, self._filling(picture, overview(width, height))])
+        if len(found.scores) == 0:
+            found = self._filling(picture, mirrored_overview(width, height))
         return _finish(found, (width, height), min_face_px, self.settings.max_faces)
 
-    def _filling(self, picture: Image.Image) -> Detections:
-        """Faces that fill an image, by the overview."""
-        width, height = picture.size
-        seen = self._look(picture, overview(width, height))
-        seen = seen.take(_sides(seen) >= FILLING * max(width, height))
+    def _filling(self, picture: Image.Image, look: Look) -> Detections:
+        """Faces that fill an image, by an overview."""
+        seen = self._look(picture, look)
+        seen = seen.take(_sides(seen) >= FILLING * max(picture.size))
         return seen.take(seen.scores >= self.min_score**self._rule.filling_power)
 
     def _finer(
@@ -166,7 +170,11 @@ class Detector:
 
     def _look(self, picture: Image.Image, look: Look) -> Detections:
         """Faces on one canvas, in pixels of the image."""
-        seen = self._network.detect(self._canvas(picture, look), self._rule.suggested)
+        canvas = self._canvas(picture, look)
+        if look.mirrored:
+            seen = _mirrored(self._network.detect(canvas[:, ::-1], self._rule.suggested), canvas.shape[1])
+        else:
+            seen = self._network.detect(canvas, self._rule.suggested)
         seen = seen.take(_uncut(seen, look, picture.size))
         scale = np.array(look.scale, np.float32)
         corner = np.array([look.left, look.top], np.float32) - look.border / scale
@@ -212,6 +220,14 @@ def _sides(faces: Detections) -> NDArray[np.float32]:
     """Longer side of each box."""
     sides: NDArray[np.float32] = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0)
     return sides
+
+
+def _mirrored(faces: Detections, across: int) -> Detections:
+    """Faces of a mirrored canvas so many pixels wide, as they are on the canvas itself."""
+    left, top, right, bottom = faces.boxes.T
+    boxes = np.stack([across - right, top, across - left, bottom], axis=1)
+    landmarks = (faces.landmarks * np.array([-1, 1]) + np.array([across, 0]))[:, _MIRRORED_LANDMARKS]
+    return faces._replace(boxes=boxes, landmarks=landmarks.astype(np.float32))
 
 
 def _uncut(faces: Detections, look: Look, whole: tuple[int, int]) -> NDArray[np.bool_]:

@@ -6,7 +6,9 @@ faces. So an image is looked at
 1. as a whole, on a canvas of about :data:`FIRST_PIXELS`, whatever its size;
 2. finer, in the regions around what the first look took for a small face, however unsure it was;
 3. where no face is sure by then, as a whole of :data:`OVERVIEW_PX` within a border, for faces that fill the image or
-   are cut by its edges: portraits and crops, of which the first look misses one in eight.
+   are cut by its edges: portraits and crops, of which the first look misses one in eight;
+4. where no face was found at all, as a whole of :data:`MIRRORED_PX` with left and right exchanged, which finds one in
+   six of the portraits that are left.
 
 Every look follows from the image's size and from what was seen before in the same image, so its faces are the same
 wherever it is scored. Figures for the numbers below: docs/decisions/044-detector.md to 046.
@@ -31,9 +33,11 @@ ENLARGED_TO_PX = 224
 OVERVIEW_PX = 64
 BORDER_PX = 32
 """Grey around the overview."""
+MIRRORED_PX = 112
+MIRRORED_BORDER_PX = 8
 SMALL_PX = 28
 """Longer side, in pixels of the canvas, below which a face is looked at again, finer."""
-FINE_FACE_PX = 28
+FINE_FACE_PX = 36
 """Size at which the finest look shows the smallest face asked for, in pixels of its canvas."""
 FINER_BY = 3.0
 """Most that a look is finer than the one before: what is smaller than a third of a face that the network knows leaves
@@ -46,6 +50,7 @@ _STEP_PX = 32  # of sides of canvases, as the network asks
 LOOKS = {
     "first": [FIRST_PIXELS, FIRST_LONGEST_PX, ENLARGED_TO_PX],
     "overview": [OVERVIEW_PX, BORDER_PX],
+    "mirrored": [MIRRORED_PX, MIRRORED_BORDER_PX],
     "finer": [SMALL_PX, FINE_FACE_PX, FINER_BY, PAD_PX],
     "step": [_STEP_PX],
 }
@@ -69,6 +74,8 @@ class Look(NamedTuple):
     down: int
     border: int = 0
     """Grey pixels on every side."""
+    mirrored: bool = False
+    """Left and right are exchanged."""
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -91,9 +98,18 @@ def whole_look(width: int, height: int, scale: float) -> Look:
 
 def overview(width: int, height: int) -> Look:
     """The whole image, small, within a border."""
-    scale = OVERVIEW_PX / max(width, height)
-    across, down = (_round_up(side * scale + 2 * BORDER_PX) - 2 * BORDER_PX for side in (width, height))
-    return Look(0, 0, width, height, max(across, 1), max(down, 1), BORDER_PX)
+    return _bordered(width, height, OVERVIEW_PX, BORDER_PX)
+
+
+def mirrored_overview(width: int, height: int) -> Look:
+    """The whole image, larger, within a narrow border, left and right exchanged."""
+    return _bordered(width, height, MIRRORED_PX, MIRRORED_BORDER_PX)._replace(mirrored=True)
+
+
+def _bordered(width: int, height: int, longer_px: int, border_px: int) -> Look:
+    scale = longer_px / max(width, height)
+    across, down = (_round_up(side * scale + 2 * border_px) - 2 * border_px for side in (width, height))
+    return Look(0, 0, width, height, max(across, 1), max(down, 1), border_px)
 
 
 def finer_scale(scale: float, min_face_px: float) -> float | None:

@@ -6,9 +6,9 @@ import apache_beam as beam
 import pytest
 from apache_beam.coders import BytesCoder
 from apache_beam.runners.worker import statesampler
-from apache_beam.transforms import core
+from apache_beam.transforms import core, userstate
 from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, get_dofn_specs, on_timer
+from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.counters import CounterFactory
 
 from maskdet.beam import tuning
@@ -37,6 +37,8 @@ def beam_restored(monkeypatch):
     """Beam as it is installed, before and after."""
     original = core.get_function_args_defaults
     monkeypatch.setattr(core, "get_function_args_defaults", getattr(original, "_asked", original))
+    original = userstate.get_dofn_specs
+    monkeypatch.setattr(userstate, "get_dofn_specs", getattr(original, "_asked", original))
     monkeypatch.setattr(statesampler.StateSampler.__init__, "__defaults__", (200,))
 
 
@@ -44,13 +46,15 @@ def beam_restored(monkeypatch):
 def test_beam_finds_the_same_of_steps():
     def found():
         return [
-            (get_dofn_specs(step), core.get_function_arguments(step, "process"))
+            (userstate.get_dofn_specs(step), core.get_function_arguments(step, "process"))
             for step in (
                 Plain(),
                 Stateful(),
                 Plain(),
                 core.CallableWrapperDoFn(str.upper),
                 core.CallableWrapperDoFn(max),
+                core.CallableWrapperDoFn(Stateful().process),
+                core.CallableWrapperDoFn(Plain().process),
             )
         ]
 
@@ -59,6 +63,8 @@ def test_beam_finds_the_same_of_steps():
     tuning.spend_less()
     assert found() == before == found()
     assert before[1][0] == ({BAG}, {TIMER})
+    assert before[5][0] == ({BAG}, {TIMER})  # of a step that took over the other's method
+    assert before[6][0] == (set(), set())
 
 
 @pytest.mark.usefixtures("beam_restored")
@@ -68,6 +74,14 @@ def test_what_is_told_of_a_method_is_no_ones_to_change():
     names.append("more")
     defaults.clear()
     assert core.get_function_arguments(Plain(), "process") == (["element", "scale"], [2])
+
+
+@pytest.mark.usefixtures("beam_restored")
+def test_what_is_told_of_a_step_is_no_ones_to_change():
+    tuning.spend_less()
+    for found in userstate.get_dofn_specs(Stateful()):
+        found.clear()
+    assert userstate.get_dofn_specs(Stateful()) == ({BAG}, {TIMER})
 
 
 @pytest.mark.usefixtures("beam_restored")

@@ -39,8 +39,8 @@ def photos(demo, tmp_path_factory):
 
 
 @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS)
-def tables(request, photos, score, tmp_path):
-    output = score(tmp_path / "tables", photos, flags=(*LENIENT, *request.param))
+def tables(request, photos, first_run, tmp_path):
+    output = first_run(tmp_path / "tables", photos, flags=(*LENIENT, *request.param))
     assert output.code == 0
     return output, request.param
 

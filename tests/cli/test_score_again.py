@@ -22,10 +22,9 @@ SMALL_SHARDS = ("--set", "packing.max_images=3")
 
 
 @pytest.fixture
-def photos(demo, tmp_path):
+def photos(put_back):
     """A copy of the demo tree to change."""
-    shutil.copytree(demo.folder, tmp_path / "photos")
-    return tmp_path / "photos"
+    return put_back()
 
 
 def face(folder):
@@ -52,8 +51,8 @@ def mended(folder):
     next(folder.rglob("*empty*")).write_bytes(solid_image(30))
 
 
-def test_a_second_run_over_unchanged_images_scores_none_and_changes_no_table(photos, score, tmp_path):
-    first = score(tmp_path / "tables", photos, flags=LENIENT)
+def test_a_second_run_over_unchanged_images_scores_none_and_changes_no_table(photos, score, first_run, tmp_path):
+    first = first_run(tmp_path / "tables", photos, flags=LENIENT)
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "tables" / PREDICTIONS).rglob("*.parquet")}
     before = first.contents()
     second = score(tmp_path / "tables", photos, flags=LENIENT)
@@ -68,9 +67,9 @@ def test_a_second_run_over_unchanged_images_scores_none_and_changes_no_table(pho
 @pytest.mark.parametrize("limits", [(), SMALL_SHARDS], ids=["large shards", "small shards"])
 @pytest.mark.parametrize("change", [added, removed, replaced, broken, mended], ids=lambda change: change.__name__)
 def test_after_a_change_only_its_shards_are_scored_and_the_tables_are_those_of_a_fresh_run(
-    photos, score, tmp_path, change, limits
+    photos, score, first_run, tmp_path, change, limits
 ):
-    first = score(tmp_path / "tables", photos, flags=(*LENIENT, *limits))
+    first = first_run(tmp_path / "tables", photos, flags=(*LENIENT, *limits))
     change(photos)
     second = score(tmp_path / "tables", photos, flags=(*LENIENT, *limits))
     fresh = score(tmp_path / "fresh", photos, flags=(*LENIENT, *limits))
@@ -89,9 +88,11 @@ def table_files(folder):
     }
 
 
-def test_while_a_run_replaces_shards_no_image_is_missing_from_the_tables(photos, score, tmp_path, monkeypatch):
+def test_while_a_run_replaces_shards_no_image_is_missing_from_the_tables(
+    photos, score, first_run, tmp_path, monkeypatch
+):
     flags = (*LENIENT, *SMALL_SHARDS)
-    score(tmp_path / "tables", photos, flags=flags)
+    first_run(tmp_path / "tables", photos, flags=flags)
     for change in (added, replaced):
         change(photos)
     still_there = {str(path) for path in photos.rglob("face-*")} - {str(face(photos)), str(photos)}
@@ -125,8 +126,8 @@ def visible(folder):
     ("victim", "scored"),
     [(PREDICTIONS, 0), (FAILURES, 0), ("_shards", 0), (f"_files/{PREDICTIONS}", 1), (f"_files/{FAILURES}", 1)],
 )
-def test_a_table_or_receipt_that_someone_removed_is_made_again(photos, score, tmp_path, victim, scored):
-    first = score(tmp_path / "tables", photos, flags=LENIENT)
+def test_a_table_or_receipt_that_someone_removed_is_made_again(photos, score, first_run, tmp_path, victim, scored):
+    first = first_run(tmp_path / "tables", photos, flags=LENIENT)
     before = first.contents()
     sorted(path for path in (tmp_path / "tables" / victim).rglob("*") if path.is_file())[0].unlink()
     second = score(tmp_path / "tables", photos, flags=LENIENT)
@@ -134,8 +135,8 @@ def test_a_table_or_receipt_that_someone_removed_is_made_again(photos, score, tm
     assert second.contents() == before
 
 
-def test_a_change_of_thresholds_or_of_levels_reads_no_image(photos, score, tmp_path):
-    first = score(tmp_path / "tables", photos, flags=LENIENT)
+def test_a_change_of_thresholds_or_of_levels_reads_no_image(photos, score, first_run, tmp_path):
+    first = first_run(tmp_path / "tables", photos, flags=LENIENT)
     levels = score(tmp_path / "tables", photos, flags=(*LENIENT, "--set", "compliance.levels={site: [site]}"))
     assert levels.run.shards["kept"] == first.run.shards["total"]
     assert {row["level"] for row in levels.table("compliance").to_pylist()} == {"all", "site"}
@@ -145,8 +146,8 @@ def test_a_change_of_thresholds_or_of_levels_reads_no_image(photos, score, tmp_p
     assert strict.contents() == fresh.contents()
 
 
-def test_success_is_withdrawn_while_a_run_is_under_way(photos, score, tmp_path, monkeypatch):
-    score(tmp_path / "tables", photos, flags=LENIENT)
+def test_success_is_withdrawn_while_a_run_is_under_way(photos, score, first_run, tmp_path, monkeypatch):
+    first_run(tmp_path / "tables", photos, flags=LENIENT)
     replaced(photos)
     seen = []
     read_bytes = storage.read_bytes
@@ -162,8 +163,8 @@ def test_success_is_withdrawn_while_a_run_is_under_way(photos, score, tmp_path, 
     assert seen and not any(seen)
 
 
-def test_an_input_that_lost_all_its_images_leaves_the_tables_as_they_are(photos, score, tmp_path, capfd):
-    first = score(tmp_path / "tables", photos, flags=LENIENT)
+def test_an_input_that_lost_all_its_images_leaves_the_tables_as_they_are(photos, score, first_run, tmp_path, capfd):
+    first = first_run(tmp_path / "tables", photos, flags=LENIENT)
     before = first.contents()
     for path in photos.rglob("*"):
         if path.is_file() and path.suffix != ".txt":
@@ -194,8 +195,8 @@ def started(photos, tables, signal_at):
         yield process
 
 
-def test_a_run_killed_half_way_is_finished_by_the_next(photos, score, tmp_path):
-    expected = score(tmp_path / "fresh", photos, flags=(*LENIENT, "--set", "packing.max_images=1")).contents()
+def test_a_run_killed_half_way_is_finished_by_the_next(photos, score, first_run, tmp_path):
+    expected = first_run(tmp_path / "fresh", photos, flags=(*LENIENT, "--set", "packing.max_images=1")).contents()
     tables = tmp_path / "tables"
     with started(photos, tables, signal_at=8) as process:
         process.kill()
@@ -215,9 +216,9 @@ def test_a_run_killed_half_way_is_finished_by_the_next(photos, score, tmp_path):
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_an_interrupted_run_says_so_and_keeps_what_it_finished(photos, score, tmp_path, number, code, word):
+def test_an_interrupted_run_says_so_and_keeps_what_it_finished(photos, score, first_run, tmp_path, number, code, word):
     flags = (*LENIENT, "--set", "packing.max_images=1")
-    expected = score(tmp_path / "fresh", photos, flags=flags).contents()
+    expected = first_run(tmp_path / "fresh", photos, flags=flags).contents()
     tables = tmp_path / "tables"
     with started(photos, tables, signal_at=8) as process:
         process.send_signal(number)
@@ -233,9 +234,9 @@ def test_an_interrupted_run_says_so_and_keeps_what_it_finished(photos, score, tm
     assert resumed.contents() == expected
 
 
-def test_a_second_run_is_refused_while_the_first_is_at_work_or_waits_for_it(photos, score, tmp_path, capfd):
+def test_a_second_run_is_refused_while_the_first_is_at_work_or_waits_for_it(photos, score, first_run, tmp_path, capfd):
     tables = tmp_path / "tables"
-    expected = score(tmp_path / "fresh", photos, flags=(*LENIENT, "--set", "packing.max_images=1")).contents()
+    expected = first_run(tmp_path / "fresh", photos, flags=(*LENIENT, "--set", "packing.max_images=1")).contents()
     with started(photos, tables, signal_at=8) as first:
         assert score(tables, photos, flags=(*LENIENT, "--overwrite")).code == 10
         assert f"(process {first.pid} on " in capfd.readouterr().err

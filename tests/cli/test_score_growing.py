@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,9 +19,9 @@ DAY = "*/*/{day}/**"
 
 
 @pytest.fixture
-def photos(demo, tmp_path):
-    shutil.copytree(demo.folder, tmp_path / "photos")
-    return tmp_path / "photos"
+def photos(put_back):
+    """A copy of the demo tree to change."""
+    return put_back()
 
 
 @pytest.fixture
@@ -55,9 +53,9 @@ def flags(request):
 
 
 def test_a_run_over_another_day_adds_it_and_the_tables_are_those_of_one_run_over_both(
-    photos, days, score, tmp_path, flags
+    photos, days, score, first_run, tmp_path, flags
 ):
-    first = score(tmp_path / "tables", days[0], flags=flags)
+    first = first_run(tmp_path / "tables", days[0], flags=flags)
     size = first.run.dataset.listed
     assert count(first.run) == {ADDED: first.run.images.listed}
     second = score(tmp_path / "tables", days[1], flags=flags)
@@ -81,9 +79,9 @@ def files(folder):
     }
 
 
-def test_a_second_run_over_a_day_replaces_that_day(photos, days, score, tmp_path, flags):
-    for day in days:
-        score(tmp_path / "tables", day, flags=flags)
+def test_a_second_run_over_a_day_replaces_that_day(photos, days, score, first_run, tmp_path, flags):
+    first_run(tmp_path / "tables", days[0], flags=flags)
+    score(tmp_path / "tables", days[1], flags=flags)
     changed = faces_of(photos, days[1])[0]
     changed.write_bytes(solid_image(250))
     (changed.parent / "face-99999-mask.png").write_bytes(solid_image(50))
@@ -99,8 +97,8 @@ def test_a_second_run_over_a_day_replaces_that_day(photos, days, score, tmp_path
     assert files(again.folder) == files(both.folder)
 
 
-def test_rows_of_images_that_are_gone_stay(photos, score, tmp_path, flags):
-    before = score(tmp_path / "tables", photos, flags=flags)
+def test_rows_of_images_that_are_gone_stay(photos, score, first_run, tmp_path, flags):
+    before = first_run(tmp_path / "tables", photos, flags=flags)
     rows, compliance, listed = before.table(PREDICTIONS), before.table(COMPLIANCE), before.run.images.listed
     gone = sorted(photos.rglob("face-*"))[:5]
     for path in gone:
@@ -119,8 +117,8 @@ def test_rows_of_images_that_are_gone_stay(photos, score, tmp_path, flags):
     }
 
 
-def test_rows_of_images_that_are_gone_go_where_the_tables_mirror_the_input(photos, score, tmp_path, flags):
-    score(tmp_path / "tables", photos, flags=flags)
+def test_rows_of_images_that_are_gone_go_where_the_tables_mirror_the_input(photos, score, first_run, tmp_path, flags):
+    first_run(tmp_path / "tables", photos, flags=flags)
     for path in sorted(photos.rglob("face-*"))[:5]:
         path.unlink()
     after = score(tmp_path / "tables", photos, flags=(*flags, *REMOVE))
@@ -130,9 +128,9 @@ def test_rows_of_images_that_are_gone_go_where_the_tables_mirror_the_input(photo
     assert files(after.folder) == files(fresh.folder)
 
 
-def test_a_mirror_removes_nothing_beyond_its_input(photos, days, score, tmp_path):
-    for day in days:
-        score(tmp_path / "tables", day, flags=LENIENT)
+def test_a_mirror_removes_nothing_beyond_its_input(photos, days, score, first_run, tmp_path):
+    first_run(tmp_path / "tables", days[0], flags=LENIENT)
+    score(tmp_path / "tables", days[1], flags=LENIENT)
     other = faces_of(photos, days[0])
     for path in other:
         path.unlink()
@@ -141,8 +139,8 @@ def test_a_mirror_removes_nothing_beyond_its_input(photos, days, score, tmp_path
     assert {str(path) for path in other} <= images(after.table(PREDICTIONS)) | images(after.table(FAILURES))
 
 
-def test_a_run_that_would_remove_too_much_is_refused_and_changes_nothing(photos, score, tmp_path, capfd):
-    score(tmp_path / "tables", photos, flags=LENIENT)
+def test_a_run_that_would_remove_too_much_is_refused_and_changes_nothing(photos, score, first_run, tmp_path, capfd):
+    first_run(tmp_path / "tables", photos, flags=LENIENT)
     before = files(tmp_path / "tables")
     gone = sorted(photos.rglob("face-*"))
     for path in gone[: len(gone) * 3 // 4]:
@@ -160,8 +158,10 @@ def test_a_run_that_would_remove_too_much_is_refused_and_changes_nothing(photos,
     assert count(allowed.run)[REMOVED] == len(gone) * 3 // 4
 
 
-def test_a_run_from_another_folder_in_which_known_paths_no_longer_fit_is_refused(photos, score, tmp_path, capfd):
-    score(tmp_path / "tables", photos, flags=LENIENT)
+def test_a_run_from_another_folder_in_which_known_paths_no_longer_fit_is_refused(
+    photos, score, first_run, tmp_path, capfd
+):
+    first_run(tmp_path / "tables", photos, flags=LENIENT)
     before, tables = files(tmp_path / "tables"), score(tmp_path / "tables", photos, flags=LENIENT).contents()
     site = sorted(path for path in photos.iterdir() if path.is_dir())[0]
     known = list(site.rglob("face-*"))
@@ -181,9 +181,9 @@ def test_a_run_from_another_folder_in_which_known_paths_no_longer_fit_is_refused
     assert images(allowed.table(FAILURES)) == images(score(tmp_path / "fresh", photos, flags=LENIENT).table(FAILURES))
 
 
-def test_a_wrong_root_costs_no_row_of_a_file_that_did_not_change(photos, score, tmp_path, capfd):
+def test_a_wrong_root_costs_no_row_of_a_file_that_did_not_change(photos, score, first_run, tmp_path, capfd):
     """Where a share below ``tables.max_gone_ratio`` is concerned, the run goes on, and only what is new fails."""
-    score(tmp_path / "tables", photos, flags=LENIENT)
+    first_run(tmp_path / "tables", photos, flags=LENIENT)
     site, *others = sorted(path for path in photos.iterdir() if path.is_dir())
     changed, *known = sorted(site.rglob("face-*"))
     new = changed.with_name("face-new.png")
@@ -208,7 +208,7 @@ def test_a_wrong_root_costs_no_row_of_a_file_that_did_not_change(photos, score, 
 
 def test_a_list_covers_what_it_names_and_all_where_all_came_from_it(photos, score, tmp_path):
     listed = sorted(str(path) for path in photos.rglob("face-*"))
-    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
+    one, two = photos.parent / "one.txt", photos.parent / "two.txt"  # a template begins at the list
     one.write_text("\n".join(listed[:20]))
     score(tmp_path / "tables", one, flags=LENIENT)
     one.write_text("\n".join(listed[4:20]))
@@ -231,8 +231,8 @@ def test_an_image_that_moves_to_another_partition_is_in_one_only(score, tmp_path
     assert count(output.run) == {CHANGED: 1}
 
 
-def test_another_model_scores_what_is_there_and_keeps_rows_of_what_is_gone(photos, score, tmp_path):
-    before = score(tmp_path / "tables", photos, flags=LENIENT)
+def test_another_model_scores_what_is_there_and_keeps_rows_of_what_is_gone(photos, score, first_run, tmp_path):
+    before = first_run(tmp_path / "tables", photos, flags=LENIENT)
     gone = sorted(photos.rglob("face-*"))[:5]
     for path in gone:
         path.unlink()
@@ -245,8 +245,8 @@ def test_another_model_scores_what_is_there_and_keeps_rows_of_what_is_gone(photo
     assert again.contents() == after.contents()
 
 
-def test_other_thresholds_label_stored_probabilities_and_read_no_image(photos, score, tmp_path):
-    score(tmp_path / "tables", photos, flags=LENIENT)
+def test_other_thresholds_label_stored_probabilities_and_read_no_image(photos, score, first_run, tmp_path):
+    first_run(tmp_path / "tables", photos, flags=LENIENT)
     for path in sorted(photos.rglob("face-*"))[:5]:
         path.unlink()
     strict = ("--set", "model.no_mask_below=0.3", "--set", "model.mask_from=0.9", "--set", "model.incorrect_odds=1")
@@ -267,8 +267,8 @@ def test_other_thresholds_label_stored_probabilities_and_read_no_image(photos, s
     assert row["faces_mask"] == total
 
 
-def test_keys_time_zone_and_partitions_have_to_agree(photos, score, tmp_path, capfd):
-    score(tmp_path / "tables", photos, flags=LENIENT)
+def test_keys_time_zone_and_partitions_have_to_agree(photos, score, first_run, tmp_path, capfd):
+    first_run(tmp_path / "tables", photos, flags=LENIENT)
     before = files(tmp_path / "tables")
     for change in (("--set", "source.timezone=Europe/Berlin"), ("--set", "tables.partition_by=[site]")):
         assert score(tmp_path / "tables", photos, flags=(*LENIENT, *change)).code == 8
@@ -279,17 +279,17 @@ def test_keys_time_zone_and_partitions_have_to_agree(photos, score, tmp_path, ca
     assert files(anew.folder) == files(fresh.folder)
 
 
-def test_overwriting_begins_anew(photos, days, score, tmp_path):
-    score(tmp_path / "tables", days[0], flags=LENIENT)
+def test_overwriting_begins_anew(photos, days, score, first_run, tmp_path):
+    first_run(tmp_path / "tables", days[0], flags=LENIENT)
     anew = score(tmp_path / "tables", days[1], flags=(*LENIENT, "--overwrite"))
     fresh = score(tmp_path / "fresh", days[1], flags=LENIENT)
     assert count(anew.run) == {ADDED: anew.run.images.listed}
     assert files(anew.folder) == files(fresh.folder)
 
 
-def test_lost_rows_of_images_that_are_gone_are_not_passed_over(photos, score, tmp_path, capfd):
+def test_lost_rows_of_images_that_are_gone_are_not_passed_over(photos, score, first_run, tmp_path, capfd):
     flags = (*LENIENT, "--set", "packing.max_images=1000")
-    score(tmp_path / "tables", photos, flags=flags)
+    first_run(tmp_path / "tables", photos, flags=flags)
     victim = sorted(photos.rglob("face-*"))[0]
     neighbour = sorted(victim.parent.rglob("face-*"))[1]
     victim.unlink()
@@ -303,8 +303,8 @@ def test_lost_rows_of_images_that_are_gone_are_not_passed_over(photos, score, tm
     assert files(mended.folder) == files(fresh.folder)
 
 
-def test_a_run_that_cannot_tell_what_is_gone_is_refused_and_may_begin_anew(photos, score, tmp_path, capfd):
-    score(tmp_path / "tables", photos, flags=LENIENT)
+def test_a_run_that_cannot_tell_what_is_gone_is_refused_and_may_begin_anew(photos, score, first_run, tmp_path, capfd):
+    first_run(tmp_path / "tables", photos, flags=LENIENT)
     before = files(tmp_path / "tables")
     next((tmp_path / "tables" / "_files" / "images").rglob("*.pq")).unlink()
     assert score(tmp_path / "tables", photos, flags=LENIENT).code == 8
@@ -323,8 +323,8 @@ def test_the_summary_says_what_became_of_the_data_set(photos, days, score, tmp_p
     assert f"{size} of earlier runs beyond this input" in text
 
 
-def test_a_dry_run_counts_what_earlier_runs_left(photos, days, score, tmp_path, capfd):
-    score(tmp_path / "tables", days[0], flags=LENIENT)
+def test_a_dry_run_counts_what_earlier_runs_left(photos, days, score, first_run, tmp_path, capfd):
+    first_run(tmp_path / "tables", days[0], flags=LENIENT)
     capfd.readouterr()
     code = score(tmp_path / "tables", days[0], flags=(*LENIENT, "--dry-run")).code
     shown = capfd.readouterr().out
@@ -333,8 +333,8 @@ def test_a_dry_run_counts_what_earlier_runs_left(photos, days, score, tmp_path, 
     assert f"shards      {total}, of which {total} are finished already" in shown
 
 
-def test_keys_are_columns_of_the_files_themselves(photos, score, tmp_path):
-    output = score(tmp_path / "tables", photos, flags=LENIENT)
+def test_keys_are_columns_of_the_files_themselves(photos, score, first_run, tmp_path):
+    output = first_run(tmp_path / "tables", photos, flags=LENIENT)
     table = output.table(PREDICTIONS)
     assert table.schema.field("site").type == pa.string()
     assert table.schema.field("date").type == pa.date32()

@@ -161,12 +161,42 @@ def test_how_sure_a_face_has_to_be_depends_on_its_size(canvas_px, face_px, score
     assert len(detector.detect(np.zeros((443, 443, 3), np.uint8)).scores) == found
 
 
-@pytest.mark.parametrize(("detail", "looks"), [("fast", 1), ("balanced", 3), ("fine", 3)])
+@pytest.mark.parametrize(("detail", "looks"), [("fast", 1), ("balanced", 4), ("fine", 4)])
 def test_small_faces_are_looked_at_again_and_the_finer_look_decides(detail, looks):
     network = OneFace(448, 20, 0.9)
     found = Detector(network, FacesSettings(detail=detail)).detect(np.zeros((443, 443, 3), np.uint8))
     assert len(network.seen) == looks
     assert len(found.scores) == (1 if detail == "fast" else 0)  # nothing is seen on the finer canvas
+
+
+class FaceOnTheLeft:
+    """Sees one face where the left of a canvas is bright: eyes, nose and mouth at its left, right and left edge."""
+
+    manifest = open_detector().manifest
+
+    def __init__(self):
+        self.seen = []
+
+    def detect(self, canvas, min_score):
+        self.seen.append(canvas.shape[:2])
+        if canvas[64, 20].mean() < 200 or canvas.shape != (128, 128, 3):
+            return no_detections()
+        points = np.array([[[10, 40], [60, 41], [30, 60], [20, 80], [50, 81]]], np.float32)
+        one = np.ones(1, np.float32)
+        return Detections(np.array([[8, 30, 72, 94]], np.float32), one * 0.5, points, one * 64)
+
+
+def test_an_image_without_a_face_is_looked_at_mirrored_and_what_is_seen_is_mirrored_back():
+    picture = np.zeros((400, 400, 3), np.uint8)
+    picture[:, 200:] = 255
+    network = FaceOnTheLeft()
+    found = Detector(network, FacesSettings()).detect(picture)
+    assert network.seen == [(384, 384), (128, 128), (128, 128)]
+    # The canvas shows the picture 112 pixels wide within a border of 8: x is (128 - x of the mirrored one - 8) / .28.
+    np.testing.assert_allclose(found.boxes, [[(128 - 72 - 8) / 0.28, 22 / 0.28, 400, 86 / 0.28]], rtol=1e-5)
+    mirrored_back = [[60, 41], [10, 40], [30, 60], [50, 81], [20, 80]]
+    expected = [[(128 - x - 8) / 0.28, (y - 8) / 0.28] for x, y in mirrored_back]
+    np.testing.assert_allclose(found.landmarks[0], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("score", "seen"), [(0.7, [(448, 448)]), (0.69, [(448, 448), (128, 128)])])

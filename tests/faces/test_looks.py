@@ -10,11 +10,14 @@ from maskdet.faces.looks import (
     BORDER_PX,
     FIRST_LONGEST_PX,
     FIRST_PIXELS,
+    MIRRORED_BORDER_PX,
+    MIRRORED_PX,
     OVERVIEW_PX,
     finer_looks,
     finer_scale,
     finest_scale,
     first_scale,
+    mirrored_overview,
     overview,
     whole_look,
 )
@@ -35,9 +38,9 @@ def test_the_first_look_costs_the_same_whatever_the_image(width, height):
 
 
 def test_known_first_looks():
-    assert whole_look(4000, 3000, first_scale(4000, 3000))[4:] == (512, 384, 0)
-    assert whole_look(400, 300, first_scale(400, 300))[4:] == (384, 288, 0)  # 12.5 and 9.4 steps: of two as near, fewer
-    assert whole_look(56, 56, first_scale(56, 56))[4:] == (224, 224, 0)  # four times enlarged
+    assert whole_look(4000, 3000, first_scale(4000, 3000))[4:7] == (512, 384, 0)
+    assert whole_look(400, 300, first_scale(400, 300))[4:7] == (384, 288, 0)  # 12.5, 9.4 steps: of two as near, fewer
+    assert whole_look(56, 56, first_scale(56, 56))[4:7] == (224, 224, 0)  # four times enlarged
 
 
 @given(sides, sides)
@@ -48,15 +51,23 @@ def test_the_overview_is_small_and_has_its_border(width, height):
     assert OVERVIEW_PX <= max(look.across, look.down) < OVERVIEW_PX + 32
 
 
+@given(sides, sides)
+def test_the_mirrored_overview_is_larger_and_has_its_border(width, height):
+    look = mirrored_overview(width, height)
+    assert (look.border, look.mirrored) == (MIRRORED_BORDER_PX, True)
+    assert (look.across + 2 * MIRRORED_BORDER_PX) % 32 == (look.down + 2 * MIRRORED_BORDER_PX) % 32 == 0
+    assert MIRRORED_PX <= max(look.across, look.down) < MIRRORED_PX + 32
+
+
 def test_finer_looks_end_where_they_show_nothing_smaller():
-    # 28 pixels of the canvas to the smallest face: 1.75 pixels of the canvas to one of the image.
+    # 36 pixels of the canvas to the smallest face: 2.25 pixels of the canvas to one of the image.
     assert finer_scale(0.25, 16) == 0.75
-    assert finer_scale(0.75, 16) == 1.75
-    assert finer_scale(1.4, 16) is None
-    assert finer_scale(0.25, 96) is None
+    assert finer_scale(0.75, 16) == 2.25
+    assert finer_scale(1.8, 16) is None
+    assert finer_scale(0.25, 144) is None
     assert finest_scale(4000, 3000, 16, 0) == 0.128
     assert math.isclose(finest_scale(4000, 3000, 16, 1), 0.384)
-    assert finest_scale(4000, 3000, 16, 8) == 1.75
+    assert finest_scale(4000, 3000, 16, 8) == 2.25
 
 
 @given(

@@ -1,6 +1,6 @@
 """Runs that are killed, starved, raced and lied to, by schedules that a seed repeats; the tables must not show it.
 
-    python tests/integration/chaos.py [--schedules 200] [--first 0] [--seed N]
+    python tests/integration/chaos.py [--schedules 200] [--first 0] [--seed N ...]
 
 A schedule is a small input, some disturbed runs over it with changes of the input between and during them, and one run
 that nothing disturbs. The oracle: the tables' folders then hold, byte for byte, what one undisturbed run over the final
@@ -403,11 +403,9 @@ def run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--schedules", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--seed", type=int, help="play this one alone")
+    parser.add_argument("--seed", type=int, nargs="+", help="play these alone")
     arguments = parser.parse_args(argv)
-    seeds = (
-        range(arguments.first, arguments.first + arguments.schedules) if arguments.seed is None else [arguments.seed]
-    )
+    seeds = arguments.seed or range(arguments.first, arguments.first + arguments.schedules)
     began = datetime.now(UTC)
     results = [play(seed) for seed in seeds]
     minutes = (datetime.now(UTC) - began).total_seconds() / 60

@@ -335,9 +335,11 @@ class TestRefusals:
 
     @pytest.mark.parametrize("how", ["by place", "by company"])
     def test_a_backend_that_lets_images_change_each_other_is_refused(self, how, monkeypatch):
+        sound = loaded("litert", "int8")._backend  # before "litert" means the other
+
         class Leaking:
             def __init__(self, bundle, spec):
-                self.inner = loaded("litert", "int8")._backend
+                self.inner = sound
 
             def run(self, block):
                 right = self.inner.run(block)

@@ -71,7 +71,7 @@ def test_float_agrees_with_keras(stem, patches, randomize, tmp_path):
     np.testing.assert_allclose(litert_export.run(tmp_path / "float", images), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("stem", ["convolution", "centred"])
+@pytest.mark.parametrize("stem", [pytest.param("convolution", marks=pytest.mark.thorough), "centred"])
 def test_int8_agrees_with_keras_within_quantisation(stem, patches, spread, tmp_path):
     import keras
 

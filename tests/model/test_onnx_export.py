@@ -16,7 +16,13 @@ pytestmark = [
 
 # 'same' padding of a stride of 2 is lopsided for even sizes and even for odd ones.
 SIZES = {"reference_vgg19": [(35, 38)], "compact": [(33, 45), (48, 38)]}
-CASES = [(name, *size) for name in ARCHITECTURES for size in SIZES.get(name, [(47, 58)])]
+# Twenty million weights take 14 s, and its layers are those of the reference CNN.
+LARGE = {"reference_vgg19": [pytest.mark.thorough]}
+CASES = [
+    pytest.param(name, *size, marks=LARGE.get(name, ()))
+    for name in ARCHITECTURES
+    for size in SIZES.get(name, [(47, 58)])
+]
 
 
 def write(model, tmp_path):

@@ -20,8 +20,8 @@ from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import Decision
 from maskdet.report import contact_sheet as sheets
 from maskdet.report.contact_sheet import draw_sheet, make_sheet, plan_sheet, write_sheet
-from maskdet.report.face_crops import CHANGED, GONE, read_crops
-from maskdet.report.marks import GREY, STYLES, Tag, draw_tags, fit_text, printable, shown_probability, text_size
+from maskdet.report.face_crops import CHANGED, read_crops
+from maskdet.report.marks import GONE, GREY, STYLES, Tag, draw_tags, fit_text, printable, shown_probability, text_size
 from maskdet.report.previews import MarkedFace, Previewer, draw_preview, preview_name, write_preview
 from maskdet.report.sampling import choose_sections
 from maskdet.schemas import no_face_schema, predictions_schema

@@ -1,6 +1,7 @@
 """The built-in model fitted further: where it starts, what it is compared with, and what is warned of."""
 
 import logging
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from maskdet.training.fit import train
 from maskdet.training.pretrained import load_base_weights
 from maskdet.training.recipe import Recipe
 
-pytest.importorskip("tensorflow")
 pytestmark = [
+    pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed"),
     pytest.mark.training,
     pytest.mark.xdist_group("tensorflow"),
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),

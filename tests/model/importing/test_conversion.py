@@ -1,6 +1,6 @@
 """Files of every kind, made here, become bundles that give what the files' own libraries give."""
 
-import importlib
+import importlib.util
 import warnings
 from contextlib import contextmanager
 
@@ -10,15 +10,27 @@ import pytest
 from maskdet.errors import ConfigError, ModelError
 from maskdet.labels import codes_of
 from maskdet.model.backends import RuntimeSpec, load_model
-from maskdet.model.importing import bundling
 from maskdet.model.importing.bundling import ContradictedError, Declaration, Sample, import_model, opened_source
 from maskdet.model.importing.reading import SCALES, Reading
 
-tf = pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
+
+class Library:
+    """A library by its name, imported where it is used: by the worker that runs these tests, and by no other."""
+
+    def __init__(self, name):
+        self.__name__ = name
+
+    def __getattr__(self, attribute):
+        if attribute.startswith("_") or attribute == "pytestmark":  # what pytest looks for in everything of a module
+            raise AttributeError(attribute)
+        return getattr(importlib.import_module(self.__name__), attribute)
+
+
+tf, keras, onnx, onnxruntime = LIBRARIES = [Library(name) for name in ("tensorflow", "keras", "onnx", "onnxruntime")]
+INSTALLED = all(importlib.util.find_spec(library.__name__) for library in LIBRARIES)
 pytestmark = [
+    pytest.mark.usefixtures("in_this_process"),
+    pytest.mark.skipif(not INSTALLED, reason="a library is not installed"),
     pytest.mark.xdist_group("tensorflow"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Statistics for quantized inputs were expected"),
@@ -26,17 +38,6 @@ pytestmark = [
 
 SIDE, MOBILE_SIDE, IMAGES = 48, 64, 48
 NO_IMAGES = Sample()
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
-    """Tasks run here: each process of its own would import TensorFlow anew. test_importing.py runs the command."""
-
-    def run(task, argument, limits):
-        module, function = task.split(":")
-        return getattr(importlib.import_module(module), function)(argument)
-
-    monkeypatch.setattr(bundling, "run_limited", run)
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +57,12 @@ def notebook():
     return keras.Sequential([keras.Input((SIDE, SIDE, 3)), *body, *head])
 
 
-def mobilenet(units, activation, **shape):
+def mobilenet(units, activation):
+    """MobileNetV2 down to its first sum: every kind of its layers stands there, and the other blocks repeat them."""
     base = keras.applications.MobileNetV2(
         input_shape=(MOBILE_SIDE, MOBILE_SIDE, 3), alpha=0.35, weights=None, include_top=False
     )
-    pooled = keras.layers.GlobalAveragePooling2D()(base.output)
+    pooled = keras.layers.GlobalAveragePooling2D()(base.get_layer("block_2_add").output)
     return keras.Model(base.input, keras.layers.Dense(units, activation=activation)(pooled))
 
 

@@ -93,6 +93,7 @@ def test_a_litert_file_becomes_a_bundle_without_tensorflow(tmp_path, capsys):
     assert (decision.mask_from, decision.no_mask_below, decision.incorrect_from) == (0.6, 0.4, 0.5)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_pixels_that_a_network_scales_by_itself_are_not_scaled_before(tmp_path, capsys):
     flags = ("--classes", "mask,incorrect,no_mask", "--scale", "1/255", "--output", tmp_path / "bundle")
     code, _, err = run(capsys, BUILTIN_FOLDER / "model_float.tflite", *flags)
@@ -101,6 +102,7 @@ def test_pixels_that_a_network_scales_by_itself_are_not_scaled_before(tmp_path, 
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_bundle_that_is_there_is_replaced_only_where_asked_for(tmp_path, capsys):
     command = (BUILTIN_FOLDER / "model_float.tflite", *THREE, "--output", tmp_path / "bundle")
     assert run(capsys, *command, "--name", "first")[0] == 0
@@ -116,6 +118,7 @@ def test_a_bundle_that_is_there_is_replaced_only_where_asked_for(tmp_path, capsy
     assert manifest.name == "second"
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("flag", ["--check", "--calibrate"])
 def test_images_that_are_not_there_are_told_by_their_flag(tmp_path, flag, capsys):
     command = (BUILTIN_FOLDER / "model_float.tflite", *THREE, "--output", tmp_path / "bundle")
@@ -127,6 +130,7 @@ def test_images_that_are_not_there_are_told_by_their_flag(tmp_path, flag, capsys
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_bundle_goes_to_a_store_with_its_manifest_last(tmp_path, capsys, monkeypatch):
     written = {}
     monkeypatch.setattr(storage, "list_folder", lambda folder: iter(()))
@@ -138,6 +142,7 @@ def test_a_bundle_goes_to_a_store_with_its_manifest_last(tmp_path, capsys, monke
     assert {f"gs://bucket/models/mine/{name}" for name in manifest.files} == set(list(written)[:-1])
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.xdist_group("tensorflow")
 def test_images_resized_by_nearest_are_those_of_keras(tmp_path, capsys):
     keras = pytest.importorskip("keras")
