@@ -3,9 +3,11 @@
     .venv/bin/python -m benchmarks.soak --minutes 30 ../shared/data/scenes/images ../shared/data/wild
 
 Photographs are hard links to those of some folders, more than the run can score; after so many minutes of scoring it is
-told to end (SIGTERM), and has to end as an interrupted run does. Every second the proportional set sizes of the whole
-tree of processes are added up. The first minutes, in which the tables of work and the interpreters of all sizes of
-canvas come into being, are a part of the first half, so growth that ends early shows, too.
+told to end (SIGTERM), and has to end as an interrupted run does. Every second the memory of its own of the whole tree
+of processes is added up, and that of the files, nearly all of them libraries, that the first of them maps. Those are
+counted whole: how many other processes map them, too, is no doing of the run's. The first minutes, in which the tables
+of work and the interpreters of all sizes of canvas come into being, are a part of the first half, so growth that ends
+early shows, too.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def resident_mib(place: Path, faces: str, seconds: float) -> list[float]:
             time.sleep(1)
             if run.poll() is not None:
                 sys.exit(f"it ended after {len(sizes_mib)} s with {run.returncode}: give it more --images")
-            sizes_mib.append(_tree_mib(process))
+            sizes_mib.append(tree_mib(process))
         run.send_signal(signal.SIGTERM)
         code = run.wait(_GRACE_S)
     if code != INTERRUPTED:
@@ -68,12 +70,19 @@ def resident_mib(place: Path, faces: str, seconds: float) -> list[float]:
     return sizes_mib
 
 
-def _tree_mib(process: psutil.Process) -> float:
-    total = 0
+def tree_mib(process: psutil.Process) -> float:
+    """Memory of a process and those below it, in MiB: what is their own, and the files of the first."""
+    first = _resident_kib(process.pid)
+    total = first["Rss"] - first["Anonymous"]
     for one in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.Error):  # it has ended
-            total += one.memory_full_info().pss
-    return total / 2**20
+        with contextlib.suppress(OSError):  # it has ended
+            total += _resident_kib(one.pid)["Anonymous"]
+    return total / 1024
+
+
+def _resident_kib(pid: int) -> dict[str, int]:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
+    return {line.split(":")[0]: int(line.split()[1]) for line in lines}
 
 
 def report(sizes_mib: list[float], scored: int) -> None:
@@ -83,6 +92,8 @@ def report(sizes_mib: list[float], scored: int) -> None:
     first, second = statistics.mean(quarters[:2]), statistics.mean(quarters[2:])
     print(f"{len(sizes_mib) / 60:.0f} minutes, {scored:,} images in finished shards, peak {max(sizes_mib):,.0f} MiB")
     print("mean of each quarter, MiB:", ", ".join(f"{quarter:,.0f}" for quarter in quarters))
+    minutes = [statistics.mean(sizes_mib[at : at + 60]) for at in range(0, min(len(sizes_mib), 600), 60)]
+    print("mean of the first minutes, MiB:", ", ".join(f"{minute:,.0f}" for minute in minutes))
     print(f"second half / first half: {second / first:.3f}")
 
 

@@ -13,7 +13,7 @@ PACKAGE, TESTS = ROOT / "maskdet", ROOT / "tests"
 # Each room may import from those above it, and its own.
 ROOMS = [
     ["errors"],
-    ["labels", "schemas", "templates", "demo", "cores", "background", "process_limits", "loopback"],
+    ["labels", "schemas", "templates", "demo", "cores", "background", "memory", "process_limits", "loopback"],
     ["named_configs", "sections", "answer_schemas", "children"],
     ["config"],
     ["resolved"],

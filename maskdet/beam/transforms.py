@@ -39,6 +39,7 @@ from maskdet.inputs.listing import ListTask
 from maskdet.inputs.pseudonyms import Pseudonyms, without_names
 from maskdet.inputs.references import RefBatch, Shard
 from maskdet.inputs.sharding import URI_GROUPS, KeyRule, Size
+from maskdet.memory import GivingBack
 from maskdet.model.backends import RuntimeSpec, load_model
 from maskdet.scoring.scorer import ScoreOptions, Scorer, load_viewer
 from maskdet.sections import VideoSettings
@@ -292,6 +293,7 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
     def setup(self) -> None:
         """Make the threads that see shards through."""
         self._pool = ThreadPoolExecutor(_SHARDS_IN_HAND, thread_name_prefix="shard")
+        self._give_back = GivingBack()
         # The client may be gone while a cluster works on.
         self._signs_of_life = contextlib.ExitStack()
         step = self._transform
@@ -321,8 +323,13 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
     def _finish(self, shard: Shard) -> tuple[ShardReport, float]:
         """A shard's report, and how long it took, in seconds."""
         started = time.perf_counter()
-        report = self._transform.job.finish(shard, lambda todo: self._load().score_shard(todo, PROGRESS.add_done))
+        report = self._transform.job.finish(shard, lambda todo: self._load().score_shard(todo, self._went_on))
         return report, time.perf_counter() - started
+
+    def _went_on(self, images: int) -> None:
+        """Count a finished part of a shard; the memory of its images is free now."""
+        PROGRESS.add_done(images)
+        self._give_back()
 
     def _next_report(self) -> ShardReport:
         report, seconds = self._in_hand.popleft().result()

@@ -13,7 +13,7 @@ import yaml
 from maskdet import storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import OutputError, StorageError
-from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, GONE, LOST, OUTSIDE, REMOVED, UNCHANGED
+from maskdet.inputs.earlier import ABSENT, ADDED, CHANGED, DISPLACED, GONE, LOST, OUTSIDE, REMOVED, UNCHANGED
 from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import Size, size_of
 from maskdet.labels import INCORRECT, MASK, UNCERTAIN
@@ -40,9 +40,10 @@ def describe_run(run: RunRecord, layout: Layout) -> str:
     if run.status in ("running", "failed", "interrupted", "superseded"):
         return f"{head}\n  tables    not complete; finished shards are in {layout.root}"
     if run.pruned_before is not None:
-        return "\n".join([head, *_pruned(run), *_detail("faces", run.faces), *_detail("tracks", run.tracks)])
+        faces = [*_detail("faces", run.faces), *_models(run)]
+        return "\n".join([head, *_pruned(run), *faces, *_detail("tracks", run.tracks)])
     if run.recounted:
-        faces = [*_detail("faces", run.faces), *_mask_rate(run), *_corrections(run), *_groups(run)]
+        faces = [*_detail("faces", run.faces), *_mask_rate(run), *_models(run), *_corrections(run), *_groups(run)]
         return "\n".join([head, *faces, *_detail("tracks", run.tracks)])
     lines = [
         head,
@@ -55,6 +56,7 @@ def describe_run(run: RunRecord, layout: Layout) -> str:
         *_data_set(run),
         *_detail("faces", run.faces),
         *_mask_rate(run),
+        *_models(run),
         *_corrections(run),
         *_groups(run),
         *_detail("tracks", run.tracks),
@@ -274,6 +276,7 @@ def _data_set(run: RunRecord) -> list[str]:
         CHANGED: "changed",
         UNCHANGED: "unchanged",
         GONE: "gone whose rows stay",
+        ABSENT: "named by the input, not there, whose rows stay",
         REMOVED: "gone whose rows went",
         DISPLACED: "whose path or list row no longer fits, whose rows stay",
         LOST: "whose rows a failure replaces",
@@ -325,6 +328,17 @@ def _mask_rate(run: RunRecord) -> list[str]:
     correct, worn = faces[MASK] / decided, (faces[MASK] + faces[INCORRECT]) / decided
     of = f"of {decided:,} faces labelled mask, incorrect or no_mask (uncorrected)"
     return [f"  mask rate {worn:.1%} wear one, {correct:.1%} correctly, {of}{beside}"]
+
+
+def _models(run: RunRecord) -> list[str]:
+    """Whose faces they are, where they are of more models than one."""
+    latest = str(run.model["id"])
+    others = {model: faces for model, faces in run.faces_by_model.items() if model != latest}
+    if not others:
+        return []
+    told = [f"{run.faces_by_model.get(latest, 0):,} faces of {latest}"]
+    told += [f"{faces:,} of {model}" for model, faces in others.items()]
+    return [f"  models    {', '.join(told)}, of images not read since"]
 
 
 def _corrections(run: RunRecord) -> list[str]:

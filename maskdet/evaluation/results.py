@@ -120,7 +120,8 @@ def evaluate(
     sample = labelled.sample(intervals.group_column)
     looks = None
     if settings.slices.pixels or settings.baselines:
-        looks = look_at(rows["image_uri"].to_pylist(), ImageLimits.of(settings.imaging))
+        limits = ImageLimits.of(settings.imaging, settings.scoring.decoder_seconds)
+        looks = look_at(rows["image_uri"].to_pylist(), limits)
     pieces = slices.cut(rows, settings.slices, looks if settings.slices.pixels else None)
     fit = baselines.halves(group_names(rows, intervals.group_column))
     shortcuts = []

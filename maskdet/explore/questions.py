@@ -15,6 +15,7 @@ from maskdet.labels import LABELS
 from maskdet.report.database import CAPTURED_MS, FILE, ROW, WORN, Selection, Tables, quoted, tells_incorrect
 from maskdet.report.figures import Cells, Group, read_bins
 from maskdet.report.track_figures import pictures_of
+from maskdet.tables.run_records import RunRecord
 from maskdet.tracks.table import BOX
 
 NO_FACE = "no_face"
@@ -167,7 +168,7 @@ class Asked:
         return {
             "output": self.tables.layout.root,
             "run": run.run_id,
-            "model": str(run.model.get("id", "")),
+            "model": _models(run),
             "timezone": self.tables.timezone,
             "confidence": cells.confidence,
             "tells_incorrect": tells_incorrect(self.tables),
@@ -298,3 +299,10 @@ def _number(name: str, text: str, most: float) -> float:
     if not 0 <= number <= most:
         raise ConfigError(name, f"a number from 0 to {most:g}", text)
     return number
+
+
+def _models(run: RunRecord) -> str:
+    """The run's model, and those of before whose faces the tables have, too."""
+    latest = str(run.model.get("id", ""))
+    others = [f"{faces:,} faces of {model}" for model, faces in run.faces_by_model.items() if model != latest]
+    return "; ".join([latest, *others])

@@ -1,14 +1,13 @@
 """Runs a detector's network on canvases of any size, one at a time and one thread each.
 
 LiteRT fixes a canvas's size when it allocates memory, which takes 4 ms where the canvas then takes 14. So each worker
-keeps its last few sizes prepared; camera frames, which all have one size, are prepared once. For another size the one
-longest unused is resized: its weights stay packed. ONNX Runtime, for imported detectors, takes any size as it comes.
+keeps its last sizes prepared, as many as fit a bound of memory; camera frames, which all have one size, are prepared
+once. ONNX Runtime, for imported detectors, takes any size as it comes.
 """
 
 from __future__ import annotations
 
 import queue
-from collections import OrderedDict
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -20,9 +19,8 @@ from numpy.typing import NDArray
 from maskdet.errors import ModelError
 from maskdet.faces.bundle import DetectorBundle, DetectorManifest
 from maskdet.faces.decoding import DECODERS, Detections, Maps
+from maskdet.faces.prepared import PreparedSizes
 
-# Pixels of the canvases that a worker keeps prepared; so many, of many sizes, hold some 200 MB.
-_PREPARED_PIXELS = 1_500_000
 # int8 kernels of other processors may round single values to the neighbouring step, and steps add up over 60 layers.
 _GOLDEN_MEAN_TOLERANCE = 0.02
 _GOLDEN_SCORE_TOLERANCE = 0.15
@@ -116,23 +114,36 @@ def runtime_version(manifest: DetectorManifest) -> str:
         raise ModelError(f"detector {manifest.model_id}", f"the package {package}", "none installed", remedy) from error
 
 
-class _Prepared(NamedTuple):
+class _Interpreter(NamedTuple):
     """An interpreter, and where its input and outputs are."""
 
     interpreter: Any
     input: int
     outputs: dict[str, int]
 
+    @classmethod
+    def load(cls, path: Path) -> _Interpreter:
+        """One of no size yet."""
+        from ai_edge_litert.interpreter import Interpreter  # heavy
+
+        interpreter = Interpreter(model_path=str(path), num_threads=1)
+        return cls(interpreter, interpreter.get_input_details()[0]["index"], _output_indices(interpreter))
+
+    def prepare(self, height: int, width: int) -> None:
+        """Make it ready for canvases of a size."""
+        self.interpreter.resize_tensor_input(self.input, (1, height, width, 3))
+        self.interpreter.allocate_tensors()
+
 
 class _LiteRTRunner:
     """LiteRT interpreters of one thread, one for each canvas size, the latest sizes kept."""
 
     def __init__(self, path: Path, manifest: DetectorManifest) -> None:
-        self._path, self._manifest = path, manifest
-        self._prepared: OrderedDict[tuple[int, int], _Prepared] = OrderedDict()
+        self._manifest = manifest
+        self._sizes = PreparedSizes(lambda: _Interpreter.load(path), _Interpreter.prepare)
 
     def run(self, canvas: NDArray[np.uint8]) -> Maps:
-        interpreter, input_index, outputs = self._of_size(*canvas.shape[:2])
+        interpreter, input_index, outputs = self._sizes.of(*canvas.shape[:2])
         # Turned by 180 degrees, and the maps turned back: see tools.detector.centerface. Turned and with its channels
         # reversed, a canvas is its bytes from the last to the first, which takes a fifth of the time of turning alone.
         step = -1 if self._manifest.turned else 1
@@ -140,28 +151,6 @@ class _LiteRTRunner:
         interpreter.set_tensor(input_index, np.ascontiguousarray(turned))
         interpreter.invoke()
         return {name: interpreter.get_tensor(index)[0, ::step, ::step] for name, index in outputs.items()}
-
-    def _of_size(self, height: int, width: int) -> _Prepared:
-        prepared = self._prepared.pop((height, width), None)
-        if prepared is None:
-            prepared = self._make_room(height * width) or self._new()
-            prepared.interpreter.resize_tensor_input(prepared.input, (1, height, width, 3))
-            prepared.interpreter.allocate_tensors()
-        self._prepared[height, width] = prepared  # now the latest; one whose resizing failed is not kept
-        return prepared
-
-    def _make_room(self, pixels: int) -> _Prepared | None:
-        """Drop sizes until so many pixels more may be kept; the interpreter of the last one dropped."""
-        dropped = None
-        while self._prepared and pixels + sum(height * width for height, width in self._prepared) > _PREPARED_PIXELS:
-            dropped = self._prepared.popitem(last=False)[1]
-        return dropped
-
-    def _new(self) -> _Prepared:
-        from ai_edge_litert.interpreter import Interpreter  # heavy
-
-        interpreter = Interpreter(model_path=str(self._path), num_threads=1)
-        return _Prepared(interpreter, interpreter.get_input_details()[0]["index"], _output_indices(interpreter))
 
 
 class _OnnxRunner:

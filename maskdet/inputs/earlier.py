@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from maskdet.errors import FailureCode
 from maskdet.inputs import columns
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef
+from maskdet.inputs.videos import SEGMENTS
 
 ADDED, CHANGED, UNCHANGED = "added", "changed", "unchanged"
 GONE, REMOVED = "gone", "removed"
@@ -24,6 +25,8 @@ DISPLACED = "displaced"
 """Of an image with rows, listed now under a path or in a row that no longer fits; its file is as it was: they stay."""
 LOST = "lost"
 """Of an image with rows that cannot be read any more as it was listed: a failure takes their place."""
+ABSENT = "absent"
+"""Of an image with rows that the input still names, and of which nothing is there: they stay."""
 OUTSIDE = "outside"
 
 # What is said of a path or a row, and not of the file: a wrong template, a wrong root, a list that was spoilt.
@@ -71,7 +74,7 @@ class Growth:
 
     Attributes:
         coverage: of the run's input.
-        on_gone: what becomes of images that are covered and not listed.
+        on_gone: what becomes of images that are covered and not listed, or listed and not there.
     """
 
     coverage: Coverage
@@ -85,7 +88,8 @@ class Growth:
                 URI, or of a video a segment.
 
         Returns:
-            The images of the data set after the run, and how many of each kind of change there are.
+            The images of the data set after the run, and how many of each kind of change there are; and, as
+            :data:`SEGMENTS`, how many segments there are more than were listed.
         """
         if columns.has_segments(found):
             images, changes = self._resolve_refs(list(map(ImageRef._make, columns.rows_of(found))))
@@ -95,7 +99,8 @@ class Growth:
         known = listed.filter(before.is_valid())
         matched = earlier.take(before.drop_null())
         is_same = _are_same(known, matched)
-        unchanged = columns.replaced(known, {"earlier": matched["earlier"]}).filter(pa.array(is_same))
+        marks = {"earlier": matched["earlier"], "absent": pa.repeat(False, known.num_rows)}
+        unchanged = columns.replaced(known, marks).filter(pa.array(is_same))
         # What is not as it was is rare, and looked at closely.
         others = [part.filter(pa.array(~is_same)) for part in (known, matched)]
         images, changes = self._resolve_refs([ImageRef._make(row) for part in others for row in columns.rows_of(part)])
@@ -118,6 +123,7 @@ class Growth:
         """The same of references, of which some may be segments of videos."""
         listed = {ref.name: ref for ref in refs if not ref.gone}
         earlier = {ref.name: ref for ref in refs if ref.gone}
+        more = self._restore_absent(listed, earlier)
         files = {ref.uri for ref in listed.values()}
         covered, changes, images = self.coverage.test(), _Changes(), []
         for name, ref in listed.items():
@@ -134,7 +140,25 @@ class Growth:
             changes.add(ref, change)
             if change != REMOVED:
                 images.append(ref)
-        return images, changes.counts()
+        return images, changes.counts() + Counter({SEGMENTS: more})
+
+    def _restore_absent(self, listed: dict[str, ImageRef], earlier: Mapping[str, ImageRef]) -> int:
+        """Put what is known of images and videos in the place of those that are listed and not there.
+
+        Returns:
+            How many segments of videos there are more by that.
+        """
+        absent = {ref.uri: ref for ref in listed.values() if _is_absent(ref)} if self.on_gone == "keep" else {}
+        known: dict[str, list[ImageRef]] = {}
+        for ref in earlier.values() if absent else ():
+            if ref.uri in absent and ref.version and (ref.segment is None) == (absent[ref.uri].segment is None):
+                known.setdefault(ref.uri, []).append(ref)
+        more = 0
+        for uri, before in known.items():
+            now = listed.pop(absent[uri].name)
+            listed.update((ref.name, ref._replace(gone=False, absent=True, location=now.location)) for ref in before)
+            more += len(before) - 1
+        return more
 
 
 def _are_same(listed: pa.RecordBatch, before: pa.RecordBatch) -> NDArray[np.bool_]:
@@ -167,8 +191,10 @@ def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
     """An image listed, as the data set has it after the run, and how that differs from before."""
     if before is None:
         return ref, ADDED
+    if ref.absent and ref.earlier:
+        return ref, ABSENT
     if before.identity == ref.identity:
-        return ref._replace(earlier=before.earlier), UNCHANGED
+        return ref._replace(earlier=before.earlier, absent=False), UNCHANGED
     if ref.problem is None or before.problem is not None:
         return ref, CHANGED
     # The image is what it was: only where it belongs cannot be read any more, and is known from before.
@@ -176,6 +202,11 @@ def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
     if is_whole and ref.problem[0] in _OF_THE_LISTING:
         return before._replace(gone=False, location=ref.location), DISPLACED
     return ref, LOST
+
+
+def _is_absent(ref: ImageRef) -> bool:
+    """Whether an image or a video was listed, and nothing is there: a name in a list, a link that leads nowhere."""
+    return ref.absent or (ref.problem is not None and ref.problem[0] == FailureCode.NOT_FOUND)
 
 
 class _Changes:

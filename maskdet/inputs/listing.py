@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from maskdet import storage
 from maskdet.config import SourceSettings
-from maskdet.errors import ConfigError, FailureCode, SourceError, StorageError
+from maskdet.errors import ConfigError, FailureCode, NotFoundError, SourceError, StorageError
 from maskdet.inputs import columns, folders, image_lists
 from maskdet.inputs.folders import Exclusion, Found, exclusion, extension_of
 from maskdet.inputs.list_columns import ListRule, columns_of_batch
@@ -27,6 +27,7 @@ from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.video.sampling import UNCUT, Segment
 
 T = TypeVar("T")
+_Told = tuple[storage.StoredFile | None, bool]  # and whether nothing is there
 
 BATCH_IMAGES = 5_000
 DUPLICATE = "duplicate"
@@ -161,21 +162,23 @@ def with_versions(found: pa.RecordBatch) -> pa.RecordBatch:
     places = pc.coalesce(unknown["location"], unknown["uri"]).to_pylist()
     told = _told(places)
     sizes = [
-        known if one is None else one.size_bytes
-        for known, one in zip(unknown["size_bytes"].to_pylist(), told, strict=True)
+        known if file is None else file.size_bytes
+        for known, (file, _) in zip(unknown["size_bytes"].to_pylist(), told, strict=True)
     ]
-    versions = ["" if one is None else one.version for one in told]
+    versions = ["" if file is None else file.version for file, _ in told]
+    absent = [is_absent for _, is_absent in told]
     return columns.replaced(
         found,
         {
             "size_bytes": pc.replace_with_mask(found["size_bytes"], is_unknown, pa.array(sizes, pa.int64())),
             "version": pc.replace_with_mask(found["version"], is_unknown, pa.array(versions, pa.string())),
+            "absent": pc.replace_with_mask(found["absent"], is_unknown, pa.array(absent, pa.bool_())),
         },
     )
 
 
-def _told(places: Sequence[str]) -> list[storage.StoredFile | None]:
-    """What stores tell of files; ``None`` of those of which they tell nothing."""
+def _told(places: Sequence[str]) -> list[_Told]:
+    """What stores tell of files."""
     # A pool's turn costs an image of which all is known more than all the rest of its listing.
     size = max(1, len(places) // (4 * _STAT_THREADS))
     chunks = [places[start : start + size] for start in range(0, len(places), size)]
@@ -183,11 +186,13 @@ def _told(places: Sequence[str]) -> list[storage.StoredFile | None]:
         return [one for chunk in pool.map(lambda some: list(map(_stat, some)), chunks) for one in chunk]
 
 
-def _stat(place: str) -> storage.StoredFile | None:
+def _stat(place: str) -> _Told:
     try:
-        return storage.stat(place)
+        return storage.stat(place), False
+    except NotFoundError:
+        return None, True
     except StorageError:
-        return None
+        return None, False
 
 
 def batched(items: Iterable[T], make: Callable[[tuple[T, ...]], RefBatch]) -> Iterator[RefBatch]:

@@ -58,6 +58,8 @@ class ImageRef(NamedTuple):
     """Of a video: which part of it, and which frames. The capture time is then that of the segment's start."""
     location: str | None = None
     """Where the image is, if its URI is only a name for it; ``None``: at the URI."""
+    absent: bool = False
+    """Whether the run listed the image, and its store says that nothing is there."""
 
     @property
     def place(self) -> str:
@@ -76,6 +78,11 @@ class ImageRef(NamedTuple):
         """What tells one state of an image from another: everything but what this run made of it."""
         plain = tuple(self)[:6]
         return plain if self.segment is None else (*plain, tuple(self.segment))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether earlier rows are all that is left of the image: they cannot be made again."""
+        return self.gone or (self.absent and bool(self.earlier))
 
     @property
     def packed_bytes(self) -> int:

@@ -366,4 +366,5 @@ def _sort_key(ref: ImageRef) -> tuple[object, ...]:
         ref.earlier,
         ref.gone,
         (ref.location is not None, ref.location or ""),
+        ref.absent,
     )

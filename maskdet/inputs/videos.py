@@ -131,8 +131,16 @@ def decoded_frames(uri: str, segment: Segment, decoder_seconds: float | None) ->
         yield from decode_apart(source, segment, decoder_seconds)
 
 
-def _info(uri: str, decoder_seconds: float | None) -> VideoInfo:
-    """What a video's header says."""
+def video_info(uri: str, decoder_seconds: float | None) -> VideoInfo:
+    """What the header of a video of any storage says.
+
+    Args:
+        uri: of the video.
+        decoder_seconds: what reading it in a process of its own may take; ``None``: it is read in this one.
+
+    Raises:
+        ImageFault, ConfigError, StorageError: as :func:`decoded_frames`.
+    """
     if decoder_seconds is None:
         with reading_video(uri) as video:
             return read_info(video)
@@ -166,7 +174,7 @@ def _segments_of(
     if ref.problem is not None:
         return [ref._replace(segment=unreadable())]
     try:
-        info = _info(ref.place, decoder_seconds)
+        info = video_info(ref.place, decoder_seconds)
     except ImageFault as fault:
         return [ref._replace(segment=unreadable(), problem=(fault.code.value, fault.message))]
     except StorageError as error:

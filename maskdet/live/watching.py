@@ -14,6 +14,7 @@ from maskdet.errors import ImageFault
 from maskdet.images.codecs import Pixels
 from maskdet.labels import INCORRECT, MASK, NO_MASK
 from maskdet.live.capture import Capture, Counts
+from maskdet.memory import GivingBack
 from maskdet.scoring.predicting import FaceModel, ImagePrediction
 from maskdet.video.frames import SampledFrame
 from maskdet.video.pictures import upright_rgb
@@ -82,8 +83,9 @@ def watch(
     Yields:
         What was seen; ``None`` where no frame came for half a second, so that whoever waits can do other things.
     """
-    due = clock()
+    due, give_back = clock(), GivingBack(clock)
     while True:
+        give_back()  # here, where no frame waits for it
         early_s = due - clock()
         if early_s > 0:
             sleep(early_s)

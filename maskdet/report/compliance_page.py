@@ -112,6 +112,7 @@ def render(
         coverage=_coverage(figures, order),
         failures=[(code, images, FAILURE_WORDS.get(code, "")) for code, images in figures.failures.items()],
         card=model_card(tables.run),
+        earlier_models=earlier_models(tables, selection),
         query=query(tables, figures),
         faces=faces,
         parts=stacked,
@@ -127,6 +128,16 @@ def model_card(run: RunRecord) -> Manifest | None:
     except (ModelError, StorageError):
         return None
     return manifest if manifest.fingerprint == run.model.get("fingerprint") else None
+
+
+def earlier_models(tables: Tables, selection: Selection) -> list[tuple[str, int]]:
+    """Models other than the last run's that faces of a selection are of, and how many; most faces first."""
+    latest = str(tables.run.model.get("id", ""))
+    if set(tables.run.faces_by_model) == {latest}:
+        return []
+    where, values = tables.condition(selection)
+    counted = f"SELECT model_id, count(*) FROM faces WHERE {where} AND model_id <> ? GROUP BY 1 ORDER BY 2 DESC, 1"
+    return [(str(model), int(faces)) for model, faces in tables.rows(counted, [*values, latest])]
 
 
 def query(tables: Tables, figures: Figures) -> str:

@@ -138,7 +138,7 @@ def _mistakes(evaluation: Evaluation, settings: EvaluateSettings) -> list[dict[s
 
 def _pictures(rows: Sequence[dict[str, Any]], settings: EvaluateSettings) -> list[str]:
     """Each row's face or whole image as a data URI, or why there is none."""
-    limits = ImageLimits.of(settings.imaging)
+    limits = ImageLimits.of(settings.imaging, settings.scoring.decoder_seconds)
     crops = read_crops(rows, limits, _PICTURE_PX, settings.scoring.fetch_attempts)
     return [crop if isinstance(crop, str) else data_uri(crop) for crop in crops]
 

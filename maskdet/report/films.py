@@ -12,14 +12,12 @@ from PIL import Image
 from maskdet.config import ScoreSettings
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.images.codecs import Pixels
-from maskdet.inputs.videos import reading_video
+from maskdet.inputs.videos import decoded_frames, video_info
 from maskdet.labels import INCORRECT, MASK
 from maskdet.report.previews import MarkedFace, draw_faces
 from maskdet.scoring.predicting import FaceModel, FacePrediction
 from maskdet.tracks.linking import NO_TRACK, LinkRule, link_faces
-from maskdet.video.frames import SampledFrame, read_segment
-from maskdet.video.pictures import upright_rgb
-from maskdet.video.reading import read_info
+from maskdet.video.pictures import DecodedFrame
 from maskdet.video.sampling import MICROSECONDS, OPEN_END, Grid, Segment
 
 
@@ -45,7 +43,8 @@ class _Looked(NamedTuple):
 def preview_film(uri: str, model: FaceModel, settings: ScoreSettings) -> FilmPreview:
     """Mark the faces of a video's frames, each person by one number.
 
-    Decodes the video twice, once to score and once to draw, so that no frame has to be kept.
+    Decodes the video twice, once to score and once to draw, so that no frame has to be kept; in a process of its own,
+    as scoring does.
 
     Args:
         uri: of the video.
@@ -71,16 +70,15 @@ def preview_film(uri: str, model: FaceModel, settings: ScoreSettings) -> FilmPre
 
 
 def _frames(uri: str, settings: ScoreSettings) -> Iterator[tuple[int, Pixels]]:
-    video_settings = settings.video
-    with reading_video(uri) as video:
-        most = video_settings.max_seconds
-        end_us = OPEN_END if most is None else round(most * MICROSECONDS)
-        grid = Grid.of(video_settings.frames_per_second)
-        rate, duration_us = (grid.numerator, grid.denominator), read_info(video).duration_us
-        segment = Segment(0, end_us, video_settings.frames, rate, duration_us)
-        for event in read_segment(video, segment):
-            if isinstance(event, SampledFrame):
-                yield event.time_us, upright_rgb(event, video.stream.sample_aspect_ratio)
+    video, decoder_seconds = settings.video, settings.scoring.decoder_seconds
+    end_us = OPEN_END if video.max_seconds is None else round(video.max_seconds * MICROSECONDS)
+    grid, duration_us = Grid.of(video.frames_per_second), video_info(uri, decoder_seconds).duration_us
+    segment = Segment(0, end_us, video.frames, (grid.numerator, grid.denominator), duration_us)
+    for event in decoded_frames(uri, segment, decoder_seconds):
+        if isinstance(event, DecodedFrame):
+            if isinstance(event.pixels, ImageFault):
+                raise event.pixels
+            yield event.time_us, event.pixels
 
 
 def _numbers(looked: Sequence[_Looked], settings: ScoreSettings) -> list[list[int]]:

@@ -164,6 +164,7 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
             _grouping(settings),
             settings.tables.row_group_rows,
             probability_fingerprint(settings, manifest, spec),
+            keeps_absent=settings.tables.on_gone == "keep",
         ),
         rates=RateRule(
             settings.compliance.confidence, manifest.class_names, errors, clustered=bool(settings.compliance.cluster)

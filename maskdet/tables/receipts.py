@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdet import storage
@@ -57,6 +58,8 @@ class Receipt(BaseModel):
     """Images failed, by code."""
     rows: dict[str, int]
     """Rows of each table that has any."""
+    faces_by_model: dict[str, int] = {}
+    """Faces by the model that looked at them; none where an older version wrote the receipt."""
     sha256: dict[str, str] = {}
     """Of each table's file, and of what the shard remembers of its images."""
     size_bytes: int
@@ -116,6 +119,7 @@ class ShardReport:
         carried: of images that this run did not list.
         carried_segments: of those, the segments of videos.
         videos: that it has segments of.
+        absent: images that were to be read and were not there any more, whose earlier rows stay.
     """
 
     receipt: Receipt
@@ -126,6 +130,7 @@ class ShardReport:
     carried: Outcomes = field(default_factory=Outcomes)
     carried_segments: SegmentCounts | None = None
     videos: tuple[SeenVideo, ...] = ()
+    absent: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ class ShardJob:
         row_group_rows: rows a Parquet row group.
         scored_by: of the model and those settings that probabilities depend on.
         reuse: finds rows of earlier runs; default: there are none.
+        keeps_absent: whether an image that is not there when it is to be read keeps its earlier rows.
     """
 
     layout: Layout
@@ -165,6 +171,7 @@ class ShardJob:
     row_group_rows: int
     scored_by: str = ""
     reuse: Reuse | None = None
+    keeps_absent: bool = True
 
     def finish(self, shard: Shard, score: Callable[[Shard], ShardResult]) -> ShardReport:
         """Keep the shard if it is finished already, else score what is new in it, write its tables and its receipt.
@@ -197,7 +204,7 @@ class ShardJob:
     def _holds(self, receipt: Receipt, shard: Shard) -> bool:
         if receipt.shard_id != shard.shard_id:
             return False
-        if all(ref.gone for ref in shard.refs):  # nothing could be done about it anyway
+        if all(ref.is_lost for ref in shard.refs):  # nothing could be done about it anyway
             return True
         return receipt.fingerprint == self.fingerprint and not receipt.retryable and not receipt.older
 
@@ -207,7 +214,7 @@ class ShardJob:
             return None
         columns = ["captured_at", *self.rule.all_names]
         wanted = {
-            PREDICTIONS: list(dict.fromkeys([*columns, *self.grouping.prediction_columns])),
+            PREDICTIONS: list(dict.fromkeys([*columns, *self.grouping.prediction_columns, "model_id"])),
             FAILURES: [*columns, "frames"],
             NO_FACE: columns,
         }
@@ -220,6 +227,7 @@ class ShardJob:
         # files ask that these be alike.
         if "segment" not in images.column_names:
             return None
+        receipt = receipt.model_copy(update={"faces_by_model": _by_model(tables[PREDICTIONS])})
         report = ShardReport(receipt, True, self._count(shard, tables))
         if receipt.segments is None and not any(ref.gone for ref in shard.refs):
             return report
@@ -240,6 +248,8 @@ class ShardJob:
         new = tuple(ref for ref in shard.refs if ref.name not in known.endings)
         result = score(Shard(shard.slot, shard.shard_id, shard.partition, new)) if new else self._nothing()
         started = time.perf_counter()
+        result, absent = self._without_absent(shard, new, result)
+        known, new = _both(known, absent), tuple(ref for ref in new if ref.name not in absent.endings)
         tables = {name: self._joined(name, table, known) for name, table in _tables(result).items()}
         endings = {ref.name: Ending(SCORED, self.scored_by) for ref in new}
         endings.update(_unscored(tables, self.scored_by))
@@ -253,8 +263,24 @@ class ShardJob:
         receipt = self.write(shard, tables, endings, size_bytes)
         seconds = result.seconds + StageSeconds(write=time.perf_counter() - started)
         groups = self._count(shard, tables)
-        report = ShardReport(receipt, not new, groups, seconds, len(new))
+        read = len(new) + len(absent.endings)
+        report = ShardReport(receipt, not read, groups, seconds, read, absent=len(absent.endings))
         return _with_carried(report, shard, endings)
+
+    def _without_absent(self, shard: Shard, new: Sequence[ImageRef], result: ShardResult) -> tuple[ShardResult, Reused]:
+        """What was scored without failures of images that are not there any more, and the rows that those had."""
+        codes = zip(*(result.failures[name].to_pylist() for name in ("image_uri", "code")), strict=True)
+        missing = {uri for uri, code in codes if code == FailureCode.NOT_FOUND}
+        refs = [ref for ref in new if ref.uri in missing and ref.earlier and ref.segment is None]
+        if not refs or self.reuse is None or not self.keeps_absent:
+            return result, Reused({}, {})
+        lost = tuple(ref._replace(absent=True) for ref in refs)
+        found = self.reuse(Shard(shard.slot, shard.shard_id, shard.partition, lost))
+        kept = {name: end for name, end in found.endings.items() if end.outcome in (SCORED, NO_FACE_FOUND)}
+        uris = pa.array(list(kept), pa.string())
+        tables = {name: rows.filter(pc.is_in(rows["image_uri"], uris)) for name, rows in found.tables.items()}
+        failures = result.failures.filter(pc.invert(pc.is_in(result.failures["image_uri"], uris)))
+        return dataclasses.replace(result, failures=failures), Reused(tables, kept)
 
     def _nothing(self) -> ShardResult:
         return ShardResult(*(self.schemas[name].empty_table() for name in SHARD_TABLES))
@@ -316,6 +342,7 @@ class ShardJob:
             no_face=outcomes.no_face,
             failed=dict(outcomes.failed),
             rows={name: tables[name].num_rows for name in SHARD_TABLES if tables[name].num_rows},
+            faces_by_model=_by_model(tables[PREDICTIONS]),
             sha256=sha256,
             size_bytes=size_bytes,
             segments=SegmentCounts.of(of_refs),
@@ -326,6 +353,32 @@ class ShardJob:
 
 def _tables(result: ShardResult) -> dict[str, pa.Table]:
     return {PREDICTIONS: result.predictions, FAILURES: result.failures, NO_FACE: result.no_face}
+
+
+def _both(one: Reused, other: Reused) -> Reused:
+    """What was known of some images, and of others."""
+    parts = [(name, part.tables[name]) for part in (one, other) for name in part.tables]
+    tables = {
+        name: pa.concat_tables([table for of, table in parts if of == name], promote_options="default")
+        for name in dict(parts)
+    }
+    return Reused(tables, {**one.endings, **other.endings})
+
+
+def _by_model(predictions: pa.Table) -> dict[str, int]:
+    """Faces by the model that looked at them, in the order of its name."""
+    counts = pc.value_counts(predictions["model_id"]).to_pylist()
+    return {row["values"]: row["counts"] for row in sorted(counts, key=lambda row: row["values"])}
+
+
+def faces_by_model(receipts: Iterable[Receipt]) -> dict[str, int]:
+    """Faces of some shards by the model that looked at them; none where that is not known of all."""
+    total = Counter[str]()
+    for receipt in receipts:
+        if receipt.rows.get(PREDICTIONS) and not receipt.faces_by_model:
+            return {}
+        total.update(receipt.faces_by_model)
+    return dict(sorted(total.items()))
 
 
 def _with_carried(report: ShardReport, shard: Shard, endings: Mapping[str, Ending]) -> ShardReport:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from maskdet.compliance.state import Counts
-from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, LOST, REMOVED, UNCHANGED
+from maskdet.inputs.earlier import ABSENT, ADDED, CHANGED, DISPLACED, LOST, REMOVED, UNCHANGED
 from maskdet.inputs.videos import SEGMENTS, VIDEOS
 from maskdet.sections import FailureBudget
 from maskdet.tables.endings import Endings
@@ -72,7 +72,7 @@ def with_counts(
             "videos": _videos(videos, reports, own.segments, listed_only=True),
             "dataset": whole.counts,
             "dataset_videos": _videos(None, reports, whole.segments, listed_only=False),
-            "changes": dict(sorted(changes.items())) if changes else {ADDED: counts.listed - counts.skipped + videos},
+            "changes": _changes(changes, reports) or {ADDED: counts.listed - counts.skipped + videos},
             "failed_by_code": own.failed_by_code,
             "skipped_by_reason": skipped,
             "shards": {"total": len(reports), "scored": len(reports) - kept, "kept": kept},
@@ -82,6 +82,14 @@ def with_counts(
             "shard_seconds": _distributions([report.seconds for report in reports if not report.kept]),
         }
     )
+
+
+def _changes(joined: Mapping[str, int], reports: Sequence[ShardReport]) -> dict[str, int]:
+    """Images by how they changed: as they were listed, and as it turned out when they were to be read."""
+    absent = sum(report.absent for report in reports)
+    changes = Counter({name: count for name, count in joined.items() if name != SEGMENTS})
+    changes.update({ABSENT: absent, UNCHANGED: -absent})
+    return {name: count for name, count in sorted(changes.items()) if count}
 
 
 def _videos(
@@ -112,7 +120,7 @@ def judge(
     levels: Mapping[str, LevelTotal],
 ) -> tuple[Status, str]:
     """How a run ended and, if it did not end well, why."""
-    images, to_score = record.images, _to_score(record)
+    images = record.images
     if images.listed != images.accounted:
         return "unreconciled", (
             f"reconciliation: expected listed = scored + no_face + failed + skipped, received {images.listed} listed, "
@@ -123,11 +131,8 @@ def judge(
     slots = Counter(report.receipt.slot for report in reports)
     if len(slots) != len(reports):
         return "unreconciled", f"reconciliation: two shards share the slot {slots.most_common(1)[0][0]!r}"
-    if to_score == 0:
-        return "empty", (
-            f"--input: expected images, received none among {images.listed} files listed "
-            f"({images.skipped} skipped: {record.skipped_by_reason}). Tables of earlier runs are kept as they are"
-        )
+    if nothing := _why_empty(record):
+        return "empty", f"--input: expected images, received none{nothing}. Tables of earlier runs are kept as they are"
     whole, frames = record.dataset, record.dataset_videos or VideoCounts()
     expected = (
         whole.scored + frames.frames_scored,
@@ -145,7 +150,7 @@ def judge(
 def _judge_removals(max_ratio: float, record: RunRecord) -> tuple[Status, str] | None:
     changes = record.changes
     removed, displaced = changes.get(REMOVED, 0), changes.get(DISPLACED, 0) + changes.get(LOST, 0)
-    covered = sum(changes.get(change, 0) for change in (REMOVED, DISPLACED, LOST, CHANGED, UNCHANGED))
+    covered = sum(changes.get(change, 0) for change in (REMOVED, ABSENT, DISPLACED, LOST, CHANGED, UNCHANGED))
     # Rows of displaced images would stay, but this many of them mean a wrong root or template.
     if removed + displaced <= Fraction(str(max_ratio)) * covered:
         return None
@@ -161,6 +166,14 @@ def _judge_removals(max_ratio: float, record: RunRecord) -> tuple[Status, str] |
         "gone. The tables stay as they are. If the images are meant to be gone, raise the ratio; if a disk is not "
         "mounted, mount it and retry"
     )
+
+
+def _why_empty(record: RunRecord) -> str:
+    """Why there is nothing to look at; empty if there is."""
+    images, to_score = record.images, _to_score(record)
+    if to_score == 0:
+        return f" among {images.listed} files listed ({images.skipped} skipped: {record.skipped_by_reason})"
+    return f": of all {to_score} that it names nothing is there" if to_score == record.changes.get(ABSENT) else ""
 
 
 def _to_score(record: RunRecord) -> int:

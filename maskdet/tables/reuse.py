@@ -23,7 +23,7 @@ class RowsOfBefore:
     """Finds rows of earlier runs for the shards of this one: a :data:`maskdet.tables.receipts.Reuse`.
 
     Rows of unchanged images are taken where the same model and settings made them, and labelled anew with this run's
-    thresholds; rows of images that are gone are taken in any case.
+    thresholds; rows of images that are gone, or listed and not there, are taken in any case.
 
     Attributes:
         layout: the output.
@@ -73,7 +73,7 @@ class RowsOfBefore:
             self._refuse_loss(slot, refs)
             return None
         endings = endings_of(images)
-        wanted = [ref for ref in refs if ref.gone or self._is_final(endings[ref.name])]
+        wanted = [ref for ref in refs if ref.is_lost or self._is_final(endings[ref.name])]
         if not wanted:
             return None
         rows = {}
@@ -93,11 +93,11 @@ class RowsOfBefore:
 
     def _refuse_loss(self, slot: str, refs: Sequence[ImageRef]) -> None:
         """Refuse to go on where rows are lost that cannot be recreated."""
-        gone = [ref.uri for ref in refs if ref.gone]
-        if gone:
+        lost = [ref.uri for ref in refs if ref.is_lost]
+        if lost:
             raise OutputError(
                 f"output {self.layout.root}",
-                f"the tables of the shard {slot}, for {len(gone)} images that the input no longer has",
+                f"the tables of the shard {slot}, for {len(lost)} images that the input no longer has",
                 "missing or damaged files",
                 "Restore them below _files, or give those rows up: --set tables.on_gone=remove.",
             )

@@ -14,7 +14,7 @@ from maskdet.tables.layout import Layout
 from maskdet.tables.levels import TableSettings, track_job, write_levels
 from maskdet.tables.receipts import Receipt
 from maskdet.tables.run_records import RunRecord, is_marked_complete, read_run, standing, write_run
-from maskdet.tables.runs import RunPlan, begin_run, faces_of, replace_tables
+from maskdet.tables.runs import RunPlan, begin_run, face_counts, replace_tables
 from maskdet.tables.snapshot import Snapshot
 
 _KEPT = {"settings", "model", "fingerprint", "versions"}
@@ -83,7 +83,7 @@ class Rewriting:
             update={
                 "status": status,
                 "reason": reason,
-                "faces": faces_of(totals["all"].counts, record.classes),
+                **face_counts(totals["all"].counts, record.classes, shards),
                 "tracks": tracks.by_label,
                 "shards": {"total": len(shards), "scored": 0, "kept": len(shards)},
                 "files_removed": removed,

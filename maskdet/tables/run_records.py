@@ -87,13 +87,17 @@ class RunRecord(BaseModel):
     """The same for videos."""
     changes: dict[str, int] = {}
     """Images and videos of the data set: ``added``, ``changed`` and ``unchanged`` are listed by this run; ``gone`` are
-    those that it no longer found, whose rows stay; ``removed`` those whose rows went; ``displaced`` those whose path or
+    those that it no longer found, whose rows stay; ``absent`` those that it was given by name, of which nothing is
+    there, whose rows stay; ``removed`` those whose rows went; ``displaced`` those whose path or
     list row no longer fits, whose file is as it was and whose rows stay; ``lost`` those whose rows a failure
     replaces, since the file changed too or cannot be read; ``outside`` those beyond its input."""
     failed_by_code: dict[str, int] = {}
     skipped_by_reason: dict[str, int] = {}
     faces: dict[str, int] = {}
     """Faces of the data set, by label."""
+    faces_by_model: dict[str, int] = {}
+    """The same by the model that looked at them, before corrections: images that no later model was shown, since
+    they are gone or lie elsewhere, keep an earlier one's. Empty where shards of an older version do not tell."""
     tracks: dict[str, int] = {}
     """People-tracks of the data set's videos, by label."""
     shards: dict[str, int] = {}

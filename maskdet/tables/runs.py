@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from maskdet import storage
 from maskdet.compliance.state import Counts
 from maskdet.errors import MaskdetError, OutputError, Terminated
+from maskdet.inputs.videos import SEGMENTS
 from maskdet.labels import LABELS, UNCERTAIN
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema, tracks_schema
 from maskdet.sections import FailureBudget
@@ -30,7 +31,7 @@ from maskdet.tables.layout import (
     write_version,
 )
 from maskdet.tables.lease import Holder
-from maskdet.tables.receipts import Receipt, ShardReport
+from maskdet.tables.receipts import Receipt, ShardReport, faces_by_model
 from maskdet.tables.reconciliation import LISTED, Allowance, LevelTotal, judge, with_counts
 from maskdet.tables.run_records import ImageCounts, RunRecord, Status, read_run, write_run
 from maskdet.tables.snapshot import Dataset, Snapshot, read_snapshot, receipts_of
@@ -46,7 +47,7 @@ __all__ = [
     "begin_run",
     "claim_output",
     "end_early",
-    "faces_of",
+    "face_counts",
     "finish_run",
     "hold_output",
     "holding_output",
@@ -194,13 +195,15 @@ def finish_run(
         StorageError: the output cannot be read or written.
     """
     layout, run_id = plan.layout, plan.record.run_id
+    # A video that is not there keeps all of its segments, of which the listing knows nothing.
+    listing = {**listing, SEGMENTS: listing.get(SEGMENTS, 0) + changes.get(SEGMENTS, 0)}
     record = with_counts(plan.record, listing, changes, reports).model_copy(update={"finished_at": now})
     status, reason = judge(Allowance(plan.budget, plan.max_gone_ratio), record, listing, reports, levels)
     if status in ("succeeded", "over_budget"):
         receipts = [report.receipt for report in reports]
         status, reason, removed = replace_tables(plan, receipts, levels, status, reason, tracks)
-        faces = faces_of(levels["all"].counts, record.classes)
-        record = record.model_copy(update={"files_removed": removed, "faces": faces, "tracks": tracks.by_label})
+        faces = face_counts(levels["all"].counts, record.classes, receipts)
+        record = record.model_copy(update={"files_removed": removed, **faces, "tracks": tracks.by_label})
     record = record.model_copy(update={"status": status, "reason": reason})
     write_run(layout, record)
     if status == "succeeded":
@@ -316,10 +319,21 @@ def _superseded(layout: Layout, run_id: str) -> str:
     )
 
 
-def faces_of(total: Counts, class_names: Iterable[str]) -> dict[str, int]:
-    """Faces by label: of the labels that a model of these classes gives, and those that an earlier one gave."""
+def face_counts(total: Counts, class_names: Iterable[str], receipts: Sequence[Receipt]) -> dict[str, dict[str, int]]:
+    """A data set's faces as a run's record has them.
+
+    Args:
+        total: of all groups.
+        class_names: that the run's model tells apart.
+        receipts: of all shards.
+
+    Returns:
+        ``faces``, by label: of the labels that a model of these classes gives, and those that an earlier one gave; and
+        ``faces_by_model``.
+    """
     named = {name: getattr(total, f"faces_{name}") for name in LABELS}
-    return {name: count for name, count in named.items() if count or name in (*class_names, UNCERTAIN)}
+    faces = {name: count for name, count in named.items() if count or name in (*class_names, UNCERTAIN)}
+    return {"faces": faces, "faces_by_model": faces_by_model(receipts)}
 
 
 def refuse_strangers(layout: Layout, *, any_table: bool) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ import pytest
 from PIL import Image
 from sklearn import metrics as reference
 
+from maskdet.children import Children
 from maskdet.cli.evaluate import main
 from maskdet.config import load_yaml
 from maskdet.evaluation.settings import EvaluateSettings
+from maskdet.images import isolated
+from maskdet.testing import solid_image
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--quiet", "--set", "intervals.resamples=100")
@@ -234,3 +238,27 @@ def test_the_built_in_model_on_the_official_test_set(data_folder, tmp_path):
     assert found["metrics"]["balanced_accuracy"]["value"] >= 0.99
     model, width, border = (row["accuracy"]["value"] for row in found["baselines"])
     assert model > width > 0.9 > border
+
+
+def test_pictures_are_decoded_apart_wherever_an_evaluation_looks_at_them(tmp_path, monkeypatch):
+    asked = []
+
+    class Counted(Children):
+        def ask(self, task, argument, data, limits, **others):
+            asked.append(hash(bytes(data)))
+            return super().ask(task, argument, data, limits, **others)
+
+    pool = Counted()
+    monkeypatch.setattr(isolated, "CHILDREN", pool)
+    for name, grey in (("mask", 40), ("mask", 210), ("no_mask", 60), ("no_mask", 190)):
+        (tmp_path / "in" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name / f"{grey}.bmp").write_bytes(solid_image(grey, 32, "BMP"))
+    extras = ("--set", "slices.pixels=true", "--set", "mistakes_pictures=true", "--set", "faces.mode=whole")
+    try:
+        assert evaluate(tmp_path / "out", tmp_path / "in", flags=extras) == 0
+    finally:
+        pool.end()
+    # Each is scored and measured at two sizes; one that is mistaken, as half must be of what all looks alike, is shown.
+    times = Counter(asked)
+    assert set(times.values()) == {3, 4}
+    assert len(times) == 4

@@ -9,9 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskdet.inputs.columns import columns_of, rows_of
-from maskdet.inputs.earlier import ADDED, CHANGED, DISPLACED, GONE, LOST, OUTSIDE, REMOVED, UNCHANGED, Coverage, Growth
+from maskdet.inputs.earlier import (
+    ABSENT,
+    ADDED,
+    CHANGED,
+    DISPLACED,
+    GONE,
+    LOST,
+    OUTSIDE,
+    REMOVED,
+    UNCHANGED,
+    Coverage,
+    Growth,
+)
 from maskdet.inputs.listing import ListTask
 from maskdet.inputs.references import ImageRef
+from maskdet.inputs.videos import SEGMENTS
+from maskdet.video.sampling import Segment, unreadable
 
 
 def listed(uri, version="1", **changes):
@@ -73,7 +87,7 @@ def test_an_unchanged_image_whose_path_or_row_no_longer_fits_stays_as_it_was(cod
     [
         ({"version": "2", "problem": MISFIT}, "its file changed"),
         ({"version": "", "problem": MISFIT}, "whether its file changed is not known"),
-        ({"problem": ("not_found", "x")}, "its file cannot be read"),
+        ({"problem": ("not_a_file", "x")}, "a FIFO is in its place"),
         ({"problem": ("not_allowed", "x")}, "it may not be read"),
     ],
 )
@@ -117,6 +131,51 @@ def test_a_run_covers_all_where_all_came_from_its_own_inputs():
     assert Coverage.of(tasks, inputs, ("/m.csv", "/other")) == Coverage(False, ("/in",), ("/x/*",))
 
 
+def missing(uri, **changes):
+    """What a list says of an image of which nothing is there."""
+    return listed(uri, version="", size_bytes=-1, absent=True, **changes)
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        missing("/in/a"),
+        missing("/in/a", keys=("b",)),
+        missing("/in/a", problem=("path_mismatch", "x")),
+        listed("/in/a", version="2", problem=("not_found", "the link leads nowhere")),
+    ],
+    ids=["named by a list", "with other keys", "by a path that no longer fits", "a link without its target"],
+)
+def test_an_image_that_is_listed_and_not_there_stays_as_it_was(now):
+    images, counts = resolve([now, earlier("/in/a")])
+    assert images == {"/in/a": listed("/in/a", earlier="site-a/shard-all", absent=True)}
+    assert images["/in/a"].is_lost
+    assert counts == {ABSENT: 1}
+
+
+def test_an_image_that_is_not_there_is_to_be_read_where_the_tables_mirror_the_input():
+    images, counts = resolve([missing("/in/a"), earlier("/in/a")], on_gone="remove")
+    assert images == {"/in/a": missing("/in/a")}
+    assert not images["/in/a"].is_lost
+    assert counts == {CHANGED: 1}
+
+
+def test_an_image_that_never_was_there_is_looked_for_again():
+    images, counts = resolve([missing("/in/a"), missing("/in/b"), earlier("/in/b", version="", size_bytes=-1)])
+    assert not any(image.is_lost for image in images.values())
+    assert counts == {ADDED: 1, UNCHANGED: 1}
+
+
+def test_a_video_that_is_listed_and_not_there_keeps_its_segments():
+    grid = {"rate": (2, 1), "frames": "grid", "duration_us": 4_000_000, "decoder": "d"}
+    parts = [Segment(start_us=start, end_us=start + 2_000_000, **grid) for start in (0, 2_000_000)]
+    now = listed("/in/a.mp4", version="", problem=("not_found", "x"), segment=unreadable())
+    before = [earlier("/in/a.mp4", segment=part) for part in parts]
+    images, counts = Growth(Coverage()).resolve(columns_of([now, *before]))
+    assert list(map(ImageRef._make, rows_of(images))) == [one._replace(gone=False, absent=True) for one in before]
+    assert counts == {ABSENT: 1, SEGMENTS: 1}  # one more than was listed
+
+
 NAMES = st.sampled_from([f"/in/{letter}.jpg" for letter in "abcdefgh"])
 STATES = st.builds(
     ImageRef,
@@ -125,11 +184,12 @@ STATES = st.builds(
     version=st.sampled_from(["", "1", "2"]),
     keys=st.sampled_from([("a", None), ("a", "b"), (None, "")]),
     captured_at_ms=st.sampled_from([None, 0, 1]),
-    problem=st.sampled_from([None, None, MISFIT, ("bad_manifest_row", "y"), ("not_found", "z")]),
+    problem=st.sampled_from([None, None, MISFIT, ("bad_manifest_row", "y"), ("not_allowed", "z")]),
     earlier=st.just(""),
     gone=st.just(False),
     segment=st.none(),
     location=st.none(),
+    absent=st.just(False),
 )
 ONCE = st.lists(STATES, max_size=8, unique_by=lambda ref: ref.uri)
 
@@ -147,7 +207,7 @@ def test_images_are_joined_as_one_after_the_other_is(now, before, on_gone, globs
             expected[ref.uri], change = ref._replace(earlier="slot"), UNCHANGED
         elif ref.problem is None or old.problem is not None:
             expected[ref.uri], change = ref, CHANGED
-        elif ref.version and ref.version == old.version and ref.problem[0] != "not_found":
+        elif ref.version and ref.version == old.version and ref.problem[0] != "not_allowed":
             expected[ref.uri], change = old._replace(earlier="slot"), DISPLACED
         else:
             expected[ref.uri], change = ref, LOST

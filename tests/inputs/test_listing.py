@@ -291,7 +291,7 @@ def test_versions_are_asked_for_where_they_are_not_known(tmp_path: Path) -> None
     assert refs == [
         known,
         unknown._replace(size_bytes=5, version=f"5-{stat.st_mtime_ns}"),
-        missing,
+        missing._replace(absent=True),
         broken,
         nul,
     ]

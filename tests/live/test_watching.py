@@ -20,7 +20,8 @@ from PIL import Image
 from maskdet.cli.watch import main as watch_main
 from maskdet.errors import ConfigError
 from maskdet.faces.extraction import FaceBox
-from maskdet.live.capture import Counts
+from maskdet.live import watching
+from maskdet.live.capture import Arrived, Counts
 from maskdet.live.minutes import Minutes
 from maskdet.live.page import Page, serving
 from maskdet.live.watching import LastHour, Observation
@@ -48,6 +49,30 @@ def test_a_line_says_faces_latency_and_drops():
     assert [one["label"] for one in line["faces"]] == ["mask", "no_mask"]
     assert line["faces"][0]["box"] == [1, 2, 30, 40]
     assert line["at"] == "2026-03-02T08:00:30.000+00:00"
+
+
+def test_free_memory_is_given_back_between_frames(monkeypatch):
+    said = []
+
+    class Frames:
+        counts, ended = Counts(), False
+
+        def __init__(self):
+            self._left = [Arrived(None, None, number, 0.0) for number in range(3)]
+
+        def take(self, timeout_s):
+            self.ended = len(self._left) <= 1
+            return self._left.pop(0) if self._left else None
+
+    class Model:
+        def predict(self, images):
+            said.append("looked")
+            return [ImagePrediction((), 8, 8, None)]
+
+    monkeypatch.setattr(watching, "GivingBack", lambda clock: lambda: said.append("gave back"))
+    monkeypatch.setattr(watching, "upright_rgb", lambda frame, aspect: np.zeros((8, 8, 3), np.uint8))
+    assert len(list(watching.watch(Frames(), Model(), 10.0, sleep=lambda seconds: None))) == 3
+    assert said == ["gave back", "looked"] * 3 + ["gave back"]
 
 
 def test_the_last_hour_forgets_what_came_before():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
 
 import av
 import numpy as np
 
+from maskdet import children
 from maskdet.cli.preview import main
+from maskdet.video import isolated
 from tests.cli.test_score_tracks import background, drawn
+from tests.video import faulty_decoder
 from tests.video.clips import Actor, film, numbered, play
 
 
@@ -60,3 +64,19 @@ def test_a_folder_is_previewed_with_its_images_and_videos(tmp_path, capsys, demo
     (tmp_path / "empty" / "notes.txt").touch()
     assert main([str(tmp_path / "empty"), *flags]) == 3
     assert "expected images or videos" in capsys.readouterr().err
+
+
+def test_a_decoder_that_crashes_costs_its_video_and_not_the_command(tmp_path, capsys, monkeypatch):
+    pool = children.Children()
+    monkeypatch.setattr(isolated, "CHILDREN", pool)
+    monkeypatch.setattr(children, "COMMAND", (sys.executable, faulty_decoder.__file__, "abort"))
+    film(tmp_path / "a.mp4", [numbered(number) for number in range(100)])  # 4 s, of which the last crashes
+    film(tmp_path / "b.mp4", [numbered(1)] * 5)
+    try:
+        videos = [str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")]
+        assert main([*videos, "--output", str(tmp_path / "p"), "--faces", "whole"]) == 3
+    finally:
+        pool.end()
+    said = capsys.readouterr().out
+    assert "a.mp4  failed  decoder_crashed" in said
+    assert "b.mp4  1 frames: 1 faces" in said

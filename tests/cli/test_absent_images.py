@@ -1,0 +1,159 @@
+"""Images that a list names and that are gone: their rows stay as those of a folder do, and all that counts says so."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from maskdet.cli.report import main as report
+from maskdet.inputs.earlier import ABSENT, ADDED, REMOVED, UNCHANGED
+from maskdet.model.bundle import BUILTIN_FOLDER, MANIFEST_FILE
+from maskdet.model.manifest import Manifest
+from maskdet.tables.layout import FAILURES, PREDICTIONS
+from maskdet.testing import solid_image
+from tests.video.clips import film, numbered
+
+OTHER_WAY = ("--set", "imaging.jpeg_draft=false")  # another way of scoring, as that of another version is
+REMOVE = ("--set", "tables.on_gone=remove")
+IMAGES, GONE = 10, 3
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Ten images, bright ones and dark ones, and the list that names them."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    paths = [folder / f"{number}.png" for number in range(IMAGES)]
+    for number, path in enumerate(paths):
+        path.write_bytes(solid_image(20 * number))
+    return paths
+
+
+@pytest.fixture(params=["names alone", "versions that are believed"])
+def listed(request, photos, tmp_path):
+    """A list that tells names, or versions too: the store is then not asked before an image is read."""
+    path, rows = tmp_path / "images.csv", [f"{path},v1" for path in photos]
+    path.write_text("\n".join(["uri,version", *rows]))
+    return path, ("--set", "source.version_column=version") if "versions" in request.param else ()
+
+
+@pytest.fixture
+def scored(listed, score, tmp_path):
+    """Runs over the list, to the same output."""
+    path, flags = listed
+    return lambda *more, to="tables": score(tmp_path / to, path, flags=(*flags, *more), template=None)
+
+
+def remove(paths):
+    for path in paths:
+        path.unlink()
+
+
+def predictions(output):
+    return {row["image_uri"]: row for row in output.table(PREDICTIONS).to_pylist()}
+
+
+def test_rows_of_images_that_a_list_still_names_stay(photos, scored):
+    before = scored()
+    assert before.run.changes == {ADDED: IMAGES}
+    remove(photos[:GONE])
+    after = scored()
+    assert (after.code, after.run.images_scored_now) == (0, 0)
+    assert after.contents() == before.contents()
+    assert after.run.images == before.run.images
+
+
+def test_another_way_of_scoring_reads_what_is_there_and_keeps_the_rows_of_what_is_not(photos, scored, capfd):
+    before = predictions(scored())
+    remove(photos[:GONE])
+    for _ in range(2):
+        after = scored(*OTHER_WAY)
+        assert after.code == 0
+        assert predictions(after) == before
+        assert after.run.changes == {ABSENT: GONE, UNCHANGED: IMAGES - GONE}
+        assert (after.run.images.listed, after.run.images.scored, after.run.images.failed) == (IMAGES, IMAGES, 0)
+        assert f"{GONE} named by the input, not there, whose rows stay" in capfd.readouterr().out
+
+
+def test_a_mirror_of_the_input_has_failures_in_their_place(photos, scored):
+    scored()
+    remove(photos[:GONE])
+    after = scored(*OTHER_WAY, *REMOVE, "--set", "failure_budget.max_ratio=0.5")
+    assert after.code == 0
+    assert predictions(after).keys() == {str(path) for path in photos[GONE:]}
+    assert after.table(FAILURES)["code"].to_pylist() == ["not_found"] * GONE
+    assert after.run.changes.get(ABSENT, 0) == after.run.changes.get(REMOVED, 0) == 0
+
+
+def test_an_image_that_was_never_there_fails_each_time(photos, scored):
+    remove(photos[:GONE])
+    lenient = ("--set", "failure_budget.max_ratio=0.5")
+    for flags in (lenient, lenient, (*lenient, *OTHER_WAY)):
+        output = scored(*flags)
+        assert output.run.failed_by_code == {"not_found": GONE}
+        assert ABSENT not in output.run.changes
+
+
+def test_one_that_is_back_is_scored_again(photos, scored):
+    scored()
+    held = photos[0].read_bytes()
+    remove(photos[:1])
+    scored(*OTHER_WAY)
+    photos[0].write_bytes(held)
+    after = scored(*OTHER_WAY)
+    assert ABSENT not in after.run.changes
+    assert after.run.images_scored_now >= 1
+    assert after.contents() == scored(*OTHER_WAY, to="fresh").contents()
+
+
+def test_where_nothing_is_there_the_tables_stay_as_they_are(photos, scored, capfd):
+    before = scored()
+    remove(photos)
+    after = scored(*OTHER_WAY)
+    assert after.code != 0
+    assert after.run.status == "empty"
+    assert f"of all {IMAGES} that it names nothing is there" in capfd.readouterr().err
+    assert after.contents() == before.contents()
+
+
+def test_a_video_that_a_list_still_names_keeps_its_segments(photos, score, tmp_path):
+    video = film(tmp_path / "a.mp4", [numbered(number) for number in range(100)])
+    path, cut = tmp_path / "list.txt", ("--set", "video.segment_seconds=2")
+    path.write_text(f"{photos[0]}\n{video}\n")
+    before = score(tmp_path / "tables", path, flags=cut, template=None)
+    assert before.run.videos.segments > 1
+    held = before.contents()
+    video.unlink()
+    for flags in (cut, (*cut, *OTHER_WAY)):
+        after = score(tmp_path / "tables", path, flags=flags, template=None)
+        assert (after.code, after.run.changes) == (0, {ABSENT: 1, UNCHANGED: 1})
+        assert after.run.videos == before.run.videos
+        assert after.contents() == held
+
+
+@pytest.fixture
+def other_model(tmp_path):
+    """A bundle of the same network under another name: another model, as far as rows can tell."""
+    folder = tmp_path / "other"
+    shutil.copytree(BUILTIN_FOLDER, folder)
+    manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_text()).model_copy(update={"name": "other"})
+    sealed = manifest.model_copy(update={"fingerprint": manifest.computed_fingerprint()})
+    (folder / MANIFEST_FILE).write_text(sealed.model_dump_json())
+    return folder, sealed.model_id
+
+
+def test_summary_record_and_report_say_how_many_faces_are_of_which_model(photos, scored, other_model, tmp_path, capfd):
+    earlier = scored().run
+    before = earlier.model["id"]
+    assert earlier.faces_by_model == {before: IMAGES}
+    assert "  models " not in capfd.readouterr().out
+    remove(photos[:GONE])
+    folder, name = other_model
+    output = scored("--model", str(folder))
+    assert output.run.faces_by_model == {before: GONE, name: IMAGES - GONE}
+    told = f"  models    {IMAGES - GONE} faces of {name}, {GONE} of {before}, of images not read since\n"
+    assert told in capfd.readouterr().out
+    assert report([str(output.folder), "--output", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert f"<dt>Earlier models</dt><dd>{GONE} faces are of {before}: " in page
