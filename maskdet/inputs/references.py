@@ -29,6 +29,8 @@ _SEGMENT_BYTES = 240  # of the 255 that file systems take
 _FEW_REFS = 8
 
 Element = TypeVar("Element", bound="_Carrier")
+# References as they travel, or where those are in the file of this process.
+Packed = bytes | tuple[int, int]
 
 
 class ImageRef(NamedTuple):
@@ -125,16 +127,17 @@ class _Carrier:
         return len(known["refs"]) if "refs" in known else int(self.columns.num_rows)
 
     def _whole(self) -> bytes:
-        packed: bytes | Spooled = self.__dict__["_packed"]
-        return packed if isinstance(packed, bytes) else packed.read()
+        packed: Packed = self.__dict__["_packed"]
+        return packed if isinstance(packed, bytes) else Spooled(*packed).read()
 
     @property
-    def _packed_refs(self) -> bytes | Spooled:
+    def _packed_refs(self) -> Packed:
         known = self.__dict__
         if "_packed" not in known:
             known["_packed"] = spool.put(self._encoded())
-        packed: bytes | Spooled = known["_packed"]
-        return packed
+        packed: Packed = known["_packed"]
+        # A plain tuple, for a named one would name its class: most of what a runner holds of an element.
+        return packed if isinstance(packed, bytes) else (packed[0], packed[1])
 
     def _encoded(self) -> bytes:
         """References as they travel. A few travel as tuples: to begin with columns costs more than there is to gain."""
@@ -168,10 +171,10 @@ class RefBatch(_Carrier):
     @classmethod
     def of_columns(cls, found: pa.RecordBatch, skipped: Mapping[str, int] | None = None) -> RefBatch:
         """A batch of the references in columns."""
-        return _passed_on(cls, {"_columns": found, "skipped": skipped or {}})
+        return _element(cls, _columns=found, skipped=skipped or {})
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _passed_on, (RefBatch, {"_packed": self._packed_refs, "skipped": self.skipped})
+        return _batch, (self._packed_refs, self.skipped) if self.skipped else (self._packed_refs,)
 
     @property
     def listed(self) -> int:
@@ -199,12 +202,10 @@ class Shard(_Carrier):
     @classmethod
     def of_columns(cls, slot: str, shard_id: str, partition: tuple[str | None, ...], found: pa.RecordBatch) -> Shard:
         """A shard of the references in columns, which are sorted."""
-        others = {"slot": slot, "shard_id": shard_id, "partition": partition}
-        return _passed_on(cls, {"_columns": found, **others})
+        return _element(cls, _columns=found, slot=slot, shard_id=shard_id, partition=partition)
 
     def __reduce__(self) -> tuple[object, ...]:
-        others = {"slot": self.slot, "shard_id": self.shard_id, "partition": self.partition}
-        return _passed_on, (Shard, {"_packed": self._packed_refs, **others})
+        return _shard, (self._packed_refs, self.slot, self.shard_id, self.partition)
 
     @property
     def size_bytes(self) -> int:
@@ -217,8 +218,17 @@ class Shard(_Carrier):
         return self.images - int(pc.sum(self.columns["gone"]).as_py() or 0)
 
 
-def _passed_on(kind: type[Element], attributes: Mapping[str, object]) -> Element:
-    """An element as it arrives: all attributes but its references, which are packed yet."""
+def _batch(packed: Packed, skipped: Mapping[str, int] | None = None) -> RefBatch:
+    """A batch as it arrives: its references are packed yet."""
+    return _element(RefBatch, _packed=packed, skipped=skipped or {})
+
+
+def _shard(packed: Packed, slot: str, shard_id: str, partition: tuple[str | None, ...]) -> Shard:
+    """A shard as it arrives."""
+    return _element(Shard, _packed=packed, slot=slot, shard_id=shard_id, partition=partition)
+
+
+def _element(kind: type[Element], **attributes: object) -> Element:
     element = kind.__new__(kind)
     element.__dict__.update(attributes)
     return element

@@ -8,7 +8,9 @@ import pytest
 
 from maskdet.beam import packing
 from maskdet.beam.packing import KeyByUri
+from maskdet.inputs import spool
 from maskdet.inputs.references import ImageRef, RefBatch
+from maskdet.inputs.spool import Spooled
 
 URIS = [f"/in/{number}.jpg" for number in range(3000)]
 
@@ -47,3 +49,20 @@ def test_no_more_are_held_than_may_be(monkeypatch):
     found = collected(100)
     assert sorted(uri for _, uris in found for uri in uris) == sorted(URIS)
     assert len(found) > 2 * len({key for key, _ in found})  # handed out three times
+
+
+def test_a_run_in_one_process_keeps_references_in_its_file(score, tmp_path, monkeypatch):
+    put, kinds = spool.put, []
+
+    def watched(data):
+        placed = put(data)
+        kinds.append((len(data) >= 256, type(placed)))
+        return placed
+
+    monkeypatch.setattr(spool, "put", watched)
+    (tmp_path / "list.csv").write_text("uri\n" + "".join(f"{number}.jpg\n" for number in range(2000)))
+    flags = ("--set", "failure_budget.max_ratio=1")
+    assert score(tmp_path / "tables", tmp_path / "list.csv", flags=flags, template=None).code == 0
+    # Listed, looked up and packed: large in each step, and nowhere in memory.
+    assert sum(is_large for is_large, _ in kinds) >= 3
+    assert {kind for is_large, kind in kinds if is_large} == {Spooled}

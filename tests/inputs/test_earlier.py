@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from maskdet.inputs.columns import columns_of, rows_of
 from maskdet.inputs.earlier import (
@@ -170,3 +174,49 @@ def test_a_video_that_is_listed_and_not_there_keeps_its_segments():
     images, counts = Growth(Coverage()).resolve(columns_of([now, *before]))
     assert list(map(ImageRef._make, rows_of(images))) == [one._replace(gone=False, absent=True) for one in before]
     assert counts == {ABSENT: 1, SEGMENTS: 1}  # one more than was listed
+
+
+NAMES = st.sampled_from([f"/in/{letter}.jpg" for letter in "abcdefgh"])
+STATES = st.builds(
+    ImageRef,
+    uri=NAMES,
+    size_bytes=st.integers(-1, 1),
+    version=st.sampled_from(["", "1", "2"]),
+    keys=st.sampled_from([("a", None), ("a", "b"), (None, "")]),
+    captured_at_ms=st.sampled_from([None, 0, 1]),
+    problem=st.sampled_from([None, None, MISFIT, ("bad_manifest_row", "y"), ("not_allowed", "z")]),
+    earlier=st.just(""),
+    gone=st.just(False),
+    segment=st.none(),
+    location=st.none(),
+    absent=st.just(False),
+)
+ONCE = st.lists(STATES, max_size=8, unique_by=lambda ref: ref.uri)
+
+
+@given(now=ONCE, before=ONCE, on_gone=st.sampled_from(["keep", "remove"]), globs=st.sampled_from([(), ("/in/[a-d]*",)]))
+def test_images_are_joined_as_one_after_the_other_is(now, before, on_gone, globs):
+    slots = [ref._replace(earlier="slot", gone=True) for ref in before]
+    images, counts = resolve([*now, *slots], on_gone, everything=not globs, globs=globs)
+    known, expected, changes = {ref.uri: ref for ref in before}, {}, Counter()
+    for ref in now:
+        old = known.pop(ref.uri, None)
+        if old is None:
+            expected[ref.uri], change = ref, ADDED
+        elif old == ref:
+            expected[ref.uri], change = ref._replace(earlier="slot"), UNCHANGED
+        elif ref.problem is None or old.problem is not None:
+            expected[ref.uri], change = ref, CHANGED
+        elif ref.version and ref.version == old.version and ref.problem[0] != "not_allowed":
+            expected[ref.uri], change = old._replace(earlier="slot"), DISPLACED
+        else:
+            expected[ref.uri], change = ref, LOST
+        changes[change] += 1
+    for uri, old in known.items():
+        is_covered = not globs or uri < "/in/e"
+        change = OUTSIDE if not is_covered else REMOVED if on_gone == "remove" else GONE
+        changes[change] += 1
+        if change != REMOVED:
+            expected[uri] = old._replace(earlier="slot", gone=True)
+    assert images == expected
+    assert counts == changes

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from maskdet.config import ScoreSettings, parse_settings
 from maskdet.inputs import sharding
-from maskdet.inputs.columns import columns_of
+from maskdet.inputs.columns import columns_of, rows_of
 from maskdet.inputs.references import HIVE_NULL, ImageRef, Shard, partition_path
 from maskdet.inputs.sharding import KeyRule, Size, cut_shards, drop_duplicates, pack, plan
 
@@ -235,6 +235,14 @@ def test_one_reference_a_uri_is_kept_whatever_the_order(refs: list[ImageRef], se
     assert dropped == len(refs) - len(kept)
     assert drop_duplicates(random.Random(seed).sample(refs, len(refs))) == (kept, dropped)
     assert drop_duplicates(kept) == (kept, 0)
+
+
+@given(refs=DUPLICATED)
+def test_columns_keep_the_same_one_of_each_uri(refs: list[ImageRef]) -> None:
+    kept, dropped = sharding.drop_repeated(columns_of(refs))
+    expected, count = drop_duplicates(refs)
+    assert sorted(map(repr, map(ImageRef._make, rows_of(kept)))) == sorted(map(repr, expected))
+    assert dropped == count
 
 
 @given(

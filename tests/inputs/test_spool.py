@@ -26,7 +26,7 @@ def test_an_element_is_small_however_many_images_it_has(count: int) -> None:
             passed_on = pickle.dumps(pickle.loads(packed))
             received = pickle.loads(passed_on)
             assert received == element
-        assert max(len(packed), len(passed_on)) < 300
+        assert max(len(packed), len(passed_on)) < 150
 
 
 def test_few_references_stay_in_their_element() -> None:
@@ -59,7 +59,7 @@ def test_what_the_disk_does_not_take_stays_in_memory(monkeypatch: pytest.MonkeyP
             packed.append(pickle.dumps(second))
         packed.append(pickle.dumps(third))
         assert [pickle.loads(one) for one in packed] == [first, second, third]
-    assert [len(one) < 300 for one in packed] == [True, False, True]
+    assert [len(one) < 150 for one in packed] == [True, False, True]
 
 
 def test_without_a_folder_for_it_there_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
