@@ -1,6 +1,6 @@
 """maskdet: distributed batch scoring of face images for masks, and compliance tables from the result.
 
-What programs use is here: :func:`score`, :func:`evaluate`, :func:`open_model` and :func:`find_faces`. They are imported
+The public API is here: :func:`score`, :func:`evaluate`, :func:`open_model` and :func:`find_faces`. They are imported
 when they are first used, so that ``import maskdet`` takes no time.
 """
 

@@ -1,4 +1,4 @@
-"""Columns of the tables that answer a question about an output: samples to label, what they say, what changed."""
+"""Columns of the tables that answer questions about an output: samples to label, their results, what changed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def audit_schema(key_names: Iterable[str] = ()) -> pa.Schema:
 
 
 def audited_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of what a labelled sample says: one row per quantity of everything, then of each group."""
+    """Schema of the results of a labelled sample: one row per quantity for everything, then for each group."""
     keys = [column(name, pa.string(), f"group key {name!r}; null in rows of all", nullable=True) for name in key_names]
     numbers = {
         "share": "the estimate, 0 to 1",
@@ -83,7 +83,7 @@ _CHANGE_NUMBERS = {
 
 
 def changes_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of what changed between two sides: one row per group, after one of all groups together."""
+    """Schema of what changed between two sides: one row for all groups together, then one per group."""
     keys = [
         column(name, pa.string(), f"group key {name!r}; null in the row of all", nullable=True) for name in key_names
     ]

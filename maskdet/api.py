@@ -1,8 +1,8 @@
-"""What programs use: score images, evaluate a model, predict images at hand, find faces.
+"""The public API: score images, evaluate a model, predict single images, find faces.
 
-The command line is built on the same functions. Whatever a caller can get wrong raises a
-:class:`maskdet.errors.MaskdetError`, whose text says what was expected, what was received, and what to do; one broken
-image never raises, but has a row in the failures, or a fault in its prediction.
+The command line is built on the same functions. A caller's mistake raises a
+:class:`maskdet.errors.MaskdetError`, whose text says what was expected, what was received, and what to do; a broken
+image never raises, but gets a row in the failures, or a fault in its prediction.
 
     >>> import maskdet
     >>> from maskdet.demo.faces import DEMO_TEMPLATE, write_demo_tree
@@ -59,7 +59,7 @@ from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_t
 from maskdet.tables.reading import read_rows
 from maskdet.tables.runs import RunRecord
 
-if TYPE_CHECKING:  # imported where an evaluation begins, since scoring is to start without it
+if TYPE_CHECKING:  # imported when an evaluation begins, so that scoring starts without it
     from maskdet.evaluation.results import Evaluation
     from maskdet.evaluation.settings import EvaluateSettings
 
@@ -91,11 +91,11 @@ SHORT_NAMES = {
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """A finished scoring run, and its tables where it wrote them.
+    """A finished scoring run and its tables.
 
     Attributes:
         run: the run's record: counts of images and faces, model, versions, timings.
-        settings: what it was told.
+        settings: its settings.
     """
 
     run: RunRecord
@@ -103,7 +103,7 @@ class ScoreResult:
 
     @property
     def layout(self) -> Layout:
-        """Where the files of the output lie."""
+        """Where the files of the output are."""
         return Layout(storage.normalize(self.settings.output))
 
     def predictions(self) -> pa.Table:
@@ -196,7 +196,7 @@ def evaluate(
 
 
 def open_model(uri: Location = "builtin", **settings: Any) -> FaceModel:
-    """Load a model, to predict images at hand.
+    """Load a model to predict single images.
 
         >>> import numpy as np
         >>> from maskdet.demo.drawing import draw_face
@@ -212,9 +212,9 @@ def open_model(uri: Location = "builtin", **settings: Any) -> FaceModel:
         'not_an_image'
 
     Args:
-        uri: a model bundle of any storage, or ``"builtin"``.
-        **settings: as of :func:`score`: ``faces="detect"`` finds the faces of each image, ``"whole"`` takes an image
-            for one face; sections ``faces``, ``imaging``, ``model`` and ``scoring`` hold the rest.
+        uri: a model bundle in any storage, or ``"builtin"``.
+        **settings: as of :func:`score`: ``faces="detect"`` finds the faces of each image, ``"whole"`` treats an image
+            as one face; sections ``faces``, ``imaging``, ``model`` and ``scoring`` hold the rest.
 
     Raises:
         MaskdetError: a setting is wrong, or the bundle is missing, damaged, or does not reproduce its golden outputs.
@@ -225,7 +225,7 @@ def open_model(uri: Location = "builtin", **settings: Any) -> FaceModel:
 
 
 def find_faces(image: ImageLike, **faces: Any) -> list[Face]:
-    """Find the faces of an image, as scoring does.
+    """Find the faces in an image, as scoring does.
 
         >>> import numpy as np
         >>> find_faces(np.full((120, 160, 3), 200, np.uint8))
@@ -257,7 +257,7 @@ def run_score(
 
     Args:
         settings: the run's.
-        options: Beam's; in force for storage too.
+        options: Beam's; storage uses them too.
         overwrite: replace tables of another input or layout.
         wait_s: how long to wait for another run that writes the output, in seconds.
         shown: shows the progress while the pipeline runs.
@@ -331,7 +331,7 @@ def run_evaluation(
 
 
 def settings_tree(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as keyword arguments as a tree: short names in their places, locations as text."""
+    """The tree of settings from keyword arguments, with short names resolved and locations as text."""
     tree: dict[str, Any] = {}
     for name, value in given.items():
         section, _, key = SHORT_NAMES.get(name, "").partition(".")
@@ -345,7 +345,7 @@ def settings_tree(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def beam_options_of(options: BeamOptions, runner_config: str | None) -> PipelineOptions:
-    """Beam's options of flags and a runner's file; options that are given whole stay as they are.
+    """Beam's options from flags and a runner's file; options that are given as an object are used unchanged.
 
     Raises:
         ConfigError: as :func:`maskdet.beam.options.parse_beam_options`.

@@ -1,12 +1,12 @@
-"""Processes of their own for decoders that nobody vouches for: limited in time and memory, and replaced when they die.
+"""Child processes for untrusted decoders, limited in time and memory, and replaced when they die.
 
-A decoder is native code that reads what anybody may have made. Where it hangs, aborts or takes all memory, that ends
-one of these processes and costs what it was working on, and nothing else. They are started when they are needed, as
-many as are asked concurrently, and kept for the next task.
+A decoder is native code that reads files from anyone. If it hangs, aborts or takes all memory, that ends one of these
+processes and costs what it was working on, and nothing else. They are started when they are needed, as many as there
+are concurrent tasks, and kept for the next task.
 
-What crosses is a header in JSON and a block of bytes, each way. Nothing that a child says is unpickled or believed
-beyond the limits of its task: it may be in the hands of whoever made the file. It is a process of the same user,
-though, and no sandbox; it is only spared the environment's secrets.
+A header in JSON and a block of bytes cross each way. Nothing that a child says is unpickled or trusted beyond the
+limits of its task: it may be under the control of whoever made the file. It is not a sandbox, though, but a process of
+the same user, which just does not get the environment's secrets.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from maskdet.process_limits import MIB, set_limit
 
 COMMAND = (sys.executable, "-m", "maskdet.children")
 
-# A busy machine may give a process a small part of a core: its clock runs so much faster than its own time.
+# A busy machine may give a process a small part of a core, so that the clock runs this much faster than its own time.
 _CLOCK_FACTOR = 6
 _START_S = 120.0
 _MOST_TASKS = 5_000  # then a child is replaced, with whatever its libraries leaked
@@ -47,7 +47,7 @@ _PIPE_BYTES = MIB
 _F_SETPIPE_SZ = 1031
 _LENGTHS = struct.Struct("<IQ")
 _ALIVE_EVERY_S = 1.0
-# Of address space: stacks and arenas of a decoder's threads, of which there may be one per core.
+# Address space for stacks and arenas of a decoder's threads, of which there may be one per core.
 _THREAD_BYTES = 32 * MIB
 _MOST_ADDRESSES = 1 << 46
 # What a child needs of the environment; credentials are not among it.
@@ -69,11 +69,11 @@ class Limits(NamedTuple):
     """What a task may take."""
 
     seconds: float
-    """Of processor time, between two signs of life."""
+    """Processor time between two signs of life."""
     memory_bytes: int
-    """Of address space, beyond what the process has when the task begins."""
+    """Address space beyond what the process has when the task begins."""
     answer_bytes: int
-    """Of one answer."""
+    """Most bytes of one answer."""
 
 
 class DiedError(Exception):
@@ -82,7 +82,7 @@ class DiedError(Exception):
     def __init__(self, how: str, *, timed_out: bool) -> None:
         super().__init__(how, timed_out)
         self.how = how
-        """In a few words, the same for the same file: the name of a signal, or the limit."""
+        """The reason in a few words that are the same for the same file: the name of a signal, or the limit."""
         self.timed_out = timed_out
 
 
@@ -94,7 +94,7 @@ class Answer(NamedTuple):
 
 
 class Children:
-    """Child processes that wait for tasks; safe to use from several threads."""
+    """Child processes that wait for tasks; may be used from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -117,8 +117,8 @@ class Children:
             argument: what JSON can hold.
             data: what it works on.
             limits: of the task.
-            exclusive: held while the child asked for it.
-            read: answers a child that asks for a number of bytes at a place.
+            exclusive: held while the child needs it.
+            read: answers a child that asks for some bytes at an offset.
 
         Yields:
             Its answers.
@@ -127,7 +127,7 @@ class Children:
             DiedError: the child crashed, or reached a limit.
             ImageFault: the task raised it.
             MemoryError: there was not enough.
-            RuntimeError: the task raised something else; names it.
+            RuntimeError: the task raised something else, which it names.
             ConfigError: no child can be started.
         """
         child = self._borrow()
@@ -135,14 +135,14 @@ class Children:
         try:
             child.send({"task": task, "argument": argument, "limits": limits._asdict()}, data, limits.seconds)
             yield from child.answers(limits, exclusive or contextlib.nullcontext(), read)
-        finally:  # also where nobody wants the rest of the answers
+        finally:  # also if nobody wants the rest of the answers
             if child.is_done:
                 self._give_back(child)
-            else:  # what it still says would be taken for the answer to the next task
+            else:  # what it still sends would pass for the answer to the next task
                 child.kill()
 
     def end(self) -> None:
-        """End all that wait."""
+        """End all waiting processes."""
         with self._lock:
             idle, self._idle = self._idle, []
         for child in idle:
@@ -208,14 +208,14 @@ class _Child:
         environment = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
         # The same modules as here, wherever this process found them.
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        environment["MALLOC_ARENA_MAX"] = "2"  # or each thread of a decoder reserves 64 MiB of addresses
+        environment["MALLOC_ARENA_MAX"] = "2"  # otherwise each thread of a decoder reserves 64 MiB of addresses
         self._process = subprocess.Popen(
             COMMAND,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for this process
+            start_new_session=True,  # Ctrl-C is meant for this process
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -225,7 +225,7 @@ class _Child:
             _widen(pipe)
         self.tasks = 0
         self.is_done = True
-        """Whether it has said the last of its task."""
+        """Whether it has sent the last answer to its task."""
 
     @property
     def is_alive(self) -> bool:
@@ -283,7 +283,7 @@ class _Child:
                     self.send({GO: True}, b"", limits.seconds)
                 elif READ in header and read is not None:
                     place, size = header[READ]
-                    size = max(0, min(int(size), limits.answer_bytes))  # a task may be in hostile hands
+                    size = max(0, min(int(size), limits.answer_bytes))  # a task may be under hostile control
                     self.send({GO: True}, read(int(place), size), limits.seconds)
                 elif ALIVE not in header:
                     yield answer
@@ -293,7 +293,7 @@ class _Child:
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):  # what was not written is lost with it
+            with contextlib.suppress(OSError):  # unwritten data are lost with it
                 assert pipe is not None
                 pipe.close()
 
@@ -326,19 +326,19 @@ class _Child:
 
 
 def _fault(told: object) -> Exception:
-    """The fault that a child tells of, if it is one."""
+    """The fault that a child reports, if it is one."""
     if isinstance(told, list) and len(told) == 2 and told[0] in set(FailureCode):
         return ImageFault(FailureCode(told[0]), str(told[1])[:1000])
     return DiedError("an answer that cannot be read", timed_out=False)
 
 
 def _widen(pipe: int) -> None:
-    with contextlib.suppress(OSError):  # where it is not allowed, it is only slower
+    with contextlib.suppress(OSError):  # if this is not allowed, it is only slower
         fcntl.fcntl(pipe, _F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 class Talk:
-    """A task's side: a function of its argument, its data, and this; what it sends are its answers."""
+    """The task's side: a task is a function of its argument, its data and this, through which it sends its answers."""
 
     def __init__(self, given: int, taken: int, limits: Limits) -> None:
         self._given, self._taken, self._limits = given, taken, limits
@@ -354,26 +354,26 @@ class Talk:
         self._limit_time()
 
     def alive(self) -> None:
-        """Tell that the task goes on: its limit of time begins anew."""
+        """Report that the task is going on, which restarts its limit of time."""
         self._limit_time()
         if time.monotonic() - self._told >= _ALIVE_EVERY_S:
             self.send({ALIVE: True})
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Wait until no other task is so; it is until its next answer."""
+        """Wait until no other task is exclusive; this one is until its next answer."""
         self.send({EXCLUSIVE: True})
         _receive(self._given)
         yield
 
     def read(self, place: int, size: int) -> bytes:
-        """Bytes that the asking process reads."""
+        """Bytes that the parent process reads."""
         self.send({READ: [place, size]})
         answer = _receive(self._given)
         return b"" if answer is None else bytes(answer.data)
 
     def begin(self) -> None:
-        """Let the limits hold from here on."""
+        """Apply the limits from here on."""
         with contextlib.suppress(OSError), open("/proc/self/statm", encoding="ascii") as statm:  # Linux alone has it
             now = int(statm.read().split()[0]) * resource.getpagesize()
             most = now + self._limits.memory_bytes + _thread_bytes()
@@ -430,20 +430,20 @@ def _work(order: Answer, given: int, taken: int) -> None:
         function(order.header["argument"], order.data, talk)
     except ImageFault as fault:
         talk.send({FAULT: [fault.code.value, fault.message]})
-    except Exception as error:  # whatever it is, the next task is not to suffer
+    except Exception as error:  # whatever it is, the next task must not suffer
         talk.send({RAISED: type(error).__name__})
     else:
         talk.send({END: True})
 
 
 def main() -> None:
-    """Work on what standard input says, until it ends."""
+    """Work on tasks from standard input until it ends."""
     given, taken, nothing = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1):  # libraries that print would be taken for answers
+    for stream in (0, 1):  # what libraries print would pass for answers
         os.dup2(nothing, stream)
     set_limit(resource.RLIMIT_CORE, 0)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
-        score.write("1000")  # where memory is short, this process is the one to end
+        score.write("1000")  # if memory is short, this process should be the one to end
     os.write(taken, b"".join(_parts({READY: True}, b"")))
     while (order := _receive(given)) is not None:
         _work(order, given, taken)

@@ -1,4 +1,4 @@
-"""Settings of a scoring run: typed, validated at launch, refused with the path of the key."""
+"""Settings of a scoring run: typed, validated at launch, and refused with the path of the key."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ Device = Literal["cpu", "cuda"]
 
 InputKind = Annotated[
     Literal["auto", "folder", "glob", "list", "image_list"],
-    # The name of image lists up to version 0.2.
+    # The former name of image lists.
     BeforeValidator(lambda value: "image_list" if value == "manifest" else value),
 ]
 
-# Keys that every image with a capture time has, beside those that the source names.
+# Keys that every image with a capture time has, in addition to those that the source names.
 DERIVED_KEYS = ("date", "hour")
-# The same for groups and clusters only; a key that the source names so is the source's.
+# The same for groups and clusters only; a key of the source with such a name takes precedence.
 GROUPED_KEYS = (*DERIVED_KEYS, "week", "month", "weekday")
 # A dot: hidden files, .thumbnails, .Trash-1000, .ipynb_checkpoints, ._companions of macOS. The others are of Synology,
 # QNAP, macOS archives, Windows and Linux.
@@ -56,9 +56,9 @@ DEFAULT_EXCLUDES = (
     *("System Volume Information", "lost+found"),
 )
 _REFERENCE = "make docs: Reference, Settings; maskdet config show NAME prints a file that has them all"
-# Of Pydantic, where a section is no mapping.
+# Pydantic's error where a section is not a mapping.
 _SECTION_ERRORS = ("model_type", "model_attributes_type", "dict_type")
-# ValueError: text that is not UTF-8, and what YAML takes for a date that is none ("2026-13-45").
+# ValueError: text that is not UTF-8, and what YAML takes for a date that does not exist ("2026-13-45").
 _YAML_ERRORS = (yaml.YAMLError, ValueError)
 
 
@@ -75,36 +75,36 @@ class SourceSettings(Section):
     """Where partition keys and capture times come from, and what counts as an image."""
 
     kind: InputKind = "auto"
-    """What each input is; ``auto`` tells by its name. ``list`` has a URI a line, ``image_list`` columns."""
+    """What each input is; ``auto`` goes by its name. A ``list`` has one URI per line, an ``image_list`` has columns."""
     template: str | None = None
     """Reads keys and capture times from paths: ``{site}/{captured_at:%Y-%m-%d}/*.jpg``."""
     on_mismatch: Literal["failure_row", "refuse_run"] = "failure_row"
-    """What a path that does not fit the template does: become a failure row, or stop the run."""
+    """What happens to a path that does not fit the template: it becomes a failure row, or stops the run."""
     keys: tuple[KeyName, ...] = ()
     """Columns of an image list that are keys. A template names its own."""
     carry: tuple[KeyName, ...] = ()
-    """More columns of an image list for the tables' rows, as they are. They say nothing of where an image is from: by
-    default, neither folders nor clusters are made of them. Levels may name them."""
+    """More columns of an image list that the tables' rows keep unchanged. They do not say where an image is from: by
+    default, neither folders nor clusters are made from them. Levels may name them."""
     uri_column: str = "uri"
-    """Column of an image list that holds the URIs."""
+    """Column of an image list with the URIs."""
     captured_at_column: str | None = None
-    """Column of an image list that holds the capture times."""
+    """Column of an image list with the capture times."""
     timezone: str = "UTC"
     """Time zone of capture times without an offset, and of the dates and hours in the tables."""
     version_column: str | None = None
-    """Column of an image list that changes whenever an image does. It is believed, so that the store need not be asked
-    for each image."""
+    """Column of an image list that changes whenever an image does. It is trusted, so that the store need not be asked
+    about each image."""
     size_column: str | None = None
     """Column of an image list with sizes in bytes, where ``version_column`` is set. Used for packing only, and never
-    believed."""
+    trusted."""
     allowed: tuple[str, ...] = ()
-    """Folders and prefixes that lists may name images in, besides their own folder. ``*``: anywhere."""
+    """Folders and prefixes in which lists may name images, besides their own folder. ``*``: anywhere."""
     extensions: tuple[str, ...] = (
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff"),
         *("heic", "heif", "hif", "avif"),
     )
-    """Files in a folder with other extensions count as skipped; so do those without an extension that do not begin like
-    an image. Globs and lists name their files themselves."""
+    """Extensions of images. Other files in a folder count as skipped, and so do files without an extension that do not
+    begin like an image. Globs and lists name their files themselves."""
     exclude: tuple[str, ...] = DEFAULT_EXCLUDES
     """Names of files and folders that folders and globs leave out at any depth, and paths below the input (``old/*``):
     thumbnails, trash, checkpoints, and companion files that programs put beside photographs."""
@@ -118,7 +118,7 @@ class SourceSettings(Section):
 
     @property
     def list_columns(self) -> tuple[str, ...]:
-        """Columns of an image list that become columns of the tables: keys, and what is carried."""
+        """Columns of an image list that become columns of the tables: keys and carried columns."""
         return (*self.keys, *self.carry)
 
     @property
@@ -129,7 +129,7 @@ class SourceSettings(Section):
 
     @property
     def key_names(self) -> tuple[str, ...]:
-        """Every key an image has: where it is from, and what is carried."""
+        """All keys of an image: where it is from, and what is carried."""
         return (*self.place_names, *self.carry)
 
     @property
@@ -160,35 +160,35 @@ class ImagingSettings(Section):
     max_side_px: Count = 65_535
     """Images with a longer side fail with ``too_many_pixels``."""
     damaged: Literal["fail", "keep"] = "fail"
-    """``fail``: an image of which a part is missing or broken fails with ``corrupt_image``. ``keep``: what is left of a
+    """``fail``: an image of which a part is missing or broken fails with ``corrupt_image``. ``keep``: the rest of a
     JPEG or PNG is scored, and the row says so in the column ``damaged``."""
     jpeg_draft: bool = True
-    """Decode large JPEGs at a reduced size where the model's input is small. Faster, and hardly different."""
+    """Decode large JPEGs at a reduced size where the model's input is small: faster, with very little difference."""
     codecs: Literal["auto", CodecsName] = "auto"
     """What decodes and resizes images. ``fast`` needs the extra of that name on every worker; ``auto`` is ``fast`` if
     the machine that launches the run has it."""
 
 
 class FacesSettings(Section):
-    """Where the faces of an image are, and which of them are scored."""
+    """How the faces of an image are found, and which of them are scored."""
 
     mode: Literal["auto", FacesMode] = "auto"
     """``detect``: find the faces. ``whole``: each image is one face, as in collections of face crops. ``auto``:
     ``whole`` for the reference networks, which were trained on whole images, and ``detect`` for others."""
     if_none: Literal["no_face", "whole"] = "no_face"
-    """What an image without a found face counts as: ``no_face``, or one face that fills the image."""
+    """What an image in which no face is found counts as: ``no_face``, or one face that fills the image."""
     detector: str = "builtin"
     """The detector: the one that ships with the package, or the folder of a bundle that ``maskdet import`` made."""
     detail: Literal["fast", "balanced", "fine"] = "balanced"
-    """How closely to look: ``fast`` looks at each image once; ``balanced`` once more, finer, where small faces may be;
-    ``fine`` as often as that shows smaller ones, which finds distant faces in photographs of many megapixels."""
+    """How closely to look: ``fast`` looks at each image once; ``balanced`` again, in more detail, where there may be
+    small faces; ``fine`` as long as that shows smaller ones, which finds distant faces in large photographs."""
     min_face_px: Count = 16
-    """Longer side of the smallest face to score, in pixels of the image. A larger one makes for coarser looks."""
+    """Longer side of the smallest face to score, in pixels of the image. The larger, the less detail is needed."""
     min_score: OpenRatio | None = None
-    """Detections below are dropped. Large faces, and those that fill an image, need less: .245 and .175 for .35.
-    Default: the detector's own."""
+    """Detections with a lower score are dropped. Large faces, and those that fill an image, need less: .245 and .175
+    for .35. Default: the detector's own."""
     max_faces: Count = 200
-    """Most faces per image. Those with the highest scores stay."""
+    """Most faces per image; those with the highest scores are kept."""
 
 
 class ModelSettings(Section):
@@ -198,23 +198,23 @@ class ModelSettings(Section):
     """A model bundle, in any storage, or ``builtin``."""
     backend: KeyName | None = None
     """The library that runs the model: ``litert``, ``tensorflow``, ``onnx``, or one that an installed package adds.
-    ``auto``: the fastest on the machine that launches the run. Default: ``litert``, or what the bundle has a file
-    for."""
+    ``auto``: the fastest on the machine that launches the run. Default: ``litert``, or the library for which the bundle
+    has a file."""
     precision: Precision | None = None
     """Default: int8 where backend and bundle have it. TensorFlow and ONNX Runtime run float32 only."""
     device: Device = "cpu"
-    """Where the model runs. ``cuda``: a GPU, by ONNX Runtime or TensorFlow; faces are found on CPUs all the same."""
+    """Where the model runs. ``cuda``: a GPU, by ONNX Runtime or TensorFlow; faces are always found on CPUs."""
     no_mask_below: Ratio | None = None
     """Faces below this probability of a mask are labelled ``no_mask``. Default: the bundle's threshold."""
     mask_from: Ratio | None = None
     """Faces from this probability on wear a mask. Between the two thresholds they are ``uncertain``. Default: the
     bundle's threshold."""
     incorrect_from: Ratio | None = None
-    """From this share of the probability on, a mask is worn incorrectly, for models that tell. Default: the bundle's
-    threshold."""
+    """From this share of the probability on, a mask counts as worn incorrectly, for models with that class. Default:
+    the bundle's threshold."""
     incorrect_odds: Times | None = None
-    """How many times the odds of a mask it takes to call one worn incorrectly rather than no mask; 1: no more than for
-    any other. Default: the bundle's."""
+    """How many times the usual odds of a mask are needed to call a face incorrect rather than no mask; 1: no more than
+    for any mask. Default: the bundle's."""
 
     @model_validator(mode="after")
     def _possible(self) -> ModelSettings:
@@ -224,22 +224,22 @@ class ModelSettings(Section):
 
 
 class ScoringSettings(Section):
-    """Threads, blocks and processes; none of these changes a result."""
+    """Threads, blocks and processes; none of them changes a result."""
 
     threads: Count | None = None
     """Threads that decode and score. Default: one per core."""
     fetch_threads: Count | None = None
     """Images read from a store concurrently. Default: 64 per core."""
     inference_threads: Count | None = None
-    """Blocks that the model works on concurrently. Default: one per core."""
+    """How many blocks the model processes concurrently. Default: one per core."""
     block_images: Count = 8
-    """Images per call of the model. Larger blocks are no faster on LiteRT, and small shards fill them less."""
+    """Images per call of the model. Larger blocks are not faster on LiteRT, and small shards fill them less."""
     fetch_attempts: Count = 4
-    """How often reading an image is tried when its store answers with a transient error."""
+    """How often to try reading an image when its store answers with a transient error."""
     decoder_seconds: Annotated[float, Field(ge=1.0)] | None = 20.0
-    """Images of formats other than JPEG and PNG, and videos, are decoded in processes of their own. One that takes more
-    processor time for an image or a frame is ended (``decode_timeout``), also after six times as much by the clock; one
-    that crashes costs the image (``decoder_crashed``). ``null``: they are decoded in the worker's own process."""
+    """Formats other than JPEG and PNG, and videos, are decoded in separate processes. One that takes more processor
+    time for an image or a frame, or six times as much by the clock, is ended (``decode_timeout``); one that crashes
+    costs the image (``decoder_crashed``). ``null``: they are decoded in the worker's own process."""
 
 
 class OutputSettings(Section):
@@ -248,12 +248,12 @@ class OutputSettings(Section):
     partition_by: tuple[KeyName, ...] | None = None
     """Keys that become folders (``site-…/date-…``). Default: every key, then the date if there is a capture time."""
     row_group_rows: Count = 100_000
-    """Rows in each row group of a Parquet file."""
+    """Rows per row group of a Parquet file."""
     on_gone: Literal["keep", "remove"] = "keep"
-    """What becomes of rows of images that an earlier run scored and this run's input no longer has. Photographs are
-    deleted by retention rules; their statistics stay, unless the tables are to mirror the input."""
+    """What happens to rows of images that an earlier run scored and that are gone from this run's input. Photographs
+    are deleted by retention rules; their statistics stay, unless the tables should mirror the input."""
     max_gone_ratio: Ratio = 0.5
-    """With ``on_gone: remove``: a run that would remove more than this share of the images that its input covers is
+    """With ``on_gone: remove``: a run that would remove more than this share of the images covered by its input is
     refused, since a disk that is not mounted looks like a folder without images."""
 
     @field_validator("partition_by")
@@ -268,15 +268,15 @@ class ComplianceSettings(Section):
     """Which groups the compliance tables count."""
 
     levels: dict[KeyName, tuple[KeyName, ...]] = {}  # noqa: RUF012  (Pydantic copies it)
-    """The groups to count: a name for each level, and its keys. ``date``, ``week``, ``month``, ``hour`` and ``weekday``
+    """The groups to count: each level's name, and its keys. ``date``, ``week``, ``month``, ``hour`` and ``weekday``
     come from the capture time."""
     confidence: OpenRatio = 0.95
     """Nominal coverage of the intervals."""
     cluster: tuple[KeyName, ...] | None = None
-    """Keys whose values faces share that are alike, such as ``[person]``. Default: every key of the source, with
+    """Keys whose values alike faces have in common, such as ``[person]``. Default: every key of the source, with
     ``date`` and ``hour`` where there is a capture time: one camera in one hour. ``[]``: no clusters."""
     time_zone: str | None = None
-    """Time zone of those dates, weeks, months and hours. Default: ``source.timezone``."""
+    """Time zone of the dates, weeks, months and hours of groups. Default: ``source.timezone``."""
 
     @field_validator("levels")
     @classmethod
@@ -338,7 +338,7 @@ class ScoreSettings(Section):
 
     @property
     def cluster_keys(self) -> tuple[str, ...]:
-        """Keys whose values the faces of one cluster share; empty where there are none."""
+        """Keys whose values all faces of a cluster share; empty where there are none."""
         if self.compliance.cluster is not None:
             return self.compliance.cluster
         times = ("date", "hour") if self.source.has_captured_at else ()
@@ -360,7 +360,7 @@ class ScoreSettings(Section):
 
 @functools.lru_cache(maxsize=16)
 def _compiled(template: str) -> PathTemplate:
-    # Asked for once an image.
+    # Used once per image.
     return PathTemplate(template)
 
 
@@ -407,12 +407,12 @@ def load_yaml(model: type[Model], path: str | PathLike[str] | None, overrides: S
 
 
 def load_settings(model: type[Model], path: str | PathLike[str] | None, given: Mapping[str, Any]) -> Model:
-    """Read settings from a YAML file and a tree that goes over it, key by key of each section.
+    """Read settings from a YAML file, and override them with a tree, key by key in each section.
 
     Args:
         model: the settings' type.
         path: a local YAML file, the name of a config of the package, or ``None`` for the defaults.
-        given: name → value; a section is a mapping, or the section itself, of which what was set counts.
+        given: name → value; a section is a mapping, or a section object, of which only what was set counts.
 
     Raises:
         ConfigError: as of :func:`load_yaml`.
@@ -439,7 +439,7 @@ def parse_settings(model: type[Model], tree: Mapping[str, Any], place: str) -> M
 
 
 def put(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set ``section.key`` in a tree of settings, making sections as needed."""
+    """Set ``section.key`` in a tree of settings, creating sections as needed."""
     *sections, last = key.split(".")
     for name in sections:
         child = tree.setdefault(name, {})

@@ -15,7 +15,7 @@ def available_cores() -> int:
     """Cores this process may use, at least one: its affinity, and the quotas of its control groups.
 
     Containers set such quotas, in version 2 of control groups (``cpu.max``) or version 1 (``cpu.cfs_quota_us``). Groups
-    are nested, and the least quota on the way to the root holds.
+    are nested, and the smallest quota on the way to the root applies.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([cores, *_quotas()]))
@@ -32,8 +32,8 @@ def _quotas() -> Iterator[int]:
 def _group_folders() -> Iterator[Path]:
     """Folders of the process's CPU groups and those above them.
 
-    Inside a container the path of a group may be told as the host sees it, while its files lie at the mount's root;
-    what does not exist is passed over by :func:`_quota_of`.
+    Inside a container, a group's path may be the host's, while its files are at the root of the mount;
+    :func:`_quota_of` skips what does not exist.
     """
     yield _MOUNT
     try:

@@ -15,13 +15,13 @@ _MOST_SHOWN = 300
 
 
 def shown(value: object) -> str:
-    """A value as messages show it: on one line, and cut where it is long."""
+    """A value as messages show it: on one line, and shortened if it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
 
 
 class MaskdetError(Exception):
-    """A caller's mistake, said as expected, received and remedy.
+    """A caller's mistake, stated as expected, received and remedy.
 
     All four parts are positional so that the exception survives pickling between worker processes.
     """
@@ -49,7 +49,7 @@ class ConfigError(MaskdetError):
 
 
 class SourceError(MaskdetError):
-    """The input is missing, empty or not of the form the settings promise."""
+    """The input is missing, empty or not of the form that the settings promise."""
 
     exit_code = 3
 
@@ -79,7 +79,7 @@ class NotAFileError(StorageError):
 
 
 class TooLargeError(StorageError):
-    """A file has more bytes than are to be read."""
+    """A file has more bytes than may be read."""
 
 
 class BudgetError(MaskdetError):
@@ -107,13 +107,13 @@ class HeldError(MaskdetError):
 
 
 class DiedError(MaskdetError):
-    """A run gives no sign of life any more and did not end properly."""
+    """A run no longer gives signs of life and did not end properly."""
 
     exit_code = 11
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM); treated as Ctrl-C, with an exit code of its own."""
+    """The process was asked to end (SIGTERM); treated like Ctrl-C, with an exit code of its own."""
 
     exit_code: ClassVar[int] = 143
 
@@ -146,8 +146,8 @@ EXIT_CODES: dict[int, str] = {
 def recover_error(error: BaseException) -> MaskdetError | None:
     """Find the caller's mistake in what a runner raised.
 
-    Some runners pass a worker's exception on, with the step's name added to its first argument; others raise an error
-    of their own whose text holds the worker's traceback.
+    Some runners pass on a worker's exception, with the step's name added to its first argument; others raise an error
+    of their own with the worker's traceback in its text.
 
     Returns:
         The mistake as it was raised, or ``None`` if the error is something else.
@@ -187,7 +187,7 @@ class FailureCode(StrEnum):
     PATH_MISMATCH = "path_mismatch"
     """The path does not fit the template, or its folders name two classes."""
     BAD_MANIFEST_ROW = "bad_manifest_row"
-    """A row of an image list lacks its URI, or holds a value that cannot be read."""
+    """A row of an image list lacks its URI, or has a value that cannot be read."""
     NOT_ALLOWED = "not_allowed"
     """An image list names an image outside its own folder and ``source.allowed``."""
     NOT_FOUND = "not_found"
@@ -215,11 +215,11 @@ class FailureCode(StrEnum):
     UNSUPPORTED_FORMAT = "unsupported_format"
     """The image is in a format that needs an extra which is not installed (``heif``), or that is never read."""
     NOT_A_VIDEO = "not_a_video"
-    """The file has a video's extension, but is no container that is read."""
+    """The file has a video's extension, but is not a container that can be read."""
     TRUNCATED_VIDEO = "truncated_video"
     """The video is cut short, or still being written: its index, which comes last, is missing. Nothing can be read."""
     NO_PICTURES = "no_pictures"
-    """The file is a video container without moving pictures, as of sound alone."""
+    """The file is a video container without moving pictures, for example with sound alone."""
     CORRUPT_VIDEO = "corrupt_video"
     """A stretch of the video is missing or broken; the row says from when to when. The rest of it is scored."""
     OUT_OF_MEMORY = "out_of_memory"
@@ -227,7 +227,7 @@ class FailureCode(StrEnum):
     DECODE_TIMEOUT = "decode_timeout"
     """The image's decoder was ended after ``scoring.decoder_seconds``."""
     DECODER_CRASHED = "decoder_crashed"
-    """The process that decoded the image died of it."""
+    """The process that decoded the image crashed."""
     INFERENCE_ERROR = "inference_error"
     """The model or the face detector raised an error."""
     NOT_FINITE = "not_finite"
@@ -271,7 +271,7 @@ _STAGES = {
     FailureCode.NOT_FINITE: Stage.INFER,
 }
 # A busy machine is slower, and another version of a decoder may not crash.
-# A file that was listed and then not there may be back: a disk mounted again, content fetched by git-annex.
+# A file that was listed and then missing may come back: a disk mounted again, content fetched by git-annex.
 _TRANSIENT = frozenset(
     (
         FailureCode.NOT_FOUND,
@@ -303,7 +303,7 @@ class ImageFault(Exception):
 
 
 def lasting_fault(error: StorageError, attempts: int = 1) -> ImageFault | None:
-    """The fault of an image that another try will not find either; ``None`` where one might.
+    """The image's fault if another try will not help either; ``None`` where one might.
 
     Args:
         error: of reading the image.

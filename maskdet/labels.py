@@ -3,11 +3,11 @@
 A face is of one of three classes:
 
 - ``mask``: a mask covers nose and mouth;
-- ``incorrect``: a mask is on the face or at it, but nose or mouth is bare: below the nose, under the chin, hanging from
-  an ear;
+- ``incorrect``: there is a mask, but nose or mouth is bare: it is below the nose, under the chin, or hangs from an
+  ear;
 - ``no_mask``: there is none.
 
-A label is a class or ``uncertain``. A model has two classes (:data:`TWO_CLASSES`, which knows of no ``incorrect``) or
+A label is a class or ``uncertain``. A model has two classes (:data:`TWO_CLASSES`, without ``incorrect``) or
 three (:data:`THREE_CLASSES`), and the rule is the same for both. With the probabilities p:
 
 1. Is there a mask? ``worn = p(mask) + p(incorrect)``. From ``mask_from`` on there is; below ``no_mask_below`` the label
@@ -15,14 +15,14 @@ three (:data:`THREE_CLASSES`), and the rule is the same for both. With the proba
 2. Where there is one, is it worn incorrectly? From ``p(incorrect) >= incorrect_from · worn`` on, given that
    p(incorrect) is not 0, the label is ``incorrect``, else ``mask``.
 
-Bare faces with something at the chin or a cheek look like masks worn incorrectly far more than like masks over nose and
-mouth. So ``incorrect`` may take more: with ``incorrect_odds``, the odds of a mask, ``worn : 1 − worn``, have to be so
+Bare faces with something at the chin or a cheek resemble masks worn incorrectly far more than masks over nose and
+mouth. So ``incorrect`` may need more: with ``incorrect_odds``, the odds of a mask, ``worn : 1 − worn``, have to be that
 many times those of ``mask_from``. Where they fall short, ``incorrect`` is left out, and the first question is asked
 again of the other two alone: ``p(mask) / (p(mask) + p(no_mask))`` takes the place of ``worn``.
 
-A model of two classes says p(incorrect) = 0, and what is left is its rule: ``mask`` from one threshold on, ``no_mask``
-below the other. Both questions have a threshold of their own, which can be moved, and tuned on held-out photographs,
-without the other's answers changing.
+For a model of two classes p(incorrect) is 0, which leaves its own rule: ``mask`` from one threshold on, ``no_mask``
+below the other. Each question has its own thresholds, which can be changed, and tuned on held-out photographs, without
+affecting the other's answers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ThreeClasses = tuple[Literal["mask"], Literal["incorrect"], Literal["no_mask"]]
 ClassNames = TwoClasses | ThreeClasses
 
 TWO_CLASSES: TwoClasses = (NO_MASK, MASK)
-"""Classes of a model with one output, the probability of ``mask``, in the order of what it predicts."""
+"""Classes of a model with one output, the probability of ``mask``, in the order of its predictions."""
 THREE_CLASSES: ThreeClasses = (MASK, INCORRECT, NO_MASK)
 """Classes of a model with three outputs, in their order."""
 LABELS = (*THREE_CLASSES, UNCERTAIN)
@@ -60,16 +60,16 @@ Times = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
 
 
 class Decision(BaseModel):
-    """When probabilities become which label: the thresholds of the rule above."""
+    """Which probabilities become which label: the thresholds of the rule above."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     no_mask_below: Probability = 0.5
     mask_from: Probability = 0.5
     incorrect_from: Probability | None = None
-    """``None``: the model does not know of masks worn incorrectly."""
+    """``None``: the model does not have the class ``incorrect``."""
     incorrect_odds: Times | None = None
-    """How many times the odds of ``mask_from`` a mask worn incorrectly takes; ``None``: once, as any other."""
+    """How many times the odds of ``mask_from`` a mask worn incorrectly needs; ``None``: once, like any mask."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Decision:
@@ -81,12 +81,12 @@ class Decision(BaseModel):
 
     @model_serializer(mode="wrap")
     def _of_what_there_is(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A model of two classes says what it said before there were three, so that its fingerprint stays.
+        # For two classes, this is the same as before there were three, so that fingerprints stay.
         return {name: value for name, value in write(self).items() if value is not None}
 
     @property
     def middle(self) -> float:
-        """Where the answer to whether there is a mask turns: the middle of its two thresholds."""
+        """Where the answer to whether there is a mask changes: the middle of its two thresholds."""
         return (self.no_mask_below + self.mask_from) / 2
 
     def __str__(self) -> str:
@@ -101,7 +101,7 @@ def label_codes(mask: NDArray[Any], incorrect: NDArray[Any] | None, decision: De
 
     Args:
         mask: probability of ``mask``, ``(faces,)``.
-        incorrect: probability of ``incorrect``, ``(faces,)``; ``None`` of a model that does not know of it.
+        incorrect: probability of ``incorrect``, ``(faces,)``; ``None`` for a model without that class.
         decision: the thresholds; compared in double precision, so that a table read back gives the same labels.
 
     Returns:
@@ -153,6 +153,6 @@ def class_columns(probabilities: NDArray[np.float32], class_names: ClassNames) -
         class_names: :data:`TWO_CLASSES` or :data:`THREE_CLASSES`.
 
     Returns:
-        Class → ``(faces,)``; :data:`INCORRECT` is absent where the model does not know of it.
+        Class → ``(faces,)``, without :data:`INCORRECT` where the model does not have it.
     """
     return {name: probabilities[:, place] for place, name in enumerate(class_names)}

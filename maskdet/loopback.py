@@ -1,4 +1,4 @@
-"""Small servers of pages for one person: on the loopback interface, and for pages of their own alone.
+"""Small servers of pages for one person, on the loopback interface, that only answer their own pages.
 
 Other pages in the same browser can send requests to this machine, and by DNS rebinding even under a name of their own.
 So a request has to name this machine, and one that comes from a page has to come from the server's own.
@@ -18,10 +18,10 @@ _NAMES = (HOST, "localhost")
 _CLOSED = "default-src 'none'"
 
 NONCE = "@nonce@"
-"""In a page: what its own scripts and styles are told by. No token holds these characters."""
+"""Stands, in a page, for the nonce of its scripts and styles. No token has these characters."""
 
 TEXT, HTML, JSON, JPEG = "text/plain; charset=utf-8", "text/html; charset=utf-8", "application/json", "image/jpeg"
-"""Kinds of answers."""
+"""Content types of answers."""
 
 
 def listen(handler: type[LoopbackHandler], port: int, flag: str) -> ThreadingHTTPServer:
@@ -79,7 +79,7 @@ class LoopbackHandler(BaseHTTPRequestHandler):
         Args:
             status: of the answer.
             body: its content.
-            kind: of the content.
+            kind: the content type.
             policy: what a page may load (Content-Security-Policy).
         """
         self.begin(status, kind, policy, {"Content-Length": str(len(body))})
@@ -87,7 +87,7 @@ class LoopbackHandler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def answer_page(self, page: str, images: str) -> None:
-        """Answer with a page of HTML, whose :data:`NONCE` becomes what its own scripts and styles are told by.
+        """Answer with a page of HTML, in which :data:`NONCE` is replaced by a fresh nonce.
 
         Args:
             page: the page.

@@ -1,6 +1,6 @@
-"""Configs that come with the package: ``demo`` instead of a path, and what is there to choose from.
+"""Configs that come with the package: ``demo`` instead of a path, and the list of them.
 
-In a checkout they are the folder ``configs`` at its top; an installed package holds a copy of it.
+In a checkout they are in the folder ``configs`` at its top; an installed package has a copy of it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _PACKAGE = Path(__file__).parent
 _SUFFIXES = (".yaml", ".yml")
 
 RUNNERS, RECIPES = "runners", "train"
-"""Folders of configs that are not of a run's settings: Beam's options, and training recipes."""
+"""Folders of configs that are not settings of a run: Beam's options, and training recipes."""
 
 
 class NamedConfig(NamedTuple):
     """A config that comes with the package."""
 
     name: str
-    """What it is asked for by."""
+    """The name by which it is asked for."""
     folder: str
     """``""``, :data:`RUNNERS` or :data:`RECIPES`."""
     path: Path
@@ -50,11 +50,11 @@ def list_configs() -> list[NamedConfig]:
 
 
 def find_config(given: str | os.PathLike[str], folder: str = "", flag: str = "--config") -> Path:
-    """The file that a flag means: a path, or the name of a config that comes with the package.
+    """The file that a flag refers to: a path, or the name of a config that comes with the package.
 
     Args:
         given: the flag's value. It is a path if it has a suffix or a folder.
-        folder: where names are looked for: ``""``, :data:`RUNNERS` or :data:`RECIPES`.
+        folder: where to look for names: ``""``, :data:`RUNNERS` or :data:`RECIPES`.
         flag: for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Limits that a process sets itself before it works on a file that nobody vouches for."""
+"""Limits that a process sets for itself before it works on an untrusted file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MIB = 1024 * 1024
 
 
 def set_limit(what: int, most: int) -> None:
-    """Limit what this process, and those that it starts, may take; a lower limit from outside stays.
+    """Limit what this process, and those that it starts, may take; a lower limit from outside remains.
 
     Args:
         what: ``resource.RLIMIT_…``.

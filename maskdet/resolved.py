@@ -1,4 +1,4 @@
-"""Settings of a scoring run in which nothing is left to the model, to this machine or to the source."""
+"""Resolved settings of a scoring run, in which nothing is left to the model, this machine or the source."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class ResolvedCompliance(ComplianceSettings):
 
 
 class ResolvedSettings(ScoreSettings):
-    """Everything that a scoring run does: settings in which nothing is left to the model or to this machine.
+    """Everything that a scoring run does: settings in which nothing is left to the model or this machine.
 
-    A run is scored, fingerprinted and recorded by these; :func:`maskdet.scoring.setup.resolve_settings` makes them of
-    settings as given, once.
+    A run is scored, fingerprinted and recorded by these; :func:`maskdet.scoring.setup.resolve_settings` makes them once
+    from the given settings.
     """
 
     imaging: ResolvedImaging

@@ -1,6 +1,6 @@
 """The Arrow schema of every table.
 
-The schema functions are the only place where a column is named; each column carries its description and unit in the
+The schema functions are the only place where columns are named; each column has its description and unit in the
 Parquet file itself (field metadata, key ``description``).
 """
 
@@ -13,13 +13,13 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 2
 COMPLIANCE_VERSION = 3
-"""Of the compliance tables, which every run makes anew from the others."""
+"""Version of the compliance tables, which every run makes anew from the others."""
 NOT_A_FACE = "not_a_face"
-"""What people say of a box that holds no face."""
+"""The label that people give to a box that holds no face."""
 
 
 def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
-    """A column that says in the file itself what it holds."""
+    """A column whose description is stored in the file itself."""
     return pa.field(name, kind, nullable=nullable, metadata={"description": description})
 
 
@@ -36,7 +36,7 @@ SEGMENT = pa.struct(
     ]
 )
 FRAMES = pa.struct([("scored", pa.int64()), ("no_face", pa.int64()), ("failed", pa.int64())])
-# Keys that are derived from capture times have the type that readers expect; all others are what people wrote.
+# Keys derived from capture times have the type that readers expect; all others are text as people wrote it.
 _KEY_KINDS = {"date": pa.date32(), "hour": pa.int32()}
 _NAIVE = "wilson, naive: as if faces were independent and the model without error"
 _DERIVED = {
@@ -48,7 +48,7 @@ _KEY_ORIGIN = ", from its path or image list; date and hour from its capture tim
 
 
 def key_value(name: str, value: str | None) -> date | int | str | None:
-    """A key's value as its column holds it."""
+    """A key's value in the type of its column."""
     if value is None:
         return None
     return date.fromisoformat(value) if name == "date" else int(value) if name == "hour" else value
@@ -86,7 +86,7 @@ def _content_columns() -> list[pa.Field]:
 
 
 def table_schema(table: str, columns: Iterable[pa.Field], version: int = SCHEMA_VERSION) -> pa.Schema:
-    """The schema of a table, which names the table and its version in the file itself."""
+    """The schema of a table, with the table's name and version in the file itself."""
     return pa.schema(columns, metadata={"maskdet.table": table, "maskdet.schema_version": str(version)})
 
 
@@ -94,7 +94,7 @@ def predictions_schema(key_names: Iterable[str] = ()) -> pa.Schema:
     """Schema of the predictions: one row per face.
 
     Args:
-        key_names: all keys, partition keys too: no reader has to take them from names of folders.
+        key_names: all keys, including partition keys, so that readers need not take them from names of folders.
     """
     return table_schema(
         "predictions",
@@ -171,7 +171,7 @@ def no_face_schema(key_names: Iterable[str] = ()) -> pa.Schema:
 
 
 def tracks_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of the tracks: one row per person who is seen in a video without a longer break.
+    """Schema of the tracks: one row per person seen in a video without a long break.
 
     Args:
         key_names: all keys; a track has those of its first face.
@@ -209,7 +209,7 @@ def tracks_schema(key_names: Iterable[str] = ()) -> pa.Schema:
 
 
 def corrections_schema() -> pa.Schema:
-    """Schema of the labels that people gave: one row per face whose label they gave."""
+    """Schema of the labels that people gave: one row per face with such a label."""
     return table_schema(
         "corrections",
         [
@@ -231,7 +231,7 @@ def _rate_columns(name: str, description: str) -> list[pa.Field]:
 
 
 def _more_rate_columns(name: str) -> list[pa.Field]:
-    """Intervals of a rate beside the naive one, and bounds."""
+    """Intervals of a rate besides the naive one, and bounds."""
     ends = {
         "cluster": "interval that knows of clusters; null below two",
         "corrected": "interval of the corrected rate, of independent faces",
@@ -342,7 +342,7 @@ def compliance_schema(key_names: Iterable[str] = ()) -> pa.Schema:
 
 
 def track_rates_schema(key_names: Iterable[str] = ()) -> pa.Schema:
-    """Schema of the rates of tracks: one row per group; the level is a folder. Each person counts once a video."""
+    """Schema of the rates of tracks: one row per group; the level is a folder. Each person counts once per video."""
     keys = [
         column(
             name,
@@ -376,7 +376,7 @@ def track_rates_schema(key_names: Iterable[str] = ()) -> pa.Schema:
 
 
 def images_schema() -> pa.Schema:
-    """Schema of what a shard remembers of its images: a run's own table, by which the next finds what has changed."""
+    """Schema of what a shard remembers of its images, in which the next run looks up what has changed."""
     return table_schema(
         "images",
         [
@@ -401,7 +401,7 @@ def images_schema() -> pa.Schema:
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table with the columns of a schema, those that an earlier version did not write as nulls.
+    """A table with the columns of a schema; those that an earlier version did not write are null.
 
     Raises:
         pyarrow.ArrowException: a column that cannot be null is missing, or has another type.
@@ -420,4 +420,4 @@ RESERVED_NAMES = frozenset(
     )
     for name in ("level", *schema().names)
 )
-"""Columns of the tables, which no key may be named like."""
+"""Names of the tables' columns, which keys must not have."""

@@ -1,14 +1,14 @@
-"""Path templates: partition keys and capture times out of file paths.
+"""Path templates: read partition keys and capture times from file paths.
 
 ``{site}/{camera}/{captured_at:%Y-%m-%d}/{captured_at:%H}/*.jpg`` reads two keys and a capture time in two parts:
 
 - ``{name}`` matches within one path segment and becomes the key ``name``;
-- ``{captured_at:FORMAT}`` matches directives as :meth:`~datetime.datetime.strptime` has them; several parts make one
-  time, which must name a day, and a directive that comes again must say the same again;
-- ``*`` matches within a segment, ``**`` across segments; everything else stands for itself, save that an extension
-  at the end matches in any case, as listing does.
+- ``{captured_at:FORMAT}`` matches directives of :meth:`~datetime.datetime.strptime`; several parts make up one time,
+  which must include a day, and a repeated directive must repeat its value;
+- ``*`` matches within a segment, ``**`` across segments; everything else stands for itself, except that an
+  extension at the end matches in any case, as in listing.
 
-Text is compared, and keys are given, in the composed form of Unicode (NFC): macOS writes names in the other one.
+Text is compared, and keys are returned, in the composed form of Unicode (NFC), since macOS writes decomposed names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from maskdet.errors import ConfigError
 
 CAPTURED_AT = "captured_at"
 
-# Fixed-width directives only: with others ("%B", "%p") a path would mean different times in different locales.
+# Fixed-width directives only: with others ("%B", "%p"), a path would mean different times in different locales.
 _DIRECTIVES = {
     "Y": "[0-9]{4}",
     "m": "[0-9]{2}",
@@ -75,8 +75,8 @@ class PathTemplate:
         parts = [self._compile(token, keys, directives) for token in tokens]
         for place in range(len(tokens) - 2):
             if _is_key(tokens[place]) and tokens[place + 1]["literal"] and _takes_anything(tokens[place + 2]):
-                # Where the key's end may be first, it is: what follows takes any rest. Trying the other places, too,
-                # would take a name of 1,000 hyphens for hours.
+                # The key ends at the first possible place, since what follows takes any rest. Trying the other places
+                # too would take a name of 1,000 hyphens for hours.
                 parts[place], parts[place + 1] = f"(?>{parts[place]}", f"{parts[place + 1]})"
         pattern = "".join(parts)
         pattern += f"(?i:{re.escape(extension[0])})" if extension else ""
@@ -101,7 +101,7 @@ class PathTemplate:
 
         Args:
             path: the part of a file's path that the template describes, in whole.
-            timezone: that of the capture times written in paths.
+            timezone: of the capture times written in paths.
 
         Returns:
             What was read, or ``None`` if the path does not fit or names no real time (``2026-02-30``).
@@ -119,7 +119,7 @@ class PathTemplate:
             return None
 
     def match_tail(self, path: str, timezone: tzinfo = UTC) -> TemplateMatch | None:
-        """Read the last segments of a path that has no known root (an absolute path or a URI)."""
+        """Read the last segments of a path without a known root (an absolute path or a URI)."""
         if self.depth is None:
             return self.match(path.lstrip("/"), timezone)
         return self.match("/".join(path.split("/")[-self.depth :]), timezone)
@@ -157,7 +157,7 @@ class PathTemplate:
     def _directive_pattern(directive: str, seen: list[str]) -> str:
         if directive == "%":
             return "%"
-        # The underscore keeps the group apart from those of keys, which begin with a letter.
+        # The underscore distinguishes the group from those of keys, which begin with a letter.
         if directive in seen:
             return f"(?P=_{directive})"
         seen.append(directive)
@@ -183,10 +183,10 @@ def epoch_ms(time: datetime, timezone: tzinfo) -> int:
 
     Args:
         time: with or without an offset.
-        timezone: that of a time without an offset, and that in which the time will be read.
+        timezone: of a time without an offset, and in which the time will be read.
 
     Raises:
-        ValueError: the time lies outside the years 1 to 9999 in UTC or in the time zone.
+        ValueError: the time is outside the years 1 to 9999 in UTC or in the time zone.
     """
     local = time.replace(tzinfo=timezone) if time.tzinfo is None else time
     try:
@@ -197,7 +197,7 @@ def epoch_ms(time: datetime, timezone: tzinfo) -> int:
 
 
 def _time_of(parts: Mapping[str, str]) -> datetime:
-    """The time that directives name; ``strptime`` would let one borrow digits from the next ("%S%f" of "7012")."""
+    """The time in directives; ``strptime`` would let one borrow digits from the next ("%S%f" in "7012")."""
     number = {directive: int(text) for directive, text in parts.items()}
     year, month, day = number["Y"], number.get("m", 1), number.get("d", 1)
     if "j" in number:

@@ -17,7 +17,7 @@ from maskdet.model.manifest import InputSpec, Manifest, TrainingData
 
 
 class BrightnessBackend:
-    """Gives the mean of an image's pixels over 255: a model whose answer anyone can compute.
+    """Returns the mean of an image's pixels divided by 255: a model whose answer is easy to compute.
 
     Attributes:
         calls: blocks run so far.
@@ -34,10 +34,10 @@ class BrightnessBackend:
 
 
 class HeldBackend(BrightnessBackend):
-    """The same, answering once it is let go, or after 20 s.
+    """The same, but it answers only once it is let go, or after 20 s.
 
     Attributes:
-        go: set it, and every call answers.
+        go: once it is set, every call answers.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class HeldBackend(BrightnessBackend):
 
 
 class TintBackend:
-    """Gives the shares of blue, green and red in an image: a model of three classes whose answer anyone can compute.
+    """Returns the shares of blue, green and red in an image: a model of three classes whose answer is easy to compute.
 
     Blue is ``mask``, green ``incorrect`` and red ``no_mask``; a black image is none of them, and gets a third each.
     """
@@ -96,14 +96,14 @@ def solid_image(value: int | tuple[int, int, int], side_px: int = 24, file_forma
 
 
 class FaultyReader:
-    """Reads as storage does, after raising the errors planned for a URI, one a try.
+    """Reads like storage, after raising the errors planned for a URI, one per try.
 
     Args:
         faults: URI → errors to raise before the file is read.
         read: what reads it then.
 
     Attributes:
-        tries: reads asked for, by URI.
+        tries: how often each URI was read.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,14 +23,43 @@ from maskdet.model import litert_graph
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout
 from maskdet.tables.runs import RunRecord, read_run
 
+LONGEST = (
+    "tests/integration/",
+    "tests/model/",
+    "tests/dataflow/",
+    "tests/test_documents.py",
+    "tests/cli/",
+    "tests/test_",
+)
 LEVELS = "{site_hour: [site, date, hour], camera: [camera]}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker run a file's tests, but those of a group, so that what its tests share is made once."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::", 1)[0]))
+    """Begin with what takes long, so that in the end no worker waits for the other."""
+    items.sort(key=lambda item: next((rank for rank, name in enumerate(LONGEST) if item.nodeid.startswith(name)), 99))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Let one worker run a file's tests, and those of all files that name one group: what they share is made once.
+
+    xdist's own groups, ``--dist loadgroup``, have no effect with pytest 9.2, which keeps a test's id elsewhere.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.split("::", 1)[0])
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+@functools.cache
+def group_of(file: str) -> str:
+    """The group that a file of tests names, or the file."""
+    named = re.search(r'xdist_group\("(\w+)"\)', Path(__file__).parents[1].joinpath(file).read_text(encoding="utf-8"))
+    return named[1] if named else file
 
 
 def pytest_collection_finish() -> None:

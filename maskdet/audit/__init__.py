@@ -1,1 +1,1 @@
-"""Audits: a random sample of faces is labelled by people, and says how far the numbers can be trusted."""
+"""Audits: people label a random sample of faces, which tells how far the numbers can be trusted."""

@@ -1,4 +1,4 @@
-"""What the labels of a sample say: rates of all faces, how often the model is right, and whether that has drifted."""
+"""What a sample's labels say: the rates of all faces, how often the model is right, and whether that has drifted."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _OF_MODEL = {"any_mask": "stratum_probability_worn", "correct": "stratum_probabi
 
 
 class _Quantity(NamedTuple):
-    """Something that a sample tells: a share of the faces within, of those that count.
+    """Something that a sample estimates: a share of faces.
 
     Attributes:
         name: what it is called.
         question: ``any_mask`` or ``correct``.
-        within: whether a face with this true label and the model's is one that the share is of.
-        counts: whether it counts.
-        known: what the bundle counted, of sensitivity and specificity.
+        within: whether a face with this true label and this label of the model is in the denominator.
+        counts: whether it is in the numerator.
+        known: the bundle's counts, for sensitivity and specificity.
     """
 
     name: str
@@ -49,10 +49,10 @@ def estimate_audit(
 
     Args:
         sample: as drawn.
-        labels: of its faces, as people agree; faces without one count as not drawn.
-        errors: what the bundle says of the model's errors.
+        labels: of its faces, where people agree; a face without one counts as not drawn.
+        errors: what the bundle says about the model's errors.
         confidence: nominal coverage.
-        three: whether the model tells masks worn incorrectly.
+        three: whether the model has the class ``incorrect``.
 
     Returns:
         See :func:`maskdet.answer_schemas.audited_schema`.
@@ -81,7 +81,7 @@ def _quantities(questions: Sequence[str], errors: KnownErrors) -> list[_Quantity
 
 
 def _error_quantities(question: str, yes: Sequence[str], known: ErrorRates | None) -> list[_Quantity]:
-    """Sensitivity and specificity; a face that the model is not sure of is in neither, as in the rates."""
+    """Sensitivity and specificity; as in the rates, neither includes faces that the model is unsure of."""
 
     def sure(said: str) -> bool:
         return said in (MASK, INCORRECT, NO_MASK)
@@ -154,7 +154,7 @@ def _row(sample: pa.Table, quantity: _Quantity, confidence: float) -> dict[str, 
 
 
 def _strata(sample: pa.Table, quantity: _Quantity) -> Iterator[StratumSample]:
-    """The strata of a group; one without a label joins the next of the group, or the one before."""
+    """The strata of a group; a stratum without a label joins the next one of the group, or the one before."""
     faces, total, held = 0, 0.0, []
     parts: list[tuple[int, float, list[dict[str, Any]]]] = []
     for number in sorted(set(sample["stratum"].to_pylist())):
@@ -184,7 +184,7 @@ def _score(row: Mapping[str, Any], question: str) -> float:
 
 
 def _said(sample: pa.Table, quantity: _Quantity) -> float | None:
-    """The rate by the model's labels, as far as the sample tells: weighted by the chance of being drawn."""
+    """The rate by the model's labels as the sample estimates it, weighted by the chance of being drawn."""
     weights = 1 / np.asarray(sample["inclusion_probability"])
     said = np.array(sample["label"].to_pylist())
     sure = np.isin(said, (MASK, INCORRECT, NO_MASK))
@@ -194,7 +194,7 @@ def _said(sample: pa.Table, quantity: _Quantity) -> float | None:
 
 
 def _drift(found: SampledShare, known: tuple[int, int], confidence: float) -> Interval | None:
-    """What the share differs from a known one: square-and-add (Zou and Donner 2008)."""
+    """How much the share differs from a known one: square-and-add (Zou and Donner 2008)."""
     right, total = known
     interval = wilson_interval(right, total, confidence)
     if interval is None:

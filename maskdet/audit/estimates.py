@@ -1,8 +1,8 @@
-"""What a stratified, labelled sample says of all faces: shares, sensitivity, specificity, each with an interval.
+"""What a stratified, labelled sample says about all faces: shares, sensitivity, specificity, each with an interval.
 
-A share is a ratio of two estimated totals: faces that count, and faces there are (a box may hold none). The model's
-probabilities of *all* faces make the first surer, as in prediction-powered inference: A. N. Angelopoulos, J. C. Duchi
-and T. Zrnic, "PPI++", 2023 (arXiv 2311.01453), by strata as in A. Fisch et al., "Stratified prediction-powered
+A share is a ratio of two estimated totals: faces that count, and all faces (a box may hold none). The model's
+probabilities of *all* faces make the first more precise, as in prediction-powered inference: A. N. Angelopoulos, J. C.
+Duchi and T. Zrnic, "PPI++", 2023 (arXiv 2311.01453), by strata as in A. Fisch et al., "Stratified prediction-powered
 inference", 2024 (arXiv 2406.04291). For a finite population that is the difference estimator of survey sampling with
 its best weight: C.-E. Särndal, B. Swensson and J. Wretman, Model Assisted Survey Sampling (1992), chapter 6.
 """
@@ -26,10 +26,10 @@ class StratumSample:
     """The labelled faces of a stratum.
 
     Attributes:
-        faces: all of the stratum, labelled or not.
+        faces: how many the stratum has, labelled or not.
         score_total: the sum of the model's score over all of them.
-        counts: whether a labelled face counts, 0 or 1, ``(labelled,)``.
-        within: whether it is one of those that the share is of, 0 or 1, ``(labelled,)``.
+        counts: whether a labelled face is in the numerator, 0 or 1, ``(labelled,)``.
+        within: whether it is in the denominator, 0 or 1, ``(labelled,)``.
         scores: its score, ``(labelled,)``.
     """
 
@@ -47,13 +47,13 @@ class StratumSample:
 
 @dataclass(frozen=True)
 class SampledShare:
-    """A share of all faces, as a sample tells it.
+    """A share of all faces, as estimated from a sample.
 
     Attributes:
         share: the estimate.
         interval: Wilson's, of the effective number of faces, with Student's t.
-        labelled: faces with a label among those that the share is of.
-        weight: how much the model's scores were believed, 0 to 1.
+        labelled: labelled faces in the share's denominator.
+        weight: how far the model's scores were relied on, 0 to 1.
     """
 
     share: float
@@ -70,10 +70,10 @@ def sampled_share(
     Args:
         strata: each with at least one labelled face.
         confidence: nominal coverage.
-        use_scores: whether the model's scores make the estimate surer.
+        use_scores: whether to use the model's scores to make the estimate more precise.
 
     Returns:
-        ``None`` if no labelled face is among those that the share is of.
+        ``None`` if no labelled face is in the share's denominator.
     """
     strata = [stratum for stratum in strata if stratum.labelled]
     labelled = int(sum(stratum.within.sum() for stratum in strata))
@@ -83,7 +83,7 @@ def sampled_share(
     hits = sum(one.faces * (one.counts * one.within).mean() for one in strata)
     surplus = sum(one.score_total - one.faces * one.scores.mean() for one in strata)
     weight, share = 0.0, hits / of
-    for _ in range(3 if use_scores else 0):  # the weight depends on the share, and little
+    for _ in range(3 if use_scores else 0):  # the weight depends on the share, but only a little
         weight = _best_weight(strata, share)
         share = min(1.0, max(0.0, (hits + weight * surplus) / of))
     variance = sum(_variance(one, share, weight) for one in strata) / of**2
@@ -100,7 +100,7 @@ def _residuals(stratum: StratumSample, share: float) -> Floats:
 
 
 def _scale(stratum: StratumSample) -> float:
-    """What the variance of a face of the stratum counts in that of the total; none where all were labelled."""
+    """The weight of a stratum's variance per face in the variance of the total; 0 where all were labelled."""
     return stratum.faces**2 * max(0.0, 1 - stratum.labelled / stratum.faces) / stratum.labelled
 
 
@@ -117,8 +117,8 @@ def _best_weight(strata: Sequence[StratumSample], share: float) -> float:
 def _variance(stratum: StratumSample, share: float, weight: float) -> float:
     """A stratum's part of the variance of the total.
 
-    Where all labels of a stratum agree, that says little if they are few: it is then taken for one whose next label
-    differs, by Laplace's rule.
+    Where a stratum's labels all agree, that says little if they are few: by Laplace's rule, one more label that differs
+    is assumed.
     """
     values, n = _residuals(stratum, share), stratum.labelled
     agree = (n + 1) / (n + 2) ** 2
@@ -132,9 +132,9 @@ class Agreement:
     """How far two people agree.
 
     Attributes:
-        faces: that both labelled.
+        faces: how many both labelled.
         agreed: share of them with equal labels.
-        kappa: Cohen's: agreement beyond chance, 1 for all; ``None`` where chance alone agrees always.
+        kappa: Cohen's: agreement beyond chance, 1 at most; ``None`` where chance alone would always agree.
         low: lower end of its interval.
         high: upper end.
     """

@@ -1,7 +1,7 @@
-"""A page on this machine to label the faces of a sample in: keyboard, one person, saved at each key.
+"""A local page for labelling a sample's faces: one person, by keyboard, saved at each key press.
 
-Only this machine can reach it, and only who knows the token in its address. Faces are cut out of their images when they
-are shown, and kept nowhere. The person does not see what the model says.
+Only this machine can reach it, and only those who know the token in its address. Faces are cut out of their images when
+they are shown, and are stored nowhere. The person does not see what the model says.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LabelSession:
         labels_uri: the person's file; labels in it are kept.
         limits: of images.
         fetch_attempts: tries to read an image.
-        token: who knows it may look and label.
+        token: those who know it may look and label.
     """
 
     sample: pa.Table
@@ -65,7 +65,7 @@ class LabelSession:
         return len(self._faces)
 
     def given(self) -> list[str | None]:
-        """The label of each face of the sample, where there is one."""
+        """The label of each face of the sample that has one."""
         return [self.labels.get(face) for face in self._faces]
 
     def put(self, number: int, label: str) -> None:
@@ -91,20 +91,20 @@ class LabelSession:
 
 
 def serve(session: LabelSession, port: int = 0) -> ThreadingHTTPServer:
-    """A server of a session, on the loopback interface; the caller runs and closes it.
+    """A server for a session, on the loopback interface; the caller runs and closes it.
 
     Args:
-        session: whose labels.
+        session: whose labels it takes.
         port: 0 chooses a free one.
 
     Raises:
-        ConfigError: the port is taken, or no port.
+        ConfigError: the port is taken, or is not a port.
     """
     return listen(type("Handler", (_Handler,), {"labelling": session}), port, "--port")
 
 
 def address(server: ThreadingHTTPServer, session: LabelSession) -> str:
-    """Where the page is, token and all."""
+    """The page's address, including the token."""
     return address_of(server, f"{session.token}/")
 
 
@@ -143,7 +143,7 @@ class _Handler(LoopbackHandler):
         self.answer(HTTPStatus.NO_CONTENT, b"")
 
     def _allowed(self) -> str | None:
-        """The path behind the token; else answers that there is nothing, to a stranger or a name of another host."""
+        """The path after the token; for a stranger, or under another host's name, answers that nothing is there."""
         token, _, path = self.path.lstrip("/").partition("/")
         known = hmac.compare_digest(token.encode(), self.labelling.token.encode())
         if known and self.is_ours:

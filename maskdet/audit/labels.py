@@ -18,7 +18,7 @@ from maskdet.errors import ConfigError, NotFoundError, OutputError
 from maskdet.tables.layout import read_table
 
 UNSURE = "unsure"
-"""What a person says who cannot tell; such a face counts as not labelled."""
+"""What people say when they cannot tell; such a face counts as not labelled."""
 CHOICES = (*CORRECTED_CODES, UNSURE)
 _COLUMNS = ("image_uri", "content_sha256", "face_index", "label")
 
@@ -28,12 +28,12 @@ Labels = dict[FaceKey, str]
 
 
 class Agreed(NamedTuple):
-    """What people say together.
+    """What all people say, taken together.
 
     Attributes:
-        labels: of the faces that nobody contradicts.
-        disputed: faces on which two people differ.
-        agreement: of each pair of files, by their names.
+        labels: of the faces on which nobody differs.
+        disputed: faces on which people differ.
+        agreement: of each pair of files, by name.
     """
 
     labels: Labels
@@ -45,7 +45,7 @@ def read_sample(uri: str) -> pa.Table:
     """A sample that :func:`maskdet.audit.sampling.draw_sample` drew.
 
     Raises:
-        OutputError: it is no such file.
+        OutputError: it is not such a file.
         StorageError: it cannot be read.
     """
     try:
@@ -65,10 +65,10 @@ def keys_of(sample: pa.Table) -> list[FaceKey]:
 
 
 def read_labels(uri: str, *, missing_ok: bool = False) -> Labels:
-    """One person's labels; of two of one face, the later row holds.
+    """One person's labels; where a face has two, the later row wins.
 
     Raises:
-        OutputError: a column is missing, or a label is none of :data:`CHOICES`.
+        OutputError: a column is missing, or a label is not one of :data:`CHOICES`.
         StorageError: the file cannot be read.
     """
     try:
@@ -105,7 +105,7 @@ def write_labels(uri: str, labels: Labels) -> None:
 
 
 def agree(given: Mapping[str, Labels], confidence: float) -> Agreed:
-    """What people say together: where two differ, the face counts as not labelled.
+    """Combine the labels of several people: where two differ, the face counts as not labelled.
 
     Args:
         given: name of each person's file → labels.

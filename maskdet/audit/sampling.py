@@ -1,7 +1,7 @@
 """A stratified random sample of an output's faces, to be labelled by people.
 
-Strata are groups (of any keys) by bands of the model's probability: where the model is unsure, labels tell more, and
-more faces are drawn. Every face has a known chance of being drawn, so that what the sample says holds for all.
+Strata are groups (by any keys) crossed with bands of the model's probability: where the model is unsure, labels say
+more, so more faces are drawn. Every face has a known chance of being drawn, so the sample speaks for all of them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from maskdet.tables.run_records import RunRecord, read_run
 from maskdet.tables.snapshot import current_snapshot
 
 LEAST_PER_STRATUM = 2
-"""Below, a stratum's variance cannot be told."""
+"""With fewer, a stratum's variance cannot be estimated."""
 _LEAST_DEVIATION = 0.1
-"""What a model that is sure is taken to vary by: it may be wrong, and surely so."""
+"""The standard deviation assumed where the model is sure: it may still be wrong."""
 _FACE_COLUMNS = (
     *("image_uri", "content_sha256", "face_index", "face_left_px", "face_top_px", "face_width_px", "face_height_px"),
     *("probability_mask", "probability_incorrect", "label"),
@@ -43,7 +43,7 @@ Stratum = tuple[tuple[str | None, ...], int]
 
 @dataclass
 class _Found:
-    """What is known of a stratum while rows are read."""
+    """What is known of a stratum while rows are being read."""
 
     faces: int = 0
     worn: int = 0
@@ -55,21 +55,21 @@ class _Found:
 def draw_sample(layout: Layout, size: int, by: Sequence[str], seed: int, *, small_groups: bool = True) -> pa.Table:
     """Draw faces at random, stratified by groups and by bands of the probability that there is a mask.
 
-    The faces of a stratum with the smallest hashes of content, face and seed are drawn: the choice depends on the rows
-    alone, not on how they are spread over files. Faces of videos are left out.
+    In each stratum, the faces with the smallest hashes of content, face and seed are drawn: the choice depends on the
+    rows alone, not on how they are spread over files. Faces in videos are left out.
 
     Args:
         layout: the output.
-        size: faces to draw; all, if there are fewer.
+        size: faces to draw; all of them if there are fewer.
         by: keys, as of ``compliance.levels``.
-        seed: names the choice.
-        small_groups: whether its reader may see what ``privacy`` hides or rounds.
+        seed: another seed gives another sample.
+        small_groups: whether the sample's readers may see what ``privacy`` hides or rounds.
 
     Returns:
         One row per face; see :func:`maskdet.answer_schemas.audit_schema`.
 
     Raises:
-        ConfigError: there is no face, small groups are not for its reader, a key is unknown, or the size is below two
+        ConfigError: there is no face, its readers may not see small groups, a key is unknown, or the size is below two
             faces per stratum.
         OutputError: the output holds no tables.
         StorageError: a table cannot be read.
@@ -95,7 +95,7 @@ def bands(middle: float) -> tuple[float, ...]:
     """Where bands of the probability begin: surely none, rather none, rather a mask, surely one.
 
     Args:
-        middle: of the thresholds of the question whether there is a mask.
+        middle: midpoint of the thresholds for whether there is a mask.
     """
     return (0.0, middle / 2, middle, (1 + middle) / 2)
 
@@ -107,7 +107,7 @@ def allocate(strata: Mapping[Stratum, tuple[int, float]], size: int) -> dict[Str
     least two, and at most all.
 
     Args:
-        strata: faces of each, and the standard deviation of what is to be estimated.
+        strata: for each, its faces and the standard deviation of what is to be estimated.
         size: faces to draw.
 
     Raises:
@@ -124,7 +124,7 @@ def allocate(strata: Mapping[Stratum, tuple[int, float]], size: int) -> dict[Str
         whole = sum(open_strata.values())
         shares = {stratum: left * weight / whole for stratum, weight in open_strata.items()}
         given = {stratum: min(int(share), strata[stratum][0] - drawn[stratum]) for stratum, share in shares.items()}
-        if not any(given.values()):  # what is left over goes one by one, to the largest remainders
+        if not any(given.values()):  # the rest goes one by one to the largest remainders
             order = sorted(shares, key=lambda stratum: (-shares[stratum], repr(stratum)))
             given = dict.fromkeys(order[:left], 1)
         for stratum, count in given.items():
@@ -144,7 +144,7 @@ def _scan(layout: Layout, files: Sequence[str], rule: KeyRule) -> Iterator[pa.Ta
     columns = list(dict.fromkeys([*_FACE_COLUMNS, "frame_time_us", "captured_at", *rule.key_names]))
     for uri in files:
         rows = read_table(uri, columns)
-        if "frame_time_us" in rows.column_names:  # an earlier version knew no videos
+        if "frame_time_us" in rows.column_names:  # tables of an earlier version have no videos
             rows = rows.filter(pc.is_null(rows["frame_time_us"]))
         if rows.num_rows:
             yield rows.replace_schema_metadata(None)
@@ -159,7 +159,7 @@ def _look_at(
     seed: int,
     found: dict[Stratum, _Found],
 ) -> None:
-    """Add some rows to what is known of their strata; of each, the faces of the smallest hashes are kept."""
+    """Add some rows to what is known of their strata, and keep the faces with the smallest hashes in each."""
     groups, values = keys.group(by)
     mask = np.asarray(rows["probability_mask"]).astype(np.float64)
     worn = worn_probability(mask, np.asarray(pc.fill_null(rows["probability_incorrect"], 0.0)))
@@ -215,7 +215,7 @@ def _sample(
             "model_id": run.model["id"],
         }
         parts += [{**row, **shared} for row in one.kept[0].slice(0, drawn[stratum]).to_pylist()]
-    # In the order of hashes: who labels sees strata mixed, and may stop anywhere.
+    # In the order of hashes: people who label see the strata mixed, and may stop at any point.
     parts.sort(key=lambda row: (row["hash"], row["image_uri"], row["face_index"]))
     table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in parts], schema=schema)
     return table.replace_schema_metadata({**schema.metadata, b"maskdet.seed": str(seed).encode()})

@@ -1,1 +1,1 @@
-"""Everything that knows Apache Beam, beside storage."""
+"""Everything that depends on Apache Beam, apart from storage."""

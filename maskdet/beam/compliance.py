@@ -34,7 +34,7 @@ class WriteCompliance(beam.PTransform):  # type: ignore[misc]
 
 
 class _MergeStates(beam.CombineFn):  # type: ignore[misc]
-    """Adds up states of a group; see :class:`maskdet.compliance.state.Merger`."""
+    """Adds up the states of a group; see :class:`maskdet.compliance.state.Merger`."""
 
     def create_accumulator(self) -> Merger:
         """Nothing yet."""
@@ -61,7 +61,7 @@ def _groups_of(report: ShardReport) -> list[tuple[str, State]]:
 
 
 def key_by_level(group: tuple[str, Any], together: bool) -> tuple[str, tuple[GroupKey, Any]]:
-    """A group by its level, or with those of all levels, which are then written together."""
+    """Keys a group by its level, or with those of all levels, which are then written together."""
     key = GroupKey.decode(group[0])
     return "" if together else key.level, (key, group[1])
 

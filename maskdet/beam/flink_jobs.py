@@ -1,4 +1,4 @@
-"""A run's job on a Flink cluster, asked for by Flink's REST API: what it is doing, and cancelling it."""
+"""A run's job on a Flink cluster, through Flink's REST API: what it is doing, and cancelling it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 _TIMEOUT_S = 10.0
 _ENDED = frozenset({"FINISHED", "FAILED", "CANCELED"})
-# Steps of ours are labelled VerbNoun; Flink chains several into one of its own, and names that after all of them.
+# Our steps are labelled VerbNoun; Flink chains several into one of its own, and names that after all of them.
 _STEP = re.compile(r"[A-Z][a-z]+(?:[A-Z][a-z]+)+")
 _FLINK_WORDS = frozenset(
     {"MapPartition", "FlatMap", "GroupReduce", "GroupCombine", "DataSource", "DataSink", "DiscardingOutput", "ToKeyed"}
@@ -19,7 +19,7 @@ _MOST_STEPS = 3
 
 
 def url_of(master: str) -> str | None:
-    """The REST address of a Flink master as Beam takes it; ``None`` of ``[local]`` and ``[auto]``."""
+    """The REST address of a Flink master as given to Beam; ``None`` for ``[local]`` and ``[auto]``."""
     if master.startswith("["):
         return None
     return (master if "://" in master else f"http://{master}").rstrip("/")
@@ -48,13 +48,13 @@ def describe_job(master: str, name: str) -> str:
 
 
 def cancel_job(master: str, name: str) -> None:
-    """Cancel a job by its name, if Flink can be asked.
+    """Cancel a job by its name, if Flink can be reached.
 
     Beam's job server, asked to cancel a batch job, stops waiting for it and leaves it running.
 
     Raises:
         OSError: Flink does not answer.
-        LookupError: several jobs have the name.
+        LookupError: several jobs have that name.
     """
     url = url_of(master)
     if url is None:

@@ -1,12 +1,12 @@
-"""A model within a Beam pipeline of one's own: a ``ModelHandler`` for ``RunInference``.
+"""A model in a user's own Beam pipeline: a ``ModelHandler`` for ``RunInference``.
 
     from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
     from maskdet.beam.inference import MaskModelHandler
 
     faces = keyed_images | RunInference(KeyedModelHandler(MaskModelHandler("models/mine")))
 
-Images are decoded and limited as by a scoring run. A scoring run itself does not go this way: its elements are shards,
-not images, so that Beam costs nothing per image.
+Images are decoded and limited as in a scoring run. A scoring run itself does not use it: its elements are shards, not
+images, so that Beam costs nothing per image.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class MaskModelHandler(ModelHandler):  # type: ignore[misc]
     ``fault`` and raises nothing.
 
     Args:
-        model: a bundle of any storage, or ``"builtin"``.
+        model: a bundle in any storage, or ``"builtin"``.
         settings: other settings of a run, section by section: ``{"faces": {"mode": "whole"}}``.
-        min_batch_size: fewest images per call of the model, where there are as many.
-        max_batch_size: most of them.
+        min_batch_size: fewest images per call of the model, where there are enough.
+        max_batch_size: most images per call.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -71,7 +71,7 @@ class MaskModelHandler(ModelHandler):  # type: ignore[misc]
             self._settings = _with_model(self._settings, model_path)
 
     def get_metrics_namespace(self) -> str:
-        """What Beam's metrics are called by."""
+        """The prefix of Beam's metrics."""
         return "maskdet"
 
 

@@ -44,7 +44,7 @@ def name_job(options: PipelineOptions, run_id: str) -> None:
 
 
 def describe_runner(options: PipelineOptions) -> dict[str, str]:
-    """What a run's record says of its runner: its name, that of the job, and where Flink can be asked for it."""
+    """What a run's record says about its runner: its name, the job's name, and where to ask Flink about it."""
     runner, job = options.view_as(StandardOptions).runner, options.view_as(GoogleCloudOptions).job_name
     master = str(options.view_as(FlinkRunnerOptions).flink_master)
     known = {"name": str(runner), "job": str(job)}
@@ -52,7 +52,7 @@ def describe_runner(options: PipelineOptions) -> dict[str, str]:
 
 
 def recover_interrupt(error: BaseException) -> KeyboardInterrupt | None:
-    """The Ctrl-C or SIGTERM that a runner made an error of its own of, if that is what it was."""
+    """The Ctrl-C or SIGTERM that a runner turned into an error of its own, if that is what happened."""
     if isinstance(error, Terminated) or str(error).startswith("maskdet.errors.Terminated"):
         return Terminated()
     interrupted = isinstance(error, KeyboardInterrupt) or str(error).startswith("KeyboardInterrupt")
@@ -60,7 +60,7 @@ def recover_interrupt(error: BaseException) -> KeyboardInterrupt | None:
 
 
 def is_template_launch(options: PipelineOptions) -> bool:
-    """Whether running the pipeline only writes its job to a file, as the launcher of a Flex Template asks."""
+    """Whether running the pipeline only writes its job to a file, as for the launcher of a Flex Template."""
     return options.view_as(GoogleCloudOptions).template_location is not None
 
 
@@ -75,19 +75,19 @@ def is_one_process(options: PipelineOptions) -> bool:
 
 
 def has_ended(result: PipelineResult | None) -> bool:
-    """Whether a job that went wrong is over, and not only lost from sight."""
+    """Whether a job that went wrong is over, rather than merely out of sight."""
     return result is None or bool(PipelineState.is_terminal(result.state))
 
 
 def wait_or_cancel(result: PipelineResult, options: PipelineOptions) -> None:
-    """Wait for a job to end; Ctrl-C cancels it on its runner, which would otherwise go on without its client.
+    """Wait for a job to end; Ctrl-C cancels it on its runner, which would otherwise continue without its client.
 
     Args:
         result: the running job.
         options: with which it was started.
 
     Raises:
-        KeyboardInterrupt: the wait was interrupted; the job is cancelled, or a warning says that it may go on.
+        KeyboardInterrupt: the wait was interrupted; the job is cancelled, or a warning says that it may continue.
     """
     try:
         result.wait_until_finish()

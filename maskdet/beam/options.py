@@ -1,4 +1,4 @@
-"""Beam options on the command line and in a runner's YAML file, and a clear error for what Beam does not know."""
+"""Beam options on the command line and in a runner's YAML file, with clear errors for those that Beam does not know."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from maskdet.errors import ConfigError
 from maskdet.named_configs import RUNNERS, find_config
 
-# DirectRunner would first look for the Prism runner, a binary it wants to download.
+# DirectRunner would first look for the Prism runner, a binary that it wants to download.
 DEFAULT_RUNNER = "FnApiRunner"
 _ABOUT_AS_CLOSE = 0.1
 RUNNER_CONFIG_HELP = "Beam options: dataflow, dataflow_gpu, flink, flink_kubernetes or a YAML file; flags win over it"
@@ -24,12 +24,13 @@ class _KeptViews(PipelineOptions):  # type: ignore[misc]  # Beam is untyped
     """Options whose views are made once.
 
     Beam asks for one at each of a pipeline's steps, several hundred times, and each makes an argument parser: three
-    fifths of the time that a pipeline takes to build (measured). Views share their values, so that one of a kind does.
+    fifths of the time that a pipeline takes to build (measured). Views share their values, so one of each kind is
+    enough.
     """
 
     def view_as(self, cls: type[PipelineOptions]) -> Any:
-        """These options as those of a class."""
-        views = self.__dict__.setdefault("_views", {})  # past Beam's own setting of attributes, which are options
+        """These options as a view of some class."""
+        views = self.__dict__.setdefault("_views", {})  # bypasses Beam's setting of attributes, which are options
         if cls not in views:
             views[cls] = super().view_as(cls)
         return views[cls]
@@ -41,17 +42,17 @@ class _KeptViews(PipelineOptions):  # type: ignore[misc]  # Beam is untyped
 def parse_beam_options(
     arguments: Sequence[str], runner_config: str | None = None, own_flags: Sequence[str] = ()
 ) -> PipelineOptions:
-    """Beam's options from what is left of a command line, over those of a runner's file.
+    """Beam's options from the rest of a command line, on top of those in a runner's file.
 
     Args:
         arguments: flags that the command does not know itself.
         runner_config: a YAML file, ``option: value``; options that may be given several times are joined with the
-            command line's, of others the command line's counts.
-        own_flags: those of the command, which a mistyped one is most likely to be.
+            command line's, which otherwise wins.
+        own_flags: the command's flags, the likeliest meaning of a mistyped one.
 
     Raises:
-        ConfigError: the file is no mapping, Beam does not know a flag either (Beam itself would only log and drop it),
-            or a flag lacks its value.
+        ConfigError: the file is not a mapping, Beam does not know a flag (which it would only log and drop), or a flag
+            lacks its value.
     """
     flags: list[str] = []
     if runner_config is not None:
@@ -86,7 +87,7 @@ def _hint(unknown: str, own_flags: Sequence[str], beam_flags: Sequence[str]) -> 
     close = difflib.get_close_matches(flag, list(dict.fromkeys([*own_flags, *beam_flags])), n=3)
     likeness = {name: difflib.SequenceMatcher(None, flag, name).ratio() for name in close}
     likely = [name for name in close if likeness[name] >= likeness[close[0]] - _ABOUT_AS_CLOSE]
-    if likely:  # of those about as close, the command's own comes first
+    if likely:  # among similar ones, the command's own comes first
         return f"Did you mean {next((name for name in likely if name in own_flags), likely[0])}?"
     return "See --help for maskdet's flags; Beam's are in its documentation."
 
@@ -102,11 +103,11 @@ def _read_flags(path: str) -> list[str]:
 
 
 def _flags(path: str, name: str, value: Any) -> list[str]:
-    """The flags of one entry: a list gives one flag an item, a mapping JSON."""
+    """The flags of one entry: one per item of a list; a mapping becomes JSON."""
     if value is True:
         return [f"--{name}"]
     if value is None or value is False:
-        # Beam has flags that turn something on and others that turn something off; false would be neither.
+        # Beam has flags that turn something on and others that turn something off; false would mean neither.
         remedy = "Leave the option out, or set the one that turns it off (no_…) to true."
         raise ConfigError(f"--runner-config {path}: {name}", "a value", value, remedy)
     if isinstance(value, list):

@@ -65,7 +65,7 @@ class MeasureImages(beam.PTransform):  # type: ignore[misc]
 class Prepare(beam.PTransform):  # type: ignore[misc]
     """``None`` root → :class:`PrepareReport`: a whole preparation.
 
-    Duplicates and groups join any image to any other, so one worker ends it, with about 1 kB per image in memory.
+    Duplicates and groups can join any two images, so one worker finishes it, with about 1 kB per image in memory.
     """
 
     settings: PrepareSettings

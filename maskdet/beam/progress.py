@@ -1,4 +1,4 @@
-"""How far a run is, counted where the work is done; a terminal shows it when work and terminal share a process."""
+"""How far a run has come, counted where the work is done; a terminal shows it if both are in the same process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class ProgressState(NamedTuple):
     listed: int = 0
     done: int = 0
     kept: int = 0
-    """Of those done: kept from an earlier run, at no cost."""
+    """Those of them that were kept from an earlier run, at no cost."""
     failed: int = 0
 
 
 class Progress:
-    """Counts that any thread may add to."""
+    """Counts to which any thread may add."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class Progress:
             self._state = state._replace(done=state.done + images, kept=state.kept + (images if kept else 0))
 
     def add_failed(self, images: int) -> None:
-        """Count images failed, of those finished."""
+        """Count failed images among those finished."""
         with self._lock:
             self._state = self._state._replace(failed=self._state.failed + images)
 

@@ -66,7 +66,7 @@ def _earlier(launch: Launch) -> JoinEarlier | None:
 
 
 def _tracks(launch: Launch) -> TrackVideos | None:
-    """What makes tracks, where there may be videos: in the input, or among what the output holds."""
+    """What makes tracks, where there may be videos in the input or in the output."""
     earlier = launch.base is not None and any(shard.segments is not None for shard in launch.base.shards)
     return TrackVideos(launch.tracks) if launch.settings.video.mode == "score" or earlier else None
 
@@ -80,7 +80,7 @@ def run_to_end(
     shown: AbstractContextManager[None] | None = None,
     one_input: bool = False,
 ) -> RunRecord:
-    """Claim the output, run the pipeline and read the record it left; what ends it early is in there too.
+    """Claim the output, run the pipeline and read the record that it left, which also says what ended it early.
 
     Args:
         launch: the checked run.
@@ -91,8 +91,8 @@ def run_to_end(
         one_input: refuse tables that hold images of other inputs.
 
     Returns:
-        The run's record. Whether it succeeded says its :meth:`~maskdet.tables.runs.RunRecord.outcome`; the record of
-        a job that was only written down, as for a Flex Template, says that it is running.
+        The run's record, whose :meth:`~maskdet.tables.run_records.RunRecord.outcome` says whether it succeeded. The
+        record of a job that was only written to a file, as for a Flex Template, says that it is running.
 
     Raises:
         MaskdetError: the output cannot be claimed, or a worker met a caller's mistake.
@@ -120,7 +120,7 @@ def run_to_end(
 
 
 def _run_pipeline(launch: Launch, options: PipelineOptions, shown: AbstractContextManager[None]) -> None:
-    """Run a begun run's pipeline to its end; what ends it early is left in the run's record."""
+    """Run the pipeline of a run that has begun to its end; the run's record says what ended it early."""
     layout, run_id, result = launch.plan.layout, launch.plan.record.run_id, None
     tuning.spend_less()
     try:

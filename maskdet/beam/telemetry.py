@@ -1,4 +1,4 @@
-"""What a worker says of each shard it finished: Beam metrics, which every runner shows, and a line of JSON in its log.
+"""What a worker reports of each finished shard: Beam metrics, which every runner shows, and a line of JSON in its log.
 
 Metrics count the work of this run alone; shards kept from earlier runs have counters of their own. A runner that
 retries a shard may count it twice; the run record does not.
@@ -17,7 +17,7 @@ from maskdet.tables.receipts import ShardReport
 from maskdet.tables.results import StageSeconds
 
 NAMESPACE = "maskdet"
-# The console leaves these lines out, unless told to log JSON; workers on other machines log them all.
+# The console leaves these lines out unless told to log JSON; workers on other machines log them all.
 _LOGGER = logging.getLogger("maskdet.shards")
 _STAGES = tuple(field.name for field in dataclasses.fields(StageSeconds))
 _COUNTERS = (
@@ -30,8 +30,8 @@ _COUNTERS = (
 class ShardTelemetry:
     """Counters, distributions and log lines of one run's shards.
 
-    Distributions hold one value a shard, in milliseconds: ``shard_ms`` from start to receipt, and thread time by stage,
-    ``fetch_ms``, ``decode_ms`` and so on, whose sum exceeds ``shard_ms`` where threads work side by side.
+    Distributions have one value per shard, in milliseconds: ``shard_ms`` from start to receipt, and thread time by
+    stage, ``fetch_ms``, ``decode_ms`` and so on, whose sum exceeds ``shard_ms`` where threads work concurrently.
 
     Args:
         run_id: names the run in log lines.

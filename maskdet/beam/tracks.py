@@ -1,4 +1,4 @@
-"""The PTransform that makes tracks of the rows of videos."""
+"""The PTransform that makes tracks from the rows of videos."""
 
 from __future__ import annotations
 

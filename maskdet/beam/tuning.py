@@ -1,4 +1,4 @@
-"""Less of what Beam spends on each step and bundle, whatever their size, in a process that runs a pipeline itself."""
+"""Reduce what Beam spends on each step and bundle, whatever their size, in a process that runs a pipeline itself."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SAMPLING_PERIOD_MS = 5
 
 
 def spend_less() -> None:
-    """Spend less, from now on.
+    """Spend less from now on.
 
-    - The end of a bundle waits for a thread that samples what it is at, and sleeps for up to 200 ms. It sleeps 5.
+    - The end of a bundle waits for a thread that samples its progress and sleeps for up to 200 ms; now it sleeps for 5.
     - Every step is inspected eight times, method by method; what a method takes is kept: a fifth of what a pipeline
       takes before its first shard (measured). So is which states and timers the methods of a class take: another tenth.
     """
@@ -30,7 +30,7 @@ def spend_less() -> None:
 
 
 class _Kept:
-    """A function of methods that asks once what it is told of each, whichever object a method is bound to."""
+    """Cache a function of methods, whichever object a method is bound to."""
 
     def __init__(self, asked: Callable[[Any], Arguments]) -> None:
         self._asked = asked
@@ -47,7 +47,7 @@ class _Kept:
 
 
 class _KeptSpecs:
-    """A function of steps that asks once what it is told of a class, unless a step has methods of its own."""
+    """Cache a function of steps by class, except for steps that have methods of their own."""
 
     def __init__(self, asked: Callable[[Any], Specs]) -> None:
         self._asked = asked

@@ -45,7 +45,7 @@ class CutVideos(beam.PTransform):  # type: ignore[misc]
 
 
 def _split_videos(batch: RefBatch) -> Iterator[Any]:
-    """Images as they are; videos few at a time, since opening one takes as long as listing a thousand images."""
+    """Images unchanged; videos a few at a time, since opening one takes as long as listing a thousand images."""
     if not has_segments(batch.columns):
         yield batch
         return

@@ -1,1 +1,1 @@
-"""The ``maskdet`` command: one file a subcommand."""
+"""The ``maskdet`` command, with one file for each subcommand."""

@@ -5,10 +5,10 @@
     maskdet audit apply tables/ audit.parquet --labels audit.ana.csv --labels audit.ben.csv [--output audit.json]
 
 "sample" draws more faces where the model is unsure, and keeps each face's chance of being drawn. "label" opens a page
-on this machine: one key for each face, crops read from their images at that moment, the model's label not shown. Two
-people make labels that can be trusted; how far they agree is said. "apply" prints rates that hold whatever the model
-gets wrong, how often the model is right on these photographs, and whether that differs from what its bundle says. The
-labels then count in the compliance tables in place of the model's (corrections.parquet).
+on this machine: one key for each face, crops read from their images at that moment, the model's label hidden. With two
+people, labels can be trusted more, and the command says how far they agree. "apply" prints rates that hold whatever the
+model gets wrong, how often the model is right on these photographs, and whether that differs from what its bundle says.
+The labels then count in the compliance tables in place of the model's (corrections.parquet).
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 
 def describe(table: pa.Table, agreed: Agreed, drawn: int) -> str:
-    """What an audit says, in words and in a table."""
+    """What an audit shows, in words and in a table."""
     lines = [f"{len(agreed.labels):,} of {drawn:,} faces labelled; {len(agreed.disputed):,} disputed, and left out"]
     for (first, second), found in agreed.agreement.items():
         kappa = "—" if found.kappa is None else f"{found.kappa:.3f} ({found.low:.3f} to {found.high:.3f})"
@@ -173,7 +173,7 @@ def _drifted(row: dict[str, Any]) -> bool:
 
 
 def encode(table: pa.Table, agreed: Agreed, name: str) -> bytes:
-    """The table as the ending of a file's name says; JSON holds the agreement of raters, too."""
+    """The table in the format of the file's extension; JSON also has the agreement of raters."""
     if name.endswith(".parquet"):
         return encode_table(table, 100_000)
     raters = [{"raters": list(pair), **vars(found)} for pair, found in agreed.agreement.items()]

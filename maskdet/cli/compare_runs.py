@@ -3,9 +3,9 @@
     maskdet compare-runs tables-old/ tables-new/ [--output compared.html] [--faces 40]
                          [Beam options, for stores that need them]
 
-Prints how many faces got the same label, who took what for what, and how the rates differ, with intervals that know
-that both looked at the same faces. --output writes a page; --faces puts those on which the two differ most onto it,
-read from their images now. Needs the extra "explore".
+Prints how many faces got the same label, which label became which, and how the rates differ, with intervals that take
+into account that both saw the same faces. --output writes a page; --faces adds the faces on which the two differ most,
+read from their images at that moment. Needs the extra "explore".
 """
 
 from __future__ import annotations

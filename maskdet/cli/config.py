@@ -44,7 +44,7 @@ def _text_of(name: str) -> str:
     """A config's text.
 
     Raises:
-        ConfigError: there is none of the name.
+        ConfigError: there is none of that name.
     """
     texts = {config.name: config.path for config in list_configs()}
     if name not in texts:

@@ -1,4 +1,4 @@
-"""What every command shares at a terminal: error messages with exit codes, logging, and the progress line."""
+"""What all commands share at a terminal: error messages with exit codes, logging, and the progress line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from maskdet.beam.progress import Progress, ProgressState
 from maskdet.errors import EXIT_CODES, ConfigError, MaskdetError, Terminated
 
 _LOGGER = logging.getLogger("maskdet")
-# A line per shard, for workers' logs; at a terminal the progress line says it better.
+# One line for each shard, for workers' logs; at a terminal the progress line says it better.
 _SHARD_LOGGER = "maskdet.shards"
 _TERMINAL_INTERVAL_S = 0.2
 _LOG_INTERVAL_S = 30.0
@@ -29,11 +29,11 @@ _MIN_RATE_S = 0.5  # before that, a rate is mostly noise
 
 
 class Parser(argparse.ArgumentParser):
-    """A command's parser: whole flags, the text of its module as help, and a suggestion for a flag mistyped.
+    """A command's parser: full flag names only, its module's docstring as help, suggestions for mistyped flags.
 
     Args:
         command: the command's name.
-        description: the module's text.
+        description: the module's docstring.
     """
 
     def __init__(self, command: str, description: str | None) -> None:
@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Print usage and message, and end with exit code 2; a mistyped flag may be what is missing."""
+        """Print usage and message, and end with exit code 2; suggest a flag that may have been mistyped."""
         unknown = [word.split("=")[0] for word in self._given if word.startswith("--")]
         close = [difflib.get_close_matches(flag, self.flags, n=1) for flag in unknown if flag not in self.flags]
         meant = [found for matches in close for found in matches]
@@ -80,7 +80,7 @@ def names_of(text: str) -> tuple[str, ...]:
 
 
 def keys_of(conditions: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
-    """Conditions ``key=value`` as a selection has them; several of one key are alternatives.
+    """Conditions ``key=value`` in the form of a selection; several for one key are alternatives.
 
     Raises:
         ConfigError: one is not of that form.
@@ -104,7 +104,7 @@ def add_small_groups(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(name: str, action: Callable[[], int]) -> int:
-    """Run a command; a caller's mistake becomes one message on stderr and its exit code."""
+    """Run a command; a user's mistake becomes one message on stderr and an exit code."""
     set_up_logging()
     try:
         with _sigterm_as_interrupt():
@@ -120,7 +120,7 @@ def run_command(name: str, action: Callable[[], int]) -> int:
         if error.args:
             print(_describe_kept(*error.args), file=sys.stderr)
         return Terminated.exit_code if isinstance(error, Terminated) else 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader of a pipe has closed it
         sys.stderr.close()
         return 0
 
@@ -135,7 +135,7 @@ def _describe_kept(output: str, run_id: str) -> str:
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
     """Raise :class:`maskdet.errors.Terminated` on SIGTERM while the body runs; a second one ends the process."""
-    if threading.current_thread() is not threading.main_thread():  # where Python takes no signals
+    if threading.current_thread() is not threading.main_thread():  # where Python cannot handle signals
         yield
         return
 
@@ -151,7 +151,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 def set_up_logging() -> None:
-    """Log warnings to stderr, and what maskdet has to say; leave out what the command says better itself."""
+    """Log warnings, and maskdet's own messages, to stderr; leave out what the command says better itself."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _LOGGER.setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
@@ -160,14 +160,14 @@ def set_up_logging() -> None:
 
 
 def log_json() -> None:
-    """Log one JSON object a line instead, and a line for each shard finished in this process."""
+    """Log one JSON object per line instead, and one for each shard finished in this process."""
     for handler in logging.getLogger().handlers:
         handler.removeFilter(_not_of_a_shard)
         handler.setFormatter(_JsonFormatter())
 
 
 class _JsonFormatter(logging.Formatter):
-    """A record as one line of JSON; a message that is a JSON object itself, as that of a shard, adds its fields."""
+    """A record as one line of JSON; a message that is itself a JSON object, such as a shard's, adds its fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
@@ -183,15 +183,15 @@ def _not_of_a_shard(record: logging.LogRecord) -> bool:
 
 def _worth_saying(record: logging.LogRecord) -> bool:
     text = record.getMessage()
-    # Beam logs the traceback of what a step raised; a caller's mistake ends in one message of the command instead.
+    # Beam logs the traceback of errors in steps; for a user's mistake, the command prints one message instead.
     error = record.exc_info[1] if record.exc_info else None
     repeated = "maskdet.errors." in text or isinstance(error, MaskdetError | KeyboardInterrupt)
-    # Beam logs a traceback at each retry of a store, and at import that its optional BigQuery client is missing.
+    # Beam logs a traceback at each retry of a store and, when imported, that its optional BigQuery client is missing.
     return not repeated and not text.startswith(("Retry with exponential backoff", "apitools not found"))
 
 
 def exit_code_help() -> str:
-    """The exit codes, a line each, for ``--help``."""
+    """The exit codes, one per line, for ``--help``."""
     return "exit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
 
@@ -205,7 +205,7 @@ def show_progress(progress: Progress, *, quiet: bool = False) -> Iterator[None]:
 
 
 def describe_progress(state: ProgressState, elapsed_s: float) -> str:
-    """Progress in words: images done, rate, time left. Kept images cost nothing and do not count in the rate."""
+    """Progress in words: images done, rate, time left. Images that are kept do not count in the rate."""
     scored = state.done - state.kept
     rate = scored / elapsed_s if elapsed_s >= _MIN_RATE_S else 0.0
     text = f"{state.done:,} of {state.listed:,} images"
@@ -220,7 +220,7 @@ def describe_progress(state: ProgressState, elapsed_s: float) -> str:
 
 
 def _live_line(progress: Progress, stop: threading.Event) -> None:
-    from tqdm import tqdm  # its own import reads version files of packages; log lines have no use for it
+    from tqdm import tqdm  # its import reads version files of packages, which log lines do not need
 
     clock = _RunClock()
     bar_format = "{percentage:3.0f}% {bar:24} {desc}"
@@ -242,7 +242,7 @@ def _log_lines(progress: Progress, stop: threading.Event) -> None:
 
 
 class _RunClock:
-    """Seconds since the first image was listed, so that the start of runner and workers does not depress the rate."""
+    """Seconds since the first image was listed, so that starting the runner and workers does not lower the rate."""
 
     def __init__(self) -> None:
         self._started: float | None = None

@@ -5,9 +5,9 @@
     maskdet diff last-month/ this-month/ --metadata sites.csv --on site --by region
     maskdet diff old-model/ new-model/ --by camera --rate correct_rate --output changes.csv
 
-Says first what changed in coverage: images, cameras, failures, images without a face. A rate of other cameras is
-another rate. Then, for everything and for each group, the difference of the rate with an interval that knows of
-clusters, and of pairs where the same cluster is on both sides. P values of the groups are corrected for their number.
+First comes what changed in coverage: images, cameras, failures, images without a face. The rate of other cameras is
+another rate. Then, for everything and for each group, comes the difference of the rates, with an interval that accounts
+for clusters, and for pairs where a cluster is on both sides. P values of groups are corrected for their number.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _sides(arguments: argparse.Namespace) -> tuple[Side, Side]:
 
 
 def _refuse_swapped(outputs: Sequence[str], periods: Sequence[Period | None]) -> None:
-    """Of one output, the later period as the one before is a mistake: every difference would have the wrong sign."""
+    """Refuse, for one output, a --before later than --after: every difference would have the wrong sign."""
     before, after = periods
     if len(outputs) == 1 and before and after and before.first and after.last and before.first > after.last:
         raise ConfigError("--before", f"days before --after {after}", str(before), "Swap them.")
@@ -151,7 +151,7 @@ def describe(changes: Changes) -> str:
 
 
 def _shown(table: pa.Table, keys: Sequence[str]) -> pa.Table:
-    """The rows as people read them: both sides in one column."""
+    """The rows as people read them, with both sides in one column."""
     rows = [
         {
             **{name: _value(row, name) for name in keys},
@@ -170,7 +170,7 @@ def _shown(table: pa.Table, keys: Sequence[str]) -> pa.Table:
 
 
 def _value(row: Mapping[str, Any], name: str) -> str:
-    """The key of a row: all images together are not those of which nothing is known."""
+    """A row's value of a key, which tells all images together from those without a value."""
     if row["scope"] == ALL:
         return "(all)"
     return "(none)" if row[name] is None else str(row[name])
@@ -222,7 +222,7 @@ def _models(changes: Changes) -> list[str]:
 
 
 def encode(changes: Changes, name: str) -> bytes:
-    """The table as the ending of a file's name says; JSON holds coverage, models and clusters, too."""
+    """The table in the format of the file's extension; JSON also has coverage, models and clusters."""
     if name.endswith(".parquet"):
         return encode_table(changes.table, 100_000)
     if name.endswith(".csv"):

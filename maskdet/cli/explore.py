@@ -1,9 +1,9 @@
-"""Look into an output in the browser: filter, see the faces behind a number, export.
+"""Explore an output in the browser: filter, see the faces behind a number, export.
 
     maskdet explore tables/ [--port 0] [--open] [--host 127.0.0.1] [--allowed-host NAME …]
                     [Beam options, for stores that need them]
 
-Serves a page on this machine alone and prints its address, which holds a token: whoever has it sees the faces. The page
+Serves a page on this machine alone and prints its address, which has a token: whoever has it sees the faces. The page
 loads nothing from elsewhere. Faces are read from their images when they are shown, and stored nowhere. Labels that you
 correct are written to corrections.parquet in the output; the predictions stay as the model made them. Ctrl-C ends it.
 Needs the extra "explore".

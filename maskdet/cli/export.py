@@ -40,7 +40,7 @@ def _export(argv: Sequence[str]) -> int:
     )
     arguments, rest = parser.parse_known_args(argv)
     FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to the user
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes do not help the user
     names = console.names_of(arguments.formats)
     manifest, written = convert_bundle(arguments.model, arguments.output, names, overwrite=arguments.overwrite)
     print(f"{manifest.model_id}: {arguments.output}")
@@ -49,7 +49,7 @@ def _export(argv: Sequence[str]) -> int:
 
 
 def _table(written: Iterable[Written]) -> str:
-    """A row per format: what it is, its size, and how far from float32 it is."""
+    """One row per format: what it is, its size, and how far it is from float32."""
     lines = [f"  {'format':<13}{'file':<20}{'MB':>7}  {'largest difference':>18}  {'allowed':>7}  origin"]
     for one in written:
         name, path, allowed = one.format.name, one.format.path, one.format.tolerance

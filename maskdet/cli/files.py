@@ -1,10 +1,9 @@
-"""Name the files of a table as of the last run that finished.
+"""List the files of a table as of the last run that finished.
 
     maskdet files tables/ [--table predictions] [--level all] [Beam options, for stores that need them]
 
-One URI a line. The files never get other content, so that a reader who goes by this list sees the table of one run,
-even while another is at work; they stay until the run after the next ends. Outside of runs, the tables' folders hold
-the same.
+Prints one URI per line. The files never change, so a reader who follows this list sees the table of one run even while
+another is at work; they stay until the run after the next ends. Between runs, the tables' folders hold the same.
 """
 
 from __future__ import annotations

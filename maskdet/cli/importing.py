@@ -1,20 +1,20 @@
-"""Make a bundle of a model of your own: a Keras file, a SavedModel, an ONNX or a LiteRT file.
+"""Make a bundle from a model of your own: a Keras file, a SavedModel, an ONNX or a LiteRT file.
 
     maskdet import model.keras --classes WithMask,WithoutMask --scale 1/255 --check labelled/ --output models/mine
     maskdet score … --model models/mine
 
-Classes are in the order of the outputs; flow_from_directory sorts them by name, so that they are its class_indices. Of
-a network with one output, a sigmoid, the first is what 0 means and the second what 1 means. Two classes are mask and
-no_mask, three are these and incorrect; names of folders such as WithMask do as well. Nothing in the file is run before
-it was looked at, and what could run as code is refused.
+Classes are in the order of the outputs; flow_from_directory sorts them by name, so they are its class_indices. For a
+network with one sigmoid output, the first class is what 0 means and the second what 1 means. Two classes are mask and
+no_mask, three are these and incorrect; names of folders such as WithMask work as well. Nothing in the file is run
+before it has been inspected, and anything that could run as code is refused.
 
     maskdet import --detector face_detection_yunet_2023mar.onnx --output models/yunet
     maskdet score … --set faces.detector=models/yunet
 
 makes a bundle of a face detector, CenterFace or YuNet as their authors publish them. CenterFace's weights are under the
-MIT licence, YuNet's under Apache 2.0 (MIT in OpenCV's copy); the licence stays its authors'.
+MIT licence, YuNet's under Apache 2.0 (MIT in OpenCV's copy); the authors' licence applies.
 
-Keras files and SavedModels take maskdet[tensorflow], ONNX files and detectors maskdet[onnx].
+Keras files and SavedModels need maskdet[tensorflow], ONNX files and detectors maskdet[onnx].
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _import(argv: Sequence[str]) -> int:
 
 
 def _with_joined_scale(argv: Sequence[str]) -> list[str]:
-    """The arguments, with a scale that begins with a minus joined to its flag: a parser takes it for a flag."""
+    """The arguments, with a scale that begins with a minus joined to its flag, lest it pass for a flag itself."""
     joined = list(argv)
     for place in range(len(joined) - 1):
         if joined[place : place + 2] == ["--scale", "-1..1"]:
@@ -282,7 +282,7 @@ def _images(declaration: Declaration, arguments: argparse.Namespace) -> tuple[Vi
 
 @contextlib.contextmanager
 def _named(flag: str) -> Iterator[None]:
-    """Name the flag that images come by: the listing names that of another command."""
+    """Name the flag that the images came from, since the listing names another command's."""
     try:
         yield
     except (ConfigError, SourceError) as error:
@@ -319,7 +319,7 @@ def _check_table(check: Check) -> str:
 
 
 def _formats_table(conversion: Conversion) -> str:
-    """A row per format: how far it is from the network itself."""
+    """One row per format: how far it is from the network itself."""
     lines = [f"  {'format':<13}{'compared':>8}  {'largest difference':>18}  {'equal labels':>12}"]
     for one in conversion.written:
         row: Any = f"{one.images:>8}  {one.difference:>18.7f}  {one.equal_labels:>12.2%}"

@@ -4,9 +4,10 @@
     maskdet inspect tables/ --sheet 20 [--where site=north …] [--sheet-output sheet.png] [--sheet-seed 0]
 
 Prints the latest run's summary, the sizes of the tables, and the first rows of every compliance table and of the
-rates of tracks. With --sheet, writes one picture of the faces whose labels are least sure, the surest of each label,
-some at random, and images without a face, and lists them. Faces are read from their images at that moment. If an image
-is gone, or changed since it was scored, a grey tile says so. The sheet shows faces: delete it when you have looked.
+rates of tracks. With --sheet, writes one picture with the faces whose labels are least sure, the surest of each label,
+some random ones, and images without a face, and lists them. Faces are read from their images at that moment. If an
+image is gone, or has changed since it was scored, a grey tile says so. The sheet shows faces: delete it when you have
+looked.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def add_metadata(parser: argparse.ArgumentParser) -> None:
 
 
 def metadata_of(arguments: argparse.Namespace, asked: Iterable[str] = ()) -> Metadata:
-    """What the flags name; nothing without them.
+    """The metadata that the flags name; none without them.
 
     Args:
         arguments: as parsed.

@@ -1,4 +1,4 @@
-"""Start sooner: Beam and Arrow import what scoring never uses, if they find it installed."""
+"""Start faster: Beam and Arrow import packages that scoring never uses, if they find them installed."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from types import ModuleType
 
-# For type hints of data frames, a MongoDB source, and Beam's own S3 client, whose place maskdet.storage takes; together
+# For type hints of data frames, a MongoDB source, and Beam's own S3 client, which maskdet.storage replaces; together
 # a quarter of the second that importing the scoring command took (measured).
 _UNUSED = ("pandas", "pymongo", "bson", "boto3")
 _COMPLAINS = "apache_beam.io.mongodbio"
 
 
 class _Absent(MetaPathFinder):
-    """Finds no module of some names, nor lets others look."""
+    """Hides modules of some names from the import system."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
 
     def find_spec(self, fullname: str, path: object, target: ModuleType | None = None) -> None:
-        """Refuse what is left out; know nothing of the rest."""
+        """Refuse what is left out; leave the rest to other finders."""
         if fullname in self._names:
             raise ModuleNotFoundError(f"{fullname} is left out for now", name=fullname)
 
 
 @contextmanager
 def unused_left_out() -> Iterator[None]:
-    """While the body imports Beam, pass for a machine that lacks what Beam can do without; afterwards all is there.
+    """While the body imports Beam, hide packages that Beam can do without; afterwards they can be imported again.
 
-    Arrow looks for pandas when it makes its first array, and does so in here, to find none; what makes data frames
-    looks anew. What was imported is kept out of garbage collections, which would look through it, in vain, many times.
+    Arrow looks for pandas when it makes its first array, which happens in here, so that it finds none; code that makes
+    data frames looks again. What was imported is exempt from garbage collection, which would scan it many times in
+    vain.
     """
     absent = _Absent([name for name in _UNUSED if name not in sys.modules])
     logger = logging.getLogger(_COMPLAINS)

@@ -41,7 +41,7 @@ COMMANDS = {
 
 
 MODULES = {"import": "importing", "compare-runs": "compare_runs"}
-"""Modules of commands whose names no module can have."""
+"""Modules of commands whose names cannot be names of modules."""
 
 MOVED = {"compare": "tools.compare", "compose": "tools.augment", "scenes": "tools.make_scenes"}
 """Commands that made the models that ship; they run from a checkout, under these names for one more version."""
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_moved(name: str, arguments: Sequence[str]) -> int:
-    """Run a command that is no longer a part of the package, if this is a checkout."""
+    """Run a command that is no longer part of the package, if this is a checkout."""
     module = MOVED[name]
     try:
         command = importlib.import_module(module)
@@ -90,12 +90,12 @@ def _usage() -> str:
 
 
 def run() -> NoReturn:
-    """The command as a process: as :func:`main`, but the interpreter is not taken apart, which takes half a second."""
+    """The command as a process: :func:`main` without tearing down the interpreter, which takes half a second."""
     put_back = leave_out_notes()
     code = main()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # nobody listens any more, or it is closed
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
             stream.flush()
     put_back()
     os._exit(code)

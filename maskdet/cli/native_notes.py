@@ -1,9 +1,9 @@
-"""What native libraries write to stderr of themselves, without the notes that are no news to anybody.
+"""Native libraries write to stderr on their own; this leaves out their notes that help nobody.
 
 LiteRT, TensorFlow and gRPC write past Python's logging, and most of it cannot be switched off: TensorFlow's own switch
-comes too late for what it says while it is imported, LiteRT has none. A process of its own reads their lines and
-passes on all but the notes below, so that the last words of a process that crashes still come through. What Python
-writes, the progress line included, goes to the terminal directly.
+comes too late for what it says while it is imported, and LiteRT has none. A separate process reads their lines and
+passes on everything but the notes below, so that the last words of a crashing process still come through. What Python
+writes, including the progress line, goes to the terminal directly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import BinaryIO
 _NOTES = re.compile(
     rb"INFO: Created TensorFlow Lite XNNPACK delegate"
     rb"|WARNING: All log messages before absl::InitializeLog\(\) is called"
-    rb"|I\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w.]+:\d+\] "  # notes of severity "info", of TensorFlow and gRPC
+    rb"|I\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w.]+:\d+\] "  # notes of severity "info" from TensorFlow and gRPC
     rb"|I0000 00:00:\d+\.\d+ +\d+ [\w.]+:\d+\] "
     rb"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: I "
     rb"|To enable the following instructions: .* rebuild TensorFlow"
@@ -36,12 +36,12 @@ def is_note(line: bytes) -> bool:
 
 
 def leave_out_notes() -> Callable[[], None]:
-    """Leave the notes out of this process's stderr, and of what its children write there.
+    """Leave the notes out of this process's stderr and its children's.
 
-    To be called before any thread is started.
+    Call it before any thread is started.
 
     Returns:
-        Puts stderr back, once every line has been passed on.
+        A function that restores stderr once every line has been passed on.
     """
     try:
         terminal = os.dup(2)
@@ -67,7 +67,7 @@ def leave_out_notes() -> Callable[[], None]:
 def _filter(reading: int, terminal: int) -> None:
     """Pass lines on until nobody can write any more, then end this process."""
     try:
-        for number in _SIGNALS:  # a Ctrl-C is for the command, whose last lines are still to come
+        for number in _SIGNALS:  # Ctrl-C is meant for the command, whose last lines are still to come
             signal.signal(number, signal.SIG_IGN)
         for descriptor in (0, 1, 2):
             with contextlib.suppress(OSError):
@@ -79,7 +79,7 @@ def _filter(reading: int, terminal: int) -> None:
 
 
 def pass_on(lines: BinaryIO, write: Callable[[bytes], object]) -> None:
-    """Write every line that is no note, as soon as it is whole."""
+    """Write every line that is not such a note as soon as it is complete."""
     held = b""
     while piece := lines.read(65536):
         *whole, held = (held + piece).split(b"\n")
@@ -91,7 +91,7 @@ def pass_on(lines: BinaryIO, write: Callable[[bytes], object]) -> None:
 
 
 def _await(child: int) -> None:
-    """Wait for the last lines; not for ever, since a child of this process may hold stderr open."""
+    """Wait for the last lines, but not forever, since a child of this process may keep stderr open."""
     deadline = time.monotonic() + _LAST_LINES_S
     while time.monotonic() < deadline:
         with contextlib.suppress(ChildProcessError):

@@ -5,9 +5,9 @@
 
 Writes each image as a picture of 480 to 1,600 pixels, with a box, a label and a probability at each face, and prints
 one line per face. Images are files, folders, globs or list files in any storage; they are scored as `maskdet score`
-scores them. A video becomes an MP4 of the frames that `maskdet score` would look at (video.frames_per_second), in which
+scores them. A video becomes an MP4 of the frames that `maskdet score` would use (video.frames_per_second), in which
 each person has a number. Blue is mask, vermilion no_mask, yellow uncertain. If an image or a video cannot be scored,
-its line has its failure code, the others are shown all the same, and the exit code is 3. A preview is named after its
+its line has its failure code, the others are still shown, and the exit code is 3. A preview is named after its
 image and the hash of its URI, so that images of the same name do not collide. Previews show faces: delete them when you
 have looked.
 """
@@ -71,7 +71,7 @@ def _preview(argv: Sequence[str]) -> int:
 def _preview_images(
     refs: Sequence[ImageRef], previewer: Previewer, settings: ScoreSettings, kind: Literal["jpeg", "png"]
 ) -> int:
-    """Write each image with its faces marked; how many could not be scored."""
+    """Write each image with its faces marked; returns how many could not be scored."""
     folder = storage.normalize(settings.output)
     faces = faceless = failed = 0
     for preview in previewer.previews(refs):
@@ -88,7 +88,7 @@ def _preview_images(
 
 
 def _preview_films(uris: Sequence[str], model: FaceModel, settings: ScoreSettings) -> int:
-    """Write each video with its faces marked; how many could not be read."""
+    """Write each video with its faces marked; returns how many could not be read."""
     folder = storage.normalize(settings.output)
     failed = 0
     for uri in uris:
@@ -109,7 +109,7 @@ def _preview_films(uris: Sequence[str], model: FaceModel, settings: ScoreSetting
 
 
 def _lines(preview: Preview) -> list[str]:
-    """What is said of an image: a line per face, or one that says why there is none."""
+    """What is printed of an image: a line per face, or one that says why there is none."""
     if preview.fault is not None:
         return [f"failed  {printable(str(preview.fault))}"]
     return [f"face {index}  {_words(face)}" for index, face in enumerate(preview.faces)] or ["no face"]

@@ -2,7 +2,7 @@
 
     maskdet prune tables/ --before 2026-01-01 [--dry-run] [--wait [SECONDS]] [Beam options, for stores that need them]
 
-Predictions, failures, images without a face and all compliance counts speak of the rest afterwards, as one change. Days
+Afterwards predictions, failures, images without a face and all compliance counts cover the rest, as one change. Days
 are those of the data set's time zone. Images without a capture time stay. A later run over an input that still has the
 photographs adds them again: delete those first.
 """

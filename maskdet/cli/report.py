@@ -4,10 +4,11 @@
                    [--since 2026-03-02] [--until 2026-03-08] [--title "Masks in March"] [--faces 12] [--excel FILE]
                    [Beam options, for stores that need them]
 
-The page is one HTML file with everything in it, and asks no other host for anything: the rate with its interval in
+The page is one self-contained HTML file that loads nothing from any other host. It has the rate with its interval in
 words, what it rests on, days, sites and cameras, what changed, what was not seen, what failed, and the model in brief.
-Intervals take faces of one camera and hour as alike. The same tables give the same page. It shows nobody unless you say
---faces: then some faces of each label are read from their images now and put onto the page. Needs the extra "explore".
+Intervals treat faces of one camera and hour as alike. The same tables give the same page. It shows nobody unless you
+say --faces: then some faces of each label are read from their images at that moment and added to the page. Needs the
+extra "explore".
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _report(argv: Sequence[str]) -> int:
 
 
 def day_of(text: str) -> date:
-    """A day as flags give it."""
+    """A day as written in a flag."""
     try:
         return date.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the commands that score share: their flags, and the settings and Beam options that flags make."""
+"""What the commands that score share: their flags, and the settings and Beam options that follow from them."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def command_parser(command: str, description: str | None) -> console.Parser:
 
 
 def overrides(arguments: argparse.Namespace) -> list[str]:
-    """The flags given, in the form of ``--set``, and what ``--set`` adds to them."""
+    """The flags given, in the form of ``--set``, followed by those of ``--set`` itself."""
     values = [(key, vars(arguments)[key]) for key, _ in _SETTING_FLAGS.values()]
     given = [f"{key}={json.dumps(value)}" for key, value in values if value is not None]  # JSON is YAML
     return [*given, *arguments.set]
 
 
 def beam_options(arguments: argparse.Namespace, rest: Sequence[str], own_flags: Sequence[str] = ()) -> PipelineOptions:
-    """Beam's options, in force for storage; and the kind of log lines asked for."""
+    """Beam's options, which storage uses from now on, and the kind of log lines that was asked for."""
     if arguments.json_logs:
         console.log_json()
     options = parse_beam_options(rest, arguments.runner_config, own_flags)

@@ -1,4 +1,4 @@
-"""Show how far a scoring run is, from its output alone.
+"""Show how far a scoring run has come, from its output alone.
 
     maskdet status tables/ [--run RUN_ID] [--metrics FILE.prom] [--push-gateway URL] [--runner-config YAML]
                            [Beam options, for stores that need them]
@@ -67,7 +67,7 @@ def _give_metrics(status: RunStatus, layout: Layout, file: str | None, gateway: 
 
     registry = run_metrics(status, last_success(layout), layout)
     with _refused(file):
-        if file:  # renamed into place: a collector never sees half of it
+        if file:  # renamed into place, so that a collector never sees half of it
             prometheus_client.write_to_textfile(file, registry)
     with _refused(gateway):
         if gateway:

@@ -77,7 +77,7 @@ def _pruned(run: RunRecord) -> list[str]:
 
 
 def describe_status(status: RunStatus, layout: Layout, now: datetime) -> str:
-    """How far a run is, in words; a run that ended by itself as after ``maskdet score``."""
+    """How far a run has come, in words; if it ended by itself, as after ``maskdet score``."""
     run = status.run
     if run.status not in ("running", "failed", "interrupted", "superseded"):
         return describe_run(run, layout)
@@ -98,7 +98,7 @@ def describe_status(status: RunStatus, layout: Layout, now: datetime) -> str:
 
 
 def describe_kept(layout: Layout, run_id: str) -> str:
-    """What an interrupted run leaves."""
+    """What an interrupted run leaves behind, in words."""
     try:
         status = read_status(layout, run_id)
     except StorageError as error:
@@ -107,7 +107,7 @@ def describe_kept(layout: Layout, run_id: str) -> str:
 
 
 def _life(status: RunStatus, now: datetime) -> str:
-    """Whether a run that has not ended goes on."""
+    """Whether a run that has not ended is still going on, in words."""
     if status.life == "dead":
         return "the run died; run the same command again to continue from what is finished"
     latest = status.heartbeat
@@ -158,7 +158,7 @@ def describe_plan(
 
 
 def describe_tables(layout: Layout, max_rows: int) -> str:
-    """An output's tables: sizes, and the head of each level's compliance table and rates of tracks."""
+    """An output's tables: their sizes, and the first rows of each level's compliance table and rates of tracks."""
     lines = []
     for table in (*SHARD_TABLES, TRACKS):
         files = [file for file in storage.list_folder(layout.folder(table)) if file.uri.endswith(".parquet")]
@@ -180,7 +180,7 @@ def describe_tables(layout: Layout, max_rows: int) -> str:
 
 
 def _levels(layout: Layout, table: str) -> list[str]:
-    """Levels that a table has files of, in order."""
+    """The levels for which a table has files, in order."""
     files = storage.list_folder(layout.folder(table))
     return sorted(storage.parent(file.uri).rpartition("level=")[2] for file in files if file.uri.endswith(".parquet"))
 
@@ -198,7 +198,7 @@ def format_table(table: pa.Table) -> str:
 def describe_bytes(size_bytes: float) -> str:
     """A size with a decimal unit."""
     for unit in _UNITS:
-        if size_bytes < 999.95 or unit == _UNITS[-1]:  # what would be rounded to 1,000.0
+        if size_bytes < 999.95 or unit == _UNITS[-1]:  # larger values would be rounded to 1,000.0
             return f"{size_bytes:,.0f} {unit}" if unit == "bytes" else f"{size_bytes:,.1f} {unit}"
         size_bytes /= 1000
     raise AssertionError("the last unit takes every size")
@@ -214,7 +214,7 @@ def _head(rows: pa.Table, max_rows: int) -> pa.Table:
     told = head.to_pylist()
     shown = head.select([*used, *wanted, "mask_rate"])
     shown = shown.append_column("to quote", [[_quoted(row, "any_mask_rate") for row in told]])
-    if pc.count(rows["faces_incorrect"]).as_py():  # else the model cannot tell
+    if pc.count(rows["faces_incorrect"]).as_py():  # otherwise the model cannot tell
         for name in ("faces_incorrect", "correct_rate"):
             shown = shown.append_column(name, head[name])
         shown = shown.append_column("correct, to quote", [[_quoted(row, "correct_rate") for row in told]])
@@ -223,7 +223,7 @@ def _head(rows: pa.Table, max_rows: int) -> pa.Table:
 
 def _quoted(row: Mapping[str, Any], name: str) -> str | None:
     """A rate with the interval that its table recommends, in a cell; ``None`` where there is no rate."""
-    if "recommended" not in row:  # a table of an older version, which knew the naive one alone
+    if "recommended" not in row:  # tables of an older version have only the naive one
         old = "mask_rate" if name == "any_mask_rate" else name
         return None if row[old] is None else _rate_cell(row[old], row[f"{old}_low"], row[f"{old}_high"], _NAIVE)
     if row[name] is None:
@@ -231,7 +231,7 @@ def _quoted(row: Mapping[str, Any], name: str) -> str | None:
     way = row["recommended"]
     if way is None:
         return f"{row[name]:.3f} (no interval: one cluster)"
-    if way in ("melded", "corrected") and row[f"{name}_{way}_low"] is None:  # errors are known of the other rate alone
+    if way in ("melded", "corrected") and row[f"{name}_{way}_low"] is None:  # errors are known for the other rate only
         way = "cluster" if way == "melded" else "wilson"
     if way == "wilson":
         return _rate_cell(row[name], row[f"{name}_low"], row[f"{name}_high"], _NAIVE)
@@ -258,7 +258,7 @@ def _cell(value: object) -> str:
         return "—"
     if isinstance(value, float):
         return f"{value:.3f}"
-    # Names come from paths and lists: a terminal must not act on what they hold.
+    # Names come from paths and lists: a terminal must not interpret what they contain.
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(value))
 
 
@@ -268,7 +268,7 @@ def _detail(name: str, counts: Mapping[str, int]) -> list[str]:
 
 
 def _data_set(run: RunRecord) -> list[str]:
-    """What the run did to the data set, where it is more than the run's input."""
+    """What the run did to the data set, where that is larger than the run's input."""
     if set(run.changes) <= {ADDED}:
         return []
     words = {
@@ -306,7 +306,7 @@ def _videos(videos: VideoCounts | None) -> list[str]:
 
 
 def _skipped_videos(run: RunRecord) -> list[str]:
-    """What to install, where videos were passed over because it is missing."""
+    """What to install where videos were skipped because it is missing."""
     video = VideoSettings.model_validate(run.settings.get("video", {}))
     reasons = {f"extension .{extension}" for extension in video.extensions}
     if is_installed() or not reasons & set(run.skipped_by_reason):
@@ -320,7 +320,7 @@ def _mask_rate(run: RunRecord) -> list[str]:
     if not decided:
         return []
     readable = images.scored + images.no_face
-    # Faceless images are not missing at random: a rate never stands without their share.
+    # Images without a face are not missing at random: a rate is never shown without their share.
     beside = f"; no face in {images.no_face / readable:.1%} of the images" if readable else ""
     if INCORRECT not in faces:
         of = f"of {decided:,} faces labelled mask or no_mask (uncorrected)"
@@ -348,7 +348,7 @@ def _corrections(run: RunRecord) -> list[str]:
 
 
 def _groups(run: RunRecord) -> list[str]:
-    """How faces were grouped in time and by what they share, where the record says so."""
+    """How faces were grouped by time and cluster, where the record says so."""
     compliance = run.settings.get("compliance", {})
     cluster, zone = compliance.get("cluster"), compliance.get("time_zone")
     if cluster is None or zone is None:
@@ -359,7 +359,7 @@ def _groups(run: RunRecord) -> list[str]:
 def _thresholds(run: RunRecord) -> str:
     try:
         return str(run.decision)
-    except OutputError:  # the record of an older version; the rest of it can still be told
+    except OutputError:  # a record of an older version; the rest of it can still be shown
         return "thresholds unknown"
 
 

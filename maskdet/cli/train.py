@@ -2,8 +2,8 @@
 
     maskdet train --config compact --output models/compact
 
-Relative data folders in the recipe start from the variable MASKDET_DATA. `--set epochs=3` changes one setting.
-`--smoke` runs the whole recipe on a few images, in seconds. <output>.history.csv gets one row per epoch, and
+Relative data folders in the recipe are relative to the environment variable MASKDET_DATA. `--set epochs=3` changes one
+setting. `--smoke` runs the whole recipe on a few images, in seconds. <output>.history.csv gets one row per epoch, and
 <output>.checkpoints holds the full state. If a training is killed, the same command continues it, and ends with the
 same weights (bit for bit where the recipe says `deterministic: true`). A bundle that is already at --output is replaced
 only with --overwrite.
@@ -52,7 +52,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _train(options: argparse.Namespace) -> int:
     recipe = load_yaml(Recipe, find_config(options.config, RECIPES), options.set)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to the user
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes do not help the user
     resume: Resume = "required" if options.resume else "never" if options.restart else "if_possible"
     wanted = recipe.smoke() if options.smoke else recipe
     manifest = train(wanted, data_folder(), options.output, resume=resume, overwrite=options.overwrite)

@@ -1,11 +1,11 @@
-"""Watch a camera or a film as it runs.
+"""Watch a camera or a film as it plays.
 
     maskdet watch rtsp://camera/stream | /dev/video0 | film.mp4
                   [--frames-per-second 10] [--page 8080] [--parquet DIR] [--model builtin] [--set section.key=value …]
 
-Looks at the newest frame, drops those that came meanwhile and counts them, and prints a line of JSON per frame: faces
+Scores the newest frame, drops and counts those that arrived meanwhile, and prints a line of JSON per frame: faces
 with boxes, labels and probabilities, and latency_ms, from the frame's arrival until its faces had labels. A stream that
-breaks is opened again, after ever longer waits. With --page, a page on this machine alone (127.0.0.1) shows the picture
+breaks is opened again, after increasing waits. With --page, a page on this machine alone (127.0.0.1) shows the picture
 with its boxes, and the rate of the last hour. With --parquet, the faces of each minute become a file with the columns
 of the predictions. Ctrl-C or SIGTERM ends it. Reading videos takes the extra maskdet[video].
 """
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _watch(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     source = Source.of(arguments.source)
-    decoder_identity()  # refuses where there is none
+    decoder_identity()  # refuses if it is missing
     given = load_yaml(ScoreSettings, arguments.config, _overrides(arguments))
     model = load_face_model(given)
     minutes = None
@@ -60,12 +60,12 @@ def _watch(argv: Sequence[str]) -> int:
                 if seen is None:
                     continue
                 hour.add(seen.prediction)
-                if minutes is not None:  # first, so that whoever has read a line finds its faces in a file
+                if minutes is not None:  # first, so that whoever reads a line finds its faces in a file
                     minutes.add(seen)
                 print(json.dumps(seen.line(), separators=(",", ":")), flush=True)
                 if arguments.page is not None:
                     _show(page, seen, hour)
-        except KeyboardInterrupt:  # also SIGTERM: the way it is meant to end
+        except KeyboardInterrupt:  # also SIGTERM: this is how it is meant to end
             pass
         finally:
             if minutes is not None:

@@ -1,4 +1,4 @@
-"""What changed between two sets of faces: differences of rates, with intervals that know of clusters and of pairs.
+"""What changed between two sets of faces: differences of rates, with intervals that account for clusters and pairs.
 
 Two periods, two outputs or two models. Where a cluster has faces on both sides (the same camera at the same hour of the
 day, or the same photographs scored by two models) the sides go up and down together, and the difference is surer than
@@ -16,7 +16,7 @@ from maskdet.compliance.state import State
 
 Adjustment = Literal["holm", "benjamini-hochberg", "none"]
 RATES = {"any_mask_rate": "any_mask", "correct_rate": "correct"}
-"""Rates that can be compared → the field of :class:`maskdet.compliance.state.Tally` that counts for each."""
+"""Each rate that can be compared → the field of :class:`maskdet.compliance.state.Tally` that counts for each."""
 
 NAIVE = "square-and-add of wilson (Newcombe 1998), naive: independent faces"
 CLUSTER = "square-and-add of cluster intervals (Zou and Donner 2008)"
@@ -32,16 +32,16 @@ class Difference(NamedTuple):
     difference: float | None
     """After minus before."""
     interval: Interval | None
-    """That knows of clusters; ``None`` below two of them on either side."""
+    """Accounts for clusters; ``None`` with fewer than two of them on either side."""
     naive: Interval | None
-    """As if all faces were independent."""
+    """The interval if all faces were independent."""
     p: float | None
-    """The level at which the interval would begin to hold 0; of the naive one where there is no other. ``None`` where
-    it was not asked for."""
+    """The level at which the interval would just include 0; of the naive interval where there is no other. ``None``
+    where it was not asked for."""
     pairs: int
-    """Clusters with labelled faces on both sides."""
+    """How many clusters have labelled faces on both sides."""
     method: str
-    """How the interval was computed, or the naive one where there is no other."""
+    """How the interval was computed; where there is none, how the naive one was."""
 
 
 class _Side(NamedTuple):
@@ -81,8 +81,8 @@ def difference(
         after: the other.
         rate: of :data:`RATES`.
         confidence: nominal coverage.
-        clustered: whether the clusters of the states mean anything.
-        with_p: whether to look for p, which takes most of the time.
+        clustered: whether the states were counted by cluster.
+        with_p: whether to search for p, which takes most of the time.
     """
     sides = _Side.of(before, RATES[rate]), _Side.of(after, RATES[rate])
     sums = [side.sums for side in sides]
@@ -122,7 +122,7 @@ def square_and_add(before: tuple[float, Interval], after: tuple[float, Interval]
 
     Args:
         before: a share and its interval.
-        after: the other, from which the first is taken.
+        after: the other, from which the first is subtracted.
         correlation: of the two shares' estimates.
     """
     (p, (p_low, p_high)), (q, (q_low, q_high)) = before, after

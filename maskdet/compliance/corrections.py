@@ -1,7 +1,7 @@
 """Labels that people gave to faces, which count in place of the model's.
 
-They lie in ``corrections.parquet`` beside the tables, written by ``maskdet audit apply`` and by programs. The
-predictions stay as the model made them. Faces of videos have none.
+They are stored in ``corrections.parquet`` beside the tables, written by ``maskdet audit apply`` and by programs. The
+predictions stay as the model made them. Faces in videos cannot be corrected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from maskdet.labels import CODES, UNCERTAIN, Codes
 from maskdet.schemas import NOT_A_FACE, corrections_schema
 
 REJECTED = -2
-"""Code of a box that people say holds no face; beside those of :data:`maskdet.labels.CODES`."""
+"""Code of a box that people say holds no face; an addition to :data:`maskdet.labels.CODES`."""
 CORRECTED_CODES: Mapping[str, int] = {
     **{name: code for name, code in CODES.items() if name != UNCERTAIN},
     NOT_A_FACE: REJECTED,
@@ -32,7 +32,7 @@ class Correction(NamedTuple):
 
     image_uri: str
     content_sha256: str
-    """Of the image as it was looked at; a correction does not outlive a change of the image."""
+    """Hash of the image that people looked at; once the image changes, the correction no longer applies."""
     face_index: int
     label: str
     """``mask``, ``incorrect``, ``no_mask`` or ``not_a_face``."""
@@ -50,7 +50,7 @@ class Corrections:
 
     @classmethod
     def of(cls, corrections: Iterable[Correction]) -> Corrections:
-        """Of two corrections of one face the later one holds."""
+        """Where a face has two corrections, the later one wins."""
         found: dict[str, dict[int, tuple[str, str]]] = {}
         for uri, sha256, index, label in corrections:
             found.setdefault(uri, {})[index] = (sha256, label)
@@ -58,7 +58,7 @@ class Corrections:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Corrections:
-        """The corrections that a table holds."""
+        """The corrections in a table."""
         columns = (table[name].to_pylist() for name in Correction._fields)
         return cls.of(Correction(*row) for row in zip(*columns, strict=True))
 
@@ -82,22 +82,23 @@ class Corrections:
         return Corrections({uri: {**self.labels.get(uri, {}), **later.labels.get(uri, {})} for uri in uris})
 
     def within(self, uris: Iterable[str]) -> Corrections:
-        """Those of some images."""
+        """The corrections of some images."""
         return Corrections({uri: self.labels[uri] for uri in uris if uri in self.labels})
 
     def apply(self, predictions: pa.Table, said: Codes) -> tuple[Codes, NDArray[np.bool_]]:
-        """Labels as people gave them, where they did.
+        """Replace the model's labels by people's where there are any.
 
         Args:
             predictions: with ``image_uri``, ``content_sha256`` and ``face_index``.
             said: codes of the model's labels, ``(faces,)``.
 
         Returns:
-            Codes, ``(faces,)``, and which of them people gave.
+            The codes, ``(faces,)``, and which of them came from people.
         """
         codes, corrected = said.copy(), np.zeros(len(said), bool)
         known = pc.is_in(predictions["image_uri"], value_set=pa.array(list(self.labels), pa.string()))
-        if "frame_time_us" in predictions.column_names:  # a video has many faces of one number, which people do not see
+        # faces of different frames share a number, and people cannot see which is meant
+        if "frame_time_us" in predictions.column_names:
             known = pc.and_(known, pc.is_null(predictions["frame_time_us"]))
         rows = np.flatnonzero(np.asarray(known))
         some = predictions.select(["image_uri", "content_sha256", "face_index"]).take(rows)

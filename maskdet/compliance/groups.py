@@ -1,4 +1,4 @@
-"""Counting a shard's rows in every group of every level."""
+"""Count a shard's rows in every group of every level."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Grouping:
 
     Attributes:
         levels: level name → key names.
-        cluster: names of the keys whose values faces of one cluster share; empty: no clusters are counted.
-        time_zone: IANA name; that of dates, hours, weeks … of levels and clusters. Default: the rule's.
+        cluster: names of the keys whose values all faces of a cluster share; empty: clusters are not counted.
+        time_zone: IANA name; used for dates, hours, weeks … of levels and clusters. Default: the rule's.
         corrections: labels that people gave.
     """
 
@@ -39,7 +39,7 @@ class Grouping:
 
     @property
     def prediction_columns(self) -> tuple[str, ...]:
-        """Columns of the predictions that are looked at, beside keys and capture times."""
+        """Columns of the predictions that are needed, in addition to keys and capture times."""
         identity = ("image_uri", "content_sha256", "frame_time_us") if self.corrections else ()
         return (*identity, "face_index", "label", *_PROBABILITIES)
 
@@ -56,8 +56,8 @@ def count_groups(
 
     Args:
         predictions: ``captured_at``, the key columns and :attr:`Grouping.prediction_columns`.
-        failures: at least ``captured_at``, the key columns and, of frames of videos, ``frames``.
-        no_face: the same of images without a face.
+        failures: at least ``captured_at``, the key columns and, for frames of videos, ``frames``.
+        no_face: the same for images without a face.
         partition: the shard's values of the partition keys.
         rule: the run's keys.
         grouping: what to count.
@@ -93,7 +93,7 @@ class RowKeys:
         self._times: Integers = np.asarray(times.fill_null(0))
 
     def group(self, names: Sequence[str]) -> tuple[Integers, list[tuple[str | None, ...]]]:
-        """The group of each row, ``(rows,)``, numbered by the values of some keys, and those values."""
+        """The group of each row, ``(rows,)``, as a number for each combination of key values, and those values."""
         numbers = np.zeros(len(self._times), np.int64)
         encoded = [self._encode(name) for name in names]
         for codes, values in encoded:
@@ -130,14 +130,14 @@ class RowKeys:
 
 @dataclass(frozen=True)
 class _Faces:
-    """What is added up of each face.
+    """What each face adds to the counts.
 
     Attributes:
         counted: one column for each field of :class:`Counts`, ``(faces, fields)``.
         tallies: one for each field of :class:`Tally`, ``(faces, fields)``.
         scores: probability and its square in fixed point, ``(faces, 2)``.
         bins: of the histogram, ``(faces,)``.
-        clusters: the cluster of each face, ``(faces,)``; ``None`` where none is named.
+        clusters: the cluster of each face, ``(faces,)``; ``None`` where clusters are not counted.
         names: of the clusters.
     """
 
@@ -188,7 +188,7 @@ class _Faces:
 
     def _clusters(self, groups: Integers, count: int) -> list[dict[str, Tally]]:
         found: list[dict[str, Tally]] = [{} for _ in range(count)]
-        # Without a named cluster all faces are one: it says what the model said, and gives no interval.
+        # Without clusters, all faces form one, which holds the model's own labels and gives no interval.
         clusters = np.zeros(len(groups), np.int64) if self.clusters is None else self.clusters
         names = self.names or [""]
         pairs, place = np.unique(groups * len(names) + clusters, return_inverse=True)
@@ -198,20 +198,21 @@ class _Faces:
 
 
 def _images(table: pa.Table) -> Integers:
-    """How many images each row stands for, ``(rows,)``: a lost stretch of a video, as many as it has frames."""
-    if "frames" not in table.column_names:  # of images without a face, and of an earlier version, which knew no videos
+    """How many images each row stands for, ``(rows,)``: a lost stretch of a video stands for all of its frames."""
+    # for images without a face, and in tables of an earlier version, which knew no videos
+    if "frames" not in table.column_names:
         return np.ones(table.num_rows, np.int64)
     return np.asarray(pc.fill_null(table["frames"], 1)).astype(np.int64)
 
 
 def _of_images(groups: Integers, count: int, outcome: str, images: Integers) -> list[State]:
-    """States of images that have no faces: all of them ended in one way."""
+    """States of images without faces, all of which ended in the same way."""
     counts = _sums(groups, count, images[:, None])[:, 0].tolist()
     return [State(Counts(**{outcome: count})) for count in counts]
 
 
 def _counted(first: NDArray[np.bool_], codes: Codes, corrected: NDArray[np.bool_]) -> Integers:
-    # An image's first face stands for the image.
+    # An image is counted with its first face.
     labels = [codes == CODES[name] for name in (MASK, NO_MASK, UNCERTAIN, INCORRECT)]
     none = np.zeros(len(codes), bool)
     return np.stack([first, none, none, *labels, corrected], axis=1).astype(np.int64)
@@ -222,13 +223,13 @@ def _tally(codes: Codes) -> list[NDArray[np.bool_]]:
 
 
 def _worn(table: pa.Table) -> NDArray[np.float64]:
-    """Probability that there is a mask, ``(faces,)``; what is no number counts as 0."""
+    """Probability that there is a mask, ``(faces,)``; NaN counts as 0."""
     mask, incorrect = (np.asarray(pc.fill_null(table[name], 0.0)).astype(np.float64) for name in _PROBABILITIES)
     return np.clip(np.nan_to_num(mask + incorrect), 0.0, 1.0)
 
 
 def _sums(places: Integers, count: int, rows: Integers) -> Integers:
-    """Sums of rows by place, ``(count, columns)``, in integers: exact in any order."""
+    """Sums of rows by group, ``(count, columns)``, in integers, so that they are exact in any order."""
     total = np.zeros((count, rows.shape[1]), np.int64)
     np.add.at(total, places, rows)
     return total

@@ -1,4 +1,4 @@
-"""Confidence intervals of a rate: of independent faces, of clusters, under the model's errors, and with labels at hand.
+"""Confidence intervals of a rate: for independent faces, for clusters, for a model with errors, and from labels.
 
 Every function takes counts or sums, which add up over shards in any order, and returns an :class:`Interval` within
 [0, 1]. Which one fits:
@@ -9,10 +9,10 @@ Every function takes counts or sums, which add up over shards in any order, and 
 | alike within clusters | ignored | :func:`cluster_interval` |
 | independent | known by a sensitivity and a specificity | :func:`corrected_interval` |
 | alike within clusters | known by a sensitivity and a specificity | :func:`melded_interval` |
-| independent | seen in a random, labelled part of them | :func:`labelled_interval` |
+| independent | measured on a labelled random part | :func:`labelled_interval` |
 
-A *cluster* is what faces share that makes them alike: a camera and an hour, a person, a track. SciPy takes a third of a
-second to import, so it is imported where a quantile is needed.
+A *cluster* is a set of faces that are alike because of what they share: a camera and an hour, a person, a track. SciPy
+takes a third of a second to import, so it is imported where a quantile is needed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from maskdet.errors import ConfigError
 Floats = NDArray[np.float64]
 
 LEAST_YOUDEN = 0.1
-"""Smallest sensitivity + specificity - 1 that a rate is corrected for: below, a model tells next to nothing."""
+"""Smallest sensitivity + specificity - 1 that a rate is corrected for: below it, a model says next to nothing."""
 
 _MELDED_DRAWS = 4096
 
@@ -43,7 +43,7 @@ class Interval(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A share, and its interval; the share lies within."""
+    """A share and an interval that contains it."""
 
     share: float
     interval: Interval
@@ -56,7 +56,7 @@ class ClusterSums(NamedTuple):
     trials: int
     """Sum of n, the faces of a cluster."""
     successes: int
-    """Sum of x, those of them that count."""
+    """Sum of x, those of them that count as positive."""
     trials_squared: int
     """Sum of n²."""
     successes_squared: int
@@ -66,7 +66,7 @@ class ClusterSums(NamedTuple):
 
     @classmethod
     def of(cls, trials: list[int], successes: list[int]) -> ClusterSums:
-        """The sums of clusters given one by one."""
+        """The sums over clusters that are given one by one."""
         pairs = [(n, x) for n, x in zip(trials, successes, strict=True) if n]
         return cls(
             len(pairs),
@@ -84,11 +84,11 @@ class ClusterSums(NamedTuple):
 
     @property
     def effective_trials(self) -> float | None:
-        """How many independent faces would tell as much; ``None`` below two clusters.
+        """How many independent faces would carry as much information; ``None`` with fewer than two clusters.
 
         The variance of x/n is that of a ratio of cluster totals, by linearisation (W. G. Cochran, Sampling Techniques,
         3rd ed., 1977, section 9.7): m / (m - 1) times the sum of (x - p n)² over n². Where all faces of all clusters
-        agree, it cannot be told how alike a cluster's faces are; they are then taken for wholly alike.
+        agree, there is no telling how alike a cluster's faces are; they are then taken to be identical.
         """
         m, n, x, nn, xx, nx = self
         if m < 2:
@@ -97,12 +97,12 @@ class ClusterSums(NamedTuple):
             return n * n / nn
         share = x / n
         variance = m / (m - 1) * (xx - 2 * share * nx + share * share * nn) / (n * n)
-        # Clusters that happen to be more alike than chance has it are no reason for a narrower interval.
+        # Clusters that vary less than chance would have it must not narrow the interval.
         return min(float(n), share * (1 - share) / variance) if variance > 0 else float(n)
 
 
 class ErrorRates(NamedTuple):
-    """How often a model was right on labelled faces that it was not made with."""
+    """How often a model was right on labelled faces that it was not trained on."""
 
     positives_right: int
     positives: int
@@ -111,17 +111,17 @@ class ErrorRates(NamedTuple):
 
     @property
     def sensitivity(self) -> float:
-        """Share of positive faces that the model calls so."""
+        """Share of the positive faces that the model calls positive."""
         return self.positives_right / self.positives
 
     @property
     def specificity(self) -> float:
-        """Share of negative faces that the model calls so."""
+        """Share of the negative faces that the model calls negative."""
         return self.negatives_right / self.negatives
 
     @property
     def youden(self) -> float:
-        """Sensitivity + specificity - 1: 1 of a perfect model, 0 of one that guesses."""
+        """Sensitivity + specificity - 1: 1 for a perfect model, 0 for one that guesses."""
         return self.sensitivity + self.specificity - 1
 
 
@@ -151,7 +151,7 @@ def wilson_interval(successes: float, trials: float, confidence: float, *, z: fl
 
     Args:
         successes: from 0 to ``trials``.
-        trials: how many were counted; not necessarily whole, so that effective numbers may be given.
+        trials: how many were counted; effective numbers need not be whole.
         confidence: nominal coverage, 0 to 1 (exclusive).
         z: standard errors on either side; default: those of a normal distribution.
 
@@ -172,14 +172,14 @@ def wilson_interval(successes: float, trials: float, confidence: float, *, z: fl
 
 
 def cluster_interval(sums: ClusterSums, confidence: float) -> Interval | None:
-    """An interval of a share whose faces come in clusters: Wilson's, of effective numbers, with Student's t.
+    """An interval of a share whose faces come in clusters: Wilson's, for effective numbers, with Student's t.
 
     Effective numbers as in E. L. Korn and B. I. Graubard, "Confidence intervals for proportions with small expected
     number of positive counts estimated from survey data", Survey Methodology 24 (1998), 193-201; t has one degree of
     freedom fewer than there are clusters.
 
     Returns:
-        ``None`` below two clusters, from which nothing can be said.
+        ``None`` with fewer than two clusters, from which nothing can be inferred.
     """
     effective = sums.effective_trials
     if effective is None:
@@ -204,7 +204,7 @@ def paired_difference_interval(
         confidence: nominal coverage.
 
     Returns:
-        ``None`` below two clusters, from which nothing can be said.
+        ``None`` with fewer than two clusters, from which nothing can be inferred.
     """
     if clusters < 2:
         return None
@@ -216,13 +216,13 @@ def paired_difference_interval(
 
 
 def correct_share(share: float, errors: ErrorRates) -> float:
-    """A share freed of the model's errors, within [0, 1].
+    """A share corrected for the model's errors, within [0, 1].
 
     W. J. Rogan and B. Gladen, "Estimating prevalence from the results of a screening test", American Journal of
     Epidemiology 107 (1978), 71-76: (p + Sp - 1) / (Se + Sp - 1).
 
     Raises:
-        ConfigError: the model tells too little; see :data:`LEAST_YOUDEN`.
+        ConfigError: the model says too little; see :data:`LEAST_YOUDEN`.
     """
     _refuse_guessing(errors)
     return _clip((share + errors.specificity - 1) / errors.youden)
@@ -245,7 +245,7 @@ def corrected_interval(successes: int, trials: int, errors: ErrorRates, confiden
         ``None`` without trials.
 
     Raises:
-        ConfigError: the model tells too little; see :data:`LEAST_YOUDEN`.
+        ConfigError: the model says too little; see :data:`LEAST_YOUDEN`.
     """
     _refuse_guessing(errors)
     if trials == 0:
@@ -266,7 +266,7 @@ def corrected_interval(successes: int, trials: int, errors: ErrorRates, confiden
 
 
 def melded_interval(sums: ClusterSums, errors: ErrorRates, confidence: float) -> Estimate | None:
-    """A share of clustered faces, freed of the model's errors: a melded interval.
+    """A share of clustered faces, corrected for the model's errors: a melded interval.
 
     D. M. Bayer, M. P. Fay and B. I. Graubard, "Confidence intervals for prevalence estimates from complex surveys with
     imperfect assays", Statistics in Medicine 42 (2023), 1822-1867: the confidence distributions of the three shares
@@ -276,10 +276,10 @@ def melded_interval(sums: ClusterSums, errors: ErrorRates, confidence: float) ->
     equal counts give equal intervals.
 
     Returns:
-        ``None`` below two clusters.
+        ``None`` with fewer than two clusters.
 
     Raises:
-        ConfigError: the model tells too little; see :data:`LEAST_YOUDEN`.
+        ConfigError: the model says too little; see :data:`LEAST_YOUDEN`.
     """
     _refuse_guessing(errors)
     effective = sums.effective_trials
@@ -301,8 +301,8 @@ def labelled_interval(sums: LabelledSums, confidence: float) -> Estimate | None:
 
     A. N. Angelopoulos, J. C. Duchi and T. Zrnic, "PPI++: efficient prediction-powered inference", 2023 (arXiv
     2311.01453), for a mean: the labelled mean, plus λ times what the scores' mean differs between all and the labelled,
-    with the λ that gives the least variance. Never wider, in large samples, than what the labels alone give. Student's
-    t with one degree of freedom fewer than there are labels.
+    with the λ that gives the least variance. In large samples it is never wider than the labels' own interval.
+    Student's t with one degree of freedom fewer than there are labels.
 
     Returns:
         ``None`` below two labels, or without other faces.
@@ -329,7 +329,7 @@ def ignorance_bounds(successes: int, trials: int, unknown: int) -> Interval | No
     Args:
         successes: faces that count.
         trials: faces that are known to count or not to.
-        unknown: faces of which it is not known.
+        unknown: faces for which that is not known.
     """
     total = trials + unknown
     return Interval(successes / total, (successes + unknown) / total) if total else None
@@ -346,7 +346,7 @@ def _refuse_guessing(errors: ErrorRates) -> None:
 
 
 def _within(share: float, interval: Interval) -> Estimate:
-    """An estimate whose interval holds it: shrunk centres may leave an estimate at the border just outside."""
+    """An estimate inside its interval: a shrunk centre may leave an estimate at the border just outside."""
     return Estimate(share, Interval(min(interval.low, share), max(interval.high, share)))
 
 
@@ -394,7 +394,8 @@ def _mid_distribution(successes: float, trials: float, dimension: int) -> Floats
     steps = _lattice(dimension)
     lower = _beta_quantiles(steps, successes, trials - successes + 1) if successes > 0 else np.zeros_like(steps)
     upper = _beta_quantiles(steps, successes + 1, trials - successes) if successes < trials else np.ones_like(steps)
-    # Which of the two a draw comes from must not hang on its place: a bit-reversed coin, another for each dimension.
+    # Which of the two a draw comes from must not depend on its position: a bit-reversed coin, another for each
+    # dimension.
     coin = (np.arange(_MELDED_DRAWS) >> dimension) % 2 == 0
     drawn: Floats = np.where(coin, lower, upper)
     return drawn
@@ -411,7 +412,7 @@ def _beta_quantiles(steps: Floats, a: float, b: float) -> Floats:
 
 @functools.lru_cache(maxsize=64)
 def _error_distributions(errors: ErrorRates) -> tuple[Floats, Floats]:
-    """The same of sensitivity and specificity; they are those of a model, and so the same for all groups."""
+    """The same for sensitivity and specificity, which belong to the model and so are the same for all groups."""
     return (
         _mid_distribution(errors.positives_right, errors.positives, 1),
         _mid_distribution(errors.negatives_right, errors.negatives, 2),

@@ -1,6 +1,6 @@
-"""A group's rates, each with every interval that can be computed of it, from the group's state.
+"""A group's rates, each with every interval that can be computed for it, from the group's state.
 
-The naive interval takes faces for independent and the model for perfect. The others drop one assumption each: clusters
+The naive interval assumes independent faces and a perfect model. The others drop one assumption each: clusters
 the first, the correction the second, the melded interval both. Bounds say what the rate would be if what is not known
 were all of one kind. See :mod:`maskdet.compliance.intervals` for the formulas.
 """
@@ -37,11 +37,11 @@ class KnownErrors(NamedTuple):
     """What is known of how often the model is wrong, for each of the two questions that rates answer."""
 
     any_mask: ErrorRates | None = None
-    """Of telling faces with a mask, worn correctly or not, from those without."""
+    """Errors in telling faces with a mask, worn correctly or not, from those without."""
     correct: ErrorRates | None = None
-    """Of telling masks over nose and mouth from all else."""
+    """Errors in telling masks over nose and mouth from everything else."""
     refused: str | None = "nothing is known of the model's errors"
-    """Why there is no correction; ``None`` if there is."""
+    """Why there is no correction; ``None`` if there is one."""
 
     def of(self, rate: str) -> ErrorRates | None:
         """The errors that a rate suffers from, if they can be corrected for."""
@@ -57,18 +57,18 @@ class KnownErrors(NamedTuple):
 
 
 class RateRule(NamedTuple):
-    """How rates are computed of counts."""
+    """How rates are computed from counts."""
 
     confidence: float
     class_names: ClassNames = TWO_CLASSES
-    """The model's; what it cannot tell is null."""
+    """The model's classes; rates of others are null."""
     errors: KnownErrors = KnownErrors()
     clustered: bool = False
     """Whether faces were counted by cluster."""
 
 
 def measures(state: State, rule: RateRule) -> dict[str, Any]:
-    """Every column of a compliance table but the keys, by name."""
+    """All columns of a compliance table except the keys, by name."""
     rates = _Rates(state, rule)
     return {**_counts(state.counts, rule), **rates.columns(), **_scores(state)}
 
@@ -117,7 +117,7 @@ class _Rates:
         }
 
     def _corrected(self, name: str) -> tuple[Estimate | None, Estimate | None]:
-        """Freed of the model's errors, which are known of the model's own labels, not of those that people gave."""
+        """The rate corrected for the model's errors, which are known for its own labels, not for people's."""
         errors, confidence, field = self._rule.errors.of(name), self._rule.confidence, f"{_FIELDS[name]}_by_model"
         if errors is None:
             return None, None
@@ -157,7 +157,7 @@ def _counts(counts: Counts, rule: RateRule) -> dict[str, int | None]:
         "images_failed": counts.images_failed,
         "faces": counts.faces,
         "faces_mask": counts.faces_mask,
-        # Rows of an earlier model, which told, may be among them.
+        # Rows of an earlier model with that class may be among them.
         "faces_incorrect": counts.faces_incorrect if tells_incorrect or counts.faces_incorrect else None,
         "faces_no_mask": counts.faces_no_mask,
         "faces_uncertain": counts.faces_uncertain,

@@ -1,8 +1,8 @@
 """Small groups are hidden, and others with them, so that no hidden number follows from the published ones.
 
-Numbers of a few faces may tell of one person. A group is hidden whole if one of its counts is small. Levels add up to
+Numbers about a few faces may reveal one person. A group is hidden whole if one of its counts is small. Levels add up to
 each other (the days of a site to the site), so one hidden group among published ones would be found by subtraction:
-others are hidden along with it (*complementary suppression*), until every small count could be many numbers.
+others are hidden along with it (*complementary suppression*), until every small count could be any of several numbers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from maskdet.compliance.state import Counts, GroupKey
 
 COUNTED = ("images_scored", "images_no_face", "faces_mask", "faces_incorrect", "faces_no_mask", "faces_uncertain")
-"""Counts that may tell of people. Failed images show nobody."""
+"""Counts that may reveal people. Failed images show nobody."""
 MOST_CHECKED_BY_RANGE = 150
-"""Hidden groups that hang together, up to which the range of each is computed; beyond, whether it is determined."""
+"""Most connected hidden groups for which the range of each is computed; beyond it, only whether each is determined."""
 _OF_DATE: Mapping[str, Callable[[date], str]] = {
     "week": lambda day: f"{day.isocalendar().year:04d}-W{day.isocalendar().week:02d}",
     "month": lambda day: f"{day.year:04d}-{day.month:02d}",
@@ -28,7 +28,7 @@ _OF_DATE: Mapping[str, Callable[[date], str]] = {
 
 
 class Relation(NamedTuple):
-    """A group, and the groups of a finer level that add up to it."""
+    """A group and the groups of a finer level that add up to it."""
 
     whole: GroupKey
     parts: tuple[GroupKey, ...]
@@ -40,7 +40,7 @@ class Relation(NamedTuple):
 
 
 class _Unknown(NamedTuple):
-    """Hidden groups that hang together, and what is known of their sums: matrix times numbers = sums."""
+    """Hidden groups that are connected by sums, and what is known of the sums: matrix times numbers = sums."""
 
     groups: list[GroupKey]
     matrix: NDArray[np.float64]
@@ -54,15 +54,15 @@ def hide_groups(
 
     Hidden from the start are groups with such a count, faces in all included. Then, until nothing changes:
 
-    - of a group and its parts, not one alone may be hidden;
-    - what hidden parts of a published group add up to must not be small either;
+    - of a group and its parts, no single one may be hidden alone;
+    - the sum of the hidden parts of a published group must not be small either;
     - no small number may follow from the others, by any combination of sums: its range, given that counts are not
       negative, has to be at least as wide as the number.
 
     Args:
         groups: counts of every group of every level.
         levels: level → its keys.
-        least: smallest count that may be published, beside 0.
+        least: smallest count other than 0 that may be published.
     """
     relations = find_relations(groups, levels)
     hidden = {key for key, counts in groups.items() if _is_small(_numbers(counts), least)}
@@ -87,7 +87,7 @@ def find_relations(groups: Iterable[GroupKey], levels: Mapping[str, Sequence[str
             for key in sorted(by_level.get(fine, []), key=GroupKey.encode):
                 parts.setdefault(GroupKey(coarse, _project(key, finer, names)), []).append(key)
             found += [Relation(whole, tuple(some)) for whole, some in parts.items()]
-    # The tightest first: what is hidden for their sake often serves the wider ones, too.
+    # The tightest first: what is hidden because of them often serves the wider ones too.
     return sorted(found, key=lambda relation: (len(relation.parts), [key.encode() for key in relation.members]))
 
 
@@ -118,7 +118,7 @@ def _is_small(numbers: NDArray[np.int64], least: int) -> bool:
 def _by_relation(
     groups: Mapping[GroupKey, Counts], relations: Sequence[Relation], hidden: set[GroupKey], least: int
 ) -> set[GroupKey]:
-    """Groups to hide because one alone is hidden of a relation, or because hidden parts add up to little."""
+    """Groups to hide because a relation has only one hidden group, or because its hidden parts add up to little."""
     more: set[GroupKey] = set()
     for relation in relations:
         unseen = [key for key in relation.members if key in hidden or key in more]
@@ -131,7 +131,7 @@ def _by_relation(
 
 
 def _smallest_open(groups: Mapping[GroupKey, Counts], relation: Relation, hidden: set[GroupKey]) -> set[GroupKey]:
-    """The published part with the fewest faces; the whole, where all parts are hidden."""
+    """The published part with the fewest faces; the whole where all parts are hidden."""
     parts = [key for key in relation.parts if key not in hidden and groups[key].faces]
     parts = parts or [key for key in relation.parts if key not in hidden]
     if parts:
@@ -155,7 +155,7 @@ def _by_range(
 
 
 def _components(relations: Sequence[Relation], hidden: set[GroupKey]) -> list[_Unknown]:
-    """Hidden groups by the relations that tie them."""
+    """Hidden groups, grouped by the relations that connect them."""
     tied: dict[GroupKey, list[Relation]] = {key: [] for key in hidden}
     for relation in relations:
         for key in relation.members:
@@ -192,7 +192,7 @@ def _matrix(members: Sequence[GroupKey], relations: Sequence[Relation]) -> NDArr
 
 
 def determined(matrix: NDArray[np.float64]) -> list[int]:
-    """Unknowns that a system of sums leaves no choice: those that no solution of the homogeneous system moves."""
+    """Unknowns that a system of sums determines: those that no solution of the homogeneous system changes."""
     if not matrix.size:
         return []
     _, sizes, vectors = np.linalg.svd(matrix, full_matrices=True)
@@ -202,7 +202,7 @@ def determined(matrix: NDArray[np.float64]) -> list[int]:
 
 
 def _exposed(matrix: NDArray[np.float64], numbers: NDArray[np.int64], least: int, *, ranges: bool) -> list[int]:
-    """Unknowns of which a small count is known, or can only be in a range narrower than itself."""
+    """Unknowns whose small count is determined, or can only lie in a range narrower than itself."""
     if not matrix.size:
         return []
     known, exposed = determined(matrix), set[int]()
@@ -217,11 +217,11 @@ def _exposed(matrix: NDArray[np.float64], numbers: NDArray[np.int64], least: int
 
 
 def feasible_range(matrix: NDArray[np.float64], numbers: NDArray[np.int64], place: int) -> tuple[float, float]:
-    """Between what limits one of several numbers can be, given sums of them, and that none is negative.
+    """The limits between which one of several numbers must lie, given sums of them and that none is negative.
 
     Args:
-        matrix: which numbers each sum is of, ``(sums, numbers)``.
-        numbers: the numbers as they are, ``(numbers,)``; only their sums are used.
+        matrix: which numbers each sum adds up, ``(sums, numbers)``.
+        numbers: the actual numbers, ``(numbers,)``; only their sums are used.
         place: which number.
     """
     from scipy.optimize import linprog
@@ -236,15 +236,15 @@ def feasible_range(matrix: NDArray[np.float64], numbers: NDArray[np.int64], plac
 
 
 def is_small(count: int, least: int) -> bool:
-    """Whether a count must not be shown: it is neither 0 nor as large as the least."""
+    """Whether a count must not be shown: it is not 0, and smaller than the least."""
     return 0 < count < least
 
 
 def round_count(count: int, base: int) -> int:
-    """A count to the nearest multiple of a base, halves up."""
+    """A count rounded to the nearest multiple of a base, halves up."""
     return base * ((2 * count + base) // (2 * base))
 
 
 def round_counts(counts: Counts, base: int) -> Counts:
-    """Counts to the nearest multiples of a base, halves up."""
+    """Counts rounded to the nearest multiples of a base, halves up."""
     return Counts(*(round_count(count, base) for count in counts))

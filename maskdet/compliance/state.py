@@ -1,7 +1,7 @@
-"""What is known of a group: integers that add up over shards, in any order and grouping, to those of a run.
+"""What is known of a group: integers that add up over shards, in any order and grouping, to the run's totals.
 
-Nothing here is a float: probabilities are summed in fixed point, so that a sum is the same to the last bit whoever adds
-first. Rates and intervals are computed once, from the sums.
+Nothing here is a float: probabilities are summed in fixed point, so that a sum is the same to the last bit in any
+order. Rates and intervals are computed once, from the sums.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class GroupKey(NamedTuple):
 
     @classmethod
     def decode(cls, text: str) -> GroupKey:
-        """The key that :meth:`encode` made a string of."""
+        """The key that :meth:`encode` turned into a string."""
         level, values = json.loads(text)
         return cls(level, tuple(values))
 
 
 class Counts(NamedTuple):
-    """What is counted in a group; labels as corrected by people, where they were."""
+    """What is counted in a group, with people's labels in place of the model's where they gave any."""
 
     images_scored: int = 0
     images_no_face: int = 0
@@ -47,7 +47,7 @@ class Counts(NamedTuple):
     faces_uncertain: int = 0
     faces_incorrect: int = 0
     faces_corrected: int = 0
-    """Faces whose label people gave; part of the others, but for boxes that hold no face."""
+    """Faces whose label people gave; also counted above, except for boxes that hold no face."""
 
     @property
     def images_listed(self) -> int:
@@ -61,7 +61,7 @@ class Counts(NamedTuple):
 
     @property
     def faces_labelled(self) -> int:
-        """Faces of which the label is a class: those that rates are shares of."""
+        """Faces whose label is a class: the denominator of rates."""
         return self.faces_mask + self.faces_incorrect + self.faces_no_mask
 
     @property
@@ -76,13 +76,13 @@ def merge_counts(counts: Iterable[Counts]) -> Counts:
 
 
 class Tally(NamedTuple):
-    """Faces of a cluster that are labelled with a class, and those of them that count for each rate."""
+    """Faces of a cluster that are labelled with a class, and how many of them count for each rate."""
 
     labelled: int = 0
     any_mask: int = 0
     correct: int = 0
     labelled_by_model: int = 0
-    """The same by the model's own labels: those that its errors are known of."""
+    """The same by the model's own labels, for which its errors are known."""
     any_mask_by_model: int = 0
     correct_by_model: int = 0
 
@@ -94,7 +94,7 @@ class Scores(NamedTuple):
     total: int = 0
     """In units of 1 / :data:`FIXED_POINT`."""
     squares: int = 0
-    """Of the squares, in the same units."""
+    """The sum of the squares, in the same units."""
     histogram: tuple[int, ...] = (0,) * HISTOGRAM_BINS
 
     @property
@@ -104,11 +104,11 @@ class Scores(NamedTuple):
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation of the probabilities, of n - 1; ``None`` below two faces."""
+        """Standard deviation of the probabilities, with n - 1; ``None`` with fewer than two faces."""
         n = self.faces
         if n < 2:
             return None
-        # In integers up to the root: a difference of near floats would be noise.
+        # In integers up to the root: the difference of two nearly equal floats would be noise.
         scaled = n * FIXED_POINT * self.squares - self.total * self.total
         return float(max(0.0, scaled / (n * (n - 1))) ** 0.5 / FIXED_POINT)
 
@@ -121,7 +121,7 @@ class State:
         counts: images and faces.
         scores: sums of probabilities.
         clusters: cluster → its faces; a cluster may have faces in several shards, so that squares of its numbers can
-            only be taken at the end. Empty where no cluster is named.
+            only be taken at the end. Empty where clusters are not counted.
         first_ms: earliest capture time, in milliseconds since 1970; ``None`` where no image has one.
         last_ms: latest capture time.
     """
@@ -149,7 +149,7 @@ class State:
 
 
 class Merger:
-    """Adds states up: in place, so that the cost of each is its own size, not that of what is there already."""
+    """Adds states up in place, so that adding one costs as much as its own size, not that of the sum so far."""
 
     def __init__(self) -> None:
         self._counts = Counts()
@@ -171,7 +171,7 @@ class Merger:
         return self
 
     def state(self) -> State:
-        """The sum; clusters in the order of their names, so that equal sums are equal bytes."""
+        """The sum, with clusters in the order of their names, so that equal sums have equal bytes."""
         first, last = self._times or (None, None)
         return State(self._counts, self._scores, dict(sorted(self._clusters.items())), first, last)
 

@@ -16,7 +16,7 @@ from maskdet.sections import PrivacySettings
 Group = TypeVar("Group")
 
 _ALWAYS = ("rate_method", "interval_method", "interval_confidence")
-# Of few faces each, or of one image.
+# They describe few faces each, or a single image.
 _TELLING = ("score_histogram", "first_captured_at", "last_captured_at")
 
 
@@ -25,8 +25,8 @@ class Disclosure(NamedTuple):
 
     Attributes:
         hidden: values of the keys of groups whose numbers are hidden.
-        round_to: counts are rounded to multiples of it; of rounded counts there are only the naive rates.
-        guarded: whether small numbers are hidden at all: then also those of the histogram, and capture times.
+        round_to: counts are rounded to multiples of it; rounded counts have only the naive rates.
+        guarded: whether small numbers are hidden at all; if so, histograms and capture times are hidden too.
     """
 
     hidden: frozenset[tuple[str | None, ...]] = frozenset()
@@ -35,7 +35,7 @@ class Disclosure(NamedTuple):
 
     @classmethod
     def of(cls, level: str, hidden: Iterable[GroupKey], privacy: PrivacySettings) -> Disclosure:
-        """That of one level's table, of all groups that are hidden."""
+        """What one level's table does not show, from all groups that are hidden."""
         unseen = frozenset(key.values for key in hidden if key.level == level)
         return cls(unseen, privacy.round_to, privacy.hides)
 
@@ -58,7 +58,7 @@ def compliance_table(
         names: the level's keys.
         all_names: keys of all levels, which are the table's columns; those the level lacks are null.
         rule: how rates are computed.
-        time_zone: that of dates and hours; in the schema's metadata as ``maskdet.time_zone``.
+        time_zone: of dates and hours; the schema's metadata has it as ``maskdet.time_zone``.
         shown: what is hidden or rounded.
 
     Returns:

@@ -43,7 +43,7 @@ def count_tracks(
         tracks: of :func:`maskdet.schemas.tracks_schema`.
         rule: the run's keys; a track's date and hour are those of its first face.
         levels: level name → key names.
-        time_zone: that of dates, weeks, months and hours.
+        time_zone: of dates, weeks, months and hours.
         min_frames: tracks of fewer frames do not count.
     """
     names = sorted({name for level in levels.values() for name in level})
@@ -72,13 +72,13 @@ def hide_track_groups(
 ) -> frozenset[GroupKey]:
     """The groups to hide so that no count from 1 to ``least - 1`` is published or follows from what is.
 
-    By the rule of the compliance tables, :func:`maskdet.compliance.small_cells.hide_groups`: people are hidden as faces
-    are.
+    The rule is that of the compliance tables, :func:`maskdet.compliance.small_cells.hide_groups`: people are hidden
+    like faces.
 
     Args:
         groups: counts of every group of every level.
         levels: level → its keys.
-        least: smallest count that may be published, beside 0.
+        least: smallest count other than 0 that may be published.
     """
     as_faces = {
         key: Counts(
@@ -107,7 +107,7 @@ def track_rates_table(
         names: the level's keys.
         all_names: keys of all levels, which are the table's columns; those the level lacks are null.
         confidence: nominal coverage of the intervals.
-        class_names: the model's; what it cannot tell is null.
+        class_names: the model's classes; rates of others are null.
         shown: what is hidden or rounded.
 
     Returns:
@@ -137,7 +137,7 @@ def _numbers(counts: TrackCounts, confidence: float, *, tells: bool) -> dict[str
 
 
 def _key(value: object) -> str | None:
-    """A key as groups have it: of an hour, two digits."""
+    """A key as groups have it; hours have two digits."""
     if value is None:
         return None
     return f"{value:02d}" if isinstance(value, int) else str(value)

@@ -1,4 +1,4 @@
-"""Draws synthetic faces, with and without masks: drawings, no real person is shown."""
+"""Draw synthetic faces with and without masks; they show no real person."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maskdet.errors import ConfigError
 MIN_FACE_SIZE_PX = 16
 
 EYES_Y, MOUTH_Y, HALF_WIDTH = -0.12, 0.64, 0.76
-"""Where eyes and mouth lie below a head's centre, and its ears beside it, in head units; of most heads drawn here."""
+"""How far eyes and mouth are below a head's centre, and ears beside it, in head units, in most heads drawn here."""
 
 _Colour = tuple[int, int, int]
 _Points = NDArray[np.float64]
@@ -40,7 +40,7 @@ _IRISES = [(70, 44, 26), (48, 32, 22), (92, 120, 150), (90, 110, 66)]
 
 
 class _Look(NamedTuple):
-    """One person, in head units (see :class:`Pen`); drawn in full before the mask, so that it changes nothing else."""
+    """One person, in head units (see :class:`Pen`); drawn in full before the mask, which thus changes nothing else."""
 
     skin: _Colour
     hair: _Colour
@@ -81,7 +81,7 @@ class Pen:
         self._rotation = np.array([[cosine, sine], [-sine, cosine]])
 
     def _to_px(self, points: _Points) -> list[float]:
-        # The middle of the face moves more than its rim, as when a round head turns.
+        # The middle of the face moves more than its edge, as when a round head turns.
         turn = np.array([self._pose.yaw, self._pose.pitch]) * np.clip(1 - points**2, 0, None)
         px = (points + turn) @ self._rotation * self._unit_px + self._centre_px
         return [float(value) for value in px.ravel()]
@@ -119,14 +119,14 @@ def _smooth(points: _Points, *, closed: bool) -> _Points:
 
 
 def shade(colour: _Colour, factor: float) -> _Colour:
-    """A colour lighter or darker by a factor."""
+    """A colour made lighter or darker by a factor."""
     red, green, blue = (min(255, round(channel * factor)) for channel in colour)
     return red, green, blue
 
 
 def pick(rng: np.random.Generator, colours: Sequence[_Colour]) -> _Colour:
     """One of some colours, changed a little."""
-    # In proportion, or dark colours would change their hue.
+    # In proportion, since otherwise dark colours would change their hue.
     factors = rng.normal(1, 0.06) * rng.normal(1, 0.02, 3)
     red, green, blue = np.clip(np.array(colours[int(rng.integers(len(colours)))]) * factors, 0, 255)
     return int(red), int(green), int(blue)
@@ -166,7 +166,7 @@ def draw_face(rng: np.random.Generator, size_px: int, masked: bool) -> Image.Ima
         masked: whether a mask covers nose, mouth and chin.
 
     Returns:
-        An RGB image of ``size_px`` × ``size_px`` pixels, 8 bits a channel.
+        An RGB image of ``size_px`` × ``size_px`` pixels, 8 bits per channel.
 
     Raises:
         ConfigError: ``size_px`` is under :data:`MIN_FACE_SIZE_PX`.
@@ -367,7 +367,7 @@ _MASK_DETAILS = {"surgical": _paint_pleats, "ffp2": _paint_fold, "cloth": _paint
 
 
 def _light(look: _Look, pose: Pose, rng: np.random.Generator) -> Image.Image:
-    """Light and shadow, drawn so small that enlarging it makes every edge soft; 128 leaves a pixel as it is."""
+    """Light and shadow, drawn so small that enlarging it softens every edge; 128 leaves a pixel unchanged."""
     image = Image.new("RGB", (40, 40), (128,) * 3)
     pen, w = Pen(image, pose), look.half_width
     sun = rng.choice([-1, 1]) * rng.uniform(0.1, 0.3)

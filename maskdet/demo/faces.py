@@ -1,11 +1,11 @@
-"""A demonstration data set: synthetic drawings of faces, no real person, laid out as a set of cameras would leave it.
+"""A demonstration data set: drawings of faces, of no real person, in folders as a set of cameras would leave them.
 
 :func:`write_demo_tree` writes ``{site}/{camera}/{date}/{hour}/face-00017-mask.jpg`` and, under the first camera's first
 day, one file for every rule and fault of :mod:`maskdet.images.preprocessing`. The truth is in the file names and in the
-:class:`DemoTree` returned. Nothing in it says how well a model does on photographs.
+:class:`DemoTree` returned. It says nothing about how well a model does on photographs.
 
-Equal arguments give equal bytes under equal versions of Pillow and NumPy, and a larger tree of the same seed holds the
-smaller one's files unchanged, so that incremental runs can be shown too.
+Equal arguments give equal bytes under equal versions of Pillow and NumPy, and a larger tree of the same seed contains
+the smaller one's files unchanged, so that incremental runs can be shown too.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class DemoCell(NamedTuple):
 
 
 class DemoCount(NamedTuple):
-    """How many images of a cell are of a kind."""
+    """How many images of each kind a cell has."""
 
     mask: int
     no_mask: int
@@ -70,7 +70,7 @@ class DemoFile:
         path: relative to the tree's folder, with forward slashes.
         cell: the camera's hour; ``None`` where the path does not fit :data:`DEMO_TEMPLATE`.
         masked: whether the face wears a mask; ``None`` where there is no face to score.
-        failure: the failure row that scoring owes for it; ``None`` for files that score or are skipped.
+        failure: the failure that scoring has to report for it; ``None`` for files that are scored or skipped.
         size_px: side of the drawing in pixels; 0 for files that hold none.
     """
 
@@ -82,7 +82,7 @@ class DemoFile:
 
     @property
     def skipped(self) -> bool:
-        """Whether its extension is none of an image's."""
+        """Whether its extension is not an image's."""
         return Path(self.path).suffix not in _IMAGE_SUFFIXES
 
 
@@ -93,7 +93,7 @@ class DemoTree:
     Attributes:
         seed: the seed it was drawn from.
         files: every file, sorted by path.
-        written: how many of them were not there already with the same bytes; not part of the comparison of trees.
+        written: how many of them did not exist yet with the same bytes; ignored when trees are compared.
     """
 
     seed: int
@@ -102,7 +102,7 @@ class DemoTree:
 
     @property
     def images(self) -> int:
-        """Files with an image's extension, broken ones included: what a run has to account for."""
+        """Files with an image's extension, including broken ones: those that a run has to account for."""
         return sum(not file.skipped for file in self.files)
 
     @property
@@ -112,7 +112,7 @@ class DemoTree:
 
     @property
     def unmasked(self) -> int:
-        """Valid images whose face wears none."""
+        """Valid images whose face wears no mask."""
         return sum(file.masked is False for file in self.files)
 
     @property
@@ -122,7 +122,7 @@ class DemoTree:
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Paths of the files that are no images by their extension."""
+        """Paths of the files that are not images by their extension."""
         return tuple(file.path for file in self.files if file.skipped)
 
     @property
@@ -147,7 +147,7 @@ def write_demo_tree(
 ) -> DemoTree:
     """Write a demo tree; the default one has 473 images.
 
-    Files that are there already with the same bytes are left untouched. Mask rates differ by site and drop in the
+    Files that already exist with the same bytes are left untouched. Mask rates differ by site and drop in the
     evening.
 
     Args:
@@ -157,11 +157,11 @@ def write_demo_tree(
         cameras_per_site: number of cameras at each site.
         days: number of consecutive days.
         hours: hours of the day, 0 to 23.
-        images_per_hour: images of each camera's hour, not counting the formats and faults under the first camera.
+        images_per_hour: images in each camera's hour, not counting the formats and faults of the first camera.
 
     Raises:
         ConfigError: a number is out of its range.
-        OutputError: the folder holds images of something else, such as a tree of another seed.
+        OutputError: the folder has other images, such as those of a tree with another seed.
         StorageError: a file cannot be read or written.
     """
     folder = Path(folder)
@@ -182,7 +182,7 @@ def redraw(file: DemoFile, seed: int) -> Image.Image:
     """The drawing that a file holds, before it was encoded: RGB, ``file.size_px`` square.
 
     Raises:
-        ConfigError: the file holds no drawing.
+        ConfigError: the file is not a drawing.
     """
     return draw_face(_rng(seed, file.path), file.size_px, bool(file.masked))
 
@@ -208,7 +208,7 @@ def _list_cells(sites: int, cameras_per_site: int, days: int, hours: Sequence[in
 
 
 def _rng(seed: int, name: str) -> np.random.Generator:
-    # By name, not by position, so that a larger tree holds the smaller one's files unchanged.
+    # By name, not by position, so that a larger tree contains the smaller one's files unchanged.
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
@@ -319,7 +319,7 @@ def _grey_16_bit(image: Image.Image) -> bytes:
 
 def _exif_rotated(image: Image.Image) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned clockwise by a quarter
+    exif[0x0112] = 6  # to be shown rotated clockwise by 90 degrees
     return _save(image.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=92, exif=exif)
 
 

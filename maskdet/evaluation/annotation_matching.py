@@ -1,9 +1,9 @@
-"""Which image each annotation is of.
+"""Find the image of each annotation.
 
-Names in annotations go stale: files are renamed or converted after they were annotated, folders move, tools write
-the annotator's own path. So a name is compared exactly at first, then without regard to ``%20``, case and the kind of
-slash, then by the file's name alone, then without its ending. A file about one image (VOC, YOLO) has that image's
-name, and is believed where the name that it holds is of no image, or of one with an annotation file of its own.
+Names in annotations go stale: files are renamed or converted after they were annotated, folders move, tools write the
+annotator's own path. So a name is first compared exactly, then without regard to ``%20``, case and the kind of slash,
+then by the file name alone, then without its extension. A file about one image (VOC, YOLO) is named after that image;
+its name counts where the name inside belongs to no image, or to one with an annotation file of its own.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from maskdet.evaluation.annotations import AnnotatedImage, read_coco, read_parqu
 from maskdet.evaluation.settings import TruthSettings
 from maskdet.evaluation.yolo_labels import is_label_file, read_yolo
 
-# Folders that tell images from annotations, and so say nothing of whose annotation one is.
+# Folders that separate images from annotations, and so do not say which image an annotation belongs to.
 _KINDS = frozenset({"annotations", "images", "img", "jpegimages", "labels", "xml", "xmls"})
 
 
 class Annotation(NamedTuple):
-    """An annotated image, and the file that it was read from."""
+    """An annotated image, and the file from which it was read."""
 
     file: str
     image: AnnotatedImage
     alone: bool = False
-    """Whether the file is about that image alone, and so has its name."""
+    """Whether the file is about that image alone, and so is named after it."""
 
 
 class Located(NamedTuple):
-    """Whose each annotation is."""
+    """The image of each annotation."""
 
     truths: dict[str, AnnotatedImage]
     """URI of the image → its annotation."""
     unlisted: list[str]
-    """Names of annotations of which there is no image, sorted."""
+    """Names of annotations without an image, sorted."""
     by_file: list[str]
-    """Annotation files matched by their own names, since those that they hold are of no image; sorted."""
+    """Annotation files that were matched by their own names, because the names inside fit no image; sorted."""
 
 
 def read_annotations(truth: TruthSettings) -> list[Annotation]:
     """Read ``truth.boxes``: COCO if the name ends in ``.json``, a table in ``.parquet``, else VOC or YOLO.
 
     Raises:
-        SourceError: a file is of another form, names an unknown class, or there is none.
+        SourceError: a file has another form or names an unknown class, or there is no file.
         StorageError: a file cannot be read.
     """
     assert truth.boxes is not None
@@ -72,14 +72,14 @@ def read_annotations(truth: TruthSettings) -> list[Annotation]:
 
 
 def locate(annotations: Iterable[Annotation], uris: Iterable[str]) -> Located:
-    """Which image each annotation is of.
+    """Find the image of each annotation.
 
     Args:
         annotations: of some images.
         uris: of the run's images.
 
     Raises:
-        SourceError: a name fits several images, or two annotations are of one.
+        SourceError: a name fits several images, or an image has two annotations.
     """
     images, given = _Images(uris), list(annotations)
     own = [images.of_file(one.file) if one.alone else None for one in given]
@@ -102,7 +102,7 @@ def locate(annotations: Iterable[Annotation], uris: Iterable[str]) -> Located:
 
 
 def _by_name(given: Sequence[Annotation], own: Sequence[str | None], images: _Images) -> dict[int, str]:
-    """Annotation → the image that its name means, for those whose names mean one and are to be believed."""
+    """Annotation → the image that its name means, for names that fit a single image and can be trusted."""
     owners = {uri: number for number, uri in enumerate(own) if uri is not None}
     named: dict[int, str] = {}
     for looseness in range(_Images.WAYS):
@@ -112,7 +112,7 @@ def _by_name(given: Sequence[Annotation], own: Sequence[str | None], images: _Im
             if number in named or not one.image.name:
                 continue
             if looseness >= _Images.WITHOUT_FOLDERS and folders_count and "/" in _plain(one.image.name):
-                continue  # of other names here the folders are right, so this one means an image that is not listed
+                continue  # folders of other names in it are right, so this name means an image that is not listed
             fits = images.of_name(one, looseness)
             if len(fits) > 1 and own[number] is None:
                 remedy = "Name images in the annotations with as many folders as tell them apart."
@@ -124,10 +124,10 @@ def _by_name(given: Sequence[Annotation], own: Sequence[str | None], images: _Im
 
 
 class _Images:
-    """A run's images by what they may be called."""
+    """A run's images by the names that they may have in annotations."""
 
     WAYS = 4
-    """Of comparing names, from strict to loose: exactly, plainly, without folders, without endings."""
+    """Ways of comparing names, from strict to loose: exact, plain, without folders, without extensions."""
     WITHOUT_FOLDERS = 2
 
     def __init__(self, uris: Iterable[str]) -> None:
@@ -153,7 +153,7 @@ class _Images:
         return _nearest(annotation.file, fits)
 
     def of_file(self, file: str) -> str | None:
-        """The image of an annotation file's own name, without endings; of several, the one whose folders agree."""
+        """The image named like an annotation file, without extensions; of several, the one whose folders agree."""
         fits = _nearest(file, self._stems.get(_stem(_last(_plain(file))), ()))
         return fits[0] if len(fits) == 1 else None
 
@@ -166,7 +166,7 @@ def _index(uris: Iterable[str], key: Callable[[str], str]) -> Mapping[str, Seque
 
 
 def _nearest(file: str, fits: Sequence[str]) -> list[str]:
-    """Of several images those that share the most folders with an annotation's file, counted from the file up."""
+    """Of several images, those that share most folders with an annotation's file, counted from the file up."""
     if len(fits) < 2:
         return list(fits)
     shared = [_shared_folders(file, uri) for uri in fits]
@@ -186,7 +186,7 @@ def _shared_folders(file: str, uri: str) -> int:
 
 
 def _plain(name: str) -> str:
-    """A path as it is compared loosely: ``%20`` is a space, a backslash a slash, and case does not count."""
+    """A path for loose comparison: ``%20`` is a space, a backslash is a slash, and case does not matter."""
     return re.sub(r"\s+", " ", unquote(name).replace("\\", "/")).casefold()
 
 

@@ -1,7 +1,7 @@
-"""Annotated faces: VOC XML, COCO JSON and Parquet tables to one form; :mod:`yolo_labels` reads YOLO's text files.
+"""Annotated faces from VOC XML, COCO JSON and Parquet tables, in one form; :mod:`yolo_labels` reads YOLO's text files.
 
-Boxes are edges in pixels of the upright image, as the files give them: VOC's and COCO's habits differ by up to a pixel,
-which is less than annotators agree on.
+Boxes are edges in pixels of the upright image, as in the files: VOC's and COCO's conventions differ by up to a pixel,
+less than annotators do.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from maskdet.errors import SourceError
 from maskdet.faces.boxes import Floats
 
 IGNORED = "ignored"
-"""What a class may mean beside those of :mod:`maskdet.labels`: its boxes are neither asked for nor counted as false."""
+"""A meaning of a class besides those of :mod:`maskdet.labels`: its boxes are neither expected nor counted as false."""
 
 LABELS: Mapping[str, str | None] = {
     **dict.fromkeys(("mask", "with_mask", "masked", "face_mask"), "mask"),
     **dict.fromkeys(("no_mask", "without_mask", "unmasked"), "no_mask"),
     **dict.fromkeys(("face", "head", "person"), None),
 }
-"""Class names in annotation files, compared as :func:`plain_name` has it; ``None``: a face, no more is said."""
+"""Class names in annotation files, compared as :func:`plain_name` has it; ``None``: a face of unknown class."""
 
 PARQUET_COLUMNS = ("uri", "left_px", "top_px", "right_px", "bottom_px")
 """One row per face; ``label`` and the boolean ``ignored`` are optional. An image without faces has null edges."""
@@ -49,12 +49,12 @@ class AnnotatedImage:
     """The faces of one image.
 
     Attributes:
-        name: the image's file name or URI, as the annotation gives it; empty where only the annotation's own file
-            says whose it is.
+        name: the image's file name or URI, as the annotation gives it; empty where only the annotation file's own name
+            says which image it is.
         boxes: float32 ``(faces, 4)``: left, top, right, bottom in pixels, or in shares of the image's sides.
         labels: ``mask``, ``incorrect``, ``no_mask`` or ``None`` for each face.
         ignored: bool ``(faces,)``: marked as difficult, as a crowd or to be ignored, or of a class that means
-            :data:`IGNORED`; neither asked for nor counted as false.
+            :data:`IGNORED`; neither expected nor counted as false.
         in_shares: whether edges are shares of the image's width and height, 0 to 1.
     """
 
@@ -65,7 +65,7 @@ class AnnotatedImage:
     in_shares: bool = False
 
     def in_pixels(self, width_px: int, height_px: int) -> AnnotatedImage:
-        """The same faces with edges in pixels of an image of that size."""
+        """The same faces with edges in pixels of an image of some size."""
         if not self.in_shares:
             return self
         sides = np.array([width_px, height_px, width_px, height_px], np.float32)
@@ -73,17 +73,17 @@ class AnnotatedImage:
 
 
 class NamedFace(NamedTuple):
-    """A face as a file has it, its class by name."""
+    """A face as in a file, with its class by name."""
 
     box: Edges
     name: str | None
-    """``None``: no more is said than that it is a face."""
+    """``None`` where the file only says that it is a face."""
     marked: bool = False
-    """As difficult, as a crowd or to be ignored."""
+    """Whether it is marked as difficult, as a crowd or to be ignored."""
 
 
 class NamedFaces(NamedTuple):
-    """The faces of one image, as a file has them."""
+    """The faces of an image as in a file."""
 
     file: str
     image: str
@@ -92,7 +92,7 @@ class NamedFaces(NamedTuple):
 
 
 def plain_name(text: str) -> str:
-    """A name as it is compared: without regard to case, ``-``, ``_`` and spaces."""
+    """A name for comparison: without regard to case, ``-``, ``_`` and spaces."""
     return "".join(character for character in text.casefold() if character not in "-_ ")
 
 
@@ -104,7 +104,7 @@ def read_voc(uris: Sequence[str], labels: Mapping[str, str | None] = LABELS) -> 
         labels: what class names mean; see :data:`LABELS`.
 
     Raises:
-        SourceError: a file is no VOC annotation, holds an entity or a document type, or classes are unknown.
+        SourceError: a file is not a VOC annotation, has an entity or a document type, or classes are unknown.
         StorageError: a file cannot be read.
     """
     return with_labels([_voc_faces(uri, _parse_xml(uri, read_file(uri))) for uri in uris], labels)
@@ -114,7 +114,7 @@ def read_coco(uri: str, labels: Mapping[str, str | None] = LABELS) -> list[Annot
     """Read a COCO file.
 
     Raises:
-        SourceError: the file is no COCO annotation, or classes are unknown.
+        SourceError: the file is not a COCO annotation, or classes are unknown.
         StorageError: the file cannot be read.
     """
     try:
@@ -139,7 +139,7 @@ def read_coco(uri: str, labels: Mapping[str, str | None] = LABELS) -> list[Annot
 def read_parquet(uri: str, labels: Mapping[str, str | None] = LABELS) -> list[AnnotatedImage]:
     """Read a Parquet table with the columns :data:`PARQUET_COLUMNS`, one row per face.
 
-    ``label`` and ``ignored`` may be there too.
+    ``label`` and ``ignored`` are optional.
 
     Raises:
         SourceError: the file is not Parquet, lacks a column, or classes are unknown.
@@ -188,10 +188,10 @@ def write_parquet(uri: str, images: Sequence[AnnotatedImage]) -> None:
 
 
 def with_labels(images: Sequence[NamedFaces], labels: Mapping[str, str | None]) -> list[AnnotatedImage]:
-    """What the names of classes mean, for all images at once, so that an error can list every unknown class.
+    """Resolve the names of classes for all images at once, so that an error can list every unknown class.
 
     Args:
-        images: as files have them.
+        images: as in files.
         labels: what class names mean; see :data:`LABELS`.
 
     Raises:
@@ -273,13 +273,13 @@ def _voc_faces(uri: str, root: Element) -> NamedFaces:
 
 
 def _parse_xml(uri: str, data: bytes) -> Element:
-    """Parse XML without document types: these bring entities, which can be made to expand without end or read files."""
+    """Parse XML without document types: those may define entities that expand without end or read files."""
     try:
         root: Element = ElementTree.fromstring(data, forbid_dtd=True)
     except DefusedXmlException as error:
         remedy = "Remove the declaration."
         raise SourceError(f"annotations {uri}", "XML without a document type", "<!DOCTYPE", remedy) from error
-    except (ParseError, ValueError, LookupError) as error:  # of an encoding that there is not, a LookupError
+    except (ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
         raise SourceError(f"annotations {uri}: not XML: {error}") from error
     return root
 

@@ -1,7 +1,8 @@
-"""How far shortcuts get: image width alone, and a thumbnail's border alone, which show no face.
+"""How far shortcuts get: image width alone, and a thumbnail's border alone, neither of which shows a face.
 
-Where a shortcut does well, the data tell the classes apart by something other than masks, and a model's figures on them
-mean as much less. Fitted on one half of the images, by hash of their groups; measured on the other, as the model is.
+Where a shortcut does well, the data distinguish the classes by something other than masks, and a model's figures on
+them mean that much less. Shortcuts are fitted on one half of the images, by hash of their groups, and measured on the
+other, like the model.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from maskdet.preparation.grouping import in_hash_band
 
 
 class Row(NamedTuple):
-    """A model or a shortcut, on the half that nothing was fitted on."""
+    """A model or a shortcut, measured on the half on which nothing was fitted."""
 
     name: str
     accuracy: Estimate
@@ -29,12 +30,12 @@ class Row(NamedTuple):
 
 
 def halves(names: list[str]) -> Bools:
-    """Whether an image belongs to the half to fit on, ``(images,)``: by SHA-256 of its group's name."""
+    """Whether an image belongs to the half for fitting, ``(images,)``, by the SHA-256 of its group's name."""
     return np.array([in_hash_band(name, (0.0, 0.5)) for name in names], np.bool_)
 
 
 def compare(sample: Sample, rows: pa.Table, thumbnails: NDArray[np.uint8], fit: Bools, confidence: float) -> list[Row]:
-    """The model and the shortcuts, side by side; none if a half lacks a class.
+    """The model beside the shortcuts; none if a half lacks a class.
 
     Args:
         sample: the model's labels and the truth.
@@ -67,14 +68,14 @@ def fit_interval(values: NDArray[np.integer], truth: Bools) -> tuple[int, int, b
         truth: whether a mask is worn, ``(images,)``, some of each.
 
     Returns:
-        Its ends, both included, and whether "mask" lies inside.
+        Its ends, both inclusive, and whether "mask" is inside.
     """
     distinct, place = np.unique(values, return_inverse=True)
     masked = np.bincount(place, truth, len(distinct)) / truth.sum()
     unmasked = np.bincount(place, ~truth, len(distinct)) / (~truth).sum()
     best = (-1.0, 0, 0, True)
     for gains, inside in ((masked - unmasked, True), (unmasked - masked, False)):
-        # The run of values with the largest sum: from each start's lowest prefix sum to each end.
+        # The run of values with the largest sum: for each end, from the start with the lowest prefix sum.
         sums = np.concatenate([[0.0], np.cumsum(gains)])
         lowest = np.minimum.accumulate(sums[:-1])
         end = int(np.argmax(sums[1:] - lowest))
@@ -92,7 +93,7 @@ def border(thumbnails: NDArray[np.uint8]) -> Floats:
 
 
 def check_installed() -> None:
-    """Refuse, at launch, what cannot be fitted here.
+    """Refuse, at launch, baselines that cannot be fitted here.
 
     Raises:
         ConfigError: scikit-learn is missing.

@@ -1,6 +1,6 @@
-"""Whether the probabilities are honest, and what would make them so: temperature, and a decision band.
+"""Whether the probabilities are well calibrated, and what would make them so: a temperature, and a decision band.
 
-Both are advice for the model's maker: fitted on one half of the data, measured on the other, applied to nothing here.
+Both are advice for the model's maker: they are fitted on one half of the data, measured on the other, and not applied.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from maskdet.evaluation import metrics
 from maskdet.evaluation.metrics import Floats, Sample, Tally
 
-# Half a step of an int8 output, so that a probability of exactly 0 is no certainty.
+# Half a step of an int8 output, so that a probability of exactly 0 does not mean certainty.
 CLIP = 1 / 512
 _LOG_TEMPERATURES = (-3.0, 3.0)
 
@@ -32,7 +32,7 @@ class TemperatureFit(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Decision thresholds and what they give on the half they were not chosen on."""
+    """Decision thresholds and their results on the half on which they were not chosen."""
 
     no_mask_below: float
     mask_from: float
@@ -46,7 +46,7 @@ class Band(NamedTuple):
 
 
 def scale(probabilities: Floats, temperature: float) -> Floats:
-    """Probabilities whose log odds are divided by a temperature; above 1 they move towards 0.5.
+    """Probabilities with their log odds divided by a temperature; above 1 it moves them towards 0.5.
 
     Guo et al., "On calibration of modern neural networks", ICML 2017.
     """
@@ -56,9 +56,9 @@ def scale(probabilities: Floats, temperature: float) -> Floats:
 
 
 def fit_temperature(sample: Sample) -> float:
-    """The temperature of least log loss, between e⁻³ and e³, by Brent's search on its logarithm.
+    """The temperature with the least log loss, between e⁻³ and e³, by Brent's search on its logarithm.
 
-    The loss is convex in 1/temperature, so it has one minimum, and so it has in any monotone function of that.
+    The loss is convex in 1/temperature, so it has one minimum there and in any monotone function of it.
 
     Args:
         sample: faces of both classes.
@@ -73,11 +73,11 @@ def fit_temperature(sample: Sample) -> float:
 
 
 def fit_class_temperature(probabilities: Floats, truth: NDArray[np.intp]) -> float:
-    """The same of several classes: logits are logarithms of probabilities, up to what a softmax does not see.
+    """The same for several classes: logits are log probabilities, up to a constant that does not affect a softmax.
 
     Args:
         probabilities: of each class, float64 ``(faces, classes)``.
-        truth: place of each face's class, ``(faces,)``.
+        truth: index of each face's class, ``(faces,)``.
     """
     logits = np.log(np.clip(probabilities, CLIP, 1.0))
     rows = np.arange(len(truth))
@@ -90,8 +90,8 @@ def fit_class_temperature(probabilities: Floats, truth: NDArray[np.intp]) -> flo
 
 
 def _least(loss: Callable[[float], float]) -> float:
-    """The temperature of the least loss."""
-    from scipy.optimize import minimize_scalar  # 0.3 s that only a fit needs
+    """The temperature with the least loss."""
+    from scipy.optimize import minimize_scalar  # takes 0.3 s, which only a fit needs
 
     found = minimize_scalar(
         lambda log_temperature: loss(float(np.exp(log_temperature))),
@@ -103,19 +103,19 @@ def _least(loss: Callable[[float], float]) -> float:
 
 
 def choose_band(sample: Sample, max_error: float) -> tuple[float, float]:
-    """The narrowest uncertain band that holds a stated error rate in each class of the sample.
+    """The narrowest uncertain band that keeps a stated error rate in each class of the sample.
 
     Args:
         sample: faces of both classes.
         max_error: largest share of masked faces that may be labelled ``no_mask``, and of unmasked ones ``mask``.
 
     Returns:
-        ``no_mask_below`` and ``mask_from``; equal, in the middle of all that serve, where no band is needed.
+        ``no_mask_below`` and ``mask_from``; where no band is needed, both are the middle of all thresholds that serve.
     """
     masked = np.sort(sample.probabilities[sample.truth])
     unmasked = np.sort(sample.probabilities[~sample.truth])
     values = np.unique(np.concatenate([[0.0, 1.0], sample.probabilities]))
-    # Between two probabilities, so that rounding moves no face across.
+    # Between two probabilities, so that rounding does not move a face across.
     candidates = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0]])
     missed = np.searchsorted(masked, candidates) / len(masked)
     alarms = (len(unmasked) - np.searchsorted(unmasked, candidates)) / len(unmasked)

@@ -1,8 +1,8 @@
-"""Figures of three classes: the confusion matrix, recall, precision and F1 of each, and one against the rest.
+"""Figures for three classes: the confusion matrix, recall, precision and F1 of each, and each against the rest.
 
 Shares of faces get Wilson's interval, widened to that of a bootstrap over groups where groups are given; F1 and ROC AUC
-get the bootstrap's. A resample has as many faces of each true class as the sample or, with groups, as many groups of
-each make-up. *Uncertain* is a label, not a class: it is right for none.
+get the bootstrap's. A resample has as many faces of each true class as the sample or, with groups, as many groups with
+each mix of classes. *Uncertain* is a label, not a class: it is right for no class.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from maskdet.evaluation.intervals import Bootstrap, Estimate, estimate_score, pe
 from maskdet.evaluation.metrics import Floats, Sample, Tally, ratio, roc_auc, roc_curve
 from maskdet.labels import CODES, INCORRECT, LABELS, MASK, NO_MASK, THREE_CLASSES, Codes
 
-# Cells of the confusion matrix by code of the truth and of the label, the latter shifted by one: uncertain is -1.
+# Cells of the confusion matrix by the codes of truth and label, the latter shifted by one: uncertain is -1.
 _CODES = [CODES[name] for name in THREE_CLASSES]
 _COLUMNS = len(LABELS)
 
-# Masks and bare faces called incorrect are what a third class costs; the last two are what it is for.
+# Masks and bare faces called incorrect are the cost of a third class; the last two are its benefit.
 _CALLED = ((MASK, INCORRECT), (NO_MASK, INCORRECT), (INCORRECT, MASK), (INCORRECT, NO_MASK))
 DESCRIPTIONS: Mapping[str, str] = {
     "accuracy_of_classes": "faces labelled with their class, of all",
@@ -37,13 +37,13 @@ DESCRIPTIONS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class LabelledFaces:
-    """Faces with their classes, what the model said, and how sure it was.
+    """Faces with their classes, the model's labels, and how sure it was.
 
     Attributes:
         truth: codes, ``(faces,)``.
         labels: codes, ``(faces,)``.
         probabilities: class → float64 ``(faces,)``; a class that the model does not know is absent.
-        groups: number of the group of each face, int64 ``(faces,)``; ``None``: each face is one.
+        groups: number of the group of each face, int64 ``(faces,)``; ``None``: each face is a group.
     """
 
     truth: Codes
@@ -59,12 +59,12 @@ class LabelledFaces:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """What there is to say of three classes.
+    """All figures for three classes.
 
     Attributes:
         confusion: truth → label → faces.
         estimates: in the order of :data:`DESCRIPTIONS`.
-        curves: class → points of its ROC curve against the rest; classes that do not occur, or all do, are absent.
+        curves: class → points of its ROC curve against the rest; absent for classes of no face or of all faces.
     """
 
     confusion: dict[str, dict[str, int]]
@@ -125,7 +125,7 @@ def _f1(counts: Floats, name: str) -> Floats:
 
 
 def _macro_f1(counts: Floats) -> Floats:
-    """Over the classes of which there are faces."""
+    """The mean over the classes that have faces."""
     each = np.stack([_f1(counts, name) for name in THREE_CLASSES])
     there = np.stack([_of_truth(counts, name) for name in THREE_CLASSES]) > 0
     return ratio(np.where(there, each, 0.0).sum(axis=0), there.sum(axis=0).astype(np.float64))
@@ -187,7 +187,7 @@ def _one_against_rest(faces: LabelledFaces, name: str, bootstrap: Bootstrap) -> 
     metric = f"roc_auc_{name}"
     if name not in faces.probabilities or not truth.any() or truth.all():
         return None, Estimate(metric, None, None, None, "bootstrap", len(truth))
-    labels = np.zeros(len(truth), np.int8)  # a ranking needs none
+    labels = np.zeros(len(truth), np.int8)  # a ranking needs no labels
     sample = Sample(faces.probabilities[name], truth, labels, faces.groups)
     return Tally.of(sample), estimate_score(metric, roc_auc, sample, bootstrap)
 

@@ -1,4 +1,4 @@
-"""Annotated faces joined with what a run found: which face each detection is."""
+"""Join annotated faces with what a run found: which face each detection is."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class SeenImage:
 
     Attributes:
         uri: the image's.
-        group: images of the same name belong together.
+        group: images with the same group belong together.
         width_px: of the upright image.
         height_px: of the upright image.
         content_sha256: of the file.
         truth: its faces; those too small to be scored are marked as ignored.
         found: the detections.
         rows: row of each detection in the predictions, int64 ``(detections,)``.
-        match: face of each detection, as :func:`maskdet.evaluation.detection_metrics.match_by_centre` says; this is
-            what "found" means wherever nothing else is said.
-        overlapping: the same as :func:`maskdet.evaluation.detection_metrics.match_by_overlap` says.
+        match: face of each detection, by :func:`maskdet.evaluation.detection_metrics.match_by_centre`; this is what
+            "found" means unless stated otherwise.
+        overlapping: the same by :func:`maskdet.evaluation.detection_metrics.match_by_overlap`.
     """
 
     uri: str
@@ -54,7 +54,7 @@ class SeenImage:
 
     @property
     def wanted(self) -> Bools:
-        """Which faces were to be found, ``(faces,)``."""
+        """Which faces were expected to be found, ``(faces,)``."""
         return ~self.truth.ignored
 
     @property
@@ -71,8 +71,8 @@ class AnnotatedRun:
         images: sorted by URI.
         predictions: the run's, all of them.
         counts: images and faces by what became of them.
-        examples: some of the images that annotations name and the run does not, and the reverse; some of the
-            annotation files matched by their own names.
+        examples: some of the images that only the annotations or only the run have, and some of the annotation files
+            matched by their own names.
         model_id: the run's model.
         failed: labels of the annotated faces of images that failed.
     """
@@ -113,7 +113,7 @@ def join_annotations(
         model_id: the run's model.
 
     Raises:
-        SourceError: an annotation could be of several images, an image has two, or no annotated image was scored.
+        SourceError: an annotation fits several images, an image has two, or no annotated image was scored.
     """
     seen = {uri: row for table in (tables.predictions, tables.no_face) for uri, row in _first_rows(table, settings)}
     failed = sorted(set(tables.failures["image_uri"].to_pylist()) - set(seen))
@@ -172,7 +172,7 @@ def _first_rows(table: pa.Table, settings: EvaluateSettings) -> Iterable[tuple[s
 
 
 def _detections(predictions: pa.Table) -> dict[str, tuple[FoundFaces, Rows]]:
-    """URI → what was found, in the order of the predictions, and the rows that say so."""
+    """URI → the detections, in the order of the predictions, and their rows."""
     edges = [predictions[f"face_{side}_px"].to_numpy() for side in ("left", "top", "width", "height")]
     left, top, width, height = (np.asarray(edge, np.float32) for edge in edges)
     boxes = np.stack([left, top, left + width, top + height], axis=1)
@@ -188,7 +188,7 @@ def _detections(predictions: pa.Table) -> dict[str, tuple[FoundFaces, Rows]]:
 
 
 def _without_small(image: AnnotatedImage, min_face_px: int) -> AnnotatedImage:
-    """Faces that the run was told not to score are not asked for."""
+    """Mark faces that the run was told not to score as not expected."""
     sides = (image.boxes[:, 2:] - image.boxes[:, :2]).max(axis=1, initial=0)
     return replace(image, ignored=image.ignored | (sides < min_face_px))
 

@@ -1,15 +1,15 @@
-"""How well faces are found, and how well they are labelled once found.
+"""Metrics of how well faces are found, and how well they are labelled once found.
 
 Matching by overlap is that of the PASCAL VOC challenge (Everingham et al., "The PASCAL Visual Object Classes
-Challenge", 2010): by falling score each detection looks at the face it overlaps most, finds it if the overlap reaches
-the threshold and nobody found it before, and counts as false otherwise.
+Challenge", 2010): by falling score, each detection is matched with the face that it overlaps most; it finds the face if
+the overlap reaches the threshold and no detection found it before, and counts as false otherwise.
 
 Half of a small face's box is a pixel or two, and annotators and detectors differ on whether hair and chin belong to a
-face. So there is matching by centre, too, for who asks whether a face was found and not how its box was drawn: by more
-than .3 of overlap, or by the centre of each box inside the other.
+face. So there is also matching by centre, for those who ask whether a face was found rather than how its box was drawn:
+an overlap of .3 or more, or the centre of each box inside the other.
 
-Faces marked as ignored are neither asked for nor, if found, held against the detector; nor is a detection that lies
-with half of its area or more in such a box, which may be a crowd (as in COCO, whose threshold this is at IoU .5).
+Faces marked as ignored are neither expected nor, if found, held against the detector; nor is a detection with half of
+its area or more in such a box, which may be a crowd (as in COCO, whose threshold this is at IoU .5).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from maskdet.faces.boxes import Floats, pairwise_iou, part_inside
 
 MIN_IOU = 0.5
 CENTRE_MIN_IOU = 0.3
-"""Overlap from which a box is a face whatever their centres."""
+"""Overlap from which a box is a face, whatever the centres."""
 SIZE_BINS_PX = ((16.0, 32.0), (32.0, 64.0), (64.0, float("inf")))
-"""Longer side of a face, from and below."""
+"""Range of a face's longer side: from, and below."""
 
 FALSE = -1
 IGNORED = -2
@@ -39,7 +39,7 @@ class FoundFaces(NamedTuple):
     scores: Floats
     """float32 ``(n,)``."""
     labels: tuple[str, ...] | None = None
-    """What the classifier said of each face; ``None`` if it was not asked."""
+    """The classifier's label for each face; ``None`` if it was not run."""
 
 
 def match_by_overlap(
@@ -48,10 +48,10 @@ def match_by_overlap(
     """Which annotated face each detection is.
 
     Args:
-        found: detections of one image; of equal scores the earlier one goes first.
+        found: detections of one image; among equal scores the earlier one goes first.
         truth: float32 ``(faces, 4)``.
         ignored: bool ``(faces,)``; default: none.
-        min_iou: overlap from which a detection is the face; also the part of a detection that an ignored box may hold.
+        min_iou: overlap from which a detection is the face; also the share of a detection inside an ignored box.
 
     Returns:
         int64 ``(n,)``: index into ``truth``, or :data:`FALSE`, or :data:`IGNORED` for detections of ignored faces.
@@ -79,9 +79,9 @@ def match_by_centre(
 ) -> NDArray[np.int64]:
     """Which annotated face each detection is, by overlap or by centre.
 
-    In the order of the annotations, ignored ones last, each face takes of the detections that are left the one that
-    overlaps it most, if by ``min_iou`` or more; else the surest whose centre lies inside the face's box and whose box
-    holds the face's centre.
+    In the order of the annotations, ignored ones last, each face takes, from the remaining detections, the one that
+    overlaps it most, if by ``min_iou`` or more; else the surest one whose centre is inside the face's box and whose box
+    contains the face's centre.
 
     Args:
         found: detections of one image.
@@ -114,14 +114,14 @@ def match_by_centre(
 
 
 def _holds(outer: Floats, inner: Floats) -> NDArray[np.bool_]:
-    """Whether each box has the centre of each other inside it, bool ``(outer, inner)``."""
+    """Whether each box contains the centre of each other box, bool ``(outer, inner)``."""
     centres = (inner[:, :2].astype(np.float64) + inner[:, 2:]) / 2
     inside = (centres > outer[:, np.newaxis, :2]) & (centres < outer[:, np.newaxis, 2:])
     return np.asarray(inside.all(axis=2), np.bool_)
 
 
 def _without_crowds(matches: NDArray[np.int64], boxes: Floats, crowds: Floats, min_inside: float) -> NDArray[np.int64]:
-    """The matches, with detections that are no face but lie in an ignored box as ignored."""
+    """The matches, where unmatched detections inside an ignored box are marked as ignored."""
     result = matches.copy()
     for box in crowds:
         inside = part_inside(boxes, box[np.newaxis]) >= min_inside
@@ -133,10 +133,10 @@ class PrecisionRecall(NamedTuple):
     """The curve of precision against recall, from the surest detection down, ``(points,)`` each."""
 
     scores: Floats
-    """Distinct scores, falling: a point is of all detections from that score up."""
+    """Distinct scores, falling: each point counts all detections from that score up."""
     recall: NDArray[np.float64]
     precision: NDArray[np.float64]
-    """As it is, not made monotone."""
+    """As measured, not made monotone."""
 
 
 def precision_recall(
@@ -150,7 +150,7 @@ def precision_recall(
         scores: float32 ``(n,)``, over all images.
         right: bool ``(n,)``: whether the detection is a face.
         faces: annotated faces, more than 0.
-        weights: int64 ``(n,)``: how often each detection counts, as in a resample; default: once.
+        weights: int64 ``(n,)``: how often each detection counts, for a resample; default: once.
     """
     order = np.argsort(-scores, kind="stable")
     falling = scores[order]
@@ -176,7 +176,7 @@ def average_precision(
         scores: float32 ``(n,)``, over all images.
         right: bool ``(n,)``: whether the detection is a face.
         faces: annotated faces.
-        weights: int64 ``(n,)``: how often each detection counts, as in a resample; default: once.
+        weights: int64 ``(n,)``: how often each detection counts, for a resample; default: once.
 
     Returns:
         0 to 1; NaN without faces.

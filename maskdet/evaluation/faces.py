@@ -1,11 +1,11 @@
 """How well annotated faces are found, and labelled once found, with confidence intervals.
 
-A face is found by centre (:func:`maskdet.evaluation.detection_metrics.match_by_centre`); recall, precision and false
-positives are by the stricter IoU of .5, as is customary.
+A face counts as found by centre (:func:`maskdet.evaluation.detection_metrics.match_by_centre`); recall, precision and
+false positives use the stricter IoU of .5, as is customary.
 
 Shares of faces get Wilson's interval, as if faces were independent, widened to that of a bootstrap over images, since
-faces of an image are not. False positives an image get the score interval of a Poisson rate (Barker, The American
-Statistician 56 (2002), 85-89), widened likewise, so that a rate of 0 keeps an upper end.
+faces in an image are not. False positives per image get the score interval of a Poisson rate (Barker, The American
+Statistician 56 (2002), 85-89), widened in the same way, so that a rate of 0 keeps an upper end.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from maskdet.evaluation.metrics import Bools, Floats, ratio
 from maskdet.labels import CODES, THREE_CLASSES
 
 FROM_PX = 32.0
-"""Size from which faces are large enough to count on."""
+"""Size from which faces are large enough to be relied on."""
 AVERAGE_PRECISION = "average_precision"
 FALSE_PER_IMAGE = "false_positives_per_image"
 UNMATCHED_PER_IMAGE = "unmatched_per_image"
@@ -53,7 +53,7 @@ _OF_CURVES: Mapping[str, Callable[[PrecisionRecall], float]] = {
 
 
 def _ranges() -> dict[str, tuple[float, float]]:
-    """Suffix of a metric's name → sizes that it is about: the ranges of sizes, those worth counting on, and all."""
+    """Suffix of a metric's name → its range of sizes: the single ranges, those to be relied on, and all."""
     named = {
         f"_{low:g}_to_{high:g}_px" if math.isfinite(high) else f"_from_{low:g}_px": (low, high)
         for low, high in SIZE_BINS_PX
@@ -82,7 +82,7 @@ DESCRIPTIONS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class FaceFigures:
-    """What there is to say of how faces were found.
+    """All figures about how faces were found.
 
     Attributes:
         counts: images and faces by what became of them, as in
@@ -99,30 +99,30 @@ class FaceFigures:
 
 
 class Detections(NamedTuple):
-    """Detections of all images, one beside the other, without those of ignored faces."""
+    """Detections of all images together, without those of ignored faces."""
 
     scores: NDArray[np.float32]
     """``(detections,)``."""
     hits: Bools
     """Whether each is a face, ``(detections,)``."""
     unit: NDArray[np.intp]
-    """Which unit of the bootstrap each is of, ``(detections,)``."""
+    """The unit of the bootstrap to which each belongs, ``(detections,)``."""
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Annotated faces and detections of all images, one beside the other; ignored ones are left out.
+    """Annotated faces and detections of all images together, without ignored ones.
 
     Attributes:
         sizes_px: longer side of each face, ``(faces,)``.
-        labels: code of each face's class, ``(faces,)``; -1: not said, or of a class that the model does not know.
+        labels: code of each face's class, ``(faces,)``; -1 if it is not given, or is a class that the model lacks.
         found: by centre, ``(faces,)``.
         right: found and labelled right, ``(faces,)``.
         overlapping: found at IoU .5, ``(faces,)``.
-        face_unit: which unit of the bootstrap each face is of, ``(faces,)``.
+        face_unit: the unit of the bootstrap to which each face belongs, ``(faces,)``.
         by_centre: detections that are faces by centre, and others.
         by_overlap: the same at IoU .5.
-        images: of each unit, ``(units,)``: 1, or as many as share a group.
+        images: how many each unit has, ``(units,)``: 1, or those that share a group.
     """
 
     sizes_px: Floats
@@ -146,9 +146,9 @@ def measure_faces(
 
     Args:
         annotated: faces and detections.
-        of_found: metrics of the labels of the faces found.
+        of_found: metrics of the labels of found faces.
         bootstrap: confidence, resamples and seed.
-        class_names: the model's; labels that it cannot give are not asked of it.
+        class_names: the model's; labels that it cannot give are not expected of it.
     """
     outcomes = gather(annotated.images, class_names)
     estimates = estimate_faces(outcomes, bootstrap)
@@ -165,7 +165,7 @@ def curve_of(outcomes: Outcomes) -> PrecisionRecall | None:
 
 
 def gather(images: Sequence[SeenImage], class_names: Sequence[str] = THREE_CLASSES) -> Outcomes:
-    """Lay the faces and detections of all images one beside the other."""
+    """Collect the faces and detections of all images."""
     units = np.unique([image.group for image in images], return_inverse=True)[1]
     faces: list[tuple[float, int, bool, bool, bool, int]] = []
     for image, unit in zip(images, units.tolist(), strict=True):
@@ -203,7 +203,7 @@ def _detections(
 
 
 def estimate_faces(outcomes: Outcomes, bootstrap: Bootstrap) -> dict[str, Estimate]:
-    """Every metric of :data:`DESCRIPTIONS` but that of the found ones alone."""
+    """Every metric of :data:`DESCRIPTIONS` except those of found faces alone."""
     shares, images = _shares(outcomes), outcomes.images
     falses = {name: _false_by_unit(shown, len(images)) for name, shown in _by_rate(outcomes).items()}
     drawn = _resampled(outcomes, {**shares, **{name: (count, images) for name, count in falses.items()}}, bootstrap)
@@ -224,7 +224,7 @@ def estimate_faces(outcomes: Outcomes, bootstrap: Bootstrap) -> dict[str, Estima
 
 
 def poisson_interval(count: float, exposure: float, confidence: float) -> Interval:
-    """Score interval of a Poisson rate: the rates r for which the count lies within z standard errors √(r·exposure).
+    """Score interval of a Poisson rate: the rates r for which the count is within z standard errors √(r·exposure).
 
     Barker, "A comparison of nine confidence intervals for a Poisson parameter when the expected number of events is
     ≤ 5", The American Statistician 56 (2002), 85-89.
@@ -240,7 +240,7 @@ def poisson_interval(count: float, exposure: float, confidence: float) -> Interv
 
 
 def _shares(outcomes: Outcomes) -> dict[str, tuple[Floats, Floats]]:
-    """Name → faces of the share and faces in all, in each unit, ``(units,)``."""
+    """Name → numerator and denominator of the share in each unit, ``(units,)``."""
     labelled = outcomes.labels >= 0
     ranges = {name: (outcomes.sizes_px >= low) & (outcomes.sizes_px < high) for name, (low, high) in RANGES.items()}
     chosen = {f"found{name}": (outcomes.found, inside) for name, inside in ranges.items()}
@@ -267,7 +267,7 @@ def _false_by_unit(shown: Detections, units: int) -> Floats:
 def _resampled(
     outcomes: Outcomes, shares: Mapping[str, tuple[Floats, Floats]], bootstrap: Bootstrap
 ) -> dict[str, Floats]:
-    """Ratios and what is read off curves, of resamples of the units, with replacement, ``(resamples,)`` each."""
+    """Ratios and values read off curves, for resamples of the units with replacement, ``(resamples,)`` each."""
     generator = np.random.default_rng(bootstrap.seed)
     units = len(outcomes.images)
     scores, hits, unit = outcomes.by_overlap

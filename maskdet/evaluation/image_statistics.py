@@ -1,4 +1,4 @@
-"""What a second look at the images adds: brightness, sharpness, and thumbnails for the baselines; all in memory."""
+"""What a second reading of the images adds: brightness, sharpness, and thumbnails for the baselines, all in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 class Looks(NamedTuple):
-    """How images look; rows of an image that could not be read again are NaN and black."""
+    """How images look; an image that could not be read again has NaN and black."""
 
     brightness: Floats
     """Mean luma, 0 to 255, ``(images,)``."""
@@ -49,7 +49,7 @@ def look_at(uris: Sequence[str], limits: ImageLimits) -> Looks:
             looks.thumbnails[row] = prepare_image(data, side, side, limits).pixels
             luma = prepare_image(data, _MEASURED_SIDE_PX, _MEASURED_SIDE_PX, limits).pixels @ _LUMA
         except (ImageFault, StorageError):
-            return  # it was readable when it was scored, so its prediction stands; only these columns lack it
+            return  # it was readable when it was scored, so its prediction is valid; only these columns lack it
         looks.brightness[row] = luma.mean()
         looks.sharpness[row] = laplacian_variance(luma)
 
@@ -59,7 +59,7 @@ def look_at(uris: Sequence[str], limits: ImageLimits) -> Looks:
 
 
 def laplacian_variance(luma: NDArray[np.float32]) -> float:
-    """Variance of the 4-neighbour Laplacian of ``(height, width)``: the more, the sharper.
+    """Variance of the 4-neighbour Laplacian of ``(height, width)``: the larger, the sharper.
 
     Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000.
     """

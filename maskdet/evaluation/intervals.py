@@ -1,7 +1,8 @@
 """Metrics with confidence intervals: Wilson's for shares of faces, a seeded stratified bootstrap for the rest.
 
-Wilson's interval takes faces for independent. Where a group is given (persons, source photos), they are not: shares
-then get the wider ends of Wilson's interval and of a bootstrap over groups, so that a share of 1.0 keeps a lower end.
+Wilson's interval assumes independent faces. Where groups are given (persons, source photos), they are not independent:
+shares then get the wider ends of Wilson's interval and a bootstrap over groups, so that a share of 1.0 keeps a lower
+end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from maskdet.compliance.intervals import Interval, wilson_interval
 from maskdet.evaluation import metrics
 from maskdet.evaluation.metrics import Floats, Metric, Proportion, Sample, Tally
 
-# Counts of all resamples at once would be (resamples, values); a float model has as many values as images.
+# Counts of all resamples at once would be (resamples, values), and a float model has as many values as images.
 _CELLS_AT_ONCE = 2_000_000
 
 PROPORTIONS: dict[str, Proportion] = {
@@ -65,10 +66,10 @@ class Estimate:
     high: float | None
     method: str
     count: int
-    """Faces that the metric is about."""
+    """How many faces the metric is about."""
 
     def widened(self, drawn: Floats, bootstrap: Bootstrap, by: str) -> Estimate:
-        """The same estimate, its interval as wide as resampling makes it.
+        """The same estimate with its interval widened to that of resampling.
 
         Args:
             drawn: the metric in each resample.
@@ -88,14 +89,14 @@ class Bootstrap(NamedTuple):
     confidence: float = 0.95
     resamples: int = 1000
     seed: int = 20260101
-    """Of the generator; the same sample and seed give the same intervals."""
+    """Seed of the generator; the same sample and seed give the same intervals."""
 
 
 def estimate_all(sample: Sample, bootstrap: Bootstrap) -> list[Estimate]:
     """Every metric of a sample, in the order of :data:`DESCRIPTIONS`.
 
     Args:
-        sample: faces with known truth; may be empty or of one class, which leaves metrics undefined.
+        sample: faces with known truth; may be empty or have only one class, which leaves metrics undefined.
         bootstrap: confidence, resamples and seed.
     """
     if len(sample) == 0:
@@ -149,7 +150,7 @@ def mean_of_two(first: Estimate, second: Estimate) -> Interval | None:
 
 
 def _scores_of(tally: Tally) -> dict[str, Metric]:
-    # Bins belong to the sample, not to each resample, so that resamples estimate one quantity.
+    # Bins belong to the sample, not to each resample, so that all resamples estimate the same quantity.
     mass, width = metrics.equal_mass_bins(tally), metrics.equal_width_bins(tally)
     return {
         **SCORES,
@@ -178,8 +179,8 @@ def _share_of(tally: Tally, proportion: Proportion) -> Floats:
 def draw(sample: Sample, tally: Tally, bootstrap: Bootstrap) -> Iterator[Tally]:
     """Tallies of resamples with replacement, counts ``(some, values)``, until there are ``bootstrap.resamples``.
 
-    Stratified: each resample has as many faces of each class as the sample; with groups, as many groups of each kind
-    (masked, unmasked, both). Drawing faces of a class is drawing counts from a multinomial distribution.
+    They are stratified: each resample has as many faces of each class as the sample or, with groups, as many groups of
+    each kind (masked, unmasked, both). Drawing faces of a class means drawing counts from a multinomial distribution.
     """
     generator = np.random.default_rng(bootstrap.seed)
     at_once = max(1, _CELLS_AT_ONCE // len(tally.values))
@@ -218,7 +219,7 @@ def _draw_groups(sample: Sample, tally: Tally, generator: np.random.Generator, s
 
 
 def _group_kinds(group: NDArray[np.intp], truth: metrics.Bools) -> NDArray[np.int64]:
-    """1 for a group of masked faces, 2 of unmasked, 3 of both, ``(groups,)``."""
+    """1 for a group of masked faces, 2 for unmasked ones, 3 for both, ``(groups,)``."""
     masked = np.bincount(group, truth) > 0
     unmasked = np.bincount(group, ~truth) > 0
     return masked.astype(np.int64) + 2 * unmasked.astype(np.int64)
@@ -230,7 +231,7 @@ def _of_score(name: str, score: Metric, tally: Tally, drawn: Mapping[str, Floats
     if math.isnan(value):
         return Estimate(name, None, None, None, "bootstrap", count)
     low, high = percentiles(drawn[name], bootstrap.confidence)
-    # The resamples of a biased estimate, as ECE is, may all lie above it.
+    # The resamples of a biased estimate such as ECE may all be above it.
     return Estimate(name, value, min(low, value), max(high, value), "bootstrap", count)
 
 
@@ -265,6 +266,6 @@ def _widened(estimate: Estimate, drawn: Floats | None, bootstrap: Bootstrap) -> 
 
 
 def percentiles(drawn: Floats, confidence: float) -> tuple[float, float]:
-    """The middle part of what resamples gave, ``(resamples,)``; those that do not define the metric are left out."""
+    """The middle part of the resamples' values, ``(resamples,)``, without those that do not define the metric."""
     low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Some images of a folder or list as a model sees them, with their true classes: what an import is checked on."""
+"""Some images of a folder or list as a model sees them, with their true classes: an import is checked on them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Views:
 
     Attributes:
         pixels: uint8 RGB ``(images, height, width, 3)``.
-        classes: codes of their true classes, ``(images,)``; of images without truth, all −1.
+        classes: codes of their true classes, ``(images,)``; all −1 for images without truth.
         without_face: images in which no face was found.
         failed: images that could not be read or decoded.
     """
@@ -53,18 +53,18 @@ def labelled_views(
     most_of_a_class: int,
     truth: TruthSettings,
 ) -> Views:
-    """View labelled images, the same ones each time.
+    """Choose and read labelled images, the same ones each time.
 
     Args:
-        location: a folder whose folders name classes, or an image list with the truth's column.
+        location: a folder whose folders name classes, or an image list with the column of the truth.
         spec: what the model takes.
-        mode: whether images are faces or hold faces, the largest of which is theirs.
+        mode: whether images are faces or contain faces, of which the largest counts.
         classes: those that the model knows; others are left out.
-        most_of_a_class: images to view.
-        truth: names of classes, and of the column of a list.
+        most_of_a_class: most images of each class.
+        truth: names of classes, and the column of a list.
 
     Raises:
-        SourceError: there are no images, or not of each of ``mask`` and ``no_mask``.
+        SourceError: there are no images, or none of ``mask`` or of ``no_mask``.
         StorageError: the location cannot be listed.
     """
     by_class: dict[str, list[str]] = defaultdict(list)
@@ -81,13 +81,13 @@ def labelled_views(
 
 
 def unlabelled_views(location: str, spec: InputSpec, mode: FacesMode, most: int) -> Views:
-    """View images of a folder, glob or list, the same ones each time.
+    """Choose and read images of a folder, glob or list, the same ones each time.
 
     Args:
         location: of the images.
         spec: what the model takes.
-        mode: whether images are faces or hold faces, the largest of which is theirs.
-        most: images to view.
+        mode: whether images are faces or contain faces, of which the largest counts.
+        most: most images.
 
     Raises:
         SourceError: there are none, or none of them shows a face.
@@ -123,7 +123,7 @@ def _refs(task: ListTask, source: SourceSettings) -> Iterable[tuple[str, tuple[s
 
 
 def _spread(uris: Iterable[str], most: int) -> list[str]:
-    """Some of them, whatever their order and names."""
+    """Choose some of them, regardless of their order and names."""
     return sorted(set(uris), key=lambda uri: hashlib.sha256(uri.encode("utf-8", "surrogateescape")).digest())[:most]
 
 

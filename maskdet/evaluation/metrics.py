@@ -4,8 +4,8 @@ A tally counts masked and unmasked faces at each distinct probability. No metric
 model has at most 256 distinct probabilities, so a bootstrap over millions of images costs no more than one over
 thousands. Arrays of counts may have leading axes, ``(…, values)``: one row a resample; metrics then return ``(…)``.
 
-"mask" is the positive class. An *uncertain* label is neither right nor a detection: it counts as wrong in accuracy,
-sensitivity, specificity and F1, and is left out of precision; ``coverage`` says how often it happened. A metric that is
+"mask" is the positive class. An *uncertain* label is neither correct nor a detection: it counts as wrong in accuracy,
+sensitivity, specificity and F1, and is left out of precision; ``coverage`` says how often it occurs. A metric that is
 not defined (a class, or a label, that never occurs) is NaN.
 """
 
@@ -35,8 +35,8 @@ class Sample:
     Attributes:
         probabilities: of "mask", float64 ``(faces,)``.
         truth: whether a mask is worn, bool ``(faces,)``.
-        labels: what the model said: :data:`MASK`, :data:`NO_MASK` or :data:`UNCERTAIN`, int8 ``(faces,)``.
-        groups: number of the group (person, source photo) of each face, int64 ``(faces,)``; ``None``: each face is one.
+        labels: the model's: :data:`MASK`, :data:`NO_MASK` or :data:`UNCERTAIN`, int8 ``(faces,)``.
+        groups: number of the group (person, source photo) of each face, int64 ``(faces,)``; ``None``: no groups.
     """
 
     probabilities: Floats
@@ -71,7 +71,7 @@ class Tally:
 
     @classmethod
     def of(cls, sample: Sample) -> Tally:
-        """Count a sample. Its labels must be a function of the probabilities, as decision thresholds make them."""
+        """Count a sample. Its labels must be a function of the probabilities, as with decision thresholds."""
         values, first, place = np.unique(sample.probabilities, return_index=True, return_inverse=True)
         masked = np.bincount(place[sample.truth], minlength=len(values)).astype(np.float64)
         unmasked = np.bincount(place[~sample.truth], minlength=len(values)).astype(np.float64)
@@ -103,13 +103,13 @@ Metric = Callable[[Tally], Floats]
 
 
 def accuracy(tally: Tally) -> tuple[Floats, Floats]:
-    """Faces labelled right, of all."""
+    """Faces labelled correctly, of all."""
     right = tally.counted(MASK)[0] + tally.counted(NO_MASK)[1]
     return right, tally.masked_total + tally.unmasked_total
 
 
 def decided_accuracy(tally: Tally) -> tuple[Floats, Floats]:
-    """Faces labelled right, of those not labelled uncertain."""
+    """Faces labelled correctly, of those not labelled uncertain."""
     decided = sum_of(tally.counted(MASK)) + sum_of(tally.counted(NO_MASK))
     return accuracy(tally)[0], decided
 
@@ -136,7 +136,7 @@ def precision(tally: Tally) -> tuple[Floats, Floats]:
 
 
 def balanced_accuracy(tally: Tally) -> Floats:
-    """Mean of sensitivity and specificity: what accuracy would be with as many faces of each class."""
+    """Mean of sensitivity and specificity: what accuracy would be with equally many faces of each class."""
     return (share(sensitivity(tally)) + share(specificity(tally))) / 2
 
 
@@ -170,7 +170,7 @@ def average_precision(tally: Tally) -> Floats:
 
 
 def brier(tally: Tally) -> Floats:
-    """Mean squared difference of probability and truth (Brier, Monthly Weather Review 78 (1950), 1-3): 0 to 1."""
+    """Mean squared difference between probability and truth (Brier, Monthly Weather Review 78 (1950), 1-3): 0 to 1."""
     loss = tally.masked * (1 - tally.values) ** 2 + tally.unmasked * tally.values**2
     return ratio(_sum(loss), tally.masked_total + tally.unmasked_total)
 
@@ -190,8 +190,8 @@ def log_loss(tally: Tally, clip: float = 1 / 512) -> Floats:
 def calibration_error(tally: Tally, bins: NDArray[np.intp]) -> Floats:
     """Expected calibration error: Σ over bins of (faces of the bin / all) · |mean probability − share masked|.
 
-    Of the probability of "mask" itself, not of the confidence in the label. Binned estimates of few faces lie above the
-    true error (Kumar, Liang & Ma, NeurIPS 2019).
+    It is about the probability of "mask" itself, not the confidence in the label. Binned estimates from few faces are
+    above the true error (Kumar, Liang & Ma, NeurIPS 2019).
 
     Args:
         tally: the counts.
@@ -208,8 +208,8 @@ def calibration_error(tally: Tally, bins: NDArray[np.intp]) -> Floats:
 def equal_mass_bins(tally: Tally, count: int = CALIBRATION_BINS) -> NDArray[np.intp]:
     """The bin of each distinct probability, ``(values,)``, so that bins hold about as many faces each.
 
-    Equal probabilities share a bin, so a model that says the same of many faces fills fewer bins. Adaptive binning as
-    in Nixon et al., "Measuring calibration in deep learning", CVPR workshops 2019.
+    Equal probabilities share a bin, so a model that gives many faces the same probability fills fewer bins. Adaptive
+    binning as in Nixon et al., "Measuring calibration in deep learning", CVPR workshops 2019.
     """
     every = tally.masked + tally.unmasked
     middle = np.cumsum(every) - every / 2
@@ -238,7 +238,7 @@ def at_threshold(tally: Tally, threshold: float) -> Tally:
 
 
 def share(counts: tuple[Floats, Floats]) -> Floats:
-    """A proportion's value; NaN of nothing."""
+    """A proportion's value; NaN for nothing."""
     return ratio(*counts)
 
 

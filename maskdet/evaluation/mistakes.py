@@ -1,4 +1,4 @@
-"""What went wrong, a row each: wrong labels, faces missed, detections that are no face."""
+"""A row for each mistake: wrong labels, missed faces, detections that are not faces."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _FOUND_COLUMNS = (
 
 
 def label_mistakes(labelled: Labelled) -> pa.Table:
-    """Images or found faces labelled wrong or uncertain, the largest error of the probability first.
+    """Images or found faces with a wrong or uncertain label, those with the largest error of the probability first.
 
-    A model of two classes is not asked for ``incorrect``.
+    A model of two classes is not expected to say ``incorrect``.
     """
     faces = labelled.faces()
     worn = worn_probability(labelled.rows["probability_mask"].to_numpy(), faces.probabilities.get(INCORRECT))
-    error, wrong = worn.copy(), faces.labels != faces.truth  # of a bare face: that there is a mask
+    error, wrong = worn.copy(), faces.labels != faces.truth  # for a bare face: that there is a mask
     for name in (MASK, INCORRECT):
         members = faces.truth == CODES[name]
         if name in faces.probabilities:
@@ -46,7 +46,7 @@ def label_mistakes(labelled: Labelled) -> pa.Table:
 
 
 def face_mistakes(annotated: AnnotatedRun) -> list[pa.Table]:
-    """Annotated faces that were missed, the largest first, and detections that are none, the surest first."""
+    """Annotated faces that were missed, largest first, and detections that are not faces, surest first."""
     missed = [
         _missed_row(image, face, annotated.model_id)
         for image in annotated.images
@@ -80,7 +80,7 @@ def _missed_row(image: SeenImage, face: int, model_id: str) -> dict[str, Any]:
 
 
 def _of_predictions(predictions: pa.Table, rows: NDArray[Any], more: dict[str, str | Sequence[Any]]) -> pa.Table:
-    """Rows of the predictions with more columns; a text stands for every row, a column not given is null."""
+    """Rows of the predictions with more columns; a text applies to all rows, and missing columns are null."""
     taken = predictions.select(list(_FOUND_COLUMNS)).take(pa.array(rows, pa.int64()))
     columns = []
     for field in MISTAKES_SCHEMA:

@@ -33,21 +33,21 @@ METRICS_JSON = "metrics.json"
 METRICS_TABLE = "metrics.parquet"
 MISTAKES_TABLE = "mistakes.parquet"
 DETECTION = "detection"
-"""Name of the slice of ``metrics.parquet`` that says how faces were found."""
+"""Name of the slice of ``metrics.parquet`` that says how well faces were found."""
 _MAX_POINTS = 200
 _LABEL_NAMES = {MASK: "mask", NO_MASK: "no_mask", UNCERTAIN: "uncertain"}
 
 
 class TrainedOn(NamedTuple):
-    """Evaluated images that the model has learnt from: figures on them say little of others."""
+    """Evaluated images on which the model was trained: figures on them say little about others."""
 
     images: int
     of: int
-    """Different image files that were evaluated."""
+    """How many different image files were evaluated."""
 
 
 class ThresholdRow(NamedTuple):
-    """What deciding at one threshold gives: ``mask`` from there on, ``no_mask`` below, nothing uncertain."""
+    """The result of deciding at one threshold: ``mask`` from there on, ``no_mask`` below, nothing uncertain."""
 
     threshold: float
     sensitivity: Estimate
@@ -58,23 +58,23 @@ class ThresholdRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that is known of a model on labelled images.
+    """Everything that an evaluation finds about a model on labelled images.
 
     Attributes:
         run: the scoring run.
         labelled: scored images with their truth.
         tally: of all of them.
         by_slice: slice name → estimates; the first is the whole data.
-        confusion: truth → label → images, of two classes.
+        confusion: truth → label → images, for two classes.
         thresholds: the threshold table.
         temperature: temperature scaling on held-out halves, where it can be fitted.
         band: a decision band on held-out halves, likewise.
         baselines: the model beside the shortcuts; empty unless asked for.
-        mistakes: one row per image, or annotated face, not labelled right, the worst first; then faces missed and
-            detections that are none.
-        faces: how the faces were found, where truth is told of faces; all the above is then of the found ones.
-        classes: figures of three classes, where the model or the truth has them. All else but the mistakes is of the
-            images that wear a mask correctly or none, and of whether the model says that there is a mask.
+        mistakes: one row per image, or annotated face, with a wrong label, worst first; then missed faces and
+            detections that are not faces.
+        faces: how well faces were found, where the truth is about faces; all of the above is then about found faces.
+        classes: figures for three classes, where the model or the truth has them. Everything else, except the mistakes,
+            is about images with a correctly worn mask or none, and whether the model says that there is a mask.
         trained_on: how many of the images the model was trained on; ``None`` where its bundle does not say.
     """
 
@@ -111,8 +111,8 @@ def evaluate(
         labelled: scored images, or annotated faces that were found, with their truth.
         run: the scoring run.
         settings: the evaluation's.
-        annotated: every annotated face and every detection, where truth is told of faces.
-        training_images: those of the model; see :mod:`maskdet.model.training_images`.
+        annotated: every annotated face and every detection, where the truth is about faces.
+        training_images: the model's; see :mod:`maskdet.model.training_images`.
     """
     every, labelled = labelled, labelled.without_incorrect()
     intervals, rows = settings.intervals, labelled.rows
@@ -149,13 +149,13 @@ def evaluate(
 
 
 def count_trained_on(labelled: Labelled, training_images: Hashes) -> TrainedOn:
-    """How many of the image files of some rows a model was trained on."""
+    """How many of some rows' image files a model was trained on."""
     digests = sorted(set(labelled.rows["content_sha256"].to_pylist()))
     return TrainedOn(int(were_trained_on(digests, training_images).sum()), len(digests))
 
 
 def confusion_of(tally: Tally) -> dict[str, dict[str, int]]:
-    """Truth → label → images; of three labels, since *uncertain* is one."""
+    """Truth → label → images; there are three labels, since *uncertain* is one."""
     table: dict[str, dict[str, int]] = {"mask": {}, "no_mask": {}}
     for label, name in _LABEL_NAMES.items():
         masked, unmasked = tally.counted(label)
@@ -183,7 +183,7 @@ def threshold_row(tally: Tally, threshold: float, confidence: float) -> Threshol
 def metrics_table(evaluation: Evaluation, confidence: float) -> pa.Table:
     """One row per metric and slice, then the threshold table as ``sensitivity@0.5`` and so on.
 
-    How faces were found is the slice :data:`DETECTION`.
+    How well faces were found is the slice :data:`DETECTION`.
     """
     rows: list[tuple[str, Estimate]] = []
     for name, estimates in evaluation.by_slice.items():
@@ -232,7 +232,7 @@ def as_json(evaluation: Evaluation, settings: EvaluateSettings) -> dict[str, Any
 
 
 def write_results(root: str, evaluation: Evaluation, settings: EvaluateSettings, page: str, page_name: str) -> None:
-    """Write everything, each file atomically; ``metrics.json`` last, so that where it is, the rest is of its run.
+    """Write everything, each file atomically, ``metrics.json`` last: where it exists, the rest is from the same run.
 
     Raises:
         StorageError: the output cannot be written.
@@ -242,7 +242,7 @@ def write_results(root: str, evaluation: Evaluation, settings: EvaluateSettings,
     write_table(storage.join(root, METRICS_TABLE), metrics_table(evaluation, settings.intervals.confidence), rows)
     if evaluation.mistakes.num_rows:
         write_table(storage.join(root, MISTAKES_TABLE), evaluation.mistakes, rows)
-    else:  # no table is ever empty
+    else:  # never write an empty table
         storage.delete([storage.join(root, MISTAKES_TABLE)])
     storage.write_bytes(storage.join(root, page_name), page.encode())
     text = json.dumps(as_json(evaluation, settings), indent=2, ensure_ascii=False, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Settings of an evaluation: those of a scoring run, and what to make of its predictions."""
+"""Settings of an evaluation: those of a scoring run, and how to evaluate its predictions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCORES = "scores"
 
 
 class TruthSettings(Section):
-    """Where the true class of an image stands, or the true faces.
+    """Where to find the true class of an image, or the true faces.
 
     Names are compared without regard to case, ``-``, ``_`` and spaces.
     """
@@ -39,21 +39,22 @@ class TruthSettings(Section):
         *("incorrect", "incorrect_mask", "mask_incorrect", "with_incorrect_mask"),
         *("mask_weared_incorrect", "mask_worn_incorrectly"),
     )
-    """Those that mean a mask with nose or mouth bare."""
+    """Folders or values that mean a mask with nose or mouth bare."""
     no_mask: tuple[str, ...] = ("without_mask", "no_mask", "unmasked")
-    """Those that mean "no mask"."""
+    """Folders or values that mean "no mask"."""
     column: str | None = None
     """A column of an image list, or a key of the template; default: the nearest folder that names a class."""
     boxes: str | None = None
-    """Annotated faces: COCO JSON, a Parquet table, or VOC XML or YOLO text, a file or a folder of it.
+    """Annotated faces: COCO JSON, a Parquet table, or VOC XML or YOLO text, as a file or a folder.
 
     Needs ``faces.mode: detect``."""
     face: tuple[str, ...] = ("face", "head", "person")
-    """Classes of boxes that say that there is a face, and no more."""
+    """Classes of boxes that only say that there is a face."""
     ignore: tuple[str, ...] = ("ignore",)
-    """Classes of boxes that are neither asked for nor, if found, counted as false; so are difficult ones and crowds."""
+    """Classes of boxes that are neither expected nor, if found, counted as false; difficult boxes and crowds never are.
+    """
     unannotated: Literal["ignore", "faceless"] = "ignore"
-    """What images are that the annotations do not name."""
+    """What images mean that the annotations do not name."""
 
     @field_validator("mask", "incorrect", "no_mask", "face", "ignore", mode="before")
     @classmethod
@@ -78,7 +79,7 @@ class TruthSettings(Section):
 
     @property
     def classes(self) -> Mapping[str, str | None]:
-        """Class names of boxes and what they mean, as :data:`maskdet.evaluation.annotations.LABELS` has it."""
+        """Class names of boxes and what they mean, in the form of :data:`maskdet.evaluation.annotations.LABELS`."""
         return {
             **dict.fromkeys(self.face, None),
             **dict.fromkeys(self.ignore, IGNORED),
@@ -87,29 +88,30 @@ class TruthSettings(Section):
 
 
 class IntervalSettings(Section):
-    """How confidence intervals are made."""
+    """How confidence intervals are computed."""
 
     confidence: OpenRatio = 0.95
     """Nominal coverage of the intervals."""
     resamples: Annotated[int, Field(ge=100)] = 1000
-    """How often the bootstrap draws."""
+    """Number of bootstrap resamples."""
     seed: CountOrZero = 20260101
-    """Decides what the bootstrap draws."""
+    """Seed of the bootstrap."""
     group_column: str | None = None
-    """Images with the same value (a person, a source photo) are not independent. Intervals are widened accordingly."""
+    """Column whose equal values (a person, a source photo) mark images that are not independent, which widens
+    intervals."""
 
 
 class SliceSettings(Section):
     """Parts of the data that get metrics of their own."""
 
     columns: tuple[str, ...] = ()
-    """Columns of the image list or keys of the template: a slice for each value."""
+    """Columns of the image list or keys of the template, with a slice for each value."""
     size_px: tuple[Count, ...] = (32, 64, 128, 256, 512)
     """Bounds of the slices by the image's shorter side."""
     pixels: bool = False
-    """Slices by brightness and sharpness, a quarter of the images each; reads every image again."""
+    """Whether to make slices by brightness and sharpness, a quarter of the images each; reads every image again."""
     max_values: Count = 50
-    """Values of a column beyond the most frequent ones make one slice, "others"."""
+    """Most slices of a column; its less frequent values share one slice, "others"."""
 
     @field_validator("size_px")
     @classmethod
@@ -123,33 +125,33 @@ class CalibrationSettings(Section):
     """What is fitted on one half of the data, by hash of its groups, and measured on the other."""
 
     max_error: OpenRatio = 0.01
-    """Error rate of each class that the decision band is chosen for."""
+    """Error rate of each class for which the decision band is chosen."""
 
 
 class EvaluateSettings(ScoreSettings):
-    """Everything an evaluation is told."""
+    """All settings of an evaluation."""
 
     faces: FacesSettings = FacesSettings(mode="whole")
-    """With ``detect``, an image's largest face stands for it, unless ``truth.boxes`` tells the truth of every face."""
+    """With ``detect``, an image's largest face represents it, unless ``truth.boxes`` has the truth about every face."""
     video: VideoSettings = VideoSettings(mode="skip")
-    """Truth is told of images; videos are skipped."""
+    """The truth is about images; videos are skipped."""
     truth: TruthSettings = TruthSettings()
     intervals: IntervalSettings = IntervalSettings()
     slices: SliceSettings = SliceSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     baselines: bool = False
-    """Whether to measure how far image width alone, and a thumbnail's border alone, get; reads every image again.
+    """Whether to measure how far image width alone and a thumbnail's border alone get; reads every image again.
 
     Needs scikit-learn: the extra ``evaluate``.
     """
     thresholds: tuple[Ratio, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
     """Rows of the threshold table."""
     mistakes_shown: Count = 40
-    """Worst mistakes on the page; the table holds all."""
+    """How many of the worst mistakes the page shows; the table has all."""
     mistakes_pictures: bool = False
     """Whether the page shows their faces, read again from the images."""
     history: str | None = None
-    """The training's history for the page; default: ``<model>.history.csv`` beside the bundle, if it is there."""
+    """The training's history for the page; default: ``<model>.history.csv`` beside the bundle, if it exists."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> EvaluateSettings:
@@ -172,22 +174,22 @@ class EvaluateSettings(ScoreSettings):
 
     @property
     def extra_columns(self) -> tuple[KeyName, ...]:
-        """Columns beside the predictions' own that the evaluation needs, each once."""
+        """Columns that the evaluation needs in addition to the predictions' own, each once."""
         named = (self.truth.column, self.intervals.group_column, *self.slices.columns)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     def score_settings(self) -> EvaluateSettings:
-        """Settings of the scoring run underneath: its tables in a folder of their own, its keys as columns.
+        """Settings of the underlying scoring run: its tables in their own folder, its keys as columns.
 
         Raises:
-            ConfigError: no output, or keys as folders.
+            ConfigError: there is no output, or keys would become folders.
         """
         if not self.output:
             raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the results shall go.")
         if self.tables.partition_by:
             remedy = "Leave it out: an evaluation keeps keys as columns."
             raise ConfigError("tables.partition_by", "nothing", list(self.tables.partition_by), remedy)
-        # What is measured is what the input holds now.
+        # The evaluation is about what the input holds now.
         mirror = {"partition_by": (), "on_gone": "remove", "max_gone_ratio": 1.0}
         tables = self.tables.model_copy(update=mirror)
         return self.model_copy(update={"output": storage.join(self.output, SCORES), "tables": tables})

@@ -32,7 +32,7 @@ def cut(rows: pa.Table, settings: SliceSettings, looks: Looks | None = None) -> 
 
     Args:
         rows: one row per image, with ``width_px``, ``height_px`` and the columns that settings name.
-        settings: which slices.
+        settings: which slices to make.
         looks: brightness and sharpness, if measured.
     """
     slices = [Slice(ALL, np.ones(rows.num_rows, np.bool_))]
@@ -56,7 +56,7 @@ def _by_size(rows: pa.Table, bounds: Sequence[int]) -> Iterator[Slice]:
 
 
 def _by_faces(rows: pa.Table) -> Iterator[Slice]:
-    """Images with one face and with several, where both occur: of several, the largest is not always the one meant."""
+    """Images with one face and with several, where both occur: of several, the largest may not be the one meant."""
     if FACES_FOUND not in rows.column_names:
         return
     several = rows[FACES_FOUND].to_numpy() > 1

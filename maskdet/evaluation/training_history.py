@@ -1,4 +1,4 @@
-"""The history of a training, read back: what `maskdet train` writes beside its bundle, one row per epoch."""
+"""Read the history of a training, which `maskdet train` writes beside its bundle, one row per epoch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class History:
     """A training, epoch by epoch.
 
     Attributes:
-        uri: where it was read from.
+        uri: from where it was read.
         epochs: epochs, counted from 1.
         columns: name of a quantity → its value after each epoch, ``None`` where none was written.
     """
@@ -32,14 +32,14 @@ class History:
     columns: Mapping[str, tuple[float | None, ...]]
 
     def curves(self, quantity: str) -> dict[str, tuple[float | None, ...]]:
-        """The curves of ``loss`` or ``accuracy``: of ``training``, and of ``validation`` where there was one."""
+        """The curves of ``loss`` or ``accuracy``, for ``training`` and, where there was one, ``validation``."""
         named = {"training": quantity, "validation": f"val_{quantity}"}
         found = {name: self.columns.get(column, ()) for name, column in named.items()}
         return {name: values for name, values in found.items() if any(value is not None for value in values)}
 
 
 def find_history(settings: EvaluateSettings) -> str | None:
-    """Where the history of the model's training is: where the setting says, or beside the bundle, if it is there.
+    """Where the history of the model's training is: where the setting says, or beside the bundle if it exists.
 
     Raises:
         ConfigError: the setting names a file that does not exist.
@@ -58,13 +58,13 @@ def find_history(settings: EvaluateSettings) -> str | None:
 
 
 def read_history(uri: str) -> History:
-    """Read a history; what is no finite number (nothing, a diverged loss) is a gap.
+    """Read a history; anything but a finite number (nothing, a diverged loss) becomes a gap.
 
     Args:
-        uri: CSV with a column ``epoch``, counted from 0, and one a quantity.
+        uri: CSV with a column ``epoch``, counted from 0, and one per quantity.
 
     Raises:
-        ConfigError: the file is of another kind, or has no epoch.
+        ConfigError: the file is of another kind, or has no epochs.
         StorageError: it cannot be read.
     """
     try:

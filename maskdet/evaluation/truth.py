@@ -1,6 +1,6 @@
-"""Predictions joined with the truth: which class each scored image has, by its folders or by a column.
+"""Join predictions with the truth: which class each scored image has, by its folders or by a column.
 
-A labelled image shows one person; where a detector found several faces, the largest stands for the image.
+A labelled image shows one person; where a detector found several faces, the largest represents the image.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
 from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, Layout, read_table
 
 _EXAMPLES = 20
-# To the question whether a mask is worn.
+# Answers to the question whether a mask is worn.
 _ANSWERS = {
     **dict.fromkeys(("true", "t", "yes", "y", "1", "on"), MASK_LABEL),
     **dict.fromkeys(("false", "f", "no", "n", "0", "off"), NO_MASK),
 }
-# An image list's column may be named as one of the predictions': its "label" must not hide the model's.
+# An image list's column may be named like one of the predictions': its "label" must not hide the model's.
 _LIST_PREFIX = "list."
 
 FACES_FOUND = "faces_found"
-"""Column of the joined rows: how many faces were found in the image that a row stands for."""
+"""Column of the joined rows: how many faces were found in a row's image."""
 
 
 class RunTables(NamedTuple):
-    """What a run says of its images, with the columns that the settings name beside the tables' own."""
+    """What a run says about its images, with the columns that the settings name in addition to the tables' own."""
 
     predictions: pa.Table
     failures: pa.Table
@@ -54,12 +54,12 @@ class Labelled:
     """Scored images, or annotated faces that were found, with their truth.
 
     Attributes:
-        rows: one each, sorted by URI: the predictions' columns, and those that settings name.
+        rows: one for each, sorted by URI, with the predictions' columns and those that the settings name.
         classes: codes of the true classes, ``(rows,)``.
         counts: images or faces by what became of them: mask, incorrect, no_mask, truth_unknown, failed_mask, ….
-        unknown: some of the images whose truth cannot be told.
-        unknown_names: folders, or values of the column, that tell no truth → images.
-        of_faces: whether rows are faces; those of an image then belong together.
+        unknown: some of the images whose truth is unknown.
+        unknown_names: folders, or values of the column, that do not say the truth → images.
+        of_faces: whether rows are faces; if so, those of an image belong together.
     """
 
     rows: pa.Table
@@ -75,30 +75,30 @@ class Labelled:
         return np.asarray(self.classes == MASK, np.bool_)
 
     def without_incorrect(self) -> Labelled:
-        """The rows of which the truth is ``mask`` or ``no_mask``: what metrics of two classes are about."""
+        """The rows whose truth is ``mask`` or ``no_mask``, which metrics of two classes are about."""
         keep = self.classes != CODES[INCORRECT]
         return replace(self, rows=self.rows.filter(pa.array(keep)), classes=self.classes[keep])
 
     def probabilities(self) -> dict[str, Floats]:
-        """Class → what the model said, ``(rows,)``; a class that it does not know is absent."""
+        """Class → the model's probability, ``(rows,)``; without classes that it does not have."""
         named = {name: self.rows[f"probability_{name}"] for name in THREE_CLASSES}
         known = {name: column for name, column in named.items() if column.null_count == 0 and len(column)}
         return {name: column.to_numpy().astype(np.float64) for name, column in known.items()}
 
     def faces(self, group_column: str | None = None) -> LabelledFaces:
-        """What figures of three classes are computed from; the argument as of :meth:`sample`."""
+        """The basis for figures of three classes; the argument is that of :meth:`sample`."""
         labels = codes_of(self.rows["label"].to_pylist())
         return LabelledFaces(self.classes, labels, self.probabilities(), self._groups(group_column))
 
     def sample(self, group_column: str | None = None) -> Sample:
-        """What metrics of two classes are computed from: whether there is a mask, worn correctly or not.
+        """The basis for metrics of two classes: whether there is a mask, worn correctly or not.
 
-        Of three classes the probability is p(mask) + p(incorrect), which the first question of the rule of
-        :mod:`maskdet.labels` is about, and the label ``incorrect`` is one of a mask.
+        With three classes, the probability is p(mask) + p(incorrect), as in the first question of the rule of
+        :mod:`maskdet.labels`, and the label ``incorrect`` counts as a mask.
 
         Args:
-            group_column: the column that says which images belong together; an image without a value is alone. Default:
-                each image is alone, with its faces.
+            group_column: the column that says which images belong together; an image without a value is a group of its
+                own. Default: each image, with its faces, is one.
         """
         labels = codes_of(self.rows["label"].to_pylist())
         labels[labels == CODES[INCORRECT]] = MASK
@@ -139,7 +139,7 @@ def read_labelled(layout: Layout, settings: EvaluateSettings, tasks: Sequence[Li
     """Join a finished scoring run's predictions with the truth.
 
     Raises:
-        SourceError: no image's truth can be told.
+        SourceError: no image's truth is known.
         StorageError: tables or image lists cannot be read.
     """
     tables = read_tables(layout, settings, tasks)
@@ -184,12 +184,12 @@ def read_tables(layout: Layout, settings: EvaluateSettings, tasks: Sequence[List
 
 
 def class_of_folders(uri: str, truth: TruthSettings, tops: Sequence[str] = ()) -> str | None:
-    """The class that the nearest folder above an image names, of those that name one.
+    """The class of the nearest folder above an image that names one.
 
     Args:
         uri: the image.
         truth: the names.
-        tops: the inputs' folders; what lies above the one that holds the image says nothing of it.
+        tops: the inputs' folders; folders above the one that contains the image say nothing about it.
     """
     above = max((len(top) for top in tops if uri.startswith(f"{top}/")), default=0)
     for folder in reversed(uri[above:].split("/")[:-1]):
@@ -201,8 +201,8 @@ def class_of_folders(uri: str, truth: TruthSettings, tops: Sequence[str] = ()) -
 def class_of_value(value: str | None, truth: TruthSettings) -> str | None:
     """``"mask"`` or ``"no_mask"`` by a column's value: a name of the settings, or true, yes, 1 or their opposites.
 
-    A column that is itself named as ``truth.no_mask`` answers the opposite question. Where the settings name an answer,
-    theirs count alone.
+    A column that is itself named like ``truth.no_mask`` answers the opposite question. Where the settings name answers,
+    only theirs count.
     """
     named = class_of_name(value, truth)
     taken = any(plain_name(name) in _ANSWERS for name in (*truth.mask, *truth.incorrect, *truth.no_mask))
@@ -224,7 +224,7 @@ def class_of_name(name: str | None, truth: TruthSettings) -> str | None:
 
 
 def group_names(rows: pa.Table, group_column: str | None) -> list[str]:
-    """What must stay together of each image, ``(images,)``: its group, or else equal file contents."""
+    """What each image must stay together with, ``(images,)``: its group, or else files with the same content."""
     contents = [f"content {digest}" for digest in rows["content_sha256"].to_pylist()]
     if group_column is None:
         return contents
@@ -240,7 +240,7 @@ def column_values(rows: pa.Table, column: str) -> list[str | None]:
 
 
 def top_of(task: ListTask) -> str:
-    """The folder that the folders which name classes lie in; an input's own name may be that of a class."""
+    """The folder that contains the folders that name classes; an input's own name may be a class."""
     if task.kind == "folder":
         return storage.parent(task.uri)
     return storage.fixed_part(task.uri) if task.kind == "glob" else image_lists.folder_of(task.uri, task.root)
@@ -265,7 +265,7 @@ def _counted(classes: Iterable[str | None], unknown: str) -> dict[str, int]:
 
 
 def _unknown_names(rows: pa.Table, truth: TruthSettings) -> dict[str, int]:
-    """What tells no truth → images, the most frequent first: values of the column, or names of folders."""
+    """What does not say the truth → images, most frequent first: values of the column, or names of folders."""
     if truth.column is not None:
         names = ["null" if value is None else value for value in column_values(rows, truth.column)]
     else:
@@ -274,7 +274,7 @@ def _unknown_names(rows: pa.Table, truth: TruthSettings) -> dict[str, int]:
 
 
 def _one_row_an_image(faces: pa.Table) -> pa.Table:
-    """The largest face of each image, of equal ones the first, sorted by URI; a whole image is its one face.
+    """The largest face of each image, the first among equal ones, sorted by URI; a whole image is its only face.
 
     A column :data:`FACES_FOUND` is added.
     """
@@ -301,7 +301,7 @@ def _list_columns(settings: EvaluateSettings) -> list[str]:
 
 
 def _with_columns(source: SourceSettings, columns: Sequence[str]) -> SourceSettings:
-    """The same source with other columns as keys; not validated, so that a column may be named ``label``."""
+    """The same source with other columns as keys; not validated, so that a column may be called ``label``."""
     return source.model_copy(update={"keys": tuple(columns), "template": None})
 
 

@@ -1,10 +1,10 @@
-"""Annotated faces in YOLO's text files: one per image, of the image's name, a line per face.
+"""Annotated faces in YOLO's text files: one file per image, with the image's name, and one line per face.
 
     class  centre_x  centre_y  width  height        # in shares of the image's width and height, 0 to 1
 
-``class`` is a number; its name stands in ``data.yaml`` (``names``, a list or a map) or, a name a line, in
-``classes.txt``, ``obj.names`` or ``_darknet.labels``: in the folder of the labels or up to two above. Shares are of the
-upright image, as tools show it.
+``class`` is a number; its name is in ``data.yaml`` (``names``, a list or a map) or, one per line, in ``classes.txt``,
+``obj.names`` or ``_darknet.labels``, in the folder of the labels or up to two levels above. Shares refer to the upright
+image, as tools show it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from maskdet.evaluation.annotations import (
 )
 
 CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "_darknet.labels")
-"""Where the names of classes may stand; the first that is there counts."""
+"""Files that may have the names of classes; the first that exists counts."""
 
 _NOTES = ("classes.txt", "readme.", "license.")
-# Darknet keeps the paths of a part's images in a file of such a name; an image may be named so, too.
+# Darknet keeps the paths of a split's images in a file of such a name, which may also be an image's.
 _IMAGE_LISTS = ("train.txt", "val.txt", "valid.txt", "test.txt")
 _FOLDERS_UP = 2
 _FORM = "class, centre x, centre y, width and height in shares of the image"
 
 
 def is_label_file(uri: str) -> bool:
-    """Whether a file's name is that of an image's labels: ``.txt``, but no list of classes, readme or licence."""
+    """Whether a file's name is that of an image's labels: ``.txt``, but not a list of classes, readme or licence."""
     name = uri.rpartition("/")[2].lower()
     return name.endswith(".txt") and not name.startswith(_NOTES)
 
@@ -45,15 +45,15 @@ def read_yolo(folder: str, uris: Sequence[str], labels: Mapping[str, str | None]
     """Read YOLO labels; edges are shares of the image's sides, and the images' names are empty.
 
     Args:
-        folder: of the labels; class names are looked for there and above.
-        uris: the text files; an empty one is an image without faces, Darknet's list of image files none.
+        folder: of the labels; class names are searched there and above.
+        uris: the text files; an empty one is an image without faces, and Darknet's list of image files is skipped.
         labels: what class names mean; see :data:`maskdet.evaluation.annotations.LABELS`.
 
     Returns:
         Text file → its image.
 
     Raises:
-        SourceError: names of classes are missing, a line is no label, or classes are unknown.
+        SourceError: names of classes are missing, a line is not a label, or classes are unknown.
         StorageError: a file cannot be read.
     """
     texts = {uri: _text(uri, read_file(uri)).splitlines() for uri in uris}
@@ -80,7 +80,7 @@ def read_class_names(folder: str) -> tuple[str, dict[int, str]]:
                 continue
             return uri, _of_yaml(uri, text) if name.endswith(("yaml", "yml")) else _of_lines(text)
         above = storage.parent(place)
-        if above == place or ("://" in place and "://" not in above):  # a file system's root, or a bucket
+        if above == place or ("://" in place and "://" not in above):  # the root of a file system, or a bucket
             break
         place = above
     remedy = f"Write the names, one per line in the order of their numbers, into {storage.join(folder, 'classes.txt')}."
@@ -106,7 +106,7 @@ def _of_yaml(uri: str, text: str) -> dict[int, str]:
 
 
 def _lists_images(uri: str, lines: Sequence[str]) -> bool:
-    """Whether a file of such a name holds paths: one word a line."""
+    """Whether a file of such a name holds paths: one word per line."""
     return uri.rpartition("/")[2].lower() in _IMAGE_LISTS and any(len(line.split()) == 1 for line in lines)
 
 

@@ -1,1 +1,1 @@
-"""A local page to ask the tables of an output: filter, drill down to faces and images, correct labels, export."""
+"""A local page for exploring an output's tables: filter, drill down to faces and images, correct labels, export."""

@@ -1,9 +1,8 @@
-"""Who may use the page: whoever holds the token, from this machine's own pages alone.
+"""Who may use the page: whoever holds the token, and only from the page itself.
 
 Other pages in the same browser can send requests to a local server, and by DNS rebinding even under its address. So
-each request has to name a host that is ours and bring a cookie that only the link with the token gives; one that
-changes something has to come from our own page. What is answered may be framed, cached and mixed with others' code
-nowhere.
+each request has to name a host that is ours and carry a cookie that only the link with the token sets; one that changes
+something has to come from our own page. Answers must not be framed, cached or mixed with code from elsewhere.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""Of every answer. Pictures of people are not to be left in a browser's cache."""
+"""Headers of every answer. Pictures of people must not stay in a browser's cache."""
 
 
 def _secret() -> str:
@@ -47,7 +46,7 @@ class Gate:
         port: that the server listens on.
         hosts: names that requests may give it, without the port.
         token: part of the link that is printed.
-        cookie: what a browser gets for the token.
+        cookie: what a browser gets in exchange for the token.
     """
 
     port: int
@@ -57,7 +56,7 @@ class Gate:
 
     @property
     def cookie_name(self) -> str:
-        """Cookies are shared by all ports of a host."""
+        """The cookie's name, which has the port, because all ports of a host share cookies."""
         return f"maskdet-{self.port}"
 
     def link(self, host: str = LOOPBACK[0]) -> str:
@@ -65,7 +64,7 @@ class Gate:
         return f"http://{host}:{self.port}/?token={self.token}"
 
     def refusal(self, request: Request) -> Response | None:
-        """Why a request is not answered; ``None`` if it is."""
+        """The refusal of a request; ``None`` if it is to be answered."""
         host = request.headers.get("host", "")
         if host not in self._names():
             return PlainTextResponse("This address is not known here.\n", 421)
@@ -76,7 +75,7 @@ class Gate:
         return None
 
     def welcome(self, request: Request) -> Response | None:
-        """The answer to the link with the token; ``None`` if the request is another."""
+        """The answer to the link with the token; ``None`` for any other request."""
         if request.url.path != "/" or "token" not in request.query_params or request.method != "GET":
             return None
         if request.headers.get("host", "") not in self._names():

@@ -1,4 +1,4 @@
-"""The page's server: routes to answers. It changes nothing but the corrections, and runs no SQL of a request's."""
+"""The page's server: routes to answers. It changes nothing but the corrections, and runs no SQL from a request."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def explorer(tables: Tables, gate: Gate) -> Guarded:
 
 
 def _video_routes(tables: Tables) -> list[Route]:
-    """What is asked of videos; nothing, where there are none."""
+    """The routes for videos; none where there are no videos."""
     if not tables.has_tracks:
         return []
     tracks = Tracks(tables)
@@ -101,12 +101,12 @@ def serve(tables: Tables, host: str, port: int, names: tuple[str, ...], ready: C
     Args:
         tables: what it is about.
         host: address to listen on.
-        port: to listen on; 0: a free one.
+        port: to listen on; 0 takes a free one.
         names: hosts that requests may name.
-        ready: called with what opens the page, once it can be opened.
+        ready: called, once the page can be opened, with what opens it.
 
     Raises:
-        ConfigError: the address cannot be listened on, or what it takes is not installed.
+        ConfigError: the server cannot listen on the address, or a package that it needs is not installed.
     """
     import uvicorn
 
@@ -115,7 +115,7 @@ def serve(tables: Tables, host: str, port: int, names: tuple[str, ...], ready: C
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-    except (OSError, OverflowError) as error:  # the second: no port at all
+    except (OSError, OverflowError) as error:  # the second: not a port at all
         listening.close()
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError("--host and --port", "an address to listen on", f"{host}:{port} ({reason})") from error

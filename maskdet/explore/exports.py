@@ -1,4 +1,4 @@
-"""What the page shows, as a file: CSV, Excel or Parquet."""
+"""Exports of what the page shows: CSV, Excel or Parquet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMATS = {
 """File ending → media type."""
 
 EXCEL_ROWS = 1_048_575
-"""Rows below the head of an Excel sheet."""
+"""Most rows below the header of an Excel sheet."""
 
 
 def write_faces(tables: Tables, question: Question, kind: str, path: Path) -> None:
@@ -35,12 +35,12 @@ def write_faces(tables: Tables, question: Question, kind: str, path: Path) -> No
         path: where to.
 
     Raises:
-        ConfigError: they are too many for Excel.
+        ConfigError: there are too many rows for Excel.
     """
     view = "faceless" if question.faceless else "faces"
     condition, values = tables.condition(question.selection, faces=not question.faceless)
     local = f"timezone({literal(tables.timezone)}, captured_at)"
-    # Excel and CSV know no time zones: the local time stands beside the instant's column.
+    # Excel and CSV have no time zones: the local time takes the instant's place.
     extra = "" if kind == "parquet" else f" REPLACE ({local} AS captured_at)"
     query = f"SELECT * EXCLUDE ({FILE}, {ROW}){extra} FROM {view} WHERE {condition}"
     with tables.cursor as cursor:
@@ -58,10 +58,10 @@ def write_faces(tables: Tables, question: Question, kind: str, path: Path) -> No
 
 
 def counts_table(name: str, bars: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """The bars of the page as a table: its head, and its rows.
+    """The bars of the page as a table: its header and its rows.
 
     Args:
-        name: what they are of.
+        name: the key that they are grouped by.
         bars: as :meth:`maskdet.explore.questions.Asked.view` gives them.
     """
     head = [
@@ -85,7 +85,7 @@ def write_counts(tables: Tables, name: str, bars: Sequence[dict[str, Any]], kind
 
     Args:
         tables: whose.
-        name: what they are of.
+        name: the key that they are grouped by.
         bars: the numbers.
         kind: of :data:`FORMATS`.
         path: where to.

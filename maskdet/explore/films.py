@@ -1,4 +1,4 @@
-"""Videos as browsers play them: a part at a time, by ranges of bytes, from this machine or from a store."""
+"""Videos as browsers play them: in parts, by byte ranges, from this machine or from a store."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from maskdet.inputs.references import HIDDEN
 from maskdet.report.marks import NAMELESS
 
 MOST_BYTES = 1 << 20
-"""Of one answer to a request for a range; players ask for the next."""
+"""Most bytes of one answer to a range request; players ask for the next range."""
 
 _RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
-# What browsers play, if at all, by the names that they know it by.
+# The formats that browsers may play, by the names they use for them.
 _KINDS = {"mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/mp4", "webm": "video/webm", "mkv": "video/webm"}
 
 
 def film_response(request: Request, uri: str) -> Response:
-    """A video, or the part of it that is asked for.
+    """A video, or the part of it that a request asks for.
 
     Args:
-        request: whose ``Range`` says which part: one range of bytes, as RFC 9110 has it.
+        request: its ``Range`` says which part: one byte range, as defined in RFC 9110.
         uri: of the video.
     """
     if uri.startswith(HIDDEN):
@@ -53,7 +53,7 @@ def film_response(request: Request, uri: str) -> Response:
 
 
 def _span(asked: str, size: int) -> tuple[int, int] | None:
-    """The first byte that is asked for, and that after the last one answered; ``None`` if there are none."""
+    """The first byte requested, and the one after the last to send; ``None`` if there are none."""
     match = _RANGE.fullmatch(asked)
     if match is None or match[1] == match[2] == "":
         return None

@@ -1,7 +1,6 @@
-"""Pictures of what rows are about: a face, or its whole image; read from the source at that moment, kept in memory.
+"""Pictures of what rows describe: a face or its whole image, read from the source on request, and kept in memory.
 
-What is read is named by a row's place in the tables, never by a path: there is no way to ask for a file that no run
-has scored.
+Requests name a row's place in the tables, never a path: there is no way to ask for a file that no run has scored.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Pictures:
         self._limits = ImageLimits.of(imaging, settings.decoder_seconds)
         self._attempts = settings.fetch_attempts
         self._frames = frames_of(tables.run)
-        # A decoded image may have 64 megapixels; a page asks for dozens at once.
+        # A decoded image may have 64 megapixels, and a page asks for dozens at once.
         self._reading = threading.Semaphore(_MOST_READ_AT_ONCE)
         self.crop = functools.lru_cache(_MOST_KEPT)(self._crop)
 

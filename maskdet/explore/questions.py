@@ -19,7 +19,7 @@ from maskdet.tables.run_records import RunRecord
 from maskdet.tracks.table import BOX
 
 NO_FACE = "no_face"
-"""Asked for as a label: images in which no face was found."""
+"""The label that stands for images in which no face was found."""
 
 PAGE_FACES = 60
 MOST_BARS = 200
@@ -42,7 +42,7 @@ TIMES = {
     "hour": ("hour_of_day", "CAST(hour_of_day AS VARCHAR)"),
     "weekday": ("isodow(day)", "CAST(isodow(day) AS VARCHAR)"),
 }
-"""What bars may be of, beside the keys → what they are sorted by, and what they are called."""
+"""What bars may show besides keys → what they are sorted by, and what they are called."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Question:
 
     Attributes:
         selection: which faces.
-        faceless: whether it is images without a face, instead.
-        by: what the bars are of: a key, or one of :data:`TIMES`; empty: none.
+        faceless: whether it shows images without a face instead.
+        by: what the bars are grouped by: a key or one of :data:`TIMES`; empty for no bars.
         order: of faces.
         offset: of the first face shown.
     """
@@ -68,7 +68,7 @@ class Question:
         """A question from the parameters of a request.
 
         Args:
-            tables: that it is asked of.
+            tables: the tables that it is about.
             asked: ``key.NAME`` (a value), ``none.NAME`` (a missing one), ``since``, ``until``, ``label``, ``from``,
                 ``to`` (probability of a mask), ``by``, ``order``, ``offset``; the first two and ``label`` repeatedly.
 
@@ -118,7 +118,7 @@ class Asked:
 
     @property
     def cells(self) -> Cells:
-        """Counts by all keys, day and hour; made when first asked for."""
+        """Counts by all keys, day and hour, computed when they are first needed."""
         with self._lock:
             if self._cells is None:
                 self.tables.make_cells(Selection())
@@ -130,7 +130,7 @@ class Asked:
         return pictures_of(self.tables)
 
     def prepare(self) -> None:
-        """Make what the first answers take."""
+        """Compute what the first answers need."""
         self.view(Question(Selection()))
 
     def move(self, row: Mapping[str, Any], before: str, after: str) -> None:
@@ -139,7 +139,7 @@ class Asked:
         Args:
             row: the face's.
             before: label that it had.
-            after: that it has now; a label that is in no count is counted nowhere.
+            after: the label that it has now; a label that no count includes is not counted.
         """
         when = self.tables.local_time(row["captured_at_ms"])
         place = [*(row[key] for key in self.tables.keys), when and when.date(), when and when.hour]
@@ -183,7 +183,7 @@ class Asked:
         }
 
     def view(self, question: Question) -> dict[str, Any]:
-        """Counts and rates of a place and time: all labels, whatever faces are asked for."""
+        """Counts and rates of places and times, of all labels, whichever are chosen."""
         condition, values = self._condition_of_cells(question.selection)
         cells = self.cells
         total = cells.groups([], condition, values)[0]
@@ -199,7 +199,7 @@ class Asked:
         }
 
     def histogram(self, question: Question) -> dict[str, Any]:
-        """Faces of each label by probability of a mask, whatever probability is asked for."""
+        """Faces of each label by probability of a mask, whichever probabilities are chosen."""
         return {"bins": read_bins(self.tables, replace(question.selection, worn_from=0.0, worn_to=1.0))}
 
     def faces(self, question: Question) -> dict[str, Any]:

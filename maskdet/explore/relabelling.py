@@ -15,7 +15,7 @@ from maskdet.tables.snapshot import current_snapshot
 
 
 class Relabelling:
-    """Writes what people say of a face, and counts it from then on.
+    """Writes down the labels that people give to faces, and counts them from then on.
 
     Args:
         tables: whose faces they are.
@@ -27,11 +27,11 @@ class Relabelling:
         self._lock = threading.Lock()
 
     def relabel(self, place: RowId, label: object) -> dict[str, Any] | None:
-        """Take what people say for a face's label.
+        """Give a face the label that people say.
 
         Args:
             place: of its row.
-            label: of :data:`maskdet.compliance.corrections.CORRECTED_CODES`; ``None``: the model's counts again.
+            label: of :data:`maskdet.compliance.corrections.CORRECTED_CODES`; ``None``: go back to the model's.
 
         Returns:
             The face's label as it counts now, the model's, and whether people gave it; ``None``: there is no such row.

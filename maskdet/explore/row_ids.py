@@ -1,4 +1,4 @@
-"""Names by which the page asks for rows: their place in the tables, and never a path."""
+"""Names by which the page asks for rows: their place in the tables, never a path."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RowId(NamedTuple):
 
     @classmethod
     def read(cls, text: str, *views: str) -> RowId | None:
-        """A place from what the page names it; ``None`` if it is not one of these views."""
+        """The place that a name stands for; ``None`` if it is not a place in one of these views."""
         match = _ID.fullmatch(text)
         return None if match is None or match[1] not in views else cls(match[1], int(match[2]), int(match[3]))
 

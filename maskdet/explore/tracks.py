@@ -1,4 +1,4 @@
-"""People in videos, as the page asks for them: tracks with their best face, and the frames that each is made of."""
+"""People in videos for the page: tracks with their best face, and the frames that each is made of."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maskdet.tracks.table import BOX
 
 PAGE_TRACKS = 24
 MOST_FRAMES = 24
-"""Of a track, spread evenly over it."""
+"""Most frames shown of a track, spread evenly over it."""
 
 _FIRST = "first"
 _MOST_KEPT = 64
@@ -31,11 +31,11 @@ class Tracks:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        # A page asks again for each step through faces or people, and open tables do not change.
+        # The page asks again with each step through faces or people, and open tables do not change.
         self._figures = functools.lru_cache(_MOST_KEPT)(self._read_figures)
 
     def page(self, asked: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """Some people, how many there are, and their rate.
+        """Some of the people, how many there are, and their rate.
 
         Args:
             asked: as :meth:`maskdet.explore.questions.Question.read`, and ``first``, the place of the first one shown.
@@ -131,7 +131,7 @@ class Tracks:
 
 
 def _passed(row: dict[str, Any]) -> timedelta:
-    """From a track's first face to its last."""
+    """The time from a track's first face to its last."""
     return timedelta(microseconds=row["last_us"] - row["first_us"])
 
 

@@ -1,1 +1,1 @@
-"""An image to its faces: looks, detectors, crops."""
+"""From an image to its faces: looks, detectors, crops."""

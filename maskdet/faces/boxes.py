@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-_AT_ONCE = 256  # boxes compared all with all: few enough for their overlaps to fit a cache
+_AT_ONCE = 256  # boxes that are all compared with each other: few enough for their overlaps to fit into a cache
 
 
 def pairwise_iou(ones: Floats, others: Floats) -> NDArray[np.float64]:
@@ -29,16 +29,16 @@ def pairwise_iou(ones: Floats, others: Floats) -> NDArray[np.float64]:
 def suppress(boxes: Floats, scores: Floats, max_iou: float, max_inside: float = np.inf) -> NDArray[np.intp]:
     """Greedy non-maximum suppression.
 
-    The highest score stays and removes every box that overlaps it by ``max_iou`` or more, or of which ``max_inside`` or
-    more lies inside it (an eye of a large face); then the highest of the rest does the same. Of equal scores the
-    earlier box counts as higher, so that the result depends on the values alone.
+    The box with the highest score stays and removes every box that overlaps it by ``max_iou`` or more, or of which
+    ``max_inside`` or more is inside it (an eye of a large face); then the highest of the rest does the same. Among
+    equal scores the earlier box counts as higher, so that the result depends on the values alone.
 
     Args:
         boxes: ``(n, 4)``.
         scores: ``(n,)``.
         max_iou: overlap from which two boxes count as one face.
-        max_inside: part of a box's area within a surer one, from which it counts as a detail of that; default: any is
-            allowed.
+        max_inside: share of a box's area inside a surer one from which it counts as a detail of that; default: no
+            limit.
 
     Returns:
         Indices of the boxes that stay, by falling score.
@@ -58,7 +58,7 @@ def suppress(boxes: Floats, scores: Floats, max_iou: float, max_inside: float = 
 
 
 def _covered(ones: Floats, others: Floats, max_iou: float, max_inside: float) -> NDArray[np.bool_]:
-    """Whether each box ``(n, 4)``, staying, removes each of the others ``(m, 4)``: bool ``(n, m)``."""
+    """Whether each box ``(n, 4)``, if it stays, removes each of the others ``(m, 4)``: bool ``(n, m)``."""
     common = _common(ones, others)
     covered: NDArray[np.bool_] = (_iou(ones, others, common) >= max_iou) | (_parts_inside(others, common) >= max_inside)
     return covered
@@ -80,7 +80,7 @@ def _iou(ones: Floats, others: Floats, common: NDArray[np.float64]) -> NDArray[n
 
 
 def part_inside(boxes: Floats, outer: Floats) -> NDArray[np.float64]:
-    """Part of each box's area, float64 ``(n,)``, that lies within another ``(1, 4)``; 0 for empty boxes."""
+    """Share of each box's area, float64 ``(n,)``, that is inside another ``(1, 4)``; 0 for empty boxes."""
     (parts,) = _parts_inside(boxes, _common(outer, boxes))
     return np.asarray(parts, np.float64)
 

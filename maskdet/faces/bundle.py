@@ -1,8 +1,8 @@
-"""The detector's bundle: ``manifest.json`` and the files it lists with their SHA-256, verified on opening.
+"""The detector's bundle: ``manifest.json`` and the files that it lists with their SHA-256, verified when it is opened.
 
-Of the same kind as a classifier's bundle (:mod:`maskdet.model.bundle`): nothing in it is executed as Python, nothing is
-unpickled, and golden outputs show that this machine computes what the exporting one did. It ships with the package,
-so that no run needs a network to find its detector.
+It is of the same kind as a classifier's bundle (:mod:`maskdet.model.bundle`): nothing in it is executed as Python,
+nothing is unpickled, and golden outputs show that this machine computes what the exporting one did. One ships with the
+package, so that no run has to download its detector.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Architecture = Literal["centerface", "yunet"]
 class ScoreRule(BaseModel):
     """How sure a detector has to be, by the size of the face.
 
-    Powers keep 0 and 1 where they are and lower what is between: .35 to the power of 1.34 is .245.
+    Powers leave 0 and 1 unchanged and lower everything in between: .35 to the power of 1.34 is .245.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,11 +42,11 @@ class ScoreRule(BaseModel):
     min_score: OpenRatio
     """Least score of a small face, unless ``faces.min_score`` is set: int8 and float32 weights differ in it."""
     suggested: OpenRatio
-    """Score from which a small face is worth a finer look, and below which no box is read."""
+    """Score from which a small face is worth a finer look; boxes with lower scores are not read."""
     large_power: Annotated[float, Field(ge=1)] = 1.0
     """A large face's score has to reach the least score to this power."""
     filling_power: Annotated[float, Field(ge=1)] = 1.0
-    """The same for faces that fill an image: close portraits have unsure faces, and little else to mistake."""
+    """The same for faces that fill an image: scores of close portraits are low, and there is little else to mistake."""
 
 
 class DetectorManifest(Sealed):
@@ -64,16 +64,17 @@ class DetectorManifest(Sealed):
     licence: str
     """SPDX name of the weights' licence, whose text is the bundle's :data:`LICENCE_FILE`."""
     channel_order: Literal["RGB", "BGR"] = "RGB"
-    """What the network takes; canvases are RGB."""
+    """The order of channels that the network takes; canvases are RGB."""
     dtype: Literal["uint8"] = "uint8"
     side_multiple_px: Count = 32
     """Height and width of a canvas are multiples of this."""
     turned: bool = False
-    """The network takes canvases turned by 180 degrees, and gives maps so: :mod:`tools.detector.centerface`."""
+    """Whether the network takes canvases rotated by 180 degrees and gives such maps: :mod:`tools.detector.centerface`.
+    """
     score_rule: ScoreRule
     training_data: str
     source_sha256: str
-    """SHA-256 of the file that the weights were read from."""
+    """SHA-256 of the file from which the weights were read."""
     versions: dict[str, str] = Field(default_factory=dict)
     files: dict[str, BundleFile] = Field(default_factory=dict)
     fingerprint: str = ""
@@ -92,7 +93,7 @@ class DetectorBundle:
         return self.folder / NETWORK_FILES[self.manifest.runtime]
 
     def golden(self) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
-        """A canvas uint8 RGB ``(height, width, 3)``, and the maps that the network gave for it when it was exported."""
+        """A canvas, uint8 RGB ``(height, width, 3)``, and the network's maps for it when it was exported."""
         with np.load(self.folder / GOLDEN_FILE, allow_pickle=False) as arrays:
             return arrays[GOLDEN_CANVAS], {name: arrays[name] for name in arrays.files if name != GOLDEN_CANVAS}
 

@@ -15,19 +15,19 @@ from maskdet.faces.boxes import Floats
 Pixels = NDArray[np.uint8]
 
 _GREY = 127
-# Turning is resampling once more; at twice the size wanted it costs no visible sharpness.
+# Rotating resamples once more; at twice the final size this costs no visible sharpness.
 _TURNING_SCALE = 2
 _DIAGONAL = 2**0.5
 
 
 @dataclass(frozen=True)
 class CropOptions:
-    """What of an image the classifier sees of a face.
+    """Which part of an image the classifier sees of a face.
 
     Attributes:
-        margin: added on every side, as a part of the box's longer side.
-        align: turn the face until its eyes are level.
-        outside: what stands for pixels beyond the image: its ``edge`` repeated, or ``grey``.
+        margin: added on every side, as a share of the box's longer side.
+        align: rotate the face until its eyes are level.
+        outside: what fills pixels beyond the image: its ``edge`` repeated, or ``grey``.
     """
 
     margin: float = 0.05
@@ -44,7 +44,7 @@ def crop_face(
 ) -> Pixels:
     """Cut a face out of an image.
 
-    The part seen is a square about the box's centre, so that faces keep their proportions; antialiased when shrinking.
+    The part is a square around the box's centre, so that faces keep their proportions; it is antialiased when reduced.
 
     Args:
         image: upright RGB.
@@ -71,10 +71,10 @@ def crop_face(
 
 
 def eye_line_deg(landmarks: Floats) -> float:
-    """Slope of the line through the eyes in degrees: how far to turn a face counter-clockwise until it is level.
+    """Slope of the line through the eyes in degrees: how far to rotate a face counter-clockwise until it is level.
 
     Args:
-        landmarks: float32 ``(5, 2)``; the eye that is left in the image first.
+        landmarks: float32 ``(5, 2)``; the eye on the left of the image comes first.
     """
     x, y = (landmarks[1] - landmarks[0]).astype(np.float64)
     return float(np.degrees(np.arctan2(y, x)))
@@ -87,7 +87,7 @@ def _square(
     size: tuple[int, int],
     outside: Literal["edge", "grey"],
 ) -> Pixels:
-    """A square of an image, resized: its inner part by Pillow, what lies beyond the image filled in afterwards."""
+    """A square of an image, resized: its inner part by Pillow; what is beyond the image is filled in afterwards."""
     spans = [_span(middle - side / 2, side, length, wanted)
              for middle, length, wanted in zip(centre, image.size, size, strict=True)]  # fmt: skip
     (left, right, before_x, inner_x), (top, bottom, before_y, inner_y) = spans
@@ -102,7 +102,7 @@ def _square(
 
 
 def _span(start: float, side: float, length: int, wanted: int) -> tuple[float, float, int, int]:
-    """Along one axis: which part of the image is inside, and how many result pixels lie before it and within it."""
+    """Along one axis: which part of the image is inside, and how many pixels of the result are before it and in it."""
     first = min(max(start, 0.0), length - 1.0)
     last = max(min(start + side, float(length)), first + 1.0)
     before = min(max(round((first - start) / side * wanted), 0), wanted - 1)

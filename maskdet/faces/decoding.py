@@ -1,8 +1,8 @@
-"""The networks' maps to boxes: one decoder for each architecture.
+"""From the networks' maps to boxes, with a decoder for each architecture.
 
 CenterFace (Xu, Yan, Sun, Yang and Luo, "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019)
-takes a face for a point: one cell in 4 x 4 pixels tells whether a face is centred there, how large it is, where in
-the cell its centre lies, and where its landmarks are in its box.
+treats a face as a point: one cell of 4 x 4 pixels says whether a face is centred there, how large it is, where in the
+cell its centre is, and where its landmarks are in its box.
 
 YuNet (Wu, Peng and Yu, "YuNet: A Tiny Millisecond-level Face Detector", 2023) gives boxes at three strides, without
 anchors: each cell tells its box's centre and size in units of the stride, and its score is the geometric mean of that
@@ -20,27 +20,27 @@ from numpy.typing import NDArray
 from maskdet.faces.boxes import Floats
 
 Maps = Mapping[str, Floats]
-"""What a network gives for one canvas, by name."""
+"""A network's outputs for one canvas, by name."""
 
 STRIDE_PX = 4
 LANDMARKS = ("right eye", "left eye", "nose", "right corner of the mouth", "left corner of the mouth")
-"""What the landmarks are, of the person; the right eye is left in the image."""
+"""What the landmarks are, seen from the person: the right eye is on the left of the image."""
 
 # exp(8) cells are 12,000 pixels: larger than any canvas, small enough for float32 sums.
 _MAX_LOG_SIZE = 8.0
 
 
 class Heads(NamedTuple):
-    """What the network gives for one canvas, float32, one cell every :data:`STRIDE_PX` pixels."""
+    """The network's outputs for one canvas, float32, one cell every :data:`STRIDE_PX` pixels."""
 
     score: Floats
-    """``(rows, columns)``: that a face is centred in the cell, 0 to 1."""
+    """``(rows, columns)``: score for a face centred in the cell, 0 to 1."""
     size: Floats
     """``(rows, columns, 2)``: logarithms of height and width, in cells."""
     offset: Floats
     """``(rows, columns, 2)``: from the cell's middle to the face's centre, down and right, in cells."""
     landmarks: Floats
-    """``(rows, columns, 10)``: five points, each down and right from the box's corner, in parts of its sides."""
+    """``(rows, columns, 10)``: five points, each down and right from the box's corner, as shares of its sides."""
 
 
 class Detections(NamedTuple):
@@ -61,7 +61,7 @@ class Detections(NamedTuple):
 
 
 def no_detections() -> Detections:
-    """No face at all."""
+    """No faces."""
     shapes = ((0, 4), (0,), (0, 5, 2), (0,))
     return Detections(*(np.empty(shape, np.float32) for shape in shapes))
 
@@ -74,11 +74,11 @@ def join(parts: list[Detections]) -> Detections:
 
 
 def decode(heads: Heads, min_score: float) -> Detections:
-    """Boxes and landmarks of every cell whose score reaches a threshold, in pixels of the canvas, unsuppressed.
+    """Boxes and landmarks of every cell whose score reaches a threshold, in pixels of the canvas, before suppression.
 
     Args:
         heads: the network's maps.
-        min_score: cells below are left out.
+        min_score: cells with a lower score are left out.
     """
     rows, columns = np.nonzero(heads.score >= min_score)
     cells = np.stack([rows, columns], axis=-1).astype(np.float32)
@@ -86,7 +86,7 @@ def decode(heads: Heads, min_score: float) -> Detections:
     centres = (cells + heads.offset[rows, columns] + np.float32(0.5)) * STRIDE_PX
     corners = centres - sizes / 2
     points = heads.landmarks[rows, columns].reshape(-1, 5, 2) * sizes[:, np.newaxis] + corners[:, np.newaxis]
-    # The maps say down before right; boxes and points say x before y.
+    # The maps have down before right; boxes and points have x before y.
     boxes = np.concatenate([corners[:, ::-1], (corners + sizes)[:, ::-1]], axis=-1)
     return Detections(
         boxes, heads.score[rows, columns], np.ascontiguousarray(points[..., ::-1]), sizes.max(axis=1, initial=0)
@@ -99,7 +99,7 @@ def decode_centerface(maps: Maps, size: tuple[int, int], min_score: float) -> De
     Args:
         maps: by the names of :class:`Heads`, or, as published, ``537`` to ``540`` in their order, channels first.
         size: height and width of the canvas.
-        min_score: boxes below are left out.
+        min_score: boxes with a lower score are left out.
     """
     if "score" in maps:
         return decode(Heads(maps["score"][..., 0], maps["size"], maps["offset"], maps["landmarks"]), min_score)
@@ -114,7 +114,7 @@ def decode_yunet(maps: Maps, size: tuple[int, int], min_score: float) -> Detecti
         maps: ``cls_8`` ``(cells, 1)``, ``obj_8`` ``(cells, 1)``, ``bbox_8`` ``(cells, 4)`` and ``kps_8``
             ``(cells, 10)``, and the same at strides 16 and 32.
         size: height and width of the canvas, multiples of 32.
-        min_score: boxes below are left out.
+        min_score: boxes with a lower score are left out.
     """
     parts = []
     for stride in YUNET_STRIDES_PX:
@@ -133,7 +133,7 @@ def decode_yunet(maps: Maps, size: tuple[int, int], min_score: float) -> Detecti
 
 
 CENTERFACE_OUTPUTS = ("537", "538", "539", "540")
-"""Score, size, offset and landmarks in the file that CenterFace was published in."""
+"""Score, size, offset and landmarks in the file in which CenterFace was published."""
 YUNET_STRIDES_PX = (8, 16, 32)
 
 DECODERS: Mapping[str, Callable[[Maps, tuple[int, int], float], Detections]] = {

@@ -1,4 +1,4 @@
-"""From an image file to crops of the faces in it: the other way beside :class:`maskdet.faces.extraction.WholeImage`."""
+"""From an image file to crops of the faces in it; the alternative to :class:`maskdet.faces.extraction.WholeImage`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from maskdet.images.preprocessing import ImageLimits, UprightImage, check_size, 
 from maskdet.model.manifest import InputSpec
 from maskdet.resolved import ResolvedFaces
 
-# A face that a reduced JPEG shows smaller than this is cut out of the whole one.
+# A face that is smaller than this in a reduced JPEG is cut out of the full one.
 _REDUCED_CROP_PX = 64
 _REDUCTIONS = (8, 4, 2)
 
@@ -37,14 +37,14 @@ def make_viewer(
     threads: int,
     codecs: Codecs = PILLOW,
 ) -> Viewer:
-    """What finds the faces of a run's images.
+    """What finds the faces in a run's images.
 
     Args:
         settings: the run's.
         spec: the model's input.
         limits: byte and pixel limits.
         jpeg_draft: decode JPEGs at reduced scale where allowed.
-        threads: images that are searched concurrently.
+        threads: how many images are searched concurrently.
         codecs: who decodes and resizes.
 
     Raises:
@@ -57,7 +57,7 @@ def make_viewer(
 
 
 def view_identity(settings: ResolvedFaces) -> dict[str, Any]:
-    """Everything that the faces found in an image depend on, as JSON; part of a run's fingerprint.
+    """Everything on which the faces found in an image depend, as JSON; part of a run's fingerprint.
 
     Raises:
         ModelError: the detector's bundle is missing or damaged.
@@ -107,7 +107,7 @@ class DetectedFaces:
     Args:
         detector: finds faces.
         spec: the model's input.
-        settings: what an image without a face counts as; the rest the detector knows.
+        settings: what an image without a face counts as; the detector has the rest.
         limits: byte and pixel limits.
         jpeg_draft: decode JPEGs at reduced scale where no look needs more.
         codecs: who decodes and resizes.
@@ -154,7 +154,7 @@ class DetectedFaces:
         return View(upright.width_px, upright.height_px, faces, upright.damaged)
 
     def _reduction(self, width: int, height: int) -> int:
-        """How far a JPEG of so many pixels may be reduced in decoding: as far as the finest look leaves room."""
+        """How far a JPEG of some size may be reduced in decoding: as far as the finest look allows."""
         if not self._jpeg_draft:
             return 1
         finest = finest_scale(width, height, self._settings.min_face_px, FINER_LOOKS[self._settings.detail])
@@ -166,7 +166,7 @@ class DetectedFaces:
         reduced_by = max(upright.width_px / image.width, upright.height_px / image.height)
         try:
             return self._detector.detect(image, reduced_by=reduced_by)
-        except Exception as error:  # the runtime raises whatever it likes for one image
+        except Exception as error:  # the runtime may raise any error for an image
             fault = ImageFault(FailureCode.INFERENCE_ERROR, f"the face detector raised {type(error).__name__}")
             raise fault from error
 

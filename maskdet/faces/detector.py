@@ -1,7 +1,7 @@
-"""An image to its faces.
+"""From an image to its faces.
 
-An image is looked at alone, on canvases that follow from its size and from what was seen in it, so that its faces are
-the same, bit for bit, whatever else a run holds and however many threads it has.
+Each image is searched on its own, on canvases that follow from its size and from what was seen in it, so that its faces
+are the same, bit for bit, whatever else a run contains and however many threads it has.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from maskdet.faces.network import open_network
 from maskdet.images.codecs import PILLOW, Codecs
 
 MAX_IOU = 0.3
-"""Boxes that overlap more count as one face; the value that CenterFace was published with."""
+"""Boxes that overlap more count as one face; the value with which CenterFace was published."""
 
 MAX_INSIDE = 0.8
-"""A box that lies inside a surer one by this part is a detail of it: eyes and valves of faces in large photographs."""
+"""A box with this share inside a surer one is a detail of it: eyes and valves of faces in large photographs."""
 
 SMALLEST_BOX = 0.9
-"""Smallest box, as a part of ``min_face_px``; smaller ones are patches of texture."""
+"""Smallest box, as a share of ``min_face_px``; smaller ones are patches of texture."""
 
 LARGE_PX = 40.0
 """Longer side of a large box, in pixels of the canvas."""
 
 FILLING = 0.4
-"""Part of an image's longer side from which a box fills it; the overview is asked for no others."""
+"""Share of an image's longer side from which a box fills it; the overview only looks for such boxes."""
 
 SURE = 0.7
-"""Score of a face from which an image needs no overview: beside such a face, the overview found no other
+"""Score of a face from which an image needs no overview: besides such a face, the overview found no other
 (docs/decisions/046-middle-detector.md)."""
 
 RULES = {
@@ -57,20 +57,20 @@ RULES = {
     "filling": FILLING,
     "sure": SURE,
 }
-"""All of the above; part of a run's fingerprint. What a score has to reach is told by the detector's bundle."""
+"""All of the above; part of a run's fingerprint. The detector's bundle says which scores are needed."""
 
 FINER_LOOKS = {"fast": 0, "balanced": 1, "fine": 8}
 """Finer looks for each ``detail``; the last is as many as any image can use."""
 
 DEFAULT_SETTINGS = FacesSettings()
 
-# Suppression compares every box that stays with all others; beyond so many, an image is noise.
+# Suppression compares every box that stays with all others; with more boxes, an image is noise.
 _MAX_CANDIDATES = 5000
 _MAX_SUGGESTED = 500
 _GREY = 110
-# Eyes, nose, corners of the mouth: what is left in the image comes first of a pair.
+# Eyes, nose, corners of the mouth: of each pair, the one on the left of the image comes first.
 _MIRRORED_LANDMARKS = (1, 0, 2, 4, 3)
-# A box this close to a look's inner edge is one that the edge cuts.
+# A box this close to a look's inner edge is cut by that edge.
 _EDGE_PX = 2.0
 # A finer look is asked for faces somewhat larger than those that it was made for.
 _FINER_UP_TO = 1.5
@@ -79,20 +79,20 @@ _MARGIN_PX = 8.0
 
 
 class CanvasNetwork(Protocol):
-    """What looks at canvases; safe to call from several threads."""
+    """A network that looks at canvases; may be called from several threads."""
 
     @property
     def manifest(self) -> DetectorManifest:
-        """What its bundle says of itself."""
+        """Its bundle's manifest."""
         ...
 
     def detect(self, canvas: NDArray[np.uint8], min_score: float) -> Detections:
-        """Boxes in pixels of a canvas uint8 RGB ``(height, width, 3)``, unsuppressed."""
+        """Boxes in pixels of a canvas, uint8 RGB ``(height, width, 3)``, before suppression."""
         ...
 
 
 class Detector:
-    """Finds faces; safe to call from several threads.
+    """Finds faces; may be called from several threads.
 
     Args:
         network: what looks at canvases.
@@ -110,15 +110,15 @@ class Detector:
 
     @property
     def manifest(self) -> DetectorManifest:
-        """What the bundle says of itself."""
+        """The bundle's manifest."""
         return self._network.manifest
 
     def detect(self, image: NDArray[np.uint8] | Image.Image, *, reduced_by: float = 1.0) -> Detections:
-        """Find the faces of an image.
+        """Find the faces in an image.
 
         Args:
             image: upright RGB, uint8 ``(height, width, 3)`` or a Pillow image.
-            reduced_by: how much larger the original is, whose pixels the smallest face is given in.
+            reduced_by: how much larger the original is, to whose pixels the smallest face refers.
 
         Returns:
             Faces in pixels of the image, boxes clipped to it, by falling score (equal scores: from the top left).
@@ -150,7 +150,7 @@ class Detector:
     def _finer(
         self, picture: Image.Image, found: Detections, small: Detections, scale: float, finer: float
     ) -> Detections:
-        """What was found, with the word of finer looks in place of small faces."""
+        """What was found, with small faces replaced by what finer looks found."""
         width, height = picture.size
         order = np.lexsort((small.boxes[:, 0], small.boxes[:, 1], -small.scores))[:_MAX_SUGGESTED]
         small = small.take(order)
@@ -163,7 +163,7 @@ class Detector:
         return join([found.take(keep), *parts])
 
     def _least(self, found: Detections) -> NDArray[np.float64]:
-        """The least score of each."""
+        """The least score for each."""
         powers: NDArray[np.float64] = np.where(found.canvas_px >= LARGE_PX, self._rule.large_power, 1.0)
         least: NDArray[np.float64] = np.power(self.min_score, powers)
         return least
@@ -223,7 +223,7 @@ def _sides(faces: Detections) -> NDArray[np.float32]:
 
 
 def _mirrored(faces: Detections, across: int) -> Detections:
-    """Faces of a mirrored canvas so many pixels wide, as they are on the canvas itself."""
+    """Faces of a mirrored canvas of some width, as they are on the canvas itself."""
     left, top, right, bottom = faces.boxes.T
     boxes = np.stack([across - right, top, across - left, bottom], axis=1)
     landmarks = (faces.landmarks * np.array([-1, 1]) + np.array([across, 0]))[:, _MIRRORED_LANDMARKS]
@@ -231,7 +231,7 @@ def _mirrored(faces: Detections, across: int) -> Detections:
 
 
 def _uncut(faces: Detections, look: Look, whole: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which faces no inner edge of the look cuts."""
+    """Which faces are not cut by an inner edge of the look."""
     left, top, right, bottom = faces.boxes.T
     keep = np.ones(len(faces.scores), bool)
     if look.left > 0:
@@ -246,7 +246,7 @@ def _uncut(faces: Detections, look: Look, whole: tuple[int, int]) -> NDArray[np.
 
 
 def _within(faces: Detections, look: Look, whole: tuple[int, int], margin: float) -> NDArray[np.bool_]:
-    """Which faces' centres lie in a look, so far from its inner edges."""
+    """Which faces' centres are in a look, at some distance from its inner edges."""
     x, y = ((faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2).T
     right, bottom = look.left + look.width, look.top + look.height
     inside: NDArray[np.bool_] = (
@@ -262,7 +262,8 @@ def _finish(found: Detections, size: tuple[int, int], min_face_px: float, max_fa
     """Clip, drop what is too small, suppress, order, and keep the best."""
     boxes = np.clip(found.boxes, 0, np.array([*size, *size], np.float32))
     sides = boxes[:, 2:] - boxes[:, :2]
-    # min_face_px is what users want to see counted; a face of just that size must not fall to a box drawn too tight.
+    # min_face_px is what users want to have counted; a face of just that size must not be lost to a box that is too
+    # tight.
     large = (sides.max(axis=1, initial=0) >= SMALLEST_BOX * min_face_px) & (sides.min(axis=1, initial=1) > 0)
     order = np.lexsort((boxes[:, 0], boxes[:, 1], -found.scores))
     order = order[large[order]][:_MAX_CANDIDATES]

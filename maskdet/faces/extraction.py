@@ -1,7 +1,7 @@
-"""From an image file to the faces that the model sees of it.
+"""From an image file to the faces that the model sees.
 
-One way takes the image for one face; the other is in :mod:`maskdet.faces.detection`. What a view holds depends on the
-image and the settings alone.
+One way treats the image as one face; the other is in :mod:`maskdet.faces.detection`. A view depends on the image and
+the settings alone.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class FaceView(NamedTuple):
     """What the model sees of a face."""
 
     pixels: Images
-    """uint8 RGB ``(height, width, 3)`` of the model's size."""
+    """uint8 RGB ``(height, width, 3)`` in the model's size."""
     box: FaceBox | None = None
     """``None`` where the whole image is the face."""
     score: float | None = None
-    """The detector's; ``None`` where it was not asked, or found nothing."""
+    """The detector's score; ``None`` where it was not used or found nothing."""
 
 
 class View(NamedTuple):
     """What the model sees of an image."""
 
     width_px: int
-    """Of the upright original."""
+    """Width of the upright original."""
     height_px: int
     faces: tuple[FaceView, ...]
     damaged: bool = False
-    """Whether it is what was left of a damaged file."""
+    """Whether it is the rest of a damaged file."""
 
 
 class StageClock:
@@ -64,14 +64,14 @@ class StageClock:
         self._since = time.perf_counter()
 
     def stop(self, stage: str) -> None:
-        """Count the time since the last start or stop for a stage."""
+        """Attribute the time since the last start or stop to a stage."""
         now = time.perf_counter()
         self._spent[stage] = self._spent.get(stage, 0.0) + now - self._since
         self._since = now
 
 
 class Viewer(Protocol):
-    """Finds the faces of an image file; called from several threads."""
+    """Finds the faces in an image file; may be called from several threads."""
 
     def __call__(self, data: bytes, clock: StageClock) -> View:
         """View an image.
@@ -86,7 +86,7 @@ class Viewer(Protocol):
         ...
 
     def of_picture(self, picture: Pixels, clock: StageClock) -> View:
-        """View a picture that is decoded already, such as a frame of a video.
+        """View a picture that is already decoded, such as a frame of a video.
 
         Args:
             picture: uint8 RGB ``(height, width, 3)``, upright.
@@ -99,7 +99,7 @@ class Viewer(Protocol):
 
 
 class WholeImage:
-    """Takes an image for one face, resized without keeping its aspect ratio.
+    """Treats an image as one face, resized without keeping its aspect ratio.
 
     Args:
         spec: the model's input.

@@ -1,4 +1,4 @@
-"""A user's own face detector to a bundle: CenterFace and YuNet as their authors publish them, in ONNX."""
+"""From a user's face detector to a bundle: CenterFace and YuNet as their authors publish them, in ONNX."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Bytes to upright RGB: the one preprocessing function, and who decodes."""
+"""From bytes to upright RGB: the one preprocessing function, and the decoders."""

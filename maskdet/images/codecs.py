@@ -1,12 +1,12 @@
-"""Who decodes and resizes: Pillow and libjpeg-turbo, or faster libraries for the files that most images are.
+"""Decoders and resizers: Pillow and libjpeg-turbo, or faster libraries for the most common files.
 
-JPEGs of grey and RGB are libjpeg-turbo's (simplejpeg), whatever the codecs: Pillow decodes them with the same library
-to the same pixels, but does not pass on its warnings, which are all that is heard of a damaged file.
+Grey and RGB JPEGs are always decoded by libjpeg-turbo (simplejpeg): Pillow decodes them with the same library to the
+same pixels, but does not pass on its warnings, which are the only sign of a damaged file.
 
 The faster libraries are the extra ``maskdet[fast]``: Wuffs (pywuffs, where Python has a wheel of it) for PNGs, and a
-vectorised resize (cykooz-resizer). They are asked only for plain files: whole PNGs of 8-bit RGB that hold nothing but
-pixels and colour metadata. There they give Pillow's pixels, bit for bit. Whatever they refuse is left to Pillow, which
-also words the failure, so a damaged file ends the same way whoever decodes. Bilinear resizing differs from Pillow's by
+vectorised resize (cykooz-resizer). They are only used for plain files: intact PNGs of 8-bit RGB with nothing but pixels
+and colour metadata, for which they give Pillow's pixels, bit for bit. Whatever they refuse is left to Pillow, which
+also words the failure, so a damaged file ends the same way with any decoder. Bilinear resizing differs from Pillow's by
 at most :data:`RESIZE_TOLERANCE` of 255 in a sample, by rounding; other filters are Pillow's own, since the two
 libraries define them differently.
 """
@@ -28,7 +28,7 @@ from maskdet.errors import ConfigError
 from maskdet.images.png import MOST_CHUNKS
 
 if TYPE_CHECKING:
-    from maskdet.config import CodecsName  # heavy, and processes that decode need none of it
+    from maskdet.config import CodecsName  # heavy, and not needed by processes that decode
 
 Pixels = NDArray[np.uint8]
 
@@ -42,7 +42,7 @@ _PILLOW_FILTERS = {
 }
 _PACKAGES = ("pillow", "simplejpeg")
 _FAST_PACKAGES = ("cykooz-resizer",)
-_PNG_PACKAGE = "pywuffs"  # no wheel for every Python: Pillow decodes PNGs where it is not installed
+_PNG_PACKAGE = "pywuffs"  # not every Python has a wheel; without it, Pillow decodes PNGs
 _OPTIONAL_PACKAGE = "pillow-heif"  # read where it is installed
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -56,13 +56,13 @@ _PNG_PLAIN = frozenset(
 
 
 class Codecs(Protocol):
-    """Decodes and resizes; safe to call from several threads."""
+    """Decodes and resizes; may be called from several threads."""
 
     def plain_size(self, data: bytes) -> tuple[int, int] | None:
-        """Width and height of a file that :meth:`decode_plain` may take; ``None`` of all others."""
+        """Width and height of a file that :meth:`decode_plain` may take; ``None`` for all others."""
 
     def decode_plain(self, data: bytes) -> Pixels | None:
-        """Decode a file whose header nobody else has to read.
+        """Decode a file whose header needs no other reader.
 
         Args:
             data: the bytes of a file with a :meth:`plain_size`.
@@ -103,7 +103,7 @@ class PillowCodecs:
 
 
 class FastCodecs:
-    """The libraries of ``maskdet[fast]``, with Pillow for what they do not take."""
+    """The libraries of ``maskdet[fast]``, with Pillow for everything else."""
 
     def __init__(self) -> None:
         import cykooz_resizer
@@ -116,13 +116,13 @@ class FastCodecs:
         self._of_thread = threading.local()  # a resizer and a decoder of PNGs keep buffers of their own
 
     def plain_size(self, data: bytes) -> tuple[int, int] | None:
-        """As :meth:`Codecs.plain_size`: that of a plain PNG."""
+        """As :meth:`Codecs.plain_size`, for plain PNGs."""
         return _PNG_SIZE.unpack_from(data, _PNG_SIZE_PLACE) if self._png is not None and is_plain_png(data) else None
 
     def decode_plain(self, data: bytes) -> Pixels | None:
         """As :meth:`Codecs.decode_plain`."""
         decoded = self._png_decoder().decode(data)
-        if decoded.error_message:  # damage, most often: Pillow finds it too, and says what it is
+        if decoded.error_message:  # mostly damage, which Pillow finds too, and describes
             return None
         width, height = _PNG_SIZE.unpack_from(data, _PNG_SIZE_PLACE)
         return _checked(decoded.pixbuf, height, width)
@@ -142,7 +142,7 @@ class FastCodecs:
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
 
     def _resize_pillow(self, picture: Image.Image, width: int, height: int) -> Pixels:
-        """Resize where Pillow has the pixels: to an array and into the library, they would be copied twice."""
+        """Resize straight from Pillow's memory: by way of an array, pixels would be copied twice."""
         if picture.size == (width, height):
             return np.asarray(picture)
         target = Image.new("RGB", (width, height))
@@ -168,7 +168,7 @@ PILLOW: Codecs = PillowCodecs()
 
 
 def decode_jpeg(header: Image.Image, data: bytes, *, strict: bool = True) -> Pixels | None:
-    """Decode a JPEG whose header Pillow has read, and to whose size, drafts included, it is to be decoded.
+    """Decode a JPEG to the size that Pillow has read from its header, including drafts.
 
     Args:
         header: the opened image; not loaded.
@@ -176,7 +176,7 @@ def decode_jpeg(header: Image.Image, data: bytes, *, strict: bool = True) -> Pix
         strict: refuse a file of which libjpeg-turbo warns.
 
     Returns:
-        uint8 RGB ``(height, width, 3)``, not yet turned upright; ``None`` of other files, and of what is refused.
+        uint8 RGB ``(height, width, 3)``, not upright yet; ``None`` for other files, and for what is refused.
     """
     if header.mode not in ("RGB", "L"):
         return None
@@ -184,7 +184,7 @@ def decode_jpeg(header: Image.Image, data: bytes, *, strict: bool = True) -> Pix
     try:
         if strict:
             return _checked(simplejpeg.decode_jpeg(data, **size), header.height, header.width)
-        # After some errors it returns what it was given as if it were the picture.
+        # After some errors it returns its input as if it were the picture.
         black, white = (np.full(header.height * header.width * 3, fill, np.uint8) for fill in (0, 255))
         first, second = (simplejpeg.decode_jpeg(data, **size, buffer=one, strict=False) for one in (black, white))
     except ValueError:
@@ -200,7 +200,7 @@ def resolve_codecs(name: Literal["auto", CodecsName]) -> CodecsName:
 
 
 def codecs_identity(codecs: CodecsName) -> str:
-    """Names and versions of everything that pixels depend on; part of a run's fingerprint.
+    """Names and versions of everything on which pixels depend; part of a run's fingerprint.
 
     Raises:
         ConfigError: the packages of the codecs are not installed on this machine.
@@ -214,7 +214,7 @@ def codecs_identity(codecs: CodecsName) -> str:
 
 
 def load_codecs(name: CodecsName) -> Codecs:
-    """The codecs of a name.
+    """The codecs with a name.
 
     Raises:
         ConfigError: their packages are not installed on this machine.
@@ -234,9 +234,9 @@ def _refuse_missing(name: CodecsName) -> None:
 
 
 def is_plain_png(data: bytes) -> bool:
-    """Whether a file is one whole PNG of 8-bit RGB with nothing in it that could change how it is shown.
+    """Whether a file is an intact PNG of 8-bit RGB with nothing that could change how it is shown.
 
-    Looks at the chunks' names and lengths alone; checksums are the decoder's to check.
+    It only looks at the names and lengths of chunks; the decoder checks the checksums.
     """
     if data[:8] != _PNG_SIGNATURE or data[24:26] != _PNG_RGB8:
         return False
@@ -254,7 +254,7 @@ def is_plain_png(data: bytes) -> bool:
 
 
 def _checked(pixels: Any, height: int, width: int) -> Pixels | None:
-    """Pixels if they are what they are to be."""
+    """The pixels, if they are as expected."""
     return pixels if pixels.dtype == np.uint8 and pixels.shape == (height, width, 3) else None
 
 

@@ -1,8 +1,8 @@
-"""What a file is by its first bytes, and headers that no decoder should be given.
+"""The format of a file by its first bytes, and headers that no decoder should get.
 
-Pillow reads headers in Python, a byte, a block or a tag at a time, and keeps what it reads: some megabytes made for
-the purpose keep it busy for minutes or take all memory. What is refused here is beyond any file that a camera, a phone
-or an editor writes.
+Pillow reads headers in Python, byte by byte, block by block or tag by tag, and keeps what it reads: a few megabytes
+made for the purpose keep it busy for minutes or take all memory. What is refused here goes beyond any file that a
+camera, a phone or an editor writes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from maskdet.errors import FailureCode, ImageFault
 
-# Signatures of what decoders are registered for, and of what is only named, so that a failure says what was found.
+# Signatures of formats with decoders, and of others that are only named, so that a failure says what was found.
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -64,7 +64,7 @@ def kind_of(data: bytes) -> str | None:
 
 
 def name_of_other(data: bytes) -> str | None:
-    """What a file that is no image of ours seems to be; ``None`` if that cannot be told."""
+    """What a file that is not a supported image seems to be; ``None`` if that is unknown."""
     head = data[:_LONGEST_SIGNATURE]
     if (name := next((name for signature, name in _OTHERS if head.startswith(signature)), None)) is not None:
         return name
@@ -77,7 +77,7 @@ def name_of_other(data: bytes) -> str | None:
 def check_header(data: bytes, kind: str) -> None:
     """Refuse a file whose header would cost a decoder more time or memory than any picture is worth.
 
-    JPEGs and PNGs are seen to by :mod:`maskdet.images.jpeg` and :mod:`maskdet.images.png`.
+    JPEGs and PNGs are checked in :mod:`maskdet.images.jpeg` and :mod:`maskdet.images.png`.
 
     Raises:
         ImageFault: it is one.
@@ -88,7 +88,7 @@ def check_header(data: bytes, kind: str) -> None:
 
 
 def is_bounded_exif(data: bytes) -> bool:
-    """Whether an EXIF block is no larger, once its tags are read, than the block itself allows."""
+    """Whether an EXIF block, once its tags are read, is no larger than the block itself allows."""
     try:
         _check_tiff(data.removeprefix(b"Exif\0\0"))
     except ImageFault:
@@ -97,7 +97,7 @@ def is_bounded_exif(data: bytes) -> bool:
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a WebP's canvas, which its decoder allocates before it tells them."""
+    """Width and height of a WebP's canvas, which its decoder allocates before it reports them."""
     chunk, body = data[12:16], data[20:30]
     if len(body) < 10:
         return None
@@ -131,7 +131,7 @@ def _colours(flags: bytes) -> int:
 
 
 def _check_tiff(data: bytes) -> None:
-    """Of the first directory, the only one that is read."""
+    """Entries of the first directory, the only one that is read."""
     order = "<" if data[:1] == b"I" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     offset_format, count_format, entry = ("Q", "Q", 20) if big else ("I", "H", 12)
@@ -139,7 +139,7 @@ def _check_tiff(data: bytes) -> None:
         (offset,) = struct.unpack_from(order + offset_format, data, 8 if big else 4)
         (tags,) = struct.unpack_from(order + count_format, data, offset)
     except (struct.error, OverflowError):
-        return  # the decoder says what it lacks
+        return  # the decoder says what is missing
     size = values = 0
     for number in range(min(tags, _MOST_TAGS + 1)):
         place = offset + struct.calcsize(count_format) + number * entry
@@ -147,7 +147,7 @@ def _check_tiff(data: bytes) -> None:
             break
         kind, count = struct.unpack_from(f"{order}H{offset_format}", data, place + 2)
         each = _TIFF_TYPE_BYTES[kind] if kind < len(_TIFF_TYPE_BYTES) else 0
-        size += each * count if each * count <= len(data) else 0  # what lies beyond the end is not read
+        size += each * count if each * count <= len(data) else 0  # what is beyond the end is not read
         values += count if each > 1 and each * count <= len(data) else 0
     if tags > _MOST_TAGS or values > _MOST_VALUES or size > 2 * len(data) + 4096:
         raise ImageFault(

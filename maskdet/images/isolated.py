@@ -1,8 +1,8 @@
-"""Decode an image in a process of its own: every format but JPEG and PNG, whose decoders run beside the scorer.
+"""Decode an image in a process of its own: every format except JPEG and PNG, whose decoders run with the scorer.
 
-JPEGs and PNGs are most of what there is, and copying their pixels from process to process would cost more than many of
-them take to decode. Their files are looked through before they are decoded (:mod:`maskdet.images.jpeg`,
-:mod:`maskdet.images.png`), so that what could keep a decoder busy is refused; libjpeg-turbo, libpng and Wuffs are the
+Most images are JPEGs and PNGs, and copying their pixels between processes would often cost more than decoding them.
+Their files are checked before they are decoded (:mod:`maskdet.images.jpeg`, :mod:`maskdet.images.png`), so that
+anything that could keep a decoder busy is refused; libjpeg-turbo, libpng and Wuffs are the
 most thoroughly fuzzed of all. The others' decoders are younger or older, larger, or compiled in by whoever built the
 wheel.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 IN_PROCESS = ("JPEG", "PNG")
 
-# Of address space: a decoder's planes of 10 bits, its RGBA, Pillow's copy, and that turned; then the file.
+# Address space for a decoder's planes of 10 bits, its RGBA, Pillow's copy, and its rotated copy, besides the file.
 _BYTES_A_PIXEL, _COPIES_OF_FILE = 32, 4
 _BESIDE_BYTES = 512 * MIB
 _TASK = "maskdet.images.decoding_task:decode_task"
@@ -42,8 +42,8 @@ def decode_isolated(
         exclusive: held while a large picture is decoded.
 
     Returns:
-        Upright RGB uint8 ``(height, width, 3)``; width and height of the upright original; whether it is what was left
-        of a damaged file.
+        Upright RGB uint8 ``(height, width, 3)``; width and height of the upright original; whether it is the rest of a
+        damaged file.
 
     Raises:
         ImageFault: as :func:`maskdet.images.preprocessing.decode_upright`, or the process crashed or reached a limit.
@@ -70,7 +70,7 @@ def decode_isolated(
 
 
 def died(error: DiedError, what: str, seconds: float) -> ImageFault:
-    """The fault of what a process was working on when it died."""
+    """The fault of the image on which a process was working when it died."""
     if error.timed_out:
         limit = f"scoring.decoder_seconds = {seconds:g}"
         return ImageFault(FailureCode.DECODE_TIMEOUT, f"the {what} was ended after {limit}")

@@ -1,14 +1,14 @@
-"""JPEG files: bounded before they are decoded, and whether they are whole.
+"""JPEG files: bounded before they are decoded, and checked for damage.
 
-Decoders fill what is missing from a JPEG with grey and say so only in a warning, if at all: a file cut by an upload
-and closed by a repair tool decodes without an error, and a grey lower half of a face looks like a mask. Here a file is
-whole when every block of every scan was there:
+Decoders fill missing parts of a JPEG with grey and only warn, if that: a file that was cut off in an upload and closed
+by a repair tool decodes without an error, and a grey lower half of a face looks like a mask. Here a file is intact when
+every block of every scan is there:
 
 - libjpeg-turbo, which decodes them, warns of nothing but harmless oddities (see :func:`damage`);
 - its scans bring every coefficient of every component to full precision;
-- no stretch of zeros lies in its data where zeros cannot be picture.
+- its data have no stretch of zeros where zeros cannot be part of a picture.
 
-A missing end marker alone loses nothing; it is put back before anyone decodes.
+A missing end marker alone loses nothing; it is restored before decoding.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class JpegFile(NamedTuple):
     scan: int
     """Where the data of the first scan begin; 0 if there is none."""
     problem: str | None
-    """Why the picture cannot be whole, as far as the markers tell."""
+    """Why the picture cannot be intact, as far as the markers show."""
 
 
 class _Segment(NamedTuple):
@@ -69,10 +69,10 @@ class _Segment(NamedTuple):
 
 
 def inspect(data: bytes) -> JpegFile:
-    """Walk a JPEG's markers.
+    """Walk through a JPEG's markers.
 
     Raises:
-        ImageFault: there is more before the picture than any file needs, or more scans.
+        ImageFault: there are more data before the picture, or more scans, than any file needs.
     """
     if (scan := _scan_of_usual(data)) > 0:
         return JpegFile(data, scan, None)
@@ -95,7 +95,7 @@ def inspect(data: bytes) -> JpegFile:
 
 
 def _scan_of_usual(data: bytes) -> int:
-    """Where the data of the scan begin in a file as most are; 0 of all others.
+    """Where the data of the scan begin in a typical file; 0 for all others.
 
     Such a file has segments in a row, one scan of all components, no long zeros and the end marker. The long way would
     find no problem in it, either, but take as long as Pillow for its header.
@@ -129,14 +129,14 @@ def damage(data: bytes, colorspace: str) -> str | None:
         colorspace: ``"GRAY"``, or ``"CMYK"`` for files of four components.
 
     Returns:
-        Its words; ``None`` if the file is whole, or of a kind that it does not decode.
+        Its message; ``None`` if the file is intact, or of a kind that it does not decode.
     """
     warning = _complaint(data, colorspace, strict=True)
     if warning is not None and any(text in warning for text in _HARMLESS):
         data = _with_usual_parameters(data)
         warning = _complaint(data, colorspace, strict=True)
     if warning is None or _complaint(data, colorspace, strict=False) is not None:
-        return None  # whole; or not of its kind: whoever decodes says what is wrong
+        return None  # intact, or not of its kind: its decoder says what is wrong
     extraneous = _EXTRANEOUS.search(warning)
     return None if extraneous and _is_padding(data, int(extraneous[1])) else warning
 
@@ -159,7 +159,7 @@ def _is_padding(data: bytes, count: int) -> bool:
 
 
 def _segments(data: bytes, place: int) -> list[_Segment]:
-    """Segments from a place on, up to the start of a scan, the end of the picture or what is no segment."""
+    """Segments from a position on, up to the start of a scan, the end of the picture or anything but a segment."""
     found: list[_Segment] = []
     filled, first = 0, place
     while fill := _FILL.match(data, place):
@@ -185,7 +185,7 @@ def _segments(data: bytes, place: int) -> list[_Segment]:
 
 
 def _missing_scans(data: bytes, header: list[_Segment], frame: _Segment) -> str | None:
-    """Whether the scans of a file with several of them leave a coefficient unsent or unrefined.
+    """Whether a file with several scans leaves a coefficient unsent or unrefined.
 
     Raises:
         ImageFault: there are too many scans.
@@ -223,7 +223,7 @@ def _take_scan(header: bytes, missing: dict[int, set[int]], *, progressive: bool
 
 
 def _zeros_are_picture(data: bytes, header: list[_Segment]) -> bool:
-    """Whether a table's shortest code, all zeros, is the one that ends a block: then zeros are a flat area."""
+    """Whether a table's shortest code, all zeros, ends a block: then zeros are a flat area."""
     symbols = []
     for segment in header:
         place = segment.start
@@ -235,7 +235,7 @@ def _zeros_are_picture(data: bytes, header: list[_Segment]) -> bool:
 
 
 def _with_usual_parameters(data: bytes) -> bytes:
-    """The same picture without the oddities that libjpeg warns of before it gets to the data."""
+    """The same picture without the oddities of which libjpeg warns before it reaches the data."""
     patched = bytearray(data)
     for marker, start, end in _segments(data, len(SIGNATURE) - 1):
         content = data[start:end]

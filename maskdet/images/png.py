@@ -1,8 +1,8 @@
-"""PNG files: bounded before they are decoded, and whether they are whole.
+"""PNG files: bounded before they are decoded, and checked for damage.
 
-Pillow checks no checksum of the pixels and takes a stream that ends early for a picture with a black rest. A file is
-whole when its checksums hold, its pixels are all there, and its palette has every colour that the pixels name. Chunks
-after the pixels may be missing: they hold nothing of the picture.
+Pillow does not check the checksums of pixels and takes a stream that ends early for a picture whose rest is black. A
+file is intact when its checksums are right, its pixels are all there, and its palette has every colour that they use.
+Chunks after the pixels may be missing: they are not part of the picture.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 
 
 class PngFile(NamedTuple):
-    """What the chunks of a PNG tell."""
+    """What the chunks of a PNG say."""
 
     header: tuple[int, ...]
     """Width, height, bit depth, colour type, compression, filter, interlacing; zeros if there is no such chunk."""
     palette: int
     """Colours of its palette."""
     pixels: tuple[slice, ...]
-    """Where its compressed pixels lie."""
+    """Where its compressed pixels are."""
     problem: str | None
-    """Why the picture cannot be whole, as far as the chunks tell."""
+    """Why the picture cannot be intact, as far as the chunks show."""
 
     @property
     def interlaced(self) -> bool:
@@ -52,7 +52,7 @@ class PngFile(NamedTuple):
         return sum(rows * row_bytes for rows, row_bytes in self._passes())
 
     def with_known_filters(self, pixels: bytes) -> bytes:
-        """Decompressed pixels in which rows of a filter that does not exist have none."""
+        """Decompressed pixels in which rows with an invalid filter have none."""
         known, place = bytearray(pixels), 0
         for rows, row_bytes in self._passes():
             for row in range(place, place + rows * row_bytes, row_bytes):
@@ -71,7 +71,7 @@ class PngFile(NamedTuple):
 
 
 def inspect(data: bytes) -> PngFile:
-    """Walk a PNG's chunks up to the end of its pixels, and compare their checksums.
+    """Walk through a PNG's chunks up to the end of its pixels, and compare their checksums.
 
     Raises:
         ImageFault: there are more chunks than any file needs.
@@ -98,7 +98,7 @@ def inspect(data: bytes) -> PngFile:
 
 
 def has_all_pixels(data: bytes, file: PngFile) -> bool:
-    """Whether decompression gives every row; takes about half as long as decoding."""
+    """Whether decompression yields every row; takes about half as long as decoding."""
     wanted = file.raw_bytes()
     stream = zlib.decompressobj()
     try:
@@ -113,7 +113,7 @@ def has_all_pixels(data: bytes, file: PngFile) -> bool:
 
 
 def repaired(data: bytes, file: PngFile) -> bytes | None:
-    """A file of what is left: pixels up to the damage, black (or the first colour) from there on.
+    """A file of the rest: pixels up to the damage, black (or the first colour) from there on.
 
     Returns:
         A PNG; ``None`` if nothing is left that could be shown.
@@ -124,7 +124,7 @@ def repaired(data: bytes, file: PngFile) -> bytes | None:
     compressed = b"".join(data[place] for place in file.pixels)
     stream, rows, left = zlib.decompressobj(), [], wanted
     with contextlib.suppress(zlib.error):
-        for start in range(0, len(compressed), _PIECE_BYTES):  # small, since a piece with an error gives nothing
+        for start in range(0, len(compressed), _PIECE_BYTES):  # small, since a piece with an error yields nothing
             piece = compressed[start : start + _PIECE_BYTES]
             while piece and left > 0:
                 rows.append(stream.decompress(piece, 1 << 16)[:left])

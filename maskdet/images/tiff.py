@@ -1,9 +1,9 @@
-"""TIFF files: whether their strips and tiles are whole, which libtiff tells nobody.
+"""TIFF files: check whether their strips and tiles are intact, which libtiff does not report.
 
-libtiff reports damage of some compressions as a warning that does not reach us, and leaves what it did not decode as it
-found the memory: the same bytes then give one picture today and another tomorrow. So JPEG strips are decoded beforehand
-by libjpeg-turbo, which does tell; deflated and run-length encoded ones are unpacked; and fax codes, whose decoder
-fills nothing in after an error, are refused: no photograph is stored so.
+For some compressions, libtiff reports damage as a warning that does not reach us, and leaves memory that it did not
+decode unchanged: the same bytes then give one picture today and another tomorrow. So JPEG strips are decoded beforehand
+by libjpeg-turbo, which does report damage; deflated and run-length encoded ones are unpacked; and fax codes, whose
+decoder fills in nothing after an error, are refused: no photograph is stored that way.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _ALL_OR_NOTHING = (1, 5, 34925, 50000, 50001)
 
 
 def check_strips(image: Image.Image, data: bytes) -> None:
-    """Refuse a TIFF of which a strip or tile is damaged, as far as its compression shows.
+    """Refuse a TIFF with a damaged strip or tile, as far as its compression shows.
 
     Args:
         image: the opened file; not loaded.
         data: the file's bytes.
 
     Raises:
-        ImageFault: it is damaged, or compressed in a way whose damage nobody sees.
+        ImageFault: it is damaged, or compressed in a way that hides damage.
     """
     tags = _Tags(image)
     compression = tags.number(_COMPRESSION, 1)
@@ -89,7 +89,7 @@ class _Tags:
         return (self.columns * bits[0] * samples + 7) // 8
 
     def strips(self, data: bytes) -> Iterator[tuple[bytes, int]]:
-        """The compressed strips or tiles, and how many rows each has to give."""
+        """The compressed strips or tiles, and how many rows each has to yield."""
         offsets = self.values(_TILE_OFFSETS if self.tiled else _STRIP_OFFSETS)
         lengths = self.values(_TILE_BYTES if self.tiled else _STRIP_BYTES)
         if len(offsets) != len(lengths):
@@ -134,7 +134,7 @@ def _check_run_lengths(tags: _Tags, data: bytes) -> None:
         place = found = 0
         while place < len(strip) and found < wanted:
             length = strip[place]
-            if length < 128:  # so many bytes and one more follow
+            if length < 128:  # that many bytes and one more follow
                 found += length + 1
                 place += length + 2
             else:  # one byte, repeated; 128 means nothing

@@ -2,7 +2,7 @@
 
 Every network takes RGB ``(batch, height, width, 3)`` with values 0 to 255 (uint8, or floats of that range), scales them
 inside the graph, and gives float32: the probability of "mask", ``(batch, 1)``, or of each of three classes,
-``(batch, 3)``. Keras is imported when a network is built, never when this module is: a scoring worker has no need of
+``(batch, 3)``. Keras is imported when a network is built, not when this module is: scoring workers do not need
 it.
 """
 
@@ -17,7 +17,7 @@ from maskdet.labels import TWO_CLASSES, ClassNames
 from maskdet.model.efficientnet import FEATURES_LAYER, efficientnet_lite0, first_blocks
 
 PIXEL_SCALE = 1.0 / 255.0
-"""What the first layer of every network multiplies pixel values by."""
+"""The factor by which the first layer of every network multiplies pixel values."""
 
 # Four 3x3 'valid' convolutions, each halved: 46 px is the smallest side that leaves one pixel for the dense layers.
 _REFERENCE_MIN_SIDE_PX = 46
@@ -36,18 +36,18 @@ class Architecture:
     name: str
     description: str
     default_side_px: int
-    """Height and width it was designed for."""
+    """Height and width that it was designed for."""
     min_side_px: int
     layers: Callable[[Any], Any]
-    """Scaled pixels (a Keras tensor) to features ``(batch, units)``, which the last dense layer makes logits of."""
+    """Scaled pixels (a Keras tensor) to features ``(batch, units)``, which the last dense layer turns into logits."""
     base_output: str = ""
-    """The layer that the base, which may start from pre-trained weights, ends with; empty if there is no base."""
+    """The last layer of the base, which may start from pre-trained weights; empty if there is no base."""
 
 
 def default_view(architecture: str) -> Literal["detect", "whole"]:
-    """What a network is to be shown unless a run says otherwise: faces that are found, or whole images.
+    """What a network is shown unless a run says otherwise: faces that are found, or whole images.
 
-    The reference recipes train on whole images of one collection of face crops; a face cut out anew is another picture.
+    The reference recipes train on whole images from one collection of face crops; a newly cut face looks different.
     """
     return "whole" if architecture.startswith("reference_") else "detect"
 
@@ -59,7 +59,7 @@ def build_model(name: str, height: int, width: int, class_names: ClassNames = TW
         name: a key of :data:`ARCHITECTURES`.
         height: rows of the input in pixels.
         width: columns of the input in pixels.
-        class_names: what it tells apart, in the order of its outputs; see :mod:`maskdet.labels`.
+        class_names: its classes, in the order of its outputs; see :mod:`maskdet.labels`.
 
     Returns:
         A ``keras.Model``: ``(batch, height, width, 3)`` of values 0 to 255 to probabilities float32 ``(batch, 1)`` of
@@ -83,8 +83,8 @@ def build_model(name: str, height: int, width: int, class_names: ClassNames = TW
 
     pixels = keras.Input((height, width, 3), name="images")
     scaled = keras.layers.Rescaling(PIXEL_SCALE, name="rescaling")(pixels)
-    # One unit for two classes: a second would say the same. Both layers are float32 even where a mixed-precision policy
-    # makes the rest of the network 16 bits, which are too coarse for a loss.
+    # One unit for two classes: a second would be redundant. Both layers are float32 even where a mixed-precision policy
+    # uses 16 bits for the rest of the network, which are too coarse for a loss.
     units, curve, output = (1, "sigmoid", "probability_mask")
     if class_names != TWO_CLASSES:
         units, curve, output = len(class_names), "softmax", "probabilities"
@@ -109,14 +109,14 @@ def _reference_cnn(tensor: Any, dropout: float = 0.0) -> Any:
 
 
 def _reference_cnn_dropout(tensor: Any) -> Any:
-    """The reference CNN with half of what enters its 512 dense units dropped in training."""
+    """The reference CNN with dropout of one half before its 512 dense units."""
     return _reference_cnn(tensor, dropout=0.5)
 
 
 def _reference_vgg19(tensor: Any) -> Any:
     """VGG19 without its top, 256 dense units.
 
-    At 128x128: 22,122,049 parameters, 6.4 billion multiply-adds. Its layers stand in the network's own graph, not in a
+    At 128x128: 22,122,049 parameters, 6.4 billion multiply-adds. Its layers are in the network's own graph, not in a
     nested one, so that exports see them.
     """
     import keras
@@ -127,7 +127,7 @@ def _reference_vgg19(tensor: Any) -> Any:
 
 
 def _efficientnet_lite0(tensor: Any) -> Any:
-    """EfficientNet-Lite0 under one unit: 3.4 million parameters, 100 million multiply-adds at 112x112."""
+    """EfficientNet-Lite0 with one unit on top: 3.4 million parameters, 100 million multiply-adds at 112x112."""
     from keras import layers
 
     return layers.Dropout(0.2)(efficientnet_lite0(tensor))
@@ -136,8 +136,8 @@ def _efficientnet_lite0(tensor: Any) -> Any:
 def _compact(tensor: Any) -> Any:
     """The first 7 of EfficientNet-Lite0's 16 blocks and one more convolution: 36 million multiply-adds at 112x112.
 
-    An output of the last block sees 115 pixels of the input, all of it; what the other nine blocks know of a thousand
-    kinds of things is not needed to tell masks.
+    An output of the last block sees 115 pixels of the input, which is all of it; what the other nine blocks know about
+    a thousand kinds of objects is not needed to recognise masks.
     """
     from keras import layers
 

@@ -1,7 +1,7 @@
 """Model bundles: find, fetch and verify one before anything in it runs.
 
 A bundle is a folder: ``manifest.json`` and the files that it lists with their SHA-256. Nothing in it is executed as
-Python and nothing is unpickled. A bundle in an object store is fetched once a machine, into a cache keyed by its
+Python and nothing is unpickled. A bundle in an object store is fetched once per machine, into a cache keyed by its
 fingerprint.
 """
 
@@ -36,13 +36,13 @@ class Bundle:
     folder: Path
 
     def golden(self, output: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Inputs and what the network gave for them on one backend when the bundle was made.
+        """Inputs, and the network's outputs for them on one backend when the bundle was made.
 
         Args:
             output: ``"tensorflow_float32"``, ``"litert_float32"``, ``"litert_int8"`` or ``"onnx_float32"``.
 
         Returns:
-            uint8 RGB ``(n, height, width, 3)``, and what the network gave: float32 ``(n,)`` or ``(n, classes)``.
+            uint8 RGB ``(n, height, width, 3)``, and the network's outputs, float32 ``(n,)`` or ``(n, classes)``.
 
         Raises:
             ModelError: the bundle has no such output.
@@ -93,7 +93,7 @@ def read_manifest(uri: str) -> Manifest:
 
 
 def open_bundle(uri: str, needs: Callable[[str], bool] = lambda name: True) -> Bundle:
-    """Fetch a bundle to this machine if need be, and verify it.
+    """Fetch a bundle to this machine if necessary, and verify it.
 
     Args:
         uri: ``builtin``, or a bundle's folder in any storage.
@@ -106,7 +106,7 @@ def open_bundle(uri: str, needs: Callable[[str], bool] = lambda name: True) -> B
     location = resolve(uri)
     manifest = read_manifest(uri)
     names = [name for name in manifest.files if needs(name)]
-    _refuse_escapes(location, names)  # before anything is written under a name
+    _refuse_escapes(location, names)  # before anything is written under its name
     if storage.is_local(location):
         bundle = Bundle(manifest, storage.local_path(location))
     else:
@@ -130,7 +130,7 @@ def _fetch(location: str, manifest: Manifest, names: Iterable[str]) -> Path:
         if path.is_file() and file_sha256(path) == manifest.files[name].sha256:
             continue
         with contextlib.suppress(NotFoundError):  # verification says which file is missing
-            # Several workers of one machine may fetch at once; each writes whole files, atomically.
+            # Several workers on a machine may fetch at once; each writes whole files atomically.
             storage.write_bytes(str(path), storage.read_bytes(storage.join(location, name)))
     return cache
 

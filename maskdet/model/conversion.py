@@ -1,4 +1,4 @@
-"""A bundle to a bundle of other formats, each checked against the network's golden outputs in float32."""
+"""From a bundle to a bundle with other formats, each checked against the network's golden float32 outputs."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Written:
     format: Format
     size_bytes: int
     difference: float
-    """The largest difference of a golden input's probability to the network's in float32."""
+    """The largest difference between a golden input's probability and the network's in float32."""
     copied: bool
-    """Whether the bundle had it already; made from the Keras file if not."""
+    """Whether the bundle had it already; if not, it was made from the Keras file."""
 
 
 def convert_bundle(
     uri: str, folder: Path, names: Iterable[str], *, overwrite: bool = False
 ) -> tuple[Manifest, list[Written]]:
-    """Write a bundle that holds a bundle's network in the formats asked for.
+    """Write a bundle with another bundle's network in the formats asked for.
 
-    What the bundle has is copied byte for byte; the rest is made from its Keras file. The new bundle appears under its
-    name when every format has passed; before, and if one fails, nothing is there.
+    Formats that the bundle has are copied byte for byte; the others are made from its Keras file. The new bundle
+    appears under its name once every format has passed; until then, and if one fails, nothing is there.
 
     Args:
         uri: ``builtin``, or a bundle's folder in any storage.
@@ -55,7 +55,7 @@ def convert_bundle(
         The new manifest, and what was written, in the order of the formats.
 
     Raises:
-        ConfigError: a format is unknown, or a package that it takes is missing.
+        ConfigError: a format is unknown, or a package that it needs is missing.
         ModelError: the bundle is missing or damaged, lacks what a format is made from, or a format fails its check.
         OutputError: the folder is the bundle itself, or holds something that is not a bundle or may not be replaced.
         StorageError: the bundle cannot be read.
@@ -107,7 +107,7 @@ def _model_errors(bundle: Bundle, what: str) -> Iterator[None]:
         yield
     except MaskdetError:
         raise
-    except Exception as error:  # converters and runtimes raise whatever they like
+    except Exception as error:  # converters and runtimes raise errors of any kind
         raise ModelError(f"model {bundle.folder}: {what}: {error}. Leave the format out, or train again.") from error
 
 
@@ -126,7 +126,7 @@ def _make(bundle: Bundle, building: Path, formats: Sequence[Format]) -> None:
     _check_shapes(bundle, model)
     for made in formats:
         with _model_errors(bundle, f"{made.name} cannot be made"):
-            if made.write is not None:  # _refuse_impossible saw to it
+            if made.write is not None:  # _refuse_impossible made sure of it
                 made.write(model, building / made.path)
 
 
@@ -145,7 +145,7 @@ def _run(bundle: Bundle, building: Path, made: Format) -> NDArray[np.float32]:
 
 
 def _check(bundle: Bundle, made: Format, probabilities: NDArray[np.float32]) -> float:
-    """The largest difference of a format's golden probabilities to the network's in float32.
+    """The largest difference between a format's golden probabilities and the network's in float32.
 
     Raises:
         ModelError: it is larger than the format's tolerance, or the outputs have another shape.
@@ -165,8 +165,8 @@ def _check(bundle: Bundle, made: Format, probabilities: NDArray[np.float32]) -> 
 
 
 def _write_golden(bundle: Bundle, building: Path, made: Mapping[str, NDArray[np.float32]]) -> None:
-    """Add the golden outputs of formats that were made; without any, the file stays as it was copied."""
-    # The reference stays what training wrote, or errors would add up from bundle to bundle.
+    """Add the golden outputs of the formats that were made; without any, the copied file stays as it is."""
+    # The reference stays as training wrote it; otherwise errors would add up from bundle to bundle.
     added = {name: output for name, output in made.items() if name not in ("", REFERENCE_OUTPUT)}
     if not added:
         return

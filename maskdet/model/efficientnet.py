@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: the network that the compact model starts from, in part, and its teacher in whole.
+"""EfficientNet-Lite0: the compact model starts from a part of it, and its teacher from all of it.
 
 Source: Mingxing Tan and Quoc V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019);
 the Lite variant leaves out squeeze-and-excitation and uses ReLU6. 3.4 million parameters without its top; 128 million
@@ -19,7 +19,7 @@ _BATCH_NORM_EPSILON = 1e-3
 
 
 class Stage(NamedTuple):
-    """Blocks of one width."""
+    """Blocks of equal width."""
 
     blocks: int
     kernel_px: int

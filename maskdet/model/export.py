@@ -1,4 +1,4 @@
-"""A trained network to a model bundle: Keras, SavedModel, two LiteRT files, golden outputs and the manifest."""
+"""From a trained network to a model bundle: Keras, SavedModel, two LiteRT files, golden outputs and the manifest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GOLDEN_IMAGES = 8
 
 _BUNDLE = "a model bundle"
 
-# Without ONNX, which few want and which would make every bundle a third larger: `maskdet export` adds it.
+# Without ONNX, which few need and which would make every bundle a third larger; `maskdet export` adds it.
 _STANDARD_FORMATS = ("keras", "saved_model", "litert_float", "litert_int8")
 _VERSIONED_PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "pillow")
 
@@ -77,7 +77,7 @@ def export_bundle(
 
     Args:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`, trained.
-        folder: where the bundle goes; a bundle that is there already is replaced.
+        folder: where the bundle goes; a bundle that is already there is replaced.
         draft: the manifest without ``versions``, ``files`` and ``fingerprint``, which are filled in.
         representative: RGB uint8 ``(images, height, width, 3)`` like those to be scored; gives the ranges for int8.
         training_images: SHA-256, in hexadecimal, of the image files that it was trained on; ``None``: the bundle does
@@ -87,8 +87,8 @@ def export_bundle(
         The manifest as written, sealed.
 
     Raises:
-        OutputError: the folder holds something that is no bundle.
-        ModelError: the images or the network do not have the size that the draft states.
+        OutputError: the folder holds something that is not a bundle.
+        ModelError: the images or the network do not have the size stated in the draft.
     """
     check_vacant(folder, overwrite=True)
     _check_shapes(model, draft, representative)
@@ -107,10 +107,10 @@ def export_bundle(
 
 @contextlib.contextmanager
 def replaced_whole(folder: Path) -> Iterator[Path]:
-    """Build a folder beside its place and put it there when the body has ended; if it raises, nothing is left behind.
+    """Build a folder beside its destination and move it there after the body; if that raises, nothing is left behind.
 
     Args:
-        folder: where it goes; a folder that is there already is replaced.
+        folder: its destination; a folder that is already there is replaced.
 
     Yields:
         The folder to build in.
@@ -120,12 +120,12 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield building
-        building.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+        building.chmod(0o755)  # mkdtemp creates folders that only their owner can read
         _put_in_place(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
         for parent in made:
-            with contextlib.suppress(OSError):  # in use: by what was built, or by someone else
+            with contextlib.suppress(OSError):  # in use, by what was built or by someone else
                 parent.rmdir()
 
 
@@ -139,7 +139,7 @@ def list_files(folder: Path) -> Iterator[tuple[str, BundleFile]]:
 
 
 def golden_inputs(height: int, width: int) -> NDArray[np.uint8]:
-    """Synthetic images that every export is checked on: flat, gradients, blocks and ovals with a covered lower half.
+    """Synthetic images on which every export is checked: flat, gradients, blocks and ovals with a covered lower half.
 
     Integer arithmetic only, so they are the same everywhere, and they compress well.
 
@@ -158,7 +158,7 @@ def golden_inputs(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _oval(u: NDArray[np.int64], v: NDArray[np.int64], skin: int, cover: int | None) -> NDArray[np.int64]:
-    """An oval of skin colour with dark eyes on a grey ground; below the middle a cover, or a red mouth."""
+    """A skin-coloured oval with dark eyes on a grey background; below the middle a cover, or a red mouth."""
     image = np.stack([110 + u // 8, 120 + v // 8, 130 + u // 8], axis=-1)
     oval = ((u - 128) * 4) ** 2 + ((v - 128) * 3) ** 2 < 360**2
     image[oval] = (skin, skin * 4 // 5, skin * 7 // 10)
@@ -184,7 +184,7 @@ def _check_shapes(model: Any, draft: Manifest, representative: NDArray[np.uint8]
 def _write_models(model: Any, folder: Path, representative: NDArray[np.uint8]) -> None:
     import keras
 
-    # A network made anew has no optimizer, whose state would triple the file; Keras' own clone would bring it along.
+    # A rebuilt network has no optimizer, whose state would triple the file; Keras' own clone would keep it.
     bare = keras.Model.from_config(model.get_config())
     bare.set_weights(model.get_weights())
     for name in _STANDARD_FORMATS:
@@ -212,6 +212,6 @@ def _put_in_place(building: Path, folder: Path) -> None:
     os.rename(folder, replaced)
     os.rename(building, folder)
     if replaced.is_symlink():
-        replaced.unlink()  # what a link led to belongs to someone else
+        replaced.unlink()  # the target of a link belongs to someone else
     else:
         shutil.rmtree(replaced)

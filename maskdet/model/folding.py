@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it: the same numbers from fewer variables.
+"""Fold batch normalisation into the convolution before it: the same numbers from fewer variables.
 
 With scale g, offset b, mean m and variance v of each channel, BN(k * x) = (g / sqrt(v + epsilon)) k * x
 + (b - g m / sqrt(v + epsilon)); Jacob et al., "Quantization and Training of Neural Networks" (2018), section 3.2.
@@ -12,13 +12,13 @@ import numpy as np
 
 
 def folded(model: Any) -> Any:
-    """A network of equal outputs whose convolutions have swallowed the batch normalisations behind them.
+    """A network with the same outputs whose convolutions have absorbed the batch normalisations after them.
 
     Args:
         model: a functional ``keras.Model``; left as it is.
 
     Returns:
-        Another one. Normalisations with anything but a convolution without bias or activation before them stay.
+        Another one. Normalisations stay unless they follow a convolution without bias and activation.
     """
     import keras
 
@@ -34,7 +34,7 @@ def folded(model: Any) -> Any:
         return type(layer).from_config(config)
 
     def call(layer: Any, *inputs: Any, **options: Any) -> Any:
-        # A normalisation is called with a mask, which what stands for it does not take.
+        # A normalisation is called with a mask, which its replacement does not accept.
         return layer(*inputs) if layer.name in pairs else layer(*inputs, **options)
 
     twin = keras.models.clone_model(model, clone_function=clone, call_function=call)
@@ -48,7 +48,7 @@ def folded(model: Any) -> Any:
 
 
 def _foldable(layer: Any) -> Any:
-    """The convolution that a layer can be folded into, if it is a normalisation and can."""
+    """The convolution into which a layer can be folded, if it is such a normalisation."""
     import keras
 
     if not isinstance(layer, keras.layers.BatchNormalization):

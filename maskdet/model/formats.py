@@ -1,4 +1,4 @@
-"""The formats that a bundle may hold its network in: how each is written, run, and how near to float32 it must be."""
+"""The formats in which a bundle may hold its network: how each is written and run, and how close to float32 it is."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from maskdet.model import litert_export, onnx_export, tensorflow_export
 from maskdet.model.manifest import KERAS_FILE, LITERT_FLOAT_FILE, LITERT_INT8_FILE, ONNX_FILE, SAVED_MODEL_FOLDER
 
 REFERENCE_OUTPUT = "tensorflow_float32"
-"""The golden output that the other formats are compared with."""
+"""The golden output with which the other formats are compared."""
 
 # Float kernels differ in the last bits.
 _FLOAT_TOLERANCE = 1e-4
-# int8 ranges come from faces; the golden images are drawn, and move by .017 (the reference CNN) to .13 (compact).
+# int8 ranges come from faces; the golden images are drawn, and differ by .017 (the reference CNN) to .13 (compact).
 _INT8_TOLERANCE = 0.2
 
 
 @dataclass(frozen=True)
 class Format:
-    """One form of a network."""
+    """One format of a network."""
 
     name: str
     path: str
-    """Its file, or folder, within a bundle."""
+    """Its file or folder in a bundle."""
     golden_output: str
-    """The golden output of what runs it; empty if no backend does."""
+    """The golden output of the backend that runs it; empty if none does."""
     tolerance: float
-    """By how much a probability of a golden input may differ from the network's in float32."""
+    """How far a golden input's probability may differ from the network's in float32."""
     run: Callable[[Path, NDArray[np.uint8]], NDArray[np.float32]]
-    """Path and uint8 ``(batch, height, width, 3)`` to what the network gives: float32 ``(batch,)``, ``(batch, 3)``."""
+    """From a path and uint8 ``(batch, height, width, 3)`` to the outputs, float32 ``(batch,)`` or ``(batch, 3)``."""
     runtime: str
     """The module that runs it."""
     write: Callable[[Any, Path], None] | None
-    """Writes a ``keras.Model`` to a path; ``None`` if that takes more than the network."""
+    """Writes a ``keras.Model`` to a path; ``None`` if that needs more than the network."""
     made_with: tuple[str, ...]
-    """The packages whose versions decide what is written; their modules have the same names."""
+    """The packages whose versions determine what is written; their modules have the same names."""
 
     def holds(self, name: str) -> bool:
-        """Whether a file of a bundle, by its name there, is part of this format."""
+        """Whether a file of a bundle is part of this format, by its name."""
         return name == self.path or name.startswith(f"{self.path}/")
 
     def is_in(self, names: Iterable[str]) -> bool:
-        """Whether a bundle of these files has this format."""
+        """Whether a bundle with these files has this format."""
         return any(self.holds(name) for name in names)
 
     def check_installed(self, *, to_make: bool) -> None:
-        """Make sure that what runs this format, and what makes it if need be, is there.
+        """Make sure that the packages that run this format, and make it if necessary, are installed.
 
         Raises:
             ConfigError: a package is not installed.
@@ -134,7 +134,7 @@ FORMATS: dict[str, Format] = {
 
 
 def select_formats(names: Iterable[str]) -> list[Format]:
-    """The formats of some names, each once, in the order of :data:`FORMATS`.
+    """The formats with some names, each once, in the order of :data:`FORMATS`.
 
     Raises:
         ConfigError: a name is unknown, or there is none.

@@ -1,9 +1,9 @@
-"""A Keras network to LiteRT files: float32, and int8 with a float32 end.
+"""From a Keras network to LiteRT files: float32, and int8 with a float32 end.
 
 Both take raw pixels: the 1/255 is folded into the layer that follows it. In the int8 file uint8 pixels are the
 quantised input (scale 1, zero point 0), every layer up to the last dense one is int8, and that one and the sigmoid, or
-softmax, are float32: a sigmoid in int8 knows 256 probabilities, logits in int8 are coarser still, and a few dense units
-cost nothing.
+softmax, are float32: a sigmoid in int8 has only 256 probabilities, logits in int8 are coarser still, and a few dense
+units cost nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def convert_int8(model: Any, representative: NDArray[np.uint8]) -> bytes:
 
     Args:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
-        representative: RGB uint8 ``(images, height, width, 3)`` that the ranges of activations are measured on.
+        representative: RGB uint8 ``(images, height, width, 3)`` on which the ranges of activations are measured.
 
     Returns:
         A LiteRT file: ``images`` uint8 ``(batch, height, width, 3)``, quantised with scale 1 and zero point 0, to
@@ -62,7 +62,7 @@ def convert_int8(model: Any, representative: NDArray[np.uint8]) -> bytes:
     last_dense = folded.get_layer("logit")
     body = keras.Model(folded.input, last_dense.input)
     samples = representative.astype(np.float32)
-    samples[0, 0, 0] = (0.0, 255.0, 255.0)  # the whole range of a pixel, so that its scale comes out as exactly 1
+    samples[0, 0, 0] = (0.0, 255.0, 255.0)  # a pixel's whole range, so that its scale comes out as exactly 1
 
     def samples_one_by_one() -> Iterator[list[NDArray[np.float32]]]:
         return ([sample[np.newaxis]] for sample in samples)
@@ -99,10 +99,10 @@ def run(file: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _fold_pixel_scale(model: Any) -> Any:
-    """The same network without its first rescaling: the next layer that multiplies does that too.
+    """The same network without its first rescaling, which the next layer that multiplies takes over.
 
     Raises:
-        ModelError: that layer is neither a convolution, nor dense, nor a rescaling.
+        ModelError: that layer is not a convolution, a dense layer or a rescaling.
     """
     import keras
 
@@ -140,11 +140,11 @@ def _converter(model: Any, score: Any, pixel_type: Any) -> Any:
 
 
 def quantise(converter: Any, samples: Callable[[], Iterator[list[NDArray[np.float32]]]]) -> None:
-    """Let a TensorFlow Lite converter make int8 of everything between uint8 pixels and a float32 output.
+    """Make a TensorFlow Lite converter quantise everything between uint8 pixels and a float32 output.
 
     Args:
         converter: of a network that takes float32.
-        samples: gives batches of one that ranges are measured on.
+        samples: gives batches of one, on which ranges are measured.
     """
     import tensorflow as tf
 
@@ -158,7 +158,7 @@ def quantise(converter: Any, samples: Callable[[], Iterator[list[NDArray[np.floa
 def converted(converter: Any) -> bytes:
     """The LiteRT file that a TensorFlow Lite converter makes."""
     with warnings.catch_warnings():
-        # "Statistics for quantized inputs were expected": they are, the pixels' own range is among the samples.
+        # "Statistics for quantized inputs were expected": there are some, since the samples cover the pixels' range.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs were expected")
         file: bytes = converter.convert()
     return file
@@ -170,12 +170,13 @@ def append_dense(
     bias: NDArray[np.float32],
     curve: Literal["sigmoid", "softmax"] | None,
 ) -> None:
-    """Put a float32 dense layer, and the curve that makes probabilities, behind a float32 output ``(batch, features)``.
+    """Append a float32 dense layer, and the curve that makes probabilities, to a float32 output ``(batch, features)``.
 
-    Written into the file's graph directly: the converter keeps a layer in float32 only by a name of its own making.
+    They are written into the file's graph directly: the converter keeps a layer in float32 only by a name that it makes
+    up.
 
     Args:
-        graph: gives ``(batch,)`` for one unit, else ``(batch, units)``, when this is done.
+        graph: afterwards gives ``(batch,)`` for one unit, else ``(batch, units)``.
         kernel: ``(features, units)``.
         bias: ``(units,)``.
         curve: ``None``: the units are probabilities.

@@ -1,6 +1,6 @@
-"""The graph of a LiteRT file, taken apart and put together again.
+"""The graph of a LiteRT file, parsed and written again.
 
-:class:`LiteRTGraph` reads, appends and writes; :func:`lean` gives a network that runs sooner and computes the same.
+:class:`LiteRTGraph` reads, appends and writes; :func:`lean` makes a network faster without changing what it computes.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class LiteRTGraph:
 
     @property
     def input_index(self) -> int:
-        """Index of the tensor that the graph takes."""
+        """Index of the graph's input tensor."""
         return int(self._graph.inputs[0])
 
     @property
     def output_index(self) -> int:
-        """Index of the tensor that the graph gives."""
+        """Index of the graph's output tensor."""
         return int(self._graph.outputs[0])
 
     @property
@@ -47,7 +47,7 @@ class LiteRTGraph:
         return self._graph.tensors[index]
 
     def code(self, operator: Any) -> int:
-        """Which kind of operator this is, as the schema numbers them."""
+        """The kind of an operator, as numbered in the schema."""
         code = self._network.operatorCodes[operator.opcodeIndex]
         return max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
 
@@ -57,7 +57,7 @@ class LiteRTGraph:
         return np.frombuffer(bytes(self._network.buffers[tensor.buffer].data), dtype).reshape(tensor.shape)
 
     def add_constant(self, name: str, values: NDArray[Any]) -> int:
-        """Add an int8, int32 or float32 constant, not quantised; its tensor's index."""
+        """Add an int8, int32 or float32 constant that is not quantised; returns its tensor's index."""
         kinds = self.schema.TensorType
         types = {"float32": kinds.FLOAT32, "int32": kinds.INT32, "int8": kinds.INT8}
         tensor = self._add_tensor(name, list(values.shape), types[values.dtype.name])
@@ -65,7 +65,7 @@ class LiteRTGraph:
         return len(self._graph.tensors) - 1
 
     def add_activation(self, name: str, shape: list[int], like: int | None = None) -> int:
-        """Add a tensor that an operator computes, -1 for the batch; its index.
+        """Add a tensor that an operator computes, with -1 for the batch; returns its index.
 
         Args:
             name: of the tensor.
@@ -81,7 +81,7 @@ class LiteRTGraph:
         return len(self._graph.tensors) - 1
 
     def make_operator(self, code: int, inputs: list[int], output: int, options: Any = None) -> Any:
-        """Make an operator by its code in the schema, with its options object there; it is yet to be put in place."""
+        """Make an operator by its code and options in the schema; it still has to be put in place."""
         operator_code, operator = self.schema.OperatorCodeT(), self.schema.OperatorT()
         operator_code.builtinCode = operator_code.deprecatedBuiltinCode = code
         operator_code.version = 1
@@ -93,25 +93,25 @@ class LiteRTGraph:
         return operator
 
     def make_reshape(self, source: int, target: int) -> Any:
-        """Make an operator that reads a tensor as one of another shape."""
+        """Make an operator that reshapes a tensor."""
         shape = np.array(self.tensor(target).shapeSignature, np.int32)
         inputs = [source, self.add_constant(f"{self.tensor(target).name.decode()}/shape", shape)]
         return self.make_operator(self.schema.BuiltinOperator.RESHAPE, inputs, target, self.schema.ReshapeOptionsT())
 
     def take(self, index: int) -> None:
-        """Let the graph take this tensor."""
+        """Make this tensor the graph's input."""
         self._graph.inputs = [index]
         for signature in self._network.signatureDefs or ():
             signature.inputs[0].tensorIndex = index
 
     def give(self, index: int) -> None:
-        """Let the graph give this tensor."""
+        """Make this tensor the graph's output."""
         self._graph.outputs = [index]
         for signature in self._network.signatureDefs or ():
             signature.outputs[0].tensorIndex = index
 
     def to_bytes(self) -> bytes:
-        """The file."""
+        """The bytes of the file."""
         builder = flatbuffers.Builder(1024)
         builder.Finish(self._network.Pack(builder), _FILE_IDENTIFIER)
         return bytes(builder.Output())
@@ -126,10 +126,10 @@ class LiteRTGraph:
 
 
 def lean(file: bytes) -> bytes:
-    """The same network, bit for bit, without two things that take long on CPUs.
+    """The same network, bit for bit, without two things that are slow on CPUs.
 
-    - LiteRT turns uint8 pixels into int8 by a loop of its own, a sixteenth of the reference CNN's time. The network
-      returned takes int8: the pixel less 128.
+    - LiteRT converts uint8 pixels to int8 in a loop of its own, a sixteenth of the reference CNN's time. The returned
+      network takes int8: the pixel minus 128.
     - int8 kernels work on 8 channels at a time, of which a picture has 3. A first convolution (stride 1, no padding) is
       made to work on two neighbouring columns as one of 6 channels, for two columns of output; memory holds both the
       same way. A third of its time goes.
@@ -149,7 +149,7 @@ def lean(file: bytes) -> bytes:
 
 
 def takes_shifted(tensor_details: dict[str, Any]) -> bool:
-    """Whether an interpreter's input, by its details, is int8: the pixel less 128."""
+    """Whether an interpreter's input, by its details, is int8: the pixel minus 128."""
     return tensor_details["dtype"] == np.int8 and tuple(tensor_details["quantization"]) == (1.0, -128)
 
 
@@ -179,7 +179,7 @@ def _may_pair(graph: LiteRTGraph, operator: Any) -> bool:
 
 
 def _pair_columns(graph: LiteRTGraph) -> None:
-    """Let the first operator, a convolution, work on pairs of columns."""
+    """Make the first operator, a convolution, work on pairs of columns."""
     convolution = graph.operators[0]
     (pixels, kernel, bias), [output] = convolution.inputs, convolution.outputs
     _, height, width, channels = graph.tensor(pixels).shape
@@ -213,7 +213,7 @@ def pair_kernel(kernel: NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 def _tiled(quantization: Any) -> Any:
-    """A quantisation with one scale a filter, for twice the filters."""
+    """A quantisation with one scale per filter, for twice as many filters."""
     tiled = copy.copy(quantization)
     if len(quantization.scale) > 1:
         tiled.scale, tiled.zeroPoint = (np.tile(v, _PAIR) for v in (quantization.scale, quantization.zeroPoint))

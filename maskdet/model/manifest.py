@@ -1,4 +1,4 @@
-"""What a model bundle says of itself: the typed form of its ``manifest.json``."""
+"""What a model bundle says about itself: its ``manifest.json``, typed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Part(BaseModel):
 
 
 class Sealed(_Part):
-    """What every bundle's manifest can do; the fields stand in its own class, in the order of the file."""
+    """What all bundles' manifests have in common; the fields are in their own classes, in the order of the file."""
 
     if TYPE_CHECKING:
         name: str
@@ -40,11 +40,11 @@ class Sealed(_Part):
 
     @property
     def model_id(self) -> str:
-        """What prediction rows name: the bundle's name and the head of its fingerprint."""
+        """The id in prediction rows: the bundle's name and the beginning of its fingerprint."""
         return f"{self.name}@{self.fingerprint[:12]}"
 
     def computed_fingerprint(self) -> str:
-        """SHA-256 of the manifest's canonical JSON without the fingerprint itself; covers every file by its hash."""
+        """SHA-256 of the manifest's canonical JSON without the fingerprint; it covers every file through its hash."""
         content = self.model_dump(mode="json", exclude={"fingerprint"})
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -68,7 +68,7 @@ class InputSpec(_Part):
 
 
 class Calibration(_Part):
-    """How the graph's probability was calibrated; the calibration itself lives in the graph."""
+    """How the graph's probability was calibrated; the calibration itself is part of the graph."""
 
     method: Literal["none", "temperature"] = "none"
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
@@ -85,19 +85,19 @@ class OperatingCharacteristics(_Part):
     unmasked_total: int
     shares_groups_with_training: bool
     incorrect_right: int | None = None
-    """Masks worn incorrectly that were labelled so; ``None``, as the next three, of a model of two classes."""
+    """Masks worn incorrectly that were labelled so; ``None``, like the next three, for a model of two classes."""
     incorrect_total: int | None = None
     masked_as_incorrect: int | None = None
     unmasked_as_incorrect: int | None = None
     incorrect_as_mask: int | None = None
-    """Masks worn incorrectly that were labelled ``mask``; ``None`` of a bundle made before 0.3, as the next three."""
+    """Masks worn incorrectly that were labelled ``mask``; ``None``, like the next three, in older bundles."""
     masked_uncertain: int | None = None
     unmasked_uncertain: int | None = None
     incorrect_uncertain: int | None = None
 
     @model_serializer(mode="wrap")
     def _of_what_there_is(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A bundle of two classes says what it said before there were three, so that its fingerprint stays.
+        # A bundle of two classes has the same content as before there were three, so that its fingerprint stays.
         return {name: value for name, value in write(self).items() if value is not None}
 
     @property
@@ -112,7 +112,7 @@ class OperatingCharacteristics(_Part):
 
     @property
     def incorrect_recall(self) -> float | None:
-        """Share of masks worn incorrectly that were labelled so; ``None`` where none were looked at."""
+        """Share of masks worn incorrectly that were labelled so; ``None`` if there were none."""
         return (self.incorrect_right or 0) / self.incorrect_total if self.incorrect_total else None
 
 
@@ -126,15 +126,15 @@ class TrainingData(_Part):
 
 
 class ImportedFrom(_Part):
-    """The file that a bundle was imported from, and what was declared of it."""
+    """The file from which a bundle was imported, and what was declared about it."""
 
     source: str
     """The name of the file or folder."""
     sha256: str
-    """Of its content; of a folder, of its files' names and hashes."""
+    """SHA-256 of its content or, for a folder, of its files' names and hashes."""
     made_with: str
     classes: tuple[str, ...]
-    """In the order of the network's outputs; of one output, what 0 and 1 mean."""
+    """In the order of the network's outputs; for a single output, what 0 and 1 mean."""
     scale: str
     factor: tuple[float, float, float]
     offset: tuple[float, float, float]
@@ -165,10 +165,10 @@ class Manifest(Sealed):
     operating_characteristics: OperatingCharacteristics | None = None
     training_data: TrainingData
     faces: Literal["detect", "whole"] | None = None
-    """What the network was trained on, faces cut out or whole images, and so what a run shows it unless told otherwise;
-    ``None``: as its architecture says."""
+    """What the network was trained on, cut-out faces or whole images, and so what a run shows it by default; ``None``:
+    as its architecture says."""
     imported: ImportedFrom | None = None
-    """``None`` of a network that was trained here."""
+    """``None`` for a network that was trained here."""
     versions: dict[str, str] = {}
     files: dict[str, BundleFile] = {}
     fingerprint: str = ""
@@ -191,9 +191,9 @@ class Manifest(Sealed):
 
     @property
     def outputs(self) -> int:
-        """Numbers that the network gives for an image: the probability of ``mask`` alone, or that of each class."""
+        """How many numbers the network gives for an image: the probability of ``mask`` alone, or of each class."""
         return 1 if self.class_names == TWO_CLASSES else len(self.class_names)
 
     def output_shape(self, images: int) -> tuple[int, ...]:
-        """Shape of what the network gives for some images: ``(images,)`` or ``(images, classes)``."""
+        """Shape of the network's output for some images: ``(images,)`` or ``(images, classes)``."""
         return (images,) if self.outputs == 1 else (images, self.outputs)

@@ -1,7 +1,7 @@
-"""A Keras network to ONNX, and ONNX files run by ONNX Runtime.
+"""From a Keras network to ONNX, and ONNX files run by ONNX Runtime.
 
-tf2onnx translates the same TensorFlow function that the SavedModel holds, so every layer that Keras can build comes
-along, 'same' padding and the order of flattened features included.
+tf2onnx translates the same TensorFlow function that the SavedModel holds, so every layer that Keras can build is
+supported, including 'same' padding and the order of flattened features.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from maskdet.config import Device
 from maskdet.errors import ModelError
 from maskdet.model.tensorflow_export import graph_output
 
-_OPSET = 17  # of 2022: runtimes that are a few years old read the file too
+_OPSET = 17  # from 2022, so that runtimes a few years old can read the file too
 
 
 def convert(model: Any) -> bytes:
@@ -40,7 +40,7 @@ def convert(model: Any) -> bytes:
     function = tf.function(score, input_signature=signature)
     network, _ = tf2onnx.convert.from_function(function, signature, opset=_OPSET)
     for tensor in (*network.graph.input, *network.graph.output):
-        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"  # two unrelated made-up names until here
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"  # two unrelated, made-up names up to here
     converted: bytes = network.SerializeToString()
     return converted
 
@@ -59,16 +59,16 @@ def open_session(file: Path, device: Device = "cpu") -> Any:
 
     Args:
         file: an ONNX file that holds its weights itself.
-        device: where it runs.
+        device: on which it runs.
 
     Raises:
-        ModelError: this machine, or the ONNX Runtime that is installed, has no such device.
+        ModelError: this machine, or the installed ONNX Runtime, has no such device.
     """
     return open_session_of(file.read_bytes(), device)
 
 
 def open_session_of(network: bytes, device: Device = "cpu") -> Any:
-    """The same of a file's bytes. Given as bytes, a file cannot name others, which no hash would cover, to read."""
+    """The same from a file's bytes, so that the file cannot name others to read, which no hash would cover."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -79,7 +79,7 @@ def open_session_of(network: bytes, device: Device = "cpu") -> Any:
         remedy = "Run: pip install onnxruntime-gpu, in place of onnxruntime, on machines with a GPU."
         raise ModelError(f"model.device {device!r}", f"ONNX Runtime with {wanted}", ", ".join(available), remedy)
     session = onnxruntime.InferenceSession(network, options, providers=[(wanted, settings)])
-    if session.get_providers()[0] != wanted:  # it goes on without, and says so in a log alone
+    if session.get_providers()[0] != wanted:  # otherwise it continues without the device, and only logs it
         remedy = "Does nvidia-smi show the GPU, and do driver, CUDA and cuDNN fit this ONNX Runtime?"
         raise ModelError(f"model.device {device!r}", wanted, ", ".join(session.get_providers()), remedy)
     return session

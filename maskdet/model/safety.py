@@ -1,8 +1,8 @@
-"""Bundles whose files could do more than compute: looked at, as those of an import are, before a library loads them.
+"""Inspect bundles whose files could do more than compute, as in an import, before a library loads them.
 
-The hashes of a manifest say that a file is as its maker sealed it, not who that was. A SavedModel is a graph that can
-read and write files, and a Keras file can name Python code; so the allow-lists of :mod:`maskdet.model.importing` hold
-for every bundle, whoever made it. LiteRT and ONNX files are networks and nothing else.
+A manifest's hashes say that a file is as its maker sealed it, not who that was. A SavedModel is a graph that can read
+and write files, and a Keras file can name Python code; so the allow-lists of :mod:`maskdet.model.importing` apply to
+every bundle, whoever made it. LiteRT and ONNX files are networks and nothing else.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _REMEDY = "Nothing of it was run. Do not use this bundle unless you know why it 
 
 
 def refuse_unsafe(bundle: Bundle, needs: Callable[[str], bool] = lambda name: True) -> None:
-    """Refuse a bundle of which a file could reach beyond its network.
+    """Refuse a bundle with a file that could reach beyond its network.
 
     Args:
         bundle: verified.
-        needs: tells, by name, which files are to be loaded.
+        needs: tells by name which files will be loaded.
 
     Raises:
-        ModelError: a SavedModel holds an operation, or a Keras file a layer, that is not allowed; or one is damaged.
+        ModelError: a SavedModel has an operation, or a Keras file a layer, that is not allowed, or one is damaged.
     """
     names = [name for name in bundle.manifest.files if needs(name)]
     try:

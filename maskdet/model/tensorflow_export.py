@@ -1,4 +1,4 @@
-"""A network to what TensorFlow reads: a Keras file and a SavedModel."""
+"""From a network to what TensorFlow reads: a Keras file and a SavedModel."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from maskdet.model.folding import folded
 
 
 def graph_output(model: Any, pixels: Any) -> dict[str, Any]:
-    """What the graphs of a network give, under the name that it has in every format.
+    """The output of a network's graphs, under its name in every format.
 
     Args:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
         pixels: float32 ``(batch, height, width, 3)``.
 
     Returns:
-        ``probability_mask`` ``(batch,)`` of a network of two classes, else ``probabilities`` ``(batch, classes)``.
+        ``probability_mask`` ``(batch,)`` for a network of two classes, else ``probabilities`` ``(batch, classes)``.
     """
     import tensorflow as tf
 
@@ -29,7 +29,7 @@ def graph_output(model: Any, pixels: Any) -> dict[str, Any]:
 
 
 def write_keras(model: Any, file: Path) -> None:
-    """Write a Keras file, compressed: Keras stores, and a quarter of its HDF5 is padding.
+    """Write a compressed Keras file: Keras does not compress, and a quarter of its HDF5 is padding.
 
     Args:
         model: a ``keras.Model`` without optimizer.
@@ -65,22 +65,22 @@ def run_keras(file: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def write_saved_model(model: Any, folder: Path) -> None:
-    """Write a SavedModel of one signature.
+    """Write a SavedModel with one signature.
 
     Its signature takes ``images`` uint8 ``(batch, height, width, 3)`` and gives what :func:`graph_output` says.
 
     Args:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
-        folder: where to; does not exist yet.
+        folder: where to; it does not exist yet.
     """
     import tensorflow as tf
 
-    model = folded(model)  # half as many variables, whose names and paths take more room than their values
+    model = folded(model)  # half as many variables, whose names and paths take more space than their values
 
     class Scorer(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
         def __init__(self) -> None:
             super().__init__()
-            # Weights only: the Keras model itself would bring its training graphs along.
+            # Weights only: the Keras model itself would include its training graphs.
             self.weights = [variable.value for variable in model.variables]
 
         @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="images")])  # type: ignore[untyped-decorator]
@@ -89,7 +89,7 @@ def write_saved_model(model: Any, folder: Path) -> None:
 
     scorer = Scorer()
     tf.saved_model.save(scorer, str(folder), signatures={"serving_default": scorer.score})
-    (folder / "assets").rmdir()  # empty, and so lost wherever folders are only parts of names
+    (folder / "assets").rmdir()  # empty, and so lost in stores, where folders are only parts of names
 
 
 def run_saved_model(folder: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,8 +1,8 @@
-"""Which images a bundle was trained on: the heads of their hashes, so that an evaluation can name them.
+"""Which images a bundle was trained on: the first bytes of their hashes, so that an evaluation can name them.
 
 A bundle's file :data:`TRAINING_IMAGES_FILE` holds the first 8 bytes of the SHA-256 of every image file, read as one
-big-endian number, sorted and each once: 8 bytes per image. Among a million images not trained on, one is taken for one
-of 20,000 with a probability of 1e-9.
+big-endian number, sorted and each once: 8 bytes per image. The probability that one of a million
+other images is mistaken for one of 20,000 is 1e-9.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HEAD = 16  # hexadecimal digits of 8 bytes
 
 
 def hash_heads(digests: Iterable[str]) -> Hashes:
-    """The numbers of image files, in their order.
+    """The numbers of image files, in order.
 
     Args:
         digests: SHA-256 of each file, in hexadecimal.
@@ -35,14 +35,14 @@ def write_training_images(folder: Path, digests: Iterable[str]) -> None:
     """Write the list into a bundle's folder.
 
     Args:
-        folder: of a bundle that is being made.
+        folder: a bundle's, while it is being made.
         digests: SHA-256 of each file, in hexadecimal.
     """
     np.save(folder / TRAINING_IMAGES_FILE, np.unique(hash_heads(digests)), allow_pickle=False)
 
 
 def read_training_images(uri: str) -> Hashes | None:
-    """The list of a bundle; ``None`` if it has none, as those of older versions.
+    """The list of a bundle; ``None`` if it has none, like those of older versions.
 
     Args:
         uri: ``builtin``, or a bundle's folder in any storage.

@@ -1,1 +1,1 @@
-"""From labelled folders or manifests to a training manifest: validated, without leaks, with group-disjoint splits."""
+"""From labelled folders or image lists to a training manifest: validated, without leaks, with group-disjoint splits."""

@@ -1,4 +1,4 @@
-"""Measured images to the training manifest: duplicates, groups, splits, leaks and suspicious labels. Pure."""
+"""From measured images to the training manifest: duplicates, groups, splits, leaks and suspicious labels. Pure."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _ORDER = [("source", "ascending"), ("image_uri", "ascending")]
 
 @dataclass(frozen=True)
 class Prepared:
-    """The tables of a preparation, and what the report needs beside them.
+    """The tables of a preparation, and what else the report needs.
 
     Attributes:
         images: of :func:`images_schema`, by source and URI.
         failures: of :func:`failures_schema`, by source and URI.
         duplicates: of :func:`duplicates_schema`, by first and second image.
         listed: images and other files listed.
-        skipped: files left out that are no failures, by reason.
-        leaks_by_content: official validation or test images whose group is in official train even when groups are made
-            of exact and near duplicates alone, by split.
+        skipped: files that were left out without being failures, by reason.
+        leaks_by_content: official validation or test images whose group is in official train even if groups consist of
+            exact and near duplicates alone, by split.
         given_groups: images with a group from a manifest or file name, by source.
     """
 
@@ -72,7 +72,7 @@ def assemble(
         settings: the preparation's.
 
     Returns:
-        The same tables whatever the order and the batches of the input.
+        The same tables for any order and any batches of the input.
 
     Raises:
         SourceError: one file is listed with both labels.
@@ -108,7 +108,7 @@ def assemble(
 
 
 def _once(table: pa.Table) -> tuple[pa.Table, int]:
-    """One row a URI, that of the first source that lists it, by source and URI; and how many rows were dropped."""
+    """One row per URI, from the first source that lists it, by source and URI; and how many rows were dropped."""
     order = ["image_uri", "source", *(name for name in table.column_names if name not in ("image_uri", "source"))]
     ordered = table.sort_by([(name, "ascending") for name in order if name != "thumbnail"])
     uris = ordered["image_uri"].to_pylist()
@@ -133,7 +133,7 @@ def _contents_of(images: pa.Table) -> _Contents:
 
 
 def _find_near(images: pa.Table, contents: _Contents, settings: PrepareSettings) -> NearPairs:
-    """Near duplicates among contents; indices are those of contents."""
+    """Near duplicates among contents; indices refer to contents."""
     chosen = images.select(["phash", "thumbnail"]).take(pa.array(contents.first, pa.int64()))
     hashes = np.asarray(chosen["phash"].to_numpy(), np.uint64)
     return find_near(hashes, _thumbnails(chosen), settings.duplicates)
@@ -145,9 +145,9 @@ def _thumbnails(images: pa.Table) -> NDArray[np.uint8]:
 
 
 def _content_edges(contents: _Contents, near: NearPairs, flat: Sequence[bool]) -> list[tuple[int, int]]:
-    """Edges between images of the same bytes or picture, as rows.
+    """Edges between images with the same bytes or picture, as rows.
 
-    Equal flat images join nothing: one black copy in each of many groups says nothing of the groups, yet would chain
+    Equal flat images join nothing: a black copy in each of many groups says nothing about the groups, yet would chain
     them (17 of k12's augmented files are black).
     """
     first = contents.first
@@ -156,7 +156,7 @@ def _content_edges(contents: _Contents, near: NearPairs, flat: Sequence[bool]) -
 
 
 def _given_edges(images: pa.Table, settings: PrepareSettings) -> list[tuple[int, int]]:
-    """Edges of the groups that a manifest names, alike in every source that names it, and of those of file names."""
+    """Edges of the groups in a manifest, shared by all sources that name it, and of groups by file names."""
     sources = images["source"].to_pylist()
     manifests = [settings.sources[source].group_manifest for source in sources]
     edges: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""Leakage groups and group-disjoint splits: pure functions whose results do not hang on any order."""
+"""Leakage groups and group-disjoint splits: pure functions whose results do not depend on any order."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ def components(count: int, edges: Iterable[tuple[int, int]]) -> list[int]:
     parent = list(range(count))
     for first, second in edges:
         low, high = sorted((_root(parent, first), _root(parent, second)))
-        parent[high] = low  # the smaller is the root, so that roots name components
+        parent[high] = low  # the smaller one is the root, so that roots name components
     return [_root(parent, i) for i in range(count)]
 
 
 def star_edges(keys: Sequence[Hashable | None]) -> list[tuple[int, int]]:
-    """Edges that join all with one key to the first that has it; ``None`` is no key."""
+    """Edges that join everything with a key to the first that has it; ``None`` is not a key."""
     first: dict[Hashable, int] = {}
     return [(first.setdefault(key, i), i) for i, key in enumerate(keys) if key is not None]
 
 
 def group_ids(roots: Sequence[int], content_sha256: Sequence[str], flat: Sequence[bool]) -> list[str]:
-    """A name for each image's group that its content alone decides: the smallest SHA-256 of its members.
+    """A name for each image's group that depends on its content alone: the smallest SHA-256 of its members.
 
     Args:
         roots: the component of each image.
         content_sha256: of each image.
-        flat: whether each image shows nothing. Several groups may hold the same flat content, so it names a group only
-            if there is no other; flat images in no other company then form one group a content.
+        flat: whether each image shows nothing. Several groups may have the same flat content, so it names a group only
+            if there is nothing else; flat images on their own then form one group per content.
     """
     smallest: dict[int, tuple[bool, str]] = {}
     for root, digest, is_flat in zip(roots, content_sha256, flat, strict=True):
@@ -44,9 +44,9 @@ def assign_splits(
 ) -> dict[str, Split]:
     """Cut groups into train, validation and test, alike in every stratum.
 
-    A group belongs to the stratum of most of its images. Within a stratum groups stand in the order of their hashes,
-    each as long as it has images; a group goes where its middle lies. So shares hold by images, to within a group, and
-    images added later move only the groups at the cuts.
+    A group belongs to the stratum of most of its images. Within a stratum, groups are lined up in the order of their
+    hashes, each as long as its number of images; a group goes to the split in which its middle is. So shares hold by
+    images, to within a group, and images added later move only the groups at the cuts.
 
     Args:
         groups: the group of each image.

@@ -1,12 +1,13 @@
-"""Perceptual hashes and thumbnails: numbers that stay when a picture is resized, compressed anew or brightened.
+"""Perceptual hashes and thumbnails: numbers that hardly change when a picture is resized, recompressed or brightened.
 
 The hash is the DCT hash of C. Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010), with
 two changes: a bit is the sign of a coefficient rather than its side of the median, and the coefficients are the 64 of
 lowest frequency u + v without the mean, rather than a square block. Mirroring a picture negates the coefficients of odd
 horizontal frequency and no others, so the hash of the mirrored picture is the hash XOR a constant.
 
-A difference hash (neighbouring pixels compared) would not do: of aligned portraits of different people, pairs as alike
-as a thumbnail correlation of .95 lie a median of 6 bits apart, where this hash has 15 (133 pairs of 5,909 portraits).
+A difference hash (which compares neighbouring pixels) would not do: among aligned portraits of different people, pairs
+with a thumbnail correlation of .95 or more differ in a median of 6 bits, where this hash has 15 (133 pairs of 5,909
+portraits).
 
 Everything is integer arithmetic, so that equal pixels give equal hashes on every machine and in every batch.
 """
@@ -22,7 +23,7 @@ THUMBNAIL_SIDE_PX = 16
 HASH_BITS = 64
 
 MIN_CONTRAST = 2.0
-"""Standard deviation in grey levels under which a picture is flat: its hash is noise, and it has no near duplicates."""
+"""Standard deviation, in grey levels, below which a picture is flat: its hash is noise, and nothing duplicates it."""
 
 # Grey of ITU-R BT.601 in 1/256.
 _GREY_WEIGHTS = np.array([77, 150, 29], np.int64)
@@ -80,7 +81,7 @@ def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def is_flat(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether each of ``(images, 16, 16)``, at least one, has too little contrast to tell it from others."""
+    """Whether each of ``(images, 16, 16)``, at least one, has too little contrast to be told from others."""
     values, size = thumbnails.reshape(len(thumbnails), -1), thumbnails[0].size
     # einsum widens as it adds: eight times the thumbnails would not fit beside millions of them.
     squares = np.einsum("ij,ij->i", values, values, dtype=np.int64)

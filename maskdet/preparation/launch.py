@@ -1,4 +1,4 @@
-"""From settings to a preparation ready to start: every check that can be made before the first image is read."""
+"""From settings to a preparation that is ready to start, with every check possible before the first image is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SourceTask(NamedTuple):
 
 
 def check_preparation(settings: PrepareSettings) -> tuple[PrepareSettings, list[SourceTask]]:
-    """Check settings, inputs and group manifests; touches no output.
+    """Check settings, inputs and group manifests, without touching the output.
 
     Returns:
         The settings with absolute locations, and the listing to do.
@@ -51,7 +51,7 @@ def _tasks_of(name: str, source: LabelledSource) -> list[SourceTask]:
             storage.within_deadline(functools.partial(check_input, task, source.listing), task.uri)
         read_groups(source)
     except (ConfigError, SourceError) as error:
-        # The listing names the flag of another command.
+        # The listing names another command's flag.
         raise type(error)(
             error.what.replace("--input", f"{place}.input"), error.expected, error.received, error.remedy
         ) from error

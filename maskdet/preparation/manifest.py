@@ -1,4 +1,4 @@
-"""Read a training manifest: what training asks of a preparation."""
+"""Read a training manifest, the part of a preparation that training needs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_split(
         uri: the manifest, ``DIR/images.parquet``.
         split: ``train``, ``validation`` or ``test``.
         sources: only images of these sources; default: of all.
-        official: go by the sources' own splits rather than by the group-disjoint ones.
+        official: use the sources' own splits rather than the group-disjoint ones.
         official_splits: leave out images of any other official split; default: leave out none.
         drop_suspicious: leave out images whose duplicates have the other label.
         drop_flat: leave out images that show nothing.
@@ -68,7 +68,7 @@ def read_split(
 
 
 def read_images(uri: str, columns: Sequence[str] = COLUMNS) -> pa.Table:
-    """The images of a training manifest, a row per image, in its order.
+    """The images of a training manifest, one row per image, in its order.
 
     Args:
         uri: the manifest, ``DIR/images.parquet``.
@@ -78,7 +78,7 @@ def read_images(uri: str, columns: Sequence[str] = COLUMNS) -> pa.Table:
         SourceError: the manifest is missing, unfinished or of another kind.
         StorageError: it cannot be read.
     """
-    # Without the mark, the tables beside it may be of two runs.
+    # Without the mark, the tables beside it may be from different runs.
     mark = storage.join(storage.parent(uri), SUCCESS)
     if not storage.exists(mark):
         raise SourceError(f"manifest {uri}", f"a finished preparation, with {mark}", "none", "Run maskdet prepare.")

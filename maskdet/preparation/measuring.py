@@ -1,4 +1,4 @@
-"""Measure labelled images: read, validate with the decoder of scoring, hash. Threads inside, no Beam."""
+"""Measure labelled images: read, validate with scoring's decoder, hash. It uses threads, not Beam."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from maskdet.scoring.fetching import Fetcher, reading_threads
 Name = TypeVar("Name", bound=str)
 Row = dict[str, Any]
 
-# Luminance table of ITU-T T.81, annex K.1, which the IJG library scales by quality; its sum is all that is used.
+# Sum of the luminance table of ITU-T T.81, annex K.1, which the IJG library scales by quality.
 _STANDARD_LUMINANCE_SUM = 3688
 
 
@@ -110,11 +110,11 @@ def read_groups(source: LabelledSource) -> dict[str, str]:
 
 
 def estimate_jpeg_quality(luminance: list[int]) -> int:
-    """The quality setting of the IJG library that a luminance quantisation table of 64 entries belongs to.
+    """The quality setting of the IJG library for a luminance quantisation table of 64 entries.
 
     The library scales its standard table by 5000/q percent below 50 and by 200 − 2 q percent above; the ratio of the
-    sums undoes that, exactly for qualities from 20 to 99 (below, entries cut at 255 make it too high). Tables of other
-    encoders give the quality that is as coarse on average.
+    sums undoes that, exactly for qualities from 20 to 99 (below, entries cut at 255 make it too high). For tables of
+    other encoders, it is the quality that is equally coarse on average.
     """
     percent = 100 * sum(luminance) / _STANDARD_LUMINANCE_SUM
     quality = 5000 / percent if percent > 100 else (200 - percent) / 2
@@ -159,7 +159,7 @@ def _named(
     names: Mapping[str, Name],
     values: tuple[Name, ...],
 ) -> Name | None:
-    """What a manifest's column or the folders of a path say; ``None`` if they say nothing."""
+    """What an image list's column or the folders of a path say; ``None`` if they say nothing."""
     if column is not None:
         text = ref.keys[source.listing.keys.index(column)]
         known: dict[str, Name] = {**dict(zip(values, values, strict=True)), **names}
@@ -178,7 +178,7 @@ def _named(
 def _groups_of(source: LabelledSource) -> dict[str, str]:
     if source.group_manifest is None:
         return {}
-    # By their JSON, as settings that hold dictionaries have no hash.
+    # By their JSON, since settings with dictionaries cannot be hashed.
     return _cached_groups(source.model_dump_json(), storage.stat(source.group_manifest).version)
 
 

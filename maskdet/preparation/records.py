@@ -1,4 +1,4 @@
-"""What crosses a preparation and what it writes: batches of labelled references, and the schema of every table."""
+"""What passes through a preparation and what it writes: batches of labelled references, and the tables' schemas."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SourceBatch:
 
     Attributes:
         source: the source's name.
-        root: the folder that was listed, if it was one; folders above it tell nothing about its images.
+        root: the folder that was listed, if it was one; folders above it say nothing about its images.
         refs: the images.
     """
 
@@ -48,7 +48,7 @@ class MeasuredBatch:
 
 
 def measured_schema() -> pa.Schema:
-    """Schema of the images as measured; crosses the pipeline, is not written."""
+    """Schema of the images as measured; passes through the pipeline and is not written."""
     names = ("given_group", "name_group")
     return pa.schema([*_image_columns(), *(pa.field(name, pa.string()) for name in names), ("thumbnail", pa.binary())])
 
@@ -81,7 +81,7 @@ def failures_schema() -> pa.Schema:
 
 
 def duplicates_schema() -> pa.Schema:
-    """Schema of the duplicates: one row a pair. Exact copies are paired with the first image of their bytes only."""
+    """Schema of the duplicates: one row per pair. Exact copies are paired only with the first of their content."""
     sides = [
         field
         for prefix, what in (("", "the first image, by source and URI"), ("other_", "the second image"))

@@ -1,4 +1,4 @@
-"""What a preparation found, as JSON and in words. Holds no clock: the same input gives the same report."""
+"""What a preparation found, as JSON and in words, without times: the same input gives the same report."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ class PrepareReport(BaseModel):
     official_leaks: list[Row]
     """By source, label and official split: images, and those whose group is in official train too."""
     official_leaks_by_content: dict[str, int]
-    """Leaks that duplicates alone tell, without the groups given, by official split."""
+    """Leaks shown by duplicates alone, without the given groups, by official split."""
     given_groups: dict[str, int]
     """Images with a group from a manifest or file name, by source."""
     suspicious: list[Row]
-    """By source and label: images of which a duplicate has the other label."""
+    """By source and label: images with a duplicate that has the other label."""
     flat: list[Row]
     """By source and label: images that show nothing."""
 
     def outcome(self) -> MaskdetError | None:
-        """The error that the preparation ended in, if any."""
+        """The error in which the preparation ended, if any."""
         kinds: dict[str, type[MaskdetError]] = {
             "over_budget": BudgetError,
             "unreconciled": ReconciliationError,
@@ -67,7 +67,7 @@ class PrepareReport(BaseModel):
 
 
 def make_report(prepared: Prepared, settings: PrepareSettings) -> PrepareReport:
-    """Count what a preparation found, and judge it."""
+    """Count what a preparation found, and judge whether it succeeded."""
     images = prepared.images
     counted = {
         "listed": prepared.listed,
@@ -147,7 +147,7 @@ def _sizes(images: pa.Table) -> list[Row]:
         )
         for name in ("width_px", "height_px", "size_bytes", "jpeg_quality"):
             values = chosen[name].drop_null().to_numpy()
-            # The nearest value that occurs: an integer, alike on every machine.
+            # The nearest value that occurs: an integer, the same on every machine.
             cuts = np.percentile(values, _PERCENTILES, method="nearest").tolist() if len(values) else None
             row[name] = cuts
         rows.append(row)

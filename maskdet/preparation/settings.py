@@ -41,32 +41,32 @@ class LabelledSource(Section):
     """One collection of labelled images."""
 
     input: tuple[str, ...]
-    """Folders, globs, list files or image lists; relative ones start from ``root``."""
+    """Folders, globs, list files or image lists; relative ones are relative to ``root``."""
     kind: InputKind = "auto"
-    """What each input is; ``auto`` tells by its name."""
+    """What each input is; ``auto`` goes by its name."""
     uri_column: str = "uri"
-    """Column of an image list that holds the URIs."""
+    """Column of an image list with the URIs."""
     label: Label | None = None
-    """The label of every image; else ``labels`` or ``label_column`` tell."""
+    """The label of every image; default: by ``labels`` or ``label_column``."""
     labels: dict[str, Label] = Field(default_factory=dict)
     """Name of a folder below the input, or value of ``label_column`` → label."""
     label_column: KeyName | None = None
-    """Column of an image list that holds ``mask``, ``incorrect``, ``no_mask`` or a key of ``labels``."""
+    """Column of an image list with ``mask``, ``incorrect``, ``no_mask`` or a key of ``labels``."""
     split: Split | None = None
     """The official split of every image, if the source has one."""
     splits: dict[str, Split] = Field(default_factory=dict)
     """Name of a folder below the input, or value of ``split_column`` → official split."""
     split_column: KeyName | None = None
-    """Column that holds ``train``, ``validation``, ``test`` or a key of ``splits``."""
+    """Column with ``train``, ``validation``, ``test`` or a key of ``splits``."""
     group_manifest: str | None = None
     """CSV or Parquet that names the group of images: those made from one photo, or of one person. Sources that name the
     same manifest share its groups."""
     group_root: str | None = None
-    """What the group manifest's paths start from; default: the first input."""
+    """What the group manifest's paths are relative to; default: the first input."""
     group_path_column: str = "path"
-    """Column of the group manifest that holds paths."""
+    """Column of the group manifest with paths."""
     group_column: str = "source_group"
-    """Column of the group manifest that names the groups."""
+    """Column of the group manifest with the groups' names."""
     group_pattern: GroupPattern | None = None
     """Regular expression on the file name; images of the source for which its one group is equal belong together."""
 
@@ -88,7 +88,7 @@ class LabelledSource(Section):
     def listing(self) -> SourceSettings:
         """How the images are listed; the keys are the columns of label and split."""
         keys = tuple(dict.fromkeys(name for name in (self.label_column, self.split_column) if name))
-        # Who prepares a training set wrote its lists.
+        # Whoever prepares a training set wrote its lists.
         return SourceSettings(kind=self.kind, uri_column=self.uri_column, keys=keys, allowed=("*",))
 
 
@@ -96,10 +96,10 @@ class DuplicateSettings(Section):
     """What counts as a near duplicate."""
 
     max_bits: Annotated[int, Field(ge=0, le=12)] = 8
-    """Largest Hamming distance of two perceptual hashes of 64 bits."""
+    """Largest Hamming distance between two perceptual hashes of 64 bits."""
     min_correlation: Ratio = 0.95
-    """Least Pearson correlation of two grey 16 × 16 thumbnails. Of 14,689 images looked at, pairs from .95 on were one
-    picture, save a few of 5,909 aligned portraits; from .93 to .95 most pairs of portraits were two people."""
+    """Least Pearson correlation of two grey 16 × 16 thumbnails. Among 14,689 images, pairs from .95 on were the same
+    picture, except for a few of 5,909 aligned portraits; from .93 to .95 most pairs of portraits were two people."""
 
 
 class SplitSettings(Section):
@@ -112,7 +112,7 @@ class SplitSettings(Section):
     test: Ratio = 0.1
     """Share of the images for the reported figures."""
     seed: int = 0
-    """Another seed draws other groups."""
+    """Another seed puts other groups into each split."""
 
     @model_validator(mode="after")
     def _whole(self) -> SplitSettings:
@@ -128,10 +128,10 @@ class SplitSettings(Section):
 
 
 class PrepareSettings(Section):
-    """Everything a preparation is told."""
+    """All settings of a preparation."""
 
     root: str | None = None
-    """What relative locations start from; default: the variable ``MASKDET_DATA``, or ``data``."""
+    """What relative locations are relative to; default: the environment variable ``MASKDET_DATA``, or ``data``."""
     output: str = ""
     """Folder or prefix for the tables."""
     sources: dict[KeyName, LabelledSource] = Field(default_factory=dict)
@@ -143,7 +143,7 @@ class PrepareSettings(Section):
 
     @property
     def data_root(self) -> str:
-        """The location that relative ones start from."""
+        """The location to which others are relative."""
         return storage.normalize(self.root or os.environ.get(DATA_VARIABLE) or str(Path(DEFAULT_DATA_FOLDER)))
 
     def resolved(self) -> PrepareSettings:

@@ -1,10 +1,10 @@
-"""Near duplicates: among millions of images without comparing all pairs, or between two sets by comparing them all.
+"""Near duplicates among millions of images, without comparing all pairs, or between two sets, comparing all pairs.
 
-Among many (:func:`find_near`) by multi-index hashing (M. Norouzi, A. Punjani, D. Fleet, "Fast exact search in Hamming
-space with multi-index hashing", 2014): a hash of 64 bits is cut into 4 bands of 16. With d = 4 r + a, two hashes that
-differ in at most d bits differ in at most r bits in one of any a + 1 bands, or in at most r − 1 in one of the others:
-if they did not, they would differ in (a + 1)(r + 1) + (3 − a) r = d + 1 bits at least. So it suffices to look up, in
-each band's table, the values within that radius. The search is exact, whatever the hashes.
+Among many images (:func:`find_near`), it uses multi-index hashing (M. Norouzi, A. Punjani, D. Fleet, "Fast exact search
+in Hamming space with multi-index hashing", 2014): a hash of 64 bits is cut into 4 bands of 16. With d = 4 r + a, two
+hashes that differ in at most d bits differ in at most r bits in one of any a + 1 bands, or in at most r − 1 in one of
+the others: if not, they would differ in at least (a + 1)(r + 1) + (3 − a) r = d + 1 bits. So it is enough to look up,
+in each band's table, the values within that radius. The search is exact for any hashes.
 
 Between sets of thousands (:func:`near_duplicates`) thumbnails alone are compared, since hashes miss crops: of 398
 held-out images with a thumbnail of correlation .9 or more among 5,000 others, 180 had a hash within 12 bits of it.
@@ -29,8 +29,8 @@ _BAND_VALUES = 1 << _BAND_BITS
 _CHUNK_PAIRS = 4_000_000
 _THUMBNAILS_AT_ONCE = 20_000
 
-# Seen on web photographs against 11,674 training images: from .95 on all pairs were one picture; down to .92 half were
-# one shot, cropped anew or wearing another mask; below .9 hardly any. Lower costs only a few look-alikes.
+# Web photographs against 11,674 training images: from .95 on, all pairs were the same picture; down to .92, half were
+# one shot, cropped differently or with another mask; below .9, hardly any. A lower limit costs only a few look-alikes.
 MIN_CORRELATION = 0.9
 _ROWS_AT_ONCE = 1024
 
@@ -75,12 +75,12 @@ def find_near(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8], setting
 def near_duplicates(
     thumbnails: NDArray[np.uint8], others: NDArray[np.uint8], min_correlation: float = MIN_CORRELATION
 ) -> NDArray[np.bool_]:
-    """Find the images of one set that have a near duplicate in another: copies, mirrored, resized, cropped a little.
+    """Find the images of one set with a near duplicate in another: copies, mirrored, resized or slightly cropped.
 
     Args:
         thumbnails: RGB uint8 ``(images, height, width, 3)``.
         others: RGB uint8 ``(others, height, width, 3)``.
-        min_correlation: Pearson correlation of two grey thumbnails from which they count as one picture.
+        min_correlation: Pearson correlation of two grey thumbnails from which they count as the same picture.
 
     Returns:
         ``(images,)``: whether there is one.
@@ -96,7 +96,7 @@ def near_duplicates(
 
 
 def close_pairs(left: NDArray[np.uint64], right: NDArray[np.uint64], max_bits: int) -> tuple[Indices, Indices]:
-    """Every pair of hashes, one of each side, that differ in at most so many bits.
+    """Every pair of hashes, one from each side, that differ in at most some number of bits.
 
     Args:
         left: ``(n,)``.
@@ -109,7 +109,7 @@ def close_pairs(left: NDArray[np.uint64], right: NDArray[np.uint64], max_bits: i
     radius, extra = divmod(max_bits, _BANDS)
     found = [np.zeros(0, np.int64)]
     for band in range(_BANDS):
-        # The wider search goes to the higher frequencies, in which pictures of one kind differ most.
+        # The wider search covers the higher frequencies, in which pictures of one kind differ most.
         flips = _flips(radius if band >= _BANDS - 1 - extra else radius - 1)
         found += _band_pairs(left, right, band, flips, max_bits)
     pairs = np.unique(np.concatenate(found))
@@ -121,7 +121,7 @@ def _band_pairs(
 ) -> Iterator[Indices]:
     """Close pairs that agree in a band up to one of the flips, as ``left index · len(right) + right index``."""
     left_values, right_values = _band_values(left, band), _band_values(right, band)
-    # In the order of the band, so that what is looked up next lies near in memory.
+    # In the order of the band, so that consecutive look-ups are close in memory.
     left_order, right_order = np.argsort(left_values, kind="stable"), np.argsort(right_values, kind="stable")
     left_sorted, right_sorted = left[left_order], right[right_order]
     ends = np.cumsum(np.bincount(right_values, minlength=_BAND_VALUES))
@@ -145,14 +145,14 @@ def _band_values(hashes: NDArray[np.uint64], band: int) -> Indices:
 
 
 def _chunks(counts: Indices) -> Iterator[Indices]:
-    """Rows with candidates, in runs of about :data:`_CHUNK_PAIRS`."""
+    """Rows with candidates, in chunks of about :data:`_CHUNK_PAIRS`."""
     rows = np.flatnonzero(counts)
     chunk = np.cumsum(counts[rows]) // _CHUNK_PAIRS
     yield from np.split(rows, np.flatnonzero(np.diff(chunk)) + 1) if len(rows) else ()
 
 
 def _flips(radius: int) -> list[int]:
-    """Every 16-bit number with at most so many bits set; none for a radius below 0."""
+    """Every 16-bit number with at most some number of bits set; none for a radius below 0."""
     return [
         sum(1 << bit for bit in bits)
         for size in range(radius + 1)
@@ -185,7 +185,7 @@ def _confirmed(
 
 
 def _best_of(plain: NearPairs, flipped: NearPairs) -> NearPairs:
-    """Both, each pair once: the way it agrees better, plain where both agree alike."""
+    """Merge both, with each pair once, in the way in which it agrees better; plain if both agree equally."""
     both = NearPairs(
         np.concatenate([plain.first, flipped.first]),
         np.concatenate([plain.second, flipped.second]),

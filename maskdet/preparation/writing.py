@@ -1,8 +1,8 @@
-"""A preparation's files: begun without the mark of success, ended with it.
+"""A preparation's files: it begins without the mark of success and ends with it.
 
 images.parquet       one row per image: the training manifest
 failures.parquet     one row per image left out; absent if there is none
-duplicates.parquet   one row a pair; absent if there is none
+duplicates.parquet   one row per pair; absent if there is none
 report.json          counts, and whether the preparation succeeded
 summary.txt          the report in words
 _SUCCESS             SHA-256 of images.parquet, written last
@@ -27,7 +27,7 @@ _ROW_GROUP_ROWS = 100_000
 
 
 def begin(settings: PrepareSettings) -> None:
-    """Claim the output, and take away the mark of an earlier success.
+    """Claim the output, and remove the mark of an earlier success.
 
     Raises:
         OutputError: the output is a file, or holds a scoring run's tables.
@@ -40,12 +40,12 @@ def begin(settings: PrepareSettings) -> None:
         raise OutputError(
             "--output", "an empty folder or an earlier preparation", root, "It holds scores; choose another."
         )
-    # Results of a run that stops half way must not be taken for those of this one.
+    # Results of an earlier run must not pass for those of this one if it stops halfway.
     storage.delete(storage.join(root, name) for name in (SUCCESS, REPORT, SUMMARY))
 
 
 def finish(settings: PrepareSettings, measured: Iterable[MeasuredBatch], listing: Mapping[str, int]) -> PrepareReport:
-    """Assemble and write the tables, the report, and the mark of success if it is one.
+    """Assemble and write the tables, the report and, if it succeeded, the mark of success.
 
     Args:
         settings: with absolute locations.
@@ -96,7 +96,7 @@ def read_report(output: str) -> PrepareReport:
 
 
 def _write(uri: str, table: pa.Table) -> str:
-    """Write a table, or remove an earlier one where there are no rows; SHA-256 of the file."""
+    """Write a table, or remove an earlier one where there are no rows; returns the file's SHA-256."""
     if table.num_rows:
         return write_table(uri, table, _ROW_GROUP_ROWS)
     storage.delete([uri])

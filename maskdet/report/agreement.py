@@ -1,8 +1,8 @@
-"""Two outputs over the same photographs: what two models, two detectors or two thresholds say of the same faces.
+"""Compare two outputs over the same photographs: what two models, detectors or thresholds say of the same faces.
 
-A face of one output is that of the other where their boxes overlap most, and by half at least: each has to be the
-other's best. Images whose bytes changed between the runs are not compared. Labels are those of the models: what people
-corrected says nothing of how models agree.
+Two faces are the same where their boxes overlap by half at least and each is the other's best match. Images whose bytes
+changed between the runs are not compared. Labels are those of the models: people's corrections say nothing about how
+models agree.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from maskdet.labels import INCORRECT, LABELS, MASK, UNCERTAIN
 from maskdet.report.database import WORN, Tables, tells_incorrect
 
 LEAST_OVERLAP = 0.5
-"""Intersection over union of two boxes of one face."""
+"""Least intersection over union of two boxes of one face."""
 
-# Outcome of an image → view, its content, which rows. What failed may not have been read.
+# Outcome of an image → view, its content, which rows. Failed images may not have been read.
 _VIEWS = {
     "scored": ("stored", "content_sha256", " WHERE face_index = 0"),
     "no_face": ("faceless", "content_sha256", ""),
@@ -39,7 +39,7 @@ class RateChange:
     Attributes:
         before: the share in the old output.
         after: in the new one.
-        interval: of after minus before; faces of one image count as alike. ``None`` below two images.
+        interval: of after minus before; faces of one image count as alike. ``None`` with fewer than two images.
     """
 
     before: float
@@ -53,7 +53,7 @@ class RateChange:
 
 
 class Face(NamedTuple):
-    """A face that the two outputs take differently: its row of the old output, and what the new one says."""
+    """A face on which the outputs differ: its row of the old output, and what the new one says."""
 
     row: dict[str, Any]
     label: str
@@ -63,19 +63,19 @@ class Face(NamedTuple):
 
 @dataclass(frozen=True)
 class Agreement:
-    """What two outputs say of the same photographs.
+    """How two outputs agree on the same photographs.
 
     Attributes:
-        images: in both outputs with the same bytes, as far as both were read.
-        only: images of the old output alone, and of the new one alone.
-        changed: images in both with other bytes.
+        images: in both outputs with the same bytes, where both could be read.
+        only: images in the old output alone, and in the new one alone.
+        changed: images in both whose bytes differ.
         outcomes: images by outcome in the old and in the new output.
         faces: that both found.
         faces_only: faces that only the old output has, and only the new one.
         labels: faces that both found, by label in the old and in the new output.
-        agreement: share of them with one label; ``None``: there are none.
-        kappa: that agreement beyond chance, Cohen's; ``None`` where all have one label in both.
-        rates: name → how it differs, among faces that both label with a class.
+        agreement: share of them with the same label; ``None`` if there are none.
+        kappa: Cohen's, the agreement beyond chance; ``None`` where all have one label in both.
+        rates: name → how the rate differs, among faces that both label with a class.
         confidence: of the intervals.
     """
 
@@ -96,7 +96,7 @@ def compare(old: Tables, new: Tables, confidence: float = 0.95) -> Agreement:
     """Compare two outputs.
 
     Args:
-        old: one output; the comparison is made in its database.
+        old: one output, whose database makes the comparison.
         new: the other.
         confidence: of the intervals.
 
@@ -130,10 +130,10 @@ def compare(old: Tables, new: Tables, confidence: float = 0.95) -> Agreement:
 
 
 def most_different(old: Tables, count: int) -> list[Face]:
-    """Faces on whose mask the outputs differ most, those with other labels first; after :func:`compare`.
+    """The faces on which the outputs differ most, those with different labels first; call :func:`compare` first.
 
     Args:
-        old: the output that the comparison was made in.
+        old: the output whose database made the comparison.
         count: most faces.
     """
     columns = ("image_uri", "content_sha256", "face_index", *(f"face_{side}_px" for side in _BOX))
@@ -154,7 +154,7 @@ def cohens_kappa(labels: dict[tuple[str, str], int]) -> float | None:
         labels: counts by both labels.
 
     Returns:
-        ``None`` where chance alone agrees always, or nothing was counted.
+        ``None`` where chance alone would always agree, or nothing was counted.
     """
     total = sum(labels.values())
     if not total:
@@ -170,14 +170,14 @@ def cohens_kappa(labels: dict[tuple[str, str], int]) -> float | None:
 
 
 def _pair(tables: Tables) -> None:
-    """Make tables of each side's images and faces, and of the faces that are one."""
+    """Make tables of each side's images and faces, and of the faces that match."""
     for side, prefix in (("old", ""), ("new", _NEW)):
         parts = [
             f"SELECT image_uri, {sha256} AS content_sha256, '{outcome}' AS outcome FROM {prefix}{view}{condition}"
             for outcome, (view, sha256, condition) in _VIEWS.items()
         ]
         tables.execute(f"CREATE VIEW {side}_images AS {' UNION ALL '.join(parts)}")
-        # A face that is its whole image has no box.
+        # A face that is a whole image has no box.
         box = [f"coalesce(face_{name}_px, {whole}) AS {name}" for name, whole in zip(_BOX, _WHOLE, strict=True)]
         tables.execute(f"CREATE VIEW {side}_faces AS SELECT *, {WORN} AS worn, {', '.join(box)} FROM {prefix}stored")
     keys = "".join(f', o."{key}"' for key in tables.keys)
@@ -246,7 +246,7 @@ def _rates(tables: Tables, confidence: float, *, told: bool) -> dict[str, RateCh
 
 
 def describe(found: Agreement) -> list[str]:
-    """The comparison in lines for a terminal."""
+    """The comparison as lines for a terminal."""
     lines = [f"images    {found.images:,} in both outputs, unchanged"]
     lines += [f"          {found.changed:,} whose bytes changed: not compared"] if found.changed else []
     lines += (

@@ -16,7 +16,7 @@ from maskdet.report.templating import rendered
 from maskdet.report.words import group_name, label_words
 
 MOST_TILES = 120
-"""A page with these stays below 1 MB."""
+"""Most faces on the page, which then stays below 1 MB."""
 
 _SIDE_PX = 108
 
@@ -47,7 +47,7 @@ def render(old: Tables, new: Tables, found: Agreement, tiles: Sequence[Tile] = (
 
 
 def read_tiles(old: Tables, count: int) -> list[Tile]:
-    """Pictures of the faces on which the outputs differ most, read from their images now.
+    """Pictures of the faces on which the outputs differ most, read from their images at this moment.
 
     Raises:
         ConfigError: the count is out of range.

@@ -17,25 +17,25 @@ _SIDE, _LEFT, _BOTTOM, _TOP, _RIGHT = 320, 52, 46, 12, 12
 _MAX_POINTS = 600
 
 Place = tuple[float, float]
-"""Along the axes, 0 to 1 each; the second grows upwards."""
+"""A position along the axes, 0 to 1 each; the second grows upwards."""
 
 
 class Tick(NamedTuple):
-    """A line of the grid, and what stands at its end."""
+    """A line of the grid, and the text at its end."""
 
     at: float
     text: str
 
 
 class Line(NamedTuple):
-    """Places joined by a line."""
+    """Points joined by a line."""
 
     points: Sequence[Place]
     style: str
 
 
 class Dot(NamedTuple):
-    """A place, and what a reader who points at it sees."""
+    """A point, and what a reader who points at it sees."""
 
     at: Place
     radius: float
@@ -58,7 +58,7 @@ _SHARES = tuple(Tick(tick / 5, f"{tick / 5:.1f}") for tick in range(6))
 
 @dataclass(frozen=True)
 class Chart:
-    """What a chart shows; styles are classes of the page's style sheet."""
+    """The content of a chart; styles are classes of the page's style sheet."""
 
     label: str
     x_label: str
@@ -82,7 +82,7 @@ def roc_chart(alarms: Floats, hits: Floats, operating: Place | None, one: str | 
         alarms: false-alarm rates, ascending, ``(points,)``.
         hits: sensitivities, ``(points,)``.
         operating: false-alarm rate and sensitivity at the model's own thresholds, if defined.
-        one: the class that is told from the rest; default: a mask from none.
+        one: the class that is told from the rest; default: a mask from no mask.
     """
     dots = []
     if operating is not None:
@@ -97,7 +97,7 @@ def roc_chart(alarms: Floats, hits: Floats, operating: Place | None, one: str | 
 
 
 def precision_recall_chart(recall: Floats, precision: Floats) -> Markup:
-    """Precision against recall, as it is at each score.
+    """Precision against recall at each score.
 
     Args:
         recall: ascending, ``(points,)``.
@@ -109,7 +109,7 @@ def precision_recall_chart(recall: Floats, precision: Floats) -> Markup:
 
 
 def reliability_chart(predicted: Floats, observed: Floats, counts: Floats) -> Markup:
-    """Share of masked faces against the mean probability of each bin; a dot's area grows with its faces.
+    """Share of masked faces against the mean probability of each bin; a dot's area grows with the number of faces.
 
     Args:
         predicted: mean probability, ``(bins,)``.
@@ -159,12 +159,12 @@ def histogram_chart(masked: Floats, unmasked: Floats) -> Markup:
 def history_chart(
     epochs: Sequence[int], curves: Mapping[str, tuple[str, Sequence[float | None]]], quantity: str
 ) -> Markup:
-    """Curves of a quantity over the epochs of a training, on a scale of their own.
+    """Curves of a quantity over the epochs of a training, on their own scale.
 
     Args:
         epochs: ascending.
         curves: name → style, and the value after each epoch; a ``None`` breaks the line.
-        quantity: what they show.
+        quantity: what the curves show.
     """
     known = [value for _, values in curves.values() for value in values if value is not None]
     ticks = nice_ticks(min(known), max(known))
@@ -189,7 +189,7 @@ def history_chart(
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
-    """About five round values, evenly spaced, that a range lies between; at least two."""
+    """About five round values, evenly spaced, that enclose a range; at least two."""
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 4))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * 4 >= span * (1 - 1e-9))
@@ -207,7 +207,7 @@ def _thinned(x: Floats, y: Floats) -> Line:
 
 
 def _unbroken(places: Iterable[Place | None]) -> list[list[Place]]:
-    """Runs of places between those that are missing."""
+    """Runs of points between those that are missing."""
     runs: list[list[Place]] = [[]]
     for place in places:
         if place is None:
@@ -222,5 +222,5 @@ def _x(share: float) -> str:
 
 
 def _y(share: float, lower: float = 0.0) -> str:
-    """The place in the picture, moved down by so many units."""
+    """The point in the picture, moved down by some units."""
     return f"{_TOP + (1 - share) * _SIDE + lower:.1f}"

@@ -1,8 +1,8 @@
-"""One HTML page about an output that a person without a computer's knowledge understands: ``maskdet report``.
+"""One HTML page about an output that anyone can understand: ``maskdet report``.
 
-It holds no script and no address outside the file. It is a function of the tables alone: the same output gives the
-same page. Every number on it stands in a ``data`` element with its exact value and its name, so that a program, and the
-tests, can read them.
+It has no scripts and refers to nothing outside the file. It depends on the tables alone: the same output gives the same
+page. Every number on it is in a ``data`` element with its exact value and its name, so that programs, and the tests,
+can read it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Point(NamedTuple):
     y: float | None
     span: tuple[float, float] | None
     volume: float
-    """Its faces, in percent of the largest period's."""
+    """The number of its faces, in percent of the largest period's."""
 
 
 class Series(NamedTuple):
@@ -54,13 +54,13 @@ class Series(NamedTuple):
 
     points: list[Point]
     runs: list[str]
-    """Lines between periods that follow each other, as points of a polyline."""
+    """Lines between consecutive periods, as points of a polyline."""
     labels: list[Mark]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A site, with its parts and its days."""
+    """A site with its parts and its days."""
 
     name: str
     group: Group
@@ -81,11 +81,11 @@ def render(
 
     Args:
         tables: what it is about.
-        figures: of them.
-        selection: which part of them.
+        figures: the figures.
+        selection: which part of the output it is about.
         title: the page's.
         faces: pictures to show; default: none.
-        people: those in videos; default: there are none.
+        people: people in videos; default: none.
     """
     order = _by_rate(figures.groups)
     page = rendered(
@@ -141,7 +141,7 @@ def earlier_models(tables: Tables, selection: Selection) -> list[tuple[str, int]
 
 
 def query(tables: Tables, figures: Figures) -> str:
-    """A query in SQL that gives the numbers by the first key."""
+    """An SQL query that gives the numbers by the first key."""
     folder = tables.layout.folder("predictions").replace("'", "''")
     names = ["'" + "', '".join(LABELS[:3]) + "'"]
     stored = figures.keys and figures.keys[0] in tables.stored_keys
@@ -155,7 +155,7 @@ def query(tables: Tables, figures: Figures) -> str:
 
 
 def _cluster_words(tables: Tables, *, of_day: bool = True) -> str:
-    """Which faces count as alike: of a day, or in a comparison of periods, where days count together."""
+    """Which faces count as alike, within a day or, in a comparison of periods, with all days together."""
     if tables.cluster is not None:
         return f"faces of one {' and '.join(name for name in tables.cluster if of_day or name != 'date')}"
     hour = "hour" if of_day else "hour of the day"
@@ -163,7 +163,7 @@ def _cluster_words(tables: Tables, *, of_day: bool = True) -> str:
 
 
 def _by_rate(groups: Sequence[Group]) -> list[Group]:
-    """The lowest rate first; groups without faces last."""
+    """Groups with the lowest rate first and those without faces last."""
     return sorted(groups, key=lambda group: (group.rate.share is None, group.rate.share or 0.0))
 
 
@@ -261,7 +261,7 @@ def _histogram(figures: Figures) -> list[dict[str, Any]]:
 
 
 def _coverage(figures: Figures, order: Sequence[Group]) -> dict[str, Any]:
-    """Images of each site in each of the latest periods."""
+    """How many images each site has in each of the latest periods."""
     days = periods(figures)[-MOST_PERIODS_SHOWN:]
     rows = []
     for one in sorted(order[:MOST_GROUPS], key=lambda group: group_name(group.values)):
@@ -280,7 +280,7 @@ class Written:
     """A report that was written.
 
     Attributes:
-        sentence: what it says, in one.
+        sentence: its main result in a sentence.
         size_bytes: of its file.
     """
 
@@ -307,15 +307,15 @@ def write_report(
         page: where the page goes.
         selection: keys and days that it is about.
         by: one or two keys that groups are of; default: the first two.
-        title: default: one that fits all.
+        title: the page's; default: a general one.
         faces: most faces of each label to show.
         excel: where to write the figures as an Excel file; default: nowhere.
-        metadata: more keys, which follow from one of the output's.
-        small_groups: show them, and exact counts, even where ``privacy`` hides or rounds them in the tables.
+        metadata: more keys, derived from one of the output's.
+        small_groups: show small groups and exact counts even where ``privacy`` hides or rounds them in the tables.
 
     Raises:
-        ConfigError: a key that the tables lack, a selection without images, too many faces, or small groups that are to
-            be hidden.
+        ConfigError: the tables lack a key, no image is selected, there are too many faces, or small groups have to be
+            hidden.
         OutputError: no run has finished there.
         StorageError: something cannot be read or written.
     """

@@ -30,7 +30,7 @@ from maskdet.tables.runs import RunRecord
 from maskdet.tables.snapshot import read_snapshot
 
 MOST_TILES = 200
-"""A section; six sections of these are a picture of 40 megapixels."""
+"""Most tiles of a section; six sections of that size make a picture of 40 megapixels."""
 
 PICTURE_PX = 144
 BORDER_PX = 4
@@ -39,7 +39,7 @@ TITLE_PX = 40
 CAPTION_PX = 62
 HEAD_PX = 44
 
-# Columns of a row that are about its face; the others are keys.
+# Columns of a row that describe its face; the others are keys.
 _OWN = frozenset({*FACE_COLUMNS, "captured_at"})
 
 _TILE_PX = PICTURE_PX + 2 * BORDER_PX
@@ -53,9 +53,9 @@ class Sheet(NamedTuple):
 
     picture: Image.Image
     lines: list[str]
-    """What its tiles are, one per line, by the numbers in their captions."""
+    """What each tile is, one per line, by the number in its caption."""
     missing: int
-    """Tiles without a picture: images gone, changed or unreadable."""
+    """Tiles without a picture, because the image is gone, changed or unreadable."""
 
 
 class SheetPlan(NamedTuple):
@@ -74,13 +74,13 @@ def make_sheet(
     seed: int,
     allowed: Mapping[str, tuple[str | None, ...]] | None = None,
 ) -> Sheet:
-    """A contact sheet of an output, whose faces are read from their sources now and stored nowhere else.
+    """A contact sheet of an output; faces are read from their sources at this moment and stored nowhere else.
 
     Args:
         layout: the output.
         run: its latest run.
         count: most tiles per section, 1 to :data:`MOST_TILES`.
-        seed: names what is chosen at random.
+        seed: another seed gives another random choice.
         allowed: key → the values that it may have, as :class:`maskdet.report.sampling.Where` has them.
 
     Raises:
@@ -108,7 +108,7 @@ def draw_sheet(head: str, sections: Sequence[Section], crops: Sequence[Crop]) ->
     Args:
         head: its first line.
         sections: what to show.
-        crops: RGB ``PICTURE_PX`` square or the reason why there is none, one per row of the sections, in order.
+        crops: RGB ``PICTURE_PX`` square or the reason why there is none, one for each row of the sections, in order.
     """
     plan = plan_sheet([len(section.rows) for section in sections])
     canvas = Image.new("RGB", plan.size, WHITE)
@@ -146,7 +146,7 @@ def write_sheet(uri: str, sheet: Sheet) -> None:
     """Write a sheet as PNG, atomically.
 
     Raises:
-        ConfigError: the name says that it is something else.
+        ConfigError: the file name is that of another format.
         StorageError: the location cannot be written.
     """
     check_sheet_name(uri)
@@ -156,10 +156,10 @@ def write_sheet(uri: str, sheet: Sheet) -> None:
 
 
 def check_sheet_name(uri: str) -> None:
-    """Refuse a name that says that the sheet is something else than PNG.
+    """Refuse a file name of another format than PNG.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: it is one.
     """
     if PurePosixPath(uri).suffix.lower() != ".png":
         raise ConfigError("--sheet-output", "a name that ends in .png", uri, "Sheets are PNG files.")
@@ -196,7 +196,7 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size_px
 
 
 def _place(row: dict[str, Any]) -> str:
-    """Keys and capture time of a row; rows that bring none along say nothing."""
+    """Keys and capture time of a row, in words; empty for rows that carry none."""
     shown = [str(row[name]) for name in row if name not in _OWN and row[name] is not None]
     when = row.get("captured_at")
     return printable(" · ".join([*shown, *([f"{when:%Y-%m-%d %H:%M}Z"] if when is not None else [])]))

@@ -1,9 +1,9 @@
-"""The tables of an output in DuckDB: what pages for people ask of millions of rows.
+"""The tables of an output in DuckDB, where pages for people query millions of rows.
 
 The files are those of the last run that finished, so that a page shows one set of tables even while a run is at work.
-Files of a store are fetched to this machine first. Of captured times, what matters are days and hours in the data set's
-time zone. Converting ten million of them takes a minute; converting the quarters of hours in which there are any takes
-none, and every offset of a time zone since 1972 is a multiple of a quarter of an hour.
+Files in a store are fetched to this machine first. Of capture times, only days and hours in the data set's time zone
+matter. Converting ten million times takes a minute; converting just the quarter-hours that occur takes no time, and
+every offset of a time zone since 1972 is a multiple of a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 TIME_KEYS = ("date", "hour")
-"""Keys that capture times give; all others say where or what."""
+"""Keys that follow from capture times; all others say where or what."""
 
 COUNTED = ("images_scored", "images_no_face", "images_failed", *(f"faces_{label}" for label in LABELS))
 """Columns of the cells, as in the compliance tables."""
 
 WORN = "CAST(probability_mask AS DOUBLE) + coalesce(CAST(probability_incorrect AS DOUBLE), 0)"
-"""Probability that there is a mask; in double precision, as labels are made."""
+"""Probability that there is a mask, in double precision, in which labels are decided."""
 
 VIEWS = {"faces": PREDICTIONS, "faceless": NO_FACE, "failed": FAILURES, "tracks": TRACKS}
-"""View of the database → table of the output; there is none of tracks in an output without videos."""
+"""View of the database → table of the output; an output without videos has no tracks."""
 
 FILE, ROW = "_file", "file_row_number"
-"""Columns of a row's place: its file, and its number there."""
+"""Columns that say where a row is: its file, and its number there."""
 
 CAPTURED_MS = "epoch_ms(captured_at) AS captured_at_ms"
 
@@ -78,7 +78,7 @@ class Selection:
 
     @property
     def of_images(self) -> Selection:
-        """The part that images without faces can be asked for, too."""
+        """The part of it that applies to images without faces as well."""
         return Selection(self.keys, self.since, self.until)
 
 
@@ -89,20 +89,20 @@ class Tables:
         layout: the output.
         snapshot: its set of tables.
         run: the record of the run that left it.
-        keys: names of keys that say where or what, those of the metadata last; not ``date`` and ``hour``.
-        stored_keys: those of them that are columns of the tables.
-        carried: names of columns that an image list gave beside its keys.
-        timezone: that days and hours are of.
-        frame_time: SQL for when a face's frame is shown in its video, in microseconds; null of images.
+        keys: names of keys that say where or what, those from metadata last, without ``date`` and ``hour``.
+        stored_keys: those keys that are columns of the tables.
+        carried: names of columns that an image list had in addition to its keys.
+        timezone: time zone of days and hours.
+        frame_time: SQL for when a face's frame is shown in its video, in microseconds; null for images.
         failed_images: SQL for the number of images that some rows of ``failed`` stand for.
-        cluster: names of the keys that faces of one cluster share; ``None``: all keys, day and hour.
+        cluster: names of the keys that all faces of a cluster share; ``None``: all keys, day and hour.
 
     Args:
         output: the output of scoring runs.
-        metadata: more keys, which follow from one of the output's.
+        metadata: more keys, derived from one of the output's.
 
     Raises:
-        ConfigError: DuckDB is not installed, or the metadata does not go with the tables.
+        ConfigError: DuckDB is not installed, or the metadata does not fit the tables.
         OutputError: no run has finished there.
         StorageError: the output cannot be read.
     """
@@ -133,16 +133,16 @@ class Tables:
 
     @property
     def corrections(self) -> int:
-        """Faces of the tables whose label people gave."""
+        """How many faces of the tables have a label that people gave."""
         return int(self.rows("SELECT count(*) FROM corrected")[0][0])
 
     def correct(self, file: int, number: int, label: str | None) -> None:
-        """Take what people say of a face for its label, from now on.
+        """Give a face the label that people say, from now on.
 
         Args:
             file: the number of its file.
-            number: of the row within the file.
-            label: what they say; ``None``: nothing any more.
+            number: of the row in the file.
+            label: the label; ``None``: the model's again.
         """
         place = [self._files["faces"][file], number]
         with self.cursor as cursor:
@@ -152,14 +152,14 @@ class Tables:
         self._see_faces()
 
     def given(self, file: int, number: int) -> str | None:
-        """The label that people gave to a face, by its place; ``None``: they gave none."""
+        """The label that people gave to the face at a place; ``None`` if they gave none."""
         found = self.rows(
             f"SELECT given FROM corrected WHERE {FILE} = ? AND {ROW} = ?", [self._files["faces"][file], number]
         )
         return found[0][0] if found else None
 
     def _find_corrected(self, corrections: Corrections) -> None:
-        """Find the rows that corrections are of; one of an image that has changed is of none."""
+        """Find the rows that corrections apply to; for an image that has changed, they apply to none."""
         if corrections:
             self._connection.register("given", corrections.to_table())
             same = " AND ".join(f"s.{name} = g.{name}" for name in ("image_uri", "content_sha256", "face_index"))
@@ -170,7 +170,7 @@ class Tables:
         self._see_faces()
 
     def _see_faces(self) -> None:
-        """Make the view of faces; looking for corrections takes time, so it is left out where there is none."""
+        """Make the view of faces; looking for corrections takes time, so it is skipped where there are none."""
         looking = self.corrections > 0
         if looking == self._looking:
             return
@@ -187,17 +187,17 @@ class Tables:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Columns of the metadata that have the name of a column of the tables, and that nobody asked for."""
+        """Columns of the metadata that are named like a column of the tables and that nobody asked for."""
         return self._metadata.left_out
 
     def _usable(self, metadata: Metadata) -> Metadata:
-        """Metadata without columns that are named like one of the tables; refused if about no key of theirs."""
+        """The metadata without columns named like one of the tables; refused if it is about none of their keys."""
         if metadata.on and metadata.on not in self.stored_keys:
             raise ConfigError("--on", f"one of the keys {list(self.stored_keys)}", metadata.on, "See maskdet inspect.")
         return metadata.beside((*predictions_schema(self.snapshot.dataset.key_names).names, *RESERVED_NAMES))
 
     def _load_metadata(self) -> None:
-        """Make a table of the metadata, to be joined to rows by the key that it is about."""
+        """Make a table of the metadata, to be joined to rows by its key."""
         known = self._metadata
         if known.on:
             columns = {name: pa.array([values.get(key) for key in known.values], pa.string())
@@ -224,20 +224,20 @@ class Tables:
 
     @property
     def has_tracks(self) -> bool:
-        """Whether there are tracks of videos, or could be: a view of them exists."""
+        """Whether there is a view of tracks of videos."""
         return bool(self._files["tracks"])
 
     @property
     def cursor(self) -> DuckDBPyConnection:
-        """A connection of its own to the same database, for one thread."""
+        """Another connection to the same database, for one thread."""
         connection: DuckDBPyConnection = self._connection.cursor()
         return connection
 
     def attach(self, other: Tables, prefix: str = "") -> None:
-        """Make an output's tables views of this database: ``stored`` (faces, as labelled by the model) and others.
+        """Make an output's tables views of this database: ``stored`` (faces as the model labelled them) and others.
 
         Args:
-            other: the output, open for as long as this one.
+            other: the output, which stays open as long as this one.
             prefix: of the views' names: ``stored``, ``faceless``, ``failed`` and, where there are videos, ``tracks``.
         """
         joined = "" if prefix else self._joined
@@ -251,19 +251,19 @@ class Tables:
             known = {column[0] for column in self.rows("DESCRIBE stored")}
             self.frame_time = "frame_time_us" if "frame_time_us" in known else "NULL AS frame_time_us"
             names = {column[0] for column in self.rows("DESCRIBE failed")}
-            # A lost stretch of a video stands for as many images as it has frames; older tables know of none.
+            # A lost stretch of a video stands for as many images as it has frames; older tables have none.
             self.failed_images = "coalesce(sum(coalesce(frames, 1)), 0)" if "frames" in names else "count(*)"
 
     def execute(self, statement: str) -> None:
-        """Run a statement that gives no rows, such as one that makes a table for this session."""
+        """Run a statement without a result, such as one that makes a table for this session."""
         self._connection.execute(statement)
 
     def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """The rows that a query gives.
+        """The rows that a query returns.
 
         Args:
             query: SQL over the views ``faces``, ``faceless``, ``failed`` and, where there are videos, ``tracks``.
-            values: of its question marks; never a part of its text.
+            values: for its question marks; they are never part of its text.
         """
         with self.cursor as cursor:
             return cursor.execute(query, list(values)).fetchall()
@@ -276,7 +276,7 @@ class Tables:
             faces: whether the rows are faces, which have labels and probabilities.
 
         Returns:
-            What follows WHERE, and the values of its question marks.
+            What follows WHERE, and the values for its question marks.
 
         Raises:
             ConfigError: it names a key that the tables lack.
@@ -322,8 +322,9 @@ class Tables:
     def make_cells(self, selection: Selection, name: str = "cells") -> None:
         """Count the selected rows by all keys, day and hour, in a table of the database.
 
-        A cell is what faces share that makes them alike: one camera, one hour. Its columns are the keys, ``day``,
-        ``hour_of_day`` and :data:`COUNTED`. One pass over few columns of the Parquet files; all else follows from it.
+        A cell holds faces that are alike because of what they share: one camera, one hour. Its columns are the keys,
+        ``day``, ``hour_of_day`` and :data:`COUNTED`. It takes one pass over a few columns of the Parquet files;
+        everything else follows from it.
         """
         keys = "".join(f"{quoted(key)}, " for key in self.keys)
         columns = f"{keys}{_SLOT} AS slot"
@@ -349,12 +350,12 @@ class Tables:
             cursor.execute(query, values)
 
     def row(self, view: str, file: int, number: int) -> dict[str, Any] | None:
-        """One row of a table, by its place; ``None`` if there is none.
+        """The row at a place of a table; ``None`` if there is none.
 
         Args:
             view: ``faces``, ``faceless`` or ``tracks``.
             file: the number of its file, as :meth:`file_number` gives it.
-            number: of the row within the file.
+            number: of the row in the file.
         """
         if not 0 <= file < len(self._files[view]):
             return None
@@ -401,18 +402,18 @@ def literal(text: str) -> str:
 
 
 def tells_incorrect(tables: Tables) -> bool:
-    """Whether masks worn incorrectly are told apart: by the run's model, or in rows of an earlier one."""
+    """Whether masks worn incorrectly are a class of their own, for the run's model or in rows of an earlier one."""
     return INCORRECT in tables.run.classes or bool(tables.run.faces.get(INCORRECT))
 
 
 def _parquet(files: Sequence[str]) -> str:
-    """Files as a table in SQL, whose rows know their places."""
+    """Files as a table in SQL, with the place of each row."""
     names = ", ".join(literal(_plain(file)) for file in files)
     return f"read_parquet([{names}], filename = '{FILE}', {ROW} = true)"
 
 
 def _plain(path: str) -> str:
-    """A file's name that DuckDB takes as it stands, not for a pattern."""
+    """A file's name, escaped so that DuckDB does not take it for a pattern."""
     return re.sub(r"([*?\[])", r"[\1]", path)
 
 

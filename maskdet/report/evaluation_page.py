@@ -1,4 +1,4 @@
-"""One HTML page about an evaluation, with everything in it: no script, no font, no address outside the file."""
+"""One self-contained HTML page about an evaluation: no scripts, no fonts, no references outside the file."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _class_curves(evaluation: Evaluation) -> dict[str, Markup]:
 
 
 def trained_on(evaluation: Evaluation) -> str:
-    """How many of the images the model has learnt from, in words."""
+    """How many of the images the model was trained on, in words."""
     found = evaluation.trained_on
     if found is None:
         return "the model's bundle does not say which images it was trained on"
@@ -97,7 +97,7 @@ def trained_on(evaluation: Evaluation) -> str:
 
 
 def _unknown_names(evaluation: Evaluation) -> str:
-    """Names that tell no class, with their counts, and how to say what they mean."""
+    """Class names that are unknown, with their counts, and how to say what they mean."""
     names = evaluation.labelled.unknown_names
     if not names:
         return ""
@@ -120,7 +120,7 @@ def _training(history: History) -> dict[str, dict[str, Any]]:
 
 
 def _mistakes(evaluation: Evaluation, settings: EvaluateSettings) -> list[dict[str, Any]]:
-    """Kinds of mistakes of which there are some, with pictures if they are asked for."""
+    """The kinds of mistakes that occur, with pictures if they are wanted."""
     captions = {
         mistakes.WRONG_LABEL: f"{_units(evaluation)} labelled wrong or uncertain",
         mistakes.MISSED: "annotated faces that were missed, the largest first",
@@ -137,14 +137,14 @@ def _mistakes(evaluation: Evaluation, settings: EvaluateSettings) -> list[dict[s
 
 
 def _pictures(rows: Sequence[dict[str, Any]], settings: EvaluateSettings) -> list[str]:
-    """Each row's face, or its whole image, as a data URI; or why there is none."""
+    """Each row's face or whole image as a data URI, or why there is none."""
     limits = ImageLimits.of(settings.imaging, settings.scoring.decoder_seconds)
     crops = read_crops(rows, limits, _PICTURE_PX, settings.scoring.fetch_attempts)
     return [crop if isinstance(crop, str) else data_uri(crop) for crop in crops]
 
 
 def _units(evaluation: Evaluation) -> str:
-    """What rows of the data are."""
+    """What the rows of the data are."""
     return "images" if evaluation.faces is None else "found faces"
 
 
@@ -162,7 +162,7 @@ def _weakest_slice(evaluation: Evaluation) -> list[str]:
 
 
 def describe(evaluation: Evaluation, root: str) -> str:
-    """The evaluation in a few lines, for the terminal."""
+    """The evaluation in a few lines for the terminal."""
     counts, overall = evaluation.labelled.counts, evaluation.overall
     images = evaluation.run.images
     lines = faces_page.describe(evaluation.faces) if evaluation.faces is not None else []

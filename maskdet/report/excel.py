@@ -1,4 +1,4 @@
-"""Excel files: of a report's figures, and of any rows."""
+"""Excel files of a report's figures, and of any rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from maskdet.labels import LABELS
 from maskdet.report.figures import Change, Figures, Group, Rate
 
 Sheet = tuple[Sequence[str], Iterable[Sequence[Any]]]
-"""A sheet's head and rows."""
+"""A sheet's header and rows."""
 
 _IMAGES = ("images_listed", "images_scored", "images_no_face", "images_failed", "faces")
 _FACES = tuple(f"faces_{label}" for label in LABELS)
@@ -21,7 +21,7 @@ _RATE = ("rate", "rate_low", "rate_high", "interval_method")
 
 
 def report_sheets(figures: Figures) -> dict[str, Sheet]:
-    """A report's figures, as sheets: numbers as numbers, shares from 0 to 1.
+    """A report's figures as sheets: numbers as numbers, shares from 0 to 1.
 
     Args:
         figures: of the report.
@@ -78,7 +78,7 @@ def _rate(rate: Rate) -> tuple[Any, ...]:
 
 
 def _plain(key: str, most: int) -> str:
-    """A key as part of a sheet's name, of which Excel takes 31 characters and not all kinds."""
+    """A key as part of a sheet's name; Excel allows 31 characters, and not all kinds."""
     return "".join(character if character.isalnum() else "_" for character in key)[:most]
 
 
@@ -91,11 +91,11 @@ def excel_bytes(sheets: Mapping[str, Sheet]) -> bytes:
 
 
 def write_excel(path: Path, sheets: Mapping[str, Sheet]) -> None:
-    """Write an Excel file; no text in it is a formula or a link, whatever it looks like.
+    """Write an Excel file; no text becomes a formula or a link, whatever it looks like.
 
     Args:
         path: where to.
-        sheets: name → head and rows. Their texts, numbers, days and times become cells of that kind.
+        sheets: name → header and rows. Texts, numbers, days and times become cells of that kind.
 
     Raises:
         ConfigError: XlsxWriter is not installed.

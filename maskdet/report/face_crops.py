@@ -1,4 +1,4 @@
-"""The faces of prediction rows, read again from their sources: what a row is about, if it is still there."""
+"""The faces of prediction rows, read again from their sources, if they are still there."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from maskdet.scoring.fetching import Fetcher
 from maskdet.tables.run_records import RunRecord
 from maskdet.video.sampling import Segment
 
-# More than the classifier sees, so that people can tell what a face is part of.
+# More than the classifier sees, so that people can see what surrounds a face.
 _OPTIONS = CropOptions(margin=0.25, outside="grey")
-# Each holds a whole decoded image.
+# Each thread holds a whole decoded image.
 _MOST_THREADS = 4
 
 Crop = Image.Image | str
@@ -34,7 +34,7 @@ Crop = Image.Image | str
 
 def crops_of_run(run: RunRecord, rows: Sequence[dict[str, Any]], side_px: int) -> list[Crop]:
     """As :func:`read_crops`, with the limits and tries of the run that made the rows."""
-    # Of what settings a run may hold, only these matter here.
+    # Of a run's settings, only these matter here.
     imaging = ImagingSettings.model_validate(run.settings.get("imaging", {}))
     scoring = ScoringSettings.model_validate(run.settings.get("scoring", {}))
     limits = ImageLimits.of(imaging, scoring.decoder_seconds)
@@ -44,21 +44,22 @@ def crops_of_run(run: RunRecord, rows: Sequence[dict[str, Any]], side_px: int) -
 def read_crops(
     rows: Sequence[dict[str, Any]], limits: ImageLimits, side_px: int, fetch_attempts: int, frames: Segment = EVERY
 ) -> list[Crop]:
-    """Cut faces out of their images and videos, each of which is read once.
+    """Cut faces out of their images and videos, reading each of those once.
 
     Args:
-        rows: of the predictions, or of images without a face (or with a face that is the whole image): all of those.
+        rows: of the predictions; for images without a face, or whose face is the whole image, all of the image is
+            shown.
         limits: byte and pixel limits.
         side_px: side of the square that a crop is; a whole image keeps its proportions.
-        fetch_attempts: tries to read an image whose store answers with a transient error.
-        frames: which frames of videos the run looked at.
+        fetch_attempts: how often to try to read an image whose store answers with a transient error.
+        frames: which frames of videos the run used.
 
     Returns:
         RGB ``side_px`` square, one per row; a text for an image that is gone, changed or cannot be read.
     """
     of_source = defaultdict(list)
     for index, row in enumerate(rows):
-        # Two rows may name one URI and two contents, if it was replaced while shards were scored.
+        # Two rows may have one URI and different contents, if the file was replaced while shards were scored.
         of_source[row["image_uri"], "" if is_frame(row) else row["content_sha256"]].append(index)
     fetcher = Fetcher(limits.max_bytes, fetch_attempts)
     crops: dict[int, Crop] = {}
@@ -82,7 +83,7 @@ def read_crops(
 def _of_video(
     rows: Sequence[dict[str, Any]], frames: Segment, side_px: int, decoder_seconds: float | None
 ) -> list[Crop]:
-    """Crops of rows of one video; of its frames, one is in memory."""
+    """Crops of rows of one video; one of its frames is in memory at a time."""
     of_time = defaultdict(list)
     for index, row in enumerate(rows):
         of_time[row["frame_time_us"]].append(index)
@@ -118,7 +119,7 @@ def _crop(image: Image.Image, row: dict[str, Any], side_px: int) -> Image.Image:
 
 
 def _whole(image: Image.Image, side_px: int) -> Image.Image:
-    """An image within a grey square, in its own proportions."""
+    """An image in its own proportions, within a grey square."""
     scale = side_px / max(image.size)
     size = [max(1, round(side * scale)) for side in image.size]
     square = Image.new("RGB", (side_px, side_px), GREY)

@@ -1,4 +1,4 @@
-"""Some faces of a selection, as pictures within a page; read from their images at that moment."""
+"""Some faces of a selection as pictures within a page, read from their images at that moment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maskdet.report.marks import shown_probability
 from maskdet.report.words import group_name, label_words
 
 MOST_TILES = 24
-"""Of each label: a page of five sections with these stays below 1 MB."""
+"""Most faces of each label; a page with five such sections stays below 1 MB."""
 
 _SIDE_PX = 108
 _QUALITY = 80
@@ -32,7 +32,7 @@ class Tile(NamedTuple):
     """A face on the page."""
 
     picture: str
-    """As a data URI; empty: there is none, and the caption says why."""
+    """As a data URI; empty if there is none, in which case the caption says why."""
     caption: str
     label: str
 

@@ -1,4 +1,4 @@
-"""How faces were found, in words: a section of the page, and lines for the terminal."""
+"""How well faces were found, in words: a section of the page, and lines for the terminal."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _facts(faces: FaceFigures) -> str:
 
 
 def _notes(faces: FaceFigures) -> list[str]:
-    """What the annotations and the run do not have in common."""
+    """Images that only the annotations or only the run have."""
     texts = {
         "annotations_unlisted": "annotations of images that the run did not list",
         "annotations_by_file": "annotations matched by their own files' names, since those they hold name no image",

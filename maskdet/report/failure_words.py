@@ -1,4 +1,4 @@
-"""What failure codes mean to somebody who looks after cameras."""
+"""What failure codes mean to someone who looks after cameras."""
 
 from __future__ import annotations
 

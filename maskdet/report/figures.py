@@ -1,6 +1,6 @@
 """The figures of a report: counts, rates and intervals of a data set, of its sites and of its days.
 
-All of them follow from cells, the counts by all keys, day and hour, which are also the clusters that intervals go by.
+All of them follow from cells: counts by all keys, day and hour, which are also the clusters that intervals use.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Rate:
     """A share of the faces that are labelled with a class.
 
     Attributes:
-        successes: those that count.
-        faces: all of them.
-        interval: of the share; ``None`` where nothing can be said.
+        successes: faces in the numerator.
+        faces: faces in the denominator.
+        interval: of the share; ``None`` where nothing can be inferred.
         method: how the interval was made.
     """
 
@@ -66,14 +66,14 @@ class Rate:
 
 @dataclass(frozen=True)
 class Group:
-    """What is known of some images: of a site, a day, all.
+    """What is known of a group of images: of a site, of a day, or all.
 
     Attributes:
         values: of the keys that the group is of.
         counts: images and faces.
-        rate: the share that the report is about: worn correctly, where the model can tell; else worn.
+        rate: the share that the report is about: masks worn correctly where the model can tell, else masks worn.
         worn: the share with any mask.
-        sums: of its clusters, of what the rate is of.
+        sums: over its clusters, for the rate.
     """
 
     values: tuple[Any, ...]
@@ -91,9 +91,9 @@ class Change:
         values: of the keys that it is of.
         before: the earlier period.
         after: the later one.
-        difference: of the rates, later less earlier; ``None`` if one is not known.
+        difference: the later rate minus the earlier one; ``None`` if one is not known.
         interval: of the difference, as of ``maskdet diff``; ``None`` where nothing can be said.
-        pairs: clusters that both periods have faces of.
+        pairs: clusters with faces in both periods.
         method: how the interval was made.
     """
 
@@ -108,7 +108,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The last period beside the one before.
+    """The last period compared with the one before.
 
     Attributes:
         before: first and last day of the earlier period.
@@ -125,11 +125,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Bound:
-    """What the rate would be, whatever is true of faces that have no label.
+    """What the rate could be, whatever is true of faces that have no label.
 
     Attributes:
         unknown: how many of them there are.
-        interval: from all without a mask worn right to all with one.
+        interval: from none of them wearing a mask correctly to all of them.
     """
 
     unknown: int
@@ -147,18 +147,18 @@ class Figures:
         unit: of the periods of the trend.
         days: first and last day with images; ``None`` without capture times.
         total: of everything.
-        undated: of images without a capture time.
-        trend: of each period from the first to the last; one without images has none.
+        undated: images without a capture time.
+        trend: a group for each period that has images, from the first to the last.
         groups: of each value of the first key.
         subgroups: value of the first key → groups of the second.
         group_trends: value of the first key → its trend.
         bins: label → faces in each of :data:`BINS` equal parts of the probability of a mask.
         bounds: name → bound.
         failures: code → images.
-        corrected: the rate freed of the model's errors; ``None`` where they are not known.
+        corrected: the rate corrected for the model's errors; ``None`` where they are not known.
         corrections: faces whose label people gave.
-        comparison: of the last periods; ``None`` where there is one alone.
-        silent: values of all keys of cameras that have images, but none on the last day.
+        comparison: of the last two periods; ``None`` where there is only one.
+        silent: cameras, by the values of all keys, that have images but none on the last day.
     """
 
     confidence: float
@@ -187,8 +187,8 @@ class Cells:
     Args:
         tables: with the cells of :meth:`maskdet.report.database.Tables.make_cells`.
         confidence: nominal coverage of the intervals.
-        clustered: whether faces of a cell count as alike.
-        measure: ``correct`` or ``worn``: what the rate is of.
+        clustered: whether faces of one cell count as alike.
+        measure: ``correct`` or ``worn``: what the rate counts.
     """
 
     def __init__(self, tables: Tables, confidence: float, clustered: bool, measure: str) -> None:
@@ -198,7 +198,7 @@ class Cells:
 
     @classmethod
     def of(cls, tables: Tables) -> Cells:
-        """The cells of tables, as their run has it."""
+        """The cells of tables, with their run's settings."""
         confidence = float(tables.run.settings.get("compliance", {}).get("confidence", 0.95))
         named = _cluster_columns(tables)
         used = f"SELECT count(*) FROM (SELECT DISTINCT {', '.join(named) or '1'} FROM cells WHERE {_LABELLED} > 0)"
@@ -206,7 +206,7 @@ class Cells:
         return cls(tables, confidence, clustered, "correct" if tells_incorrect(tables) else "worn")
 
     def groups(self, by: Sequence[str], where: str = "true", values: Sequence[object] = ()) -> list[Group]:
-        """Groups of the cells, sorted by their values; those that are missing come last.
+        """Groups of the cells, sorted by their values, missing values last.
 
         Args:
             by: SQL expressions.
@@ -218,12 +218,12 @@ class Cells:
         sums = ", ".join(f"CAST(coalesce(sum({column}), 0) AS BIGINT)" for column in COUNTED)
         source = f"(SELECT {keys}* FROM cells WHERE {where})"
         if self._clusters is not None:
-            # Sums over a cluster first: it may hold many cells.
+            # Sum over clusters first: a cluster may have many cells.
             parts = [*names, *(f"({column}) AS c{place}" for place, column in enumerate(self._clusters))]
             added = [f"sum({column}) AS {column}" for column in COUNTED]
             source = f"(SELECT {', '.join([*parts, *added])} FROM {source} GROUP BY ALL)"
         clusters = ", ".join(_cluster_sums(x) for x in _MEASURES.values())
-        # Each sum of a group is of whole numbers, so that it does not depend on the order of its cells.
+        # A group's sums are of whole numbers, so they do not depend on the order of its cells.
         order = ", ".join(f"{name} NULLS LAST" for name in names)
         query = f"SELECT {', '.join([*names, sums])}, {clusters} FROM {source}"
         if by:
@@ -239,7 +239,7 @@ class Cells:
         return Group(row[:keys], counts, rates[self._measure], rates["worn"], sums[self._measure])
 
     def changes(self, by: Sequence[str], before: tuple[date, date], after: tuple[date, date]) -> list[Change]:
-        """How the rate of each group that two periods have in common differs between them.
+        """How the rates differ between two periods, for each group that occurs in both.
 
         Args:
             by: SQL expressions.
@@ -261,7 +261,7 @@ class Cells:
     def _clusters_of(self, by: Sequence[str], period: tuple[date, date]) -> dict[tuple[Any, ...], State]:
         """Labelled faces of each group of a period by cluster.
 
-        Days count together: the same camera at the same hour of the day is one cluster of both periods.
+        Days count together: a camera at an hour of the day is one cluster in both periods.
         """
         named = _cluster_columns(self._tables, of_day=False)
         counts = ", ".join(f"CAST(sum({number}) AS BIGINT)" for number in (_LABELLED, *reversed(_MEASURES.values())))
@@ -273,11 +273,11 @@ class Cells:
         for row in rows:
             values, cluster, numbers = row[: len(by)], row[len(by) : -3], row[-3:]
             found[values][repr(cluster)] = Tally(*(int(number) for number in numbers))
-        # Sorted, since sums of floats depend on their order.
+        # Sorted, because sums of floats depend on their order.
         return {values: State(clusters=dict(sorted(clusters.items()))) for values, clusters in found.items()}
 
     def corrected(self, errors: ErrorRates, sums: ClusterSums) -> Estimate | None:
-        """A rate freed of the model's errors."""
+        """A rate corrected for the model's errors."""
         if self._clustered:
             return melded_interval(sums, errors, self.confidence)
         return corrected_interval(sums.successes, sums.trials, errors, self.confidence)
@@ -333,7 +333,7 @@ def read_figures(tables: Tables, selection: Selection, by: Sequence[str] | None 
 
 
 def periods(figures: Figures) -> list[date]:
-    """First days of all periods of the trend, those without images too."""
+    """The first days of all periods of the trend, including periods without images."""
     if figures.days is None:
         return []
     found = [period_of(figures.days[0], figures.unit)]
@@ -343,18 +343,18 @@ def periods(figures: Figures) -> list[date]:
 
 
 def period_of(day: date, unit: Unit) -> date:
-    """The first day of the period that a day lies in; weeks begin on Monday."""
+    """The first day of the period that contains a day; weeks begin on Monday."""
     if unit == "week":
         return day - timedelta(days=day.weekday())
     return day.replace(day=1) if unit == "month" else day
 
 
 def _cluster_columns(tables: Tables, *, of_day: bool = True) -> list[str]:
-    """What faces of one cluster share, as SQL over the cells.
+    """What all faces of a cluster share, as SQL over the cells.
 
     Args:
         tables: whose cells.
-        of_day: whether faces of two days may be of two clusters; else, the day does not count, as in comparisons.
+        of_day: whether faces of different days belong to different clusters; in comparisons they do not.
     """
     known = {"date": "day", "hour": "hour_of_day", "weekday": "isodow(day)"}
     known |= {unit: f"date_trunc('{unit}', day)" for unit in ("week", "month")}
@@ -391,7 +391,7 @@ def _following(period: date, unit: Unit) -> date:
 
 
 def _split(groups: Iterable[Group]) -> dict[Any, list[Group]]:
-    """Groups by the first of their values, which they lose."""
+    """Groups by their first value, which is removed from them."""
     found = defaultdict(list)
     for one in groups:
         found[one.values[0]].append(Group(one.values[1:], one.counts, one.rate, one.worn, one.sums))
@@ -405,7 +405,7 @@ def read_bins(tables: Tables, selection: Selection) -> dict[str, list[int]]:
     query = f"SELECT label, {place} AS bin, count(*) FROM faces WHERE {condition} GROUP BY ALL"
     found = {label: [0] * BINS for label in LABELS}
     for label, bin_number, faces in tables.rows(query, values):
-        if label in found:  # boxes that people say hold no face are in none
+        if label in found:  # boxes that people say hold no face are not counted
             found[label][bin_number] = faces
     return found
 
@@ -425,7 +425,7 @@ def _bounds(total: Group) -> dict[str, Bound]:
 
 
 def _freed_of_errors(tables: Tables, cells: Cells, total: Group) -> Estimate | None:
-    """The rate freed of the model's errors: known of the model's own labels, not of those that people gave."""
+    """The rate corrected for the model's errors, known for its own labels, not for those that people gave."""
     errors = tables.run.errors.of("correct_rate" if tells_incorrect(tables) else "any_mask_rate")
     if errors is None or tables.corrections or not total.rate.faces:
         return None
@@ -440,7 +440,7 @@ def _failures(tables: Tables, selection: Selection) -> dict[str, int]:
 
 
 def _compare(cells: Cells, by: Sequence[str], days: tuple[date, date]) -> Comparison | None:
-    """The last seven days and the seven before; of a shorter data set, the last two days."""
+    """The last seven days and the seven before; in a shorter data set, the last two days."""
     span = (days[1] - days[0]).days + 1
     if span < 2:
         return None

@@ -1,4 +1,4 @@
-"""A video with its faces marked: boxes, numbers of people, labels; the frames that a run would look at."""
+"""A video with its faces marked by boxes, numbers of people and labels, in the frames that a run would use."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class FilmPreview(NamedTuple):
     frames: int
     faces: int
     people: int
-    """Tracks."""
+    """How many tracks there are."""
 
 
 class _Looked(NamedTuple):
-    """A frame that was looked at."""
+    """A frame that was used."""
 
     time_us: int
     size: tuple[int, int]
@@ -43,18 +43,19 @@ class _Looked(NamedTuple):
 def preview_film(uri: str, model: FaceModel, settings: ScoreSettings) -> FilmPreview:
     """Mark the faces of a video's frames, each person by one number.
 
-    Decodes the video twice, to keep no frame: once to look, once to draw; in a process of its own, as scoring does.
+    Decodes the video twice, once to score and once to draw, so that no frame has to be kept; in a process of its own,
+    as scoring does.
 
     Args:
         uri: of the video.
-        model: says what is in a frame.
+        model: finds and labels faces in a frame.
         settings: which frames, and how faces become people.
 
     Raises:
-        ImageFault: the video cannot be read, or no frame of it.
+        ImageFault: the video, or every frame of it, is unreadable.
         ConfigError: PyAV is not installed.
     """
-    from maskdet.video.writing import encode_film  # needs PyAV, which reading it refuses without
+    from maskdet.video.writing import encode_film  # needs PyAV; reading the video refuses if it is missing
 
     looked = [
         _Looked(time_us, (pixels.shape[1], pixels.shape[0]), model.predict([pixels])[0].faces)
@@ -109,6 +110,6 @@ def _drawn(
 
 
 def _marked(face: FacePrediction, track: int) -> MarkedFace:
-    # As on previews of images: of `incorrect` its own probability, else that of `mask`.
+    # As in previews of images: for `incorrect` its own probability, else that of `mask`.
     shown = face.probabilities[INCORRECT if face.label == INCORRECT else MASK]
     return MarkedFace(face.label, shown, face.box, face.score, None if track == NO_TRACK else track)

@@ -1,4 +1,4 @@
-"""Boxes, tags and text on pictures: what a label looks like, at a size that can be read."""
+"""Boxes, tags and text on pictures: how a label looks, at a legible size."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from maskdet.labels import INCORRECT, MASK, NO_MASK, UNCERTAIN
 
 Colour = tuple[int, int, int]
 Place = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels; right and bottom lie outside."""
+"""Left, top, right, bottom in pixels; right and bottom are exclusive."""
 
 WHITE: Colour = (255, 255, 255)
 BLACK: Colour = (0, 0, 0)
 GREY: Colour = (150, 150, 150)
-"""Of what has no picture, or no label."""
+"""The colour of what has no picture or no label."""
 
 CHANGED = "changed since it was scored"
 GONE = "gone since it was scored"
@@ -35,7 +35,7 @@ class Style(NamedTuple):
 
     colour: Colour
     ink: Colour
-    """Of text on the colour; the contrast is at least 4.5 : 1, what WCAG 2 asks for."""
+    """The colour of text on it; the contrast is at least 4.5 : 1, as WCAG 2 requires."""
 
 
 # Blue, black, vermilion and yellow of Okabe and Ito, "Color universal design", 2008: told apart in all kinds of colour
@@ -51,12 +51,12 @@ UNLABELLED = Style(GREY, BLACK)
 
 
 def why_missing(code: FailureCode) -> str:
-    """Why there is no picture of what cannot be read any more."""
+    """Why there is no picture of something that can no longer be read."""
     return GONE if code is FailureCode.NOT_FOUND else f"unreadable: {code}"
 
 
 def shown_probability(row: Mapping[str, Any]) -> float:
-    """What stands beside a label: of ``incorrect`` its own probability, else that of ``mask``.
+    """The probability shown with a label: for ``incorrect`` its own, else that of ``mask``.
 
     Args:
         row: of the predictions.
@@ -66,7 +66,7 @@ def shown_probability(row: Mapping[str, Any]) -> float:
 
 
 class Tag(NamedTuple):
-    """A box and what is said of it."""
+    """A box and its text."""
 
     box: Place
     text: str
@@ -75,19 +75,19 @@ class Tag(NamedTuple):
 
 @functools.cache
 def font_of(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's built-in font at a size; it needs no font of the system."""
+    """Pillow's built-in font at a size, which needs no system font."""
     return ImageFont.load_default(size_px)
 
 
 def text_size(text: str, size_px: int) -> tuple[int, int]:
     """Width and height in pixels of one line of text."""
     font = font_of(size_px)
-    # The height of a line, not of its letters, so that tags of one size are alike.
+    # The height of a line, not of its letters, so that tags of one size look alike.
     return int(font.getbbox(text)[2] + 0.99), int(font.getbbox("Ag")[3] + 0.99)
 
 
 def fit_text(text: str, size_px: int, width_px: int) -> str:
-    """Text that is no wider than asked for; what is too long loses its middle, for names differ at their ends."""
+    """Text cut to a width: what is too long loses its middle, because names differ at their ends."""
     if text_size(text, size_px)[0] <= width_px:
         return text
     for kept in range(len(text) - 1, 0, -1):
@@ -98,23 +98,23 @@ def fit_text(text: str, size_px: int, width_px: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Text on one line, without characters that steer a terminal: file names may hold any."""
+    """Text on one line without control characters, which file names may contain."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def draw_tags(canvas: Image.Image, tags: Sequence[Tag], line_px: int, text_px: range) -> None:
-    """Draw boxes, then their tags where they hide the least of other boxes and tags.
+    """Draw boxes, then their tags where they hide least of other boxes and tags.
 
     Args:
-        canvas: RGB; drawn on.
+        canvas: RGB; is drawn on.
         tags: what to draw, the most important first.
-        line_px: width of a box's line, which lies within the box.
+        line_px: width of a box's line, which is inside the box.
         text_px: smallest and, as its end, one more than the largest text; a tag's follows from its box's width.
     """
     draw = ImageDraw.Draw(canvas)
     boxes = [_large_enough(tag.box) for tag in tags]
     for (left, top, right, bottom), tag in zip(boxes, tags, strict=True):
-        # A hair line outside, black or white, so that a box shows on any background.
+        # A hairline outside, black or white, so that a box is visible on any background.
         draw.rectangle((left - 1, top - 1, right, bottom), outline=tag.style.ink)
         draw.rectangle((left, top, right - 1, bottom - 1), outline=tag.style.colour, width=line_px)
     taken: list[Place] = []
@@ -150,7 +150,7 @@ def _tag_place(
     places = [(left, top, left + width, top + height) for top in on_canvas or [0]]
 
     def covered(place: Place) -> int:
-        # Text over text says nothing at all.
+        # Text over text cannot be read.
         return sum(_common(place, other) for other in others) + 4 * sum(_common(place, other) for other in taken)
 
     return min(places, key=covered)

@@ -1,4 +1,4 @@
-"""The part of a report about people in videos: each of them once, however many frames show them."""
+"""The part of a report about people in videos, each counted once, however many frames show them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class People:
 
     Attributes:
         figures: all of them.
-        key: that rows are of; empty: there are none.
+        key: that rows are grouped by; empty if there are no rows.
         scale: of the rows.
         total: all people.
         rows: groups of them, the lowest rate first.
@@ -47,12 +47,12 @@ class People:
 
 
 def read_people(tables: Tables, selection: Selection, key: str | None) -> People | None:
-    """What there is to say of people in videos; ``None`` where the selection has no frame of a video.
+    """What there is to say about people in videos; ``None`` where the selection has no frame of a video.
 
     Args:
         tables: what the page is about.
         selection: which part of them.
-        key: that groups are of.
+        key: that groups are formed by.
     """
     if not tables.has_tracks:
         return None

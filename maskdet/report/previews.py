@@ -1,4 +1,4 @@
-"""Images with their faces marked: scored as a run scores them, drawn from the very bytes that were scored."""
+"""Images with their faces marked, scored as a run scores them and drawn from the very bytes that were scored."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from maskdet.scoring.scorer import ScoreOptions, Scorer
 from maskdet.video.sampling import UNCUT
 
 MAX_SIDE_PX = 1600
-"""Longer side of a preview; a larger image is shown smaller."""
+"""Most pixels of a preview's longer side; a larger image is reduced."""
 
 MIN_SIDE_PX = 480
-"""Longer side of a preview; a smaller image is shown larger, for text does not shrink."""
+"""Fewest pixels of a preview's longer side; a smaller image is enlarged, since text does not shrink."""
 
 MIN_CANVAS_PX = (200, 48)
-"""Room for one tag beside an image however narrow."""
+"""Room for one tag beside an image, however narrow."""
 
-# Images scored at once, whose bytes are kept until they are drawn.
+# Images scored together; their bytes are kept until they are drawn.
 _CHUNK_IMAGES = 16
 _TEXT_PX = range(14, 33)
 _NAME_BYTES = 100
@@ -50,9 +50,9 @@ class MarkedFace(NamedTuple):
     box: FaceBox | None
     """In pixels of the upright original; ``None`` where the whole image is the face."""
     score: float | None
-    """The detector's."""
+    """The detector's score."""
     track: int | None = None
-    """Number of the person whose it is, in a video."""
+    """Number of the person in a video."""
 
 
 class Preview(NamedTuple):
@@ -68,7 +68,7 @@ class Previewer:
     """Scores images as a run does, and draws them.
 
     Args:
-        model: gives a face's probability.
+        model: gives each face's probability.
         options: limits and thresholds.
         viewer: finds the faces of an image; default: the image is one face.
         read: reads a file's bytes.
@@ -87,7 +87,7 @@ class Previewer:
         self._scorer = Scorer(model, options, viewer, read=self._keeper)
 
     def previews(self, refs: Iterable[ImageRef]) -> Iterator[Preview]:
-        """Preview images, in order; a broken one has a fault and costs the others nothing.
+        """Preview images in order; a broken one gets a fault, and does not affect the others.
 
         Args:
             refs: images, each named once.
@@ -111,12 +111,12 @@ class Previewer:
             return Preview(uri, faces, draw_preview(data, faces, self._limits))
         except (
             ImageFault
-        ) as later:  # decoded at another scale than for the model, a damaged JPEG may fail where it did not
+        ) as later:  # decoded at another scale than for the model, a damaged JPEG may fail although it did not before
             return Preview(uri, fault=later)
 
 
 class _Keeper:
-    """Reads files and keeps their bytes until they are taken; called from several threads."""
+    """Reads files and keeps their bytes until they are taken; may be called from several threads."""
 
     def __init__(self, read: Callable[[str], bytes]) -> None:
         self._read = read
@@ -134,12 +134,12 @@ class _Keeper:
 
 
 def find_images(settings: ScoreSettings, videos: frozenset[str]) -> list[ImageRef]:
-    """The images that the settings' input names, each once: in the order given, those of a folder or glob sorted.
+    """The images that the settings' input names, each once, in the order given; those of a folder or glob are sorted.
 
-    An image named outright is not looked for: reading it says what is wrong with it, on its own line.
+    An image that is named itself is not looked up: reading it reports what is wrong with it, on its own line.
 
     Args:
-        settings: whose input and output matter.
+        settings: of which input and output matter.
         videos: extensions of files that are videos; their references have a segment.
 
     Raises:
@@ -184,7 +184,7 @@ def draw_faces(image: Image.Image, upright: tuple[int, int], faces: Sequence[Mar
 
     Args:
         image: RGB, upright.
-        upright: width and height of the upright original, which the boxes are in pixels of.
+        upright: width and height of the upright original, to whose pixels the boxes refer.
         faces: the surest first.
     """
     longer = max(upright)
@@ -201,7 +201,7 @@ def draw_faces(image: Image.Image, upright: tuple[int, int], faces: Sequence[Mar
 
 
 def preview_name(uri: str, kind: Literal["jpeg", "png", "mp4"]) -> str:
-    """The file name of an image's preview, made of its name and the hash of its URI: no two images share one."""
+    """The file name of an image's preview, made from its name and its URI's hash: no two images share one."""
     stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in PurePosixPath(uri).stem)
     short = stem.encode()[:_NAME_BYTES].decode(errors="ignore")
     return f"{short}-{hashlib.sha256(uri.encode()).hexdigest()[:10]}.{'jpg' if kind == 'jpeg' else kind}"
@@ -228,12 +228,12 @@ def _refs_of(task: ListTask, settings: ScoreSettings, videos: frozenset[str]) ->
         storage.within_deadline(lambda: check_input(task, settings.source), task.uri)
         refs = [ref for batch in list_images(task, settings.source, videos) for ref in batch.refs]
         return refs if task.kind in ("list", "image_list") else sorted(refs)
-    named = frozenset(settings.video.extensions)  # a video that is named is read, or refused with a reason
+    named = frozenset(settings.video.extensions)  # a video that is named itself is read, or refused with a reason
     try:
         refs = [ref for batch in list_images(task, settings.source, named) for ref in batch.refs]
     except StorageError:
         refs = []
-    # As sources do: no table holds the stand-ins for bytes that are not UTF-8.
+    # As for sources: no table can hold the stand-ins for bytes that are not UTF-8.
     shown = task.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     segment = UNCUT if extension_of(shown) in named else None
     return refs or [ImageRef(shown, -1, "", (None,) * len(settings.source.key_names), segment=segment)]
@@ -255,7 +255,7 @@ def _words(face: MarkedFace) -> tuple[str, Any]:
 
 
 def _shown_box(box: FaceBox | None, scale: float, size: tuple[int, int]) -> Place:
-    """A box in pixels of the preview; without one, all of it."""
+    """A box in pixels of the preview; without a box, the whole preview."""
     if box is None:
         return 0, 0, *size
     left, top = round(box.left * scale), round(box.top * scale)

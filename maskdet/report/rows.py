@@ -10,7 +10,7 @@ from maskdet.report.scales import Scale, ends
 from maskdet.report.words import group_name
 
 MOST_GROUPS = 40
-"""Rows of a chart; the report says how many more groups there are."""
+"""Most rows of a chart; the report says how many more groups there are."""
 
 
 class Rated(Protocol):
@@ -18,11 +18,11 @@ class Rated(Protocol):
 
     @property
     def share(self) -> float | None:
-        """The share; ``None`` of nothing."""
+        """The share; ``None`` if nothing was counted."""
 
     @property
     def interval(self) -> Interval | None:
-        """Around the share; ``None`` where nothing can be said."""
+        """The interval around it; ``None`` where nothing can be inferred."""
 
 
 G = TypeVar("G")
@@ -54,6 +54,6 @@ def row_of(scale: Scale, values: Sequence[Any], group: G, rate: Rated) -> Row[G]
 
 
 def scale_of(rates: Iterable[Rated]) -> Scale:
-    """The axis that all rates and their intervals lie on."""
+    """An axis for all rates and their intervals."""
     known = list(rates)
     return Scale.around([*ends(rate.interval for rate in known), *(rate.share for rate in known)])

@@ -1,4 +1,4 @@
-"""Which rows of an output to look at: one pass over its files, of which only what is kept stays in memory."""
+"""Choose rows of an output to look at, in one pass over its files that keeps only the rows chosen."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ class Section(NamedTuple):
     title: str
     rows: list[dict[str, Any]]
     total: int
-    """Rows among which they were chosen."""
+    """How many rows they were chosen from."""
 
 
 @dataclass(frozen=True)
 class Where:
-    """Which rows may be chosen, and what is told of each beside its face.
+    """Which rows may be chosen, and what is shown of each besides its face.
 
     Attributes:
-        keys: the output's keys, which rows bring along with their capture times.
-        allowed: key → the values that it may have, as text; ``None`` among them is a missing one.
+        keys: the output's keys, which rows carry along with their capture times.
+        allowed: key → the values that it may have, as text; ``None`` stands for a missing value.
     """
 
     keys: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Where:
 
     @property
     def columns(self) -> list[str]:
-        """What is read for it."""
+        """The columns that it needs."""
         return [*self.keys, "captured_at"]
 
     def of_rows(self, rows: pa.Table) -> pa.Table:
@@ -87,7 +87,7 @@ EVERYWHERE = Where()
 
 
 def choose_sections(layout: Layout, run: RunRecord, count: int, seed: int, where: Where = EVERYWHERE) -> list[Section]:
-    """Rows to look at: the least sure, the surest of each label, some at random, and images without a face.
+    """Choose rows to look at: the least sure, the surest of each label, random ones, and images without a face.
 
     Among equal probabilities, and at random, a row is chosen by a hash of seed and content, so that the choice depends
     on the rows alone, not on how they are spread over files.
@@ -96,7 +96,7 @@ def choose_sections(layout: Layout, run: RunRecord, count: int, seed: int, where
         layout: the output.
         run: its latest run, whose thresholds say what is least sure.
         count: most rows per section.
-        seed: names the choice.
+        seed: another seed gives another choice.
         where: which rows may be chosen.
 
     Returns:
@@ -113,7 +113,7 @@ def choose_sections(layout: Layout, run: RunRecord, count: int, seed: int, where
         rows = where.of_rows(scanned)
         ties, draws = hash_rows(rows, seed), hash_rows(rows, ~seed)
         mask = rows["probability_mask"].to_numpy()
-        incorrect = pc.fill_null(rows["probability_incorrect"], 0.0).to_numpy()  # null of a model of two classes
+        incorrect = pc.fill_null(rows["probability_incorrect"], 0.0).to_numpy()  # null for a model with two classes
         worn = worn_probability(mask, incorrect)
         unsure.offer(rows, np.abs(_log_odds(worn) - _log_odds(middle)), ties)
         for label, doubt in ((MASK, -mask), (INCORRECT, -incorrect), (NO_MASK, worn)):
@@ -133,7 +133,7 @@ def choose_sections(layout: Layout, run: RunRecord, count: int, seed: int, where
 
 
 class _Best:
-    """Keeps the rows of the smallest keys; among equal keys those of the smallest hashes."""
+    """Keeps the rows with the smallest keys and, among equal keys, those with the smallest hashes."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -152,12 +152,12 @@ class _Best:
             return
         more = rows.append_column("key", pa.array(keys)).append_column("tie", pa.array(ties))
         candidates = more if self._kept is None else pa.concat_tables([self._kept, more])
-        # The last two tell copies of an image apart, and faces of one.
+        # The last two tell apart copies of an image, and faces of one image.
         order = [name for name in ("key", "tie", "image_uri", "face_index") if name in candidates.column_names]
         self._kept = candidates.sort_by([(name, "ascending") for name in order]).slice(0, self._count).combine_chunks()
 
     def section(self, title: str) -> Section:
-        """What was kept."""
+        """The rows that were kept."""
         rows = [] if self._kept is None else self._kept.drop_columns(["key", "tie"]).to_pylist()
         return Section(title, rows, self._total)
 
@@ -165,7 +165,7 @@ class _Best:
 def _up_to(
     rows: pa.Table, keys: NDArray[np.float64], ties: Hashes, last_key: float, last_tie: int
 ) -> tuple[pa.Table, NDArray[np.float64], Hashes]:
-    """Rows that do not come after a key and hash."""
+    """The rows up to and including a key and hash."""
     near = np.flatnonzero((keys < last_key) | ((keys == last_key) & (ties <= np.uint64(last_tie))))
     return rows.take(near), keys[near], ties[near]
 
@@ -179,7 +179,7 @@ def _scan(layout: Layout, table: str, columns: list[str]) -> Iterator[pa.Table]:
             with storage.open_binary(file.uri) as stream:
                 for batch in pq.ParquetFile(stream).iter_batches(_BATCH_ROWS, columns=columns):
                     rows = pa.Table.from_batches([batch])
-                    # An earlier version knew no videos.
+                    # Tables of an earlier version have no videos.
                     yield (
                         rows
                         if _TIME in rows.column_names
@@ -201,7 +201,7 @@ def hash_rows(rows: pa.Table, seed: int) -> Hashes:
 
 
 def _mix(values: Hashes) -> Hashes:
-    """SplitMix64's step (Steele, Lea and Flood, 2014): every bit of the value moves half of the result's."""
+    """SplitMix64's step (Steele, Lea and Flood, 2014): every bit of the value changes half of the result's bits."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -209,7 +209,7 @@ def _mix(values: Hashes) -> Hashes:
 
 
 def _log_odds(probabilities: NDArray[np.float64] | float) -> NDArray[np.float64]:
-    """Logarithms of the odds; a plain difference would call 0.01 less sure than 0.9 where the threshold is 0.2."""
+    """Log-odds; a plain difference would call 0.01 less sure than 0.9 if the threshold is 0.2."""
     inner = np.clip(np.asarray(probabilities, np.float64), _SMALLEST, 1 - _SMALLEST)
     odds: NDArray[np.float64] = np.log(inner) - np.log1p(-inner)
     return odds

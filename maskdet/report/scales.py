@@ -1,4 +1,4 @@
-"""Where things stand in a chart that is as wide as its page: in percent across, so that its texts keep their size."""
+"""Positions in a chart that is as wide as its page, in percent of the width, so that its text keeps its size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 class Mark(NamedTuple):
-    """A line of a grid, and what stands at it."""
+    """A line of a grid, and the text at it."""
 
     at: float
     text: str
@@ -34,7 +34,7 @@ class Scale:
 
     @classmethod
     def around(cls, shares: Iterable[float | None]) -> Scale:
-        """The axis between tens of percent that shares lie on, not too short."""
+        """An axis that begins and ends at tens of percent and holds all shares, with a minimum length."""
         known = [share for share in shares if share is not None]
         low = math.floor(min(known, default=0.0) * 10 + 1e-9) / 10
         high = math.ceil(max(known, default=1.0) * 10 - 1e-9) / 10
@@ -44,11 +44,11 @@ class Scale:
         return cls(round(low, 2), round(high, 2))
 
     def at(self, share: float) -> float:
-        """A share's place, in percent of the axis."""
+        """A share's position, in percent of the axis."""
         return round(100 * (share - self.low) / (self.high - self.low), 2)
 
     def marks(self, most: int = 6) -> list[Mark]:
-        """Round shares, evenly spaced, at most so many; of two, the ends."""
+        """Round shares, evenly spaced, at most so many; if two, the ends."""
         if most == 2:
             return [Mark(0.0, f"{self.low:.0%}"), Mark(100.0, f"{self.high:.0%}")]
         span = self.high - self.low
@@ -64,11 +64,11 @@ def ends(intervals: Iterable[Interval | None]) -> list[float]:
 
 
 def stacked(counts: Sequence[int], total: int | None = None) -> list[tuple[float, float]]:
-    """Parts of a bar: where each begins and how wide it is, in percent.
+    """The parts of a bar: where each begins and how wide it is, in percent.
 
     Args:
         counts: of the parts.
-        total: what the whole bar is; default: their sum.
+        total: the whole bar; default: the sum of the counts.
     """
     whole = sum(counts) if total is None else total
     places, begin = [], 0
@@ -81,8 +81,8 @@ def stacked(counts: Sequence[int], total: int | None = None) -> list[tuple[float
 def of_hundred(counts: Sequence[int]) -> list[int]:
     """Counts as whole numbers of every hundred, which add up to it.
 
-    The first is rounded by itself, so that it agrees with its share in percent, which stands on the same page; only all
-    are 100. The others divide the rest among themselves by largest remainder.
+    The first is rounded on its own, so that it agrees with its share in percent on the same page, and is 100 only if it
+    is everything. The others divide the rest among themselves by largest remainder.
     """
     total = sum(counts)
     if not total:
@@ -97,7 +97,7 @@ def of_hundred(counts: Sequence[int]) -> list[int]:
 
 
 def spread_labels(texts: Sequence[str], most: int) -> list[int]:
-    """Which of many labels along an axis are shown: the first, the last, and some evenly between them."""
+    """Which of many labels along an axis to show: the first, the last, and some evenly spaced between them."""
     if len(texts) <= most:
         return list(range(len(texts)))
     return sorted({round(number * (len(texts) - 1) / (most - 1)) for number in range(most)})

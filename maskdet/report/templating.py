@@ -1,4 +1,4 @@
-"""Templates of pages, and the forms that figures have in them."""
+"""Templates of pages, and how they format figures."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from maskdet.report.words import WORDS
 
 
 def rendered(template: str, **values: Any) -> Markup:
-    """A template of :mod:`maskdet.report` with its values; texts among them are escaped, markup is not.
+    """Render a template of :mod:`maskdet.report` with values; text is escaped, markup is not.
 
     Args:
         template: file name in the package's folder ``templates``.
-        values: what the template names; one that it names and does not get is an error.
+        values: what the template names; a missing one is an error.
     """
     return Markup(_environment().get_template(template).render(values))
 
 
 def figure(value: float | None, decimals: int = 4) -> str:
-    """A value with that many decimals, or a dash."""
+    """A value with some number of decimals, or a dash."""
     return "—" if value is None else f"{value:.{decimals}f}"
 
 
@@ -35,7 +35,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def thousands(number: int) -> str:
-    """A count with its thousands apart."""
+    """A count with separators between thousands."""
     return f"{number:,}"
 
 

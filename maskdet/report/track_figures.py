@@ -1,4 +1,4 @@
-"""Figures of people in videos: each counts once, whatever the number of frames that show them."""
+"""Figures of people in videos, each counted once, however many frames show them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CHANGES = (PUT_ON, TAKEN_OFF, SLIPPED, PUT_RIGHT)
 
 @dataclass(frozen=True)
 class TrackGroup:
-    """People of some place.
+    """People in some place.
 
     Attributes:
-        values: of the key that it is of; empty: all.
+        values: of the key that groups are formed by; empty for all people.
         counts: tracks that count, by label.
-        share: of those labelled a class: who wore a mask correctly, where the model can tell; else who wore one.
+        share: of those labelled with a class, who wore a mask correctly where the model can tell, else who wore one.
         interval: of the share, with n = tracks.
     """
 
@@ -34,12 +34,12 @@ class TrackGroup:
 
     @property
     def tracks(self) -> int:
-        """All that count."""
+        """How many tracks count."""
         return sum(self.counts)
 
     @property
     def labelled(self) -> int:
-        """Those labelled a class, which the share is of."""
+        """How many are labelled with a class: the share's denominator."""
         return self.counts.labelled
 
 
@@ -48,11 +48,11 @@ class TrackFigures:
     """Figures of the videos of a selection.
 
     Attributes:
-        images: images that are no frames.
-        frames: frames that were to be looked at, lost ones included.
+        images: images that are not frames.
+        frames: frames that were to be used, including lost ones.
         videos: videos that have frames.
-        brief: tracks of fewer frames than count.
-        min_frames: from so many frames on a track counts.
+        brief: tracks with too few frames to count.
+        min_frames: fewest frames of a track that counts.
         total: all that count.
         groups: by the first key, the lowest share first.
         changes: what people did → how often, in tracks that count.
@@ -71,12 +71,12 @@ class TrackFigures:
 def read_track_figures(tables: Tables, selection: Selection, key: str | None = None) -> TrackFigures:
     """Count the people of videos.
 
-    The shares are those of ``track_rates``, of any selection.
+    The shares are computed as in ``track_rates``, for any selection.
 
     Args:
         tables: of an output that has tracks.
         selection: keys and days.
-        key: that groups are of; default: no groups.
+        key: that groups are formed by; default: no groups.
     """
     least = TrackSettings.model_validate(tables.run.settings.get("tracks", {})).min_frames
     condition, values = tables.condition(selection, faces=False)
@@ -116,7 +116,7 @@ def _looked_at(tables: Tables, selection: Selection) -> tuple[int, int, int]:
     parts = [
         f"SELECT image_uri, frame_time_us, 1 AS pictures FROM faces WHERE face_index = 0 AND {condition}",
         f"SELECT image_uri, frame_time_us, 1 FROM faceless WHERE {condition}",
-        # A lost stretch stands for its frames; a video that cannot be opened for none.
+        # A lost stretch stands for its frames; a video that cannot be opened stands for none.
         "SELECT image_uri, CASE WHEN frames IS NOT NULL THEN coalesce(frame_time_us, 0) END, coalesce(frames, 1) "
         f"FROM failed WHERE {condition}",
     ]

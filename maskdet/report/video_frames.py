@@ -1,4 +1,4 @@
-"""Frames of videos that rows are about, read again from their sources: the very pixels that were scored, or none."""
+"""The video frames of rows, read again from their sources: the very pixels that were scored, or none."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from maskdet.video.sampling import MICROSECONDS, OPEN_END, Grid, Segment
 
 NO_DECODER = "a frame of a video, which takes maskdet[video] to show"
 
-# Times no further apart are decoded in one go; decoding forward is cheaper than going back to a keyframe.
+# Times this close together are decoded in one go; decoding forward is cheaper than going back to a keyframe.
 _NEAR_US = 5 * MICROSECONDS
-# Its frames are counted from the start, so it is decoded from there.
+# Frames of these formats are counted from the start, so they are decoded from there.
 _COUNTED = frozenset({"avi"})
 EVERY = Segment(0, OPEN_END, "all", (1, 1))
 """All frames of a video."""
 
 Frame = Image.Image | str
-"""RGB, upright; or why there is none."""
+"""RGB, upright, or why there is none."""
 
 
 def is_frame(row: Mapping[str, Any]) -> bool:
-    """Whether a row is about a frame of a video."""
+    """Whether a row describes a frame of a video."""
     return row.get("frame_time_us") is not None
 
 
 def frames_of(run: RunRecord) -> Segment:
-    """Which frames a run looked at, of a whole video."""
+    """Which frames of a whole video a run used."""
     video = VideoSettings.model_validate(run.settings.get("video", {}))
     grid = Grid.of(video.frames_per_second)
     return Segment(0, OPEN_END, video.frames, (grid.numerator, grid.denominator))
@@ -47,16 +47,16 @@ def frames_of(run: RunRecord) -> Segment:
 def read_frames(
     uri: str, wanted: Mapping[int, str], looked: Segment = EVERY, decoder_seconds: float | None = None
 ) -> Iterator[tuple[int, Frame]]:
-    """Decode some frames of a video, one after the other.
+    """Decode some frames of a video one by one.
 
     Args:
         uri: of the video.
-        wanted: time in microseconds since the video's start → SHA-256 of the frame's pixels, as rows have both.
-        looked: which frames the run looked at.
-        decoder_seconds: what a decoder in a process of its own may take for a frame; ``None``: it runs in this one.
+        wanted: time in microseconds since the video's start → SHA-256 of the frame's pixels, both as in the rows.
+        looked: which frames the run used.
+        decoder_seconds: time that a decoder in its own process may take for a frame; ``None``: decode in this process.
 
     Yields:
-        Each time once, with its frame or why there is none.
+        Each time once, with its frame or the reason why there is none.
     """
     if not is_installed():
         yield from ((time_us, NO_DECODER) for time_us in wanted)
@@ -75,16 +75,16 @@ def read_frames(
 
 
 def _segment(uri: str, looked: Segment, start_us: int, end_us: int) -> Segment:
-    """The part of a video in which frames are."""
+    """The part of a video that contains frames."""
     if extension_of(uri) in _COUNTED:
         return looked._replace(end_us=end_us + 1)
-    # Rows of an earlier run may be of another rate. Keyframes alone have no neighbours that complete them.
+    # Rows of an earlier run may have another rate. Keyframes alone have no neighbours that complete them.
     frames = "keyframes" if looked.frames == "keyframes" else "all"
     return looked._replace(start_us=start_us, end_us=end_us + 1, frames=frames)
 
 
 def _stretches(times_us: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Times in groups that are decoded together: the first of each, and the last."""
+    """Groups of times that are decoded together: the first and the last of each."""
     start = end = times_us[0]
     for time_us in times_us[1:]:
         if time_us - end > _NEAR_US:

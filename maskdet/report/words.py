@@ -1,4 +1,4 @@
-"""Numbers as people read them: the forms that figures have on a report's page."""
+"""Numbers as people read them: how a report's page formats figures."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _LABEL_WORDS = {MASK: "mask", INCORRECT: "worn incorrectly", NO_MASK: "no mask",
 
 
 def share(value: float | None, decimals: int = 1) -> str:
-    """A share in percent. Only none is 0%, and only all is 100%."""
+    """A share in percent. Only nothing is 0%, and only everything is 100%."""
     text = bare_share(value, decimals)
     return text if text == MISSING else f"{text}%"
 
 
 def bare_share(value: float | None, decimals: int = 1) -> str:
-    """A share in percent, without the sign: the first of two."""
+    """A share in percent without the sign, for the first of two."""
     if value is None:
         return MISSING
     least, text = 10.0**-decimals, f"{100 * value:.{decimals}f}"
@@ -35,7 +35,7 @@ def bare_share(value: float | None, decimals: int = 1) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of shares, in points of a percent."""
+    """A difference of shares, in percentage points."""
     return f"{bare_points(difference)} points"
 
 
@@ -51,12 +51,12 @@ def label_words(label: str) -> str:
 
 
 def label_counts(counts: Counts, labels: Iterable[str]) -> list[int]:
-    """Faces of each label."""
+    """How many faces have each label."""
     return [getattr(counts, f"faces_{label}") for label in labels]
 
 
 def no_face_share(counts: Counts) -> float | None:
-    """Share of the images that could be read in which no face was found."""
+    """The share of readable images in which no face was found."""
     read = counts.images_scored + counts.images_no_face
     return counts.images_no_face / read if read else None
 
@@ -72,16 +72,16 @@ def day(value: date) -> str:
 
 
 def period_words(comparison: Comparison) -> str:
-    """Which periods are compared."""
+    """Which periods are compared, in words."""
     days = (comparison.after[1] - comparison.after[0]).days + 1
     return "The last day beside the one before" if days == 1 else f"The last {days} days beside the {days} before"
 
 
 def pairs_words(change: Change, clusters: str) -> str:
-    """What the interval of a change knows of.
+    """What the interval of a change accounts for, in words.
 
     Args:
-        change: of all groups together.
+        change: the change of all groups together.
         clusters: which faces are alike, in words.
     """
     if change.interval is None:
@@ -95,7 +95,7 @@ def pairs_words(change: Change, clusters: str) -> str:
 
 
 def change_words(change: Change) -> str:
-    """Whether a change is more than chance."""
+    """Whether a change is more than chance, in words."""
     if change.interval is None:
         return "how much of it is chance cannot be said"
     within = change.interval.low <= 0 <= change.interval.high
@@ -103,7 +103,7 @@ def change_words(change: Change) -> str:
 
 
 def thresholds(decision: Decision) -> list[float]:
-    """Where the answer to whether there is a mask changes."""
+    """The probabilities at which the answer to whether there is a mask changes."""
     return sorted({decision.no_mask_below, decision.mask_from})
 
 

@@ -1,8 +1,8 @@
-"""List, read, write atomically and delete, on this machine and any store.
+"""List, read, atomically write and delete files, on this machine and in any store.
 
 The one place that opens a URI. Local paths take a direct route; Google Cloud Storage and S3 have clients that are kept;
-everything else goes through Beam's filesystems. What fails in passing (429, 5xx, a broken connection) is tried again
-with back-off. What goes wrong for good is raised as one of three errors (not found, access denied, everything else)
+everything else goes through Beam's filesystems. Temporary failures (429, 5xx, a broken connection) are tried again
+with back-off. Permanent ones are raised as one of three errors (not found, access denied, everything else)
 whatever the client library's own exception was.
 """
 
@@ -72,7 +72,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Anything that answers at all answers sooner; an unreachable store would cost minutes of silence.
+# Any store that answers at all does so sooner; an unreachable one would mean minutes of silence.
 REACH_DEADLINE_S = 20.0
 
 _STORES: dict[str, Store] = {"gs": GcsStore(), "s3": S3Store()}
@@ -84,10 +84,10 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
 
     Args:
         uri: the file.
-        limit: bytes of a local file that are read at most; of a store's object, ask :func:`stat`.
+        limit: most bytes of a local file to read; for an object in a store, ask :func:`stat` first.
 
     Raises:
-        NotAFileError: there is no file, but a folder, a FIFO, a socket or a device.
+        NotAFileError: it is a folder, a FIFO, a socket or a device.
         TooLargeError: the file has more bytes than the limit.
         StorageError: the file is missing, forbidden or unreadable.
     """
@@ -99,7 +99,7 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
 
 @contextlib.contextmanager
 def open_binary(uri: str) -> Iterator[BinaryIO]:
-    """Open a file to read it piecewise.
+    """Open a file to read it in pieces.
 
     Raises:
         StorageError: the file is missing, forbidden or unreadable.
@@ -113,9 +113,9 @@ def open_binary(uri: str) -> Iterator[BinaryIO]:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole file so that a reader sees the old content or the new, never a part.
+    """Write a whole file so that readers see either the old content or the new, never a mixture.
 
-    Local files are written beside their name and renamed; objects in a store appear when their upload ends.
+    Local files are written under a temporary name and renamed; objects in a store appear when their upload ends.
 
     Raises:
         StorageError: the location cannot be written.
@@ -128,10 +128,10 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def write_if(uri: str, expected: bytes | None, data: bytes) -> bool:
-    """Write a whole file only if it still holds what the caller has seen of it.
+    """Write a whole file only if it still holds what the caller last saw.
 
     One of several writers who expect the same content wins, on this machine, on Google Cloud Storage and on S3. Beam's
-    other filesystems have no conditional write: there the content is read again after a moment, which leaves a gap.
+    other filesystems have no conditional write: there the content is checked again after a moment, which leaves a gap.
 
     Args:
         uri: where to.
@@ -139,7 +139,7 @@ def write_if(uri: str, expected: bytes | None, data: bytes) -> bool:
         data: the new content.
 
     Returns:
-        Whether it was written. After an answer was lost on its way, ``False`` may come although it was: read it again.
+        Whether it was written. If the store's answer was lost, this may be ``False`` although it was: read it again.
 
     Raises:
         StorageError: the location cannot be read or written.
@@ -153,10 +153,10 @@ def write_if(uri: str, expected: bytes | None, data: bytes) -> bool:
 def link_or_copy(source: str, target: str) -> None:
     """Make a small file appear under a second name of the same store, replacing what is there in one step.
 
-    On this machine the two names are of one file, where the filesystem can do that.
+    On this machine both names are one file where the filesystem allows that.
 
     Raises:
-        StorageError: the one cannot be read or the other not written.
+        StorageError: the first cannot be read, or the second cannot be written.
     """
     if is_local(target):
         with translated(target, "write"):
@@ -166,7 +166,7 @@ def link_or_copy(source: str, target: str) -> None:
 
 
 def is_same_file(one: str, other: str) -> bool:
-    """Whether two names are of one local file; of objects, which have one name each, nothing is known: ``True``."""
+    """Whether two names belong to one local file; always ``True`` for objects, which have one name each."""
     with translated(one, "look for"):
         return not is_local(one) or os.path.samefile(local_path(one), local_path(other))
 
@@ -211,18 +211,18 @@ def list_folder(folder: str) -> Iterator[StoredFile]:
             yield from local.walk(str(root)) if root.is_dir() else ()
             return
         prefix = folder.rstrip("/") + "/"
-        # Consoles make empty objects that end in a slash stand for folders.
+        # Consoles create empty objects whose names end in a slash to stand for folders.
         yield from (found for found in _store(prefix).files(prefix) if found.uri[-1:] != "/")
 
 
 def list_files(folder: str) -> Iterator[StoredFile]:
-    """The files of a local folder itself, without its subfolders."""
+    """The files directly in a local folder."""
     with translated(folder, "list"):
         yield from local.files(local_path(folder))
 
 
 def entries(folder: str) -> Iterator[Entry]:
-    """What a local folder itself holds, of every kind: files, folders, links that lead nowhere, FIFOs.
+    """Everything directly in a local folder, of every kind: files, folders, dangling links, FIFOs.
 
     Raises:
         StorageError: the folder cannot be listed.
@@ -240,7 +240,7 @@ def subfolders(folder: str) -> list[str]:
 def list_matching(pattern: str) -> Iterator[StoredFile]:
     """Every file that a glob matches: ``*`` within a path segment, ``**`` across, ``?``, ``[…]``.
 
-    A local file of exactly that name is meant before any pattern.
+    A local file of exactly that name takes precedence over the pattern.
 
     Raises:
         StorageError: the location cannot be listed.
@@ -259,13 +259,13 @@ def glob_matcher(pattern: str) -> Callable[[str], bool]:
     """Tells whether a URI is one that :func:`list_matching` finds."""
     if is_local(pattern):
         pattern = str(local_path(pattern))
-    # Beam's `**/` asks for at least one folder; people and shells mean any number.
+    # Beam's `**/` matches one folder or more; people and shells mean any number.
     compiled = re.compile(FileSystem.translate_pattern(pattern).replace(".*/", "(?:.*/)?"))
     return lambda uri: uri == pattern or compiled.match(uri) is not None
 
 
 def delete(uris: Iterable[str]) -> None:
-    """Delete files; one that is already gone is no error.
+    """Delete files; a file that is already gone is not an error.
 
     Raises:
         StorageError: a file cannot be deleted.
@@ -279,16 +279,17 @@ def delete(uris: Iterable[str]) -> None:
 
 
 def remove_empty_folders(folders: Iterable[str]) -> None:
-    """Remove local folders without files, at any depth; object stores have none."""
+    """Remove local folders that hold no files, at any depth; object stores have no folders."""
     for folder in folders:
         if is_local_folder(folder):
             local.remove_empty(local_path(folder))
 
 
 def within_deadline(action: Callable[[], T], uri: str, deadline_s: float | None = None) -> T:
-    """Run a storage call, giving up on a store that does not answer.
+    """Run a storage call, but give up on a store that does not answer.
 
-    The abandoned call is left to its own time-outs, in a daemon thread: a pool's would hold up the end of the process.
+    The abandoned call is left to its own time-outs, in a daemon thread: a pool's thread would hold up the end of the
+    process.
 
     Raises:
         StorageError: no answer within the deadline, or the call's own error.

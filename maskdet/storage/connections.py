@@ -1,4 +1,4 @@
-"""Kept connections for reads of whole objects, past the client libraries.
+"""Connections that are kept for reads of whole objects, bypassing the client libraries.
 
 The libraries spend about 1 ms of a core on a read of 30 kB, more than decoding it takes. They still choose endpoints
 and hold credentials, and they make all other requests.
@@ -18,15 +18,15 @@ from urllib.parse import urlsplit
 from maskdet.storage import stores
 from maskdet.storage.exchange import Answer, exchange, request_bytes
 
-# What a connection that the store closed while it was idle answers to the next request.
+# What a request gets on a connection that the store closed while it was idle.
 _CLOSED_MEANWHILE = (RemoteDisconnected, BrokenPipeError, ConnectionResetError)
 
 
 class Connections:
-    """A pool of connections, for any number of threads; made anew in a forked process by whoever keeps it.
+    """A pool of connections that threads may share; after a fork, its owner makes a new one.
 
     Args:
-        certificates: variables that may name a file or folder of certificates to trust, as the library reads them.
+        certificates: environment variables that may name certificates to trust, as the library reads them.
     """
 
     def __init__(self, certificates: Sequence[str]) -> None:
@@ -44,17 +44,17 @@ class Connections:
                 connection.close()
 
     def get(self, url: str, headers: Mapping[str, str]) -> Answer:
-        """Ask once for an object's bytes as they are stored.
+        """Request an object's bytes as they are stored, once.
 
         Raises:
-            http.client.HTTPException: there was no whole answer.
-            OSError: there was none.
+            http.client.HTTPException: the answer was incomplete.
+            OSError: there was no answer.
         """
         scheme, _, rest = url.partition("://")  # a general parser takes longer than signing
         place, _, path = rest.partition("/")
         server = (scheme, place)
         host = place.removesuffix(":443" if scheme == "https" else ":80")
-        # Accepting gzip keeps the store from unpacking texts that are stored compressed.
+        # Accepting gzip keeps the store from unpacking text that is stored compressed.
         request = request_bytes(host, f"/{path}", {"Accept-Encoding": "gzip", **headers})
         kept = self._take(server)
         if kept is not None:
@@ -95,6 +95,6 @@ class Connections:
 
 
 def are_direct(url: str) -> bool:
-    """Whether a store is reached without a proxy, which is left to its library."""
+    """Whether a store is reached without a proxy; proxies are left to the library."""
     parts = urlsplit(url)
     return parts.scheme not in urllib.request.getproxies() or bool(urllib.request.proxy_bypass(parts.hostname or ""))

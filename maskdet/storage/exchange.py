@@ -1,7 +1,7 @@
-"""One GET and its answer over an open connection, by HTTP/1.1.
+"""One GET and its answer over an open connection, in HTTP/1.1.
 
 The standard library parses headers as those of e-mail, which takes half of what a read of a small image costs. Usual
-answers, those that tell their length, are read here; it reads all others.
+answers, which state their length, are read here; the library reads all others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Answer(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    """By name, in lower case."""
+    """By name in lower case."""
     data: bytes
 
 
@@ -30,7 +30,7 @@ def request_bytes(host: str, target: str, headers: Mapping[str, str]) -> bytes:
     """A GET as it is sent.
 
     Raises:
-        ValueError: a line break or space would make something else of it.
+        ValueError: a line break or space would turn it into another request.
     """
     lines = [f"GET {target} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
     if " " in target or any(character in line for line in lines for character in "\r\n\0"):
@@ -45,8 +45,8 @@ def exchange(connection: socket.socket, request: bytes) -> tuple[Answer, bool]:
         The answer, and whether the connection may be used again.
 
     Raises:
-        http.client.HTTPException: there was no whole answer.
-        OSError: there was none.
+        http.client.HTTPException: the answer was incomplete.
+        OSError: there was no answer.
     """
     connection.sendall(request)
     received = connection.recv(_RECEIVED_BYTES)
@@ -80,7 +80,7 @@ def _has_body(status: int) -> bool:
 
 
 def _headers(fields: Any) -> dict[str, str]:
-    """Fields by name; those that are sent several times are joined, as HTTP allows."""
+    """Fields by name; fields that are sent several times are joined, as HTTP allows."""
     joined: dict[str, str] = {}
     for name, value in fields:
         known, given = name.lower(), value.strip()
@@ -96,21 +96,21 @@ def _by_library(connection: socket.socket, received: bytes) -> tuple[Answer, boo
 
 
 class _Resumed(io.RawIOBase):
-    """A connection of which something was received already; both a socket and its stream, for the library."""
+    """A connection from which bytes were already received; to the library it is both a socket and its stream."""
 
     def __init__(self, connection: socket.socket, received: bytes) -> None:
         self._connection, self._received = connection, received
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """As that of a socket."""
+        """As a socket's method."""
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
-        """As that of a stream."""
+        """As a stream's method."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """As that of a stream."""
+        """As a stream's method."""
         if not self._received:
             return self._connection.recv_into(buffer)
         part, self._received = self._received[: len(buffer)], self._received[len(buffer) :]

@@ -1,4 +1,4 @@
-"""What went wrong, whichever client library says it: one of three errors, and whether to ask again."""
+"""What went wrong, whichever client library reports it: one of three errors, and whether to try again."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ T = TypeVar("T")
 
 _LOGGER = logging.getLogger(__name__)
 
-# Six tries wait 6 s in all: a store's bad moment passes, and the launch's deadline of 20 s still holds.
+# Six tries wait 6 s in all: long enough for a store's bad moment, within the launch's deadline of 20 s.
 ATTEMPTS = 6
 _FIRST_BACKOFF_S = 0.2
-# Spreads the tries of many workers; no result depends on it. Its own generator, since client libraries use the global.
+# Spreads the tries of many workers; no result depends on it. A generator of its own: client libraries use the global.
 _JITTER = random.Random()
 _COUNTED = threading.local()
 
 _EXTRAS = {"gs": "google-cloud-storage and google-auth-httplib2", "s3": "maskdet[s3]", "hdfs": "hdfs"}
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-# S3 answers 400 to a body that arrived too slowly or not whole.
+# S3 answers 400 to a body that arrived too slowly or incomplete.
 _TRANSIENT_CODES = {"RequestTimeout", "IncompleteBody", "SlowDown", "BadDigest"}
 
 
@@ -41,7 +41,7 @@ def backoff_s(attempt: int) -> float:
 
 @contextlib.contextmanager
 def one_try() -> Iterator[None]:
-    """Within, this thread makes each request once: the caller tries again itself, and counts."""
+    """Inside, this thread makes each request once: the caller tries again itself, and counts."""
     _COUNTED.elsewhere = True
     try:
         yield
@@ -64,10 +64,10 @@ def shown_name(name: str) -> str:
 
 
 def persist(call: Callable[[], T]) -> T:
-    """Make one request of a store, again with back-off while it fails in passing.
+    """Make one request to a store, and repeat it with back-off while its failures are temporary.
 
     Args:
-        call: may be made again at any time: a whole read, a whole write, one page of a listing.
+        call: can be repeated at any time: a whole read, a whole write, one page of a listing.
     """
     attempts = 1 if getattr(_COUNTED, "elsewhere", False) else ATTEMPTS
     for attempt in range(1, attempts):
@@ -86,7 +86,7 @@ def persist(call: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def translated(uri: str, action: str) -> Iterator[None]:
-    """Raise whatever goes wrong within as a storage error that names the action and the URI."""
+    """Raise whatever goes wrong inside as a storage error that names the action and the URI."""
     try:
         yield
     except StorageError:
@@ -106,7 +106,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether asking again may help: the connection failed, or the store is busy or broken."""
+    """Whether trying again may help: the connection failed, or the store is busy or broken."""
     cause = _root_cause(error)
     if isinstance(cause, StorageError | ValueError | TypeError | NotImplementedError):
         return False
@@ -136,7 +136,7 @@ def _translate(error: BaseException, uri: str, action: str) -> StorageError:
 
 
 def _described(cause: BaseException) -> str:
-    """A store's fault in words that are the same each time: failure rows are compared between runs."""
+    """A store's fault in words that never vary: failure rows are compared between runs."""
     status = status_of(cause)
     if status is not None and (status == 429 or status >= 500):
         return f"the store answered {status}"
@@ -149,7 +149,7 @@ def _store_code(cause: BaseException) -> object:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """The innermost exception that says what happened, under Beam's wrappers."""
+    """The innermost exception that says what happened, inside Beam's wrappers."""
     while isinstance(error, BeamIOError) and error.exception_details:
         inner = next(iter(error.exception_details.values()))
         if not isinstance(inner, BaseException):

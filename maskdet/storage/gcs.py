@@ -1,7 +1,7 @@
-"""Google Cloud Storage, by the client that Beam makes for its options, and the search for credentials.
+"""Google Cloud Storage, through the client that Beam makes for its options, and the search for credentials.
 
-Not Beam's own filesystem: it makes a client for every call, asks twice for every read, deletes by listing, and is
-silent for 20 s and more on a machine without credentials.
+Beam's own filesystem is not used: it makes a client for every call, asks twice for every read, deletes by listing, and
+hangs for 20 s or more on a machine without credentials.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class _Access(NamedTuple):
     client: Any
     """A ``google.cloud.storage.Client``."""
     anonymous_because: str
-    """Why requests go without credentials; empty if they have some, or are meant to have none."""
+    """Why requests carry no credentials; empty if they carry some, or are meant to carry none."""
 
 
 class _KeptReads(NamedTuple):
     reads: Reads | None
-    """``None`` where the library has to make them."""
+    """``None`` where the library has to make the requests."""
     anonymous_because: str
 
 
@@ -49,7 +49,7 @@ class GcsStore:
     """As :class:`maskdet.storage.stores.Store`."""
 
     def __init__(self) -> None:
-        self._access = stores.KeptClient(_make_access, shared=False)  # a requests session is not for several threads
+        self._access = stores.KeptClient(_make_access, shared=False)  # a requests session must not be shared by threads
         self._reads = stores.KeptClient(_make_reads, shared=True)
 
     def read(self, uri: str) -> bytes:
@@ -87,7 +87,7 @@ class GcsStore:
         try:
             return self._call(uri, write_if)
         except Exception as error:
-            if status_of(error) == 412:  # another writer came between
+            if status_of(error) == 412:  # another writer was first
                 return False
             raise
 
@@ -132,7 +132,7 @@ class GcsStore:
         return self._call(prefix, page)
 
     def _get(self, uri: str, **part: int) -> bytes:
-        # Raw: as stored, as Beam reads it; a range of a text that the server unpacks would be another range.
+        # Raw: as stored, as Beam reads it. Where the server unpacks a text, a range of it would be a different range.
         def get(blob: Any, request: dict[str, Any]) -> bytes:
             data: bytes = blob.download_as_bytes(raw_download=True, **part, **request)
             return data
@@ -149,7 +149,7 @@ class GcsStore:
 
 @contextlib.contextmanager
 def _credentials_told(uri: str, anonymous_because: str) -> Iterator[None]:
-    """Raise what goes wrong within for want of credentials as an error that says so."""
+    """Turn what fails inside for lack of credentials into an error that says so."""
     from google.auth.exceptions import GoogleAuthError
 
     try:
@@ -188,7 +188,7 @@ def _make_reads(options: PipelineOptions) -> _KeptReads:
 def missing_credentials(scopes: tuple[str, ...]) -> str:
     """Why this process has no Google credentials; empty if it has some.
 
-    Looks where Google's library looks, but for a metadata server only where one answers at once.
+    Looks where Google's library looks, but asks a metadata server only where one answers at once.
     """
     import google.auth
     from google.auth import _cloud_sdk

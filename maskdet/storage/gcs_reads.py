@@ -13,17 +13,17 @@ _UNAUTHORIZED = 401
 
 
 class Reads(NamedTuple):
-    """What reads need; for any number of threads."""
+    """What reads need; may be shared by threads."""
 
     connections: Connections
     client: Any
     """A ``google.cloud.storage.Client``."""
     authorize: Any
-    """A ``google.auth.transport.Request``, by which credentials renew themselves."""
+    """A ``google.auth.transport.Request``, with which credentials renew themselves."""
 
     @classmethod
     def of(cls, client: Any) -> Reads:
-        """Reads as a client."""
+        """What a client's reads need."""
         from google.auth.transport.requests import Request
 
         return cls(Connections(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")), client, Request())
@@ -32,14 +32,14 @@ class Reads(NamedTuple):
         """An object's bytes, as stored.
 
         Raises:
-            google.api_core.exceptions.GoogleAPICallError: the store's answer is no object.
+            google.api_core.exceptions.GoogleAPICallError: the store answers with something other than the object.
             http.client.HTTPException, OSError: there was no whole answer.
             ConnectionError: the bytes that arrived are not those that were sent.
             google.auth.exceptions.GoogleAuthError: the credentials cannot be used.
         """
         url = f"{self.client.api_endpoint}/download/storage/v1/b/{bucket}/o/{quote(key, safe='')}?alt=media"
         answer, credentials = self._ask(url), self.client._credentials
-        if answer.status == _UNAUTHORIZED and credentials.token:  # which was taken back before its time
+        if answer.status == _UNAUTHORIZED and credentials.token:  # which was revoked early
             credentials.refresh(self.authorize)
             answer = self._ask(url)
         if answer.status != 200:

@@ -1,4 +1,4 @@
-"""Files of this machine, directly: Beam's route costs more per file than a small image takes to decode."""
+"""Files on this machine, read directly: Beam's route costs more per file than decoding a small image."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ EntryKind = Literal["file", "folder", "link", "dangling", "special"]
 
 
 class Entry(NamedTuple):
-    """One thing that a folder holds."""
+    """One entry of a folder."""
 
     kind: EntryKind
     """``link`` leads to a folder, ``dangling`` nowhere; ``special`` is a FIFO, a socket or a device."""
     file: StoredFile
-    """Size and version are known of files."""
+    """Size and version are known for files alone."""
 
 
 def read(uri: str, limit: int | None = None) -> bytes:
@@ -53,7 +53,7 @@ def read(uri: str, limit: int | None = None) -> bytes:
         size_bytes = os.fstat(descriptor).st_size
         _refuse_large(uri, size_bytes, limit)
         data = os.read(descriptor, size_bytes + 1)
-        if len(data) == size_bytes:  # it ended where it was to end
+        if len(data) == size_bytes:  # the file ended where it should
             return data
         parts, total = [data], len(data)
         while parts[-1]:
@@ -66,11 +66,11 @@ def read(uri: str, limit: int | None = None) -> bytes:
 
 
 def refuse_special(path: str | Path) -> None:
-    """Refuse what is no file before it is opened: a FIFO waits for a writer, ``/dev/zero`` has no end.
+    """Refuse what is not a file before it is opened: a FIFO waits for a writer, ``/dev/zero`` has no end.
 
     Raises:
         NotAFileError: it is a folder, a FIFO, a socket or a device.
-        OSError: nothing is there, or it cannot be looked at.
+        OSError: nothing is there, or it cannot be inspected.
     """
     mode = os.stat(path).st_mode
     if not stat_module.S_ISREG(mode):
@@ -84,7 +84,7 @@ def _refuse_large(uri: str, size_bytes: int, limit: int | None) -> None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file beside its name, then rename it."""
+    """Write a file under a temporary name beside its own, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -96,7 +96,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, by way of a temporary one; copy it where the filesystem knows no hard links."""
+    """Give a file a second name, by way of a temporary one; copy it where the filesystem has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -113,11 +113,11 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def write_if(path: Path, expected: bytes | None, data: bytes) -> bool:
-    """Write a file if it holds what is expected; those who ask so take turns, by a lock on its folder."""
+    """Write a file if it holds what is expected; such writers take turns, by a lock on its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # a network filesystem without locks: the comparison alone has to do
+        with contextlib.suppress(OSError):  # a network filesystem without locks: the comparison has to suffice
             fcntl.flock(folder, fcntl.LOCK_EX)
         try:
             found: bytes | None = path.read_bytes()
@@ -137,7 +137,7 @@ def stat(path: Path) -> StoredFile:
 
 
 def files(folder: str | Path) -> Iterator[StoredFile]:
-    """The files of a folder itself."""
+    """The files directly in a folder."""
     with os.scandir(folder) as entries:
         for entry in entries:
             # A file that vanishes while its folder is read was never listed.
@@ -147,7 +147,7 @@ def files(folder: str | Path) -> Iterator[StoredFile]:
 
 
 def entries(folder: str | Path) -> Iterator[Entry]:
-    """What a folder itself holds, of every kind, in no particular order; nothing is opened."""
+    """Everything directly in a folder, of every kind, in no particular order; nothing is opened."""
     with os.scandir(folder) as found:
         for entry in found:
             # What vanishes while its folder is read was never there.
@@ -178,7 +178,7 @@ def subfolders(folder: str | Path) -> list[str]:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a folder, and those in it, as far as they hold no files."""
+    """Remove a folder and its subfolders where they hold no files."""
     for path, _, _ in os.walk(folder, topdown=False):
         with contextlib.suppress(OSError):  # not empty
             os.rmdir(path)
@@ -194,7 +194,7 @@ def _entry(entry: os.DirEntry[str]) -> Entry:
         if linked and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
             return Entry("dangling", StoredFile(entry.path, -1, ""))
         if isinstance(error, PermissionError):
-            return Entry("file", StoredFile(entry.path, -1, ""))  # who reads it will say so
+            return Entry("file", StoredFile(entry.path, -1, ""))  # whoever reads it will say so
         raise
     if stat_module.S_ISDIR(status.st_mode):
         return Entry("link", StoredFile(entry.path, -1, ""))
@@ -206,7 +206,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link that leads nowhere, as a dangling one
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link to nowhere, like a dangling one
             return False
         raise
 

@@ -62,7 +62,7 @@ def has_glob(uri: str) -> bool:
 
 
 def fixed_part(pattern: str) -> str:
-    """The folder of a glob that every match lies in: what stands before its first wildcard."""
+    """The folder that holds every match of a glob: what comes before its first wildcard."""
     return posixpath.dirname(GLOB_CHARACTERS.split(pattern, maxsplit=1)[0])
 
 
@@ -70,7 +70,7 @@ def bucket_and_key(uri: str) -> tuple[str, str]:
     """The two parts of an object's URI; the second may be empty.
 
     Raises:
-        ValueError: the URI names no bucket.
+        ValueError: the URI does not name a bucket.
     """
     bucket, _, key = uri.partition("://")[2].partition("/")
     if not bucket:

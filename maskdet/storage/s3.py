@@ -1,7 +1,7 @@
-"""Amazon S3 and what speaks its protocol, by Beam's ``--s3_…`` options.
+"""Amazon S3 and stores that speak its protocol, configured by Beam's ``--s3_…`` options.
 
-Not Beam's own client: it is made for every call (0.1 to 0.4 s), asks twice for every read, writes in three requests,
-and waits minutes before it reports a store that fails.
+Beam's own client is not used: it is made anew for every call (0.1 to 0.4 s), asks twice for every read, writes in three
+requests, and waits minutes before it reports a store that fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from maskdet.storage.s3_signing import UrlSigner
 
 T = TypeVar("T")
 
-# Idle connections kept; more threads than that would make a new one for each request.
+# Idle connections kept open; more threads than this would open a new one for each request.
 _CONNECTIONS = 64
 _ERROR_CODE = re.compile(rb"<Code>([^<]+)</Code>")
 _NO_CREDENTIALS = (
@@ -87,7 +87,7 @@ class S3Store:
         try:
             return self._call(uri, write_if)
         except Exception as error:
-            if status_of(error) in (404, 409, 412):  # gone; another writer is at it; another writer came between
+            if status_of(error) in (404, 409, 412):  # gone; another writer is at work; another writer was first
                 return False
             raise
 
@@ -144,7 +144,7 @@ class S3Store:
 
 
 def _error(answer: Answer) -> Exception:
-    """What the library raises for an answer that is no object."""
+    """What the library raises for an answer that is not an object."""
     from botocore.exceptions import ClientError
 
     code = _ERROR_CODE.search(answer.data)

@@ -1,4 +1,4 @@
-"""URLs by which anyone may read an object for an hour, signed as S3 wants them.
+"""URLs with which anyone may read an object for an hour, signed as S3 requires.
 
 Source: Amazon, "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)". botocore signs the same
 way, but takes 0.15 ms for it, longer than the read; it still chooses the endpoint, and vouches for the first URL of
@@ -20,18 +20,18 @@ _PROBE = "k"
 
 
 class Endpoint(NamedTuple):
-    """Where the objects of a bucket are."""
+    """Where a bucket's objects are."""
 
     base: str
-    """URL up to the slash before the key."""
+    """The URL up to the slash before the key."""
     host: str
     path: str
-    """Of the base."""
+    """The path of the base."""
     region: str
 
 
 class Keys(NamedTuple):
-    """Credentials of one moment."""
+    """Credentials at one moment."""
 
     access_key: str
     secret_key: str
@@ -39,7 +39,7 @@ class Keys(NamedTuple):
 
 
 class UrlSigner:
-    """Signs URLs of objects; for any number of threads.
+    """Signs URLs of objects; may be shared by threads.
 
     Args:
         client: a boto3 S3 client.
@@ -90,7 +90,7 @@ def signed_url(endpoint: Endpoint, key: str, keys: Keys, now: datetime) -> str:
     Args:
         endpoint: of its bucket.
         key: its name.
-        keys: of who may read it.
+        keys: credentials of someone who may read it.
         now: UTC.
     """
     stamp, name = now.strftime("%Y%m%dT%H%M%SZ"), quote(key, safe="/~")

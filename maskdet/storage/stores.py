@@ -1,4 +1,4 @@
-"""What is asked of a store that is not this machine, and of any of Beam's filesystems that has no client here."""
+"""The operations of a remote store, and the same on those of Beam's filesystems that have no client here."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from maskdet.storage.names import StoredFile
 
 C = TypeVar("C")
 
-# An unreachable address; and a server that sends nothing. Neither bounds a transfer that moves.
+# For an unreachable address, and for a server that sends nothing. Neither limits a transfer that makes progress.
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 
 _PIECE_BYTES = 8 * 1024 * 1024
-# Longer than two writers of one small object, who both found it as expected, take to write.
+# Longer than two writers take who both found one small object as expected.
 _SETTLE_S = 1.0
 
 
@@ -36,7 +36,7 @@ class Store(Protocol):
         """A whole object."""
 
     def open(self, uri: str) -> BinaryIO:
-        """An object to be read piecewise."""
+        """An object to be read in pieces."""
 
     def write(self, uri: str, data: bytes) -> None:
         """Make an object appear, or replace it, whole or not at all."""
@@ -58,13 +58,13 @@ class Store(Protocol):
 
 
 class KeptClient(Generic[C]):
-    """A client library's client, made anew only for other Beam options or in a forked process.
+    """A client library's client, made anew only when Beam's options change or the process forks.
 
     Beam makes one for every call, which takes longer than to read a small image.
 
     Args:
         make: makes a client for some options.
-        shared: whether threads may share a client; else each gets its own.
+        shared: whether threads may share a client; otherwise each gets its own.
     """
 
     def __init__(self, make: Callable[[PipelineOptions], C], *, shared: bool) -> None:
@@ -74,7 +74,7 @@ class KeptClient(Generic[C]):
         os.register_at_fork(after_in_child=self._forget)
 
     def get(self) -> C:
-        """The client for the options in force."""
+        """The client for the current options."""
         options = FileSystems._pipeline_options
         with self._lock:
             if getattr(self._slot, "made_for", self) is not options:
@@ -83,13 +83,13 @@ class KeptClient(Generic[C]):
             return cast(C, self._slot.client)
 
     def _forget(self) -> None:
-        # Two processes must not talk over one connection, and the lock may have been held at the fork.
+        # Two processes must not share a connection, and the lock may have been held at the fork.
         self._lock = threading.Lock()
         self._slot = SimpleNamespace() if self._shared else threading.local()
 
 
 class ObjectStream(io.RawIOBase):
-    """An object's bytes by ranges, each asked for until it comes."""
+    """An object's bytes in ranges, each requested until it arrives."""
 
     def __init__(self, size_bytes: int, read_range: Callable[[int, int], bytes]) -> None:
         super().__init__()
@@ -99,16 +99,16 @@ class ObjectStream(io.RawIOBase):
 
     @classmethod
     def buffered(cls, size_bytes: int, read_range: Callable[[int, int], bytes]) -> BinaryIO:
-        """A stream that asks for large pieces.
+        """A stream that requests large pieces.
 
         Args:
             size_bytes: of the object.
-            read_range: gives the bytes from a first to before a last.
+            read_range: returns the bytes from one offset up to, and without, another.
         """
         return cast(BinaryIO, io.BufferedReader(cls(size_bytes, read_range), _PIECE_BYTES))
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill a buffer as far as the object goes."""
+        """Fill a buffer, or as much of it as the object has bytes for."""
         start, end = self._position, min(self._position + len(buffer), self._size)
         if start >= end:
             return 0
@@ -148,7 +148,7 @@ def has(store: Store, uri: str) -> bool:
 
 
 class BeamStore:
-    """A filesystem of Beam's."""
+    """One of Beam's filesystems."""
 
     def read(self, uri: str) -> bytes:
         """As :class:`Store`."""
@@ -163,7 +163,8 @@ class BeamStore:
         """As :class:`Store`."""
         stream = cast(BinaryIO, FileSystems.create(uri, compression_type=CompressionTypes.UNCOMPRESSED))
         stream.write(data)
-        stream.close()  # not in a `with`: closing after a failed write would make an object of what there is
+        # not in a `with`: closing after a failed write would turn what was written so far into an object
+        stream.close()
 
     def write_if(self, uri: str, expected: bytes | None, data: bytes) -> bool:
         """As :class:`Store`, without a condition that the filesystem would hold: the last of two writers wins."""

@@ -29,17 +29,17 @@ ALL, BY = "all", "by"
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked.
+    """The question asked.
 
     Attributes:
         by: keys whose groups are compared, as of ``compliance.levels``.
         rate: of :data:`maskdet.compliance.change.RATES`.
-        cluster: keys that the faces of one cluster share; default: the run's, without ``date`` where periods are
+        cluster: keys that all faces of a cluster share; default: the run's, without ``date`` where periods are
             compared, so that a camera at an hour of the day is one cluster on both sides.
         confidence: nominal coverage of intervals.
         adjustment: how p values are corrected for the number of groups.
         time_zone: of days and hours; default: the run's.
-        metadata: more keys, which follow from one of the outputs'.
+        metadata: more keys, derived from one of the outputs'.
         small_groups: whether the reader may see what ``privacy`` hides or rounds in the tables.
     """
 
@@ -60,7 +60,7 @@ class Side:
     Attributes:
         name: what people call it.
         layout: its output.
-        period: its days; ``None``: all images, also those without a capture time.
+        period: its days; ``None``: all images, including those without a capture time.
     """
 
     name: str
@@ -79,13 +79,13 @@ class Side:
 
     @property
     def compliance(self) -> Mapping[str, Any]:
-        """How the run grouped, as far as its record says."""
+        """How the run grouped faces, where its record says so."""
         found: Mapping[str, Any] = self.run.settings.get("compliance", {})
         return found
 
     @property
     def time_zone(self) -> str:
-        """Of the run's days and hours."""
+        """The time zone of the run's days and hours."""
         return self.compliance.get("time_zone") or self.snapshot.dataset.timezone
 
 
@@ -97,9 +97,9 @@ class Changes:
         before: one side.
         after: the other.
         counts: images and faces of each side, all groups together.
-        values: key → its values on each side, of every key of the source.
-        models: what the models of the two sides are called, with their thresholds.
-        cluster: keys that the faces of one cluster shared.
+        values: each key that the source gives → its values on each side.
+        models: names and thresholds of the two sides' models.
+        cluster: keys that all faces of a cluster share.
         time_zone: of days and hours.
         table: one row for all groups together, then one per group; see
             :func:`maskdet.answer_schemas.changes_schema`.
@@ -116,7 +116,7 @@ class Changes:
 
     @property
     def same_model(self) -> bool:
-        """Whether a difference of rates is one of faces, not of models or thresholds."""
+        """Whether a difference of rates comes from the faces, not from models or thresholds."""
         return self.models[0] == self.models[1]
 
 
@@ -124,8 +124,8 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     """What changed from one side to the other.
 
     Raises:
-        ConfigError: a key is not one of both outputs, a period has no images, or the model of one output does not tell
-            what the rate asks for.
+        ConfigError: a key is missing from one of the outputs, a period has no images, or one output's model cannot tell
+            what the rate needs.
         OutputError: one of them holds no tables.
         StorageError: a table cannot be read.
     """
@@ -133,7 +133,7 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     keys, shared = _shared_keys(before, after)
     cluster = _cluster(before, after, question, keys)
     known = tuple(name for name in dict.fromkeys((*shared, *GROUPED_KEYS)) if name not in changes_schema().names)
-    # "date" and "hour" are columns of no table, but of every output.
+    # "date" and "hour" are not columns of the tables, but keys of every output.
     metadata = question.metadata.beside((*keys, *shared, *GROUPED_KEYS, *changes_schema().names))
     counted_by = metadata.counted(question.by)
     for flag, names in (("--by", counted_by), ("--cluster", cluster)):
@@ -166,7 +166,7 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
 
 
 def _shared_keys(before: Side, after: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Keys of both sides that say where images are from, and all keys of both."""
+    """The keys common to both sides that say where images are from, and all common keys."""
     first, second = before.snapshot.dataset, after.snapshot.dataset
     shared = tuple(name for name in first.key_names if name in second.key_names)
     return tuple(name for name in shared if name in first.place_names and name in second.place_names), shared

@@ -1,7 +1,7 @@
-"""The end of a run: its set of tables takes the place of the one before, and the tables' folders follow.
+"""The end of a run: its set of tables replaces the one before, and the tables' folders follow.
 
-Whatever dies on the way, the snapshot names a whole set: the one before or the new one. What remains to be done to the
-folders is in the snapshot too, and the next run does it.
+Whatever dies on the way, the snapshot names a complete set: the old one or the new one. What remains to be done in the
+folders is recorded in the snapshot too, and the next run does it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from maskdet.tables.layout import (
 from maskdet.tables.snapshot import Snapshot, decode_snapshot, read_snapshot_bytes
 
 TABLE_FOLDERS = (*SHARD_TABLES, COMPLIANCE, *VIDEO_TABLES)
-_WRITERS = 16  # files are small: over a network nearly all of a write is waiting
+_WRITERS = 16  # files are small: over a network, a write is nearly all waiting
 
 
 def missing_version(layout: Layout, snapshot: Snapshot) -> str | None:
-    """A file of the set that is not there, if there is one.
+    """A missing file of the set, if there is one.
 
     Raises:
         StorageError: the output cannot be listed.
@@ -39,15 +39,15 @@ def missing_version(layout: Layout, snapshot: Snapshot) -> str | None:
 
 
 def commit(layout: Layout, snapshot: Snapshot, base_run: str | None) -> bool:
-    """Make a set of tables the current one, whose files are all there, if that of the base run still is it.
+    """Make a set of tables, whose files all exist, the current one, if the base run's set still is.
 
     Args:
         layout: the output.
         snapshot: the new set.
-        base_run: the run that left the set which the new one was made from; ``None``: there was none.
+        base_run: the run that left the set from which the new one was made; ``None`` if there was none.
 
     Returns:
-        Whether it is the current one now; a second call for the same set says so, too.
+        Whether it is the current set now; also true if the same set is committed again.
 
     Raises:
         StorageError: the output cannot be read or written.
@@ -76,11 +76,11 @@ def commit(layout: Layout, snapshot: Snapshot, base_run: str | None) -> bool:
 def publish(layout: Layout, base: Snapshot | None) -> int:
     """Bring the tables' folders in line with the current set, and remove what no reader needs any more.
 
-    Only files that a run of ours wrote are removed: those that a snapshot named, and those of an unfinished run's.
+    Only files that runs wrote are removed: those that a snapshot named, and those of an unfinished run.
 
     Args:
         layout: the output.
-        base: the set that was the current one before.
+        base: the set that was current before.
 
     Returns:
         How many files of earlier sets were removed from the tables' folders.
@@ -114,7 +114,7 @@ def publish(layout: Layout, base: Snapshot | None) -> int:
 
 
 def missing_table(layout: Layout, snapshot: Snapshot) -> str | None:
-    """A file that the tables' folders should hold and do not, if there is one.
+    """A file that is missing from the tables' folders, if there is one.
 
     Raises:
         StorageError: the output cannot be listed.
@@ -124,7 +124,7 @@ def missing_table(layout: Layout, snapshot: Snapshot) -> str | None:
 
 
 def _collect(layout: Layout, snapshot: Snapshot) -> None:
-    """Remove versions that neither the current set nor the one before has, and receipts of shards that are no more."""
+    """Remove versions that are in neither the current set nor the one before, and receipts of former shards."""
     kept = snapshot.versions(layout) | {storage.join(layout.root, name) for name in snapshot.previous}
     kept |= {layout.receipt(shard.slot) for shard in snapshot.shards}
     for folder in (FILES, RECEIPTS):
@@ -133,7 +133,7 @@ def _collect(layout: Layout, snapshot: Snapshot) -> None:
 
 
 def _sweep(layout: Layout, run_id: str) -> None:
-    """Remove what killed writes left of records; object stores, where uploads are whole or nothing, have none."""
+    """Remove what killed writes left of records; object stores have none, since uploads are all or nothing."""
     if storage.is_local(layout.root):
         records = [*storage.list_files(layout.root), *storage.list_folder(layout.folder(RUNS))]
         storage.delete([file.uri for file in records if is_record_left_by_kill(file.uri, run_id)])

@@ -18,7 +18,7 @@ _ROW_GROUP_ROWS = 100_000
 
 
 def corrections_uri(layout: Layout) -> str:
-    """Where an output's corrections lie."""
+    """Where an output's corrections are stored."""
     return storage.join(layout.root, CORRECTIONS)
 
 
@@ -26,7 +26,7 @@ def read_corrections(layout: Layout) -> Corrections:
     """The labels that people gave to faces of an output; none where there is no file.
 
     Raises:
-        OutputError: the file is no table of corrections.
+        OutputError: the file is not a table of corrections.
         StorageError: it cannot be read.
     """
     uri = corrections_uri(layout)
@@ -49,7 +49,7 @@ def write_corrections(layout: Layout, corrections: Corrections) -> str:
     """Replace an output's corrections; they count from the next run, prune or recount on.
 
     Returns:
-        SHA-256 of the file, in hexadecimal; empty where there are no corrections, and then no file.
+        SHA-256 of the file, in hexadecimal; empty where there are no corrections, and so no file.
 
     Raises:
         StorageError: the file cannot be written.

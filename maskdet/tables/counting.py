@@ -1,4 +1,4 @@
-"""Counting an output's tables anew, by any keys and of any days, without running a pipeline."""
+"""Count an output's tables anew, by any keys and for any days, without running a pipeline."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from maskdet.schemas import failures_schema, no_face_schema, predictions_schema
 from maskdet.tables.layout import FAILURES, NO_FACE, PREDICTIONS, SHARD_TABLES, Layout, read_table
 from maskdet.tables.snapshot import Snapshot
 
-READERS = 16  # over a network nearly all of a read is waiting
+READERS = 16  # over a network, a read is nearly all waiting
 _ROWS_AT_ONCE = 200_000
 
 
 @dataclass(frozen=True)
 class Period:
-    """Days in some time zone, from the first to the last, both included; ``None`` leaves a side open."""
+    """Days in some time zone, from the first to the last, both inclusive; ``None`` leaves a side open."""
 
     first: date | None = None
     last: date | None = None
@@ -49,7 +49,7 @@ def count_output(
         layout: the output.
         snapshot: its current set of tables.
         grouping: levels, clusters, time zone and corrections.
-        period: leaves out images of other days, and those without a capture time; default: all images count.
+        period: leaves out images of other days and those without a capture time; default: all images.
 
     Raises:
         StorageError: a table cannot be read.
@@ -74,7 +74,7 @@ def group_states(states: Mapping[GroupKey, State], level: str) -> dict[tuple[str
 
 
 def _tables(layout: Layout, snapshot: Snapshot, grouping: Grouping) -> Iterator[tuple[str, pa.Table]]:
-    """Rows of every table, in parts of bounded size."""
+    """Rows of every table, in parts of limited size."""
     keys = ["captured_at", *snapshot.dataset.key_names]
     columns = {PREDICTIONS: list(dict.fromkeys([*keys, *grouping.prediction_columns])), FAILURES: keys, NO_FACE: keys}
     with ThreadPoolExecutor(READERS, thread_name_prefix="rows") as pool:

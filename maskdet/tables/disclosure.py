@@ -1,4 +1,4 @@
-"""What leaves an output beside its tables, where ``privacy`` hides or rounds their counts.
+"""What may leave an output besides its tables, where ``privacy`` hides or rounds their counts.
 
 One rule: the tables of counts (``compliance/``, ``track_rates/``) hide and round, metrics show what those show, in
 steps that are not small either, and whatever counts rows anew refuses, unless its caller says that its reader may see
@@ -26,11 +26,11 @@ def privacy_of(run: RunRecord) -> PrivacySettings:
 
 
 def refuse_small_groups(runs: Iterable[RunRecord], *, allowed: bool) -> None:
-    """Refuse to count rows of which the tables hide or round the counts.
+    """Refuse to count rows whose counts the tables hide or round.
 
     Args:
         runs: those that left the tables.
-        allowed: whether the reader may see them all the same.
+        allowed: whether the reader may see them anyway.
 
     Raises:
         ConfigError: they hide or round.
@@ -51,7 +51,7 @@ def shown_faces(layout: Layout, run: RunRecord) -> dict[str, int]:
 
     Args:
         layout: the output.
-        run: one that made tables of it. Where others have taken their place, nothing is known that may be shown.
+        run: one that made its tables. Where others have replaced them, nothing may be shown.
 
     Raises:
         StorageError: the output cannot be read.
@@ -69,7 +69,7 @@ def shown_faces(layout: Layout, run: RunRecord) -> dict[str, int]:
 
 
 def shown_images(images: ImageCounts, privacy: PrivacySettings) -> dict[str, int]:
-    """Images by outcome, and listed, in steps; none where those that may show people are few."""
+    """Images by outcome, and listed, in steps; none where few of them may show people."""
     return _shown({name: getattr(images, name) for name in ImageCounts.model_fields}, privacy)
 
 
@@ -88,7 +88,7 @@ def _shown(counts: Mapping[str, int], privacy: PrivacySettings) -> dict[str, int
     if any(is_small(counts.get(name, 0), privacy.min_cell) for name in _OF_PEOPLE):
         return {}
     shown = {name: round_count(count, _step(privacy)) for name, count in counts.items() if name != "listed"}
-    # By itself it would change between the others' steps, and so tell smaller ones.
+    # Rounded on its own, it would change between the others' steps, and so reveal smaller ones.
     return {"listed": sum(shown.values()), **shown}
 
 

@@ -1,4 +1,4 @@
-"""How a run's images and segments of videos ended, told apart."""
+"""How a run's images and segments of videos ended, kept apart."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from maskdet.tables.videos import SegmentCounts
 
 @dataclass(frozen=True)
 class Endings:
-    """Images and segments of videos by how they ended, each kind for itself."""
+    """Images and segments of videos by how they ended, each kind separately."""
 
     images: Outcomes
     segments: SegmentCounts
 
     @classmethod
     def of(cls, references: Outcomes, segments: SegmentCounts) -> Endings:
-        """Tell images from segments among references of both kinds."""
+        """Separate images from segments among references of both kinds."""
         images = Outcomes(
             references.scored - segments.scored,
             references.no_face - segments.no_face,
@@ -36,24 +36,24 @@ class Endings:
 
     @classmethod
     def of_receipts(cls, receipts: Sequence[Receipt]) -> Endings:
-        """How everything ended that some shards hold."""
+        """How everything in some shards ended."""
         references = Outcomes.sum(Outcomes(one.scored, one.no_face, one.failed) for one in receipts)
         return cls.of(references, SegmentCounts.sum(receipt.segments for receipt in receipts))
 
     @classmethod
     def carried(cls, reports: Sequence[ShardReport]) -> Endings:
-        """How that of it ended that the run did not list."""
+        """How the part of it ended that the run did not list."""
         references = Outcomes.sum(report.carried for report in reports)
         return cls.of(references, SegmentCounts.sum(report.carried_segments for report in reports))
 
     @property
     def failed_by_code(self) -> dict[str, int]:
-        """Images and segments failed."""
+        """How many images and segments failed."""
         return dict(sorted((Counter(self.images.failed) + Counter(self.segments.failed)).items()))
 
     @property
     def counts(self) -> ImageCounts:
-        """The images, as a run's record has them."""
+        """The images, in the form of a run's record."""
         failed = sum(self.images.failed.values())
         return ImageCounts(
             listed=self.images.images, scored=self.images.scored, no_face=self.images.no_face, failed=failed

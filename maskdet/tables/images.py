@@ -1,4 +1,4 @@
-"""What a shard remembers of its images: the references it was made of, how each ended, and by which model."""
+"""What a shard remembers of its images: the references it was made from, how each ended, and with which model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Ending(NamedTuple):
     scored_by: str
     """Fingerprint of the model and the settings that its rows depend on."""
     frames: FrameCounts | None = None
-    """Of a segment of a video."""
+    """Counts of a segment of a video."""
 
 
 def images_table(refs: Sequence[ImageRef], endings: Mapping[str, Ending]) -> pa.Table:
@@ -48,7 +48,7 @@ def images_table(refs: Sequence[ImageRef], endings: Mapping[str, Ending]) -> pa.
 
 
 def columns_of(images: pa.Table, slot: str) -> pa.RecordBatch:
-    """The references of a shard's images as columns, marked as an earlier run's."""
+    """The references of a shard's images as columns, marked as those of an earlier run."""
     count = images.num_rows
     told = {
         **{name: images[name] for name in images.column_names if name in REFERENCE_COLUMNS},
@@ -65,7 +65,7 @@ def columns_of(images: pa.Table, slot: str) -> pa.RecordBatch:
 
 
 def refs_of(images: pa.Table, slot: str) -> list[ImageRef]:
-    """The references of a shard's images, marked as an earlier run's."""
+    """The references of a shard's images, marked as those of an earlier run."""
     return list(map(ImageRef._make, columns.rows_of(columns_of(images, slot))))
 
 

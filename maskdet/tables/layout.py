@@ -17,8 +17,8 @@
     corrections.parquet                                         labels that people gave, where they did
     _SUCCESS                                                    the last run's id, once everything above is complete
 
-A run writes its tables below ``_files``, under names made of their content, so that nothing a reader may hold
-changes. At its end it replaces the snapshot in one step and then brings the tables' own folders in line with it. The
+A run writes its tables below ``_files``, under names made from their content, so that nothing changes under a
+reader. At its end it replaces the snapshot in one step and then brings the tables' own folders in line with it. The
 files of the set before stay below ``_files`` until the next run ends. Their names do not end in ``.parquet``, so that a
 reader who globs the whole output does not see rows twice.
 """
@@ -45,7 +45,7 @@ COMPLIANCE = "compliance"
 TRACKS = "tracks"
 TRACK_RATES = "track_rates"
 VIDEO_TABLES = (TRACKS, TRACK_RATES)
-"""Tables that outputs have of videos only."""
+"""Tables that only outputs with videos have."""
 RECEIPTS = "_shards"
 RUNS = "_runs"
 SUCCESS = "_SUCCESS"
@@ -53,14 +53,14 @@ SNAPSHOT = "_snapshot.json"
 FILES = "_files"
 IMAGES = "images"
 NO_ROWS = "no-rows"
-"""Name of the file of a table without rows, which readers need to know its columns."""
+"""Name of a table's file without rows, from which readers learn its columns."""
 PLAN = "_plan.json"
 LEASE = "_lease.json"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of the files of one output.
+    """The names of an output's files.
 
     Attributes:
         root: the output's location.
@@ -74,11 +74,11 @@ class Layout:
         return storage.join(self.root, table, f"{name}.parquet")
 
     def no_rows(self, table: str) -> str:
-        """The file of a table that no shard has rows of."""
+        """The file of a table for which no shard has rows."""
         return storage.join(self.root, table, f"{NO_ROWS}.parquet")
 
     def version(self, table: str, name: str, sha256: str) -> str:
-        """A file of the set of tables, under a name that never gets other content.
+        """A file of the set of tables, under a name whose content never changes.
 
         Args:
             table: a shard's table, or the compliance tables.
@@ -136,7 +136,7 @@ class Layout:
         return storage.join(self.root, name)
 
 
-# Names that runs give their files; a local write leaves `.NAME.<hex>.tmp` when it is killed.
+# Names that runs give their files; a local write that is killed leaves `.NAME.<hex>.tmp`.
 _SHARD_NAME = r"shard-(?:all|[01]+)"
 _NAMES = {
     PREDICTIONS: rf"(?:{_SHARD_NAME}|{NO_ROWS})\.parquet",
@@ -157,26 +157,26 @@ _RECORD_LEFT = re.compile(
 
 
 def is_ours(folder: str, uri: str) -> bool:
-    """Whether a file in one of the folders of an output has a name that a run gives it."""
+    """Whether a file in one of an output's folders has a name that runs give."""
     return _OURS[folder].fullmatch(uri.rsplit("/", 1)[-1]) is not None or is_left_by_kill(folder, uri)
 
 
 def is_record_left_by_kill(uri: str, run_id: str) -> bool:
-    """Whether a file beside the tables' folders, or among run records, is left by a killed write of another run."""
+    """Whether a file beside the tables' folders, or among run records, was left by a killed write of another run."""
     name = uri.rsplit("/", 1)[-1]
     return _RECORD_LEFT.fullmatch(name) is not None and run_id not in name
 
 
 def is_left_by_kill(folder: str, uri: str) -> bool:
-    """Whether a file is what a write of ours leaves that was killed half way."""
+    """Whether a file was left by a write of ours that was killed halfway."""
     return _LEFT_BY_KILLS[folder].fullmatch(uri.rsplit("/", 1)[-1]) is not None
 
 
 def encode_table(table: pa.Table, row_group_rows: int, metadata: Mapping[str, str] | None = None) -> bytes:
-    """A table as Parquet: zstd, sized row groups, statistics; the same bytes for the same rows.
+    """A table as Parquet: zstd, row groups of a fixed size, statistics; the same bytes for the same rows.
 
     Args:
-        table: what.
+        table: the table.
         row_group_rows: rows per row group.
         metadata: more entries for the schema's metadata.
     """
@@ -194,7 +194,7 @@ def write_table(uri: str, table: pa.Table, row_group_rows: int, metadata: Mappin
 
     Args:
         uri: where to.
-        table: what; never empty, since some readers stumble over files without rows.
+        table: the table; never empty, since some readers stumble over files without rows.
         row_group_rows: rows per row group.
         metadata: more entries for the schema's metadata.
 
@@ -218,7 +218,7 @@ def write_version(
     row_group_rows: int,
     metadata: Mapping[str, str] | None = None,
 ) -> str:
-    """Write a file of the set of tables; as :func:`write_table`, at the place that :meth:`Layout.version` says.
+    """Write a file of the set of tables, like :func:`write_table`, where :meth:`Layout.version` says.
 
     Raises:
         StorageError: the location cannot be written.
@@ -241,18 +241,18 @@ def read_version(
         data = storage.read_bytes(layout.version(table, name, sha256))
     except NotFoundError:
         return None
-    # Parsing damaged Parquet instead would raise errors of many kinds, or none and give other rows.
+    # Parsing damaged Parquet instead would raise errors of many kinds, or raise none and give wrong rows.
     if hashlib.sha256(data).hexdigest() != sha256:
         return None
     return pq.ParquetFile(pa.BufferReader(data)).read(columns)
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Read one Parquet file, without taking its folders for columns.
+    """Read one Parquet file without turning its folders into columns.
 
     Raises:
         StorageError: the file is missing or cannot be read.
-        pyarrow.ArrowException: the file is no Parquet.
+        pyarrow.ArrowException: the file is not Parquet.
     """
     with storage.open_binary(uri) as stream:
         return pq.ParquetFile(stream).read(columns=columns)

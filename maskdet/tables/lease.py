@@ -4,9 +4,9 @@
     _runs/<run_id>.heartbeat          its latest sign of life, written by its client and its workers
 
 The lease is taken by a conditional write, so one of two runs that begin together gets it. Each run writes only its own
-heartbeat: one that was taken for dead cannot take the lease back by going on. A run that ends with its process, on the
-machine that asks, is dead when the process is; any other is dead when its heartbeat stopped. Clocks of two machines may
-differ, and clocks jump: a heartbeat that looks old is watched for a while before it counts as stopped.
+heartbeat, so a run that was thought dead cannot take the lease back by going on. A run that ends with its process, on
+the machine that asks, is dead when the process is; any other is dead when its heartbeat has stopped. Clocks of two
+machines may differ, and clocks jump: a heartbeat that looks old is watched for a while before it counts as stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LOGGER = logging.getLogger(__name__)
 INTERVAL_S = 15.0
 """Seconds between two heartbeats of a run."""
 STALE_S = 120.0
-"""A heartbeat older than this is watched: eight were missed. Beam's shuffles between our steps take seconds."""
+"""A heartbeat older than this, after eight misses, is watched. Beam's shuffles between our steps take seconds."""
 _WATCH_S = 2 * INTERVAL_S + 5
 _POLL_S = 1.0
 
@@ -51,11 +51,11 @@ class Holder(BaseModel):
     host: str
     pid: int
     machine: str
-    """Tells machines, their restarts and containers apart; process numbers mean something within one."""
+    """Distinguishes machines, their restarts and containers; process ids are only meaningful within one."""
     process_started: str
-    """Tells a process from a later one of the same number."""
+    """Distinguishes a process from a later one with the same id."""
     ends_with_process: bool
-    """Whether the run cannot outlive the process: not so where a cluster does the work."""
+    """Whether the run cannot outlive the process; false where a cluster does the work."""
     since: datetime
 
     @classmethod
@@ -89,7 +89,7 @@ class Heartbeat(BaseModel):
 
 @dataclass(frozen=True)
 class Clock:
-    """What time it is, how much has passed, and waiting; tests give their own."""
+    """The time of day, elapsed time, and waiting; tests supply their own."""
 
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic_s: Callable[[], float] = time.monotonic
@@ -97,13 +97,13 @@ class Clock:
 
 
 def acquire(layout: Layout, holder: Holder, *, wait_s: float = 0.0, clock: Clock | None = None) -> None:
-    """Take the lease of an output, from nobody or from a dead holder.
+    """Take the lease of an output, if it is free or its holder is dead.
 
     Args:
         layout: the output.
         holder: who takes it.
         wait_s: how long to wait for a holder that is alive, in seconds.
-        clock: the time.
+        clock: tells the time.
 
     Raises:
         HeldError: another run holds the output.
@@ -121,7 +121,7 @@ def acquire(layout: Layout, holder: Holder, *, wait_s: float = 0.0, clock: Clock
         if other is None or _is_over(layout, other, clock):
             if other is not None:
                 _LOGGER.warning("%s: taking over from %s, which is dead", layout.root, other.describe())
-            storage.write_if(layout.lease, found, wanted)  # the next turn sees who won
+            storage.write_if(layout.lease, found, wanted)  # the next iteration sees who won
         elif clock.monotonic_s() >= deadline:
             raise HeldError(
                 f"--output {layout.root}",
@@ -140,7 +140,7 @@ def holds(layout: Layout, run_id: str) -> bool:
 
 
 def release(layout: Layout, run_id: str) -> None:
-    """Give the lease back, if it is still this run's."""
+    """Release the lease, if it is still this run's."""
     if holds(layout, run_id):
         storage.delete([layout.lease])
     storage.delete([layout.heartbeat(run_id)])
@@ -155,7 +155,7 @@ def read_holder(layout: Layout) -> Holder | None:
 def beat(layout: Layout, run_id: str, clock: Clock | None = None) -> None:
     """Leave a sign of life, unless another process of the run just did.
 
-    Never fails: a full disk or a store's bad minute must not end a run that goes on.
+    It never fails: a full disk or a store's bad minute must not end a run that is going on.
     """
     now = (clock or Clock()).now()
     try:
@@ -177,7 +177,7 @@ def read_heartbeat(layout: Layout, run_id: str) -> Heartbeat | None:
 
 
 def life_of(layout: Layout, run_id: str, clock: Clock | None = None) -> Life:
-    """Whether a run that has not ended lives, judged at once: ``silent`` if its heartbeat is old or from the future."""
+    """Whether an unfinished run is alive, judged at once: ``silent`` if its heartbeat is old or from the future."""
     holder = read_holder(layout)
     if holder is None or holder.run_id != run_id:
         return "dead"  # it gave the lease back, or lost it
@@ -200,7 +200,7 @@ def heartbeats(layout: Layout, run_id: str, interval_s: float = INTERVAL_S) -> I
 
 
 def _is_over(layout: Layout, other: Holder, clock: Clock) -> bool:
-    """Whether another holder is dead; watches a heartbeat that only looks as if it had stopped."""
+    """Whether another holder is dead; a heartbeat that seems to have stopped is watched for a while."""
     known = _process_lives(other)
     if known is not None:
         return not known
@@ -216,7 +216,7 @@ def _is_over(layout: Layout, other: Holder, clock: Clock) -> bool:
 
 
 def _is_fresh(latest: Heartbeat | None, holder: Holder, clock: Clock) -> bool:
-    """Whether the latest sign of life is recent by this machine's clock; one from the future tells nothing."""
+    """Whether the latest sign of life is recent by this machine's clock; one from the future says nothing."""
     age_s = (clock.now() - (holder.since if latest is None else latest.at)).total_seconds()
     return 0 <= age_s < STALE_S
 
@@ -233,7 +233,7 @@ def _exists(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # it is another user's
         return True
     return True
 
@@ -244,7 +244,7 @@ def _process_started(pid: int) -> str:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
-    return "" if fields[0] in "ZX" else fields[19]  # a zombie has ended; nobody has asked yet how
+    return "" if fields[0] in "ZX" else fields[19]  # a zombie has ended, but its parent has not collected it yet
 
 
 def _machine() -> str:

@@ -1,4 +1,4 @@
-"""Compliance tables from states of groups: at the end of a pipeline, and where an output is counted anew."""
+"""Compliance tables from states of groups, at the end of a pipeline and where an output is counted anew."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class LevelWriter:
         layout: the output.
         levels: level → its keys.
         rates: how rates are computed.
-        row_group_rows: rows a Parquet row group.
-        time_zone: that of dates and hours.
+        row_group_rows: rows per Parquet row group.
+        time_zone: of dates and hours.
         privacy: what is hidden.
     """
 
@@ -50,11 +50,11 @@ class LevelWriter:
         return self.privacy.hides
 
     def write(self, groups: Mapping[GroupKey, State], levels: Sequence[str]) -> dict[str, LevelTotal]:
-        """Write the tables of some levels, also of one without groups.
+        """Write the tables of some levels, including levels without groups.
 
         Args:
             groups: what is known of every group of these levels.
-            levels: their names; all, where :attr:`needs_all`.
+            levels: their names; all levels where :attr:`needs_all`.
 
         Raises:
             StorageError: the output cannot be written.
@@ -75,7 +75,7 @@ class LevelWriter:
 
 
 class TableSettings(BaseModel):
-    """What of a run's settings its tables were written by."""
+    """The settings of a run by which its tables were written."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -86,7 +86,7 @@ class TableSettings(BaseModel):
 
     @classmethod
     def of(cls, run: RunRecord) -> TableSettings:
-        """Those of a run, from its record; an older version knew fewer."""
+        """The settings in a run's record; those of an older version had fewer."""
         return cls.model_validate({name: run.settings[name] for name in cls.model_fields if name in run.settings})
 
     def grouping(self, corrections: Corrections) -> Grouping:
@@ -95,12 +95,12 @@ class TableSettings(BaseModel):
         return Grouping(compliance.all_levels, compliance.cluster or (), compliance.time_zone, corrections)
 
     def writer(self, layout: Layout, run: RunRecord, time_zone: str) -> LevelWriter:
-        """What writes the tables.
+        """The writer of the tables.
 
         Args:
             layout: the output.
             run: for the model's classes and errors.
-            time_zone: that of dates and hours, unless the settings name one.
+            time_zone: of dates and hours, unless the settings name one.
         """
         compliance = self.compliance
         rates = RateRule(compliance.confidence, run.classes, run.errors, clustered=bool(compliance.cluster))
@@ -118,7 +118,7 @@ def write_levels(writer: LevelWriter, groups: Mapping[GroupKey, State]) -> dict[
 
 
 def track_job(layout: Layout, snapshot: Snapshot, latest: RunRecord, settings: TableSettings) -> TrackJob:
-    """What making tracks of a set of tables needs.
+    """What is needed to make tracks from a set of tables.
 
     Args:
         layout: the output.
@@ -133,7 +133,7 @@ def track_job(layout: Layout, snapshot: Snapshot, latest: RunRecord, settings: T
         compliance.all_levels,
         compliance.time_zone or dataset.timezone,
         settings.tracks,
-        # Records of an older version, which knew no videos, do not hold thresholds.
+        # Records of an older version, which did not support videos, have no thresholds.
         latest.decision if any(shard.segments is not None for shard in snapshot.shards) else Decision(),
         compliance.confidence,
         latest.classes,

@@ -1,4 +1,4 @@
-"""What is known of sites or cameras beside the images: a table that is joined to a key when groups are counted."""
+"""What is known of sites or cameras apart from their images: a table joined to a key when groups are counted."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FLAG = "--metadata"
 
 @dataclass(frozen=True)
 class Metadata:
-    """More keys, each of which follows from one that the images have.
+    """Further keys, each of which follows from a key that the images have.
 
     Attributes:
         on: the key that the images have.
-        columns: name of a further key → value of that key → its value. A value that is not there has none.
+        columns: name of a further key → value of the images' key → its own value. A missing value has none.
         asked: names of keys that somebody has asked for.
         left_out: columns that :meth:`beside` has left out.
     """
@@ -38,11 +38,11 @@ class Metadata:
 
     @property
     def values(self) -> list[str]:
-        """Values of that key that there is a row of."""
+        """The values of that key for which there is a row."""
         return sorted({value for column in self.columns.values() for value in column})
 
     def beside(self, taken: Iterable[str]) -> Metadata:
-        """Those columns that can stand beside a table's own; names are compared without regard to case.
+        """The columns that can be added to a table's own; names are compared without regard to case.
 
         Args:
             taken: names of the table's columns.
@@ -59,15 +59,15 @@ class Metadata:
         return dataclasses.replace(self, columns=free, left_out=clashes)
 
     def counted(self, by: Sequence[str]) -> tuple[str, ...]:
-        """The keys to count by, so that :meth:`regroup` can group by those asked for."""
+        """The keys to count by so that :meth:`regroup` can group by those asked for."""
         return tuple(dict.fromkeys(self.on if name in self.columns else name for name in by))
 
     def regroup(self, groups: Mapping[GroupKey, State], level: str, by: Sequence[str]) -> dict[GroupKey, State]:
-        """The groups of one level, by the keys asked for; those of other levels as they are.
+        """Regroup one level by the keys asked for, and leave other levels as they are.
 
         Args:
-            groups: of all levels; those of the level by :meth:`counted`.
-            level: which.
+            groups: of all levels; the level's are grouped by :meth:`counted`.
+            level: the level to regroup.
             by: the keys asked for.
         """
         names = self.counted(by)
@@ -79,7 +79,7 @@ class Metadata:
         return {key: merger.state() for key, merger in merged.items()}
 
     def value_of(self, name: str, values: Mapping[str, str | None]) -> str | None:
-        """A key of an image, given or joined; ``None`` where the table knows nothing of it."""
+        """An image's value of a key, its own or joined; ``None`` where the table has none."""
         if name not in self.columns:
             return values[name]
         known = values[self.on]
@@ -87,7 +87,7 @@ class Metadata:
 
 
 NO_METADATA = Metadata()
-"""No key but those of the images."""
+"""No keys except those of the images."""
 
 
 def read_metadata(uri: str, on: str, asked: Sequence[str] = ()) -> Metadata:
@@ -119,7 +119,7 @@ def read_metadata(uri: str, on: str, asked: Sequence[str] = ()) -> Metadata:
 
 
 def _places(names: Sequence[str], on: str, asked: Sequence[str], what: str) -> dict[str, int]:
-    """Where each column is, by the name that it is asked for by; the key's first."""
+    """Each column's position, by the name that it is asked for by, the key's first."""
     places: dict[str, int] = {}
     for name in (on, *asked):
         alike = columns_like(names, name)
@@ -131,7 +131,7 @@ def _places(names: Sequence[str], on: str, asked: Sequence[str], what: str) -> d
             places[name] = names.index(alike[0])
     taken = {name.casefold() for name in places}
     times = Counter(name.casefold() for name in names)
-    # Of columns that nobody asked for, those whose name stands for two things stand for none.
+    # Columns that nobody asked for are left out if their name is ambiguous.
     rest = {name: place for place, name in enumerate(names) if name and times[name.casefold()] == 1}
     return places | {name: place for name, place in rest.items() if name.casefold() not in taken}
 

@@ -1,8 +1,8 @@
-"""How far a run is, and how it ended, as metrics of Prometheus.
+"""How far a run has come, and how it ended, as Prometheus metrics.
 
 Read from an output alone, as :mod:`maskdet.tables.status` is, so that nothing has to watch the run itself: a timer
 writes a file for the textfile collector of the node exporter, or a job pushes to a gateway. Every name begins with
-``maskdet_`` and ends in its unit, as Prometheus asks (https://prometheus.io/docs/practices/naming/).
+``maskdet_`` and ends in its unit, as Prometheus recommends (https://prometheus.io/docs/practices/naming/).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from maskdet.tables.status import RunStatus
 def last_success(layout: Layout) -> RunRecord | None:
     """The record of the latest run that scored and succeeded; ``None`` if none did.
 
-    A prune or a recount does not count: an alert on a run that is late must not be silenced by them.
+    Prunes and recounts do not count: they must not silence an alert about a late run.
 
     Raises:
         OutputError: a run's record cannot be understood.
@@ -35,7 +35,7 @@ def run_metrics(status: RunStatus, success: RunRecord | None, layout: Layout) ->
     What ``privacy`` hides in the tables is left out here; where it hides or rounds, counts change in steps.
 
     Args:
-        status: of the run; while it works, images are those of its finished shards.
+        status: of the run; while it is running, images are those of its finished shards.
         success: the latest run that scored and succeeded, if any did.
         layout: where the tables lie.
 

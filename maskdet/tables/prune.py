@@ -1,6 +1,6 @@
-"""Retention: rows of images taken before a day go, and every count with them.
+"""Retention: remove the rows of images taken before a day, and their part in every count.
 
-Photographs are deleted by rules of their own; their rows stay until this is asked for.
+Photographs are deleted by other rules; their rows stay until this is asked for.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Pruned:
     Attributes:
         shards: receipts of the shards that have images left.
         groups: what is known of every group of every level.
-        removed: images whose rows went.
-        left: URIs of the others that have corrections.
+        removed: images whose rows were removed.
+        left: URIs of those remaining images that have corrections.
         undated: images that stay because nobody knows when they were taken.
-        rewritten: shards that changed or went.
+        rewritten: shards that changed or were removed.
     """
 
     shards: tuple[Receipt, ...]
@@ -55,11 +55,11 @@ class Pruned:
     undated: int
     rewritten: int
     videos: Mapping[str, bool]
-    """Videos that have segments left → whether a frame could be looked at."""
+    """Videos that have segments left → whether a frame of theirs could be scored."""
 
 
 def count_older(layout: Layout, snapshot: Snapshot, before: date) -> tuple[int, int]:
-    """How many images were taken before a day, and of how many nobody knows; changes nothing.
+    """How many images were taken before a day, and for how many that is unknown; changes nothing.
 
     Raises:
         OutputError: a file of the set is missing or damaged.
@@ -97,7 +97,7 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     corrections = read_corrections(layout)
     pruned = prune_shards(layout, snapshot, before, run.settings, corrections)
     record = run.replace(pruned.shards, pruned.groups)
-    if corrections and record.status in ("succeeded", "over_budget"):  # they name images, whose traces are to go
+    if corrections and record.status in ("succeeded", "over_budget"):  # they name images, which must leave no trace
         corrections = corrections.within(pruned.left)
         write_corrections(layout, corrections)
     whole = Endings.of_receipts(pruned.shards)
@@ -119,7 +119,7 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
 def prune_shards(
     layout: Layout, snapshot: Snapshot, before: date, settings: TableSettings, corrections: Corrections
 ) -> Pruned:
-    """Write the shards of a set of tables anew, without images taken before a day.
+    """Rewrite the shards of a set of tables without images taken before a day.
 
     Args:
         layout: the output.
@@ -166,7 +166,7 @@ def prune_shards(
 def _rewrite(
     job: ShardJob, receipt: Receipt, shard: Shard, tables: Mapping[str, pa.Table], images: pa.Table
 ) -> Receipt:
-    """Write what is left of a shard; it stays one that the run's model and settings made."""
+    """Write what is left of a shard, which still counts as made by the run's model and settings."""
     endings = endings_of(images)
     share = shard.images / receipt.images
     [latest] = {ending.scored_by for ending in endings.values()} if not receipt.older else {""}

@@ -1,4 +1,4 @@
-"""A run's tables as one Arrow table each, whatever storage they lie on."""
+"""A run's tables as one Arrow table each, in whatever storage they are."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from maskdet.schemas import conform
 from maskdet.tables.layout import Layout, read_table
 from maskdet.tables.snapshot import read_snapshot
 
-_READERS = 16  # over a network nearly all of a read is waiting
+_READERS = 16  # over a network, a read is nearly all waiting
 
 
 def read_rows(layout: Layout, table: str, schema: pa.Schema) -> pa.Table:
-    """All rows of one of an output's tables as of the last run that finished, in the order of its files' names.
+    """All rows of one of an output's tables as of the last finished run, in the order of its files' names.
 
     Args:
         layout: the output.
         table: ``"predictions"``, ``"failures"`` or ``"no_face"``.
-        schema: that of its files.
+        schema: its files' schema.
 
     Returns:
         A table without rows where no run has finished.

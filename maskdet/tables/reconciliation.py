@@ -1,4 +1,4 @@
-"""Whether a run accounts for every image, keeps its failure budget, and removes no more than it may."""
+"""Whether a run accounts for every image, stays within its failure budget, and removes no more than it may."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Allowance:
 
     Attributes:
         budget: how many images may fail.
-        max_gone_ratio: share of the images that its input covers whose rows may be removed.
+        max_gone_ratio: share of the images covered by its input whose rows may be removed.
     """
 
     budget: FailureBudget
@@ -40,7 +40,7 @@ class LevelTotal:
     """A compliance table as written.
 
     Attributes:
-        counts: its groups' sum.
+        counts: the sum of its groups.
         sha256: of its file.
     """
 
@@ -51,7 +51,7 @@ class LevelTotal:
 def with_counts(
     record: RunRecord, listing: Mapping[str, int], changes: Mapping[str, int], reports: Sequence[ShardReport]
 ) -> RunRecord:
-    """A run's record with what its shards counted."""
+    """A run's record with its shards' counts."""
     receipts = [report.receipt for report in reports]
     skipped = {reason: count for reason, count in sorted(listing.items()) if reason not in _NO_REASONS}
     videos = listing.get(VIDEOS, 0)
@@ -95,13 +95,13 @@ def _changes(joined: Mapping[str, int], reports: Sequence[ShardReport]) -> dict[
 def _videos(
     listed: int | None, reports: Sequence[ShardReport], counts: SegmentCounts, *, listed_only: bool
 ) -> VideoCounts | None:
-    """Videos of a run, or of its data set, of which all are taken for listed; ``None`` where there are none."""
+    """The videos of a run, or of its data set, all of which count as listed; ``None`` where there are none."""
     seen = merge_videos((report.videos for report in reports), listed_only=listed_only)
     return VideoCounts.of(len(seen) if listed is None else listed, seen, counts) if listed or seen else None
 
 
 def _distributions(shards: Sequence[StageSeconds]) -> dict[str, dict[str, float]]:
-    """Of each stage, by nearest rank; nothing without shards."""
+    """The distribution for each stage, by nearest rank; empty without shards."""
     columns = {name: sorted(getattr(shard, name) for shard in shards) for name in vars(StageSeconds()) if shards}
     ranks = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
     return {
@@ -119,7 +119,7 @@ def judge(
     reports: Sequence[ShardReport],
     levels: Mapping[str, LevelTotal],
 ) -> tuple[Status, str]:
-    """How a run ended, and why if not well."""
+    """How a run ended and, if it did not end well, why."""
     images = record.images
     if images.listed != images.accounted:
         return "unreconciled", (
@@ -151,7 +151,7 @@ def _judge_removals(max_ratio: float, record: RunRecord) -> tuple[Status, str] |
     changes = record.changes
     removed, displaced = changes.get(REMOVED, 0), changes.get(DISPLACED, 0) + changes.get(LOST, 0)
     covered = sum(changes.get(change, 0) for change in (REMOVED, ABSENT, DISPLACED, LOST, CHANGED, UNCHANGED))
-    # Rows of images that are displaced would stay; but so many of them mean a wrong root or template.
+    # Rows of displaced images would stay, but this many of them mean a wrong root or template.
     if removed + displaced <= Fraction(str(max_ratio)) * covered:
         return None
     of_all = f"at most {max_ratio:g} of the {covered} images that the input had"
@@ -177,7 +177,7 @@ def _why_empty(record: RunRecord) -> str:
 
 
 def _to_score(record: RunRecord) -> int:
-    """Images and videos that are to be scored."""
+    """How many images and videos were to be scored."""
     videos = record.videos.listed if record.videos else 0
     return record.images.listed - record.images.skipped + videos
 
@@ -198,7 +198,7 @@ def _judge_failures(budget: FailureBudget, record: RunRecord) -> tuple[Status, s
     files = "images and videos" if videos.listed else "images"
     failed = record.images.failed + videos.failed
     over = _over_budget(budget, files, failed, _to_score(record), budget.max_images)
-    # A stretch may be lost of a video that is scored.
+    # A scored video may have lost a stretch.
     over = over or _over_budget(budget, "frames", videos.frames_failed, videos.frames, None)
     if not over:
         return "succeeded", ""
@@ -209,8 +209,8 @@ def _judge_failures(budget: FailureBudget, record: RunRecord) -> tuple[Status, s
 
 
 def _over_budget(budget: FailureBudget, what: str, failed: int, to_score: int, most: int | None) -> str:
-    """What was expected and received, where more failed than may."""
-    # The ratio as it was written: in binary, 0.29 of 100 images would be 28.
+    """What was expected and received, where more failed than allowed."""
+    # The ratio as written: in binary, 0.29 of 100 images would be 28.
     allowed = int(Fraction(str(budget.max_ratio)) * to_score)
     allowed = allowed if most is None else min(allowed, most)
     if failed <= allowed:

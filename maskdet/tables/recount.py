@@ -1,4 +1,4 @@
-"""Labels that people gave, put into force: the compliance tables are counted anew, and no image is read."""
+"""Apply labels that people gave: the compliance tables are counted anew, and no image is read."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def correct_faces(
 
     Args:
         layout: the output.
-        corrections: labels that people gave; of two of one face, the new one holds. Those of images of which the
-            output has no rows, such as pruned ones, are left out: they would name what was removed.
+        corrections: labels that people gave; where a face has two, the new one wins. Those of images without rows in
+            the output, such as pruned ones, are left out: they would name what was removed.
         now: the start and, in the record, the end of the run.
         replace: drop the corrections that were there.
         wait_s: how long to wait for another run that writes the output, in seconds.
@@ -50,7 +50,7 @@ def correct_faces(
 
 
 def _images_of(layout: Layout, snapshot: Snapshot, corrections: Corrections) -> list[str]:
-    """URIs of corrected images that a set of tables has, in the order of the corrections."""
+    """URIs of the corrected images in a set of tables, in the order of the corrections."""
 
     def corrected(receipt: Receipt) -> list[str]:
         images = read_kept(layout, receipt, IMAGES, ["image_uri"])

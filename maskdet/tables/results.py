@@ -1,4 +1,4 @@
-"""The rows of one shard, and what they cost."""
+"""The rows of a shard, and what they cost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FrameCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardResult:
-    """The rows of one shard, and what they cost.
+    """The rows of a shard, and what they cost.
 
     Attributes:
         predictions: one row per face, of :func:`maskdet.schemas.predictions_schema`.
@@ -41,8 +41,8 @@ class ShardResult:
         no_face: one row per image in which no face was found, of :func:`maskdet.schemas.no_face_schema`.
         size_bytes: bytes read.
         seconds: thread-seconds by stage.
-        segments: frames of each segment of a video, by the name of its reference, and the failure that the segment is
-            to be remembered by, if any.
+        segments: frames of each segment of a video, by the name of its reference, and the failure recorded for the
+            segment, if any.
     """
 
     predictions: pa.Table

@@ -1,4 +1,4 @@
-"""Rows that the current set of tables has: of images that did not change, and of images that are gone."""
+"""Rows that the current set of tables already has, for images that did not change and images that are gone."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from maskdet.video.sampling import Segment
 class RowsOfBefore:
     """Finds rows of earlier runs for the shards of this one: a :data:`maskdet.tables.receipts.Reuse`.
 
-    Rows of images that are as they were are taken where the same model and settings made them, and labelled anew by
-    this run's thresholds; rows of images that are gone, or listed and not there, are taken in any case.
+    Rows of unchanged images are taken where the same model and settings made them, and labelled anew with this run's
+    thresholds; rows of images that are gone, or listed and not there, are taken in any case.
 
     Attributes:
         layout: the output.
         base_run: the run whose set of tables is the current one.
-        scored_by: fingerprint of this run's model and of those settings that probabilities depend on.
+        scored_by: fingerprint of this run's model and of the settings that probabilities depend on.
         decision: this run's thresholds.
     """
 
@@ -41,7 +41,7 @@ class RowsOfBefore:
         """The rows for a shard.
 
         Raises:
-            OutputError: rows of images that are gone are not where the current set says.
+            OutputError: rows of images that are gone are missing from the current set.
             StorageError: the output cannot be read.
         """
         by_slot: dict[str, list[ImageRef]] = {}
@@ -92,7 +92,7 @@ class RowsOfBefore:
         return ending.outcome in (SCORED, NO_FACE_FOUND) or not FailureCode(ending.outcome).transient
 
     def _refuse_loss(self, slot: str, refs: Sequence[ImageRef]) -> None:
-        """Refuse to go on where rows are lost that cannot be made again."""
+        """Refuse to go on where rows are lost that cannot be recreated."""
         lost = [ref.uri for ref in refs if ref.is_lost]
         if lost:
             raise OutputError(
@@ -106,11 +106,11 @@ class RowsOfBefore:
         return ending is not None and ending.scored_by == self.scored_by
 
     def _relabelled(self, predictions: pa.Table, ours: Sequence[ImageRef] | None) -> pa.Table:
-        """The rows with labels by this run's thresholds, where its own model gave the probabilities.
+        """The rows, labelled with this run's thresholds where its own model gave the probabilities.
 
         Args:
-            predictions: rows.
-            ours: images of which it did; ``None``: of all.
+            predictions: the rows.
+            ours: images for which it did; ``None``: for all.
         """
         incorrect = None
         if "probability_incorrect" in predictions.column_names and self.decision.incorrect_from is not None:
@@ -134,7 +134,7 @@ def rows_of(table: pa.Table, refs: Sequence[ImageRef]) -> pa.Table:
 
 
 def belongs(table: pa.Table, refs: Sequence[ImageRef]) -> pa.ChunkedArray:
-    """Which rows are of some images and segments of videos; boolean, one a row."""
+    """Which rows belong to some images and segments of videos: one boolean per row."""
     images = pa.array([ref.uri for ref in refs if ref.segment is None], pa.string())
     found = pc.is_in(table["image_uri"], value_set=images)
     spans: dict[str, list[Segment]] = {}
@@ -153,12 +153,12 @@ def belongs(table: pa.Table, refs: Sequence[ImageRef]) -> pa.ChunkedArray:
 
 
 def _lies_in(segments: Sequence[Segment], time_us: int | None) -> bool:
-    """Whether a row is of one of some segments; without a time it is of a video that could not be opened."""
+    """Whether a row belongs to one of some segments; one without a time is of a video that could not be opened."""
     return any(time_us is None or segment.holds(time_us) for segment in segments)
 
 
 def read_columns(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
-    """The images of earlier shards, as columns of references that are marked as gone.
+    """The images of earlier shards, as columns of references marked as gone.
 
     Args:
         layout: the output.

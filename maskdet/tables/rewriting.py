@@ -18,7 +18,7 @@ from maskdet.tables.runs import RunPlan, begin_run, face_counts, replace_tables
 from maskdet.tables.snapshot import Snapshot
 
 _KEPT = {"settings", "model", "fingerprint", "versions"}
-"""What such a run's record has from the record of the run that left the tables."""
+"""Fields that such a run's record takes over from the run that left the tables."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Rewriting:
     Attributes:
         snapshot: the tables that it starts from.
         latest: the run that left them.
-        settings: what they were written by.
-        plan: its own.
-        complete: whether the tables bear the mark of success, or should.
+        settings: by which they were written.
+        plan: its own plan.
+        complete: whether the tables have the mark of success, or should have it.
     """
 
     snapshot: Snapshot

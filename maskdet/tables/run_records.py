@@ -1,4 +1,4 @@
-"""The record of a run: what it was told, what became of every image, and how it ended."""
+"""The record of a run: its settings, what became of every image, and how it ended."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ImageCounts(BaseModel):
 
     @property
     def accounted(self) -> int:
-        """Images that ended somehow."""
+        """Images whose ending is known."""
         return self.scored + self.no_face + self.failed + self.skipped
 
 
@@ -60,7 +60,7 @@ class RunRecord(BaseModel):
     reason: str = ""
     """Why the run did not succeed."""
     interrupted_by: int | None = None
-    """Exit code of what interrupted the run: 130 for Ctrl-C, 143 for SIGTERM."""
+    """Exit code of the interruption: 130 for Ctrl-C, 143 for SIGTERM."""
     started_at: datetime
     finished_at: datetime | None = None
     pruned_before: date | None = None
@@ -68,7 +68,7 @@ class RunRecord(BaseModel):
     recounted: bool = False
     """The run scored nothing: it counted the compliance tables anew, with other corrections."""
     corrections: int = 0
-    """Labels that people gave, which count in place of the model's; see ``corrections.parquet``."""
+    """How many labels from people count in place of the model's; see ``corrections.parquet``."""
     settings: dict[str, Any]
     model: dict[str, Any]
     """In words, but for ``classes``, by name, ``decision``, thresholds as :class:`maskdet.labels.Decision`, and
@@ -76,15 +76,15 @@ class RunRecord(BaseModel):
     fingerprint: str
     versions: dict[str, str]
     runner: dict[str, str] = {}
-    """Name of the runner and of the job on it; of a job on Flink, where Flink can be asked for it."""
+    """Name of the runner and of the job on it; for a job on Flink, where to ask Flink about it."""
     images: ImageCounts = ImageCounts()
-    """Of the run's input."""
+    """Images of the run's input."""
     videos: VideoCounts | None = None
-    """Of the run's input, beside its images; ``None`` where there are none."""
+    """Videos of the run's input; ``None`` where there are none."""
     dataset: ImageCounts = ImageCounts()
-    """Of all images that the tables speak of, those of earlier runs included."""
+    """All images in the tables, including those of earlier runs."""
     dataset_videos: VideoCounts | None = None
-    """The same of videos."""
+    """The same for videos."""
     changes: dict[str, int] = {}
     """Images and videos of the data set: ``added``, ``changed`` and ``unchanged`` are listed by this run; ``gone`` are
     those that it no longer found, whose rows stay; ``absent`` those that it was given by name, of which nothing is
@@ -101,20 +101,20 @@ class RunRecord(BaseModel):
     tracks: dict[str, int] = {}
     """People-tracks of the data set's videos, by label."""
     shards: dict[str, int] = {}
-    """Shards in all, scored by this run, and kept from earlier ones."""
+    """Shards in total, scored by this run, and kept from earlier ones."""
     images_scored_now: int = 0
-    """Images that this run read, rather than kept."""
+    """Images that this run read rather than kept."""
     size_bytes: int = 0
     """Bytes of all scored images."""
     files_removed: int = 0
     """Files of earlier runs that no longer belong to the tables."""
     thread_seconds: dict[str, float] = {}
     shard_seconds: dict[str, dict[str, float]] = {}
-    """Thread-seconds a shard spent in each stage, as a distribution over the shards that this run scored."""
+    """Thread-seconds per shard in each stage, as a distribution over the shards that this run scored."""
 
     @property
     def classes(self) -> ClassNames:
-        """Classes that the run's model tells apart; two where the record, of an older version, does not say."""
+        """The classes of the run's model; two where the record of an older version does not say."""
         names: ClassNames = tuple(self.model.get("classes", TWO_CLASSES))
         return names
 
@@ -123,7 +123,7 @@ class RunRecord(BaseModel):
         """The thresholds of the run's labels.
 
         Raises:
-            OutputError: the record does not hold them as numbers: an older version wrote it.
+            OutputError: the record does not have them as numbers, because an older version wrote it.
         """
         try:
             return Decision.model_validate(self.model.get("decision"))
@@ -134,7 +134,7 @@ class RunRecord(BaseModel):
 
     @property
     def errors(self) -> KnownErrors:
-        """What is known of the errors of the run's labels; nothing where an older version wrote the record."""
+        """What is known of the errors of the run's labels; nothing in records of an older version."""
         found = self.model.get("errors")
         if not found:
             return KnownErrors()
@@ -143,7 +143,7 @@ class RunRecord(BaseModel):
 
     @property
     def scores(self) -> bool:
-        """Whether it is a run that scores, rather than a prune or a recount."""
+        """Whether the run scored images, rather than pruned or recounted."""
         return self.pruned_before is None and not self.recounted
 
     def outcome(self) -> MaskdetError | None:
@@ -192,9 +192,9 @@ def read_run(layout: Layout, run_id: str | None = None) -> RunRecord:
 
 
 def is_marked_complete(layout: Layout) -> bool:
-    """Whether the current tables bear the mark of success, or lost it to a prune or a recount that died.
+    """Whether the current tables have the mark of success, or lost it to a prune or recount that died.
 
-    Such a run changes no image's ending: its repetition gives the mark back, if the last run that scored had it.
+    Such a run changes no image's ending: repeating it restores the mark, if the last run that scored had it.
 
     Raises:
         OutputError: a run's record cannot be understood.
@@ -211,7 +211,7 @@ def is_marked_complete(layout: Layout) -> bool:
 
 
 def standing(layout: Layout, latest: RunRecord) -> tuple[Status, str]:
-    """How a prune or a recount ends that goes well: over budget where the run that scored the tables was, and why.
+    """How a successful prune or recount ends: over budget where the run that scored the tables was, and why.
 
     Args:
         layout: the output.
@@ -222,7 +222,7 @@ def standing(layout: Layout, latest: RunRecord) -> tuple[Status, str]:
         StorageError: the output cannot be read.
     """
     scored = latest
-    if not latest.scores and latest.status == "succeeded":  # which older versions wrote of any prune or recount
+    if not latest.scores and latest.status == "succeeded":  # older versions wrote this for any prune or recount
         made = (run for run in latest_first(layout) if run.scores and run.run_id < latest.run_id)
         scored = next((run for run in made if run.status in ("succeeded", "over_budget")), latest)
     if scored.status != "over_budget":
@@ -231,7 +231,7 @@ def standing(layout: Layout, latest: RunRecord) -> tuple[Status, str]:
 
 
 def latest_first(layout: Layout) -> Iterator[RunRecord]:
-    """The records of all runs, the latest one first, each read when it is asked for.
+    """The records of all runs, latest first, each read when it is needed.
 
     Raises:
         OutputError: a run's record cannot be understood.

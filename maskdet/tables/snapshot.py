@@ -1,7 +1,7 @@
-"""The set of tables that an output holds: which files, of which images, made how.
+"""The set of tables in an output: which files, of which images, and how they were made.
 
-The snapshot is replaced in one step at the end of a run; a reader who goes by it sees the tables of before or of after
-a run, as one set, and may go on with what it has read of them until the run after the next ends.
+The snapshot is replaced in one step at the end of a run; a reader who follows it sees the tables from before or after
+a run as one set, and can go on using that set until the run after the next ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from maskdet.tables.receipts import Receipt
 
 
 class Dataset(BaseModel):
-    """What all runs over an output agree on; rows of one that differs would not go with the others'."""
+    """What all runs over an output have in common; rows of a run that differs would not fit the others'."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,9 +28,9 @@ class Dataset(BaseModel):
     partition_by: tuple[str, ...]
     timezone: str = "UTC"
     carried: tuple[str, ...] | None = None
-    """Those of the keys that say nothing of where an image is from; ``None``: there are none."""
+    """The keys that do not say where an image is from; ``None`` if there are none."""
     uri_key: str | None = None
-    """Fingerprint of the key that names of images are hashed with; ``None``: they stand as they are."""
+    """Fingerprint of the key with which names of images are hashed; ``None`` if they are plain."""
 
     @property
     def place_names(self) -> tuple[str, ...]:
@@ -44,10 +44,10 @@ class Snapshot(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str
-    """The run that left it so."""
+    """The run that wrote it."""
     dataset: Dataset
     inputs: tuple[str, ...]
-    """Of all the runs whose images it holds."""
+    """Inputs of all runs whose images it has."""
     shards: tuple[Receipt, ...]
     compliance: dict[str, str]
     """Level → SHA-256 of its table."""
@@ -56,11 +56,11 @@ class Snapshot(BaseModel):
     track_rates: dict[str, str] | None = None
     """Level → SHA-256 of the rates of its tracks."""
     no_rows: dict[str, str]
-    """Tables that no shard has rows of → SHA-256 of a file with their columns."""
+    """Tables without rows → SHA-256 of a file with their columns."""
     previous: tuple[str, ...] = ()
-    """Names below ``_files`` of the set before that are not in this one; kept for its readers until the next run."""
+    """Names below ``_files`` that only the set before has; kept for its readers until the next run."""
     leftover: tuple[str, ...] = ()
-    """Files in the tables' folders that belong to sets before and have not been removed yet, relative to the output."""
+    """Files of earlier sets in the tables' folders that have not been removed yet, relative to the output."""
     published: bool = False
     """Whether the tables' folders are in line with the set."""
 
@@ -69,7 +69,7 @@ class Snapshot(BaseModel):
         return self._by_slot.get(slot)
 
     def versions(self, layout: Layout) -> set[str]:
-        """Every file of the set, what shards remember of their images included."""
+        """Every file of the set, including what shards remember of their images."""
         files = {
             layout.version(table, shard.slot, digest) for shard in self.shards for table, digest in shard.sha256.items()
         }
@@ -80,7 +80,7 @@ class Snapshot(BaseModel):
         return files
 
     def tables(self, layout: Layout) -> dict[str, str]:
-        """Every file of the tables' folders → the file of the set whose content it has."""
+        """Every file in the tables' folders → the file of the set with the same content."""
         files = {
             layout.table(table, shard.slot): layout.version(table, shard.slot, digest)
             for shard in self.shards
@@ -98,12 +98,12 @@ class Snapshot(BaseModel):
         return files
 
     def files(self, layout: Layout, table: str = PREDICTIONS, level: str | None = None) -> list[str]:
-        """The files of one table, sorted, under the names that never get other content.
+        """The files of one table, sorted, under the names whose content never changes.
 
         Args:
             layout: the output.
             table: ``predictions``, ``failures``, ``no_face``, ``compliance``, ``tracks`` or ``track_rates``.
-            level: of the compliance tables and the rates of tracks, one level; default: all.
+            level: for compliance tables and rates of tracks, one level; default: all.
         """
         levels = {COMPLIANCE: self.compliance, TRACK_RATES: self.track_rates or {}}.get(table)
         if levels is not None:
@@ -159,7 +159,7 @@ def read_snapshot_bytes(layout: Layout) -> bytes | None:
 
 
 def decode_snapshot(layout: Layout, content: bytes) -> Snapshot:
-    """The snapshot that a file's content says.
+    """The snapshot in a file's content.
 
     Raises:
         OutputError: it was written by another version, or is damaged.
@@ -177,7 +177,7 @@ def decode_snapshot(layout: Layout, content: bytes) -> Snapshot:
 
 @functools.lru_cache(maxsize=2)
 def base_snapshot(layout: Layout, run_id: str) -> Snapshot:
-    """The set that a run starts from, read once a process.
+    """The set that a run starts from, read once per process.
 
     Raises:
         OutputError: it is no longer the current one: another run has ended meanwhile.
@@ -197,12 +197,12 @@ def receipts_of(shards: Sequence[Receipt]) -> tuple[Receipt, ...]:
 def table_files(output: str, table: str = PREDICTIONS, level: str | None = None) -> list[str]:
     """The files of a table as of the last run that finished, for any reader of Parquet.
 
-    They never get other content, and stay until the run after the next ends.
+    Their content never changes, and they stay until the run after the next ends.
 
     Args:
         output: the output of scoring runs.
         table: ``predictions``, ``failures``, ``no_face``, ``compliance``, ``tracks`` or ``track_rates``.
-        level: of the compliance tables and the rates of tracks, one level; default: all.
+        level: for compliance tables and rates of tracks, one level; default: all.
 
     Raises:
         OutputError: no run has finished there.

@@ -1,4 +1,4 @@
-"""How far a run is, read from its output alone: shards planned, shards finished, and how the run ended.
+"""How far a run has come, read from its output alone: shards planned, shards finished, and how the run ended.
 
 Neither client nor runner is asked, so it works for any runner, from any machine, during a run and after it.
 """
@@ -21,7 +21,7 @@ from maskdet.tables.lease import Heartbeat, Life, life_of, read_heartbeat
 from maskdet.tables.receipts import Receipt, read_receipt
 from maskdet.tables.runs import INTERRUPTED, ImageCounts, RunRecord, read_run
 
-_READERS = 32  # receipts are small: over a network nearly all of a read is waiting
+_READERS = 32  # receipts are small: over a network, a read is nearly all waiting
 
 
 class PlannedShard(NamedTuple):
@@ -31,11 +31,11 @@ class PlannedShard(NamedTuple):
     shard_id: str
     images: int
     listed: int
-    """Images that the run listed; the others are gone, and their rows hold whatever the model."""
+    """Images that the run listed; the others are gone, and their rows are valid for any model."""
 
     @classmethod
     def of(cls, shard: Shard) -> PlannedShard:
-        """What a plan says of a shard."""
+        """What the plan says about a shard."""
         return cls(shard.slot, shard.shard_id, shard.images, shard.listed)
 
 
@@ -50,15 +50,15 @@ class ShardPlan(BaseModel):
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is.
+    """How far a run has come.
 
     Attributes:
         run: its record.
         shards: how many it has; ``None`` until its input is listed and packed.
-        finished: how many of them have receipts that hold.
+        finished: how many of them have valid receipts.
         images: ``listed`` is images in all shards, the rest those of finished shards.
         failed_by_code: of finished shards.
-        life: of a run that has not ended; ``dead``: it never will; ``silent``: its heartbeat is overdue.
+        life: for a run that has not ended: ``dead`` if it never will, ``silent`` if its heartbeat is overdue.
         heartbeat: its latest sign of life.
     """
 
@@ -72,7 +72,7 @@ class RunStatus:
 
     @property
     def exit_code(self) -> int:
-        """That of the run, once it has ended."""
+        """The run's exit code once it has ended."""
         if self.run.status == "running":
             return DiedError.exit_code if self.life == "dead" else UnfinishedError.exit_code
         if self.run.status == "interrupted":
@@ -82,7 +82,7 @@ class RunStatus:
 
 
 def write_plan(layout: Layout, run_id: str, shards: Iterable[PlannedShard]) -> None:
-    """Write which shards a run has; the same bytes however often it is called.
+    """Write which shards a run has; repeated calls write the same bytes.
 
     Raises:
         StorageError: the output cannot be written.
@@ -92,7 +92,7 @@ def write_plan(layout: Layout, run_id: str, shards: Iterable[PlannedShard]) -> N
 
 
 def read_status(layout: Layout, run_id: str | None = None) -> RunStatus:
-    """How far a run is; without an id, the latest.
+    """How far a run has come; without an id, the latest run.
 
     Raises:
         OutputError: there is no such run.
@@ -137,7 +137,7 @@ def _read_plan(layout: Layout) -> ShardPlan | None:
 
 
 def _receipts_that_hold(layout: Layout, plan: ShardPlan, fingerprint: str) -> list[Receipt]:
-    """Receipts of the plan's shards as they are now: not those of other images, models or settings."""
+    """Receipts of the plan's shards, without those of other images, models or settings."""
     present = {file.uri for file in storage.list_folder(layout.folder(RECEIPTS))}
     wanted = {shard.slot: shard for shard in plan.shards if layout.receipt(shard.slot) in present}
     with ThreadPoolExecutor(_READERS, thread_name_prefix="status") as pool:

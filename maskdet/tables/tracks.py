@@ -1,7 +1,7 @@
-"""The tables of tracks: made anew at the end of each run from the rows of its videos, and of those nothing else.
+"""The tables of tracks, made anew at the end of each run from the rows of its videos and nothing else.
 
-Rows of a video lie in the files of several shards. They meet by the first two digits of a hash of its URI, which is
-also the name of the file that its tracks are in, so a file holds the same whatever shards and workers made the rows.
+A video's rows may be in the files of several shards. They are brought together by the first two digits of a hash of its
+URI, which is also the name of the file with its tracks, so a file's content does not depend on shards or workers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TrackJob:
         decision: the run's thresholds.
         confidence: nominal coverage of the intervals.
         class_names: the model's.
-        row_group_rows: rows a Parquet row group.
+        row_group_rows: rows per Parquet row group.
         privacy: what their rates hide.
     """
 
@@ -70,7 +70,7 @@ class TrackJob:
         return self.privacy.hides
 
     def rows_of(self, receipt: Receipt) -> Iterator[_Row]:
-        """A shard's rows of videos: each video's file name, and the rows as an Arrow stream.
+        """A shard's rows of videos: for each video, its file name and the rows as an Arrow stream.
 
         Raises:
             OutputError: the shard's file is missing or damaged.
@@ -118,10 +118,10 @@ class TrackJob:
         )
 
     def write_rates(self, groups: Mapping[GroupKey, TrackCounts]) -> dict[str, TracksTotal]:
-        """Write the rates of the levels that some groups are of.
+        """Write the rates of the levels to which some groups belong.
 
         Args:
-            groups: every group of these levels; of all levels, where :attr:`needs_all`.
+            groups: every group of these levels; of all levels where :attr:`needs_all`.
 
         Raises:
             StorageError: the output cannot be written.
@@ -137,7 +137,7 @@ class TrackJob:
         return totals
 
     def write_all(self, receipts: Iterable[Receipt]) -> TrackFiles:
-        """Make and write the tracks of all videos that some shards have rows of, one file after the other.
+        """Make and write the tracks of all videos with rows in some shards, one file after another.
 
         Raises:
             OutputError: a shard's file is missing or damaged.
@@ -154,14 +154,14 @@ class TrackJob:
 
 @dataclass(frozen=True)
 class TracksFile:
-    """A file of tracks as written: its SHA-256, and its tracks by group."""
+    """A written file of tracks: its SHA-256, and its tracks by group."""
 
     sha256: str
     groups: Mapping[GroupKey, TrackCounts]
 
 
 class TracksTotal(NamedTuple):
-    """A level's rates as written: SHA-256 of the file, and all its tracks."""
+    """A level's written rates: SHA-256 of the file, and all its tracks."""
 
     sha256: str
     counts: TrackCounts

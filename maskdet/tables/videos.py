@@ -1,8 +1,8 @@
-"""Videos and their frames, counted: what receipts say of segments, and runs of whole videos.
+"""Counts of videos and their frames: of segments in receipts, and of whole videos in run records.
 
-A run accounts for videos in two equations: videos listed = scored + failed, of which those are scored that have a frame
-which was; and frames sampled = scored + no face + failed, where a stretch that cannot be decoded counts as many frames
-as would have been sampled in it.
+A run accounts for videos in two equations: videos listed = scored + failed, where a video is scored if a frame of it
+was; and frames sampled = scored + no face + failed, where a stretch that cannot be decoded counts as the frames that
+would have been sampled in it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class SegmentCounts(BaseModel):
     scored: int = 0
     no_face: int = 0
     failed: dict[str, int] = {}
-    """Segments failed, by code."""
+    """Failed segments, by code."""
     frames_scored: int = 0
     frames_no_face: int = 0
     frames_failed: int = 0
 
     @property
     def segments(self) -> int:
-        """All of them."""
+        """How many there are in total."""
         return self.scored + self.no_face + sum(self.failed.values())
 
     @classmethod
@@ -59,7 +59,7 @@ class SegmentCounts(BaseModel):
 
     @classmethod
     def sum(cls, parts: Iterable[SegmentCounts | None]) -> SegmentCounts:
-        """All of several together."""
+        """The sum of several counts."""
         total, failed = cls(), Counter[str]()
         for part in parts:
             if part is not None:
@@ -86,11 +86,11 @@ class VideoCounts(BaseModel):
 
     listed: int = 0
     scored: int = 0
-    """Videos of which a frame could be looked at."""
+    """Videos of which a frame could be scored."""
     failed: int = 0
     segments: int = 0
     frames: int = 0
-    """Frames sampled, and those that would have been in stretches that are lost."""
+    """Frames sampled, and those that would have been sampled in lost stretches."""
     frames_scored: int = 0
     """Frames with at least one scored face."""
     frames_no_face: int = 0
@@ -101,8 +101,8 @@ class VideoCounts(BaseModel):
         """The counts of a run.
 
         Args:
-            listed: videos that were opened, or could not be.
-            seen: for each video that segments came from, by its mark, whether a frame of it could be looked at.
+            listed: videos, whether they could be opened or not.
+            seen: for each video with segments, by its mark, whether a frame of it could be scored.
             counts: of its segments.
         """
         frames = counts.frames_scored + counts.frames_no_face + counts.frames_failed
@@ -119,18 +119,18 @@ class VideoCounts(BaseModel):
 
 
 class SeenVideo(NamedTuple):
-    """A video that a shard has segments of."""
+    """A video of which a shard has segments."""
 
     mark: str
-    """First digits of the SHA-256 of its URI."""
+    """The first digits of the SHA-256 of its URI."""
     listed: bool
-    """Whether the run listed it, rather than an earlier one."""
+    """Whether this run listed it, rather than an earlier one."""
     looked_at: bool
-    """Whether a frame of those segments could be looked at."""
+    """Whether a frame of those segments could be scored."""
 
 
 def videos_of(refs: Iterable[ImageRef], endings: Mapping[str, Ending]) -> tuple[SeenVideo, ...]:
-    """The videos that some references are segments of."""
+    """The videos to which some references belong as segments."""
     found: dict[str, SeenVideo] = {}
     for ref in refs:
         frames = endings[ref.name].frames if ref.segment is not None else None
@@ -143,7 +143,7 @@ def videos_of(refs: Iterable[ImageRef], endings: Mapping[str, Ending]) -> tuple[
 
 
 def merge_videos(parts: Iterable[tuple[SeenVideo, ...]], *, listed_only: bool) -> dict[str, bool]:
-    """Videos of several shards → whether a frame could be looked at in any."""
+    """Videos of several shards → whether a frame could be scored in any of them."""
     merged: dict[str, bool] = {}
     for part in parts:
         for video in part:

@@ -1,1 +1,1 @@
-"""Faces of a video that are one person's: from boxes in frames to tracks, from rows alone."""
+"""Faces of one person in a video: from boxes in frames to tracks, from rows alone."""

@@ -1,6 +1,6 @@
 """Link faces from frame to frame: constant velocity, assignment by distance, faint faces second.
 
-Frames are taken in the order of their times. Each track foretells where its face is now, from where it was and how it
+Frames are taken in the order of their times. Each track predicts where its face is now from where it was and how it
 moved. Faces and tracks are paired so that the sum of costs is least, where a pair costs its distance and its change of
 size, and staying alone costs as much as the worst pair allowed. Sure faces come first and faint ones second, so that a
 face which turns or blurs stays on its track while faint boxes start none (as ByteTrack does: Zhang et al., ECCV 2022).
@@ -21,12 +21,12 @@ Integers = NDArray[np.int64]
 
 NO_TRACK = -1
 
-# How far a face may be from where it is foretold, in sizes of it: at once, and more with each second. A face that was
+# How far a face may be from where it is predicted, in sizes of it: at once, and more with each second. A face that was
 # seen once may move by 6 of its sizes a second (a person at 1 m/s); one whose speed is known strays by a third of it.
 _REACH = 0.5
 _REACH_FIRST = 6.0
 _REACH_MOVING = 2.0
-# Beyond this, nothing is known of a face that was not seen, and a wider reach would only take others' faces.
+# Beyond this, a face that was not seen could be anywhere; a wider reach would only take other people's faces.
 _MOST_REACH_S = 1.0
 _MOST_LOG_RATIO = float(np.log(2.0))
 """Largest change of a face's size from one time to the next that it was seen."""
@@ -57,17 +57,17 @@ class _Track:
         self.seen = 1
 
     def foretold(self, time_s: float) -> Floats:
-        """Where its centre should be."""
+        """Where its centre is expected."""
         place: Floats = self.centre + self.speed * (time_s - self.time_s)
         return place
 
     def reach(self, time_s: float) -> float:
-        """How far from there it may be, in sizes."""
+        """How far from there it may be, in sizes of the face."""
         passed_s = min(time_s - self.time_s, _MOST_REACH_S)
         return _REACH + (_REACH_FIRST if self.seen == 1 else _REACH_MOVING) * passed_s
 
     def follow(self, time_s: float, centre: Floats, size: float) -> None:
-        """Go on with a face."""
+        """Continue the track with a face."""
         speed = (centre - self.centre) / (time_s - self.time_s)
         self.speed = speed if self.seen == 1 else _SMOOTHING * self.speed + (1 - _SMOOTHING) * speed
         self.time_s, self.centre, self.size = time_s, centre, size
@@ -84,7 +84,7 @@ def link_faces(
         boxes: left, top, width and height of each in pixels, float64 ``(faces, 4)``.
         scores: the detector's, 0 to 1, float64 ``(faces,)``.
         rule: what links them.
-        picture: width and height of the picture in pixels: who is foretold to be outside of it has left.
+        picture: width and height of the picture in pixels: whoever is predicted to be outside it has left.
 
     Returns:
         The track of each face, int64 ``(faces,)``; :data:`NO_TRACK` of a faint face that lies on none. Tracks are
@@ -126,7 +126,7 @@ def _is_inside(place: Floats, picture: tuple[float, float]) -> bool:
 def _pair(
     tracks: list[_Track], faces: Integers, centres: Floats, sizes: Floats, time_s: float
 ) -> list[tuple[_Track, int]]:
-    """Tracks and the faces that go on with them."""
+    """Tracks and the faces that continue them."""
     if not tracks or not len(faces):
         return []
     from scipy.optimize import linear_sum_assignment  # takes a third of a second to import

@@ -1,4 +1,4 @@
-"""Rows of a video to its tracks, as a table."""
+"""From the rows of a video to its tracks, as a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskdet.tracks.voting import find_changes, vote
 BOX = ("face_left_px", "face_top_px", "face_width_px", "face_height_px")
 PROBABILITIES = ("probability_mask", "probability_incorrect", "probability_no_mask")
 COLUMNS = ("image_uri", "captured_at", "frame_time_us", "face_index", *BOX, "face_score", *PROBABILITIES, "label")
-"""Columns of predictions that tracks are made of, beside the keys."""
+"""Columns of predictions that tracks are made of, in addition to the keys."""
 
 
 def track_video(rows: pa.Table, key_names: Sequence[str], settings: TrackSettings, decision: Decision) -> pa.Table:
@@ -58,7 +58,7 @@ def _row(
     settings: TrackSettings,
     decision: Decision,
 ) -> dict[str, object]:
-    """A track's columns but for its number and its keys."""
+    """A track's columns except its number and its keys."""
     of = rows.take(pa.array(members))
     mask = of["probability_mask"].to_numpy().astype(np.float64)
     incorrect = None
@@ -66,7 +66,7 @@ def _row(
         incorrect = of["probability_incorrect"].to_numpy().astype(np.float64)
     voted = vote(mask, incorrect, decision)
     times = of["frame_time_us"].to_pylist()
-    # The largest of the sure ones: what a person wants to see.
+    # The largest of the sure ones is what a person wants to see.
     best = int(np.argmax(scores[members] * np.sqrt(boxes[members, 2] * boxes[members, 3])))
     return {
         "image_uri": of["image_uri"][0].as_py(),

@@ -21,7 +21,7 @@ from maskdet.labels import INCORRECT, MASK, NO_MASK, UNCERTAIN, Decision, label_
 Floats = NDArray[np.float64]
 
 CORRELATION = 0.5
-"""Of the errors of two frames of a track: assumed, not measured."""
+"""Correlation of the errors of two frames of a track: assumed, not measured."""
 # A model's output of 0 or 1 is as sure as its last bit; one frame is not to outvote all others.
 _LEAST = 0.002
 
@@ -43,7 +43,7 @@ class Vote(NamedTuple):
     mask: float
     """Probability of the class; the three add to 1."""
     incorrect: float | None
-    """``None`` of a model that does not know of it."""
+    """``None`` for a model without that class."""
     no_mask: float
 
 
@@ -66,7 +66,7 @@ def vote(mask: Floats, incorrect: Floats | None, decision: Decision) -> Vote:
 
     Args:
         mask: probability of ``mask`` in each frame, ``(frames,)``, at least one.
-        incorrect: probability of ``incorrect``; ``None`` of a model that does not know of it.
+        incorrect: probability of ``incorrect``; ``None`` for a model without that class.
         decision: the run's thresholds.
     """
     worn = worn_probability(mask, incorrect)
@@ -86,8 +86,8 @@ def vote(mask: Floats, incorrect: Floats | None, decision: Decision) -> Vote:
 def find_changes(times_us: Sequence[int], labels: Sequence[str], least_frames: int) -> list[Change]:
     """When the mask was put on, taken off, slipped or was put right.
 
-    A change counts once so many frames in a row say so; uncertain frames neither count nor interrupt. What a track
-    begins with is no change.
+    A change counts once that many frames in a row show it; uncertain frames neither count nor interrupt. What a track
+    begins with is not a change.
 
     Args:
         times_us: of the frames, ascending.

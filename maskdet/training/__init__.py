@@ -1,1 +1,1 @@
-"""Training: labelled folders to a model bundle, as a recipe says."""
+"""Training: from labelled folders to a model bundle, as a recipe says."""

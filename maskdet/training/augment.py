@@ -1,7 +1,7 @@
-"""Random views of an image, alike for both classes, so that resolution, compression and framing give no label away.
+"""Random views of an image, the same for all classes, so that resolution, compression and framing reveal no label.
 
-Every view ends as an encoded file that goes through :func:`maskdet.images.preprocessing.prepare_image`: a model
-sees in training what the one preprocessing makes of small, blurred, badly compressed files.
+Every view ends as an encoded file that goes through :func:`maskdet.images.preprocessing.prepare_image`: in
+training, a model sees what the shared preprocessing makes of small, blurred, badly compressed files.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _view(image: Image.Image, settings: Augmentation, rng: np.random.Generator) 
 
 
 def reframe(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:
-    """Rotate a little, then crop tighter or set into a larger frame, at a random place."""
+    """Rotate a little, then crop more tightly or place in a larger frame, at a random position."""
     angle_degrees = rng.uniform(-settings.max_rotation_degrees, settings.max_rotation_degrees)
     if rng.random() < 0.5:
         image = image.rotate(angle_degrees, Image.Resampling.BILINEAR, fillcolor=_some_color(rng))
@@ -78,7 +78,7 @@ def reframe(image: Image.Image, settings: Augmentation, rng: np.random.Generator
 
 
 def _place(slack_px: int, rng: np.random.Generator) -> int:
-    """Where the frame starts; before the image's own edge (negative) if it is the larger of the two."""
+    """Where the frame starts; before the image's own edge (negative) if the frame is larger."""
     return int(rng.integers(min(0, slack_px), max(0, slack_px) + 1))
 
 
@@ -102,17 +102,17 @@ def _some_color(rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def shrink(image: Image.Image, settings: Augmentation, rng: np.random.Generator) -> Image.Image:
-    """Resize to a longer side drawn between the smallest and the largest, alike for each octave."""
+    """Resize to a longer side drawn between the smallest and the largest, with equal chances for each octave."""
     side_px = math.exp(rng.uniform(math.log(settings.min_side_px), math.log(settings.max_side_px)))
     ratio = side_px / max(image.size)
-    # Small images are enlarged too, or else large views would only come from the class whose files are large.
+    # Small images are enlarged too; otherwise large views would only come from the class whose files are large.
     size = (max(8, round(image.width * ratio)), max(8, round(image.height * ratio)))
     filters = (Image.Resampling.BILINEAR, Image.Resampling.BOX, Image.Resampling.BICUBIC)
     return image.resize(size, filters[int(rng.integers(len(filters)))])
 
 
 def move(image: Image.Image, streak_px: float, rng: np.random.Generator) -> Image.Image:
-    """Blur along a line, as a moving face is: the mean of the image at places along the streak."""
+    """Blur along a line, as for a moving face: the mean of the image shifted along the streak."""
     angle_rad = rng.uniform(0.0, math.pi)
     steps, border_px = math.ceil(streak_px) + 2, math.ceil(streak_px / 2) + 1
     framed = _with_edges(image, border_px)

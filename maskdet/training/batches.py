@@ -1,4 +1,4 @@
-"""Which images each step sees: a function of seed, epoch and step alone, so that a resumed run sees the same ones."""
+"""Which images each step sees: a function of seed, epoch and step alone, so that a resumed run sees the same images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Examples(NamedTuple):
     """``(images, copies, …)``: uint8 pixels ``(height, width, 3)`` of each view, or float32 features of it."""
     labels: NDArray[np.uint8]
     repeats: NDArray[np.int64]
-    """How often each image comes in a pass."""
+    """How often each image is shown in a pass."""
     targets: NDArray[np.float32]
     """``(images, copies, outputs)``: what the network should say of each view; the label, unless a teacher knows
     better."""
@@ -52,7 +52,7 @@ def examples_of(
     targets: NDArray[np.float32] | None = None,
     class_names: ClassNames = TWO_CLASSES,
 ) -> Examples:
-    """The images of a set, or ``inputs`` computed from them, row for row; targets other than the labels, if any."""
+    """The images of a set, or ``inputs`` computed from them row by row, with targets other than the labels, if any."""
     repeats = np.array([image.repeats for image in arrays.images], np.int64)
     if inputs is None:
         inputs = arrays.pixels
@@ -65,8 +65,8 @@ def examples_of(
 def batch_at(recipe: Recipe, examples: Examples, epoch: int, step: int) -> Batch:
     """The batch of one step.
 
-    Every image comes ``repeats`` times per pass, each time as one of its views drawn at random, mirrored or not. Passes
-    are shuffled anew, and follow each other without regard to epochs.
+    Every image is shown ``repeats`` times per pass, each time as one of its views, drawn at random and mirrored or not.
+    Each pass is shuffled anew, and passes follow each other regardless of epochs.
 
     Args:
         recipe: batch size, steps per epoch, seed, flip.
@@ -94,11 +94,11 @@ def _rows_at(seed: int, one_pass: NDArray[np.int64], first: int, count: int) -> 
 
 
 def training_batches(recipe: Recipe, examples: Examples, first_epoch: int) -> Any:
-    """What ``keras.Model.fit`` takes: (inputs, labels) of every step from the start of an epoch to the end of training.
+    """The input of ``keras.Model.fit``: (inputs, labels) for every step from the start of an epoch to the last.
 
     Batches are gathered, augmented and handed over while the network works on earlier ones.
     """
-    # Online augmentation is made of TensorFlow's operations; any other batch reaches another backend without them.
+    # Online augmentation uses TensorFlow's operations; other batches reach other backends without them.
     if recipe.online_augmentation is None and not devices.on_tensorflow():
         return _gathered_ahead(recipe, examples, first_epoch)
     return _batch_dataset(recipe, examples, first_epoch)
@@ -145,9 +145,9 @@ def _batch_dataset(recipe: Recipe, examples: Examples, first_epoch: int) -> Any:
 
 
 def class_weights(recipe: Recipe, examples: Examples) -> dict[int, float] | None:
-    """What one image of each class counts in the loss, by the class's place in the outputs; ``None`` if all count 1.
+    """The weight of an image of each class in the loss, by the class's position in the outputs; ``None`` if all are 1.
 
-    ``balanced`` gives a class of n of all N showings in a pass, of k classes, the weight N / (k n): each sums to N / k.
+    ``balanced`` gives each of k classes with n of the N images shown in a pass the weight N / (k n), N / k in total.
     """
     if recipe.class_weights == "none":
         return None

@@ -1,4 +1,4 @@
-"""A training run's full state after each epoch, on disk: what it takes to go on as if nothing had happened."""
+"""A training run's full state after each epoch, on disk: everything needed to continue as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Saved(NamedTuple):
     """A checkpoint that was read."""
 
     history: tuple[HistoryRow, ...]
-    """One row a finished epoch; as many as there were."""
+    """One row per finished epoch."""
     variables: tuple[NDArray[Any], ...]
     """Weights, moving averages and the random state of dropout, in the network's order."""
     optimizer_variables: tuple[NDArray[Any], ...]
@@ -39,12 +39,12 @@ class Saved(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run: ``<start of the fingerprint>/epoch-0003.npz`` is the state after three epochs.
 
-    Written under a temporary name and renamed, so that a file under its own name is whole. Runs that differ do not
-    touch each other's: a setting changed by mistake costs no checkpoint.
+    Files are written under a temporary name and renamed, so that a file under its final name is complete. Different
+    runs leave each other's files alone: a setting changed by mistake costs no checkpoint.
     """
 
     def __init__(self, parent: Path, fingerprint: str) -> None:
-        """Name the folder that holds the folders of runs, neither of which need exist, and what this run is."""
+        """Take the folder of all runs' folders, none of which has to exist yet, and this run's fingerprint."""
         self.folder = parent / fingerprint[:_FOLDER_DIGITS]
         self._fingerprint = fingerprint
 
@@ -53,9 +53,9 @@ class Checkpoints:
 
         Args:
             model: a compiled ``keras.Model`` with a built optimizer.
-            history: one row a finished epoch.
+            history: one row per finished epoch.
             kept: how many of the latest checkpoints stay.
-            best: number of finished epochs of one more that stays.
+            best: the number of epochs after which one more checkpoint is kept.
         """
         arrays = dict(_named("variable", model.variables)) | dict(_named("optimizer", model.optimizer.variables))
         state = json.dumps({"fingerprint": self._fingerprint, "history": [dict(row) for row in history]})
@@ -68,7 +68,7 @@ class Checkpoints:
                 path.unlink()
 
     def latest(self, at_most: int) -> Saved | None:
-        """The newest readable checkpoint after no more than so many epochs."""
+        """The newest readable checkpoint after at most some number of epochs."""
         for path, epochs in reversed(self._files()):
             saved = self._read(path) if epochs <= at_most else None
             if saved is not None:
@@ -76,7 +76,7 @@ class Checkpoints:
         return None
 
     def after(self, epochs: int) -> Saved:
-        """The checkpoint after so many epochs.
+        """The checkpoint after some number of epochs.
 
         Raises:
             OutputError: it is gone.
@@ -132,7 +132,7 @@ def restore(model: Any, saved: Saved, *, weights_only: bool = False) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a local file so that it appears whole or not at all, even if the machine stops."""
+    """Write a local file so that it appears complete or not at all, even if the machine stops."""
     building = path.with_name(f".{path.name}.tmp")
     with building.open("wb") as file:
         file.write(data)

@@ -1,4 +1,4 @@
-"""Labelled folders to arrays: what a model is trained and measured on.
+"""From labelled folders to arrays: what a model is trained and measured on.
 
 Classes are numbered as :data:`maskdet.labels.CODES` says. Images are decoded by
 :func:`maskdet.images.preprocessing.prepare_image`, as scoring decodes them.
@@ -38,7 +38,7 @@ class LabelledImage(NamedTuple):
     """An image file and its class."""
 
     path: str
-    """Relative to the data folder, '/'-separated, where it lies in there: the name that the fingerprint holds."""
+    """Its name in the fingerprint: '/'-separated, relative to the data folder if it is in there."""
     uri: str
     label: int
     """A code of :data:`maskdet.labels.CODES`: 1 for "mask", 0 for "no mask", 2 for "incorrect"."""
@@ -75,7 +75,7 @@ class LabelledArrays:
 
 
 def data_folder() -> str:
-    """The folder that relative data sources start from: the variable ``MASKDET_DATA``, or ``data``."""
+    """The folder to which data sources are relative: the environment variable ``MASKDET_DATA``, or ``data``."""
     return os.environ.get(DATA_VARIABLE) or str(Path(DEFAULT_DATA_FOLDER).absolute())
 
 
@@ -93,7 +93,7 @@ def network_targets(codes: NDArray[np.uint8], class_names: ClassNames) -> NDArra
         class_names: what the network tells apart.
 
     Returns:
-        Of two classes 1 for a mask and 0 for none, ``(images, 1)``; of three, 1 in the class's column,
+        For two classes, 1 for a mask and 0 for none, ``(images, 1)``; for three, 1 in the class's column,
         ``(images, classes)``.
     """
     if class_names == TWO_CLASSES:
@@ -130,7 +130,7 @@ def list_labelled(
 
 
 def list_images(place: str, root: str) -> list[str]:
-    """The images of a folder or glob, by the endings of their names.
+    """The images of a folder or glob, by their extensions.
 
     Args:
         place: absolute, a URI, or relative to the root.
@@ -210,12 +210,12 @@ def decode(
         height: rows of each decoded image.
         width: columns of each decoded image.
         copies: views that ``make_views`` gives of each image.
-        make_views: replaces plain decoding; what it does must depend on its arguments alone. Pickled, for many views.
+        make_views: replaces plain decoding; must depend on its arguments alone, and is pickled if there are many views.
         stop_on_unreadable: refuse unreadable images instead of leaving them out.
-        required: classes of which some must be readable.
+        required: classes of which an image must be readable.
 
     Raises:
-        SourceError: no readable image is left of one of these classes, or an unreadable one is refused.
+        SourceError: one of these classes has no readable image, or an unreadable image is refused.
     """
     pixels = np.empty((len(images), copies, height, width, 3), np.uint8)
     digests, problems = [""] * len(images), [""] * len(images)

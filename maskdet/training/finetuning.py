@@ -1,4 +1,4 @@
-"""A network that starts from a bundle and is fitted further: what it was before, on the very images of after."""
+"""Fine-tune a bundle's network: how good it was before, measured on the same images as afterwards."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from maskdet.training.pretrained import starting_bundle
 from maskdet.training.recipe import Recipe
 
 FEW_IMAGES = 300
-"""Of the rarer class. Below, the thresholds that a fit chooses move by several hundredths from draw to draw."""
+"""Fewest images of the rarest class. With fewer, the thresholds chosen vary by several hundredths from draw to draw."""
 
 _CONFIDENCE = 0.95
 _log = logging.getLogger(__name__)
 
 
 def warn_if_few(recipe: Recipe, labels: NDArray[np.uint8]) -> None:
-    """Warn of a fit that starts from a bundle and has few images of a class.
+    """Warn if a fit starts from a bundle and has few images of a class.
 
     Args:
         recipe: the fit's.
@@ -44,7 +44,7 @@ def warn_if_few(recipe: Recipe, labels: NDArray[np.uint8]) -> None:
 
 
 def measure_start(bundle: Path, recipe: Recipe, point: Point) -> OperatingCharacteristics:
-    """The error rates of the bundle that a fit started from, by its own thresholds, on the images of the fit's own.
+    """The error rates of the bundle that a fit started from, with its own thresholds, on the fit's test images.
 
     Args:
         bundle: its folder.
@@ -54,11 +54,11 @@ def measure_start(bundle: Path, recipe: Recipe, point: Point) -> OperatingCharac
     opened = open_bundle(str(bundle), lambda name: name == KERAS_FILE)
     refuse_unsafe(opened, lambda name: name == KERAS_FILE)
     manifest = opened.manifest
-    # By the size of its own input; the images as they are, as scoring decodes them.
+    # At its own input size, with the images decoded as in scoring.
     arrays = decode(list(point.tested_on), manifest.input.height, manifest.input.width)
     outputs = predict_views(load_keras(bundle / KERAS_FILE), arrays)[:, 0]
     classes, decision = manifest.class_names, manifest.decision
-    if recipe.classes == TWO_CLASSES != classes:  # asked whether there is a mask, it says "incorrect" for yes, too
+    if recipe.classes == TWO_CLASSES != classes:  # when asked whether there is a mask, "incorrect" also means yes
         outputs = worn_probability(*split_outputs(outputs, classes)).astype(np.float32)[:, np.newaxis]
         classes, decision = TWO_CLASSES, decision.model_copy(update={"incorrect_from": None, "incorrect_odds": None})
     return measure(

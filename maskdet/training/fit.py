@@ -1,4 +1,4 @@
-"""Fit a network as its recipe says, an epoch at a time, and export it."""
+"""Fit a network as its recipe says, epoch by epoch, and export it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from maskdet.training.stopping import best_epoch, should_stop
 
 Resume = Literal["if_possible", "required", "never"]
 
-# What may change between a run and its continuation: words, what happens after fitting, what stays on disk.
+# What may change between a run and its continuation: descriptions, what happens after fitting, what is kept on disk.
 _OUTSIDE_FIT = {
     "name",
     "description",
@@ -57,7 +57,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a training run leaves beside its bundle."""
+    """The files that a training run leaves beside its bundle."""
 
     output: Path
 
@@ -82,7 +82,7 @@ class RunFiles:
         return self._beside("tensorboard")
 
     def hold_epoch(self, epochs: int) -> bool:
-        """Whether there is a checkpoint of any run after so many epochs."""
+        """Whether there is a checkpoint of any run after that many epochs."""
         return any(self.checkpoints.glob(f"*/epoch-{epochs:04d}.npz"))
 
     def _beside(self, suffix: str) -> Path:
@@ -94,15 +94,15 @@ def train(
 ) -> Manifest | None:
     """Fit a recipe's network and write its bundle.
 
-    Where Keras runs on another backend than TensorFlow, which exports need, the fitted network alone is written, as
-    ``<output>.keras``: a teacher may be that. The same call on TensorFlow then finds the last epoch's checkpoint, and
-    exports.
+    Where Keras runs on a backend other than TensorFlow, which exports need, only the fitted network is written, as
+    ``<output>.keras``; such a file can be a teacher. The same call on TensorFlow then finds the last epoch's checkpoint
+    and exports it.
 
     Args:
         recipe: what to do.
         root: folder that the recipe's relative data sources start from.
         output: the bundle's folder. :class:`RunFiles` says what stands beside it.
-        resume: whether to go on from a checkpoint of the same recipe and images.
+        resume: whether to continue from a checkpoint of the same recipe and images.
         overwrite: whether a bundle that is already in the folder may be replaced.
 
     Returns:
@@ -121,7 +121,7 @@ def train(
     with devices.precision(mixed=recipe.mixed_precision) as policy:
         model = build_model(recipe.architecture, recipe.height, recipe.width, recipe.classes)
     if recipe.frozen_base:
-        pretrained.split_base(model)  # now, not when all images are decoded, if it has none
+        pretrained.split_base(model)  # now, rather than after all images are decoded, in case it has none
     pretrained.load_base_weights(model, recipe.weights)
     if devices.on_tensorflow():
         model = with_fused_normalization(model)
@@ -130,7 +130,7 @@ def train(
     finetuning.warn_if_few(recipe, training.labels)
     _log.info("training on %d images, %d unreadable, in %s", len(training.labels), len(training.unreadable), policy)
     fit(model, recipe, training, validation, files, resume=resume)
-    # In float32, whatever it was trained in.
+    # In float32, whatever precision it was trained in.
     fitted = build_model(recipe.architecture, recipe.height, recipe.width, recipe.classes)
     fitted.set_weights(model.get_weights())
     if not devices.on_tensorflow():
@@ -149,7 +149,7 @@ def train(
 
 
 def _draft(recipe: Recipe, training: LabelledArrays, point: Point) -> Manifest:
-    """What the bundle says of itself, before its files are there."""
+    """What the bundle says about itself, before its files exist."""
     return Manifest(
         name=recipe.name,
         architecture=recipe.architecture,
@@ -168,7 +168,7 @@ def _draft(recipe: Recipe, training: LabelledArrays, point: Point) -> Manifest:
 def _load(
     model: Any, recipe: Recipe, root: str, files: RunFiles, resume: Resume
 ) -> tuple[LabelledArrays, LabelledArrays | None]:
-    """Images to train and to validate on; one view of each will do for a run that has ended."""
+    """Images to train and to validate on; one view of each is enough for a run that has ended."""
     validation = load_plain(recipe, recipe.validation_data, root)
     if resume != "never" and files.hold_epoch(recipe.epochs):
         training = load_training(recipe, root, views=1)
@@ -194,10 +194,10 @@ def fit(
         training: images and labels.
         validation: what each epoch's loss and accuracy are measured on, if anything.
         files: where history and checkpoints go.
-        resume: whether to go on from a checkpoint.
+        resume: whether to continue from a checkpoint.
 
     Returns:
-        One row per epoch, those before a resumption included.
+        One row per epoch, including those before a resumption.
 
     Raises:
         ConfigError: there is nothing to resume though it is required, or the base is to be frozen and there is none.
@@ -291,7 +291,7 @@ def describe_epoch(history: Sequence[HistoryRow], epochs: int, *, stopped: bool 
 
 
 def write_history(file: Path, history: Sequence[HistoryRow]) -> None:
-    """Write every epoch's row as CSV, those before a resumption included."""
+    """Write every epoch's row as CSV, including those before a resumption."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
     writer.writeheader()
@@ -322,7 +322,7 @@ def _run_epochs(model: Any, recipe: Recipe, training: Examples, validation: Exam
 
 
 def _resume(model: Any, checkpoints: Checkpoints, resume: Resume, epochs: int) -> list[HistoryRow]:
-    """Put the latest checkpoint's state in place, if there is one and it is wanted; its history."""
+    """Restore the latest checkpoint's state, if there is one and it is wanted; returns its history."""
     saved = None if resume == "never" else checkpoints.latest(at_most=epochs)
     if saved is not None:
         restore(model, saved)
@@ -343,10 +343,10 @@ def _resume(model: Any, checkpoints: Checkpoints, resume: Resume, epochs: int) -
 
 
 def _fingerprint(recipe: Recipe, training: LabelledArrays, validation: LabelledArrays | None) -> str:
-    """Of everything that the next epoch's weights depend on."""
-    # A constant rate does not look ahead: such a run may go on for more epochs than first planned.
+    """A fingerprint of everything that the next epoch's weights depend on."""
+    # A constant rate does not look ahead: such a run may continue for more epochs than first planned.
     outside = _OUTSIDE_FIT | ({"epochs"} if recipe.learning_rate_schedule == "constant" else set())
-    # Two classes are what every run before there were three has fitted: it can still go on.
+    # Runs from before there were three classes all had two, and can still continue.
     outside |= {"classes"} if recipe.classes == TWO_CLASSES else set()
     settings = json.dumps(recipe.model_dump(mode="json", exclude=outside), sort_keys=True)
     repeats = json.dumps(sorted((image.path, image.repeats) for image in training.images))
@@ -358,9 +358,9 @@ def _sha256(*parts: str) -> str:
 
 
 def _agreement(targets: Any, probabilities: Any) -> Any:
-    """Whether both name the same class; a teacher's targets are no labels, which Keras' accuracy would expect.
+    """Whether both name the same class; a teacher's targets are not the labels that Keras' accuracy would expect.
 
-    Of one output that is: whether both lie on one side of 0.5; of several, whether the largest is the same.
+    With one output: whether both are on the same side of 0.5; with several: whether the largest is the same.
     """
     import keras
 

@@ -1,7 +1,7 @@
-"""Batch normalisation in one operation while a network is fitted by TensorFlow.
+"""Batch normalisation as a single operation while TensorFlow fits a network.
 
-Keras composes it of a dozen operations, each a pass over memory. EfficientNet-Lite0 learns 2.2 times as many images a
-second on two cores with TensorFlow's own operation, the compact network 1.5 times (measured).
+Keras composes it of a dozen operations, each a pass over memory. With TensorFlow's own operation, EfficientNet-Lite0
+learns 2.2 times as many images per second on two cores, the compact network 1.5 times as many (measured).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def with_fused_normalization(model: Any) -> Any:
-    """A twin of a network with the same weights, in the same order, whose batch normalisations are fused.
+    """A copy of a network with the same weights in the same order, whose batch normalisations are fused.
 
     Args:
         model: a functional ``keras.Model`` on the TensorFlow backend; left as it is.
@@ -29,7 +29,7 @@ def with_fused_normalization(model: Any) -> Any:
 
 @functools.cache
 def _fused_layer() -> Any:
-    """The layer's class, made when Keras is first needed."""
+    """The layer's class, created when Keras is first needed."""
     import keras
     import tensorflow as tf
 

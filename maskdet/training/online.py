@@ -1,6 +1,6 @@
 """Random geometry in the input pipeline, from a seed that comes with each batch.
 
-Keras' preprocessing layers would each resample the picture; rotation, shift, shear and zoom one after another soften a
+Each of Keras' preprocessing layers would resample the picture; rotation, shift, shear and zoom in a row would soften a
 small face four times. Here they are one affine map and one resampling, as they were in ImageDataGenerator.
 """
 

@@ -1,4 +1,4 @@
-"""When probabilities give which label, how far they can be trusted, and how often the label is right."""
+"""Which probabilities give which label, how far they can be trusted, and how often the labels are right."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class Point(NamedTuple):
-    """What a bundle says of its network's decisions."""
+    """What a bundle says about its network's decisions."""
 
     decision: Decision
     calibration: Calibration
@@ -41,8 +41,8 @@ class Point(NamedTuple):
 def set_operating_point(model: Any, recipe: Recipe, training: LabelledArrays, root: str) -> Point:
     """Calibrate a network, choose its decision thresholds, and measure the error rates there.
 
-    Near duplicates of training images are left out of all sets, unless the recipe says otherwise; if it says of its
-    test data that it shares groups with the training data anyway, they are kept there.
+    Near duplicates of training images are left out of all sets, unless the recipe says otherwise; they are kept in test
+    data that shares groups with the training data according to the recipe.
 
     Args:
         model: a fitted ``keras.Model``; a calibration changes the weights of its layer ``logit``.
@@ -51,7 +51,7 @@ def set_operating_point(model: Any, recipe: Recipe, training: LabelledArrays, ro
         root: folder that relative data sources start from.
 
     Raises:
-        SourceError: images are missing, or a class is, or all of one were trained on.
+        SourceError: images or a class are missing, or all images of a class were trained on.
     """
     point, calibration = recipe.operating_point, Calibration()
     decision = Decision(incorrect_from=None if recipe.classes == TWO_CLASSES else _NEUTRAL)
@@ -88,7 +88,7 @@ def predict_views(model: Any, arrays: LabelledArrays) -> NDArray[np.float32]:
 def split_outputs(
     outputs: NDArray[np.float32], class_names: ClassNames
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Probabilities of ``mask`` and, where the network knows of it, of ``incorrect``.
+    """Probabilities of ``mask`` and, where the network has that class, of ``incorrect``.
 
     Args:
         outputs: ``(…, outputs)``.
@@ -103,7 +103,7 @@ def split_outputs(
 
 
 def _calibrate(model: Any, arrays: LabelledArrays, recipe: Recipe) -> Calibration:
-    """Divide the network's log odds, or logits, by the temperature of least log loss, in the graph itself."""
+    """Divide the network's log odds, or logits, by the temperature with the least log loss, in the graph itself."""
     outputs, point = predict_views(model, arrays), recipe.operating_point
     if recipe.classes == TWO_CLASSES:
         temperature = fit_temperature(_sample(outputs[..., 0], arrays.labels))
@@ -118,10 +118,10 @@ def _calibrate(model: Any, arrays: LabelledArrays, recipe: Recipe) -> Calibratio
 
 
 def decide(outputs: NDArray[np.float32], labels: NDArray[np.uint8], recipe: Recipe) -> Decision:
-    """Choose the thresholds of the rule of :mod:`maskdet.labels` on held-out images.
+    """Choose the thresholds for the rule of :mod:`maskdet.labels` on held-out images.
 
-    First those of whether there is a mask, worn correctly or not; then, of the faces that have one and are said to,
-    that of whether it is worn incorrectly.
+    First come the thresholds for whether there is a mask, worn correctly or not; then, on faces that wear one and are
+    said to, the threshold for whether it is worn incorrectly.
 
     Args:
         outputs: what the network says, ``(images, copies, outputs)``.
@@ -134,7 +134,7 @@ def decide(outputs: NDArray[np.float32], labels: NDArray[np.uint8], recipe: Reci
     below = above = choose_threshold(worn.ravel(), np.repeat(labels, copies))
     if point.max_error is not None:
         chosen = choose_band(_sample(worn, labels), point.max_error)
-        if chosen[0] < chosen[1]:  # or else the threshold of least error needs no band
+        if chosen[0] < chosen[1]:  # otherwise the threshold with the least error needs no band
             below, above = min(chosen[0], below), max(chosen[1], above)
     if incorrect is None:
         return Decision(no_mask_below=below, mask_from=above)
@@ -154,7 +154,7 @@ def _sample(probabilities: NDArray[Any], labels: NDArray[np.uint8]) -> Sample:
 
 
 def _thumbnails(arrays: LabelledArrays) -> NDArray[np.uint8]:
-    """The images as files show them, whatever views were made of them; drawn ones have no files."""
+    """The images as in their files, whatever views were made of them; drawn ones have no files."""
     from_files = [image for image in arrays.images if not is_drawn(image.uri)]
     return decode(from_files, THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX).pixels[:, 0]
 
@@ -176,7 +176,7 @@ def _without_duplicates(arrays: LabelledArrays, seen: NDArray[np.uint8] | None) 
 
 
 def choose_threshold(probabilities: NDArray[Any], labels: NDArray[np.uint8]) -> float:
-    """The threshold of least balanced error; of several, the one nearest 0.5, in the middle of its gap.
+    """The threshold with the least balanced error; among several, the one nearest 0.5, in the middle of its gap.
 
     Args:
         probabilities: that there is a mask, ``(images,)``.
@@ -189,14 +189,14 @@ def choose_threshold(probabilities: NDArray[Any], labels: NDArray[np.uint8]) -> 
 
 
 def _least_error(hits: NDArray[Any], others: NDArray[Any], max_alarms: float = 1.0) -> float:
-    """As :func:`choose_threshold`, of what should lie above and below, with at most some share of the latter above."""
+    """Like :func:`choose_threshold`, for what should be above and below, with at most a share of the latter above."""
     hits, others = np.sort(hits), np.sort(others)
     values = np.unique(np.concatenate([[0.0], hits.astype(np.float64), others.astype(np.float64), [1.0]]))
     candidates = np.append((values[:-1] + values[1:]) / 2, _NEUTRAL)
     missed = np.searchsorted(hits, candidates) / len(hits)
     false_alarms = 1.0 - np.searchsorted(others, candidates) / len(others)
     allowed = false_alarms <= max_alarms
-    if not allowed.any():  # faces of which all is said to be sure
+    if not allowed.any():  # faces for which every answer is sure
         return 1.0
     error, candidates = (missed + false_alarms)[allowed], candidates[allowed]
     best = candidates[error <= error.min() + 1e-12]
@@ -212,7 +212,7 @@ def measure(
     *,
     shares_groups_with_training: bool,
 ) -> OperatingCharacteristics:
-    """Count right labels at the decision's thresholds; an *uncertain* one counts as wrong.
+    """Count correct labels at the decision's thresholds; *uncertain* counts as wrong.
 
     Args:
         outputs: what the network says, ``(images, outputs)``.

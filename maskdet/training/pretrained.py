@@ -1,4 +1,4 @@
-"""A network's base: pre-trained weights for it, and its features computed once when it is frozen."""
+"""A network's base: its pre-trained weights, and its features, computed once when it is frozen."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def load_base_weights(model: Any, weights: str) -> None:
 
     Args:
         model: a ``keras.Model`` of :func:`maskdet.model.architectures.build_model`.
-        weights: ``none``; ``imagenet``, which Keras fetches or has kept (VGG19), or an installed package carries
-            (EfficientNet-Lite0); ``builtin`` or another bundle of the same architecture, for all of the network, save
-            its last layer if it tells other classes apart; or a file: Keras weights of VGG19 without top, a checkpoint
-            of EfficientNet-Lite0.
+        weights: ``none``; ``imagenet``, which Keras fetches or has cached (VGG19), or an installed package has
+            (EfficientNet-Lite0); ``builtin`` or another bundle of the same architecture, for all of the network except
+            the last layer if its classes differ; or a file: Keras weights of VGG19 without top, a checkpoint of
+            EfficientNet-Lite0.
 
     Raises:
         ConfigError: the network has no base, or the weights cannot be had or do not fit.
@@ -80,9 +80,9 @@ def _load_all(model: Any, file: Path) -> None:
 
 
 def _start_last_layer(layer: Any, trained: Any) -> None:
-    """Start a last layer from one of other classes: of three to two, or anew.
+    """Start a last layer from one with other classes: from three to two, or from scratch.
 
-    Of three classes' logits, the one of ``mask`` less that of ``no_mask`` is the log odds where nothing is
+    With three classes, the logit of ``mask`` minus that of ``no_mask`` is the log odds where nothing is
     ``incorrect``.
     """
     kernel, bias = trained.get_weights()
@@ -95,7 +95,7 @@ def _start_last_layer(layer: Any, trained: Any) -> None:
 
 
 def base_output_of(model: Any, setting: str) -> Any:
-    """The Keras tensor that a network's base gives.
+    """The output tensor of a network's base.
 
     Raises:
         ConfigError: the network has no base, though a setting asks for one.
@@ -110,7 +110,7 @@ def base_output_of(model: Any, setting: str) -> Any:
 
 
 def split_base(model: Any) -> tuple[Any, Any]:
-    """A network as two that share its layers: images to features, and features to probabilities.
+    """Split a network into two that share its layers: images to features, and features to probabilities.
 
     Raises:
         ConfigError: the network has no base.
@@ -130,12 +130,12 @@ def weights_sha256(model: Any) -> str:
 
 
 def cached_features(base: Any, pixels: NDArray[np.uint8], folder: Path, name: str) -> NDArray[np.float32]:
-    """What the base makes of images; read from a file if an earlier run has written it.
+    """The base's features of images, read from a file if an earlier run has written them.
 
     Args:
         base: images to features.
         pixels: uint8 ``(images, copies, height, width, 3)``.
-        folder: where the file ``<name>-<hash of base and pixels>.npy`` is kept; an older one of the name goes.
+        folder: where the file ``<name>-<hash of base and pixels>.npy`` is kept; an older file of that name is removed.
         name: of the set of images.
 
     Returns:
@@ -169,7 +169,8 @@ def _pretrained_vgg19(weights: str) -> Any:
             return keras.applications.VGG19(include_top=False, weights=IMAGENET)
         source = keras.applications.VGG19(include_top=False, weights=None)
         source.load_weights(weights)
-    except Exception as error:  # Keras raises a bare Exception when it cannot fetch, and many kinds when files differ
+    # Keras raises a bare Exception when it cannot fetch, and many kinds of errors when files differ
+    except Exception as error:
         if weights == IMAGENET:
             remedy = "Connect to the internet, or name a local file: --set weights=vgg19_notop.h5."
             raise ConfigError("weights", "ImageNet weights through Keras", str(error), remedy) from error

@@ -1,4 +1,4 @@
-"""Read image files, or draw faces, into views on all cores."""
+"""Read image files, or draw faces, and make views of them on all cores."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ from maskdet.errors import ImageFault, StorageError
 from maskdet.images.preprocessing import prepare_image
 
 ViewMaker = Callable[[bytes, int], NDArray[np.uint8]]
-"""File bytes and the image's place in the list to views uint8 (copies, height, width, 3)."""
+"""From file bytes and the image's position in the list to views, uint8 (copies, height, width, 3)."""
 
 _DRAWN = "drawn:"
 _DRAWN_SIDES_PX = (64, 224)
 _FACE_STREAM = 2  # of a recipe's seed; batches use the others
 _CHUNK_IMAGES = 16
-# Fewer are made by threads before a second process has started. Random views are half Python code, which threads run in
-# turn: two processes make 1.25 times as many a second as two threads (measured), and more cores gain more.
+# Threads make fewer views than this before a second process has started. Random views are half Python code, which
+# threads run in turn: two processes make 1.25 times as many a second as two threads (measured), and more cores gain
+# more.
 _MIN_VIEWS_FOR_PROCESSES = 4000
 
 
 class ReadViews(NamedTuple):
-    """What became of one file."""
+    """What became of a file."""
 
     content_sha256: str
     views: NDArray[np.uint8] | None
-    """uint8 ``(copies, height, width, 3)``; ``None`` of an unreadable file."""
+    """uint8 ``(copies, height, width, 3)``; ``None`` for an unreadable file."""
     problem: str
     """Why it is unreadable; empty if it is not."""
 
 
 def drawn_face_uri(seed: int, index: int, *, masked: bool) -> str:
-    """What :func:`read_views` draws a face for, the same one every time, instead of reading a file."""
+    """A URI for which :func:`read_views` draws a face, always the same one, instead of reading a file."""
     return f"{_DRAWN}{seed}/{index}/{int(masked)}"
 
 
@@ -54,7 +55,7 @@ def is_drawn(uri: str) -> bool:
 def read_views(
     uris: Sequence[str], height: int, width: int, copies: int, make_views: ViewMaker | None
 ) -> Iterator[ReadViews]:
-    """Read files and make views of them, in their order.
+    """Read files and make views of them, in order.
 
     Args:
         uris: of the files.
@@ -71,7 +72,7 @@ def read_views(
 
 def _pool(*, processes: bool) -> Executor:
     cores = available_cores()
-    # Not forked: the threads of a numerical library might hold its locks at that moment.
+    # Not forked: threads of a numerical library might hold locks at that moment.
     return (
         ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn"))
         if processes

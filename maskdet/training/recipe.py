@@ -31,11 +31,12 @@ class DataSource(_Settings):
     manifest: str = ""
     """The ``images.parquet`` of ``maskdet prepare``; images that it finds suspicious or flat are left out."""
     split: Literal["train", "validation", "test"] = "train"
-    """Of the manifest's group-disjoint splits."""
+    """Which of the manifest's group-disjoint splits."""
     sources: tuple[str, ...] = ()
-    """Of the manifest's; none named: all."""
+    """Which of the manifest's sources; default: all."""
     official_splits: tuple[Literal["train", "validation", "test"], ...] = ()
-    """Leave out images of any other official split (but keep sources without any); none named: leave out none."""
+    """Leave out images of any other official split, but keep sources without official splits; default: leave out none.
+    """
     group_pattern: GroupPattern = r"^(.*)$"
     """Regular expression on the file name; its one group names what must not be split: a person, a source photo."""
     hash_band: tuple[Ratio, Ratio] = (0.0, 1.0)
@@ -58,10 +59,10 @@ class DataSource(_Settings):
 
 
 class Augmentation(_Settings):
-    """Random views of each image, alike for both classes, so that resolution, compression and framing tell nothing."""
+    """Random views of each image, the same for all classes, so that resolution, compression and framing reveal none."""
 
     copies: Count = 4
-    """Views made of each image, once, before training; each pass draws one of them."""
+    """Views of each image, made once before training; each pass draws one of them."""
     min_side_px: Annotated[int, Field(ge=8)] = 24
     """Every view is shrunk to a longer side between this and ``max_side_px`` (log-uniform)."""
     max_side_px: Annotated[int, Field(ge=8)] = 224
@@ -71,9 +72,9 @@ class Augmentation(_Settings):
     max_blur: Annotated[float, Field(ge=0.0)] = 0.02
     """Largest Gaussian blur radius as a share of the view's longer side; half of the views are not blurred."""
     max_motion_blur: Ratio = 0.0
-    """Longest streak as a share of the view's longer side; a quarter of the views move."""
+    """Longest streak of motion blur as a share of the view's longer side; a quarter of the views have one."""
     max_zoom_in: Annotated[float, Field(ge=1.0)] = 1.3
-    """How much larger a view may show the image."""
+    """How far a view may zoom into the image."""
     max_zoom_out: Annotated[float, Field(ge=1.0)] = 1.6
     """How much smaller the image may get in a frame filled with stretched, blurred content of itself or one colour."""
     max_rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 15.0
@@ -81,7 +82,7 @@ class Augmentation(_Settings):
     color_jitter: Ratio = 0.35
     """Largest relative change of brightness, contrast and saturation."""
     gray_share: Ratio = 0.05
-    """Share of views without colour."""
+    """Share of views in grey."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Augmentation:
@@ -93,24 +94,24 @@ class Augmentation(_Settings):
 
 
 class OnlineAugmentation(_Settings):
-    """Random geometry drawn anew each time an image is shown; the ranges mean what ImageDataGenerator's mean."""
+    """Random geometry, drawn anew each time an image is shown; the ranges have the meaning of ImageDataGenerator's."""
 
     rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
-    """Rotation about the centre is uniform in plus or minus this."""
+    """Largest rotation about the centre to either side; uniformly distributed."""
     width_shift: Ratio = 0.0
     """Largest shift to either side, as a share of the width."""
     height_shift: Ratio = 0.0
-    """The same, as a share of the height."""
+    """The same for the vertical shift, as a share of the height."""
     shear_degrees: Annotated[float, Field(ge=0.0, lt=90.0)] = 0.0
-    """Largest angle that columns are slanted by. ImageDataGenerator's ``shear_range`` was in degrees, too."""
+    """Largest angle by which columns are slanted. ImageDataGenerator's ``shear_range`` was also in degrees."""
     zoom: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Each side is scaled on its own, by 1 minus this to 1 plus this."""
+    """Each side is scaled separately, by a factor from 1 minus this to 1 plus this."""
     horizontal_flip: bool = False
     """Mirror every other image."""
 
 
 class ClassWeights(_Settings):
-    """What one image of each class counts in the loss."""
+    """Weight of an image of each class in the loss."""
 
     mask: Annotated[float, Field(gt=0.0)]
     """Weight of an image with a mask."""
@@ -124,11 +125,11 @@ class EarlyStopping(_Settings):
     """End training when a figure has stopped getting better."""
 
     monitor: Literal["loss", "accuracy", "val_loss", "val_accuracy"] = "val_loss"
-    """A column of the history; losses should fall, accuracies rise."""
+    """A column of the history; losses should fall and accuracies rise."""
     patience: Count = 3
-    """Stop after so many epochs in a row without a new best."""
+    """Stop after this many epochs in a row without a new best."""
     min_delta: Annotated[float, Field(ge=0.0)] = 0.0
-    """A best must be better than the one before by more than this."""
+    """A new best must be better than the last by more than this."""
     restore_best: bool = True
     """Export the best epoch's weights, not the last's."""
 
@@ -137,7 +138,7 @@ class OperatingPoint(_Settings):
     """Where the decision threshold comes from, and where the reported error rates come from."""
 
     threshold_data: tuple[DataSource, ...] = ()
-    """Images that the thresholds are chosen on, each by least balanced error; none: 0.5."""
+    """Images on which the thresholds are chosen, each by least balanced error; without any, 0.5."""
     threshold_description: str = ""
     """What those images are, in words."""
     on_views: bool = False
@@ -145,16 +146,17 @@ class OperatingPoint(_Settings):
     calibrate: bool = False
     """Fit a temperature on the same images, and put it into the network."""
     max_error: Annotated[float, Field(gt=0.0, lt=0.5)] | None = None
-    """Largest share of faces with a mask that may be called ``no_mask``, and of bare ones that may be called masked;
-    faces between are *uncertain*."""
+    """Largest share of faces with a mask that may be called ``no_mask``, and of bare faces that may be called masked;
+    faces in between are *uncertain*."""
     max_masked_as_incorrect: Ratio = 1.0
     """Largest share of masks worn correctly that may be called ``incorrect``."""
     test_data: tuple[DataSource, ...] = ()
-    """Images that sensitivity and specificity are measured on."""
+    """Images on which sensitivity and specificity are measured."""
     test_description: str = ""
     """What those images are, in words."""
     leave_out_near_duplicates: bool = True
-    """Of training images, by thumbnail. Splits of a training manifest have none; there it would cost look-alikes."""
+    """Leave out near duplicates of training images, by thumbnail. Splits of a training manifest have none; in them this
+    would only remove look-alikes."""
     test_shares_groups_with_training: bool = False
     """Whether the test images share groups with training images. The bundle manifest says so."""
 
@@ -165,11 +167,11 @@ class Recipe(_Settings):
     name: str
     """The bundle's name, which prediction rows carry."""
     description: str = ""
-    """What the model is, in words. The bundle manifest holds it."""
+    """What the model is, in words; part of the bundle manifest."""
     architecture: str
     """The network: its name in ``maskdet/model/architectures.py``."""
     classes: ClassNames = TWO_CLASSES
-    """What the network tells apart, in the order of its outputs: ``[no_mask, mask]`` or
+    """The network's classes, in the order of its outputs: ``[no_mask, mask]`` or
     ``[mask, incorrect, no_mask]``. A manifest's images of any other class are left out."""
     height: Count
     """Height of the network's input, in pixels."""
@@ -178,64 +180,64 @@ class Recipe(_Settings):
     data: Annotated[tuple[DataSource, ...], Field(min_length=1)]
     """The training images."""
     data_description: str
-    """What the training images are, in words. The bundle manifest holds it."""
+    """What the training images are, in words; part of the bundle manifest."""
     max_images_per_class: Count | None = None
-    """Use only the first so many images of each class, by path."""
+    """Use only this many images of each class, the first by path."""
     synthetic_faces: CountOrZero = 0
-    """Drawn faces added to the training images, half of them masked."""
+    """How many drawn faces to add to the training images, half of them masked."""
     photographs: tuple[str, ...] = ()
-    """Folders or globs of photographs that training images were cut or made from. The bundle's list of images that it
-    was trained on names them, too."""
+    """Folders or globs of photographs from which training images were cut or made. The bundle lists them among the
+    images that it was trained on."""
     validation_data: tuple[DataSource, ...] = ()
-    """Images whose loss and accuracy each epoch's history row holds."""
+    """Images whose loss and accuracy are in each epoch's row of the history."""
     batch_size: Count
-    """Images in a batch."""
+    """Images per batch."""
     optimizer: Literal["rmsprop", "adam"]
-    """What changes the weights."""
+    """The optimizer."""
     learning_rate: Annotated[float, Field(gt=0.0)]
     """The optimizer's step size at the start."""
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     """``cosine``: falls to zero over all steps along half a cosine."""
     teachers: tuple[str, ...] = ()
-    """Outputs of other trainings of the same classes, bundles or .keras files, whose networks say what each view
-    shows."""
+    """Outputs of other trainings with the same classes, bundles or .keras files, whose networks give the target for
+    each view."""
     teacher_weight: Ratio = 0.9
-    """What the teachers' word, the mean of their probabilities, counts in the target; the label counts the rest."""
+    """Weight of the teachers' mean probability in the target; the label has the rest."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
-    """How much of each target is spread over the classes."""
+    """How much of each target is spread over all classes (label smoothing)."""
     steps_per_epoch: Count
-    """Batches in an epoch."""
+    """Batches per epoch."""
     epochs: Count
-    """Epochs to train, at most."""
+    """Most epochs to train."""
     seed: CountOrZero = 0
-    """Decides all that is random."""
+    """Seed of everything random."""
     flip: bool = False
-    """Mirror every other image, drawn anew each time it is shown."""
+    """Mirror images with a chance of one half, drawn anew each time one is shown."""
     augmentation: Augmentation | None = None
     """Views made of each image before training."""
     online_augmentation: OnlineAugmentation | None = None
     """Changes made to each batch in the input pipeline."""
     weights: Annotated[str, Field(min_length=1)] = "none"
-    """What the base starts from: ``none`` (random), ``imagenet``, or a file of its weights; ``builtin`` or a bundle:
-    all layers, fitted further."""
+    """What the base starts from: ``none`` (random), ``imagenet``, or a file of its weights; with ``builtin`` or a
+    bundle, all layers start from it."""
     frozen_base: bool = False
-    """Train the head alone, on features of the base that are computed once."""
+    """Train only the head, on features of the base that are computed once."""
     class_weights: Literal["none", "balanced"] | ClassWeights = "none"
-    """``balanced``: both classes count alike in a pass, however many images each has."""
+    """``balanced``: all classes have the same weight in a pass, however many images each has."""
     early_stopping: EarlyStopping | None = None
-    """Stop when a figure gets no better. Default: train all epochs."""
+    """Stop when a figure no longer improves. Default: train all epochs."""
     mixed_precision: bool = False
-    """16-bit arithmetic where the device is faster with it: CPUs and GPUs with units for it. No effect elsewhere."""
+    """Use 16-bit arithmetic on CPUs and GPUs with units for it, where it is faster. No effect elsewhere."""
     deterministic: bool = False
     """Use only operations that give the same bits on every run on one machine."""
     checkpoints_kept: Count = 2
-    """How many of the latest epochs' checkpoints stay; the best epoch's stays too where it is to be restored."""
+    """How many of the latest epochs' checkpoints are kept; the best epoch's is kept too where it is to be restored."""
     tensorboard: bool = False
     """Write TensorBoard events to ``<output>.tensorboard``."""
     on_unreadable: Literal["skip", "stop"] = "skip"
-    """What an unreadable training image does; its path is reported either way."""
+    """What happens if a training image is unreadable; its path is reported either way."""
     representative_images: Count = 300
-    """Training images that the int8 ranges are measured on."""
+    """How many training images to measure the int8 ranges on."""
     operating_point: OperatingPoint = OperatingPoint()
 
     @model_validator(mode="after")
@@ -258,9 +260,9 @@ class Recipe(_Settings):
         return self
 
     def smoke(self) -> Recipe:
-        """The same recipe cut down to seconds: two steps of one epoch, one view of each image, few images per class.
+        """The same recipe cut down to seconds: one epoch of two steps, one view of each image, few images per class.
 
-        The base starts from random weights or the built-in bundle; whether others can be had is another question.
+        The base starts from random weights or the built-in bundle; other weights might not be available.
         """
         changes = {
             "epochs": 1,

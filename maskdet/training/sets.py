@@ -1,4 +1,4 @@
-"""The sets of images that a recipe names, decoded: those to train on, to validate on, and to calibrate int8 with."""
+"""The sets of images that a recipe names, decoded: for training, for validation, and for calibrating int8."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def load_training(recipe: Recipe, root: str, views: int | None = None) -> Labell
     Args:
         recipe: names the images and says how to augment them.
         root: folder that relative data sources start from.
-        views: the first so many of each image, where it is augmented; ``None``: as many as the recipe says.
+        views: how many views of each augmented image, the first ones; ``None``: as many as the recipe says.
 
     Returns:
         Arrays of pixels uint8 ``(images, copies, height, width, 3)``.
 
     Raises:
-        SourceError: images are missing, or a class is, or an image is unreadable and the recipe says to stop.
+        SourceError: images or a class are missing, or an image is unreadable and the recipe says to stop.
     """
     if recipe.augmentation and views is not None:
         recipe = recipe.model_copy(update={"augmentation": recipe.augmentation.model_copy(update={"copies": views})})
@@ -49,7 +49,7 @@ def load_plain(recipe: Recipe, sources: Sequence[DataSource], root: str) -> Labe
     """Decode images as scoring does, without augmentation; ``None`` if there are no sources.
 
     Raises:
-        SourceError: images are missing, or a class is, or an image is unreadable and the recipe says to stop.
+        SourceError: images or a class are missing, or an image is unreadable and the recipe says to stop.
     """
     if not sources:
         return None
@@ -58,10 +58,10 @@ def load_plain(recipe: Recipe, sources: Sequence[DataSource], root: str) -> Labe
 
 
 def load_views(recipe: Recipe, sources: Sequence[DataSource], root: str) -> LabelledArrays | None:
-    """Decode images in as many random views as training makes of each; ``None`` if there are no sources.
+    """Decode images into as many random views as training makes of each; ``None`` if there are no sources.
 
     Raises:
-        SourceError: images are missing, or a class is, or an image is unreadable and the recipe says to stop.
+        SourceError: images or a class are missing, or an image is unreadable and the recipe says to stop.
     """
     if not sources:
         return None
@@ -85,7 +85,7 @@ def representative(recipe: Recipe, training: LabelledArrays) -> NDArray[np.uint8
 
 @dataclass(frozen=True)
 class _RandomViews:
-    """Views of the image at a place in a list: a function of seed, stream and place, in whichever process it runs."""
+    """Views of the image at a position in a list: a function of seed, stream and position in any process."""
 
     seed: int
     stream_key: int
@@ -106,7 +106,7 @@ def _view_maker(recipe: Recipe, stream: str) -> ViewMaker | None:
 
 
 def _drawn_faces(recipe: Recipe) -> list[LabelledImage]:
-    """Faces to be drawn, masked and not in turn, listed like files."""
+    """Faces to be drawn, alternately with and without a mask, listed like files."""
     faces = []
     for index in range(recipe.synthetic_faces):
         label = (NO_MASK, MASK)[index % 2]
@@ -116,7 +116,7 @@ def _drawn_faces(recipe: Recipe) -> list[LabelledImage]:
 
 
 def _listed(recipe: Recipe, sources: Sequence[DataSource], root: str) -> list[LabelledImage]:
-    """The images of a recipe's classes, or the first so many of each."""
+    """The images of a recipe's classes, or the first few of each."""
     images, limit = list_labelled(sources, root, recipe.classes), recipe.max_images_per_class
     if limit is None:
         return images
@@ -125,11 +125,11 @@ def _listed(recipe: Recipe, sources: Sequence[DataSource], root: str) -> list[La
 
 
 def trained_on(recipe: Recipe, training: LabelledArrays, root: str) -> list[str]:
-    """SHA-256 of every image file that a network has learnt from, and of the photographs that some were cut from.
+    """SHA-256 of every image file that a network was trained on, and of the photographs from which some were cut.
 
     Args:
         recipe: names the photographs.
-        training: the images; drawn ones are of no file.
+        training: the images; drawn ones have no file.
         root: folder that relative locations start from.
 
     Raises:

@@ -1,4 +1,4 @@
-"""When to stop: a function of the history alone, so that a resumed run decides as an uninterrupted one."""
+"""When to stop: a function of the history alone, so that a resumed run decides like an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Read the tensors of a PyTorch checkpoint without PyTorch, whose wheel would bring gigabytes along.
+"""Read the tensors of a PyTorch checkpoint without PyTorch, whose wheel takes gigabytes.
 
-The form read is the one that ``torch.save`` wrote before version 1.6: five pickles (a magic number, the protocol, the
-machine, the tensors by name, the keys of their storages), then the storages one after another, each led by its number
-of values. Nothing is unpickled but tensors of 32-bit floats and 64-bit integers in ordered dictionaries; any other name
-in the file is refused, as ``torch.load(weights_only=True)`` does.
+The format is the one that ``torch.save`` wrote before version 1.6: five pickles (a magic number, the protocol, the
+machine, the tensors by name, the keys of their storages), then the storages one after another, each preceded by its
+number of values. Only tensors of 32-bit floats and 64-bit integers in ordered dictionaries are unpickled; any other
+name in the file is refused, as ``torch.load(weights_only=True)`` does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 
 
 class _Tensor(NamedTuple):
-    """A window on a storage."""
+    """A view of a storage."""
 
     storage: tuple[Any, ...]
     offset: int
@@ -65,7 +65,7 @@ def read_checkpoint(path: Path) -> dict[str, NDArray[Any]]:
         Arrays float32 or int64, in the shapes that PyTorch gives them.
 
     Raises:
-        ConfigError: the file is missing, or no such checkpoint, or holds something other than tensors.
+        ConfigError: the file is missing, is not such a checkpoint, or has something other than tensors.
     """
     try:
         with path.open("rb") as file:
@@ -97,7 +97,7 @@ def _storage(file: BinaryIO, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _window(tensor: _Tensor, storage: NDArray[Any]) -> NDArray[Any]:
-    # Every index that shape and strides lead to, so that a file cannot lead beyond its storage.
+    # Every index that shape and strides lead to, so that a file cannot point beyond its storage.
     index = np.full(tensor.shape, tensor.offset, np.int64)
     for axis, (length, stride) in enumerate(zip(tensor.shape, tensor.strides, strict=True)):
         index += (np.arange(length) * stride).reshape([-1 if axis == i else 1 for i in range(len(tensor.shape))])

@@ -1,1 +1,1 @@
-"""Video files: what they hold, which of their frames are looked at, and those frames as upright RGB."""
+"""Video files: what they hold, which of their frames are used, and those frames as upright RGB."""

@@ -1,7 +1,7 @@
-"""Tell a container that is cut short from a file that is none: the first can be copied again, or waited for.
+"""Tell a truncated container from a file that is not one: the former can be copied again, or waited for.
 
-MP4 and MOV are boxes, one after the other: a length, a type, content. What says where the pictures are is the box
-``moov``. Many writers put it last, so a file that is cut, or still being written, cannot be opened at all.
+MP4 and MOV are a sequence of boxes: a length, a type, content. The box ``moov`` says where the pictures are. Many
+writers put it last, so a file that is cut, or still being written, cannot be opened at all.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import BinaryIO
 
 _MOST_BOXES = 10_000
 _FIRST = (b"ftyp", b"wide", b"mdat", b"moov", b"skip", b"free")
-"""What an MP4 or a MOV begins with."""
+"""What an MP4 or MOV begins with."""
 _INDEX = b"moov"
 
 
 def is_cut_short(stream: BinaryIO) -> bool:
-    """Whether a file that cannot be opened is an MP4 or MOV without its end.
+    """Whether a file that cannot be opened is an MP4 or MOV that lacks its end.
 
     Args:
         stream: the file, which can seek; it is read a few bytes at a time.
@@ -24,7 +24,7 @@ def is_cut_short(stream: BinaryIO) -> bool:
     size, at = stream.seek(0, os.SEEK_END), 0
     for number in range(_MOST_BOXES):
         if at == size and number:
-            return True  # whole boxes, and the index is none of them
+            return True  # whole boxes, none of which is the index
         stream.seek(at)
         head = stream.read(16)
         kind = head[4:8]

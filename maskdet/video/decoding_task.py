@@ -1,4 +1,4 @@
-"""What a process that decodes videos does; its modules are imported before its limits hold."""
+"""What a process that decodes videos does; its modules are imported before its limits are set."""
 
 from __future__ import annotations
 

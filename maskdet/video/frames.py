@@ -1,12 +1,12 @@
-"""Decode a segment of a video: its frames to look at, and the stretches of it that are lost.
+"""Decode a segment of a video: the frames to use, and the stretches that are lost.
 
-Decoding goes forward from a keyframe before the segment, on one thread: segments are what is worked on side by side.
-What a frame shows depends on the file alone, not on where decoding began, since nothing before a keyframe has a part in
-what comes after it.
+Decoding goes forward from a keyframe before the segment, on one thread: it is segments that are processed concurrently.
+What a frame shows depends on the file alone, not on where decoding began, since nothing before a keyframe affects what
+comes after it.
 
-Damage is what the decoder refuses, or says to be incomplete. From there to the next keyframe nothing is believed, for
-each frame is drawn over those before it. Such a stretch belongs to the segment that it begins in, which reads on to its
-end; the segments that it reaches into leave it alone.
+Damage is what the decoder refuses or reports as incomplete. From there to the next keyframe nothing can be trusted,
+since each frame builds on those before it. Such a stretch belongs to the segment in which it begins, which reads on to
+its end; the segments that it reaches into ignore it.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from maskdet.video.sampling import MICROSECONDS, OPEN_END, Segment
 # and so may the damage that it lies in.
 LEAD_US = 1_000_000
 
-# A header's length is believed up to this much: of streams that end together, one ends a little later.
+# How far a header's length may be off: of streams that end together, one ends a little later.
 TAIL_SLACK_US = 1_000_000
 
 _MOST_READ_ERRORS = 8  # one after the other, with nothing between them
-_REMEMBERED_PACKETS = 64  # more than any decoder holds back to put frames in order
-# The decoder refuses what it would otherwise guess at.
+_REMEMBERED_PACKETS = 64  # more frames than any decoder holds back to put them in order
+# Makes the decoder refuse what it would otherwise guess.
 _DECODER_OPTIONS = {"err_detect": "crccheck+bitstream+buffer+explode"}
 
 
 class SampledFrame(NamedTuple):
-    """A frame to look at."""
+    """A frame to use."""
 
     time_us: int
     """Since the start of the video, in microseconds."""
     picture: Any
     """As decoded (``av.VideoFrame``)."""
     before: Any | None
-    """The frame before it, where it is interlaced."""
+    """The frame before it, if it is interlaced."""
     after: Any | None
-    """The frame after it, where it is interlaced."""
+    """The frame after it, if it is interlaced."""
 
 
 class LostStretch(NamedTuple):
@@ -50,24 +50,24 @@ class LostStretch(NamedTuple):
     start_us: int
     end_us: int
     frames: int
-    """How many frames would have been looked at."""
+    """How many frames would have been used."""
 
 
 class _Good(NamedTuple):
-    """A frame that is whole."""
+    """An intact frame."""
 
     time_us: int
     picture: Any
 
 
 class _Damage(NamedTuple):
-    """The first sign of damage after whole frames."""
+    """The first sign of damage after intact frames."""
 
     time_us: int
 
 
 class _Lost(NamedTuple):
-    """A packet that is not decoded, within a damaged stretch."""
+    """A packet within a damaged stretch, which is not decoded."""
 
     is_keyframe: bool
 
@@ -89,24 +89,24 @@ def read_segment(
 
 
 def _frame_us(video: OpenVideo) -> int:
-    """How long a frame is shown, on average; 0 where it is not told."""
+    """How long a frame is shown on average; 0 if the file does not say."""
     rate = video.stream.average_rate
     return int(MICROSECONDS / rate) if rate else 0
 
 
 class _Sampler:
-    """Chooses frames, and keeps account of what is lost between them."""
+    """Chooses frames, and keeps track of what is lost between them."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment, self._grid = segment, segment.grid
         self._last_cell = segment.grid.cell(segment.start_us) - 1
         self._damage: int | None = None
-        """Where the stretch began that no whole frame has ended yet."""
+        """Where the current damaged stretch began."""
         self._lost_packets = 0
         self._latest: int | None = None
 
     def sample(self, events: Iterator[_Good | _Damage | _Lost], frame_us: int) -> Iterator[SampledFrame | LostStretch]:
-        """The frames to look at, and the stretches lost."""
+        """The frames to use, and the stretches that are lost."""
         segment, before, held = self._segment, None, None
         for event in events:
             if isinstance(event, _Lost):
@@ -135,7 +135,7 @@ class _Sampler:
         if self._segment.frames == "sampled" and cell <= self._last_cell:
             return
         self._last_cell = cell
-        # Keyframes alone are no neighbours.
+        # Keyframes are not each other's neighbours.
         interlaced = frame.picture.interlaced_frame and self._segment.frames != "keyframes"
         yield SampledFrame(
             frame.time_us,
@@ -145,7 +145,7 @@ class _Sampler:
         )
 
     def _stretch_to(self, end_us: int) -> Iterator[LostStretch]:
-        """The stretch that ends here, if there is one, it is this segment's, and a frame was lost with it."""
+        """The stretch that ends here, if there is one that belongs to this segment and cost it a frame."""
         start, packets = self._damage, self._lost_packets
         self._damage, self._lost_packets = None, 0
         if start is None or not self._segment.holds(start):
@@ -155,12 +155,12 @@ class _Sampler:
             yield LostStretch(start, end_us, frames)
 
     def _points_between(self, start_us: int, end_us: int) -> int:
-        """Cells from that of a start, if no frame stands for it yet, to before that of an end."""
+        """The cells from that of a start, unless it has a frame already, up to but not including that of an end."""
         first = max(self._grid.cell(start_us), self._last_cell + 1)
         return self._grid.cell(end_us) - first
 
     def _end(self, frame_us: int) -> Iterator[LostStretch]:
-        """What is missing where the file ends: all that its header promises."""
+        """What is missing at the end of the file, of all that its header promises."""
         duration = self._segment.duration_us
         if self._damage is None:
             ended = 0 if self._latest is None else self._latest + frame_us
@@ -173,7 +173,7 @@ class _Sampler:
 
 
 def _decode(video: OpenVideo, segment: Segment, alive: Callable[[], None]) -> Iterator[_Good | _Damage | _Lost]:
-    """Everything that is seen from a keyframe before the segment on, in the order in which it is shown."""
+    """Everything from a keyframe before the segment on, in the order in which it is shown."""
     decoder = _Decoder(video, keyframes_only=segment.frames == "keyframes")
     for packet in _packets_from(video, segment.start_us - LEAD_US):
         alive()
@@ -182,7 +182,7 @@ def _decode(video: OpenVideo, segment: Segment, alive: Callable[[], None]) -> It
 
 
 class _Decoder:
-    """Decodes packets, and drops from a damaged one to the next keyframe."""
+    """Decodes packets, and drops everything from a damaged one to the next keyframe."""
 
     def __init__(self, video: OpenVideo, *, keyframes_only: bool) -> None:
         self._video, self._keyframes_only = video, keyframes_only
@@ -190,14 +190,14 @@ class _Decoder:
         self._context.thread_count = 1
         self._context.options = _DECODER_OPTIONS
         self._skipping = True
-        """Until a keyframe comes: at the start, and after damage."""
+        """Whether it waits for a keyframe: at the start, and after damage."""
         self._begun = False
         self._first_us = 0
         self._recent: deque[tuple[int | None, bool]] = deque(maxlen=_REMEMBERED_PACKETS)
         self._damaged: set[int | None] = set()
 
     def feed(self, packet: Any) -> Iterator[_Good | _Damage | _Lost]:
-        """What a packet brings to light."""
+        """The frames that a packet yields."""
         if self._keyframes_only and not packet.is_keyframe:
             return
         if self._skipping and not packet.is_keyframe:
@@ -218,7 +218,7 @@ class _Decoder:
         yield from self._seen(frames)
 
     def drain(self) -> Iterator[_Good | _Damage | _Lost]:
-        """What the decoder still holds."""
+        """The frames that the decoder still holds."""
         if self._begun and not self._skipping:
             yield from self._seen(self._rest())
 
@@ -239,7 +239,7 @@ class _Decoder:
         return frames
 
     def _refuse(self, pts: int | None, dts: int | None) -> Iterator[_Good | _Damage | _Lost]:
-        """Give up up to the next keyframe: hand out what was decoded before, then the damage."""
+        """Skip to the next keyframe: hand out what was decoded before, then the damage."""
         self._damaged.add(pts)
         yield from self._seen(self._rest())
         self._skipping = True
@@ -252,7 +252,7 @@ class _Decoder:
             if frame.pts is None:
                 continue
             time_us = self._video.time_us(frame.pts)
-            # After a seek, what is shown before the keyframe was drawn over frames that nobody has seen.
+            # After a seek, what is shown before the keyframe builds on frames that were not decoded.
             if time_us < 0 or time_us < self._first_us:
                 continue
             if frame.is_corrupt:
@@ -276,7 +276,7 @@ class _Decoder:
 
 
 def _packets_from(video: OpenVideo, time_us: int) -> Iterator[Any]:
-    """Packets of the stream from the last keyframe before a time on, or from the start if there is no seeking."""
+    """The stream's packets from the last keyframe before a time on, or from the start if it cannot seek."""
     stream = video.stream
     if time_us > 0:
         target = (stream.start_time or 0) + int(time_us / (MICROSECONDS * stream.time_base))
@@ -287,7 +287,7 @@ def _packets_from(video: OpenVideo, time_us: int) -> Iterator[Any]:
     first = True
     for packet in _packets(video):
         if first and time_us > 0 and packet.pts is not None and video.time_us(packet.pts) > time_us:
-            _rewind(video)  # an index that leads beyond what was asked for
+            _rewind(video)  # an index that leads past the time asked for
             yield from _packets(video)
             return
         first = False
@@ -295,11 +295,11 @@ def _packets_from(video: OpenVideo, time_us: int) -> Iterator[Any]:
 
 
 def _rewind(video: OpenVideo) -> None:
-    # Well before the start: some demuxers go by the time of decoding, which is earlier than that of showing.
+    # Well before the start: some demuxers seek by decoding time, which is earlier than presentation time.
     before = (video.stream.start_time or 0) - int(LEAD_US / (MICROSECONDS * video.stream.time_base))
     try:
         video.container.seek(before, backward=True, stream=video.stream)
-    except decoder_errors():  # no time before the start for this one
+    except decoder_errors():  # this demuxer takes no time before the start
         video.container.seek(video.stream.start_time or 0, backward=True, stream=video.stream)
     video.stream.codec_context.flush_buffers()
 

@@ -1,9 +1,9 @@
 """High dynamic range to 8-bit sRGB.
 
-Samples become light by the inverse of their transfer function (SMPTE ST 2084, PQ; ARIB STD-B67, HLG, for a display of
-1,000 cd/m²), relative to the white of paper and skin at 203 cd/m² (ITU-R BT.2408). BT.2020 primaries become BT.709's by
-the matrix of ITU-R BT.2087. Highlights are compressed by Reinhard's extended curve, by the brightest channel so that
-hues stay, with 1,000 cd/m² as white; then the curve of sRGB is applied.
+Samples are turned into light by the inverse of their transfer function (SMPTE ST 2084, PQ; ARIB STD-B67, HLG, for a
+display of 1,000 cd/m²), relative to the white of paper and skin at 203 cd/m² (ITU-R BT.2408). BT.2020 primaries become
+BT.709's by the matrix of ITU-R BT.2087. Highlights are compressed by Reinhard's extended curve, applied to the
+brightest channel so that hues stay, with 1,000 cd/m² as white; then the curve of sRGB is applied.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def to_sdr(samples: NDArray[np.uint16], transfer: int) -> Pixels:
     """Tone-map a picture.
 
     Args:
-        samples: uint16 RGB ``(height, width, 3)`` of BT.2020 primaries, full range.
+        samples: uint16 RGB ``(height, width, 3)`` with BT.2020 primaries, full range.
         transfer: :data:`PQ` or :data:`HLG`.
 
     Returns:
@@ -56,7 +56,7 @@ def to_sdr(samples: NDArray[np.uint16], transfer: int) -> Pixels:
 
 @functools.cache
 def _light_of(transfer: int) -> Floats:
-    """Light by sample: in cd/m² of PQ, of the scene from 0 to 1 of HLG."""
+    """The light of each sample value: in cd/m² for PQ, of the scene from 0 to 1 for HLG."""
     signal = np.arange(_LEVELS) / (_LEVELS - 1)
     if transfer == PQ:
         m1, m2 = 2610 / 16384, 2523 / 4096 * 128

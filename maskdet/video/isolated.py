@@ -1,4 +1,4 @@
-"""Decode videos in processes of their own: a decoder that crashes or hangs costs the segment that it was at."""
+"""Decode videos in processes of their own: a decoder that crashes or hangs costs the segment that it was decoding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maskdet.video.reading import VideoInfo
 from maskdet.video.sampling import Segment
 
 _TASKS = "maskdet.video.decoding_task"
-# Of address space: a decoder keeps up to 17 pictures, which in 8K take 100 MB each.
+# Address space: a decoder keeps up to 17 pictures, each of which takes 100 MB in 8K.
 _MEMORY_BYTES = 4096 * MIB
 _MOST_FRAME_BYTES = 1024 * MIB
 
@@ -29,10 +29,10 @@ def decode_apart(source: str | BinaryIO, segment: Segment, seconds: float) -> It
     Args:
         source: an absolute path of this machine, or a stream that can seek, which is read in this process.
         segment: which part of the video, and which frames.
-        seconds: of processor time that a packet may take.
+        seconds: processor time that a packet may take.
 
     Raises:
-        ImageFault: it is no video that is read; or its decoder crashed or reached its limit.
+        ImageFault: it is not a video that can be read, or its decoder crashed or reached its limit.
         ConfigError: no process can be started.
     """
     for answer in _ask("decode_task", source, {"segment": segment._asdict()}, seconds):

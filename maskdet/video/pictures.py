@@ -1,12 +1,13 @@
-"""A decoded frame to upright 8-bit RGB.
+"""From a decoded frame to upright 8-bit RGB.
 
 - Colour: by the matrix and range that the stream names. Where it names none, BT.709 from 720 lines on and BT.601
   below; limited range, save in formats that are full by definition (MJPEG).
-- Chroma is interpolated, rounding is exact: the same frame gives the same array, whatever the processor's extensions.
+- Chroma is interpolated and rounding is exact: the same frame gives the same array on any processor.
 - More than 8 bits are reduced to 8. HDR (PQ and HLG) becomes SDR as :mod:`maskdet.video.hdr` says.
 - An interlaced frame keeps the field that comes first; the other lines are made from it and from the frames before and
   after (FFmpeg's yadif).
-- Pixels that are not square are made so by the width. Then the picture is turned as its display matrix says, by
+- Pixels that are not square are made square by changing the width. Then the picture is turned as its display matrix
+says, by
   quarters of a turn. Transparency is ignored.
 """
 
@@ -26,20 +27,20 @@ from maskdet.video.reading import OpenVideo
 from maskdet.video.sampling import Segment
 
 _HD_LINES = 720
-# FFmpeg's numbers of AVColorSpace, by swscale's names for them; 0 (RGB) and 2 (not told) have none.
+# FFmpeg's numbers of AVColorSpace, with swscale's names for them; 0 (RGB) and 2 (unspecified) have none.
 _MATRICES = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}
 _FULL_RANGE = 2
 _QUARTER_DEG = 90
-_MOST_STRETCH = 4  # of a pixel: beyond that the header is wrong
+_MOST_STRETCH = 4  # of a pixel's sides: beyond that, the header is wrong
 
 
 class DecodedFrame(NamedTuple):
-    """A frame to look at, decoded."""
+    """A decoded frame to use."""
 
     time_us: int
     """Since the start of the video, in microseconds."""
     pixels: Pixels | ImageFault
-    """uint8 RGB ``(height, width, 3)``, upright; or why there are none."""
+    """uint8 RGB ``(height, width, 3)``, upright, or why there are none."""
 
 
 def decode_segment(
@@ -74,7 +75,7 @@ def upright_rgb(frame: SampledFrame, aspect: Fraction | None) -> Pixels:
         uint8 RGB ``(height, width, 3)``.
 
     Raises:
-        ImageFault: there is no rule from the frame's pixels to RGB.
+        ImageFault: there is no rule that turns the frame's pixels into RGB.
     """
     picture = _deinterlaced(frame) if frame.picture.interlaced_frame else frame.picture
     rgb = _rgb(picture, _square_width(picture.width, aspect))
@@ -89,7 +90,7 @@ def _square_width(width: int, aspect: Fraction | None) -> int:
 
 
 def _rgb(picture: Any, width: int) -> Pixels:
-    """8-bit RGB of a frame, not yet turned."""
+    """8-bit RGB of a frame, not rotated yet."""
     from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
     hdr = picture.color_trc in TRANSFERS
@@ -116,7 +117,7 @@ def _rgb(picture: Any, width: int) -> Pixels:
 
 
 def _deinterlaced(frame: SampledFrame) -> Any:
-    """A whole picture of an interlaced frame, by the frames beside it."""
+    """The full picture of an interlaced frame, made with the help of its neighbours."""
     from av.filter import Graph
 
     graph = Graph()

@@ -1,8 +1,8 @@
-"""Opening video files: which are read, and what their headers say.
+"""Open video files: which ones are read, and what their headers say.
 
-Decoding is FFmpeg's, by PyAV (the extra ``maskdet[video]``), imported when the first video is opened. Only the
-containers of :data:`CONTAINERS` are read, and only the file itself: playlists and scripts that name
-other files are none of them.
+Videos are decoded by FFmpeg through PyAV (the extra ``maskdet[video]``), which is imported when the first one is
+opened. Only the containers of :data:`CONTAINERS` are read, and only the file itself: playlists and scripts that name
+other files are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from maskdet.video.sampling import microseconds
 PACKAGE = "av"
 EXTRA = "maskdet[video]"
 
-# FFmpeg's names of demuxers. Not among them: HLS, DASH, concat, image sequences, which all open other files.
+# FFmpeg's names of demuxers. HLS, DASH, concat and image sequences are left out: they open other files.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf"
 _COUNTED = ("avi",)
 _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
@@ -30,21 +30,21 @@ _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 _OPEN_TIMEOUT_S, _READ_TIMEOUT_S = 10.0, 10.0  # of streams
 _DURATION_TAGS = ("DURATION", "DURATION-eng")
 _APPLE_CREATION = "com.apple.quicktime.creationdate"
-_EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)  # a clock that was never set says 1904, 1970 or 1980
+_EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)  # clocks that were never set show 1904, 1970 or 1980
 
 
 class VideoInfo(NamedTuple):
     """What a video's header says."""
 
     duration_us: int
-    """Length of the video stream in microseconds; 0 where it is not told."""
+    """Length of the video stream in microseconds; 0 if the file does not say."""
     created_at_ms: int | None
-    """When the recording began, in milliseconds since the epoch; ``None`` where it is not told."""
+    """When the recording began, in milliseconds since the epoch; ``None`` if the file does not say."""
     width_px: int
-    """As coded, not turned."""
+    """As coded, not rotated."""
     height_px: int
     is_cuttable: bool
-    """Whether decoding can begin within it and gives the same times: in AVI, times are counted from the start."""
+    """Whether decoding can begin in the middle with the same times: AVI counts times from where decoding begins."""
 
 
 class OpenVideo(NamedTuple):
@@ -85,7 +85,7 @@ def open_video(source: str | BinaryIO) -> Iterator[OpenVideo]:
         source: an absolute path of this machine, or a stream that can seek.
 
     Raises:
-        ImageFault: it is no video of a kind that is read, or holds no moving pictures, or no decoder takes them.
+        ImageFault: it is not a video of a kind that is read, holds no moving pictures, or has no decoder here.
         ConfigError: PyAV is not installed.
     """
     av = _load()
@@ -102,17 +102,17 @@ def open_video(source: str | BinaryIO) -> Iterator[OpenVideo]:
 
 @contextlib.contextmanager
 def open_stream(uri: str, kind: str) -> Iterator[OpenVideo]:
-    """Open what runs: a stream of a camera, a camera of this machine, or a film.
+    """Open a live source: a camera's stream, a camera of this machine, or a film played as one.
 
     Args:
         uri: of the stream; a device such as ``/dev/video0``; or a path.
         kind: ``stream``, ``device`` or ``file``.
 
     Raises:
-        ImageFault: a film is no video that is read.
+        ImageFault: a film is not a video that can be read.
         ConfigError: PyAV is not installed.
         OSError: the stream or device cannot be opened.
-        Exception: one of :func:`decoder_errors`: it broke, or said nothing for ten seconds.
+        Exception: one of :func:`decoder_errors`: it broke off, or was silent for ten seconds.
     """
     if kind == "file":
         with open_video(str(Path(uri).absolute())) as video:
@@ -137,7 +137,7 @@ def read_info(video: OpenVideo) -> VideoInfo:
 
 
 def _fault_of(source: str | BinaryIO) -> ImageFault:
-    """Why a file that is there cannot be opened."""
+    """Why an existing file cannot be opened."""
     with open(source, "rb") if isinstance(source, str) else contextlib.nullcontext(source) as stream:
         if is_cut_short(stream):
             message = (
@@ -148,7 +148,7 @@ def _fault_of(source: str | BinaryIO) -> ImageFault:
 
 
 def decoder_errors() -> tuple[type[Exception], ...]:
-    """What the decoder raises; only some of it is an :class:`OSError` or :class:`ValueError`, too."""
+    """The errors that the decoder raises; only some are :class:`OSError` or :class:`ValueError` as well."""
     error: type[Exception] = _load().error.FFmpegError
     return (error,)
 
@@ -168,7 +168,7 @@ def _load() -> Any:
 
 
 def _video_stream(container: Any) -> Any:
-    """The stream that players show: the best of those that are no cover picture."""
+    """The stream that players show: the best of those that are not cover pictures."""
     pictures = [one for one in container.streams.video if "attached_pic" not in str(one.disposition)]
     if not pictures:
         raise ImageFault(FailureCode.NO_PICTURES, "the file holds no video stream, as of sound alone")
@@ -181,7 +181,7 @@ def _video_stream(container: Any) -> Any:
 
 
 def _duration_us(video: OpenVideo) -> int:
-    """Length of the stream: as it says itself, else as the container says where the stream is all it holds."""
+    """Length of the stream: its own, else the container's where it holds nothing else."""
     stream, container = video.stream, video.container
     if stream.duration:
         return max(0, microseconds(stream.duration, Fraction(stream.time_base)))
@@ -194,7 +194,7 @@ def _duration_us(video: OpenVideo) -> int:
 
 
 def _clock_us(text: str) -> int | None:
-    """Microseconds of ``HH:MM:SS.fraction``, as Matroska's tags have it."""
+    """Microseconds in ``HH:MM:SS.fraction``, the form of Matroska's tags."""
     try:
         hours, minutes, seconds = text.strip("\0 ").split(":")
         exact = (int(hours) * 60 + int(minutes)) * 60 + Fraction(seconds)

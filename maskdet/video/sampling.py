@@ -1,11 +1,11 @@
-"""Which frames of a video are looked at: a grid in time, and segments of it that workers share.
+"""Which frames of a video are used: a grid in time, and segments that are divided among workers.
 
 Times are whole microseconds since the video stream's start, rounded up from the file's own time base, so that a frame
-at exactly k / rate seconds is never taken for one before it.
+at exactly k / rate seconds is never mistaken for an earlier one.
 
-Sampled frames: of each cell of the grid, from k / rate to (k + 1) / rate, the first frame shown in it; a cell in which
-no frame begins has none. The grid counts from the video's start, and segments begin at its points, so which frames are
-looked at does not depend on where a video is cut.
+The first frame shown in each cell of the grid, from k / rate to (k + 1) / rate, is sampled; a cell in which no frame
+begins has none. The grid counts from the video's start, and segments begin at its points, so where a video is cut does
+not change which frames are used.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ FramesMode = Literal["sampled", "keyframes", "all"]
 
 MICROSECONDS = 1_000_000
 OPEN_END = -1
-"""End of a segment that goes on for as long as there are frames."""
+"""End of a segment that goes on until there are no more frames."""
 
-# More segments than this are made longer instead: what a header says of a video's length is not to be believed.
+# Rather than more segments than this, longer ones are made: a header's length cannot be trusted.
 MOST_SEGMENTS = 10_000
 
 
 class Segment(NamedTuple):
-    """A part of a video, and which of its frames are looked at. Part of what tells one reference from another."""
+    """A part of a video, and which of its frames are used. It is part of a reference's identity."""
 
     start_us: int
-    """The first microsecond of it."""
+    """Its first microsecond."""
     end_us: int
     """The first microsecond after it, or :data:`OPEN_END`."""
     frames: str
     """A :data:`FramesMode`."""
     rate: tuple[int, int]
-    """Frames a second, as numerator and denominator."""
+    """Frames per second, as numerator and denominator."""
     duration_us: int = 0
-    """How long the whole video should be, as far as it is to be read; 0 if the file does not tell."""
+    """How long the part of the video to be read should be; 0 if the file does not say."""
     decoder: str = ""
-    """Name and version of the decoder: another gives other pixels."""
+    """Name and version of the decoder: another one gives other pixels."""
 
     @property
     def grid(self) -> Grid:
@@ -46,7 +46,7 @@ class Segment(NamedTuple):
         return Grid(*self.rate)
 
     def holds(self, time_us: int) -> bool:
-        """Whether a time lies in it."""
+        """Whether it contains a time."""
         return self.start_us <= time_us and (self.end_us == OPEN_END or time_us < self.end_us)
 
 
@@ -55,12 +55,12 @@ UNCUT = Segment(0, OPEN_END, "", (0, 1))
 
 
 def unreadable() -> Segment:
-    """The segment, without any time, of a video that cannot be opened."""
+    """The empty segment of a video that cannot be opened."""
     return Segment(0, 0, "", (0, 1))
 
 
 class Grid(NamedTuple):
-    """Points in time, so many a second."""
+    """Evenly spaced points in time."""
 
     numerator: int
     denominator: int
@@ -79,7 +79,7 @@ class Grid(NamedTuple):
         return -(-number * MICROSECONDS * self.denominator // self.numerator)
 
     def points_before(self, time_us: int) -> int:
-        """How many points lie before a time."""
+        """How many points come before a time."""
         return -(-time_us * self.numerator // (MICROSECONDS * self.denominator))
 
 
@@ -98,8 +98,8 @@ def cut(
         duration_us: how long it is; 0 if that is unknown, which gives one segment.
         grid: of the frames to sample.
         frames: which frames are looked at.
-        segment_us: how long a segment is to be.
-        at_us: times at which to cut in any case, such as midnights.
+        segment_us: how long a segment should be.
+        at_us: times at which to cut in any case, such as midnight.
         decoder: its name and version.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Write a film of pictures, for people to look at."""
+"""Write pictures as a film for people to watch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import numpy as np
 
 from maskdet.images.codecs import Pixels
 
-# What browsers play, where the build has its encoder; else what players play.
+# What browsers play if this build has the encoder, else what players play.
 _ENCODERS = (("libx264", {"crf": "23", "preset": "veryfast", "threads": "1"}), ("mpeg4", {"qscale": "4"}))
 _MILLISECOND = Fraction(1, 1000)
 
 
 def encode_film(pictures: Iterable[tuple[int, Pixels]], rate: Fraction) -> bytes:
-    """An MP4 of some pictures.
+    """An MP4 made of pictures.
 
     Args:
-        pictures: when each is shown, in microseconds, ascending; and uint8 RGB ``(height, width, 3)``, all of one size.
-        rate: about how many there are in a second.
+        pictures: when each is shown, in microseconds, ascending, and uint8 RGB ``(height, width, 3)``, all of one size.
+        rate: about how many there are per second.
     """
     file = io.BytesIO()
     stream: Any = None

@@ -1,6 +1,6 @@
-"""What a backend is: a library that runs a bundle's network, and which of the bundle's files it takes.
+"""Backends: libraries that run a bundle's network, and which of the bundle's files they use.
 
-A backend is a :class:`BackendType`, one file each in this folder; packages add others by an entry point, which
+Each backend is a :class:`BackendType` in a file of its own in this folder; packages add others by an entry point, which
 :mod:`maskdet.model.backends.registry` finds.
 """
 
@@ -29,14 +29,14 @@ class Backend(Protocol):
     """Runs a model on blocks of one fixed size; safe to call from several threads."""
 
     def run(self, block: Images) -> Probabilities:
-        """What the network gives.
+        """The network's output.
 
         Args:
             block: uint8 RGB ``(block_images, height, width, 3)``.
 
         Returns:
-            float32, of a network of two classes the probability of ``mask``, ``(block_images,)``, of one of three that
-            of each class, ``(block_images, 3)``.
+            float32: with two classes, the probability of ``mask``, ``(block_images,)``; with three, that of each
+            class, ``(block_images, 3)``.
         """
 
 
@@ -47,10 +47,10 @@ class BackendType:
     Attributes:
         name: what ``model.backend`` calls it.
         package: the distribution whose version becomes part of a run's fingerprint.
-        install: what ``pip install`` is told to get it.
+        install: the argument of ``pip install`` that installs it.
         formats: precision → key of :data:`maskdet.model.formats.FORMATS` that it runs; the first is the default.
         make: loads a bundle.
-        devices: where it runs.
+        devices: on which it can run.
         variants: other distributions of the same library, such as one for GPUs.
     """
 
@@ -64,14 +64,14 @@ class BackendType:
 
     @property
     def version(self) -> str | None:
-        """Name and version of the package that is on this machine; ``None`` without one."""
+        """Name and version of the installed package; ``None`` if there is none."""
         for package in (self.package, *self.variants):
             with contextlib.suppress(metadata.PackageNotFoundError):
                 return f"{package} {metadata.version(package)}"
         return None
 
     def precisions_of(self, manifest: Manifest) -> list[Precision]:
-        """In which precisions it can run a bundle, in its own order."""
+        """The precisions in which it can run a bundle, in its own order."""
         return [precision for precision, name in self.formats.items() if FORMATS[name].is_in(manifest.files)]
 
 
@@ -82,7 +82,7 @@ class RuntimeSpec:
     backend: str = "litert"
     precision: Precision = "int8"
     threads: int = 1
-    """Blocks that run concurrently, one thread each (TensorFlow: threads within a block)."""
+    """How many blocks run concurrently, on one thread each (TensorFlow: how many threads run a block)."""
     block_images: int = 8
     device: Device = "cpu"
 
@@ -93,13 +93,13 @@ class RuntimeSpec:
         Raises:
             ConfigError: there is none of this name.
         """
-        from maskdet.model.backends.registry import find_backend  # which imports the backends, and they this module
+        from maskdet.model.backends.registry import find_backend  # it imports the backends, which import this module
 
         return find_backend(self.backend)
 
     @property
     def format(self) -> Format:
-        """The form of the network that it runs.
+        """The format of the network that it runs.
 
         Raises:
             ConfigError: the backend does not run this precision.
@@ -133,7 +133,7 @@ class RuntimeSpec:
 
 
 def refuse_signature(manifest: Manifest, received: str) -> ModelError:
-    """A network of another input or output than its manifest says."""
+    """The error for a network whose input or output differs from its manifest."""
     output = "(batch,)" if manifest.outputs == 1 else f"(batch, {manifest.outputs})"
     wanted = f"input uint8 (batch, {manifest.input.height}, {manifest.input.width}, 3), output float32 {output}"
     return ModelError(f"model {manifest.name}", wanted, received, "Export the bundle again.")

@@ -1,4 +1,4 @@
-"""Which backend runs a bundle, where a run leaves the choice open: the usual one, or the fastest on this machine."""
+"""Choose the backend for a bundle where a run leaves it open: the usual one, or the fastest on this machine."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def choose_runtime(
         backend: a name; ``auto``: the fastest on this machine; ``None``: the first of :data:`BUILT_IN` whose file the
             bundle has.
         precision: ``None``: the backend's usual one that the bundle has.
-        device: where it runs.
+        device: on which it runs.
 
     Raises:
         ConfigError: the backend is unknown, or does not run the precision, or on the device.
-        ModelError: nothing here runs the bundle so.
+        ModelError: no backend here runs the bundle that way.
     """
     if backend == AUTO:
         return _fastest(uri, manifest, precision, device)
@@ -59,7 +59,7 @@ def choose_runtime(
         expected = f"{' or '.join(found.formats)}, which backend {found.name!r} runs"
         raise ConfigError("model.precision", expected, precision, "Choose another precision or backend.")
     runnable = _runnable(found, manifest, precision)
-    # Without any, the usual one: loading the bundle says what it lacks.
+    # Without any, take the usual one: loading the bundle then says what is missing.
     return Candidate(found.name, next(iter(runnable or ([precision] if precision else found.formats))))
 
 
@@ -83,7 +83,7 @@ def _fastest(uri: str, manifest: Manifest, precision: Precision | None, device: 
 
 
 def _block_seconds(uri: str, candidate: Candidate, device: Device) -> float:
-    """The shortest time of a block of images on one thread; infinite where the bundle does not load."""
+    """The shortest time for a block of images on one thread; infinite if the bundle cannot be loaded."""
     try:
         spec = RuntimeSpec(candidate.backend, candidate.precision, device=device)
         model = load_model(uri, spec)

@@ -1,4 +1,4 @@
-"""LiteRT, formerly TensorFlow Lite: what the base install runs networks with."""
+"""LiteRT, formerly TensorFlow Lite, with which the base install runs networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maskdet.model.manifest import Manifest
 class LiteRTBackend:
     """LiteRT interpreters, one per thread, over one network.
 
-    A thread is given the interpreter that it had before, whose buffers are in its core's cache.
+    A thread gets the interpreter that it had before, whose buffers are still in its core's cache.
     """
 
     def __init__(self, bundle: Bundle, spec: RuntimeSpec) -> None:
@@ -63,7 +63,7 @@ class _Interpreter:
         self._output_shape = manifest.output_shape(block_images)
         self._interpreter.resize_tensor_input(self._input, shape, strict=False)
         self._interpreter.allocate_tensors()
-        # The output's shape is known only after a call, whose kernel set-up the first block should not pay for anyway.
+        # The output's shape is only known after a call, which also spares the first block the set-up of kernels.
         output = self._invoke(np.zeros(shape, np.uint8))
         if output.dtype != np.float32 or output.size != block_images * manifest.outputs:
             raise refuse_signature(manifest, f"output {list(output.shape)} {output.dtype.name}")
@@ -73,7 +73,7 @@ class _Interpreter:
         return self._invoke(block).reshape(self._output_shape)
 
     def _invoke(self, block: Images) -> Probabilities:
-        # With the highest bit turned, uint8 reads as int8 that is 128 less.
+        # With the highest bit flipped, uint8 reads as int8 that is 128 less.
         self._interpreter.set_tensor(self._input, (block ^ 0x80).view(np.int8) if self._shifted else block)
         self._interpreter.invoke()
         output: NDArray[np.float32] = self._interpreter.get_tensor(self._output)

@@ -1,8 +1,8 @@
-"""A bundle's network loaded on a backend, and held to what it gave when the bundle was made.
+"""Load a bundle's network on a backend, and check it against its outputs from when the bundle was made.
 
-Every backend gives an image the same probability, bit for bit, whatever other images share its block: blocks have one
+Every backend gives an image the same probability, bit for bit, whatever other images share its block: blocks have a
 fixed size (a short one is padded), and :func:`load_model` checks the property on the golden images before the first
-real one. Tables are then identical for any shard size, order and number of threads.
+real one. So tables are identical for any shard size, order and number of threads.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ class Model:
 
         Returns:
             float32 ``(n, classes)``, in the order of the manifest's ``class_names``; a row depends on its own image
-            alone, and adds to 1. Of two classes that of ``mask`` is what the network gave, and the other 1 less it.
+            alone, and adds to 1. With two classes, that of ``mask`` is the network's output, and the other is 1 minus
+            it.
         """
         outputs = self.run(images)
         return outputs if outputs.ndim == 2 else np.stack([np.float32(1) - outputs, outputs], axis=1)
 
     def run(self, images: Images) -> Probabilities:
-        """What the network gives, for any number of images.
+        """The network's output for any number of images.
 
         Args:
             images: uint8 RGB ``(n, height, width, 3)`` of the manifest's input size.
@@ -81,7 +82,7 @@ def load_model(uri: str, spec: RuntimeSpec) -> Model:
         backend = make(bundle, spec)
     except ModelError:
         raise
-    except Exception as error:  # the runtimes raise whatever they like for a file they cannot read
+    except Exception as error:  # runtimes raise errors of any kind for files that they cannot read
         raise ModelError(f"model {uri}: {spec.backend} cannot load it: {error}. Export the bundle again.") from error
     model = Model(bundle.manifest, backend, spec.block_images)
     _check_golden(bundle, model, spec)
@@ -89,7 +90,7 @@ def load_model(uri: str, spec: RuntimeSpec) -> Model:
 
 
 def _refuse_unlisted(bundle: Bundle, spec: RuntimeSpec) -> None:
-    """A file that the runtime would read, though no hash in the manifest covers it."""
+    """A file that the runtime would read although no hash in the manifest covers it."""
     present = (path.relative_to(bundle.folder).as_posix() for path in bundle.folder.rglob("*") if path.is_file())
     unlisted = sorted(name for name in present if spec.needs(name) and name not in bundle.manifest.files)
     if unlisted:

@@ -11,7 +11,7 @@ from maskdet.model.manifest import ONNX_FILE
 
 
 class OnnxBackend:
-    """The ONNX file; as many blocks concurrently as there are threads."""
+    """The ONNX file; runs as many blocks concurrently as there are threads."""
 
     def __init__(self, bundle: Bundle, spec: RuntimeSpec) -> None:
         self._session = onnx_export.open_session(bundle.folder / ONNX_FILE, spec.device)

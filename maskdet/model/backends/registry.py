@@ -1,6 +1,6 @@
-"""The backends there are: those of this package, and those that installed packages add by an entry point.
+"""The available backends: those of this package, and those that installed packages add by an entry point.
 
-A package of the group ``maskdet.backends`` adds one: the entry point's name is the backend's, and what it leads to is a
+An entry point in the group ``maskdet.backends`` adds one: its name is the backend's, and it refers to a
 :class:`maskdet.model.backends.base.BackendType`. It is loaded when a run asks for it by name, or for ``auto``.
 """
 
@@ -19,11 +19,11 @@ from maskdet.model.backends.tensorflow import TENSORFLOW
 ENTRY_POINTS = "maskdet.backends"
 AUTO = "auto"
 BUILT_IN: Mapping[str, BackendType] = {backend.name: backend for backend in (LITERT, TENSORFLOW, ONNX)}
-"""In the order in which a run without a choice takes the first that can run its bundle."""
+"""In order of preference: a run that leaves the choice open takes the first that can run its bundle."""
 
 
 def find_backend(name: str) -> BackendType:
-    """The backend of a name.
+    """The backend with a name.
 
     Raises:
         ConfigError: there is none, or the package that adds it cannot be loaded.

@@ -30,7 +30,7 @@ class TensorFlowBackend:
         (spec_out,) = self._function.structured_outputs.values()
         if spec_out.shape.as_list()[1:] != list(bundle.manifest.output_shape(1)[1:]):
             raise refuse_signature(bundle.manifest, f"output {spec_out.shape.as_list()} {spec_out.dtype.name}")
-        self._saved_model = saved_model  # its variables live as long as this object
+        self._saved_model = saved_model  # its variables live only as long as this object
         self._constant, self._device = tf.constant, tf.device
 
     def run(self, block: Images) -> Probabilities:
@@ -49,7 +49,7 @@ def _place(tf: Any, spec: RuntimeSpec) -> str:
     """
     if spec.device == "cpu":
         return "/CPU:0"
-    # Rounded to 10 bits, labels near a threshold would differ from a CPU's.
+    # With numbers rounded to 10 bits, labels near a threshold would differ from a CPU's.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     if not tf.config.list_physical_devices("GPU"):
         found = ", ".join(device.name for device in tf.config.list_physical_devices())
@@ -63,7 +63,7 @@ def _limit_threads(tf: Any, threads: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
-        # TensorFlow is already running in this process; its threads were chosen by whoever started it.
+        # TensorFlow is already running in this process, with the threads of whoever started it.
         return
 
 

@@ -1,1 +1,1 @@
-"""A model file of one's own to a bundle: inspected without running it, its meaning declared, its graph completed."""
+"""From a user's model file to a bundle: inspected without running it, its meaning declared, its graph completed."""

@@ -1,4 +1,4 @@
-"""A model file of one's own to a bundle: copied, inspected, declared, converted, checked, and then put in its place."""
+"""From a user's model file to a bundle: copied, inspected, declared, converted, checked, and then put in place."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ _MOST_FILES = 64
 
 @dataclass(frozen=True)
 class Source:
-    """A model that was copied to a private folder and looked at."""
+    """A model that was copied to a private folder and inspected."""
 
     name: str
-    """Of its file, or folder."""
+    """The name of its file or folder."""
     file: Path
     """The copy."""
     facts: Facts
@@ -64,16 +64,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a user says of a model.
+    """What a user declares about a model.
 
     Attributes:
         reading: what its input and outputs mean.
         height: of its input, in pixels.
         width: of its input, in pixels.
         name: the bundle's.
-        faces: what it was trained on; ``None``: not said.
+        faces: what it was trained on; ``None`` if not declared.
         decision: thresholds of the labels.
-        resize_filter: how images were resized for its training.
+        resize_filter: how images were resized in training.
     """
 
     reading: Reading
@@ -86,18 +86,18 @@ class Declaration:
 
     @property
     def input(self) -> InputSpec:
-        """What the bundle takes."""
+        """What the bundle takes as input."""
         return InputSpec(height=self.height, width=self.width, resize_filter=self.resize_filter)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Images for a conversion, uint8 RGB ``(images, height, width, 3)`` of the model's size.
+    """Images for a conversion, uint8 RGB ``(images, height, width, 3)`` in the model's size.
 
     Attributes:
-        labelled: those that the declaration is held against.
+        labelled: those on which the declaration is checked.
         classes: codes of their classes, ``(images,)``.
-        representative: those that int8 ranges are measured on.
+        representative: those on which int8 ranges are measured.
     """
 
     labelled: NDArray[np.uint8] | None = None
@@ -106,10 +106,10 @@ class Sample:
 
 
 class ContradictedError(ModelError):
-    """A declaration that labelled images refute.
+    """The error for a declaration that labelled images refute.
 
     Args:
-        check: what they say.
+        check: the result of checking it.
     """
 
     def __init__(self, check: Check) -> None:
@@ -128,14 +128,14 @@ def _figures(trial: Trial) -> str:
 
 @contextmanager
 def opened_source(uri: str) -> Iterator[Source]:
-    """Copy a model to a private folder, so that what is looked at is what is loaded, and look at it.
+    """Copy a model to a private folder, so that what is inspected is what is loaded, and inspect it.
 
     Args:
         uri: a file, or the folder of a SavedModel, in any storage.
 
     Raises:
-        ModelError: there is none, it is damaged, or it holds what is not allowed.
-        ConfigError: a package that its kind takes is not installed.
+        ModelError: there is none, it is damaged, or it has something that is not allowed.
+        ConfigError: a package that its kind needs is not installed.
         StorageError: it cannot be read.
     """
     location = storage.normalize(uri)
@@ -154,23 +154,23 @@ def opened_source(uri: str) -> Iterator[Source]:
 def import_model(
     source: Source, declaration: Declaration, output: str, sample: Sample = Sample(), *, overwrite: bool = False
 ) -> tuple[Manifest, Conversion]:
-    """Make a bundle of a model; it appears under its name when everything has passed.
+    """Make a bundle from a model; it appears under its name once everything has passed.
 
     Args:
         source: the model.
-        declaration: what is said of it.
+        declaration: what the user says about it.
         output: the bundle's folder, in any storage.
         sample: images to check the declaration on, and to quantise by.
-        overwrite: whether a bundle that is there already may be replaced.
+        overwrite: whether a bundle that is already there may be replaced.
 
     Returns:
-        The manifest, and what came of the conversion.
+        The manifest, and the result of the conversion.
 
     Raises:
-        ContradictedError: labelled images say that another reading is clearly better.
+        ContradictedError: labelled images show that another reading is clearly better.
         ModelError: the network cannot be loaded, run or converted, or a file computes something else than the network.
         ConfigError: the declaration does not fit the network.
-        OutputError: the output holds something that is no bundle, or a bundle that may not be replaced.
+        OutputError: the output holds something that is not a bundle, or a bundle that may not be replaced.
         StorageError: the output cannot be written.
     """
     location = storage.normalize(output)
@@ -190,7 +190,7 @@ def import_model(
 
 @contextmanager
 def _output_folder(location: str) -> Iterator[Path]:
-    """A local folder for a bundle; of another storage it is sent there in the end, the manifest last."""
+    """A local folder for a bundle; for other storage it is uploaded at the end, the manifest last."""
     if storage.is_local(location):
         yield storage.local_path(location)
         return
@@ -203,7 +203,7 @@ def _output_folder(location: str) -> Iterator[Path]:
 
 
 def _copy(location: str, target: Path) -> None:
-    """Copy a file, or what of a SavedModel's folder loading it reads."""
+    """Copy a file, or the part of a SavedModel's folder that is read when it is loaded."""
     graph = storage.join(location, GRAPH_FILE)
     if storage.is_local_folder(location) or (not storage.is_local(location) and storage.exists(graph)):
         if not storage.exists(graph):

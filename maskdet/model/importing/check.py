@@ -1,9 +1,9 @@
-"""Whether labelled images bear out what was declared, or another declaration clearly better.
+"""Check whether labelled images bear out a declaration, or whether another one is clearly better.
 
-A sigmoid's 1 is what came second when folders were sorted by name: of WithMask and WithoutMask it means *no* mask. A
-network read the wrong way round runs as well as ever, and is wrong about nearly every face. So are, less plainly, one
-whose pixels are scaled otherwise than in its training, and one whose channels are swapped. None of it can be seen in a
-file; it can be seen in a few hundred labelled images.
+A sigmoid's 1 stands for the folder that came second by name: with WithMask and WithoutMask it means *no* mask. A
+network read the wrong way round runs without complaint, and is wrong about nearly every face. Less obviously, so is one
+whose pixels are scaled differently than in training, or whose channels are swapped. None of this shows in the file, but
+it does show in a few hundred labelled images.
 
 Two readings are compared in two ways. On the images that one gets right and the other wrong: were they equally good,
 either would be the right one with probability 1/2 (McNemar's exact test). And, if the other gets no fewer right, by the
@@ -28,17 +28,17 @@ from maskdet.model.importing.reading import Floats, Pixels, Reading
 
 SIGNIFICANCE = 0.01
 AS_DECLARED = "as declared"
-# So that one image, of which a network is wrongly sure, does not decide alone.
+# So that a single image about which a network is wrongly sure does not decide everything.
 _LEAST_PROBABILITY = 1e-6
 
 
 class Trial(BaseModel):
-    """What one reading makes of the labelled images."""
+    """How one reading does on the labelled images."""
 
     model_config = ConfigDict(frozen=True)
 
     reading: str
-    """What it changes of the declaration, in the command's flags."""
+    """How it changes the declaration, as flags of the command."""
     accuracy: float
     log_loss: float
     """Mean of -log p of the true class, in nats."""
@@ -47,24 +47,24 @@ class Trial(BaseModel):
     """Images that this reading gets right and the declared one wrong."""
     worse: int = 0
     probability: float = 1.0
-    """Of so many or more, if both were equally good."""
+    """Probability of that many or more, if both were equally good."""
     loss_probability: float = 1.0
-    """Of a log loss lower by so much or more, if both were equally good."""
+    """Probability of a log loss lower by that much or more, if both were equally good."""
 
     @property
     def worse_by_chance(self) -> float:
-        """The probability of being right so much less often, if both were equally good."""
+        """The probability of being right that much less often, if both were equally good."""
         decided = self.better + self.worse
         return float(binomtest(self.worse, decided, 0.5, alternative="greater").pvalue) if decided else 1.0
 
 
 class Check(BaseModel):
-    """A declaration held against labelled images."""
+    """A declaration checked on labelled images."""
 
     model_config = ConfigDict(frozen=True)
 
     trials: tuple[Trial, ...]
-    """The declared reading first, then the others by their log loss, of equal ones what changes least."""
+    """The declared reading first, then the others by log loss; among equal ones, those that change least first."""
 
     @property
     def declared(self) -> Trial:
@@ -82,9 +82,9 @@ class Check(BaseModel):
 
     @property
     def doubtful(self) -> Trial | None:
-        """A reading with a clearly lower log loss that is right a little less often, as chance alone would have it.
+        """A reading with a clearly lower log loss that is right a little less often, no more than by chance.
 
-        It refutes nothing: a network may be too sure of itself as declared. It is worth a look.
+        It refutes nothing, since a network may be overconfident as declared, but it is worth a look.
         """
         others = self.trials[1:]
         level = SIGNIFICANCE / max(1, len(others))
@@ -93,13 +93,13 @@ class Check(BaseModel):
 
 
 def check_reading(run: Callable[[Floats], Floats], reading: Reading, images: NDArray[np.uint8], truth: Codes) -> Check:
-    """Hold a declaration against labelled images.
+    """Check a declaration on labelled images.
 
     Args:
-        run: the network, of pixels as it takes them to its outputs.
-        reading: what is declared, complete.
+        run: the network, from pixels as it takes them to its outputs.
+        reading: the complete declaration.
         images: uint8 RGB ``(images, height, width, 3)``.
-        truth: codes of their classes, ``(images,)``; those that the reading does not know must not be among them.
+        truth: codes of their classes, ``(images,)``, all of which the reading knows.
     """
     results: dict[str, _Result] = {}
     for words, one in _readings(reading):
@@ -120,9 +120,9 @@ def _readings(reading: Reading) -> Iterator[tuple[str, Reading]]:
 
 class _Result(NamedTuple):
     right: NDArray[np.bool_]
-    """Whether the likeliest class of each image is its own."""
+    """Whether the likeliest class of each image is its true one."""
     log_likelihood: NDArray[np.float64]
-    """Of its own class."""
+    """Log probability of its true class."""
 
 
 def _result(given: Floats, reading: Reading, truth: Codes) -> _Result:
@@ -153,6 +153,6 @@ def _trial(words: str, one: _Result, declared: _Result) -> Trial:
 
 
 def _gain_probability(gains: NDArray[np.float64]) -> float:
-    """The one-sided probability of such a mean gain, or a larger one, if there were none to expect."""
+    """The one-sided probability of such a mean gain, or a larger one, if none were expected."""
     error = float(gains.std(ddof=1)) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
     return float(norm.sf(gains.mean() / error)) if error > 0 else 1.0

@@ -1,4 +1,4 @@
-"""A model file and what was declared of it to the files of a bundle, each compared with the network itself."""
+"""From a model file and its declaration to the files of a bundle, each compared with the network itself."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from maskdet.model.importing.tensorflow_conversion import TensorFlowConverter
 from maskdet.model.manifest import GOLDEN_FILE, LITERT_FLOAT_FILE, LITERT_INT8_FILE, ONNX_FILE
 
 FLOAT_TOLERANCE = 1e-4
-"""By how much a probability of a float32 file may differ from the network's own."""
+"""How far a float32 file's probability may differ from the network's own."""
 MIN_INT8_AGREEMENT = 0.95
-"""Share of the calibration images that int8 has to label as float32 does."""
+"""Share of the calibration images that int8 has to label like float32."""
 _COMPARED_IMAGES = 64
 
 
 class Job(BaseModel):
-    """What a conversion is told; images are arrays in files, since they cross between processes."""
+    """The task of a conversion; images are arrays in files, since they cross between processes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,21 +40,21 @@ class Job(BaseModel):
     height: int
     width: int
     folder: str
-    """Where the files go; exists."""
+    """Where the files go; it exists."""
     labelled: str | None = None
     """``.npz`` of ``images``, uint8 RGB ``(n, height, width, 3)``, and ``classes``, their codes."""
     representative: str | None = None
-    """``.npy`` of images that int8 ranges are measured on."""
+    """``.npy`` of images on which int8 ranges are measured."""
 
 
 class Written(BaseModel):
-    """One file of the bundle, held against the network."""
+    """One file of the bundle, compared with the network."""
 
     model_config = ConfigDict(frozen=True)
 
     format: str
     images: int
-    """Compared."""
+    """How many images were compared."""
     difference: float
     """Largest difference of a probability."""
     equal_labels: float
@@ -64,7 +64,7 @@ class Written(BaseModel):
 
 
 class Conversion(BaseModel):
-    """What came of it."""
+    """The result of a conversion."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -75,7 +75,7 @@ class Conversion(BaseModel):
 
 
 def convert_task(argument: Mapping[str, Any]) -> dict[str, Any]:
-    """As :func:`convert`, of what JSON can hold."""
+    """Like :func:`convert`, with what JSON can hold."""
     return convert(Job(**argument)).model_dump()
 
 
@@ -83,14 +83,14 @@ def convert(job: Job) -> Conversion:
     """Check a declaration, if there are labelled images, and write the files of a bundle, without its manifest.
 
     Raises:
-        ModelError: the network cannot be loaded or run, or a file of it computes something else.
+        ModelError: the network cannot be loaded or run, or one of the files computes something else.
         ConfigError: the declaration does not fit the network.
     """
     network = open_network(job.kind, Path(job.file))
     _check_size(network, job)
     golden = golden_inputs(job.height, job.width)
     given = network.run(job.reading.pixels.apply(golden))
-    # Noise beside the drawings: outputs of a saturated network look like probabilities on few images.
+    # Noise in addition to the drawings: on few images, a saturated network's outputs look like probabilities.
     noise = np.random.default_rng(0).integers(0, 256, golden.shape).astype(np.uint8)
     values = np.concatenate([given, network.run(job.reading.pixels.apply(noise))])
     reading = job.reading.model_copy(update={"activation": _activation(job.reading, values)})
@@ -106,7 +106,7 @@ def convert(job: Job) -> Conversion:
 
 
 def _activation(reading: Reading, values: Floats) -> Activation:
-    """What was declared, if the values bear it out, or what the values tell."""
+    """The declared activation, if the values bear it out, or the one that the values show."""
     declared = reading.activation
     if declared == "logits":
         return declared
@@ -156,7 +156,7 @@ def _write(job: Job, network: Network, reading: Reading, columns: Columns) -> li
 
 
 def _made(job: Job, name: str, write: Callable[[Path], None], compared: NDArray[np.uint8], expected: Floats) -> Written:
-    """Write a format and compare it; what LiteRT cannot hold is left out, since the SavedModel is there."""
+    """Write a format and compare it; what LiteRT cannot represent is left out, since there is a SavedModel."""
     path = Path(job.folder) / FORMATS[name].path
     try:
         with model_errors(f"a network that can be written as {name}"):
@@ -170,7 +170,7 @@ def _made(job: Job, name: str, write: Callable[[Path], None], compared: NDArray[
 
 
 def _compared_images(job: Job, representative: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    """Images on which files are compared with the network: real ones where there are any, and the golden drawings."""
+    """Images on which files are compared with the network: real ones if there are any, and the golden drawings."""
     parts = [golden_inputs(job.height, job.width)]
     if representative is not None:
         parts.append(representative[:_COMPARED_IMAGES])

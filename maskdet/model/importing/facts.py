@@ -1,4 +1,4 @@
-"""What a model file says of its network, as far as it can be told without running any of it."""
+"""What a model file says about its network, as far as that can be seen without running any of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS: dict[Kind, str] = {
 
 _COLOURS = 3
 LAST_LAYERS: dict[str, Literal["sigmoid", "softmax", "logits"]] = {"sigmoid": "sigmoid", "softmax": "softmax"}
-"""Name of a curve → what it makes outputs."""
+"""Name of an activation → what it turns outputs into."""
 _TRUST = "Do not use the file unless you know why it holds this; what it names would run as code."
 
 
@@ -31,39 +31,39 @@ class Facts(BaseModel):
 
     kind: Kind
     height: int | None = None
-    """``None``, as the next two: the file leaves it open."""
+    """``None`` if the file leaves it open, like the next two."""
     width: int | None = None
     layout: Literal["NHWC", "NCHW"] | None = None
     outputs: int | None = None
     activation: Literal["sigmoid", "softmax", "logits"] | None = None
-    """What its last layer makes of its outputs."""
+    """What its last layer turns its outputs into."""
     made_with: str = ""
     """The library that wrote the file, with its version."""
 
 
 def names_in(text: str) -> frozenset[str]:
-    """The names in a text, separated by blanks."""
+    """The names in a text, separated by spaces."""
     return frozenset(text.split())
 
 
 def unsafe(found: str, remedy: str = _TRUST) -> ModelError:
-    """A file that holds what could run as code, or reach beyond the file."""
+    """The error for a file with something that could run as code, or reach beyond the file."""
     return ModelError("the model file", "a network of standard layers and weights, and nothing else", found, remedy)
 
 
 def damaged(kind: Kind, problem: str) -> ModelError:
-    """A file that is not what its name says."""
+    """The error for a file that is not what its name says."""
     return ModelError("the model file", KINDS[kind], problem, "Save the model again, or copy the file again.")
 
 
 def input_facts(shape: tuple[int | None, ...]) -> dict[str, object]:
-    """Height, width and layout of a network's input, by its shape with the batch.
+    """Height, width and layout of a network's input, from its shape including the batch.
 
     Args:
         shape: of the input; what is open is ``None`` or less than 1.
 
     Raises:
-        ModelError: it is no batch of colour images.
+        ModelError: it is not a batch of colour images.
     """
     sizes = [size if size is not None and size > 0 else None for size in shape]
     if len(sizes) == 4 and sizes[3] == _COLOURS:

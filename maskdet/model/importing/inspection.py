@@ -1,4 +1,4 @@
-"""Which kind of model a file is, and what it says, found out without running any of it."""
+"""Find out which kind of model a file is, and what it says, without running any of it."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _HDF5, _ZIP, _PICKLE = b"\x89HDF", b"PK\x03\x04", b"\x80"
 
 
 def inspect(file: Path) -> Facts:
-    """Look at a model, in a process of its own with limits.
+    """Inspect a model in a process of its own with limits.
 
     Args:
         file: a file, or the folder of a SavedModel, on this machine.
 
     Raises:
-        ModelError: it is of no known kind, damaged, or holds what is not allowed.
+        ModelError: it is of an unknown kind, is damaged, or has something that is not allowed.
     """
     return Facts(**run_limited(f"{__name__}:inspect_task", {"file": str(file)}, INSPECTION))
 
@@ -72,10 +72,10 @@ def look_at(file: Path) -> Facts:
 
 
 def kind_of(file: Path) -> Kind:
-    """Which kind of model something is, by its name and how it begins.
+    """Which kind of model something is, by its name and its first bytes.
 
     Raises:
-        ModelError: none that can be imported.
+        ModelError: it is not one that can be imported.
     """
     if file.is_dir():
         if (file / GRAPH_FILE).is_file():
@@ -90,7 +90,7 @@ def kind_of(file: Path) -> Kind:
     if head[:4] == _ZIP:
         kind = "keras"
     elif head[:4] == _HDF5:
-        kind = "h5"  # of whatever name: Keras tells by the name, and would take it for the other
+        kind = "h5"  # whatever its name: Keras goes by the name, and would take it for the other kind
     if kind is None:
         raise ModelError("the model file", _kinds(), file.name, "Name a file with one of these endings.")
     return kind

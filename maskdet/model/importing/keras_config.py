@@ -1,8 +1,8 @@
-"""What the configuration of a Keras network may name: layers of Keras' own that compute, and nothing that runs code.
+"""What the configuration of a Keras network may name: Keras' own layers that compute, and nothing that runs code.
 
 Keras builds a network by importing the modules and calling the classes that its configuration names. So the names are
-looked at first, against lists of what is allowed. What is not listed is refused: Lambda layers hold Python code, custom
-objects are Python code, and TFSMLayer, StringLookup and their like read other files.
+first checked against lists of what is allowed. Anything else is refused: Lambda layers contain Python code, custom
+objects are Python code, and layers such as TFSMLayer and StringLookup read other files.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PARTS = names_in(
 )
 # Values that Keras writes in the same form.
 _VALUES = frozenset(("__keras_tensor__", "__tuple__", "__tensor__", "__numpy__", "TensorShape"))
-# Operations that a functional network may use in place of layers; those that take functions are not among them.
+# Operations that a functional network may use in place of layers, except those that take functions.
 _OPERATIONS = names_in(
     """
     Abs Absolute Add Average Broadcast_to BroadcastTo Cast Clip Concatenate Conv Divide Exp ExpandDims Flip
@@ -56,10 +56,10 @@ _NO_CODE = "Lambda layers and custom objects are Python code. Replace them by la
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Make sure that a configuration names nothing but what is allowed, at any depth.
+    """Make sure that a configuration names only what is allowed, at any depth.
 
     Args:
-        config: of a network, as its file has it, without how it was compiled.
+        config: of a network, as in its file, without how it was compiled.
 
     Raises:
         ModelError: it names something else.
@@ -83,7 +83,7 @@ def _check_part(part: Mapping[str, Any]) -> None:
             raise unsafe(f"something of the module {part['module']}", _NO_CODE)
         return
     name, module = part["class_name"], part.get("module")
-    if name == "function":  # of Keras by its name, such as "relu"
+    if name == "function":  # one of Keras' own by name, such as "relu"
         if module not in (None, "builtins") or not re.fullmatch(r"\w+", str(part.get("config"))):
             raise unsafe(f"the function {part.get('config')} of the module {module}", _NO_CODE)
         return
@@ -100,7 +100,7 @@ def config_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     """Input size, layout and number of outputs of a network, by its configuration.
 
     Raises:
-        ModelError: it has no layers, or its input is no batch of colour images.
+        ModelError: it has no layers, or its input is not a batch of colour images.
     """
     layers = _layers(config)
     if not layers:
@@ -127,7 +127,7 @@ def _input_shape(config: Mapping[str, Any], first: Mapping[str, Any]) -> list[in
 
 
 def _activation(layers: list[dict[str, Any]]) -> str | None:
-    """What the last layer makes of its outputs; ``None`` where it is none of the usual ones."""
+    """What the last layer turns its outputs into; ``None`` where that is not one of the usual activations."""
     last = layers[-1]
     if last.get("class_name") in _MODELS and _layers(last):
         return _activation(_layers(last))
@@ -142,7 +142,7 @@ def _activation(layers: list[dict[str, Any]]) -> str | None:
 
 
 def _last(layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """The last layer that makes numbers, inside nested networks too."""
+    """The last layer that computes numbers, also inside nested networks."""
     last = layers[-1]
     if last.get("class_name") in _MODELS and (inner := _layers(last)):
         return _last(inner)

@@ -1,4 +1,4 @@
-"""Keras files, looked at without Keras: a zip of configuration and weights, or, of the older format, one HDF5 file."""
+"""Inspect Keras files without Keras: a zip of configuration and weights or, in the older format, one HDF5 file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from maskdet.model.importing.keras_config import check_config, config_facts
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _MOST_ENTRIES = 64
 MOST_BYTES = 4 * 1024**3
-"""Of a network's weights, unpacked."""
+"""Most bytes of a network's weights, unpacked."""
 _MOST_TEXT_BYTES = 64 * 1024**2
-# Weights shrink to .9; those that nothing was trained in are constant, and small.
+# Weights compress to .9 of their size; untrained ones are constant, and small.
 _MOST_RATIO = 200
 _RATIO_FROM_BYTES = 16 * 1024**2
 _MOST_OBJECTS = 100_000
@@ -27,10 +27,10 @@ _WRITE_ANEW = "Save the model again with model.save('model.keras')."
 
 
 def inspect_keras(file: Path) -> Facts:
-    """Look at a ``.keras`` file.
+    """Inspect a ``.keras`` file.
 
     Raises:
-        ModelError: it is damaged, holds what a Keras file has no need of, or unpacks to more than it should.
+        ModelError: it is damaged, has something that Keras files do not need, or unpacks to more than it should.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -41,16 +41,16 @@ def inspect_keras(file: Path) -> Facts:
     except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError) as error:
         raise damaged("keras", f"{type(error).__name__}: {error}") from error
     config, metadata = (_parse(text, "keras") for text in texts.values())
-    # How it was compiled is not loaded: losses and metrics of one's own are no matter.
+    # How it was compiled is not loaded, so custom losses and metrics do not matter.
     check_config({name: part for name, part in config.items() if name != "compile_config"})
     return Facts(kind="keras", made_with=f"Keras {metadata.get('keras_version', '')}".strip(), **config_facts(config))
 
 
 def inspect_h5(file: Path) -> Facts:
-    """Look at an ``.h5`` file.
+    """Inspect an ``.h5`` file.
 
     Raises:
-        ModelError: it is damaged, holds weights alone, or holds or names what a network has no need of.
+        ModelError: it is damaged, has only weights, or has or names something that networks do not need.
     """
     attributes = check_hdf5(file)
     if "model_config" not in attributes:
@@ -62,7 +62,7 @@ def inspect_h5(file: Path) -> Facts:
 
 
 def check_hdf5(file: Path) -> dict[str, str]:
-    """Make sure that an HDF5 file holds plain arrays of a bounded size, and refers to no other file.
+    """Make sure that an HDF5 file holds plain arrays of limited size, and refers to no other file.
 
     Returns:
         The attributes of its root that are text.
@@ -89,7 +89,7 @@ def check_hdf5(file: Path) -> dict[str, str]:
 
 
 def _members(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Everything below a group, links to other files and names refused."""
+    """Everything below a group; links to other files and names are refused."""
     import h5py
 
     waiting = [(path, group)]
@@ -107,7 +107,7 @@ def _members(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield place, item
             if isinstance(item, h5py.Group):
                 key = h5py.h5o.get_info(item.id).addr
-                if key not in seen:  # a group may hold itself
+                if key not in seen:  # a group may contain itself
                     seen.add(key)
                     waiting.append((place, item))
 
@@ -146,7 +146,7 @@ def _read_text(archive: zipfile.ZipFile, name: str) -> str:
 
 def _check_weights(archive: zipfile.ZipFile, target: Path) -> None:
     with archive.open(_WEIGHTS) as stream, target.open("wb") as out:
-        left = MOST_BYTES  # whatever the entry says of its size
+        left = MOST_BYTES  # whatever the entry claims about its size
         while piece := stream.read(min(left, 1024**2)):
             left -= len(piece)
             out.write(piece)

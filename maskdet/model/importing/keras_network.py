@@ -1,7 +1,7 @@
-"""A Keras network with its pixels' scale in its first convolution, and its last dense layer taken apart.
+"""Move a Keras network's pixel scale into its first convolution, and separate its last dense layer.
 
-Both are for speed and precision, and change no result: a convolution of scaled pixels is one with a scaled kernel, and
-what int8 is too coarse for, the last few numbers, can be kept in float32.
+Both serve speed and precision and change no result: a convolution of scaled pixels is one with a scaled kernel, and the
+last few numbers, for which int8 is too coarse, can stay in float32.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def with_pixels_folded(model: Any, pixels: Pixels) -> tuple[Any, Pixels]:
 
     first = _first_convolution(model)
     shifted = any(pixels.offset)
-    # At a border of zeros, an offset is one thing before the convolution and another after it.
+    # At a border padded with zeros, an offset before the convolution is not the same as one after it.
     if first is None or (shifted and (first.padding != "valid" or not first.use_bias)):
         return model, pixels
     twin = keras.models.clone_model(model)
@@ -55,7 +55,7 @@ def with_pixels_folded(model: Any, pixels: Pixels) -> tuple[Any, Pixels]:
 
 
 def completed(model: Any, pixels: Pixels, columns: Columns, size: tuple[int, int]) -> Any:
-    """A network with its ends as layers: what :func:`maskdet.model.architectures.build_model` promises, under others.
+    """A network with both ends as layers, as :func:`maskdet.model.architectures.build_model` promises among others.
 
     Args:
         model: a ``keras.Model``.
@@ -86,7 +86,7 @@ def completed(model: Any, pixels: Pixels, columns: Columns, size: tuple[int, int
 
 
 def _first_convolution(model: Any) -> Any:
-    """The convolution that alone takes a network's input."""
+    """The convolution that is the only layer to take a network's input."""
     import keras
 
     if not isinstance(model, keras.Sequential | keras.Model) or len(getattr(model, "inputs", ())) != 1:
@@ -115,7 +115,7 @@ def last_dense(model: Any) -> tuple[Head, bool] | None:
         model: a ``keras.Model``.
 
     Returns:
-        The layer taken apart, and whether a sigmoid or softmax belongs to it; ``None`` if it ends otherwise.
+        The separate layer, and whether it has a sigmoid or softmax; ``None`` if the network ends differently.
     """
     import keras
 

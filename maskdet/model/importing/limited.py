@@ -1,7 +1,7 @@
-"""Run a function on a file that nobody vouches for: in a process of its own, with limits of memory and time.
+"""Run a function on an untrusted file in a process of its own, with limits of memory and time.
 
-A damaged or hostile file can make a parser take all memory, never end, or crash. Here that ends another process, and
-becomes one message. What the function is told and gives crosses as JSON.
+A damaged or hostile file can make a parser take all memory, never end, or crash. Here that ends another process and
+becomes one message. Arguments and results cross as JSON.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Limits:
     """What a process may take."""
 
     memory_bytes: int
-    """Of address space, which is more than it uses."""
+    """Limit of address space, which is more than it uses."""
     seconds: int
 
 
@@ -43,8 +43,8 @@ def run_limited(task: str, argument: Mapping[str, Any], limits: Limits) -> Any:
     """Run a task in a process of its own.
 
     Args:
-        task: module and function, ``"package.module:function"``; it takes and gives what JSON can hold.
-        argument: what the function is told.
+        task: module and function, ``"package.module:function"``, which takes and returns what JSON can hold.
+        argument: the function's argument.
         limits: of the process.
 
     Raises:
@@ -99,7 +99,7 @@ def _result(answer: Mapping[str, Any]) -> Any:
 def _restrict(limits: Limits) -> None:
     for what, most in (
         (resource.RLIMIT_AS, limits.memory_bytes),
-        # Processor time, of all threads; the clock on the wall is the parent's.
+        # Processor time of all threads; the parent watches the wall clock.
         (resource.RLIMIT_CPU, limits.seconds * available_cores()),
         (resource.RLIMIT_CORE, 0),
     ):

@@ -1,4 +1,4 @@
-"""A LiteRT file to one that takes uint8 RGB and gives probabilities: operators put before and behind its own."""
+"""Make a LiteRT file take uint8 RGB and give probabilities, with operators before and after its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def convert_litert(file: bytes, pixels: Pixels, columns: Columns) -> tuple[bytes
     """Complete a LiteRT file.
 
     Args:
-        file: that was inspected.
+        file: a file that was inspected.
         pixels: its input's arithmetic.
         columns: its outputs'.
 
@@ -33,7 +33,7 @@ def convert_litert(file: bytes, pixels: Pixels, columns: Columns) -> tuple[bytes
 
 
 def put_pixels(graph: LiteRTGraph, pixels: Pixels) -> None:
-    """Let a graph take uint8 RGB ``(batch, height, width, 3)``.
+    """Make a graph take uint8 RGB ``(batch, height, width, 3)``.
 
     Args:
         graph: takes real values of pixels, in float32 or quantised.
@@ -76,12 +76,12 @@ def put_pixels(graph: LiteRTGraph, pixels: Pixels) -> None:
 
 
 def put_columns(graph: LiteRTGraph, columns: Columns) -> None:
-    """Let a graph of a float32 output ``(batch, outputs)`` give probabilities as a bundle does."""
+    """Make a graph with a float32 output ``(batch, outputs)`` give probabilities as a bundle does."""
     litert_export.append_dense(graph, columns.kernel, columns.bias, columns.curve)
 
 
 def _takes_plainly(graph: LiteRTGraph, taken: Any, pixels: Pixels) -> bool:
-    """Whether a quantised input holds pixels as they are, by a scale that is the declared one."""
+    """Whether a quantised input takes pixels as they are, because its scale is the declared one."""
     if taken.type != graph.schema.TensorType.UINT8:
         return False
     scale, zero_point = _scale_of(taken) or (1.0, 0)
@@ -99,7 +99,7 @@ def _scale_of(tensor: Any) -> tuple[float, int] | None:
 
 
 def _connect(graph: LiteRTGraph, before: list[Any], place: int, taken: Any) -> None:
-    """Let what the network takes be made of what comes before it: by another name, or quantised."""
+    """Connect the network's input to what comes before it: under another name, or quantised."""
     index = graph.input_index
     if taken.type != graph.schema.TensorType.FLOAT32 and _scale_of(taken) is None:
         remedy = "It scales them by itself: say --scale none."

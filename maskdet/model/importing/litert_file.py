@@ -1,4 +1,4 @@
-"""LiteRT files, looked at without an interpreter: built-in operators alone."""
+"""Inspect LiteRT files without an interpreter: only built-in operators are allowed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BUILT_IN = "Convert it with built-in operators alone: custom and Flex ones are 
 
 
 def inspect_litert(file: Path) -> Facts:
-    """Look at a LiteRT file.
+    """Inspect a LiteRT file.
 
     Raises:
         ModelError: it is damaged, has operators that are not built in, or no single image input and output.
@@ -77,7 +77,7 @@ def open_shape(tensor: Any) -> list[int]:
 
 
 def _activation(network: Any, graph: Any, schema: Any) -> str | None:
-    """What the last operator makes of the outputs, a change of type or shape behind it passed over."""
+    """What the last operator turns the outputs into, ignoring changes of type or shape after it."""
     builtin = schema.BuiltinOperator
     for operator in reversed(graph.operators):
         code = network.operatorCodes[operator.opcodeIndex]

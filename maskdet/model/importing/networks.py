@@ -1,4 +1,4 @@
-"""The network of a model file as it is, run by its own library: what a bundle is held against.
+"""The network of a model file as it is, run by its own library, with which a bundle is compared.
 
 Files come here after :mod:`maskdet.model.importing.inspection` has found nothing but layers and weights in them.
 """
@@ -27,9 +27,9 @@ class Network:
 
     Attributes:
         kind: of its file.
-        shape: of its input with the batch; what is open is ``None``.
+        shape: of its input including the batch; open sizes are ``None``.
         dtype: of its input.
-        call: a batch of that type to outputs, ``(images, outputs)``.
+        call: from a batch of that type to outputs, ``(images, outputs)``.
         loaded: a ``keras.Model``, a SavedModel, an ONNX ``ModelProto``, or the bytes of a LiteRT file.
     """
 
@@ -40,7 +40,7 @@ class Network:
     loaded: Any
 
     def run(self, pixels: Floats) -> Floats:
-        """What the network gives.
+        """The network's outputs.
 
         Args:
             pixels: float32, as it takes them, of any number of images.
@@ -69,12 +69,12 @@ class Network:
 
 @contextmanager
 def model_errors(expected: str) -> Iterator[None]:
-    """Say of whatever a library raises what was expected of the model."""
+    """Turn whatever a library raises into an error that says what was expected of the model."""
     try:
         yield
     except (MaskdetError, MemoryError, RecursionError):
         raise
-    except Exception as error:  # libraries raise whatever they like for a model that they cannot read
+    except Exception as error:  # libraries raise errors of any kind for models that they cannot read
         problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
         remedy = "Save the model again with a current version of its library."
         raise ModelError("the model file", expected, problem, remedy) from error
@@ -95,7 +95,7 @@ def open_network(kind: Kind, file: Path) -> Network:
     }[kind]
     with model_errors(KINDS[kind]):
         network = open_it(kind, file)
-    input_facts(network.shape)  # refuses what is no batch of images
+    input_facts(network.shape)  # refuses anything but a batch of images
     return network
 
 
@@ -141,7 +141,7 @@ def _open_onnx(kind: Kind, file: Path) -> Network:
 def _let_batch_vary(onnx: Any, graph: Any, image: Any) -> None:
     """Make a network take batches of any size.
 
-    Many exporters write the batch of the example, 1: as a size of input and output, and where features are flattened.
+    Many exporters write the example's batch size, 1, into input and output and wherever features are flattened.
     Networks seldom depend on it; loading the bundle makes sure that no image changes another's result.
     """
     of_one = image.type.tensor_type.shape.dim[0].dim_value == 1
@@ -181,7 +181,7 @@ def _open_litert(kind: Kind, file: Path) -> Network:
 
 
 def _quantised(values: Floats, details: dict[str, Any]) -> Any:
-    """Real values as a LiteRT tensor holds them."""
+    """Real values in the form of a LiteRT tensor."""
     scale, zero_point = details["quantization"]
     dtype = np.dtype(details["dtype"])
     if dtype.kind == "f":
@@ -191,7 +191,7 @@ def _quantised(values: Floats, details: dict[str, Any]) -> Any:
 
 
 def _real(values: Any, details: dict[str, Any]) -> Floats:
-    """What a LiteRT tensor's values stand for."""
+    """The real values that a LiteRT tensor stands for."""
     scale, zero_point = details["quantization"]
     if values.dtype.kind == "f" or not scale:
         return np.asarray(values, np.float32)

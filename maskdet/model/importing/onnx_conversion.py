@@ -1,4 +1,4 @@
-"""An ONNX file to one that takes uint8 RGB and gives probabilities: nodes put before and behind its own."""
+"""Make an ONNX file take uint8 RGB and give probabilities, with nodes before and after its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def convert_onnx(proto: Any, pixels: Pixels, columns: Columns, size: tuple[int, 
     """Complete an ONNX network.
 
     Args:
-        proto: an ``onnx.ModelProto`` that was inspected, with its weights; changed.
+        proto: an ``onnx.ModelProto`` that was inspected, with its weights; it is changed.
         pixels: its input's arithmetic.
         columns: its outputs'.
         size: height and width of its input.

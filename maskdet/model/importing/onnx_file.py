@@ -1,4 +1,4 @@
-"""ONNX files, looked at without the library: standard operators, and weights in the file or its own folder.
+"""Inspect ONNX files without the library: standard operators, and weights in the file or its own folder.
 
 Fields are those of onnx.proto.
 """
@@ -21,7 +21,7 @@ _ONE_FILE = "Save it in one file: onnx.save(onnx.load('model.onnx'), 'whole.onnx
 
 
 def inspect_onnx(file: Path) -> Facts:
-    """Look at an ONNX file.
+    """Inspect an ONNX file.
 
     Raises:
         ModelError: it is damaged, has custom operators or functions, names files elsewhere, or has no single image
@@ -40,7 +40,7 @@ def inspect_onnx(file: Path) -> Facts:
 
 
 def external_files(file: Path) -> list[str]:
-    """The files that hold a network's weights beside it, as it names them; each lies in its folder.
+    """The files beside a network that hold its weights, as it names them, all in its folder.
 
     Raises:
         ModelError: as :func:`inspect_onnx`.
@@ -125,6 +125,6 @@ def _facts(model: memoryview, graph: memoryview) -> Facts:
 
 
 def _shape(value: memoryview) -> tuple[int | None, ...]:
-    """Of a ValueInfoProto: the sizes of its type's tensor's shape."""
+    """The sizes of the tensor shape in a ValueInfoProto's type."""
     shape = wire.single(wire.single(wire.single(value, 2), 1), 2)
     return tuple(wire.integer(dim, 1) or None for dim in wire.messages(shape, 1))

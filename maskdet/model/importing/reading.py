@@ -1,8 +1,8 @@
-"""What a model file does not say of itself: how its pixels are to be scaled, and what its outputs mean.
+"""What a model file does not say about itself: how its pixels are scaled, and what its outputs mean.
 
-A file holds a network, from a float tensor to one, two or three numbers. A :class:`Reading` is what its user declares
-about both ends. :class:`Pixels` and :class:`Columns` are the two ends as arithmetic; a bundle's graph holds the same
-arithmetic, and is compared with this one before it is written.
+A file holds a network that turns a float tensor into one, two or three numbers. A :class:`Reading` is what its user
+declares about both ends. :class:`Pixels` and :class:`Columns` are the two ends as arithmetic; a bundle's graph holds
+the same arithmetic, and is compared with this one before it is written.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Scale(NamedTuple):
     factor: Colours
     offset: Colours
     channels: Channels = "RGB"
-    """The order that networks trained so expect, unless declared otherwise."""
+    """The order of channels that such networks expect, unless declared otherwise."""
 
 
 def scale_of_statistics(name: str, mean: Colours, deviation: Colours) -> Scale:
@@ -65,7 +65,7 @@ SCALES: Mapping[str, Scale] = {
 
 
 class Pixels(NamedTuple):
-    """From uint8 RGB to what a network takes."""
+    """From uint8 RGB to a network's input."""
 
     factor: Colours
     offset: Colours
@@ -87,7 +87,7 @@ class Pixels(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """From what a network gives to what a bundle gives: ``curve(given @ kernel + bias)``."""
+    """From a network's outputs to a bundle's: ``curve(given @ kernel + bias)``."""
 
     kernel: Floats
     """``(given, wanted)``."""
@@ -99,10 +99,10 @@ class Columns(NamedTuple):
         """Probabilities.
 
         Args:
-            given: what the network gave, float32 ``(images, outputs)``.
+            given: the network's outputs, float32 ``(images, outputs)``.
 
         Returns:
-            Float32: of two classes the probability of ``mask``, ``(images,)``, else ``(images, 3)`` in the order of
+            Float32: with two classes the probability of ``mask``, ``(images,)``, else ``(images, 3)`` in the order of
             :data:`maskdet.labels.THREE_CLASSES`.
         """
         made = given.astype(np.float64) @ self.kernel + self.bias
@@ -121,7 +121,7 @@ class Reading(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     classes: tuple[ClassName, ...]
-    """In the order of the outputs; of a network with one output, what 0 and what 1 mean."""
+    """In the order of the outputs; for a network with one output, what 0 and what 1 mean."""
     scale: str
     """A key of :data:`SCALES`, or ``statistics``."""
     factor: Colours
@@ -129,7 +129,7 @@ class Reading(BaseModel):
     channels: Channels = "RGB"
     layout: Layout = "NHWC"
     activation: Activation | None = None
-    """What the outputs are; ``None``: told from their values."""
+    """What the outputs are; ``None``: inferred from their values."""
 
     @model_validator(mode="after")
     def _classes_known(self) -> Reading:
@@ -179,7 +179,7 @@ class Reading(BaseModel):
             kernel = np.array([[1.0 if upright else -1.0]])
             bias = np.array([0.0 if upright or logits else 1.0])
         elif outputs == 2:
-            # The difference of two logits has the sigmoid that is the softmax of the two.
+            # The sigmoid of the difference of two logits is their softmax.
             signs = {MASK: 1.0, NO_MASK: -1.0 if logits else 0.0}
             kernel, bias = np.array([[signs[name]] for name in self.classes]), np.zeros(1)
         else:
@@ -189,11 +189,11 @@ class Reading(BaseModel):
         return kernel.astype(np.float32), bias.astype(np.float32)
 
     def with_scale(self, scale: Scale) -> Reading:
-        """The same, scaled otherwise, channels in that scale's order."""
+        """The same with another scale, and channels in that scale's order."""
         return self._changed(scale=scale.name, factor=scale.factor, offset=scale.offset, channels=scale.channels)
 
     def otherwise(self) -> Iterator[tuple[str, Reading]]:
-        """Other declarations about the input, those that change least first, with what changes in words."""
+        """Other declarations about the input, smallest changes first, with each change in words."""
         swapped: Channels = "RGB" if self.channels == "BGR" else "BGR"
         yield f"--channels {swapped}", self._changed(channels=swapped)
         for scale in SCALES.values():
@@ -203,7 +203,7 @@ class Reading(BaseModel):
                 yield f"--scale {scale.name}{swap}", other
 
     def exchanged(self) -> Iterator[tuple[str, Reading]]:
-        """The same with the classes in every other order, with what changes in words."""
+        """The same with the classes in every other order, with each change in words."""
         for order in permutations(self.classes):
             if order != self.classes:
                 yield f"--classes {','.join(order)}", self._changed(classes=order)
@@ -213,13 +213,13 @@ class Reading(BaseModel):
 
 
 def told_activation(given: Floats) -> Activation:
-    """What a network's outputs are, by their values.
+    """Infer what a network's outputs are from their values.
 
     Args:
-        given: what it gave for images of some variety, ``(images, outputs)``.
+        given: its outputs for varied images, ``(images, outputs)``.
 
     Raises:
-        ConfigError: each output is a probability of its own; they do not add to 1.
+        ConfigError: each output is a separate probability; they do not add up to 1.
     """
     within = bool(np.all((given >= -1e-6) & (given <= 1 + 1e-6)))
     if not within:

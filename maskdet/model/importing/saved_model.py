@@ -1,8 +1,8 @@
-"""SavedModels, looked at without TensorFlow: every operation that loading or scoring could run is on a list.
+"""Inspect SavedModels without TensorFlow: every operation that loading or scoring could run has to be on a list.
 
-A SavedModel is a graph, and a graph can read and write files, open connections and call Python by name. What is not
-listed here is refused, in the graph, in each of its functions, and wherever a function is called from. Fields are those
-of TensorFlow's saved_model.proto, meta_graph.proto, graph.proto, function.proto and saved_object_graph.proto.
+A SavedModel is a graph, and a graph can read and write files, open connections and call Python by name. Anything
+that is not listed here is refused, in the graph, in each of its functions, and wherever a function is called. Fields
+are those of TensorFlow's saved_model.proto, meta_graph.proto, graph.proto, function.proto and saved_object_graph.proto.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from maskdet.model.importing.facts import Facts, damaged, input_facts, names_in,
 GRAPH_FILE = "saved_model.pb"
 SIGNATURE = "serving_default"
 
-# Arithmetic on tensors, variables that are read, calls and branches.
+# Arithmetic on tensors, reading variables, calls and branches.
 _OPERATIONS = names_in(
     """
     Abs Add AddN AddV2 ArgMax AssignVariableOp AvgPool BatchMatMul BatchMatMulV2 BatchMatMulV3 BatchToSpaceND
@@ -34,7 +34,7 @@ _OPERATIONS = names_in(
     ZerosLike If
     """
 )
-# Saving and restoring weights by the graph's own hand, which loading does not do: TensorFlow restores them itself.
+# The graph's own saving and restoring of weights, which loading does not use: TensorFlow restores them itself.
 _CHECKPOINT = names_in(
     """
     MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch StringJoin
@@ -46,10 +46,10 @@ _OBJECT_FUNCTION, _OBJECT_BARE, _OBJECT_ASSET, _OBJECT_RESOURCE, _SAVEABLES = 6,
 
 
 def inspect_saved_model(folder: Path) -> Facts:
-    """Look at a SavedModel.
+    """Inspect a SavedModel.
 
     Raises:
-        ModelError: it is damaged, holds an operation that is not allowed, or has no single image input and output.
+        ModelError: it is damaged, has an operation that is not allowed, or has no single image input and output.
     """
     _check_files(folder)
     try:
@@ -64,7 +64,7 @@ def inspect_saved_model(folder: Path) -> Facts:
 
 
 def _check_files(folder: Path) -> None:
-    """Refuse a second graph: of several forms beside one another, TensorFlow reads another than is looked at here."""
+    """Refuse a second graph: among several, TensorFlow reads another one than is inspected here."""
     others = sorted(path.name for path in folder.glob("saved_model.*") if path.name != GRAPH_FILE)
     if others:
         raise unsafe(f"{', '.join(others)} beside {GRAPH_FILE}", _EXPORT)
@@ -77,7 +77,7 @@ def _check_operations(graph: memoryview) -> None:
     if any(True for _ in wire.messages(graph, 6)):
         raise unsafe("files beside the graph (assets)", _EXPORT)
     functions = {_name(function): function for function in wire.messages(wire.single(definition, 2), 1)}
-    # The graph around the functions is not run: it saves and restores weights for TensorFlow 1.
+    # The graph around the functions is not run; it saves and restores weights for TensorFlow 1.
     called = _named_by_objects(objects)
     for function in functions.values():
         called |= {name for node in wire.messages(function, 3) for name in _calls(node)}
@@ -101,7 +101,7 @@ def _name(function: memoryview) -> str:
 
 
 def _calls(node: memoryview) -> Iterator[str]:
-    """Functions that an operation's attributes name: AttrValue's func, or list of func."""
+    """Functions named in an operation's attributes: AttrValue's func, or list of func."""
     for _, value in wire.entries(node, 5):
         yield from (wire.text(function, 1) for function in wire.messages(value, 10))
         for many in wire.messages(value, 1):
@@ -109,7 +109,7 @@ def _calls(node: memoryview) -> Iterator[str]:
 
 
 def _named_by_objects(objects: memoryview) -> set[str]:
-    """Functions that loading makes callable, or calls; objects that call one while they are loaded are refused."""
+    """Functions that loading makes callable or calls; objects that call one while they are loaded are refused."""
     named: set[str] = set()
     for node in wire.messages(objects, 1):
         for field in wire.fields(node):
@@ -140,5 +140,5 @@ def _facts(graph: memoryview) -> Facts:
 
 
 def _shape(info: memoryview) -> tuple[int | None, ...]:
-    """Of a TensorInfo: its tensor_shape's dim's sizes."""
+    """The sizes of the dimensions in a TensorInfo's tensor_shape."""
     return tuple(wire.integer(dim, 1) for dim in wire.messages(wire.single(info, 3), 2))

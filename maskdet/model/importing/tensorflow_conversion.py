@@ -1,4 +1,4 @@
-"""A network of Keras or TensorFlow to a SavedModel and LiteRT files that take uint8 RGB and give probabilities."""
+"""From a Keras or TensorFlow network to a SavedModel and LiteRT files that take uint8 RGB and give probabilities."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TensorFlowConverter:
     """Writes the files of a network.
 
     Args:
-        network: of Keras or a SavedModel.
+        network: a Keras network or a SavedModel.
         reading: what its ends mean, complete.
         columns: its outputs' arithmetic.
         size: height and width of its input.
@@ -35,19 +35,19 @@ class TensorFlowConverter:
             self._model, self._pixels = with_pixels_folded(network.loaded, reading.pixels)
 
     def write_keras(self, folder: Path) -> None:
-        """Write a Keras file; of a network of Keras."""
+        """Write a Keras file; for a Keras network only."""
         tensorflow_export.write_keras(
             completed(self._model, self._pixels, self._columns, self._size), folder / KERAS_FILE
         )
 
     def write_saved_model(self, folder: Path) -> None:
-        """Write a SavedModel of one signature, as :func:`maskdet.model.tensorflow_export.write_saved_model` does."""
+        """Write a SavedModel with one signature, like :func:`maskdet.model.tensorflow_export.write_saved_model`."""
         import tensorflow as tf
 
         scorer = self._module(self._score, tf.uint8)
         target = folder / SAVED_MODEL_FOLDER
         tf.saved_model.save(scorer, str(target), signatures={"serving_default": scorer.score})
-        (target / "assets").rmdir()  # empty, and so lost wherever folders are only parts of names
+        (target / "assets").rmdir()  # empty, and so lost in stores, where folders are only parts of names
 
     def write_litert_float(self, folder: Path) -> None:
         """Write a float32 LiteRT file."""
@@ -58,17 +58,17 @@ class TensorFlowConverter:
         (folder / LITERT_FLOAT_FILE).write_bytes(litert_export.converted(converter))
 
     def write_litert_int8(self, folder: Path, representative: NDArray[np.uint8]) -> None:
-        """Write an int8 LiteRT file; of a network that ends with a dense layer, that layer stays float32.
+        """Write an int8 LiteRT file; if the network ends with a dense layer, that layer stays float32.
 
         Args:
             folder: to write to.
-            representative: RGB uint8 ``(images, height, width, 3)`` that ranges are measured on.
+            representative: RGB uint8 ``(images, height, width, 3)`` on which ranges are measured.
         """
         import tensorflow as tf
 
         body, columns = self._body()
         samples = representative.astype(np.float32)
-        samples[0, 0, 0] = (0.0, 255.0, 255.0)  # the whole range of a pixel, so that its scale comes out as exactly 1
+        samples[0, 0, 0] = (0.0, 255.0, 255.0)  # a pixel's whole range, so that its scale comes out as exactly 1
 
         def one_by_one() -> Iterator[list[NDArray[np.float32]]]:
             return ([sample[np.newaxis]] for sample in samples)
@@ -82,7 +82,7 @@ class TensorFlowConverter:
         (folder / LITERT_INT8_FILE).write_bytes(graph.to_bytes())
 
     def _body(self) -> tuple[Callable[[Any], Any], Columns]:
-        """What int8 is measured on, and the float32 arithmetic behind it."""
+        """The part to be quantised, and the float32 arithmetic after it."""
         found = last_dense(self._model) if self._network.kind != "saved_model" else None
         if found is None:
             return self._given, self._columns
@@ -97,7 +97,7 @@ class TensorFlowConverter:
         import tensorflow as tf
 
         holder = tf.Module()
-        # Weights only: the Keras model itself would bring its training graphs along.
+        # Weights only: the Keras model itself would include its training graphs.
         keras_model = self._network.kind != "saved_model"
         holder.held = [variable.value for variable in self._model.variables] if keras_model else self._model
         signature = tf.TensorSpec((None, *self._size, 3), pixel_type, name="images")

@@ -1,7 +1,7 @@
 """Protocol buffers read field by field, without the library that made them.
 
-SavedModel and ONNX files are protocol buffers. Their own libraries would have to be imported to read them, TensorFlow
-for seconds; a look at names and shapes takes the wire format alone, which is four kinds of fields:
+SavedModel and ONNX files are protocol buffers. Reading them with their own libraries means importing those, which takes
+seconds for TensorFlow; for names and shapes, the wire format is enough, which has four kinds of fields:
 https://protobuf.dev/programming-guides/encoding/.
 """
 
@@ -16,7 +16,7 @@ _MOST_VARINT_BYTES = 10
 
 
 class WireError(ValueError):
-    """The bytes are no protocol buffer."""
+    """The bytes are not a protocol buffer."""
 
 
 class Field(NamedTuple):
@@ -24,14 +24,14 @@ class Field(NamedTuple):
 
     number: int
     value: int | memoryview
-    """A number, or the bytes of a text, a message, or packed numbers."""
+    """A number, or the bytes of a string, a message, or packed numbers."""
 
 
 def fields(message: memoryview) -> Iterator[Field]:
     """The fields of a message, in order.
 
     Raises:
-        WireError: it is cut off, or no message.
+        WireError: it is cut off, or not a message.
     """
     place = 0
     while place < len(message):
@@ -55,15 +55,15 @@ def fields(message: memoryview) -> Iterator[Field]:
 
 
 def messages(message: memoryview, number: int) -> Iterator[memoryview]:
-    """The parts of a message under a field that repeats: messages, or texts."""
+    """The values of a repeated field: messages or strings."""
     return (field.value for field in fields(message) if field.number == number and isinstance(field.value, memoryview))
 
 
 def single(message: memoryview, number: int) -> memoryview:
-    """The part of a message under a field that does not repeat; empty where there is none.
+    """The value of a field that is not repeated; empty if it is missing.
 
     Raises:
-        WireError: it is there twice. Readers merge the two, so that a look at one would miss half.
+        WireError: it occurs twice. Readers merge the two, so inspecting only one would miss half.
     """
     found = list(messages(message, number))
     if len(found) > 1:
@@ -72,17 +72,17 @@ def single(message: memoryview, number: int) -> memoryview:
 
 
 def text(message: memoryview, number: int) -> str:
-    """A field that is a text."""
+    """A field that is a string."""
     return text_of(single(message, number))
 
 
 def text_of(value: memoryview) -> str:
-    """A text's bytes as text."""
+    """The bytes of a string as text."""
     return bytes(value).decode("utf-8", "replace")
 
 
 def integer(message: memoryview, number: int, default: int = 0) -> int:
-    """A field that is a whole number; of 64 bits with sign."""
+    """A field that is an integer; signed, 64 bits."""
     found = default
     for field in fields(message):
         if field.number == number and isinstance(field.value, int):
@@ -91,7 +91,7 @@ def integer(message: memoryview, number: int, default: int = 0) -> int:
 
 
 def integers(message: memoryview, number: int) -> list[int]:
-    """A field of whole numbers that repeats, packed or not."""
+    """A repeated field of integers, packed or not."""
     found: list[int] = []
     for field in fields(message):
         if field.number != number:
@@ -107,7 +107,7 @@ def integers(message: memoryview, number: int) -> list[int]:
 
 
 def entries(message: memoryview, number: int) -> Iterator[tuple[str, memoryview]]:
-    """A map from texts to messages."""
+    """A map from strings to messages."""
     for entry in messages(message, number):
         yield text(entry, 1), single(entry, 2)
 
