@@ -83,7 +83,7 @@ def watch(
     Yields:
         What was seen; ``None`` where no frame arrived for half a second, so that the caller can do other things.
     """
-    due, give_back = clock(), GivingBack(clock)
+    due, give_back = clock(), GivingBack()
     while True:
         give_back()  # here, where no frame waits for it
         early_s = due - clock()

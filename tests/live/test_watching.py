@@ -69,7 +69,7 @@ def test_free_memory_is_given_back_between_frames(monkeypatch):
             said.append("looked")
             return [ImagePrediction((), 8, 8, None)]
 
-    monkeypatch.setattr(watching, "GivingBack", lambda clock: lambda: said.append("gave back"))
+    monkeypatch.setattr(watching, "GivingBack", lambda: lambda: said.append("gave back"))
     monkeypatch.setattr(watching, "upright_rgb", lambda frame, aspect: np.zeros((8, 8, 3), np.uint8))
     assert len(list(watching.watch(Frames(), Model(), 10.0, sleep=lambda seconds: None))) == 3
     assert said == ["gave back", "looked"] * 3 + ["gave back"]
