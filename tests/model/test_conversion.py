@@ -178,7 +178,7 @@ class TestRefusals:
         (copy.parent / "link").symlink_to(copy)
         before = contents(copy)
         with pytest.raises(OutputError, match="another folder than the model's"):
-            convert_bundle(str(copy), copy / path, ["litert_int8"])
+            convert_bundle(str(copy), copy / path, ["litert_int8"], overwrite=True)
         assert contents(copy) == before
 
     def test_another_bundle_is_replaced_whole_where_asked_for(self, copy, tmp_path):
