@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import calendar
 import pickle
-import unicodedata
 import re
+import unicodedata
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
