@@ -73,7 +73,8 @@ def describe_run(run: RunRecord, layout: Layout) -> str:
 def _pruned(run: RunRecord) -> list[str]:
     removed = run.changes.get(REMOVED, 0)
     left = f"{run.dataset.listed:,} images{_and_videos(run)} in {run.shards.get('total', 0):,} shards are left"
-    return [f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}"]
+    undated = f", {run.undated:,} of them without a capture time" if run.undated else ""
+    return [f"  pruned    {removed:,} images taken before {run.pruned_before}; {left}{undated}"]
 
 
 def describe_status(status: RunStatus, layout: Layout, now: datetime) -> str:

@@ -195,8 +195,9 @@ def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
         return ref, ABSENT
     if before.identity == ref.identity:
         return ref._replace(earlier=before.earlier, absent=False), UNCHANGED
-    if ref.problem is None or before.problem is not None:
-        return ref, CHANGED
+    loses_rows = _is_absent(ref) and bool(before.version) and before.problem is None  # to its failure
+    if loses_rows or ref.problem is None or before.problem is not None:
+        return ref, REMOVED if loses_rows else CHANGED
     # The image is what it was: only where it belongs cannot be read any more, and is known from before.
     is_whole = ref.segment is None and bool(ref.version) and ref.version == before.version
     if is_whole and ref.problem[0] in _OF_THE_LISTING:

@@ -73,9 +73,8 @@ def read_manifest(uri: str) -> Manifest:
     try:
         text = storage.read_bytes(storage.join(location, MANIFEST_FILE))
     except NotFoundError as error:
-        raise ModelError(
-            "--model", f"a model bundle (a folder with {MANIFEST_FILE})", location, "Check the path, or use 'builtin'."
-        ) from error
+        remedy = "Check the path, or use 'builtin'; maskdet import makes a bundle of a model file of your own."
+        raise ModelError("--model", f"a model bundle (a folder with {MANIFEST_FILE})", location, remedy) from error
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:

@@ -163,9 +163,13 @@ def _require_deltalake() -> None:
 
 
 def _log_fault(uri: str, error: Exception) -> OutputError:
-    # delta-rs colours its messages and breaks their lines.
+    # delta-rs colours its messages, breaks their lines, and may go on with its stack.
     received = " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())
-    remedy = "Check --store-option and the credentials; to begin a damaged log anew, delete its _delta_log."
+    received = re.split(r" (?:stack )?backtrace:", received, maxsplit=1, flags=re.IGNORECASE)[0]
+    remedy = (
+        "Check that the folder can be written, the credentials and --store-option; only where the log itself is "
+        "damaged, delete its _delta_log to begin anew."
+    )
     return OutputError(uri, "a Delta log that can be read and added to", received, remedy)
 
 

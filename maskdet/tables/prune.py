@@ -110,6 +110,7 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
             "dataset_videos": left,
             "changes": {name: count for name, count in {REMOVED: pruned.removed, OUTSIDE: outside}.items() if count},
             "corrections": len(corrections),
+            "undated": pruned.undated,
         }
     )
     run.finish(record)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from maskdet.compliance.state import Counts
+from maskdet.errors import FailureCode
 from maskdet.inputs.earlier import ABSENT, ADDED, CHANGED, DISPLACED, LOST, REMOVED, UNCHANGED
 from maskdet.inputs.videos import SEGMENTS, VIDEOS
 from maskdet.sections import FailureBudget
@@ -173,7 +174,9 @@ def _why_empty(record: RunRecord) -> str:
     images, to_score = record.images, _to_score(record)
     if to_score == 0:
         return f" among {images.listed} files listed ({images.skipped} skipped: {record.skipped_by_reason})"
-    return f": of all {to_score} that it names nothing is there" if to_score == record.changes.get(ABSENT) else ""
+    absent, missing = record.changes.get(ABSENT, 0), record.failed_by_code.get(FailureCode.NOT_FOUND, 0)
+    # Where nothing was ever known, failures are all there is to tell.
+    return f": of all {to_score} that it names nothing is there" if 0 < absent == to_score - missing else ""
 
 
 def _to_score(record: RunRecord) -> int:

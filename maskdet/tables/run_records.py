@@ -65,6 +65,8 @@ class RunRecord(BaseModel):
     finished_at: datetime | None = None
     pruned_before: date | None = None
     """The run scored nothing: it removed rows of images taken before this day."""
+    undated: int | None = None
+    """Images that a prune left because nobody knows when they were taken."""
     recounted: bool = False
     """The run scored nothing: it counted the compliance tables anew, with other corrections."""
     corrections: int = 0

@@ -157,7 +157,7 @@ def test_an_image_that_is_not_there_is_to_be_read_where_the_tables_mirror_the_in
     images, counts = resolve([missing("/in/a"), earlier("/in/a")], on_gone="remove")
     assert images == {"/in/a": missing("/in/a")}
     assert not images["/in/a"].is_lost
-    assert counts == {CHANGED: 1}
+    assert counts == {REMOVED: 1}
 
 
 def test_an_image_that_never_was_there_is_looked_for_again():
