@@ -80,7 +80,9 @@ def refusing_damage(uri: str, what: str = IMAGE_LIST) -> Iterator[None]:
     """Within, damaged compression is a damaged source."""
     try:
         yield
-    except _DAMAGE as error:
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and not isinstance(error, _DAMAGE) and error.errno is not None:
+            raise  # of the store; bz2 raises errors without a number
         raise SourceError(f"{what} {uri}: not readable as text: {' '.join(str(error).split())}") from error
 
 

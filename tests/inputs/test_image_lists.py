@@ -118,6 +118,8 @@ def test_the_kind_in_the_settings_beats_the_extension(tmp_path: Path) -> None:
         (b"uri,Site,SITE\n/a.jpg,x,y\n", "expected one column 'site', received ['uri', 'Site', 'SITE']"),
         (b"PK\x03\x04 xlsx", "received 'a workbook or an archive'. Save the sheet as CSV"),
         (b"\x1f\x8b damaged", "not readable as text"),
+        (b"BZh\n", "not readable as text: Invalid data stream"),
+        (b"BZh9 damaged", "not readable as text: Invalid data stream"),
         (b"/a.jpg,x\n/b.jpg,y\n", "expected a column 'uri'"),
         (b"uri,site,site\n/a.jpg,x,y\n", "expected one column 'site'"),
         (b"uri,uri,site\n/a.jpg,x,y\n", "expected one column 'uri'"),
