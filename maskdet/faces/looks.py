@@ -8,7 +8,7 @@ faces. So an image is looked at
 3. where no face is sure by then, as a whole of :data:`OVERVIEW_PX` within a border, for faces that fill the image or
    are cut by its edges: portraits and crops, of which the first look misses one in eight;
 4. where no face was found at all, as a whole of :data:`MIRRORED_PX` with left and right exchanged, which finds one in
-   six of the portraits that are left.
+   ten of the portraits that are left.
 
 Every look follows from the image's size and from what was seen before in the same image, so its faces are the same
 wherever it is scored. Figures for the numbers below: docs/decisions/044-detector.md to 046.
