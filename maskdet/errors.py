@@ -302,6 +302,17 @@ class ImageFault(Exception):
         return f"{self.code}: {self.message}"
 
 
+def missing_package(setting: str, package: str, extra: str) -> ConfigError:
+    """The error where a package of an extra is not installed.
+
+    Args:
+        setting: what takes it.
+        package: its name.
+        extra: of maskdet, which brings it.
+    """
+    return ConfigError(setting, f"the package {package}", "none", f"Install it: pip install 'maskdet[{extra}]'.")
+
+
 def lasting_fault(error: StorageError, attempts: int = 1) -> ImageFault | None:
     """The image's fault if another try will not help either; ``None`` where one might.
 

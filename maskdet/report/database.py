@@ -23,7 +23,7 @@ import pyarrow as pa
 from maskdet import storage
 from maskdet.compliance.corrections import Corrections
 from maskdet.cores import available_cores
-from maskdet.errors import ConfigError
+from maskdet.errors import ConfigError, missing_package
 from maskdet.labels import INCORRECT, LABELS
 from maskdet.schemas import RESERVED_NAMES, predictions_schema
 from maskdet.tables.corrections import read_corrections
@@ -425,6 +425,5 @@ def _duckdb() -> Any:
     try:
         import duckdb
     except ImportError as error:
-        remedy = "Install it: pip install 'maskdet[explore]'."
-        raise ConfigError("maskdet report and explore", "the package duckdb", "none", remedy) from error
+        raise missing_package("maskdet report and explore", "duckdb", "explore") from error
     return duckdb

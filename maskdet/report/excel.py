@@ -8,7 +8,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from maskdet.errors import ConfigError
+from maskdet.errors import missing_package
 from maskdet.labels import LABELS
 from maskdet.report.figures import Change, Figures, Group, Rate
 
@@ -103,8 +103,7 @@ def write_excel(path: Path, sheets: Mapping[str, Sheet]) -> None:
     try:
         from xlsxwriter import Workbook
     except ImportError as error:
-        remedy = "Install it: pip install 'maskdet[explore]'."
-        raise ConfigError("Excel files", "the package xlsxwriter", "none", remedy) from error
+        raise missing_package("Excel files", "xlsxwriter", "explore") from error
     options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "remove_timezone": True}
     with Workbook(str(path), options) as book:
         bold = book.add_format({"bold": True, "bottom": 1})

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskdet import storage
-from maskdet.errors import ConfigError, OutputError
+from maskdet.errors import OutputError, missing_package
 from maskdet.tables.layout import COMPLIANCE, FILES, SHARD_TABLES, TRACK_RATES, VIDEO_TABLES, Layout
 from maskdet.tables.snapshot import Snapshot, current_snapshot
 
@@ -42,11 +42,7 @@ class DeltaCommit(NamedTuple):
     files_removed: int
 
 
-class _DataFile(NamedTuple):
-    """A file that a table should hold."""
-
-    path: str  # below the table's folder
-    partition: dict[str, str | None]
+_Partition = dict[str, str | None]
 
 
 def commit_delta(output: str, store_options: Mapping[str, str] | None = None) -> list[DeltaCommit]:
@@ -81,7 +77,7 @@ def _commit(
     from deltalake.exceptions import CommitFailedError, DeltaError  # heavy, and an extra
 
     uri = delta_uri(layout, table)
-    wanted = {file.path: file for file in _data_files(layout, snapshot, table)}
+    wanted = dict(_data_files(layout, snapshot, table))
     lost = min((path for path in wanted if storage.join(uri, path) not in sizes), default=None)
     if lost is not None:
         raise OutputError(
@@ -99,7 +95,7 @@ def _commit(
 
 
 def _bring_in_line(
-    table: str, uri: str, wanted: Mapping[str, _DataFile], sizes: Mapping[str, int], options: dict[str, str]
+    table: str, uri: str, wanted: Mapping[str, _Partition], sizes: Mapping[str, int], options: dict[str, str]
 ) -> DeltaCommit:
     from deltalake import DeltaTable, Schema  # heavy, and an extra
     from deltalake.transaction import create_table_with_add_actions
@@ -108,7 +104,7 @@ def _bring_in_line(
     schema = Schema.from_arrow(_schema(storage.join(uri, min(wanted)), partition_by))
     location = str(storage.local_path(uri)) if storage.is_local(uri) else uri
     if not DeltaTable.is_deltatable(location, options):
-        adds = [_add(uri, file, sizes) for file in wanted.values()]
+        adds = [_add(uri, path, partition, sizes) for path, partition in wanted.items()]
         create_table_with_add_actions(
             location, schema, adds, "error", partition_by, storage_options=options, post_commithook_properties=_hooks()
         )
@@ -117,7 +113,8 @@ def _bring_in_line(
     present = dict(_present(delta))
     # Other columns, as after --overwrite with other keys, take the place of everything.
     anew = delta.schema().to_json() != schema.to_json()
-    adds = [_add(uri, file, sizes) for path, file in wanted.items() if anew or path not in present]
+    new = {path: partition for path, partition in wanted.items() if anew or path not in present}
+    adds = [_add(uri, path, partition, sizes) for path, partition in new.items()]
     gone = sorted(path for path in present if anew or path not in wanted)
     if adds or gone:
         actions: list[AddAction | RemoveAction] = [*adds]
@@ -128,16 +125,16 @@ def _bring_in_line(
     return DeltaCommit(table, uri, delta.version(), len(adds), len(gone))
 
 
-def _add(uri: str, file: _DataFile, sizes: Mapping[str, int]) -> AddAction:
+def _add(uri: str, path: str, partition: _Partition, sizes: Mapping[str, int]) -> AddAction:
     from deltalake.transaction import AddAction
 
-    place = storage.join(uri, file.path)
+    place = storage.join(uri, path)
     with storage.open_binary(place) as stream:
         rows = pq.ParquetFile(stream).metadata.num_rows
-    return AddAction(file.path, sizes[place], file.partition, _now_ms(), True, json.dumps({"numRecords": rows}))
+    return AddAction(path, sizes[place], partition, _now_ms(), True, json.dumps({"numRecords": rows}))
 
 
-def _remove(path: str, size_bytes: int, partition: dict[str, str | None]) -> RemoveAction:
+def _remove(path: str, size_bytes: int, partition: _Partition) -> RemoveAction:
     from deltalake.transaction import RemoveAction
 
     return RemoveAction(path, True, _now_ms(), size_bytes, partition)
@@ -158,8 +155,7 @@ def _require_deltalake() -> None:
     try:
         import deltalake  # noqa: F401
     except ImportError as error:
-        remedy = "Install it: pip install 'maskdet[delta]'."
-        raise ConfigError("maskdet delta", "the package deltalake", "none installed", remedy) from error
+        raise missing_package("maskdet delta", "deltalake", "delta") from error
 
 
 def _log_fault(uri: str, error: Exception) -> OutputError:
@@ -178,17 +174,18 @@ def delta_uri(layout: Layout, table: str) -> str:
     return storage.join(layout.root, FILES, table)
 
 
-def _data_files(layout: Layout, snapshot: Snapshot, table: str) -> Iterator[_DataFile]:
+def _data_files(layout: Layout, snapshot: Snapshot, table: str) -> Iterator[tuple[str, _Partition]]:
+    """Path below the table's folder of each file that it should hold → the file's partition."""
     below = len(delta_uri(layout, table)) + 1
     if table not in _BY_LEVELS:
-        yield from (_DataFile(uri[below:], {}) for uri in snapshot.files(layout, table))
+        yield from ((uri[below:], {}) for uri in snapshot.files(layout, table))
         return
     for level in snapshot.compliance if table == COMPLIANCE else snapshot.track_rates or {}:
         for uri in snapshot.files(layout, table, level):
-            yield _DataFile(uri[below:], {_BY_LEVEL: level})
+            yield uri[below:], {_BY_LEVEL: level}
 
 
-def _present(delta: DeltaTable) -> Iterator[tuple[str, tuple[int, dict[str, str | None]]]]:
+def _present(delta: DeltaTable) -> Iterator[tuple[str, tuple[int, _Partition]]]:
     """Path of each file that the log names → its size and its partition."""
     for action in pa.table(delta.get_add_actions(flatten=True)).to_pylist():
         partition = {_BY_LEVEL: action[f"partition.{_BY_LEVEL}"]} if f"partition.{_BY_LEVEL}" in action else {}

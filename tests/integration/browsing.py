@@ -51,6 +51,12 @@ def explorer_link(folder: str) -> str:
     return found[0]
 
 
+def settle(page: Any, shown: str = "#rate b", **patience: float) -> None:
+    """Wait until the explorer asks for nothing more and shows something; ``patience`` as :func:`until` takes it."""
+    busy = "document.body.hasAttribute('aria-busy')"
+    until(page, f"{busy} === false && document.querySelector('{shown}')", **patience)
+
+
 @contextlib.contextmanager
 def explorer_visits(browser: Any, link: str, settle: Callable[[Any], None]) -> Iterator[Callable[..., Any]]:
     """How to open the explorer: ``visit(query, **options of the context)`` gives a page that has settled.

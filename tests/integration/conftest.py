@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apache_beam.io.filesystems import FileSystems
@@ -76,6 +77,23 @@ def browser() -> Iterator[object]:
 
     with started_browser() as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def address(output) -> str:
+    """The explorer of a module's own ``output``, or of the folder that this is."""
+    from browsing import explorer_link
+
+    return explorer_link(str(getattr(output, "folder", output)))
+
+
+@pytest.fixture
+def opened(browser, address, request) -> Iterator[Callable[..., Any]]:
+    """Opens pages of that explorer, which are waited for by the module's own ``settle``."""
+    from browsing import explorer_visits
+
+    with explorer_visits(browser, address, request.module.settle) as visit:
+        yield visit
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in SERVERS])

@@ -5,7 +5,7 @@ import io
 
 import pandas as pd
 import pytest
-from browsing import DESKTOP, PHONE, explorer_link, explorer_visits, until
+from browsing import DESKTOP, PHONE, settle, until
 from drawn_output import SCRIPT, drawn_rows, face, image, write_drawn
 from PIL import Image, ImageDraw
 
@@ -33,21 +33,6 @@ def output(tmp_path_factory):
     faces, faceless, failures = drawn_rows(days=4)
     write_drawn(folder / "tables", ([*faces, *here], faceless, failures))
     return folder / "tables"
-
-
-@pytest.fixture(scope="module")
-def address(output):
-    return explorer_link(str(output))
-
-
-@pytest.fixture
-def opened(browser, address):
-    with explorer_visits(browser, address, settle) as visit:
-        yield visit
-
-
-def settle(page):
-    until(page, "document.body.hasAttribute('aria-busy') === false && document.querySelector('#rate b')")
 
 
 def number(page, name):

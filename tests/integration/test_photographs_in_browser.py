@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from browsing import DESKTOP, PHONE, explorer_link, explorer_visits, until
+from browsing import DESKTOP, PHONE, settle, until
 
 from maskdet.cli.main import main
 from maskdet.tables.snapshot import table_files
@@ -34,21 +34,6 @@ def output(score, data_folder, tmp_path_factory, browser):
 @pytest.fixture(scope="module")
 def rows(output):
     return pd.concat([pd.read_parquet(file) for file in table_files(str(output.folder))], ignore_index=True)
-
-
-@pytest.fixture(scope="module")
-def address(output):
-    return explorer_link(str(output.folder))
-
-
-@pytest.fixture
-def opened(browser, address):
-    with explorer_visits(browser, address, settle) as visit:
-        yield visit
-
-
-def settle(page):
-    until(page, "document.body.hasAttribute('aria-busy') === false && document.querySelector('#rate b')")
 
 
 def percent(labels):

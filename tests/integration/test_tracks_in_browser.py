@@ -4,7 +4,8 @@ import functools
 import re
 
 import pytest
-from browsing import DESKTOP, PHONE, explorer_link, explorer_visits
+from browsing import DESKTOP, PHONE
+from browsing import settle as settle_on
 from browsing import until as wait_until
 from filmed_output import score_films
 
@@ -12,26 +13,12 @@ from maskdet.cli.main import main
 
 # Frames of videos are decoded on the way.
 until = functools.partial(wait_until, patience_s=20.0)
+settle = functools.partial(settle_on, shown="#people-rate b", patience_s=20.0)
 
 
 @pytest.fixture(scope="module")
 def output(score, demo, tmp_path_factory, browser):
     return score_films(score, demo, tmp_path_factory.mktemp("filmed"))
-
-
-@pytest.fixture(scope="module")
-def address(output):
-    return explorer_link(str(output.folder))
-
-
-@pytest.fixture
-def opened(browser, address):
-    with explorer_visits(browser, address, settle) as visit:
-        yield visit
-
-
-def settle(page):
-    until(page, "document.body.hasAttribute('aria-busy') === false && document.querySelector('#people-rate b')")
 
 
 def seen(selector):
