@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -91,7 +92,9 @@ def test_a_csv_of_the_standard_library_is_read_back(
     writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
     writer.writerows([("uri", "site"), *((f"/{name.replace('/', '')}x", site) for name, site in rows)])
     found = read_csv(tmp_path_factory.mktemp("csv"), stream.getvalue())
-    expected = [(f"/{name.replace('/', '')}x", (site.strip(" \t\u00a0") or None,)) for name, site in rows]
+    # 7.0 is how programs write 7 in a column with gaps.
+    sites = [re.sub(r"\A(-?\d+)\.0\Z", r"\1", site.strip(" \t\u00a0")) or None for _, site in rows]
+    expected = [(f"/{name.replace('/', '')}x", (site,)) for (name, _), site in zip(rows, sites, strict=True)]
     assert [(row.uri, row.keys) for row in found] == expected
 
 
