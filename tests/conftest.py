@@ -17,6 +17,7 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from apache_beam.typehints.decorators import IOTypeHints
 
 from maskdet.demo.faces import DEMO_TEMPLATE, DemoTree, write_demo_tree
 from maskdet.model import litert_graph
@@ -70,9 +71,16 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def remembered() -> Iterator[None]:
-    """What each of some hundred runs in this process would find out anew: versions of packages, and a faster graph."""
+    """What each of some hundred runs in this process would find out anew: versions of packages, and a faster graph.
+
+    Nor does Beam write down, each time, in which lines of code a type was told.
+    """
     version, lean = functools.cache(metadata.version), functools.lru_cache(maxsize=8)(litert_graph.lean)
-    with mock.patch.object(metadata, "version", version), mock.patch.object(litert_graph, "lean", lean):
+    with (
+        mock.patch.object(metadata, "version", version),
+        mock.patch.object(litert_graph, "lean", lean),
+        mock.patch.object(IOTypeHints, "_make_origin", return_value=[]),
+    ):
         yield
 
 
