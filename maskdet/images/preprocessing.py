@@ -15,8 +15,7 @@ Every image becomes upright 8-bit RGB by these rules, and the same bytes give th
   are refused, since the decoder does not say what range they have.
 - Animations and multi-page files give their first frame.
 - Byte, pixel and side limits are checked with the header, before memory for pixels is allocated. Headers that would
-  keep a decoder busy for longer than any picture are refused, too. Pictures of 16 million pixels or more are decoded
-  one after the other.
+  keep a decoder busy for longer than any picture are refused, too. Pictures of 16 million pixels or more wait in turn.
 - Where :attr:`ImageLimits.isolated_s` is set, formats other than JPEG and PNG are decoded in a process of their own,
   with the same result; a decoder that crashes or hangs there costs only the image.
 - A JPEG is decoded at 1/2, 1/4 or 1/8 scale where that leaves at least :data:`DRAFT_MARGIN` times the size asked for.
@@ -85,8 +84,7 @@ _TRANSPOSES = {
 }
 _SWAPS_AXES = (5, 6, 7, 8)
 
-# A picture of 64 million pixels takes 200 MB, and as much again while it is decoded; if each thread held one, memory
-# would run out.
+# A picture of 64 million pixels takes 200 MB, and twice that while it is decoded: too much if each thread held one.
 _LARGE_PIXELS = 16_000_000
 _LARGE = threading.Lock()
 _STRIP_PIXELS = 4_000_000
