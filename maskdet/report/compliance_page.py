@@ -316,7 +316,7 @@ def write_report(
     Raises:
         ConfigError: the tables lack a key, no image is selected, there are too many faces, or small groups have to be
             hidden.
-        OutputError: no run has finished there.
+        SourceError: no run has finished there, or there is no such place.
         StorageError: something cannot be read or written.
     """
     with Tables(output, metadata) as tables:

@@ -23,6 +23,7 @@ from maskdet.errors import (
 from maskdet.labels import TWO_CLASSES, ClassNames, Decision
 from maskdet.schemas import SCHEMA_VERSION
 from maskdet.tables.layout import RUNS, Layout
+from maskdet.tables.missing import missing_tables
 from maskdet.tables.videos import VideoCounts
 
 _QUESTIONS = ("any_mask", "correct")
@@ -172,23 +173,21 @@ def read_run(layout: Layout, run_id: str | None = None) -> RunRecord:
     """Read a run's record; without an id, the latest run's.
 
     Raises:
-        OutputError: there is none.
+        SourceError: there is none, or no such output.
+        OutputError: its record cannot be understood.
+        StorageError: the output cannot be read.
     """
     if run_id is None:
         runs = sorted(file.uri for file in storage.list_folder(layout.folder(RUNS)) if file.uri.endswith(".json"))
         if not runs:
-            raise OutputError(
-                f"output {layout.root}", "at least one run (_runs/*.json)", "none", "Run maskdet score first."
-            )
+            raise missing_tables(layout, "at least one run (_runs/*.json)")
         uri = runs[-1]
     else:
         uri = layout.run(run_id)
     try:
         return RunRecord.model_validate_json(storage.read_bytes(uri))
     except NotFoundError as error:
-        raise OutputError(
-            f"output {layout.root}", f"the run {run_id!r} (_runs/{run_id}.json)", "none", "Check the run's id."
-        ) from error
+        raise missing_tables(layout, f"the run {run_id!r} (_runs/{run_id}.json)", "Check the run's id.") from error
     except ValidationError as error:
         raise OutputError(f"{uri}: not a run record of this version: {error.errors()[0]['msg']}") from error
 
