@@ -28,6 +28,7 @@ LOST = "lost"
 ABSENT = "absent"
 """Of an image with rows that the input still names, and of which nothing is there: they stay."""
 OUTSIDE = "outside"
+CHANGES = (ADDED, CHANGED, UNCHANGED, GONE, ABSENT, REMOVED, DISPLACED, LOST, OUTSIDE)
 
 # What is said of a path or a row, and not of the file: a wrong template, a wrong root, a list that was spoilt.
 _OF_THE_LISTING = (FailureCode.PATH_MISMATCH, FailureCode.BAD_MANIFEST_ROW)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from maskdet import __version__, storage
 from maskdet.errors import ConfigError, ModelError, StorageError
+from maskdet.inputs.earlier import ABSENT, DISPLACED, GONE
 from maskdet.labels import INCORRECT, LABELS, MASK, NO_MASK
 from maskdet.model.bundle import read_manifest
 from maskdet.model.manifest import Manifest
@@ -29,11 +30,17 @@ from maskdet.report.templating import rendered
 from maskdet.report.words import bare_share, group_name, share
 from maskdet.tables.disclosure import privacy_of, refuse_small_groups
 from maskdet.tables.metadata import NO_METADATA, Metadata
-from maskdet.tables.run_records import RunRecord
+from maskdet.tables.run_records import RunRecord, scoring_run
 
 MOST_PANELS = 12
 MOST_IN_PANEL = 12
 MOST_PERIODS_SHOWN = 62
+_UNSEEN = {
+    ABSENT: "that the input still names",
+    GONE: "that the input no longer has",
+    DISPLACED: "whose path or list row no longer fits",
+}
+"""Change → what it means, of images and videos."""
 
 
 class Point(NamedTuple):
@@ -110,6 +117,8 @@ def render(
         panels=_panels(figures, order),
         histogram=_histogram(figures),
         coverage=_coverage(figures, order),
+        unseen=unseen(tables),
+        unseen_words=_UNSEEN,
         failures=[(code, images, FAILURE_WORDS.get(code, "")) for code, images in figures.failures.items()],
         card=model_card(tables.run),
         earlier_models=earlier_models(tables, selection),
@@ -128,6 +137,12 @@ def model_card(run: RunRecord) -> Manifest | None:
     except (ModelError, StorageError):
         return None
     return manifest if manifest.fingerprint == run.model.get("fingerprint") else None
+
+
+def unseen(tables: Tables) -> dict[str, int]:
+    """Images and videos in an output that the run which scored last did not find, and whose rows stay, by change."""
+    changes = scoring_run(tables.layout, tables.run).changes
+    return {change: changes[change] for change in _UNSEEN if changes.get(change)}
 
 
 def earlier_models(tables: Tables, selection: Selection) -> list[tuple[str, int]]:

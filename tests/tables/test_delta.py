@@ -102,7 +102,7 @@ def test_later_runs_and_readers_of_folders_are_not_disturbed(score, tmp_path):
 
 
 def test_without_a_run_without_its_files_and_without_deltalake_it_says_so(score, tmp_path, monkeypatch, capsys):
-    with pytest.raises(SourceError, match="nothing.*does not exist"):
+    with pytest.raises(SourceError, match=r"nothing.*does not exist"):
         commit_delta(str(tmp_path / "nothing"))
     assert main.main(["delta", str(tmp_path), "--store-option", "AWS_REGION"]) == 2
     assert "expected NAME=VALUE, received 'AWS_REGION'" in capsys.readouterr().err
