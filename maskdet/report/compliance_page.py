@@ -108,8 +108,7 @@ def render(
         version=__version__,
         verb="wore a mask correctly" if figures.tells_incorrect else "wore a mask",
         labels=[label for label in LABELS if figures.tells_incorrect or label != "incorrect"],
-        cluster_words=_cluster_words(tables),
-        pair_words=_cluster_words(tables, of_day=False),
+        **_cluster_words(tables),
         named=sum(group.values != (None,) for group in figures.groups),
         hundred=_hundred(figures),
         **_by_group(figures, order),
@@ -118,7 +117,6 @@ def render(
         histogram=_histogram(figures),
         coverage=_coverage(figures, order),
         unseen=unseen(tables),
-        unseen_words=_UNSEEN,
         failures=[(code, images, FAILURE_WORDS.get(code, "")) for code, images in figures.failures.items()],
         card=model_card(tables.run),
         earlier_models=earlier_models(tables, selection),
@@ -139,10 +137,12 @@ def model_card(run: RunRecord) -> Manifest | None:
     return manifest if manifest.fingerprint == run.model.get("fingerprint") else None
 
 
-def unseen(tables: Tables) -> dict[str, int]:
-    """Images and videos in an output that the run which scored last did not find, and whose rows stay, by change."""
+def unseen(tables: Tables) -> list[tuple[str, int, str]]:
+    """Images and videos in an output that the run which scored last did not find, and whose rows stay, by change: its
+    name, how many, and what it means.
+    """
     changes = scoring_run(tables.layout, tables.run).changes
-    return {change: changes[change] for change in _UNSEEN if changes.get(change)}
+    return [(change, changes[change], words) for change, words in _UNSEEN.items() if changes.get(change)]
 
 
 def earlier_models(tables: Tables, selection: Selection) -> list[tuple[str, int]]:
@@ -169,8 +169,12 @@ def query(tables: Tables, figures: Figures) -> str:
     )
 
 
-def _cluster_words(tables: Tables, *, of_day: bool = True) -> str:
-    """Which faces count as alike, within a day or, in a comparison of periods, with all days together."""
+def _cluster_words(tables: Tables) -> dict[str, str]:
+    """Which faces count as alike, within a day and, in a comparison of periods, with all days together."""
+    return {"cluster_words": _alike(tables, of_day=True), "pair_words": _alike(tables, of_day=False)}
+
+
+def _alike(tables: Tables, *, of_day: bool) -> str:
     if tables.cluster is not None:
         return f"faces of one {' and '.join(name for name in tables.cluster if of_day or name != 'date')}"
     hour = "hour" if of_day else "hour of the day"
