@@ -28,6 +28,7 @@ LOST = "lost"
 ABSENT = "absent"
 """An image with rows that the input still names, but whose file is gone: the rows stay."""
 OUTSIDE = "outside"
+CHANGES = (ADDED, CHANGED, UNCHANGED, GONE, ABSENT, REMOVED, DISPLACED, LOST, OUTSIDE)
 
 # Faults of a path or a list row, not of the file: a wrong template, a wrong root, a spoilt list.
 _OF_THE_LISTING = (FailureCode.PATH_MISMATCH, FailureCode.BAD_MANIFEST_ROW)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from maskdet.cli.main import main
 from maskdet.cli.report import main as report
 from maskdet.inputs.earlier import ABSENT, ADDED, REMOVED, UNCHANGED
 from maskdet.model.bundle import BUILTIN_FOLDER, MANIFEST_FILE
@@ -96,7 +99,11 @@ def test_a_mirror_that_would_lose_most_rows_is_refused(photos, score, tmp_path, 
     remove(photos[:6])
     after = score(tmp_path / "tables", path, flags=REMOVE, template=None)
     assert (after.code, after.run.status) == (8, "shrunk")
-    assert "expected to lose the rows of at most 0.5 of the 10 images" in capfd.readouterr().err
+    shown = capfd.readouterr()
+    assert "expected to lose the rows of at most 0.5 of the 10 images" in shown.err
+    # The summary says what is true of the tables, which the next line holds against those of before.
+    assert "data set  stays as it was; would be " in shown.out and "6 gone whose rows would go" in shown.out
+    assert "whose rows went" not in shown.out
     assert after.contents() == before.contents()
 
 
@@ -156,6 +163,43 @@ def test_a_video_that_a_list_still_names_keeps_its_segments(photos, score, tmp_p
         assert (after.code, after.run.changes) == (0, {ABSENT: 1, UNCHANGED: 1})
         assert after.run.videos == before.run.videos
         assert after.contents() == held
+
+
+def told(output, tmp_path):
+    """What metrics say of images by how the run found them, and what the report says of those that it did not find."""
+    file, page = tmp_path / "m.prom", tmp_path / "page.html"
+    assert main(["status", str(output.folder), "--metrics", str(file)]) == output.code
+    found = {
+        sample.labels["change"]: sample.value
+        for family in text_string_to_metric_families(file.read_text())
+        for sample in family.samples
+        if sample.name == "maskdet_run_changed_images"
+    }
+    assert main(["report", str(output.folder), "--output", str(page)]) == 0
+    unseen = re.findall(r'data-of="unseen\.(\w+)" value="(\d+)">', page.read_text())
+    return found, {change: int(number) for change, number in unseen}
+
+
+CHANGES = ["added", "changed", "unchanged", "gone", "absent", "removed", "displaced", "lost", "outside"]
+
+
+def test_metrics_and_report_say_that_images_are_not_there(photos, scored, tmp_path):
+    assert told(scored(), tmp_path) == ({**dict.fromkeys(CHANGES, 0), "added": IMAGES}, {})
+    remove(photos[:GONE])
+    output = scored(*OTHER_WAY)
+    expected = {**dict.fromkeys(CHANGES, 0), "absent": GONE, "unchanged": IMAGES - GONE}
+    assert told(output, tmp_path) == (expected, {"absent": GONE})
+    # A prune asks for no image, and finds none missing: the report goes on saying so, of the run that scored.
+    assert main(["prune", str(output.folder), "--before", "2000-01-01"]) == 0
+    assert told(output, tmp_path) == ({}, {"absent": GONE})
+
+
+def test_they_say_so_of_images_gone_from_a_folder(photos, score, tmp_path):
+    score(tmp_path / "tables", photos[0].parent, template=None)
+    remove(photos[:GONE])
+    output = score(tmp_path / "tables", photos[0].parent, template=None)
+    expected = {**dict.fromkeys(CHANGES, 0), "gone": GONE, "unchanged": IMAGES - GONE}
+    assert told(output, tmp_path) == (expected, {"gone": GONE})
 
 
 @pytest.fixture
