@@ -32,11 +32,18 @@ LONGEST = (
     "tests/cli/",
     "tests/test_",
 )
+TENSORFLOW_GROUPS = ("models", "tensorflow")
+"""Groups of tests that make, fit or convert networks in the worker's own process, which imports TensorFlow once."""
 LEVELS = "{site_hour: [site, date, hour], camera: [camera]}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that in the end no worker waits for the other."""
+    """Leave what works on networks with TensorFlow to `make test-training`, and begin with what takes long."""
+    for item in items:
+        if any(mark.args[0] in TENSORFLOW_GROUPS for mark in item.iter_markers("xdist_group")):
+            item.add_marker(pytest.mark.training)
+    # What takes long comes first, so that in the end no worker waits for another.
     items.sort(key=lambda item: next((rank for rank, name in enumerate(LONGEST) if item.nodeid.startswith(name)), 99))
 
 
