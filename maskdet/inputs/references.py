@@ -60,6 +60,9 @@ class ImageRef(NamedTuple):
     """Where the image is, if its URI is only a name for it; ``None``: at the URI."""
     absent: bool = False
     """Whether the run listed the image, and its store says that nothing is there."""
+    replaces: str = ""
+    """Slot of the earlier run's shard that has rows of the image as it was listed then, where it is listed otherwise
+    now; empty if none has."""
 
     @property
     def place(self) -> str:
