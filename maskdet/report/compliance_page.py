@@ -138,7 +138,11 @@ def model_card(run: RunRecord) -> Manifest | None:
 
 
 def unseen(tables: Tables) -> list[tuple[str, int, str]]:
-    """Images and videos that the last scoring run did not find and whose rows stay: change, how many, what it means."""
+    """Images and videos whose rows stay though the run that scored last did not find them.
+
+    Returns:
+        Of each change that they are by: its name, how many, and what it means.
+    """
     changes = scoring_run(tables.layout, tables.run).changes
     return [(change, changes[change], words) for change, words in _UNSEEN.items() if changes.get(change)]
 
