@@ -1,1 +1,1 @@
-"""Commands that measure maskdet against a peer in the same run, and print ratios."""
+"""Commands that measure maskdet and a peer in the same run, and print ratios."""

@@ -1,17 +1,17 @@
-"""How fast `maskdet score` is beside what a user would write instead, on the same files with the same weights.
+"""Compare the speed of `maskdet score` with what a user would write instead, on the same files with the same weights.
 
     make bench-peers                                                   # png, 10,000 images, 5 rounds
     make bench-peers BENCH='--data jpeg,wild,large --rounds 5 --output docs'
     .venv/bin/python -m benchmarks.compare_peers --images 500 --rounds 1 --only maskdet,tf_data
 
-Contestants run as whole processes, one after the other, A B C … A B C …, after one warm-up each on a few images. Peers
-(benchmarks/peers/) have an environment of their own, .venv-bench, which `make bench-peers` creates. Wall time is the
-process', start-up included; CPU time and memory are those of the process tree. "× ours" is the median over rounds of
-the ratio within a round. Decisions are compared with the float32 Keras model on images that Pillow decodes at full
-size. `limit` is a loop of read, decode, resize and inference around the same model on all cores, with nothing else.
+Contestants run as whole processes, in turn (A B C … A B C …), after a warm-up of each on a few images. Peers
+(benchmarks/peers/) have an environment of their own, .venv-bench, which `make bench-peers` creates. Wall time is that
+of the process, start-up included; CPU time and memory are those of the process tree. "× ours" is the median over rounds
+of the ratio within a round. Decisions are compared with those of the float32 Keras model on images that Pillow decodes
+at full size. `limit` is a loop of read, decode, resize and inference with the same model on all cores, nothing else.
 
-Every run is a line of <work>/<data>-<images>/results.jsonl as soon as it has ended: --resume goes on where a killed
-comparison stopped, --report writes the page from what is there, --rounds 0 prepares data and references. Without
+Each run is written as a line of <work>/<data>-<images>/results.jsonl when it ends: --resume continues a comparison
+that was killed, --report writes the page from the runs so far, --rounds 0 only prepares data and references. Without
 photographs ($MASKDET_DATA) faces are drawn.
 """
 
@@ -59,13 +59,13 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One data set's.
+    """The comparison on one data set.
 
     Attributes:
         data: the data set's name.
         images: how many are scored.
         task: what contestants are given.
-        folder: for results, logs and what contestants write.
+        folder: folder for results, logs and what contestants write.
     """
 
     data: str
@@ -75,11 +75,11 @@ class Comparison:
 
     @property
     def results(self) -> Path:
-        """One run a line."""
+        """The file of results, one run per line."""
         return self.folder / "results.jsonl"
 
     def section(self) -> Section:
-        """What the page says of it."""
+        """The data set's section of the page."""
         return Section(self.data, datasets.DESCRIPTIONS[self.data], self.images, tuple(self.runs()), self.task.cores)
 
     def runs(self) -> Iterator[Run]:
@@ -88,7 +88,7 @@ class Comparison:
             yield from map(from_record, map(json.loads, self.results.read_text().splitlines()))
 
     def compete(self, names: Sequence[str], rounds: int, timeout_s: float) -> None:
-        """Run what has not run yet."""
+        """Do the runs that are still missing."""
         done = {(run.contestant, run.round) for run in self.runs()}
         left = [(name, round_) for round_ in range(1, rounds + 1) for name in names if (name, round_) not in done]
         for name in filter(writes_tables, names):
@@ -104,11 +104,11 @@ class Comparison:
             ended = (
                 f"{run.wall_s:7.2f} s" if run.exit_code == 0 else f"failed ({run.exit_code}); see {self.folder}/logs"
             )
-            alike = "" if run.agree is None else f", {run.agree:.2%} decided alike"
+            alike = "" if run.agree is None else f", {run.agree:.2%} of decisions agree"
             print(f"  round {round_} {name:<16} {ended}, {run.peak_mib:,.0f} MiB{alike}", flush=True)
 
     def _once(self, name: str, round_: int, task: Task, timeout_s: float) -> Run:
-        """One run; round 0 is for warming up."""
+        """Do one run; round 0 is the warm-up."""
         output = self.folder / "output"
         _remove(output)
         logs = self.folder / "logs"
@@ -133,7 +133,7 @@ class Comparison:
         return Run(name, round_, cost.exit_code, cost.wall_s, cost.cpu_s, cost.peak_mib, load, scored, agree, parts)
 
     def _reference(self, name: str) -> tuple[dict[str, float], Decision]:
-        """Float32 probabilities of a contestant's weights, made once, and the operating point."""
+        """The float32 probabilities for a contestant's weights, computed once, and the operating point."""
         bundle = BUILTIN if name == "compact" else self.task.bundle
         manifest = json.loads((bundle / "manifest.json").read_text())
         path = self.folder / f"reference-{manifest['fingerprint'][:12]}.parquet"
@@ -177,16 +177,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", default="png", help=f"data sets, separated by commas: {', '.join(datasets.DESCRIPTIONS)}"
     )
-    parser.add_argument("--images", type=int, help="images of a data set (default: 10,000; wild 2,897, large 300)")
+    parser.add_argument("--images", type=int, help="images per data set (default: 10,000; wild 2,897, large 300)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help=f"contestants, separated by commas: {', '.join(LABELS)}")
     parser.add_argument("--model", default="models/reference_cnn", help="bundle that ours and the peers score with")
     parser.add_argument("--input", type=Path, default=datasets.data_folder(), help="folder of real images")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", help="folder for data, results and logs")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench", help="folder for the page and plot")
-    parser.add_argument("--resume", action="store_true", help="keep the runs recorded, and do those that are missing")
-    parser.add_argument("--report", action="store_true", help="run nothing: write the page from the runs recorded")
-    parser.add_argument("--timeout-s", type=float, default=1800.0, help="kill a contestant after that")
+    parser.add_argument("--resume", action="store_true", help="keep the recorded runs, and do those that are missing")
+    parser.add_argument("--report", action="store_true", help="run nothing: write the page from the recorded runs")
+    parser.add_argument("--timeout-s", type=float, default=1800.0, help="kill a contestant after so many seconds")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What a comparison says: statistics of rounds, agreement of decisions, where time goes, and the page with it all."""
+"""Results of a comparison: statistics over rounds, agreement of decisions, where time goes, and tables of them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Run:
     Attributes:
         contestant: its name.
         round: counted from 1.
-        exit_code: 0 if it ended well.
-        wall_s: whole process, start-up included.
+        exit_code: 0 if it succeeded.
+        wall_s: wall time of the whole process, start-up included.
         cpu_s: user and system time of the process tree.
-        peak_mib: memory of the process tree.
-        load: runnable processes of the machine before it began, averaged over a minute.
+        peak_mib: peak memory of the process tree.
+        load: the machine's load average over the minute before the run.
         scored: rows written; ``None`` where nothing is written.
         agree: share of all images decided as the float32 Keras model decides; ``None`` where nothing is written.
-        split: seconds by part of the wall time, for contestants that tell.
+        split: seconds by part of the wall time, for contestants that report them.
     """
 
     contestant: str
@@ -45,14 +45,14 @@ class Run:
 
 
 class Spread(NamedTuple):
-    """The middle and the ends of some values."""
+    """The median and the extremes of some values."""
 
     median: float
     low: float
     high: float
 
     def show(self, form: str = ".2f") -> str:
-        """As ``1.20 (1.10–1.31)``; the middle alone if it is all there is."""
+        """As ``1.20 (1.10–1.31)``; only the median if all are equal."""
         middle, low, high = (format(value, form) for value in self)
         return middle if low == high else f"{middle} ({low}–{high})"
 
@@ -70,18 +70,18 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def ratios(runs: Sequence[Run], over: str, under: str) -> list[float]:
-    """Wall time of one contestant over another's, in each round that both ended well."""
+    """Wall time of one contestant over another's, in each round in which both succeeded."""
     seconds = {(run.contestant, run.round): run.wall_s for run in runs if run.exit_code == 0}
     rounds = sorted({round_ for name, round_ in seconds if name == over and (under, round_) in seconds})
     return [seconds[over, round_] / seconds[under, round_] for round_ in rounds]
 
 
 def agreement(found: Mapping[str, float], reference: Mapping[str, float], at: Decision) -> float:
-    """Share of the reference's images that are decided alike; an image without a probability is not.
+    """Share of the reference's images with the same decision; an image without a probability counts as different.
 
     Args:
         found: probability by image.
-        reference: the same, for every image.
+        reference: the same for every image.
         at: the operating point of both.
     """
     expected = label_codes(np.array(list(reference.values())), None, at)
@@ -96,15 +96,16 @@ def split_time(
     """Divide a run's wall time into parts that add up to it.
 
     Args:
-        wall_s: of the whole process.
-        start_s: from the process' start to the run's.
-        run_s: from the run's start to its end.
-        thread_seconds: of all threads, by stage; a core's share of each is what it took of the run.
-        cores: threads that worked side by side.
+        wall_s: wall time of the whole process.
+        start_s: time from the start of the process to that of the run.
+        run_s: time from the run's start to its end.
+        thread_seconds: seconds of all threads, by stage; divided by the cores, they are a stage's part of the run.
+        cores: how many threads worked concurrently.
 
     Returns:
-        Seconds of ``start``, each stage, ``framework`` (what else the run did, its listing and packing included) and
-        ``exit``. If threads waited for one another, stages hold that time, and ``framework`` may be below 0.
+        Seconds of ``start``, of each stage, of ``framework`` (everything else that the run did, such as listing and
+        packing) and of ``exit``. Time in which threads waited for each other is counted in the stages, so ``framework``
+        may be negative.
     """
     stages = {name: thread_seconds[name] / cores for name in STAGES if thread_seconds.get(name)}
     parts = {"start": start_s, **stages, "framework": run_s - sum(stages.values())}
@@ -112,7 +113,7 @@ def split_time(
 
 
 def table(runs: Sequence[Run], images: int, labels: Mapping[str, str]) -> str:
-    """The contestants as a Markdown table, the fastest first; those that failed last."""
+    """The contestants as a Markdown table, the fastest first and those that failed last."""
     rows = [
         "| | wall, s | images/s | × ours | CPU, s | peak MiB | images scored | decided alike |",
         "|---|---|---|---|---|---|---|---|",
@@ -145,7 +146,7 @@ def _row(label: str, runs: Sequence[Run], images: int, over_ours: Sequence[float
 
 
 def split_table(runs: Sequence[Run], labels: Mapping[str, str]) -> str:
-    """Medians of the parts of wall time, of contestants that tell; empty if none does."""
+    """Medians of the parts of wall time, for contestants that report them; empty if none does."""
     told = {name: [run.split for run in runs if run.contestant == name and run.split] for name in labels}
     told = {name: splits for name, splits in told.items() if splits}
     if not told:
@@ -181,5 +182,5 @@ def to_record(run: Run, **key: Any) -> dict[str, Any]:
 
 
 def from_record(record: Mapping[str, Any]) -> Run:
-    """The inverse; what else a record holds is left."""
+    """The inverse of :func:`to_record`; other fields of the record are ignored."""
     return Run(**{name: record[name] for name in Run.__dataclass_fields__})

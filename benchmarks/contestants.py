@@ -1,4 +1,4 @@
-"""Who competes: how each is started, and what its run tells."""
+"""The contestants: how each is started, and what its run reports."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Task:
     """What contestants are given.
 
     Attributes:
-        folder: of images.
+        folder: folder of images.
         model: bundle to score with, as maskdet takes it.
-        bundle: of the same weights, with Keras and ONNX files, for peers.
-        cores: that this process may use.
+        bundle: bundle with the same weights as Keras and ONNX files, for peers.
+        cores: how many cores this process may use.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class Task:
 
 
 def command(name: str, task: Task, output: Path) -> list[str]:
-    """How a contestant is started."""
+    """The command that starts a contestant."""
     shared = ["--input", str(task.folder)]
     if name in PEERS or name == "float32_reference":
         peer = [str(PEER_PYTHON), "-m", f"benchmarks.peers.{name}", *shared]
@@ -62,19 +62,19 @@ def command(name: str, task: Task, output: Path) -> list[str]:
 
 
 def writes_tables(name: str) -> bool:
-    """Whether a contestant leaves probabilities."""
+    """Whether a contestant writes probabilities."""
     return name != "bare_loop"
 
 
 def probabilities(output: Path) -> dict[str, float]:
-    """Probability of a mask, worn correctly or not, by file name, from what a contestant wrote; empty without it."""
+    """Probability of a mask, worn correctly or not, by file name, from a contestant's output; empty without one."""
     import pyarrow.parquet as pq
 
     tables = output / "predictions"
     source = tables if tables.is_dir() else output
     if not source.exists():
         return {}
-    ours = ("image_uri", "probability_mask", "probability_incorrect")  # the last is null of two classes
+    ours = ("image_uri", "probability_mask", "probability_incorrect")  # the last is null with two classes
     uri, *values = ours if source == tables else ("uri", "probability")
     files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
     found: dict[str, float] = {}
@@ -86,7 +86,7 @@ def probabilities(output: Path) -> dict[str, float]:
 
 
 def split(name: str, cost: Cost, task: Task, output: Path, printed: str) -> dict[str, float]:
-    """Where a contestant's wall time went, for those that tell; see :func:`benchmarks.comparison.split_time`."""
+    """Where a contestant's wall time went, if it reports that; see :func:`benchmarks.comparison.split_time`."""
     tells: Mapping[str, Callable[[], dict[str, float]]] = {
         OURS: lambda: _of_manifest(cost, task.cores, output),
         "compact": lambda: _of_manifest(cost, task.cores, output),

@@ -1,10 +1,10 @@
-"""What a million images cost on Dataflow, from the rate of one vCPU.
+"""Compute what a million images cost on Dataflow from the rate of one vCPU.
 
     .venv/bin/python -m benchmarks.costs --rate 500
     .venv/bin/python -m benchmarks.costs --rate 500 --vcpus 4 --memory-gb 16 --vcpu-hour 0.056
 
-Nothing is measured here: the rate is what `benchmarks.limit` or the run record of a real run tells (images per second
-divided by cores), and prices are those of the region's price list. docs/costs.md explains the formula.
+Nothing is measured here: take the rate from `benchmarks.limit` or from the run record of a real run (images per second
+divided by cores), and prices from the region's price list. docs/costs.md explains the formula.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MILLION = 1_000_000
 
 
 class Prices(NamedTuple):
-    """Of a worker's parts, in dollars an hour."""
+    """Prices of a worker's parts, in dollars per hour."""
 
     vcpu_hour: float
     memory_gb_hour: float
@@ -32,7 +32,7 @@ class Worker(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of a number of images."""
+    """The cost of a number of images."""
 
     vcpu_hours: float
     machine_hours: float
@@ -40,15 +40,15 @@ class Cost(NamedTuple):
 
 
 def cost(images: int, rate_per_vcpu: float, start_s: float, workers: int, worker: Worker, prices: Prices) -> Cost:
-    """What a run costs: the images' work, and each worker's start.
+    """The cost of a run: the work on its images, and the start of each worker.
 
     Args:
-        images: to be scored.
+        images: number of images to score.
         rate_per_vcpu: images per second and vCPU, once a worker runs.
-        start_s: from a worker's boot to its first image, in seconds; paid for every worker.
-        workers: machines.
+        start_s: seconds from a worker's boot to its first image; paid for every worker.
+        workers: number of machines.
         worker: one machine.
-        prices: of its parts.
+        prices: prices of its parts.
     """
     machine_hours = images / (rate_per_vcpu * worker.vcpus) / 3600 + workers * start_s / 3600
     hourly = (
@@ -73,7 +73,7 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, required=True, help="images per second and vCPU")
-    parser.add_argument("--start-s", type=float, default=180.0, help="boot of a worker, seconds")
+    parser.add_argument("--start-s", type=float, default=180.0, help="seconds from a worker's boot to its first image")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--vcpus", type=int, default=4)
     parser.add_argument("--memory-gb", type=float, default=16.0)

@@ -1,10 +1,10 @@
-"""How often each interval of a rate holds the truth, in simulated worlds whose truth is known.
+"""Measure how often each interval of a rate covers the truth, in simulated worlds whose truth is known.
 
     python -m benchmarks.coverage [--repetitions 5000] [--seed 1]
 
-Prints, for every world and interval, the share of repetitions in which the interval held the true rate (nominal: 95 %)
-and the interval's mean width. The naive interval is Wilson's of all faces, as if they were independent and the model
-without error.
+Prints, for every world and interval, the share of repetitions in which the interval covered the true rate (nominal:
+95 %), and the interval's mean width. The naive interval is Wilson's for all faces, as if they were independent and the
+model made no errors.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class World:
-    """Where faces come from.
+    """A population that faces are drawn from.
 
     Attributes:
         rate: true share of masked faces.
-        clusters: how many clusters there are.
-        faces: in each cluster.
-        design_effect: variance of the share against that of as many independent faces.
-        sensitivity: of the model.
-        specificity: of the model.
-        validated: faces of each kind on which the model was measured.
-        labelled: share of faces with a label, at random.
+        clusters: number of clusters.
+        faces: number of faces in each cluster.
+        design_effect: variance of the share, relative to that of the same number of independent faces.
+        sensitivity: sensitivity of the model.
+        specificity: specificity of the model.
+        validated: number of faces of each class on which the model was measured.
+        labelled: share of faces that get a label, at random.
     """
 
     rate: float
@@ -74,7 +74,7 @@ WORLDS = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One draw of a world."""
+    """One draw from a world."""
 
     sums: ClusterSums
     errors: ErrorRates
@@ -82,7 +82,7 @@ class Sample:
 
 
 def draw(world: World, generator: np.random.Generator) -> Sample:
-    """Draw faces, what the model says of them, and how the model was measured."""
+    """Draw faces, the model's answers for them, and a measurement of the model."""
     truths = generator.binomial(1, _cluster_rates(world, generator)[:, np.newaxis], (world.clusters, world.faces))
     called = _call(truths, world, generator)
     right = generator.binomial(world.validated, [world.sensitivity, world.specificity])
@@ -95,7 +95,10 @@ def draw(world: World, generator: np.random.Generator) -> Sample:
 
 
 def _cluster_rates(world: World, generator: np.random.Generator) -> np.ndarray:
-    """Rates of the clusters: beta, with the correlation that gives the design effect 1 + (faces - 1) correlation."""
+    """Rates of the clusters, from a beta distribution whose correlation gives the design effect.
+
+    The design effect is 1 + (faces - 1) correlation.
+    """
     if world.design_effect == 1:
         return np.full(world.clusters, world.rate)
     correlation = (world.design_effect - 1) / (world.faces - 1)
@@ -122,12 +125,12 @@ def _label(truths: np.ndarray, called: np.ndarray, labelled: np.ndarray) -> Labe
 
 
 def naive(sample: Sample) -> Interval | None:
-    """Wilson's interval of all faces."""
+    """Wilson's interval for all faces."""
     return wilson_interval(sample.sums.successes, sample.sums.trials, CONFIDENCE)
 
 
 def clustered(sample: Sample) -> Interval | None:
-    """The interval of clusters."""
+    """The interval for clustered faces."""
     return cluster_interval(sample.sums, CONFIDENCE)
 
 
@@ -168,7 +171,7 @@ def recommended(world: World) -> str:
 
 
 def measure(world: World, method: str, repetitions: int, seed: int) -> tuple[float, float]:
-    """Coverage and mean width of a method; where it gives no interval, everything is taken for possible."""
+    """Coverage and mean width of a method; where it gives no interval, 0 to 1 is taken."""
     generator, held, width = np.random.default_rng(seed), 0, 0.0
     for _ in range(repetitions):
         try:

@@ -1,4 +1,4 @@
-"""Folders of images to score: real ones where there are any, repeated by links, else drawn faces."""
+"""Folders of images to score: real images, repeated by links, or drawn faces where there are none."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _DRAWN = 1_000
 
 
 def data_folder() -> Path:
-    """Where real images are, if anywhere."""
+    """The folder of real images, which may not exist."""
     return Path(os.environ.get("MASKDET_DATA", "../shared/data"))
 
 
 def resolve(name: str, data: Path) -> str:
-    """The data set itself, or ``drawn`` where its photographs are absent."""
+    """The name itself, or ``drawn`` where the data set's photographs are missing."""
     return name if name in _SOURCES and all((data / source).is_dir() for source in _SOURCES[name]) else "drawn"
 
 
 def build(name: str, images: int, data: Path, work: Path) -> Path:
-    """Make a flat folder of so many images, unless it is there.
+    """Make a flat folder of images, unless it exists.
 
     Args:
         name: one of :data:`DESCRIPTIONS`.
-        images: how many; sources are repeated, or cut, to that.
+        images: number of images; source images are repeated or left out to match it.
         data: folder of real images.
-        work: where folders are made.
+        work: folder in which such folders are made.
 
     Returns:
         The folder.
@@ -62,14 +62,14 @@ def build(name: str, images: int, data: Path, work: Path) -> Path:
 
 
 def spread_over(sources: Sequence[Path], images: int) -> list[Path]:
-    """So many sources, evenly over all of them; every one equally often, give or take one."""
+    """The sources, repeated or thinned out evenly to a number of images; each equally often, give or take one."""
     whole, rest = divmod(images, len(sources))
     part = [sources[index * len(sources) // rest] for index in range(rest)] if rest else []
     return [*itertools.chain.from_iterable(itertools.repeat(list(sources), whole)), *part]
 
 
 def images_below(folders: Iterable[Path]) -> list[Path]:
-    """Every image in and below some folders, sorted in each."""
+    """Every image in and below some folders, sorted within each."""
     return [path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
 
 
@@ -82,22 +82,25 @@ def few(folder: Path, images: int, target: Path) -> Path:
 
 
 def warm(folder: Path) -> int:
-    """Read every file once, so that the file cache is the same for all; gives their bytes."""
+    """Read every file once, so that the file cache is the same for all; returns the total size in bytes."""
     return sum(len(path.read_bytes()) for path in folder.iterdir())
 
 
 def link(source: Path, target: Path) -> None:
-    """Make a file appear under another name, in place of what may be there."""
+    """Make a file appear under another name, replacing what may be there."""
     if target.is_symlink() or target.exists():
         target.unlink()
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one that may not be changed
+    except OSError:  # another file system, or one without hard links
         target.symlink_to(source.resolve())
 
 
 def enlarged(sources: Sequence[Path], folder: Path, pixels: float) -> list[Path]:
-    """Photographs of about so many pixels made of others, JPEG of quality 90, unless they are there; in their order."""
+    """Photographs enlarged to about a number of pixels, as JPEG of quality 90, in the order of the sources.
+
+    Files that exist already are kept.
+    """
     from PIL import Image, ImageOps
 
     folder.mkdir(parents=True, exist_ok=True)

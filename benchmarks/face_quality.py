@@ -1,4 +1,4 @@
-"""How well a contestant's boxes and labels fit the annotations of photographs."""
+"""Measures how well a contestant's boxes and labels match the annotations of photographs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COLUMNS = ("image_uri", "face_left_px", "face_top_px", "face_width_px", "face_h
 
 @dataclass(frozen=True)
 class Quality:
-    """What is measured of a contestant, with intervals of a bootstrap over photographs."""
+    """Figures of a contestant, with intervals from a bootstrap over photographs."""
 
     found: Mapping[str, Estimate]
     unmatched: Estimate
@@ -34,11 +34,11 @@ class Quality:
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """Sizes, as heads of columns."""
+        """Sizes of faces, as column headings."""
         return tuple(f"{low:g}–{high:g} px" if np.isfinite(high) else f"≥ {low:g} px" for low, high in _BANDS.values())
 
     def cells(self) -> list[str]:
-        """Figures as cells of a table, in the order of the bands; then unmatched boxes, and found and right."""
+        """Figures as cells of a table: found, by band; then unmatched boxes; then found and labelled right."""
         return [*(_share(one) for one in self.found.values()), _share(self.unmatched, 2), _share(self.end_to_end)]
 
 
@@ -47,9 +47,9 @@ class Truth:
     """Annotated faces of photographs.
 
     Attributes:
-        images: name of a photograph in the folder that is scored → its faces, in pixels of the original.
-        scales: name → how many times the original's width it is wide.
-        groups: name → the original's path; what was made of one original is not independent.
+        images: name of a photograph in the scored folder → its faces, in pixels of the original.
+        scales: name → width of the photograph relative to the original's.
+        groups: name → path of the original; photographs made from one original are not independent.
     """
 
     images: Mapping[str, AnnotatedImage]
@@ -57,7 +57,7 @@ class Truth:
     groups: Mapping[str, str]
 
     def compare(self, output: Path) -> Quality:
-        """Measure the faces that a contestant wrote: a Parquet file, or the tables of a run."""
+        """Measure the faces in a contestant's output: a Parquet file, or the tables of a run."""
         found = read_found(output)
         seen = []
         for name, truth in self.images.items():
@@ -80,9 +80,9 @@ def read_truth(boxes: str, folder: Path, originals: Mapping[str, tuple[Path, flo
     """The annotations of photographs.
 
     Args:
-        boxes: in any form that ``truth.boxes`` takes.
+        boxes: annotations, in any form that ``truth.boxes`` takes.
         folder: the photographs that are scored.
-        originals: name in the folder → the original, and how many times its width it is wide.
+        originals: name in the folder → the original, and the photograph's width relative to the original's.
         faces: further classes that are faces, separated by commas.
     """
     from PIL import Image, ImageOps
@@ -108,7 +108,7 @@ def read_truth(boxes: str, folder: Path, originals: Mapping[str, tuple[Path, flo
 
 
 def read_found(output: Path) -> dict[str, FoundFaces]:
-    """File name of a photograph → what was found in it."""
+    """File name of a photograph → the faces found in it."""
     tables = output / "predictions"
     files = sorted(tables.rglob("*.parquet")) if tables.is_dir() else [output]
     parts = []

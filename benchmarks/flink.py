@@ -1,11 +1,11 @@
-"""How much faster two Flink task managers score than one.
+"""Measure how much faster two Flink task managers score than one.
 
     make tools
     .venv/bin/python -m benchmarks.flink --input ../shared/data/k12/Test --repeat 100
 
 Each task manager, with the Python worker that it starts, has one core and one inference thread; job manager, job server
-and client have whatever is left. Both sizes of the cluster score the same images into fresh outputs, in turn, on a
-cluster started for it. Without photographs a demo tree is drawn. Needs Linux, two cores, Java, Maven and Go.
+and client use whatever is left. A cluster of each size, started for each run, scores the same images into a new output,
+in turn. Without photographs a demo tree is drawn. Needs Linux, two cores, Java, Maven and Go.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ import time
 from pathlib import Path
 
 from benchmarks.limit import demo_tree, image_files, linked
+from tools.flink.cluster import FlinkCluster, Ports, running
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "integration"))
-
-from tools.flink.cluster import FlinkCluster, Ports, running  # noqa: E402
 
 SIZES = (1, 2)
-_TASKS = 2  # of each step on a task manager, as in configs/runners/flink.yaml
+_TASKS = 2  # per step and task manager, as in configs/runners/flink.yaml
 
 
 def main() -> None:
@@ -47,7 +45,7 @@ def main() -> None:
 
 
 def _measure(images: Path, scratch: Path, cores: list[int]) -> dict[str, float]:
-    """Seconds of the whole command, of the job on Flink, and of the stage that scores."""
+    """Seconds that the whole command, the job on Flink, and the stage that scores took."""
     with running(FlinkCluster(scratch / "flink", Ports.free(), cores)) as cluster:
         command = [
             *(sys.executable, "-m", "maskdet.cli.main", "score", "--quiet", "--faces", "whole"),
@@ -84,7 +82,7 @@ def _report(images: int, rounds: list[dict[int, dict[str, float]]]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", help="a folder of images (default: a demo tree)")
-    parser.add_argument("--repeat", type=int, default=100, help="count every image this often")
+    parser.add_argument("--repeat", type=int, default=100, help="score every image this many times")
     parser.add_argument("--rounds", type=int, default=2)
     return parser
 

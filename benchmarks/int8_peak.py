@@ -1,10 +1,10 @@
-"""How many int8 multiply-adds a second this machine does, at most: a dense product in ONNX Runtime.
+"""Measure the most int8 multiply-adds per second that this machine does: a dense product in ONNX Runtime.
 
     .venv/bin/python -m benchmarks.int8_peak
 
-The product of an unsigned by a signed matrix of 8 bits, which ONNX Runtime's kernels do with VNNI or AMX where the
-processor has them. Matrices stay in the second-level cache, so it is arithmetic that is measured and not memory. The
-best of several repeats counts: whatever else the machine does makes it slower, never faster.
+An unsigned matrix is multiplied by a signed one, both of 8 bits; ONNX Runtime's kernels use VNNI or AMX where the
+processor has them. Matrices fit in the second-level cache, so that arithmetic is measured, not memory. The best of
+several repeats counts, because anything else that the machine does can only make a repeat slower.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PRODUCTS = 8
 
 
 class Peak(NamedTuple):
-    """Multiply-adds a second."""
+    """Multiply-adds per second."""
 
     one_core: float
     all_cores: float
@@ -34,13 +34,13 @@ def main() -> None:
 
 
 def measure_peak(seconds: float = 2.0) -> Peak:
-    """The machine's peak, each way measured for so many seconds."""
+    """The machine's peak; on one core and on all, each measured for ``seconds``."""
     cores = len(os.sched_getaffinity(0))
     return Peak(_best(1, seconds), _best(cores, seconds))
 
 
 def _best(threads: int, seconds: float) -> float:
-    """The best rate of all sides, of threads with a product of their own each."""
+    """The best rate over all sides, with a product of its own for each thread."""
     rates = []
     for side in SIDES:
         runs = [_product(side) for _ in range(threads)]
@@ -56,7 +56,7 @@ def _best(threads: int, seconds: float) -> float:
 
 
 def _product(side: int) -> Any:
-    """A function that multiplies matrices, one after the other, on one thread."""
+    """A function that multiplies a series of matrices on one thread."""
     import onnx
     import onnxruntime
     from onnx import TensorProto, helper

@@ -1,9 +1,10 @@
-"""Write an output of scoring runs without scoring: rows by the million, to measure what reads them.
+"""Write an output as of scoring runs, but without scoring: millions of rows, to measure the programs that read them.
 
     python -m benchmarks.large_output build/large --faces 10000000
 
-Sites, cameras, two months of hours; each camera has a rate of its own, and each of its hours one around it, so that
-faces come in clusters. There are no images: only tables, a snapshot and a run record, as a run leaves them.
+It has sites, cameras, and two months of hours. Each camera has a rate of its own, and each of its hours a rate near
+that, so that faces come in clusters. There are no images, only tables, a snapshot and a run record, as a run leaves
+them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _FIRST_DAY = date(2026, 3, 2)
 
 
 class Rows(NamedTuple):
-    """A shard's tables, each as Arrow has it; without rows: ``None``."""
+    """A shard's tables as Arrow tables; ``None`` for one without rows."""
 
     predictions: pa.Table | None
     no_face: pa.Table | None = None
@@ -53,19 +54,19 @@ def write_output(
     settings: Mapping[str, Any] | None = None,
     errors: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write tables, snapshot and run record of a run that never was.
+    """Write the tables, snapshot and run record of a run that never took place.
 
     Args:
         root: the output.
-        shards: slot → rows.
+        shards: slot and rows of each shard.
         keys: names of all keys.
-        partition_by: those that shards are split by.
-        timezone: of the data set.
-        classes: of the model.
-        decision: its thresholds.
+        partition_by: the partition keys.
+        timezone: time zone of the data set.
+        classes: classes of the model.
+        decision: thresholds of the model.
         folders: whether to fill the tables' own folders, too.
-        settings: of the run, section by section, where they are not the defaults.
-        errors: what the run's record says of the model's errors.
+        settings: settings of the run that differ from the defaults, section by section.
+        errors: the model's error rates, as the run's record has them.
     """
     layout = Layout(storage.normalize(root))
     receipts = [_write_shard(layout, slot, rows, folders) for slot, rows in shards]
@@ -129,10 +130,10 @@ def _manifest(receipts: Sequence[Receipt], classes: ClassNames, decision: Decisi
 def face_rows(
     generator: np.random.Generator, keys: Mapping[str, str], times_ms: np.ndarray[Any, Any], rates: np.ndarray[Any, Any]
 ) -> pa.Table:
-    """Rows of the predictions: one image a face, but every fourth face belongs to the image before.
+    """Rows of the predictions: one image per face, except that every fourth face belongs to the image before.
 
     Args:
-        generator: of what is random.
+        generator: gives random numbers.
         keys: key → value, the same for all.
         times_ms: capture times, ``(faces,)``.
         rates: probability that a face is masked, ``(faces,)``.

@@ -1,12 +1,12 @@
-"""What a store's latency costs: scoring from a loopback store that adds 50 ms to each read, beside local files.
+"""Measure what a store's latency costs: score from a loopback store that adds 50 ms to each read, and from local files.
 
     .venv/bin/python -m benchmarks.latency
     .venv/bin/python -m benchmarks.latency --server gs --images 1000 --rounds 1
 
-Three contestants, as whole processes, in turn: local files; the store without delay, whose cost is that of asking a
-store at all; the store with the delay. Ratios of rates are taken within a round. The server's own CPU time is part of
-the machine's: `light` (benchmarks/slow_store.py) needs little; `s3` (moto) and `gs` (fake-gcs-server) are fuller
-servers behind the tests' proxy, and need more than a core for themselves.
+Three contestants run as whole processes, in turn: local files; the store without delay, which shows what any store
+costs; and the store with the delay. Ratios of rates are taken within a round. The server shares the machine's CPU:
+`light` (benchmarks/slow_store.py) needs little; `s3` (moto) and `gs` (fake-gcs-server) are complete servers behind the
+tests' proxy, and need more than one core for themselves.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Source:
 
     Attributes:
         uri: folder or prefix.
-        flags: that lead there.
-        environment: variables that do.
+        flags: flags that maskdet needs to read from there.
+        environment: environment variables that it needs.
     """
 
     uri: str
@@ -99,7 +99,7 @@ def _report(runs: list[Run], images: int, server: str) -> None:
             f"  {name:<16} {wall.show()} s, {images / wall.median:,.0f} images/s; without start-up {inner.show()} s, "
             f"{images / inner.median:,.0f} images/s; CPU {cpu.show('.1f')} s, peak {peak.show('.0f')} MiB"
         )
-    # Rates are inverse to times: the local time over the store's is the store's rate over the local one.
+    # Rates are the inverse of times: the local time over the store's is the store's rate over the local one.
     for over, under in ((names[1], names[0]), (names[2], names[0]), (names[2], names[1])):
         print(f"  rate, {over} / {under}: {spread(ratios(runs, under, over)).show()}")
 

@@ -1,12 +1,12 @@
-"""How close scoring comes to its limit on this machine.
+"""Measure how close scoring comes to its limit on this machine.
 
     make bench
     .venv/bin/python -m benchmarks.limit --input ../shared/data/k12/Test --model models/reference_cnn --repeat 10
 
-Peer: a bare loop of read, decode, resize and inference over the same files, one thread per core, with nothing else:
-no Beam, no shards, no hashing, no tables. Both run as whole processes, in turn; the loop is also timed without its
-start-up (imports, model), so that the ratio says what scoring adds to the work. Without photographs a demo tree is
-drawn.
+The peer is a bare loop of read, decode, resize and inference over the same files, with one thread per core and nothing
+else: no Beam, no shards, no hashing, no tables. Both run as whole processes, in turn; the loop is also timed without
+its start-up (imports and model), so that the ratio shows what scoring adds to the work. Without photographs a demo tree
+is drawn.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def image_files(folder: str | Path, repeat: int) -> list[Path]:
 
 
 def linked(files: list[Path], folder: Path) -> Path:
-    """The files, repeats included, under names of their own in one folder."""
+    """A folder with links to the files, repeats included, each under a name of its own."""
     folder.mkdir()
     for i, path in enumerate(files):
         os.symlink(path.resolve(), folder / f"{i:07d}{path.suffix}")
@@ -132,7 +132,7 @@ def demo_tree(folder: Path) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", help="a folder of images (default: a demo tree)")
-    parser.add_argument("--repeat", type=int, default=1, help="count every image this often")
+    parser.add_argument("--repeat", type=int, default=1, help="score every image this many times")
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--precision", default="int8", choices=("int8", "float32"))
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,10 +1,10 @@
-"""What a manifest costs of which no image is there: an unmounted disk, content that was never fetched.
+"""Measure what an image list costs when none of its images exists, as with an unmounted disk.
 
     .venv/bin/python -m benchmarks.missing_rows
     .venv/bin/python -m benchmarks.missing_rows --rows 100000
 
-Each row has to end as a failure of its own. Runs on fewer rows come first, so that time and memory of a row can be told
-from those of the start.
+Each row has to end as a failure of its own. Runs on fewer rows come first, so that the time and memory per row can be
+separated from those of the start.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def main() -> None:
     more = last.rows - first.rows
     print(
         f"{(last.cpu_s - first.cpu_s) / more * 1e6:.0f} µs of CPU and "
-        f"{(last.peak_mib - first.peak_mib) * 2**20 / more:.0f} bytes more a row"
+        f"{(last.peak_mib - first.peak_mib) * 2**20 / more:.0f} bytes more per row"
     )
 
 
 def _score(scratch: Path, count: int) -> Run:
-    """Score a manifest of so many rows, each of which must become a failure."""
+    """Score an image list with ``count`` rows, each of which must become a failure."""
     manifest, output = scratch / f"{count}.csv", scratch / f"tables-{count}"
     with manifest.open("w") as stream:
         stream.write("uri,site\n")
@@ -62,7 +62,7 @@ def _score(scratch: Path, count: int) -> Run:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--scratch", help="where manifests and tables go meanwhile")
+    parser.add_argument("--scratch", help="folder for temporary lists and tables")
     return parser
 
 

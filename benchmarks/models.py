@@ -1,4 +1,4 @@
-"""Models that peers run: the same weights, in forms of their own."""
+"""Models for peers: the same weights, in formats that they can load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BUILTIN = ROOT / "maskdet" / "model" / "builtin" / "compact"
 
 
 def peer_bundle(model: str, work: Path) -> Path:
-    """A model with its Keras file and ONNX, exported once."""
+    """A model as a bundle with Keras and ONNX files, exported once."""
     source = BUILTIN if model == "builtin" else Path(model)
     if not (source / "manifest.json").is_file():
         sys.exit(f"--model: expected a local bundle, received {model!r}. Train it: make train-reference")

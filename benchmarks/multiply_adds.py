@@ -1,7 +1,7 @@
-"""How many multiply-adds a run of ours needs: those of the detector's network on every canvas, and the classifier's.
+"""Counts the multiply-adds of a run of ours: those of the detector's network on every canvas, and the classifier's.
 
-Counted and not timed: the canvases are those that the detector asks its network for, the multiply-adds those of the
-convolutions and products in the network's file. A fully convolutional network's grow with the canvas' area.
+The canvases are those that the detector gives to its network, the multiply-adds those of the convolutions and products
+in the network's file. For a fully convolutional network they are proportional to the canvas's area.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ MOST_PHOTOGRAPHS = 100
 
 
 class Counted(NamedTuple):
-    """Multiply-adds an image, on average."""
+    """Average multiply-adds per image."""
 
     detector: float
     classifier: float
     photographs: int
-    """That were looked at."""
+    """How many photographs were counted."""
 
     @property
     def an_image(self) -> float:
-        """Of both networks."""
+        """Those of both networks together."""
         return self.detector + self.classifier
 
 
 def of_photographs(paths: Sequence[Path]) -> Counted:
-    """Count what some of the photographs need, evenly taken from all."""
+    """Count what a sample of the photographs needs; the sample is taken evenly from all."""
     from maskdet.faces.bundle import open_detector
     from maskdet.faces.detector import load_detector
     from maskdet.images.preprocessing import ImageLimits, open_upright
@@ -50,7 +50,7 @@ def of_photographs(paths: Sequence[Path]) -> Counted:
 
 
 def _recorded(detector: Any) -> list[int]:
-    """Areas, in pixels, of the canvases that a detector's network is given from now on."""
+    """A list that will grow by the area, in pixels, of each canvas that the detector's network is given."""
     areas: list[int] = []
     network = detector._network
     run = network.run
@@ -64,7 +64,7 @@ def _recorded(detector: Any) -> list[int]:
 
 
 def _of_network(path: Path) -> tuple[int, int]:
-    """Multiply-adds of a LiteRT file for a picture of its own size, and that picture's area in pixels."""
+    """Multiply-adds of a LiteRT file for a picture of the size in the file, and that picture's area in pixels."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path))
@@ -76,14 +76,14 @@ def _of_network(path: Path) -> tuple[int, int]:
 
 
 def _of_operation(operation: dict[str, Any], shapes: dict[int, list[int]]) -> int:
-    """Multiply-adds of one operation, by the shapes of its weights and of what it gives."""
+    """Multiply-adds of one operation, from the shapes of its weights and its output."""
     name, inputs, outputs = operation["op_name"], operation["inputs"], operation["outputs"]
     given = shapes[int(outputs[0])]
     if name == "CONV_2D":  # weights: outputs, height, width, inputs
         return int(np.prod(given) * np.prod(shapes[int(inputs[1])][1:]))
     if name == "DEPTHWISE_CONV_2D":  # weights: 1, height, width, channels
         return int(np.prod(given) * np.prod(shapes[int(inputs[1])][1:3]))
-    if name == "TRANSPOSE_CONV":  # each input pixel meets every weight
+    if name == "TRANSPOSE_CONV":  # each input pixel is multiplied by every weight
         taken = shapes[int(inputs[2])]
         return int(np.prod(taken[:3]) * np.prod(shapes[int(inputs[1])]))
     if name == "FULLY_CONNECTED":

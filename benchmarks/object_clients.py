@@ -1,10 +1,10 @@
-"""What a read of an object costs and how faults end, with clients of our own, obstore and boto3.
+"""Compare our own store clients with obstore and boto3: what reading an object costs, and how faults end.
 
     pip install obstore boto3; .venv/bin/python -m benchmarks.object_clients
 
-Reads objects of 30 kB from a store on loopback (benchmarks/slow_store.py), each client in a process of its own, by
-turns: the processor time of the client's process a read is what scoring loses to it. Then each meets, through
-the tests' proxy, what a store does on a bad day, and says how each ended and after how many requests.
+Reads objects of 30 kB from a store on loopback (benchmarks/slow_store.py), each client in a process of its own, in
+turn. The client's CPU time per read is what scoring loses to it. Then each client meets typical faults of a store,
+through the tests' proxy; the result of each is printed with the number of requests.
 docs/decisions/015-own-store-clients.md draws the conclusion.
 """
 
@@ -32,7 +32,7 @@ OBJECT_BYTES = 30_000
 _KEYS = ("key", "secret", "us-east-1")
 
 Read = Callable[[str], bytes]
-"""Key to bytes."""
+"""From an object's key to its bytes."""
 
 
 def main() -> None:
@@ -66,11 +66,11 @@ def _compare(folder: Path, rounds: int, reads: int, threads: int) -> None:
     print(f"{reads:,} reads of {OBJECT_BYTES:,} bytes, {threads} threads, {rounds} rounds; median (least–greatest)")
     for client, found in costs.items():
         cpu, wall = (spread(one[what] * 1e3 for one in found).show(".3f") for what in ("cpu_s", "wall_s"))
-        print(f"  {client:<8} {cpu} ms of a core a read, {wall} ms of wall time")
+        print(f"  {client:<8} {cpu} ms of CPU time per read, {wall} ms of wall time")
 
 
 def _timed(client: str, url: str, reads: int, threads: int) -> dict[str, float]:
-    """Seconds a read, after a warm-up of 400."""
+    """Seconds per read, after a warm-up of 400 reads."""
     read = _READERS[client](url, BUCKET)
     keys = [f"{number % 200:03d}.jpg" for number in range(reads)]
     with ThreadPoolExecutor(threads) as pool:
@@ -129,7 +129,7 @@ _READERS: dict[str, Callable[[str, str], Read]] = {"maskdet": _ours, "obstore": 
 
 
 def _faults(client: str) -> dict[str, str]:
-    """Fault → how a read through it ended: the bytes, or the error's class, its words, requests and seconds."""
+    """Fault → how a read with it ended: requests, seconds, and the number of bytes or the error."""
     sys.path.insert(0, str(ROOT / "tests" / "integration"))  # the servers and the proxy of the tests
     import store_servers
     from fault_proxy import Fault, FaultProxy

@@ -3,7 +3,7 @@
     python -m benchmarks.large_output build/large --faces 10000000
     python -m benchmarks.pages build/large
 
-Prints seconds of the clock and of processors. On a machine that does something else, too, only the latter tell.
+Prints wall time and CPU time. On a machine that is busy with something else, only the latter is meaningful.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from maskdet.report.database import Selection, Tables
 def measured(name: str, action: Callable[[], object]) -> None:
     began, cpu = time.perf_counter(), time.process_time()
     action()
-    print(f"{name:<42} {time.perf_counter() - began:6.2f} s  {time.process_time() - cpu:6.2f} s of processors")
+    print(f"{name:<42} {time.perf_counter() - began:6.2f} s  {time.process_time() - cpu:6.2f} s of CPU time")
 
 
 def report(output: str) -> None:
@@ -36,11 +36,11 @@ def report(output: str) -> None:
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
         kilobytes = os.path.getsize(f"{folder}/report.html") / 1000
     name = f"maskdet report, {kilobytes:,.0f} kB"
-    print(f"{name:<42} {time.perf_counter() - began:6.2f} s  {cpu:6.2f} s of processors")
+    print(f"{name:<42} {time.perf_counter() - began:6.2f} s  {cpu:6.2f} s of CPU time")
 
 
 def first_view(asked: Asked) -> None:
-    """What the page asks for at once when it is opened."""
+    """All that the page requests when it is opened."""
     question = Question(Selection(), by=asked.tables.keys[0])
     asked.start()
     with ThreadPoolExecutor(3) as pool:
@@ -50,7 +50,7 @@ def first_view(asked: Asked) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", help="of benchmarks.large_output, or of any run")
+    parser.add_argument("output", help="output of benchmarks.large_output or of any run")
     output = parser.parse_args().output
     report(output)
     opened: list[Tables] = []

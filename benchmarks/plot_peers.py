@@ -1,4 +1,4 @@
-"""Draws a comparison read from standard input: `python -m benchmarks.plot_peers FILE.svg`; needs matplotlib."""
+"""Draw a comparison from standard input: `python -m benchmarks.plot_peers FILE.svg`; needs matplotlib."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 import matplotlib
 
 matplotlib.use("Agg")
-matplotlib.rcParams["svg.hashsalt"] = "maskdet"  # equal results give an equal file
+matplotlib.rcParams["svg.hashsalt"] = "maskdet"  # the same results give the same file
 
 from matplotlib import pyplot as plt  # noqa: E402 (after the backend is chosen)
 
-OURS, OTHERS, LIMIT = "#0072B2", "#999999", "#009E73"  # told apart by colour-blind readers, too
+OURS, OTHERS, LIMIT = "#0072B2", "#999999", "#009E73"  # colour-blind readers can distinguish them, too
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def draw(panel: plt.Axes, title: str, runs: dict[str, list[float]]) -> None:
-    """One data set: a bar a contestant to its median, a line from its least to its greatest wall time."""
+    """Draw one data set: for each contestant a bar to its median wall time, and a line from the least to the most."""
     names = sorted(runs, key=lambda name: statistics.median(runs[name]), reverse=True)
     middles = [statistics.median(runs[name]) for name in names]
     reach = [

@@ -1,7 +1,7 @@
-"""What a command costs with everything it starts: wall time, CPU time and memory of the whole process tree.
+"""Measures what a command costs with everything that it starts: wall time, CPU time and memory of the process tree.
 
 Linux only. While a command runs, this process adopts the orphans of its tree (``PR_SET_CHILD_SUBREAPER``), so daemons
-that a framework leaves behind are counted, and ended after it.
+that a framework leaves behind are counted, too, and are ended afterwards.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Cost:
     """What a command cost.
 
     Attributes:
-        exit_code: negative: the signal that ended it.
-        wall_s: until the command itself had ended.
+        exit_code: if negative, the number of the signal that ended it.
+        wall_s: wall time until the command itself ended.
         cpu_s: user and system time of the tree.
-        peak_mib: memory of the tree: the highest sum of proportional set sizes among samples, or the highest resident
-            set of one process, which the kernel keeps, if that is more.
-        begun_at: Unix time.
+        peak_mib: peak memory of the tree: the highest sum of proportional set sizes among samples or, if that is more,
+            the highest resident set of one process, which the kernel records.
+        begun_at: Unix time of its start.
     """
 
     exit_code: int
@@ -50,7 +50,7 @@ class _Usage:
 
     peak_bytes: int = 0
     seconds: dict[psutil.Process, float] = field(default_factory=dict)
-    """CPU time of every process seen, up to its last sample; a process is told by its id and when it began."""
+    """CPU time of every process seen, up to its last sample; id and start time identify a process."""
 
     def sample(self, processes: Collection[psutil.Process]) -> None:
         total = 0
@@ -77,9 +77,9 @@ def measure(
         command: program and arguments.
         stdout: file for its output.
         stderr: file for its errors.
-        environment: variables beside this process' own.
-        timeout_s: then the tree is killed.
-        folder: where it runs; default: here.
+        environment: environment variables in addition to this process's own.
+        timeout_s: seconds after which the tree is killed.
+        folder: the working directory; default: this process's.
     """
     before = frozenset(_tree())
     usage, stopped = _Usage(), threading.Event()
@@ -105,10 +105,10 @@ def measure(
         reaped_s, reaped_kib = _end_orphans(before)
         stopped.set()
         sampler.join()
-    # Exact where parents wait for their children; some daemons let the kernel reap theirs, which only samples see.
+    # Exact where parents wait for their children; where daemons let the kernel reap theirs, only samples see them.
     waited_s = spent.ru_utime + spent.ru_stime + reaped_s
-    # The kernel's own peak of one process is exact, too. But a child starts with its parent's: what is not above ours
-    # may be ours.
+    # The kernel's record of one process's peak is exact, too. But a child starts with its parent's, so a value that is
+    # not above ours may be ours.
     one_kib = max(spent.ru_maxrss, reaped_kib)
     peak_kib = max(usage.peak_bytes / 1024, one_kib if one_kib > own_kib else 0)
     return Cost(child.returncode, wall_s, max(waited_s, sum(usage.seconds.values())), peak_kib / 1024, begun_at)
@@ -122,12 +122,12 @@ def _keep_sampling(usage: _Usage, before: Collection[psutil.Process], stopped: t
 
 
 def _tree(before: Collection[psutil.Process] = ()) -> list[psutil.Process]:
-    """Every process below this one, but those that were there before."""
+    """Every process below this one that was not there before."""
     return [process for process in psutil.Process().children(recursive=True) if process not in before]
 
 
 def _end_orphans(before: Collection[psutil.Process]) -> tuple[float, int]:
-    """Wait for what the command left running, kill it after a while; its CPU seconds and peak KiB."""
+    """Wait for processes that the command left running, and kill them after a while; their CPU seconds and peak KiB."""
     deadline, seconds, peak_kib = time.monotonic() + _GRACE_S, 0.0, 0
     while left := _tree(before):
         for process in left:

@@ -1,11 +1,12 @@
-"""What a change of thresholds costs: stored rows labelled anew, counts and tables with them, and no image read.
+"""Measure what a change of thresholds costs: stored rows are relabelled and counted again, and no image is read.
 
     .venv/bin/python -m benchmarks.relabelling
     .venv/bin/python -m benchmarks.relabelling --faces 100000
 
-An image list names images that nobody has, with versions that are believed. Their rows are written as scoring leaves
-them, every fourth face the second of its image; `maskdet score` makes an output of them, and then, measured, makes it
-again by other thresholds. Each label and each count must be what the thresholds say of the probabilities.
+An image list names images that do not exist, with versions, so that the store is not asked. Their rows are written as
+scoring would leave them; every fourth face is the second of its image. `maskdet score` makes an output of them, and
+then, measured, makes it again with other thresholds. Every label and every count must follow from the thresholds and
+the probabilities.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _settings(folder: Path) -> ScoreSettings:
 
 
 def _write_list(file: Path, faces: int) -> None:
-    """A row for each image; three in four faces have an image of their own, and the fourth shares one."""
+    """Write a row for each image; of four faces, three have an image of their own and the fourth shares one."""
     number = np.arange(faces - faces // 4)
     site, camera = number % SITES, number // SITES % CAMERAS
     day = number // (SITES * CAMERAS) % DAYS
@@ -94,7 +95,7 @@ def _write_list(file: Path, faces: int) -> None:
 
 
 def _write_shards(launch: Launch) -> None:
-    """Shards with rows and receipts, as a run that was killed at its end leaves them."""
+    """Write shards with rows and receipts, as a run leaves them that was killed at its end."""
     generator, rule = np.random.default_rng(0), launch.options.rule
     partitions: dict[tuple[str | None, ...], list[ImageRef]] = {}
     for ref in _listed(launch):
@@ -116,7 +117,7 @@ def _listed(launch: Launch) -> Iterator[ImageRef]:
 def _rows(shard: Shard, launch: Launch, generator: np.random.Generator) -> pa.Table:
     rule, schema = launch.options.rule, launch.job.schemas[PREDICTIONS]
     images = np.arange(len(shard.refs))
-    # Of one image in three, whatever its partition: a fourth of all faces is the second of its image.
+    # One image in three, whatever its partition, has two faces: so a fourth of all faces is the second of its image.
     two = np.array([int(ref.uri[-13:-4]) // (SITES * CAMERAS * DAYS) % 3 == 0 for ref in shard.refs])
     of = np.repeat(images, np.where(two, 2, 1))
     index = np.concatenate([[0], (of[1:] == of[:-1]).astype(int)])
@@ -155,7 +156,7 @@ def _probabilities(generator: np.random.Generator, count: int) -> tuple[NDArray[
 
 
 def _score(folder: Path, name: str, *settings: str) -> Cost:
-    """`maskdet score`, which must read no image."""
+    """Run `maskdet score`, which must not read any image."""
     given = folder / "settings.json"
     given.write_text(json.dumps(_settings(folder).model_dump(mode="json", exclude_unset=True)))
     command = [sys.executable, "-m", "maskdet.cli.main", "score", "--config", str(given), "--quiet"]
@@ -170,7 +171,7 @@ def _score(folder: Path, name: str, *settings: str) -> Cost:
 
 
 def _check(folder: Path) -> tuple[int, int]:
-    """Labels by the thresholds in double precision, and the counts of all; returns faces, and labels that changed."""
+    """Check labels and counts with the thresholds in double precision; returns how many faces and changed labels."""
     columns = ["probability_mask", "probability_incorrect", "label"]
     rows = ds.dataset(folder / "tables" / "predictions", format="parquet").to_table(columns=columns)
     mask, incorrect = (rows[name].to_numpy().astype(np.float64) for name in columns[:2])
@@ -192,7 +193,7 @@ def _check(folder: Path) -> tuple[int, int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=int, default=1_000_000)
-    parser.add_argument("--scratch", help="where lists and tables go meanwhile")
+    parser.add_argument("--scratch", help="folder for temporary lists and tables")
     return parser
 
 

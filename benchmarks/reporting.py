@@ -32,8 +32,8 @@ def write_report(sections: Sequence[Section], folder: Path, plotter: Path) -> st
 
     Args:
         sections: the data sets, each with at least one run.
-        folder: where to.
-        plotter: a Python that has matplotlib.
+        folder: the folder to write to.
+        plotter: a Python interpreter that has matplotlib.
 
     Returns:
         The page.

@@ -1,12 +1,12 @@
-"""Whether an image costs the same among a million as among ten thousand, and how much memory a run takes.
+"""Measure whether time and memory per image are the same in a run of a million images as in one of ten thousand.
 
     .venv/bin/python -m benchmarks.scale
     .venv/bin/python -m benchmarks.scale --images 1000000 --input ../shared/data/k12/Test
 
-Peer: the same command on fewer images. Images are hard links to some real files (default: drawn crops of 32 pixels, so
-that listing, packing and counting weigh as much as they can), 5,000 to a folder. Each run is a whole process with a
-fresh output; a run on ten images tells the start-up, which is taken off before times are divided by images. Small runs
-come before and after the large one, so that a machine whose speed drifts shows.
+The peer is the same command on fewer images. Images are hard links to some real files (default: drawn crops of 32
+pixels, so that listing, packing and counting weigh as much as possible), 5,000 per folder. Each run is a whole process
+with a new output; a run on ten images gives the start-up time, which is subtracted before times are divided by images.
+Small runs come before and after the large one, to show whether the machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.datasets import images_below
 from benchmarks.process_tree import measure
 
 FOLDER_IMAGES = 5_000
-# Filesystems bound the links of a file (ext4: 65,000).
+# File systems limit the number of links to a file (ext4: 65,000).
 LINKS_PER_FILE = 60_000
 SOURCES = 64
 
@@ -81,9 +81,10 @@ def _report(runs: list[Run], small: int, large: int) -> None:
     peaks = {count: max(run.peak_mib for run in runs if run.images == count) for count in (small, large)}
     print(f"start-up {start_s:.2f} s")
     for count in (small, large):
-        print(f"{count:>9,} images: {per_image[count] * 1e6:.0f} µs an image, peak {peaks[count]:,.0f} MiB")
+        print(f"{count:>9,} images: {per_image[count] * 1e6:.0f} µs per image, peak {peaks[count]:,.0f} MiB")
     grown = (peaks[large] - peaks[small]) * 2**20 / (large - small)
-    print(f"time an image, large / small: {per_image[large] / per_image[small]:.3f}; {grown:.0f} bytes more an image")
+    ratio = per_image[large] / per_image[small]
+    print(f"time per image, large / small: {ratio:.3f}; {grown:.0f} bytes more per image")
 
 
 def _sources(folder: Path | None, scratch: Path) -> list[Path]:
@@ -105,7 +106,7 @@ def _sources(folder: Path | None, scratch: Path) -> list[Path]:
 
 
 def link_tree(sources: list[Path], count: int, root: Path) -> Path:
-    """So many links to copies of the sources, under names of their own."""
+    """A folder with ``count`` links to copies of the sources, each under a name of its own."""
     copies = root.with_name(f"{root.name}-files")
     copies.mkdir()
     repeats = -(-count // (len(sources) * LINKS_PER_FILE))
@@ -130,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--small", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=2, help="small runs before, and again after, the large one")
     parser.add_argument("--model", default="builtin")
-    parser.add_argument("--scratch", help="where links and tables go meanwhile")
+    parser.add_argument("--scratch", help="folder for temporary links and tables")
     return parser
 
 

@@ -1,9 +1,9 @@
-"""A store on loopback that answers slowly and costs little: enough of S3's protocol to list a folder and read from it.
+"""A store on loopback that answers slowly but uses little CPU, with enough of S3's protocol to list and read a folder.
 
-    python -m benchmarks.slow_store --folder FOLDER --delay-ms 50      prints its URL, and ends with its input
+    python -m benchmarks.slow_store --folder FOLDER --delay-ms 50      prints its URL, and ends when its input closes
 
-It shares the machine's cores with the program that is measured, so it is no full server: one thread, objects in
-memory, some 0.1 ms a read. Objects are the folder's files, in the bucket ``images``.
+It shares the machine's cores with the program that is measured, so it is not a full server: one thread, objects in
+memory, some 0.1 ms per read. Objects are the folder's files, in the bucket ``images``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ async def _serve(objects: Mapping[str, bytes], delay_s: float) -> None:
     )
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    server.close()  # not waiting, as `async with` does from Python 3.12.1 on, for clients that keep their connections
+    server.close()  # unlike `async with`, which from Python 3.12.1 on waits for clients that keep their connections
 
 
 class Conversation(asyncio.Protocol):
@@ -48,11 +48,11 @@ class Conversation(asyncio.Protocol):
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep where answers go."""
+        """Keep the transport to answer on."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer once a request is whole: reads of objects, signed or not, after the delay."""
+        """Answer when a request is complete; reads of objects, signed or not, after the delay."""
         self._received += data
         if not self._received.endswith(b"\r\n\r\n"):
             return

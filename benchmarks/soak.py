@@ -1,12 +1,12 @@
-"""Whether a long run needs more memory than a short one: resident memory of a run that goes on for half an hour.
+"""Measure whether a long run needs more memory than a short one: resident memory of a run of half an hour.
 
     .venv/bin/python -m benchmarks.soak --minutes 30 ../shared/data/scenes/images ../shared/data/wild
 
-Photographs are hard links to those of some folders, more than the run can score; after so many minutes of scoring it is
-told to end (SIGTERM), and has to end as an interrupted run does. Every second the memory of its own of the whole tree
-of processes is added up, and that of the files, nearly all of them libraries, that the first of them maps. Those are
-counted whole: how many other processes map them, too, is no doing of the run's. The first minutes, in which the tables
-of work and the interpreters of all sizes of canvas come into being, are a part of the first half, so growth that ends
+The run scores hard links to the photographs of some folders, more than it can finish. After the given time it is told
+to end (SIGTERM), and has to end as an interrupted run does. Every second, its memory is added up: the private memory of
+the whole process tree, and the files, nearly all of them libraries, that the first process maps. These files are
+counted in full, because it does not depend on the run how many other processes map them, too. The first minutes, in
+which work tables and interpreters for all canvas sizes are allocated, belong to the first half, so growth that ends
 early shows, too.
 """
 
@@ -35,9 +35,9 @@ _GRACE_S = 120
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", help="with photographs")
+    parser.add_argument("folders", type=Path, nargs="+", help="folders with photographs")
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--images", type=int, default=150_000, help="more than can be scored meanwhile")
+    parser.add_argument("--images", type=int, default=150_000, help="more than can be scored in that time")
     parser.add_argument("--faces", choices=("detect", "whole"), default="detect")
     parser.add_argument("--scratch", type=Path, help="folder for links and tables")
     arguments = parser.parse_args()
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def resident_mib(place: Path, faces: str, seconds: float) -> list[float]:
-    """Score the images below a folder for so long, and measure every second."""
+    """Score the images below a folder for some seconds, and measure memory every second."""
     arguments = ["--input", str(place / "images"), "--output", str(place / "tables"), "--faces", faces]
     command = [sys.executable, "-m", "maskdet.cli.main", "score", *arguments, "--json-logs"]
     sizes_mib: list[float] = []
@@ -64,14 +64,12 @@ def resident_mib(place: Path, faces: str, seconds: float) -> list[float]:
         run.send_signal(signal.SIGTERM)
         code = run.wait(_GRACE_S)
     if code != INTERRUPTED:
-        sys.exit(
-            f"it ended with {code}, not with {INTERRUPTED}, when it was told to:\n{(place / 'log').read_text()[-2000:]}"
-        )
+        sys.exit(f"told to end, it exited with {code}, not with {INTERRUPTED}:\n{(place / 'log').read_text()[-2000:]}")
     return sizes_mib
 
 
 def tree_mib(process: psutil.Process) -> float:
-    """Memory of a process and those below it, in MiB: what is their own, and the files of the first."""
+    """Memory of a process and those below it, in MiB: their private memory, and the files that the first maps."""
     first = _resident_kib(process.pid)
     total = first["Rss"] - first["Anonymous"]
     for one in (process, *process.children(recursive=True)):
@@ -86,7 +84,7 @@ def _resident_kib(pid: int) -> dict[str, int]:
 
 
 def report(sizes_mib: list[float], scored: int) -> None:
-    """Print quarters and halves."""
+    """Print means of quarters and of the first minutes, and the ratio of the halves."""
     length = len(sizes_mib) // _QUARTERS
     quarters = [statistics.mean(sizes_mib[at * length : (at + 1) * length]) for at in range(_QUARTERS)]
     first, second = statistics.mean(quarters[:2]), statistics.mean(quarters[2:])

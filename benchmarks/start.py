@@ -1,10 +1,10 @@
-"""How long a worker process takes from its start to its first scored image.
+"""Measure how long a worker process takes from its start to its first scored image.
 
     .venv/bin/python -m benchmarks.start
 
-Peer: the same worker with the TensorFlow backend over the same bundle. Each run is a fresh process that imports what a
-worker imports, loads and checks the model, and scores one image; they take turns, after one round that fills the file
-cache. The peer needs TensorFlow installed.
+The peer is the same worker with the TensorFlow backend and the same bundle. Each run is a new process that imports what
+a worker imports, loads and checks the model, and scores one image. They run in turn, after one round that fills the
+file cache. The peer needs TensorFlow.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""How much faster training reads and learns than the loop that such recipes were written for.
+"""Measure how much faster training is than the loop that such recipes were originally written for.
 
     .venv/bin/python -m benchmarks.training
     .venv/bin/python -m benchmarks.training --images 1000 --rounds 3
 
-Peer: Keras' legacy `ImageDataGenerator(rescale=1/255).flow_from_directory(…)` into `model.fit`, float32, as the
-recipe's original does it; it decodes every image in every epoch. Ours: the recipe of configs/train/reference_cnn.yaml
-through the project's own data path, twice: with 16-bit arithmetic where the machine has units for it, and in float32.
-Same network, images, batch size and steps. Images are decoded once, before the first epoch; that time is shown, and
-counted in a second ratio over all of the recipe's epochs. Contestants take turns in one process. Without photographs
-faces are drawn.
+The peer is Keras' legacy `ImageDataGenerator(rescale=1/255).flow_from_directory(…)` with `model.fit` in float32, as in
+the recipe's original; it decodes every image in every epoch. Ours is the recipe of configs/train/reference_cnn.yaml
+with the project's own data loading, twice: with 16-bit arithmetic where the machine has units for it, and in float32.
+Network, images, batch size and steps are the same. We decode images once, before the first epoch; that time is printed,
+and counted in a second ratio over all of the recipe's epochs. Contestants take turns in one process. Without
+photographs faces are drawn.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _ours(recipe: Recipe, folder: Path) -> dict[str, Callable[[], None]]:
-    """One epoch of ours, by the arithmetic's name; decodes the images."""
+    """Functions that run one epoch of ours, by the name of the arithmetic; decodes the images."""
     from maskdet.training import devices
     from maskdet.training.batches import examples_of, training_batches
     from maskdet.training.sets import load_training
@@ -66,7 +66,7 @@ def _ours(recipe: Recipe, folder: Path) -> dict[str, Callable[[], None]]:
         with devices.precision(mixed=mixed) as policy:
             model = _compiled(recipe)
         if f"ours, {policy}" in epochs:
-            continue  # no units for 16 bits
+            continue  # the machine has no units for 16 bits
 
         def run_epoch(model: Any = model) -> None:
             model.fit(
@@ -93,7 +93,7 @@ def _legacy(recipe: Recipe, folder: Path) -> Callable[[], None]:
 
 
 def _compiled(recipe: Recipe, *, scaled: bool = True) -> Any:
-    """The network, compiled as Keras does by default; without its own rescaling where the generator rescales."""
+    """The compiled network; without its own rescaling if ``scaled`` is false, because the generator rescales."""
     import keras
 
     from maskdet.model.architectures import build_model
@@ -107,7 +107,7 @@ def _compiled(recipe: Recipe, *, scaled: bool = True) -> Any:
 
 def _warm_up(model: Any, batches: Any) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # shuffling is left to the data set; the legacy class says nothing of use
+        warnings.simplefilter("ignore")  # warnings about shuffling, which the data set does, and about the legacy class
         model.fit(batches, steps_per_epoch=WARM_UP_STEPS, verbose=0)
 
 
@@ -131,7 +131,7 @@ def _report(recipe: Recipe, seconds: dict[str, list[float]], decode_s: float) ->
 
 
 def _link_images(source: Path | None, images: int, folder: Path) -> None:
-    """The first so many images, half of each class, as ``mask/`` and ``no_mask/``."""
+    """Link the first ``images`` images, half of each class, below ``mask/`` and ``no_mask/``."""
     from maskdet.training.data import data_folder
 
     root = source or Path(data_folder()) / "k12" / "Train"
@@ -158,7 +158,7 @@ def _draw(folder: Path, count: int, *, masked: bool) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, help="a folder with WithMask and WithoutMask (default: k12/Train)")
-    parser.add_argument("--images", type=int, default=10_000, help="images of an epoch, half of each class")
+    parser.add_argument("--images", type=int, default=10_000, help="images per epoch, half of each class")
     parser.add_argument("--rounds", type=int, default=3)
     return parser
 

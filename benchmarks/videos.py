@@ -1,13 +1,13 @@
-"""What a video costs: processor time of each stage, hours of video in a core-hour, and memory by length.
+"""Measure what a video costs: CPU time of each stage, hours of video per core-hour, and memory by length.
 
     python -m benchmarks.videos [--film recording.mp4] [--seconds 30] [--memory] [--peer]
 
-Without a film, one is made: 720p, 25 frames a second, photographed faces (``$MASKDET_DATA``) that cross a blurred
-photograph. Times are of the processor, one thread, least of three rounds, so that a busy machine does not show. With
-``--memory``, one and seven hours of a small film are scored, each in a process of its own, and the largest resident
-size of each is printed. With ``--peer``, what a worker of ours does (:class:`maskdet.scoring.scorer.Scorer`) stands
-beside a plain loop of OpenCV, YuNet and the same classifier in ONNX Runtime (benchmarks/peers/film_loop.py; its file is
-looked for in $MASKDET_PEERS): one thread each, in turns, start-up not counted.
+Without a film, one is made: 720p, 25 frames per second, photographed faces (``$MASKDET_DATA``) that cross a blurred
+photograph. Times are CPU times of one thread, the least of three rounds, so that a busy machine does not affect them.
+With ``--memory``, one and seven hours of a small film are scored, each in a process of its own, and the peak resident
+memory of each is printed. With ``--peer``, our worker's code (:class:`maskdet.scoring.scorer.Scorer`) is compared with
+a plain loop of OpenCV, YuNet and the same classifier in ONNX Runtime (benchmarks/peers/film_loop.py; YuNet's file is
+looked for in $MASKDET_PEERS): one thread each, in turn, start-up not counted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,13 @@ OURS = "maskdet"
 
 
 def make_film(path: Path, seconds: float, options: dict[str, str] | None = None) -> None:
-    """A film of faces that cross a place; its encoder's options, by default those of a recording."""
+    """Make a film of faces that cross a place.
+
+    Args:
+        path: the file.
+        seconds: how long it is.
+        options: the encoder's; default: those of a recording.
+    """
     from tests.video.clips import Actor, film, play
 
     data = data_folder()
@@ -59,7 +65,7 @@ def make_film(path: Path, seconds: float, options: dict[str, str] | None = None)
 
 
 def stages(path: str) -> dict[str, float]:
-    """Seconds of one core that each stage takes for a second of video."""
+    """CPU seconds that each stage takes per second of video."""
     from maskdet.config import ScoreSettings
     from maskdet.faces.extraction import StageClock
     from maskdet.scoring.predicting import load_parts
@@ -104,7 +110,7 @@ def _small(frames: int) -> Iterator[np.ndarray]:
 
 
 def resident_mb(hours: int) -> float:
-    """Largest resident size of a process that scores so many hours of a small film."""
+    """Peak resident memory, in MB, of a process that scores ``hours`` of a small film."""
     from tests.video.clips import film
 
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +121,7 @@ def resident_mb(hours: int) -> float:
 
 
 def score_small(path: str) -> None:
-    """Score a film shard by shard, as a worker does, and print the largest resident size in MB."""
+    """Score a film shard by shard, as a worker does, and print the peak resident memory in MB."""
     from maskdet.config import PackingSettings, ScoreSettings
     from maskdet.inputs.references import ImageRef, RefBatch
     from maskdet.inputs.sharding import KeyRule, Size, pack
@@ -158,7 +164,7 @@ def score_film(path: str, detail: str) -> None:
 
 
 def compare(path: str, rounds: int, work: Path) -> str:
-    """A film scored by ours and by a plain loop, in turns."""
+    """Score a film with ours and with a plain loop, in turn; the results as a Markdown table."""
     peers = Path(os.environ.get("MASKDET_PEERS", "../shared/peers")).absolute()
     if not (peers / YUNET_FILE).is_file():
         sys.exit(f"--peer: no {peers / YUNET_FILE}; set MASKDET_PEERS to the folder of YuNet's file")
@@ -175,7 +181,7 @@ def compare(path: str, rounds: int, work: Path) -> str:
         for name, command in commands.items():
             done = subprocess.run(command, env=os.environ | one, cwd=ROOT, check=True, capture_output=True, text=True)
             runs[name].append(json.loads(done.stdout.splitlines()[-1]))
-    lines = ["| | frames | CPU, ms a frame | frames a CPU second | frames/s | faces | labels |", "|---" * 7 + "|"]
+    lines = ["| | frames | CPU, ms/frame | frames/CPU second | frames/s | faces | labels |", "|---" * 7 + "|"]
     for name, some in runs.items():
         cpu_s, wall_s = (min(run[key] for run in some) for key in ("cpu_s", "wall_s"))
         frames, labels = some[0]["frames"], ", ".join(f"{label} {n}" for label, n in some[0]["labels"].items())
@@ -194,7 +200,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--peer", action="store_true", help="compare with a plain loop, too")
-    parser.add_argument("--rounds", type=int, default=3, help="of the comparison")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the comparison")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", help="folder for the peer's model")
     parser.add_argument("--score", help=argparse.SUPPRESS)
     parser.add_argument("--ours", help=argparse.SUPPRESS)
@@ -208,7 +214,7 @@ def main() -> int:
         return 0
     if arguments.memory:
         for hours in (1, 7):
-            print(f"{hours} hours: {resident_mb(hours):.0f} MB resident at most")
+            print(f"{hours} hours: at most {resident_mb(hours):.0f} MB resident")
         return 0
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
@@ -220,9 +226,9 @@ def main() -> int:
             return 0
         found = stages(path)
     for stage, spent in found.items():
-        print(f"{stage:<9} {spent * 1000:6.1f} ms of a core for a second of video")
+        print(f"{stage:<9} {spent * 1000:6.1f} ms of CPU time per second of video")
     total = sum(found.values())
-    hours = f"an hour of video takes {total * 60:.1f} minutes of a core; {1 / total:.1f} hours a core-hour"
+    hours = f"an hour of video takes {total * 60:.1f} minutes of one core; {1 / total:.1f} hours per core-hour"
     print(f"together  {total * 1000:6.1f} ms: {hours}")
     return 0
 

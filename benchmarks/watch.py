@@ -1,15 +1,14 @@
-"""`maskdet watch` over half an hour: latency, frames dropped, memory, and a stream that is cut and restored.
+"""Measure `maskdet watch` over half an hour: latency, frames dropped, memory, and a stream that is cut and restored.
 
     python -m benchmarks.watch [--minutes 30] [--film camera.mp4] [--frames-per-second 10] [--cuts 2]
 
-A camera on loopback sends a film over and over as MPEG-TS, at real time; without --film, one is made: 720p, 25 frames a
-second, photographed faces ($MASKDET_DATA) that cross a blurred photograph. `maskdet watch` looks at ten frames a second
-in a process of its own. At even intervals the stream is cut, in turns by a reset in the middle of a packet and by
-silence, which is given up after ten seconds. Prints latency (from when a frame was decoded until its faces had labels,
-and from when it was sent), frames looked at and dropped, resident memory by quarters of the time after a
-minute of warm-up,
-processor time, and the load of the machine. Exits with 1 where the process did not live to be stopped, or a frame is
-not accounted for.
+A camera on loopback sends a film over and over as MPEG-TS, in real time; without --film, one is made: 720p, 25 frames
+per second, photographed faces ($MASKDET_DATA) that cross a blurred photograph. `maskdet watch` runs in a process of its
+own and looks at ten frames per second. At even intervals the stream is cut, alternately by a reset in the middle of a
+packet and by silence, which watch gives up on after ten seconds. Prints latency (from when a frame was decoded, and
+from when it was sent, until its faces had labels), frames looked at and dropped, resident memory in each quarter of the
+time after a minute of warm-up, CPU time, and the machine's load. Exits with 1 if the process ended before it was
+stopped, or if a frame is not accounted for.
 """
 
 from __future__ import annotations
@@ -40,18 +39,18 @@ STOP_S = 30.0
 
 @dataclass
 class Watched:
-    """What was seen of a process that watches.
+    """What was measured of a process of `maskdet watch`.
 
     Attributes:
-        lines: of JSON, as it printed them.
+        lines: the JSON lines that it printed.
         memory: seconds since the start and resident bytes, every few seconds.
-        loads: the machine's load average, as often.
-        cpu_s: processor time of the process.
-        exit_code: its own.
-        said: the last line of its errors.
-        sent: frames that the camera sent.
+        loads: the machine's load average, at the same times.
+        cpu_s: CPU time of the process.
+        exit_code: exit code of the process.
+        said: the last line of its standard error.
+        sent: how many frames the camera sent.
         connected_at: Unix time of each connection.
-        wall_s: how long it was watched.
+        wall_s: how long it ran, in seconds.
     """
 
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -66,7 +65,7 @@ class Watched:
 
 
 def watch(film: Path, seconds: float, frames_per_second: float, cuts: int) -> Watched:
-    """Watch a camera that sends a film, for some time."""
+    """Run `maskdet watch` on a camera that sends a film, for some time."""
     from tests.live.streams import Camera
 
     found = Watched()
@@ -102,11 +101,11 @@ def watch(film: Path, seconds: float, frames_per_second: float, cuts: int) -> Wa
 
 
 def report(found: Watched, cuts: int) -> tuple[str, bool]:
-    """What is printed, and whether the process lived and every frame is accounted for."""
+    """The text to print, and whether the process lived to the end and every frame is accounted for."""
     lines, last = found.lines, found.lines[-1]
     latencies = [line["latency_ms"] for line in lines]
     whole = [one for line in lines if (one := _since_sent_ms(line, found.connected_at)) is not None]
-    # At the end one frame may have been decoded that nobody had looked at yet.
+    # At the end one frame may have been decoded but not yet looked at.
     waiting = last["decoded"] - last["dropped"] - len(lines)
     sound = found.exit_code == 0 and waiting in (0, 1) and len(found.connected_at) == cuts + 1
     memory = ", ".join(f"{statistics.median(one):.0f} ({max(one):.0f})" for one in _quarters(found) if one)
@@ -136,7 +135,7 @@ def _read(process: subprocess.Popen[str], lines: list[dict[str, Any]]) -> None:
 
 
 def _since_sent_ms(line: dict[str, Any], connected_at: Sequence[float]) -> float | None:
-    """From when a frame was due to leave the camera until its faces had labels."""
+    """Milliseconds from when a frame was due to leave the camera until its faces had labels."""
     arrived = datetime.fromisoformat(line["at"]).timestamp()
     begun = max((moment for moment in connected_at if moment <= arrived), default=None)
     if begun is None or line["time_us"] is None:
@@ -150,7 +149,7 @@ def _spread(values: Sequence[float], unit: str = " ms") -> str:
 
 
 def camera_film(source: Path | None, path: Path) -> Path:
-    """A film as a camera sends it: no frame waits for a later one."""
+    """A film as a camera sends it, in which no frame has to wait for a later one."""
     from benchmarks.videos import make_film
 
     if source is not None:
@@ -164,7 +163,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--film", type=Path, help="what the camera sends (default: one is made)")
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--frames-per-second", type=float, default=10.0, help="frames looked at")
+    parser.add_argument("--frames-per-second", type=float, default=10.0, help="frames per second that are looked at")
     parser.add_argument("--cuts", type=int, default=2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,11 @@
-"""What the search for faces costs runs that do not ask for it: `--faces whole` against the revision before it existed.
+"""Measure what the search for faces costs runs that do not ask for it: `--faces whole` against an older revision.
 
     .venv/bin/python -m benchmarks.whole --input ../shared/data/k12/Test --repeat 5
 
-Peer: revision a18ab07, from a temporary worktree of this repository, in the same environment, with the same model (the
-one it shipped) on the same files. Both run as whole processes, start-up included, by turns, and who goes first
-changes with every round. Processor time tells what was computed, and is the steadier figure on a machine that does
-other things too.
+The peer is revision a18ab07, before there was a search for faces, from a temporary worktree of this repository: in the
+same environment, with the same model (the one that it shipped), on the same files. Both run as whole processes,
+start-up included, in turn, and the one that goes first changes with every round. CPU time shows what was computed, and
+is the steadier figure on a busy machine.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def _report(images: int, before: list[Cost], now: list[Cost]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", help="a folder of images (default: a demo tree)")
-    parser.add_argument("--repeat", type=int, default=1, help="count every image this often")
-    parser.add_argument("--before", default=BEFORE, help="revision to compare with, one that takes every image whole")
+    parser.add_argument("--repeat", type=int, default=1, help="score every image this many times")
+    parser.add_argument("--before", default=BEFORE, help="revision to compare with, in which every image is one face")
     parser.add_argument("--rounds", type=int, default=5)
     return parser
 

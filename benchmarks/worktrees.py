@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @contextmanager
 def worktree(folder: Path, revision: str) -> Iterator[Path]:
-    """The files of a revision in a folder, for as long as the context lasts."""
+    """Check out the files of a revision in a folder while the body runs."""
     git = ["git", "-C", str(REPOSITORY), "worktree"]
     subprocess.run([*git, "add", "--quiet", "--detach", str(folder), revision], check=True)
     try:
@@ -22,5 +22,5 @@ def worktree(folder: Path, revision: str) -> Iterator[Path]:
 
 
 def command_module(folder: Path) -> str:
-    """The module of the command line in a revision's files; before 0.2 it was outside the package."""
+    """The module of the command line in a revision; before 0.2 it was outside the package."""
     return "maskdet.cli.main" if (folder / "maskdet" / "cli" / "main.py").is_file() else "pipelines.cli"

@@ -2,7 +2,7 @@
 
     python examples/check_last_run.py tables/
 
-Prints one line for each thing that somebody should look at, and ends with 1 if there is any.
+Prints one line for each problem that somebody should look at, and exits with 1 if there is any.
 """
 
 import json
@@ -13,7 +13,7 @@ MOST_WITHOUT_A_FACE = 0.3
 
 
 def warnings(output: Path) -> list[str]:
-    """What is unusual about the latest run; its record is the last by name."""
+    """What is wrong or unusual about the latest run; records sort by time."""
     records = sorted((output / "_runs").glob("*.json"))
     if not records:
         return ["no run has begun yet"]

@@ -1,8 +1,8 @@
-"""Compare the sites of an output: mask rates with their intervals, and how much of the input they rest on.
+"""Compare the sites of an output: mask rates with their intervals, and how many faces and images they are based on.
 
     python examples/compare_sites.py tables/
 
-Reads the compliance table of a level that has the key ``site`` alone; score with
+Reads the compliance table of a level ``site`` whose only key is ``site``; score with
 ``--set 'compliance.levels={site: [site]}'``.
 """
 

@@ -1,13 +1,14 @@
--- The usual questions, in DuckDB's SQL, of an output with the levels
+-- Common questions, in DuckDB's SQL, for an output with the levels
 --   site: [site], site_day: [site, date], site_week: [site, week], hours: [weekday, hour]
--- Each statement stands alone. Replace tables/ by your output.
+-- Each statement can be run on its own. Replace tables/ by your output.
 
--- 1. What was covered? A rate of half of the images is another rate.
+-- 1. What was covered? A rate says little if many images failed or show no face.
 SELECT site, date, images_listed, images_failed, images_no_face, round(no_face_share, 3) AS no_face_share, faces, faces_uncertain
 FROM read_parquet('tables/compliance/level=site_day/groups.parquet')
 ORDER BY site, date;
 
--- 2. The rate of each site, with the interval to quote, and its bounds if no image without a face, or every one, showed a mask.
+-- 2. What is the rate of each site? With the interval to quote, and with the rate if none, or all, of the images without a face
+--    had shown a mask.
 SELECT site, any_mask_rate, recommended,
        CASE recommended WHEN 'melded' THEN any_mask_rate_melded_low WHEN 'corrected' THEN any_mask_rate_corrected_low
                         WHEN 'cluster' THEN any_mask_rate_cluster_low WHEN 'wilson' THEN any_mask_rate_low END AS low,
@@ -17,7 +18,7 @@ SELECT site, any_mask_rate, recommended,
 FROM read_parquet('tables/compliance/level=site/groups.parquet')
 ORDER BY any_mask_rate;
 
--- 3. How did it change from week to week? (`maskdet diff` says whether that is more than chance.)
+-- 3. How did it change from week to week? (`maskdet diff` says whether a change is more than chance.)
 SELECT site, week, any_mask_rate, any_mask_rate - lag(any_mask_rate) OVER (PARTITION BY site ORDER BY week) AS change, faces
 FROM read_parquet('tables/compliance/level=site_week/groups.parquet')
 ORDER BY site, week;
@@ -29,7 +30,7 @@ WHERE faces >= 30
 ORDER BY any_mask_rate
 LIMIT 10;
 
--- 5. How much less do clustered faces tell? 5: five faces tell as much as one would alone.
+-- 5. How much information is lost because faces come in clusters? 5 means that five faces tell as much as one independent face.
 SELECT site, clusters, faces, round(any_mask_rate_design_effect, 1) AS design_effect
 FROM read_parquet('tables/compliance/level=site/groups.parquet')
 ORDER BY design_effect DESC NULLS LAST;

@@ -1,8 +1,8 @@
-"""Score each folder of a folder into an output of its own, such as one for each day.
+"""Score each subfolder of a folder, such as one for each day, into an output of its own.
 
     python examples/score_in_parts.py photos/ tables/
 
-Days that are finished are not scored again, and their tables stay when their photographs are deleted.
+Days that have been scored are not scored again, and their tables stay when their photographs are deleted.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Make a training manifest of labelled images. The same as ``maskdet prepare``."""
+"""Make a training manifest from labelled images. The same as ``maskdet prepare``."""
 
 import sys
 

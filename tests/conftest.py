@@ -1,4 +1,4 @@
-"""What tests share: the demo tree, the real images where there are any, and a run of the scoring command."""
+"""Fixtures for all tests: the demo tree, real images where there are any, and runs of the scoring command."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from apache_beam.typehints.decorators import IOTypeHints
 
 from maskdet.demo.faces import DEMO_TEMPLATE, DemoTree, write_demo_tree
 from maskdet.model import litert_graph
@@ -31,17 +32,26 @@ LONGEST = (
     "tests/cli/",
     "tests/test_",
 )
+TENSORFLOW_GROUPS = ("models", "tensorflow")
+"""Groups of tests that make, fit or convert networks in the worker's own process, which imports TensorFlow once."""
 LEVELS = "{site_hour: [site, date, hour], camera: [camera]}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that in the end no worker waits for the other."""
+    """Leave tests that load TensorFlow to `make test-training`, and run the slowest first.
+
+    Workers then finish at about the same time.
+    """
+    for item in items:
+        if any(mark.args[0] in TENSORFLOW_GROUPS for mark in item.iter_markers("xdist_group")):
+            item.add_marker(pytest.mark.training)
     items.sort(key=lambda item: next((rank for rank, name in enumerate(LONGEST) if item.nodeid.startswith(name)), 99))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Let one worker run a file's tests, and those of all files that name one group: what they share is made once.
+    """Let one worker run all tests of a file, and of all files in its group, so that what they share is made once.
 
     xdist's own groups, ``--dist loadgroup``, have no effect with pytest 9.2, which keeps a test's id elsewhere.
     """
@@ -57,28 +67,35 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 @functools.cache
 def group_of(file: str) -> str:
-    """The group that a file of tests names, or the file."""
+    """The group that a test file names, or the file itself."""
     named = re.search(r'xdist_group\("(\w+)"\)', Path(__file__).parents[1].joinpath(file).read_text(encoding="utf-8"))
     return named[1] if named else file
 
 
 def pytest_collection_finish() -> None:
-    """Let the garbage collector pass over what was imported, a million objects, in what follows."""
+    """Exclude all that was imported, a million objects, from later garbage collections."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def remembered() -> Iterator[None]:
-    """What each of some hundred runs in this process would find out anew: versions of packages, and a faster graph."""
+    """Cache what each of some hundred runs in this process would compute again: package versions, a faster graph.
+
+    Beam does not record in which lines of code a type was declared, either.
+    """
     version, lean = functools.cache(metadata.version), functools.lru_cache(maxsize=8)(litert_graph.lean)
-    with mock.patch.object(metadata, "version", version), mock.patch.object(litert_graph, "lean", lean):
+    with (
+        mock.patch.object(metadata, "version", version),
+        mock.patch.object(litert_graph, "lean", lean),
+        mock.patch.object(IOTypeHints, "_make_origin", return_value=[]),
+    ):
         yield
 
 
 @dataclass(frozen=True)
 class Demo:
-    """A small demo tree and the truth about it."""
+    """A small demo tree, and what it holds."""
 
     folder: Path
     tree: DemoTree
@@ -86,7 +103,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class Output:
-    """What a run of `maskdet score` left."""
+    """The output of a run of `maskdet score`."""
 
     code: int
     folder: Path
@@ -100,7 +117,7 @@ class Output:
         return (self.folder / "_SUCCESS").is_file()
 
     def table(self, name: str) -> pa.Table:
-        """A table as a reader of the partitioned folder sees it, sorted; without rows if there are no files."""
+        """A table as a reader of the partitioned folder sees it, sorted; empty if there are no files."""
         if not list((self.folder / name).rglob("*.parquet")):
             return pa.table({"image_uri": pa.array([], pa.string())})
         table = ds.dataset(self.folder / name, format="parquet", partitioning="hive").to_table()
@@ -158,9 +175,9 @@ def score() -> Callable[..., Output]:
 
 @pytest.fixture(scope="module")
 def first_run(score: Callable[..., Output], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Output]:
-    """``first_run(output, input, …, flags=(…))``: what ``score`` leaves, by a run made once a module and copied.
+    """``first_run(output, input, …, flags=(…))``: a copy of what ``score`` leaves; the run is made once per module.
 
-    The inputs have to be the same files whenever they are named, as those of :func:`put_back` are.
+    Input files must not change between calls with the same names; :func:`put_back` restores them.
     """
     made: dict[tuple[object, ...], Output] = {}
 
@@ -176,7 +193,7 @@ def first_run(score: Callable[..., Output], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def put_back(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Put the demo's images back where this module's tests change them; returns the folder."""
+    """Restore the demo's images in the folder in which this module's tests change them; returns the folder."""
     folder = tmp_path_factory.mktemp("photos") / "photos"
 
     def put() -> Path:
@@ -188,7 +205,7 @@ def put_back(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The folder of real images; a test that needs it is skipped where there is none."""
+    """The folder of real images; a test that needs it is skipped where it is missing."""
     folder = Path(os.environ.get("MASKDET_DATA", Path(__file__).parents[2] / "shared" / "data")).absolute()
     if not (folder / "k12").is_dir():
         pytest.skip(f"no real images at {folder}; set MASKDET_DATA to their folder")

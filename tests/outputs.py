@@ -1,4 +1,4 @@
-"""Outputs of scoring runs whose rows are made up: no image is drawn, decoded or scored."""
+"""Outputs of scoring runs with made-up rows, for which no image is drawn, decoded or scored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def face(label: str, probability: float | None = None) -> dict[str, object]:
-    """What a prediction row says of one face, with probabilities as a model that is sure would give them."""
+    """The prediction row of one face, with the probabilities of a model that is sure."""
     usual = {"mask": 0.9, "incorrect": 0.8, "no_mask": 0.1, "uncertain": 0.5}
     worn = usual[label] if probability is None else probability
     incorrect = worn * (0.7 if label == "incorrect" else 0.1)

@@ -1,4 +1,4 @@
-"""The public API: the same results as the command line, typed predictions, errors that say what to do."""
+"""The public API: the same results as the command line, typed predictions, errors with a remedy."""
 
 import doctest
 import io
@@ -174,7 +174,7 @@ class TestPredict:
         limits = predicting.ImageLimits()
         expected, size = maskdet.images.preprocessing.open_upright(stream.getvalue(), limits)
         found, found_size = maskdet.images.preprocessing.open_upright(image_bytes(from_file), limits)
-        assert size == found_size == (16, 24)  # turned
+        assert size == found_size == (16, 24)  # rotated by its EXIF
         assert np.array_equal(np.asarray(expected), np.asarray(found))
 
     @pytest.mark.parametrize(

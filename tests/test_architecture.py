@@ -1,4 +1,4 @@
-"""The arrows between rooms point one way, and heavy libraries stay where they belong."""
+"""Imports between parts of the package point one way, and heavy libraries are imported only where they belong."""
 
 import ast
 import functools
@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE, TESTS = ROOT / "maskdet", ROOT / "tests"
 
-# Each room may import from those above it, and its own.
+# Each part ("room") may import from those above it, and from itself.
 ROOMS = [
     ["errors"],
     ["labels", "schemas", "templates", "demo", "cores", "background", "memory", "process_limits", "loopback"],
@@ -35,7 +35,7 @@ ROOMS = [
 ]
 RANK = {name: rank for rank, rooms in enumerate(ROOMS) for name in rooms}
 
-# Rooms, or files, that may import a library; every other place is an offender.
+# Parts or files that may import a library; no other may.
 HEAVY = {
     "apache_beam": ("storage/", "beam/", "api.py", "cli/"),
     "tensorflow": ("model/", "training/"),
@@ -78,7 +78,7 @@ def test_imports_point_to_earlier_rooms():
     offenders = set()
     for path in MODULES:
         own = room_of(path)
-        if own == "__init__":  # the package itself, which hands out the public API
+        if own == "__init__":  # the package itself, which exports the public API
             continue
         parts = [name.split(".") for name in imported(path)]
         offenders |= {f"{place(path)} imports {words[0]}" for words in parts if words[0] in ("pipelines", "tools")}

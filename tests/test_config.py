@@ -1,4 +1,4 @@
-"""Settings: defaults, what is refused and how it is said, overrides, and the keys that follow."""
+"""Settings: defaults, what is refused and with which message, overrides, and the resulting keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images, manifests and the Flex Template fit the package, the pinned versions and each other."""
+"""Container images, Kubernetes manifests and the Flex Template agree with the package, its pins and each other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NIGHTLY = ROOT / "kubernetes" / "nightly"
 BEAM = re.search(r"^apache-beam==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)[1]
 SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-# Flags without a value, which a template cannot give, and those of a terminal.
+# Flags without a value, which a template cannot pass, and flags that make sense only in a terminal.
 NOT_IN_TEMPLATE = {"--help", "--overwrite", "--quiet", "--json-logs", "--wait"}
 
 

@@ -1,4 +1,4 @@
-"""What the documents, the configs and the Makefile promise is what the code does."""
+"""The code does what the documents, the configs and the Makefile promise."""
 
 import ast
 import dataclasses
@@ -63,7 +63,7 @@ def test_the_reference_has_the_columns_of_every_table():
 
 
 def test_pages_of_the_site_are_in_its_navigation():
-    # As text: the file may hold tags that only mkdocs knows.
+    # Read as text, because the file may hold tags that only mkdocs knows.
     listed = set(re.findall(r"[\w/.-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     written = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert listed == written | set(reference.pages()) | set(hooks.TOP_LEVEL.values())
@@ -137,7 +137,7 @@ def test_python_in_documents_is_python():
 
 
 def test_commands_in_python_of_documents_are_commands_that_exist():
-    """Airflow's operators take them as strings."""
+    """Airflow's operators take commands as strings."""
     found = []
     for page in pages():
         for block in blocks(page):
@@ -159,7 +159,7 @@ def test_drawings_are_current():
 
 @pytest.fixture(scope="module")
 def demo_folder(tmp_path_factory):
-    """What blocks of the documents find: photos, labelled images, and tables of both."""
+    """The folders that blocks in the documents use: photos, labelled images, and tables of both."""
     folder = tmp_path_factory.mktemp("documents")
     tree = write_demo_tree(folder / "all", images_per_hour=1)
     for file in tree.files:
@@ -186,7 +186,7 @@ def test_what_a_page_shows_runs(page, demo_folder, tmp_path, monkeypatch):
 
 
 def run(block):
-    """Run a block here: a process of its own takes seconds of imports. What needs a shell gets one."""
+    """Run a block in this process, since a new one needs seconds for imports; what needs a shell gets one."""
     if block.language == "python":
         exec(compile(block.text, block.place, "exec"), {"__name__": "__main__"})
     elif block.language == "sql":
@@ -201,7 +201,7 @@ def run(block):
 
 
 def maskdet_commands(text):
-    """The arguments of each line's `maskdet`, if that is all the text holds; else ``None``."""
+    """The arguments of each line's `maskdet`; ``None`` if the text holds anything else."""
     found = []
     for line in text.replace("\\\n", " ").splitlines():
         if words := shlex.split(line, comments=True):

@@ -1,4 +1,4 @@
-"""Exit codes, failure codes, and finding a caller's mistake in what a runner raised."""
+"""Exit codes, failure codes, and finding a caller's mistake in a runner's exception."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_image_fault_survives_pickling() -> None:
 
 
 def annotated(error: MaskdetError, step: str) -> MaskdetError:
-    """An error as Beam passes it on: the step's name added to the first argument."""
+    """An error as Beam passes it on, with the step's name added to the first argument."""
     return type(error)(f"{error.args[0]} [while running {step!r}]", *error.args[1:])
 
 

@@ -20,7 +20,7 @@ EXAMPLES = ROOT / "examples"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Photos of two sites, some of them broken, and their tables."""
+    """Photos of two sites, some of them broken, and the tables of them."""
     folder = tmp_path_factory.mktemp("examples")
     write_demo_tree(folder / "photos", images_per_hour=2)
     levels = "{site: [site], site_day: [site, date], site_week: [site, week], hours: [weekday, hour]}"
@@ -102,7 +102,7 @@ def test_the_notebook_runs(folder):
 
 
 def test_folders_are_scored_one_by_one(folder):
-    """Each folder has an output of its own; one of which too many images fail does not keep the other from its own."""
+    """Each folder has an output of its own; one with too many failed images does not stop the others."""
     done = run("score_in_parts.py", "photos", "parts", folder=folder)
     assert done.returncode == 6
     assert "failure budget" in done.stderr or "failed" in done.stderr

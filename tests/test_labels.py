@@ -1,4 +1,4 @@
-"""The rule from probabilities to a label, against hand algebra and a face-by-face copy of its definition."""
+"""The rule from probabilities to a label, compared with hand algebra and a face-by-face copy of its definition."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_a_threshold_that_float32_cannot_hold_is_not_rounded():
 @given(st.lists(SHARE, max_size=20), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_two_classes_are_the_special_case_without_incorrect(values, first, second, share):
     low, high = sorted((first, second))
-    # The rule of two classes, face by face, as it was before there were three.
+    # The rule for two classes, face by face, as it was before there were three.
     stored = [float(np.float32(value)) for value in values]
     expected = ["mask" if value >= high else "no_mask" if value < low else "uncertain" for value in stored]
     assert labels_of(values, no_mask_below=low, mask_from=high) == expected
@@ -106,8 +106,8 @@ def test_a_mask_worn_incorrectly_by_hand():
 
 def test_a_mask_worn_incorrectly_takes_more_odds_than_another_by_hand():
     thresholds = {"no_mask_below": 0.25, "mask_from": 0.5, "incorrect_from": 0.5, "incorrect_odds": 4}
-    # Odds of a mask 9, 4.1, 4, 3, 3, 3; .5 takes even ones, and so incorrect takes 4. Of the last three, mask to none
-    # is .25 : .25, .125 : .25 and .0625 : .25, that is .5, .33 and .2 of both.
+    # Odds of a mask: 9, 4.1, 4, 3, 3, 3; a threshold of .5 is even odds, so incorrect needs 4. For the last three, mask
+    # and no mask are .25 : .25, .125 : .25 and .0625 : .25, so mask is .5, .33 and .2 of the two.
     faces = [(0.1, 0.8), (0.0, 0.804), (0.0, 0.8001), (0.25, 0.5), (0.125, 0.625), (0.0625, 0.6875)]
     mask, incorrect = zip(*faces, strict=True)
     expected = ["incorrect", "incorrect", "incorrect", "mask", "uncertain", "no_mask"]
@@ -134,7 +134,7 @@ def test_decisions_in_words_and_in_files():
     three = Decision(no_mask_below=0.3, mask_from=0.7, incorrect_from=0.4)
     assert str(two) == "mask from 0.7, no_mask below 0.3"
     assert str(three) == "mask from 0.7, no_mask below 0.3, incorrect from 0.4 of a mask"
-    # What a bundle of two classes says of itself, and so its fingerprint, is what it was before there were three.
+    # The manifest of a bundle of two classes, and so its fingerprint, is the same as before there were three.
     assert two.model_dump(mode="json") == {"no_mask_below": 0.3, "mask_from": 0.7}
     assert Decision.model_validate_json(three.model_dump_json()) == three
     assert two.middle == three.middle == 0.5

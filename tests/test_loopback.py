@@ -1,4 +1,4 @@
-"""Pages for one person: what is answered to whom, and what a page may load."""
+"""Pages served to one person: which requests are answered, and what a page may load."""
 
 from __future__ import annotations
 

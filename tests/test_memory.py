@@ -1,4 +1,4 @@
-"""Memory that is free within the process goes back to the system, now and then."""
+"""Free memory of the process is given back to the system from time to time."""
 
 import ctypes
 from pathlib import Path
@@ -17,7 +17,7 @@ def resident_mib():
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc has to be told")
 def test_what_lies_free_between_what_is_in_use_is_given_back():
-    buffers = [bytearray(b"\1" * 50_000) for _ in range(3000)]  # 143 MiB, each too small for pages of its own
+    buffers = [bytearray(b"\1" * 50_000) for _ in range(3000)]  # 143 MiB; each buffer is too small for pages of its own
     in_use = resident_mib()
     kept = buffers[::40]
     del buffers

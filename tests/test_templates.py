@@ -1,4 +1,4 @@
-"""Path templates: what they read, what they refuse, and that they read back what was written."""
+"""Path templates: what they read, what they refuse, and that they read back what they wrote."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FULL = "{site}/{camera}/{captured_at:%Y-%m-%d}/{captured_at:%H}/*.jpg"
 
 
 def utc_ms(*parts: int) -> int:
-    """Milliseconds since the epoch by the calendar alone."""
+    """Milliseconds since the epoch, computed from the calendar alone."""
     return calendar.timegm((*parts, *([0] * (6 - len(parts))))) * 1000
 
 
@@ -172,7 +172,7 @@ def test_a_time_that_names_no_day_is_refused_rather_than_guessed(template: str) 
     [
         ("Europe/Berlin", "20260115T0800", 1),
         ("Europe/Berlin", "20260715T0800", 2),
-        ("Europe/Berlin", "20261025T0230", 2),  # comes twice; the first
+        ("Europe/Berlin", "20261025T0230", 2),  # occurs twice; the first is meant
         ("Europe/Berlin", "20261025T0330", 1),
         ("Asia/Kolkata", "20260115T0800", 5.5),
         ("America/New_York", "20260308T0130", -5),
@@ -227,11 +227,11 @@ TIMES = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))
 
 @given(site=NAMES, camera=NAMES, time=TIMES, name=NAMES)
 def test_what_is_written_by_a_template_is_read_back(site: str, camera: str, time: datetime, name: str) -> None:
-    # strftime pads years before 1000 on some platforms only.
+    # strftime pads years before 1000 only on some platforms.
     day = f"{time.year:04d}-{time:%m-%d}"
     found = read(FULL, f"{site}/{camera}/{day}/{time:%H}/{name}.jpg")
     hour = time.replace(minute=0, second=0, microsecond=0, tzinfo=UTC)
-    site, camera = (unicodedata.normalize("NFC", key) for key in (site, camera))  # one group, however it is written
+    site, camera = (unicodedata.normalize("NFC", key) for key in (site, camera))  # one group, however a name is written
     assert found == ((site, camera), (hour - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
 
 
@@ -269,7 +269,7 @@ def test_a_name_made_to_be_tried_in_every_way_takes_no_time(template):
     st.text("ab-_/.xyjpg", max_size=14),
 )
 def test_keys_end_where_they_can_end_first(template, path):
-    """Against the plain regular expression, each key as short as the rest allows."""
+    """Compared with a plain regular expression in which each key is as short as the rest allows."""
     plain = re.escape(template)
     for written, pattern in ((r"\{", "{"), (r"\}", "}"), (r"\*\*", ".*"), (r"\*", "[^/]*")):
         plain = plain.replace(written, pattern)

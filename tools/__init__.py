@@ -1,1 +1,1 @@
-"""What makes the models that ship, and starts what tests need; outside the wheel."""
+"""Programs that make the models that ship, and that start what tests need; not part of the wheel."""

@@ -1,9 +1,9 @@
-"""Make training images of training images: masks drawn on, faces covered, on other shoulders, cut out by the detector.
+"""Make new training images from others: draw masks on, cover faces, put them on other shoulders, cut them out.
 
     python -m tools.augment --config tools/configs/augment.yaml --output build/composites
 
-Finds the faces of a training manifest's images; writes DIR/mask/*.jpg, DIR/no_mask/*.jpg and DIR/images.parquet, a
-training manifest that a recipe can name. Equal input and settings give equal images.
+Finds the faces in a training manifest's images, and writes DIR/mask/*.jpg, DIR/no_mask/*.jpg and DIR/images.parquet, a
+training manifest that a recipe can name. The same input and settings always give the same images.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _compose(arguments: argparse.Namespace) -> int:
     portraits = find_portraits(images, detect, settings)
     scenes = sum(portrait.is_scene for portrait in portraits)
     print(
-        f"{len(images)} images, {len(portraits)} with one face to use, {scenes} of them with surroundings", flush=True
+        f"{len(images)} images, {len(portraits)} with one usable face, {scenes} of them with surroundings", flush=True
     )
     for kind, count in write_composites(compose(portraits, detect, settings), settings).items():
         print(f"  {kind:17} {count:6,}")
@@ -54,8 +54,8 @@ def _compose(arguments: argparse.Namespace) -> int:
 def _parser() -> console.Parser:
     parser = console.Parser("python -m tools.augment", __doc__)
     parser.add_argument("--config", help="a YAML file; see tools/configs/augment.yaml")
-    parser.add_argument("--output", help="folder of the images and their manifest")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
+    parser.add_argument("--output", help="folder for the images and their manifest")
+    console.add_set_flag(parser)
     return parser
 
 

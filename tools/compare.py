@@ -1,12 +1,12 @@
-"""Compare models side by side: on images that flatter them, on images that do not, and with shortcuts that see no face.
+"""Compare models side by side on several sets of images, and with shortcuts that do not look at faces.
 
     python -m tools.compare --config tools/configs/compare.yaml --output build/compare [--card MODEL_CARD.md]
                     [--set section.key=value …] [Beam options, such as --runner=FlinkRunner]
 
-Makes an evaluation of every model on every data set, as `maskdet evaluate` does, into <output>/<model>/<data>; says of
-each how its images relate to the model's training; measures models on faces shown smaller, larger and blurred. Writes
-compare.md, compare.json, compare.parquet and robustness.parquet. --card puts compare.md between two lines of a file,
-`<!-- compare: begin -->` and `<!-- compare: end -->`. A second run makes only what changed.
+Evaluates every model on every data set, as `maskdet evaluate` does, into <output>/<model>/<data>; says how each set's
+images relate to the model's training; and measures models on faces made smaller, larger and blurred. Writes compare.md,
+compare.json, compare.parquet and robustness.parquet. --card copies compare.md into a file, between the lines
+`<!-- compare: begin -->` and `<!-- compare: end -->`. A second run evaluates only what has changed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _compare(argv: Sequence[str]) -> int:
     given = [f"output={json.dumps(arguments.output)}"] if arguments.output is not None else []  # JSON is YAML
     settings = load_yaml(CompareSettings, arguments.config, [*given, *arguments.set])
     if not settings.output:
-        raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the results shall go.")
+        raise ConfigError("--output", "a folder or prefix", "nothing", "Say where to write the results.")
     if arguments.card:
         check_marks(_read_text(arguments.card), arguments.card)
     planned = cases.plan_cases(settings)
@@ -93,10 +93,10 @@ def _parser() -> console.Parser:
         "--config", required=True, help="a YAML file of models and data; see tools/configs/compare.yaml"
     )
     parser.add_argument("--output", help="folder or prefix for evaluations and tables")
-    parser.add_argument("--card", metavar="FILE", help="a Markdown file to put the tables into, between its two marks")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
+    parser.add_argument("--card", metavar="FILE", help="a Markdown file to copy the tables into, between its two marks")
+    console.add_set_flag(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace tables of another input")
-    parser.add_argument("--quiet", action="store_true", help="log a line now and then instead of showing live progress")
+    parser.add_argument("--quiet", action="store_true", help="log an occasional line instead of showing live progress")
     return parser
 
 

@@ -15,7 +15,7 @@ from tools.documents import svg
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "images" / "classes.svg"
 
-# Okabe and Ito's blue, orange and a grey: told apart with any colour vision, and the label is written below.
+# Okabe and Ito's blue and orange, and a grey: distinct for any colour vision, and the label is written below.
 COLOURS = {MASK: "#0072b2", INCORRECT: "#d55e00", NO_MASK: "#64748b"}
 
 _SKIN, _HAIR, _CLOTH, _EDGE, _FEATURE = "#e7b58f", "#5b4636", "#a9d5ea", "#4a90b0", "#8a5a3c"

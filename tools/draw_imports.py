@@ -1,9 +1,10 @@
-"""Draw which rooms of the package import which: docs/images/imports.svg.
+"""Draw which parts of the package import which others: docs/images/imports.svg.
 
     python -m tools.draw_imports [--output FILE]
 
-Each room stands below those that import it, so every arrow points down; a circle of imports ends the command. An arrow
-that follows from two others is left out: a room may import from every room that arrows lead to from it.
+A part, here called a room, is a folder or module at the top of the package. Each room is drawn below those that import
+it, so every arrow points down; circular imports end the command with an error. An arrow that follows from two others is
+left out: a room may import from every room that can be reached along arrows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def read_imports(package: Path = PACKAGE) -> Graph:
     found: dict[str, set[str]] = {}
     for path in sorted(package.rglob("*.py")):
         room = path.relative_to(package).parts[0].removesuffix(".py")
-        if room == "__init__":  # hands out the public API
+        if room == "__init__":  # it only exports the public API
             continue
         found.setdefault(room, set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -52,7 +53,7 @@ def _names(node: ast.AST) -> list[str]:
 
 
 def levels(graph: Graph) -> dict[str, int]:
-    """How far above the ground each room stands: one more than the highest room that it imports.
+    """The level of each room: one above the highest room that it imports, or 0.
 
     Raises:
         graphlib.CycleError: rooms import each other in a circle.
@@ -77,7 +78,7 @@ def direct(graph: Graph) -> dict[str, list[str]]:
 def draw(graph: Graph) -> str:
     """The drawing, as SVG."""
     level, arrows = levels(graph), direct(graph)
-    for room in graph:  # a room that imports nothing stands just below the lowest of those that import it
+    for room in graph:  # a room that imports nothing is drawn just below the lowest of those that import it
         above = [level[other] for other in graph if room in graph[other]]
         level[room] = min(above) - 1 if above and not graph[room] else level[room]
     paths = {(room, other): _path(room, other, level) for room in sorted(graph) for other in arrows[room]}
@@ -89,7 +90,7 @@ def draw(graph: Graph) -> str:
 
 
 def _path(room: str, other: str, level: Mapping[str, int]) -> list[str]:
-    """The points of an arrow: its rooms, and one point for each row that it passes."""
+    """The points of an arrow: the rooms at its ends, and one point for each row between them."""
     between = range(level[room] - 1, level[other], -1)
     return [room, *(f"{room} {other} {number}" for number in between), other]
 
@@ -97,7 +98,7 @@ def _path(room: str, other: str, level: Mapping[str, int]) -> list[str]:
 def _places(
     graph: Graph, level: Mapping[str, int], paths: Mapping[tuple[str, str], list[str]]
 ) -> tuple[dict[str, tuple[float, float]], float]:
-    """Where rooms and points stand (middle, upper edge), near what they are joined to; and the drawing's width."""
+    """The place (middle, upper edge) of each room and point, near those that it is joined to; and the total width."""
     rows: dict[int, list[str]] = {}
     joined: dict[str, set[str]] = {}
     for room in sorted(graph):
@@ -132,7 +133,7 @@ def _half(point: str, graph: Graph) -> float:
 
 
 def _spread(row: list[str], wanted: Mapping[str, float], x: dict[str, float], graph: Graph) -> None:
-    """Give the points of a row their places: as wanted, but apart, and as a whole around the middle of that."""
+    """Place the points of a row where they are wanted, but without overlap, and centre the row on the wanted places."""
     right = None
     for point in row:
         least = wanted[point] if right is None else right + _half(point, graph)
@@ -148,7 +149,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _curve(points: list[tuple[float, float]]) -> str:
-    """From the lower edge of the first box through the rows between to the upper edge of the last."""
+    """An arrow's path from the lower edge of the first box, through the rows between, to the upper edge of the last."""
     (x, y), *rest = points
     y += _BOX_HEIGHT
     words = [f"M{x:g} {y:g}"]

@@ -46,7 +46,7 @@ def _middle(step: int) -> float:
 
 
 def _photographs() -> Iterator[str]:
-    """Three sheets, each with a face; the first two wear masks."""
+    """Three sheets, each with a face; the first two faces wear masks."""
     for number in (2, 1, 0):
         x, y = 26 + number * 12, _TOP + 4 + number * 8
         yield svg.box(x, y, 62, 54, fill="#f8fafc", stroke=svg.LINE)
@@ -80,7 +80,7 @@ def _steps() -> Iterator[str]:
 
 
 def _tables() -> Iterator[str]:
-    """The tables below; arrows lead to them from the step that writes them."""
+    """The tables below the steps, each with an arrow from the step that writes it."""
     for number, (step, name, words) in enumerate(TABLES):
         middle = _middle(number + 1)
         yield svg.box(

@@ -1,9 +1,10 @@
-"""Calibrate the fitted network of three classes, choose its thresholds on held-out photographs, write its bundle.
+"""Calibrate the fitted network of three classes, choose its thresholds on held-out photographs, and write its bundle.
 
     python -m tools.export_compact --fitted models/compact_three.keras --output models/compact_three
 
-Temperature and thresholds come from faces that no network says anything about that was fitted to their group: those of
-``.held_out.npz`` (see :mod:`tools.fit_compact`) from 32 pixels, and the validation groups of k12 and wild.
+Temperature and thresholds come from predictions of networks that were not fitted to the face's group: those in
+``.held_out.npz`` (see :mod:`tools.fit_compact`) for faces of 32 pixels and more, and those for the validation groups of
+k12 and wild.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from tools.incorrect.sources import relabelled
 from tools.incorrect.views import SIDE_PX
 
 MAX_MASKED_AS_INCORRECT = 0.025
-"""Of masks worn correctly: below the 3 % that are allowed, with room for other photographs."""
+"""Share of masks worn correctly: below the 3 % that are allowed, with a margin for other photographs."""
 MAX_BARE_AS_INCORRECT = 0.01
-"""Of bare faces."""
+"""Share of bare faces."""
 
 _NEARLY_BEST = 0.001
 _LEAST_SIDE_PX = 32
@@ -48,22 +49,23 @@ _DESCRIPTION = (
 
 
 class Faces(NamedTuple):
-    """What is said of faces, and what they are."""
+    """Predictions for some faces, and their true classes."""
 
     probabilities: NDArray[Any]
     """``(faces, 3)`` in the order of ``THREE_CLASSES``."""
     labels: NDArray[Any]
-    """Names of their classes, ``(faces,)``."""
+    """Names of their true classes, ``(faces,)``."""
 
 
 def choose(street: Faces, collections: Faces) -> Decision:
     """The thresholds of the rule of :mod:`maskdet.labels`.
 
-    Whether there is a mask: of thresholds whose balanced error in collections is within .001 of the least there, and of
-    these those whose balanced error in the street is within .001 of the least, the one nearest 0.5. Whether it is worn
-    incorrectly: the lowest share at which at most :data:`MAX_MASKED_AS_INCORRECT` of the street faces masked correctly
-    are called so. How many times the odds of a mask that takes: the least at which at most
-    :data:`MAX_BARE_AS_INCORRECT` of the bare ones are.
+    - Whether there is a mask: take the thresholds whose balanced error on ``collections`` is within .001 of the lowest;
+      of these, those whose balanced error on ``street`` is within .001 of the lowest; of these, the one nearest 0.5.
+    - Whether it is worn incorrectly: the lowest share of ``incorrect`` at which at most
+      :data:`MAX_MASKED_AS_INCORRECT` of the street faces with a correct mask are called incorrect.
+    - By which factor the odds of a mask have to exceed those of its threshold for ``incorrect``: the smallest at which
+      at most :data:`MAX_BARE_AS_INCORRECT` of the bare street faces are called incorrect.
 
     Args:
         street: faces of all three classes.
@@ -93,7 +95,7 @@ def choose(street: Faces, collections: Faces) -> Decision:
 
 
 def _balanced_error(faces: Faces, candidates: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of whether there is a mask, by threshold, ``(candidates,)``."""
+    """Balanced error of whether there is a mask, by threshold, ``(candidates,)``."""
     worn, bare = faces.probabilities[:, 0] + faces.probabilities[:, 1], faces.labels == NO_MASK
     return np.array([(np.mean(worn[~bare] < at) + np.mean(worn[bare] >= at)) / 2 for at in candidates])
 
@@ -142,7 +144,7 @@ def _tempered(faces: Faces, temperature: float) -> Faces:
 
 
 def _held_out(network: Any, arguments: argparse.Namespace) -> tuple[Faces, Faces]:
-    """Faces that were not fitted to: of scenes, each by another network, and of validation groups of k12 and wild."""
+    """Faces of groups that were not fitted to: of scenes, as the folds' networks see them, and of k12 and wild."""
     held = np.load(Path(arguments.fitted).with_suffix(".held_out.npz"), allow_pickle=False)
     fair = held["sides_px"] >= _LEAST_SIDE_PX
     corrected, root = relabelled(), Path(arguments.data).resolve()
@@ -161,7 +163,7 @@ def _whole(uri: str) -> NDArray[np.uint8]:
 
 
 def _seen(arguments: argparse.Namespace) -> tuple[list[str], NDArray[np.uint8]]:
-    """SHA-256 of every photograph that was fitted to, and views of some of them."""
+    """SHA-256 of every photograph that the network was fitted to, and views of some of their faces."""
     root, detect = Path(arguments.data).resolve(), CenterFace(packaged_weights())
     known, faces = read_collections(root, arguments.manifest, detect), read_scenes(root, Path(arguments.parts), detect)
     collections, street = pipeline.base_items(root, known, faces, set())
@@ -177,9 +179,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="../shared/data", help="folder of k12, wild and scenes")
     parser.add_argument("--manifest", default="build/manifest/images.parquet", help="made by maskdet prepare")
     parser.add_argument(
-        "--parts", default=str(Path(__file__).parent / "detector" / "scenes_split.csv"), help="CSV of scenes' parts"
+        "--parts",
+        default=str(Path(__file__).parent / "detector" / "scenes_split.csv"),
+        help="CSV: part and group of each photograph of scenes",
     )
-    parser.add_argument("--fitted", required=True, help="what tools.fit_compact wrote")
+    parser.add_argument("--fitted", required=True, help="the .keras file that tools.fit_compact wrote")
     parser.add_argument("--output", required=True, help="the bundle's folder")
     return parser
 

@@ -1,15 +1,21 @@
-"""Fit the compact network of three classes, from photographs to a Keras file.
+"""Fit the compact network of three classes to photographs, and write it as a Keras file.
 
     maskdet prepare --config configs/prepare.yaml --output build/manifest
     python -m tools.augment --config tools/configs/augment.yaml --output build/composites
     python -m tools.fit_compact --start models/compact_two/model.keras --output models/compact_three.keras
 
-Faces of k12, wild and scenes are found and cut out, pictures are made of them (see :mod:`tools.incorrect`), and a
-network of two classes learns the third: first from part ``fit`` of scenes without any group with a real mask worn
-incorrectly, then, in a short last stage, from all faces of scenes; twice, and the weights' mean is taken. Four more
-networks repeat the last stage, each without a quarter of the groups with such a face and of the other groups of
-``tune`` and ``test``; what they say of just these groups goes beside the Keras file, as ``.held_out.npz``, for
-thresholds and cross-validation. Equal photographs and seed give equal pictures and batches.
+Faces of k12, wild and scenes are found and cut out, pictures are made from them (see :mod:`tools.incorrect`), and a
+network of two classes learns the third:
+
+1. It is fitted to the collections, the made pictures and part ``fit`` of scenes, without groups that hold a real mask
+   worn incorrectly.
+2. A short last stage adds the other faces of scenes. It runs twice from the same weights, and the mean of the resulting
+   weights is taken.
+3. Four more networks repeat the last stage, each without a quarter of the groups with a mask worn incorrectly and of
+   the other groups of ``tune`` and ``test``. What each predicts for the groups that it left out goes beside the Keras
+   file, as ``.held_out.npz``, for thresholds and cross-validation.
+
+The same photographs and seed always give the same pictures and batches.
 """
 
 from __future__ import annotations
@@ -36,7 +42,7 @@ from tools.incorrect.sources import Item
 _PARTS = Path(__file__).parent / "detector" / "scenes_split.csv"
 _SHARED = Path(__file__).parent / "incorrect" / "shared.txt"
 _BASE_STEPS, _BASE_RATE, _BASE_AVERAGED = (1800, 1400), 7e-4, 0.998
-_WORN = 2  # place of the pictures of masks among the sources
+_WORN = 2  # index of the pictures of masks among the sources
 _REAL_STEPS, _REAL_RATE, _REAL_AVERAGED = 1000, 6e-4, 0.99
 _REAL_TURNS = 2
 _FOLDS = 4
@@ -81,7 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _last_stage(network: Any, base: list[Part], real: list[Part], seed: int) -> None:
-    """Fit the last layers some times over, each time with other draws, and take the mean of the weights."""
+    """Fit the last layers several times from the same weights with other random draws, and set the mean weights."""
     parts = [*base, *(pipeline.with_hard_ones_more(network, part) for part in real)]
     began, ended = network.get_weights(), []
     for turn in range(_REAL_TURNS):
@@ -102,7 +108,7 @@ def _last_stage(network: Any, base: list[Part], real: list[Part], seed: int) -> 
 def _cross_validate(
     network: Any, base: list[Part], root: Path, faces: list[Annotated], seed: int
 ) -> dict[str, NDArray[Any]]:
-    """What networks say of faces of groups that they were fitted without; every group once."""
+    """Predictions for every group's faces, each by the network that was fitted without that group."""
     import keras
 
     incorrect = set(incorrect_groups(faces))
@@ -135,7 +141,7 @@ def _composites(manifest: str) -> list[Item]:
 
 
 def _real_parts(root: Path, faces: list[Annotated], incorrect: set[str], seed: int) -> list[Part]:
-    """Faces of scenes: of groups with a mask worn incorrectly, and others."""
+    """Faces of scenes: those of groups with a mask worn incorrectly, and others."""
     near = list(items_of_scenes(root, [face for face in faces if face.group in incorrect]))
     far = list(items_of_scenes(root, [face for face in faces if face.group not in incorrect]))
     numbers = iter(range(seed + 10, seed + 99))

@@ -1,11 +1,11 @@
-"""Make scenes with known faces, to measure detection and classification on.
+"""Make scenes with known faces, on which to measure detection and classification.
 
     python -m tools.make_scenes --output scenes/ --count 300 --seed 2027 --crops crops/    # crops/with_mask/… …
     maskdet evaluate --input scenes/ --faces detect --set truth.boxes=scenes/annotations.json --output results/
 
-Places labelled face crops, of a folder or of a training manifest's split (--set manifest=DIR/images.parquet), on drawn
-backgrounds. Writes DIR/scene-00000.jpg …, annotations.json (COCO) and annotations.parquet, which say the same. Equal
-crops, seed and settings give equal scenes. Every setting is in tools/configs/scenes.yaml.
+Puts labelled face crops, from a folder or a training manifest's split (--set manifest=DIR/images.parquet), on drawn
+backgrounds. Writes DIR/scene-00000.jpg …, annotations.json (COCO), and the same annotations as annotations.parquet. The
+same crops, seed and settings always give the same scenes. Every setting is in tools/configs/scenes.yaml.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _scenes(arguments: argparse.Namespace) -> int:
     given = [f"{name}={json.dumps(vars(arguments)[name])}" for name in flags if vars(arguments)[name] is not None]
     settings = load_yaml(SceneSettings, arguments.config, [*given, *arguments.set])  # JSON is YAML
     if not settings.output:
-        raise ConfigError("--output", "a folder", "nothing", "Name where the scenes shall go.")
+        raise ConfigError("--output", "a folder", "nothing", "Say where to write the scenes.")
     options, crops = settings.look.options(), _crops(settings)
     photographs = find_images(Path(settings.backgrounds)) if settings.backgrounds is not None else []
     folder = Path(settings.output)
@@ -67,12 +67,12 @@ def _crops(settings: SceneSettings) -> list[FaceSource]:
 
 def _parser() -> console.Parser:
     parser = console.Parser("python -m tools.make_scenes", __doc__)
-    parser.add_argument("--output", metavar="DIR", help="local folder of the scenes; absent or empty")
-    parser.add_argument("--count", type=int, help="how many (default: 300)")
-    parser.add_argument("--seed", type=int, help="names the set (default: 2027)")
+    parser.add_argument("--output", metavar="DIR", help="local folder for the scenes; must be missing or empty")
+    parser.add_argument("--count", type=int, help="how many scenes (default: 300)")
+    parser.add_argument("--seed", type=int, help="another seed gives other scenes (default: 2027)")
     parser.add_argument("--crops", metavar="DIR", help="face crops in folders named by class")
     parser.add_argument("--config", help="a YAML file; see tools/configs/scenes.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over the config")
+    console.add_set_flag(parser)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Take the picture of a report that README shows, from the demo's drawn faces: docs/images/report.png.
+"""Take the screenshot of a report that README shows, made from the demo's drawn faces: docs/images/report.png.
 
 python -m tools.picture_report [--output FILE]
 """
@@ -18,7 +18,7 @@ _COLOURS = 64
 
 
 def main() -> int:
-    """Score the demo, write its report, and take the picture."""
+    """Score the demo, write its report, and take the screenshot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     output: Path = parser.parse_args().output
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def take(page: str, output: Path) -> None:
-    """Take a picture of the top of a page, as PNG of few colours."""
+    """Take a screenshot of the top of a page, as a PNG with few colours."""
     from PIL import Image
     from playwright.sync_api import sync_playwright
 

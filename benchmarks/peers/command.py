@@ -1,4 +1,4 @@
-"""The command line that peers share, and how they write where their framework does not."""
+"""The command line that peers share, and a writer for those whose framework has none."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CORES = len(os.sched_getaffinity(0))
 
 @dataclass(frozen=True)
 class Job:
-    """What a peer is asked for.
+    """What a peer has to do.
 
     Attributes:
-        folder: of images, without subfolders.
-        bundle: holds ``model.keras``, ``model.onnx`` and ``manifest.json``.
+        folder: folder of images, without subfolders.
+        bundle: folder with ``model.keras``, ``model.onnx`` and ``manifest.json``.
         output: Parquet file or folder to write.
-        height: of the model's input.
-        width: of the model's input.
+        height: height of the model's input.
+        width: width of the model's input.
     """
 
     folder: Path
@@ -61,9 +61,10 @@ def write(output: Path, files: list[str], probabilities: Any) -> None:
 
 
 def worn(outputs: Any) -> Any:
-    """Probability that there is a mask, ``(images,)``, by a network's outputs.
+    """Probability that there is a mask, ``(images,)``, from a network's outputs.
 
     Args:
-        outputs: of two classes ``(images,)`` or ``(images, 1)``; of three, p(mask), p(incorrect) and p(no_mask).
+        outputs: with two classes p(mask), ``(images,)`` or ``(images, 1)``; with three, p(mask), p(incorrect) and
+            p(no_mask), ``(images, 3)``.
     """
     return outputs[:, :2].sum(axis=1) if outputs.ndim == 2 and outputs.shape[1] == 3 else outputs.reshape(-1)

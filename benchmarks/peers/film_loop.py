@@ -1,9 +1,9 @@
-"""A film by a plain loop: OpenCV reads every frame, some are looked at by YuNet, the faces by the classifier.
+"""Score a film in a plain loop: OpenCV reads every frame, YuNet finds faces in some, and the classifier labels them.
 
-YuNet's file is not in the package: MASKDET_PEERS names the folder of yunet_n_640.onnx. One process, one thread of
-everything. A frame is looked at where it is the first of its part of a second, as `maskdet score` chooses them; the
-others are decoded, since there is no other way to the next, and not turned into pixels (`grab` without `retrieve`).
-Prints one line of JSON: frames looked at, faces, and seconds of wall and processor time without start-up.
+YuNet's file is not in the package: MASKDET_PEERS names the folder of yunet_n_640.onnx. There is one process, and one
+thread for everything. As with `maskdet score`, the first frame of each part of a second is looked at. The others have
+to be decoded on the way to the next, but are not converted to pixels (`grab` without `retrieve`). Prints one line of
+JSON: frames looked at, faces, and seconds of wall time and CPU time without start-up.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from benchmarks.peers import photograph_loop, yunet_loop
 
 
 def look(film: Path, rate: float, find: photograph_loop.Find) -> tuple[int, list[dict[str, Any]]]:
-    """Frames looked at, and a row for each face.
+    """The number of frames looked at, and a row for each face.
 
     Args:
-        film: to read.
-        rate: frames looked at a second.
+        film: the film to read.
+        rate: frames per second to look at.
         find: finds the faces of a frame.
     """
     capture = cv2.VideoCapture(str(film), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
@@ -32,7 +32,7 @@ def look(film: Path, rate: float, find: photograph_loop.Find) -> tuple[int, list
     frames, last = 0, -1
     while capture.grab():
         time_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
-        # Times are floating point; half a millisecond keeps a frame at k / rate from being taken for one before it.
+        # Times are floating point: without the half millisecond, a frame at k / rate could fall into the part before.
         cell = int((time_ms + 0.5) / 1000 * rate)
         if cell == last:
             continue
@@ -43,11 +43,11 @@ def look(film: Path, rate: float, find: photograph_loop.Find) -> tuple[int, list
 
 
 def main() -> None:
-    """Look at a film."""
+    """Score a film."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("--input", "--model"):
         parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--rate", type=float, default=2.0, help="frames a second")
+    parser.add_argument("--rate", type=float, default=2.0, help="frames per second to look at")
     given = parser.parse_args()
     find = yunet_loop.make(640, 0.6)
     photograph_loop.set_up(given.model)

@@ -1,4 +1,4 @@
-"""The decisions that others are compared with: full-size Pillow decoding, the float32 Keras model; not timed."""
+"""The reference for decisions: full-size decoding with Pillow and the float32 Keras model; not timed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The image as viewers show it: turned as its EXIF block says, over white where it is transparent."""
+    """The image as viewers show it: rotated as its EXIF block says, over white where it is transparent."""
     upright = ImageOps.exif_transpose(image)
     if not upright.has_transparency_data:
         return upright.convert("RGB")

@@ -17,7 +17,7 @@ BATCH = 32
 def main() -> None:
     job = parse_job(__doc__)
     options = onnxruntime.SessionOptions()
-    # Threads take whole batches: a batch is not divided, and no thread spins while it waits for another's part.
+    # Each thread takes whole batches: batches are not divided, so no thread spins while it waits for another's part.
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(job.bundle / "model.onnx"), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

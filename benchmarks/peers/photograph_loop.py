@@ -1,7 +1,7 @@
-"""The loop that peers for photographs share: a process a core, each reads, finds faces, crops and classifies.
+"""The loop that peers for photographs share: one process per core reads, finds faces, crops and classifies.
 
-What differs between them is the function that finds faces. Every process has one thread of everything, which is what
-an image at a time does best on a whole folder. Boxes are edges in pixels of the upright photograph.
+Peers differ in the function that finds faces. Every process uses one thread for everything, which is the fastest way to
+work through a whole folder image by image. Boxes are edges in pixels of the upright photograph.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 
 CORES = len(os.sched_getaffinity(0))
 AROUND = 1.3
-"""Side of the square that is classified, in sides of the box."""
+"""Side of the square that is classified, relative to the longer side of the box."""
 
 Find = Callable[[Any], tuple[Any, Any]]
-"""Pixels, uint8 BGR ``(height, width, 3)``, to boxes ``(faces, 4)`` and scores ``(faces,)``."""
+"""From pixels, uint8 BGR ``(height, width, 3)``, to boxes ``(faces, 4)`` and scores ``(faces,)``."""
 
 _worker: dict[str, Any] = {}
 
@@ -34,9 +34,9 @@ def main(description: str | None, make: Callable[..., Find], options: dict[str, 
     """Score a folder.
 
     Args:
-        description: the peer's.
-        make: gives the function that finds faces, from the options by name; called once in each process.
-        options: flag, without dashes, and its default.
+        description: description of the peer.
+        make: makes the function that finds faces from the options, by name; called once in each process.
+        options: flag, without the leading dashes → default.
     """
     parser = argparse.ArgumentParser(description=description)
     for name in ("--input", "--model", "--output"):
@@ -56,7 +56,7 @@ def set_up(bundle: Path) -> None:
     """Load the classifier into this process.
 
     Args:
-        bundle: holds ``model.onnx`` and ``manifest.json``.
+        bundle: folder with ``model.onnx`` and ``manifest.json``.
     """
     cv2.setNumThreads(1)
     session_options = onnxruntime.SessionOptions()
@@ -70,10 +70,10 @@ def set_up(bundle: Path) -> None:
 
 
 def look(uri: str, pixels: Any, find: Find) -> list[dict[str, Any]]:
-    """A row for each face of a picture, once the classifier is loaded.
+    """A row for each face in a picture; the classifier has to be loaded.
 
     Args:
-        uri: that rows name.
+        uri: the URI for the rows.
         pixels: uint8 BGR ``(height, width, 3)``, upright.
         find: finds faces.
     """
@@ -102,7 +102,7 @@ def _set_up(make: Callable[..., Find], options: dict[str, float], bundle: Path) 
 
 
 def _score(path: str) -> list[dict[str, Any]]:
-    return look(path, cv2.imread(path, cv2.IMREAD_COLOR), _worker["find"])  # upright: OpenCV heeds EXIF
+    return look(path, cv2.imread(path, cv2.IMREAD_COLOR), _worker["find"])  # upright, since OpenCV applies EXIF
 
 
 def _crop(pixels: Any, box: Any) -> Any:
@@ -112,7 +112,7 @@ def _crop(pixels: Any, box: Any) -> Any:
     x, y = (left + right - side) / 2, (top + bottom - side) / 2
     width, height = _worker["size"]
     place = np.array([[width / side, 0, -x * width / side], [0, height / side, -y * height / side]])
-    if side > 2 * width:  # or else most of its pixels would count for nothing
+    if side > 2 * width:  # shrink by area: interpolation would ignore most of the pixels
         inside = pixels[max(int(y), 0) : max(int(y + side), 1), max(int(x), 0) : max(int(x + side), 1)]
         edges = [max(-int(y), 0), max(int(y + side) - pixels.shape[0], 0)]
         edges += [max(-int(x), 0), max(int(x + side) - pixels.shape[1], 0)]
@@ -122,7 +122,7 @@ def _crop(pixels: Any, box: Any) -> Any:
 
 
 def _label(classes: list[float]) -> str:
-    """Of the probability of a mask, or of those of mask, incorrect and no_mask, as the model's manifest decides."""
+    """The label by the manifest's thresholds, from p(mask) or from p(mask), p(incorrect) and p(no_mask)."""
     decision, worn = _worker["decision"], sum(classes[:2])
     wrongly = len(classes) > 1 and classes[1] >= decision["incorrect_from"] * worn
     bare = max(1 - worn, 0.0)

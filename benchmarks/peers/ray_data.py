@@ -23,7 +23,7 @@ class Classifier:
         self._predict = tf.function(lambda batch: network(batch, training=False), reduce_retracing=True)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Probabilities of a batch of images of one size."""
+        """Probabilities for a batch of images of the same size."""
         probabilities = worn(self._predict(np.ascontiguousarray(batch["image"])).numpy())
         return {"uri": batch["path"], "probability": probabilities}
 

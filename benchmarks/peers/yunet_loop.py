@@ -1,6 +1,6 @@
-"""YuNet, the face detector of OpenCV's `FaceDetectorYN`, on photographs shrunk to a longer side, and the classifier.
+"""YuNet, the detector of OpenCV's `FaceDetectorYN`, on photographs shrunk to a given longer side, and the classifier.
 
-Its file is not in the package: MASKDET_PEERS names the folder of yunet_n_640.onnx.
+YuNet's file is not in the package: MASKDET_PEERS names the folder of yunet_n_640.onnx.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The PTransform that packs references into shards, with few and large batches on the way.
+"""The PTransform that packs references into shards, by way of few and large batches.
 
-Whatever is annotated ``Any`` here is as in :mod:`maskdet.beam.transforms`.
+Elements are annotated as ``Any`` for the reason given in :mod:`maskdet.beam.transforms`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _COLLECTED_IMAGES = 50_000
 class PackShards(beam.PTransform):  # type: ignore[misc]
     """:class:`RefBatch` without duplicates → :class:`Shard`.
 
-    Partitions small enough for one shard need no plan; for the others a histogram of hashes, small whatever their size,
-    tells where :func:`maskdet.inputs.sharding.cut_shards` cuts, so that the references of a shard meet on one worker
-    and no more do.
+    Partitions small enough for one shard need no plan. For the others a histogram of hashes, which is small whatever
+    their size, tells where :func:`maskdet.inputs.sharding.cut_shards` will cut, so that the references of each shard,
+    and no others, meet on one worker.
     """
 
     rule: KeyRule
@@ -59,26 +59,26 @@ def _plan_partition(partition: tuple[str, sharding.Cells], limit: Size) -> Itera
 
 
 class _Collect(beam.DoFn):  # type: ignore[misc]
-    """:class:`RefBatch` → what is made of the references of several.
+    """:class:`RefBatch` → elements made from the references of several batches.
 
-    A batch holds few images of each partition or group, and small elements take several times the room of large ones on
-    their way: so batches are collected over a bundle, as far as :data:`_COLLECTED_IMAGES` allows.
+    A batch holds few images of each partition or group, and many small elements take several times the space of a few
+    large ones. So batches are collected over a bundle, up to :data:`_COLLECTED_IMAGES` images.
     """
 
     def start_bundle(self) -> None:
-        """Begin with none."""
+        """Begin with no batches."""
         self._parts: list[pa.RecordBatch] = []
         self._count = 0
 
     def _take(self, batch: RefBatch) -> Iterator[Any]:
-        """A batch → elements, perhaps with a later one."""
+        """A batch → elements, which may come with a later batch."""
         self._parts.append(batch.columns)
         self._count += batch.images
         if self._count >= _COLLECTED_IMAGES:
             yield from self._collected()
 
     def finish_bundle(self) -> Iterator[Any]:
-        """What is left."""
+        """Elements from the batches that are left."""
         yield from map(GlobalWindows.windowed_value, self._collected())
 
     def _collected(self) -> list[Any]:
@@ -87,12 +87,12 @@ class _Collect(beam.DoFn):  # type: ignore[misc]
         return list(self._made(found)) if found.num_rows else []
 
     def _made(self, found: pa.RecordBatch) -> Iterable[Any]:
-        """Elements of references."""
+        """The elements made from some references."""
         raise NotImplementedError
 
 
 class KeyByUri(_Collect):
-    """:class:`RefBatch` → (group, :class:`RefBatch`): by the first bits of URIs' hashes, so that those of one meet.
+    """:class:`RefBatch` → (group, :class:`RefBatch`), by the first bits of URIs' hashes, so that equal URIs meet.
 
     Args:
         groups: how many there are, at most :data:`~maskdet.inputs.sharding.URI_GROUPS`.
@@ -102,7 +102,7 @@ class KeyByUri(_Collect):
         self._groups = groups
 
     def process(self, batch: RefBatch) -> Iterator[tuple[int, RefBatch]]:
-        """A batch → batches of each group, perhaps with a later one."""
+        """A batch → batches of each group, which may come with a later batch."""
         yield from self._take(batch)
 
     def _made(self, found: pa.RecordBatch) -> Iterator[tuple[int, RefBatch]]:
@@ -117,7 +117,7 @@ class _CountCells(_Collect):
         self._rule = rule
 
     def process(self, batch: RefBatch) -> Iterator[tuple[str, sharding.Cells]]:
-        """A batch → histograms, perhaps with a later one."""
+        """A batch → histograms, which may come with a later batch."""
         yield from self._take(batch)
 
     def _made(self, found: pa.RecordBatch) -> Iterator[tuple[str, sharding.Cells]]:
@@ -126,7 +126,7 @@ class _CountCells(_Collect):
 
 
 class _AssignPrefixes(_Collect):
-    """:class:`RefBatch` → ((folder, prefix), :class:`RefBatch`): by the shard-to-be that they lie in."""
+    """:class:`RefBatch` → ((folder, prefix), :class:`RefBatch`), by the planned shard that the images lie in."""
 
     def __init__(self, rule: KeyRule) -> None:
         self._rule = rule
@@ -134,7 +134,7 @@ class _AssignPrefixes(_Collect):
     def process(
         self, batch: RefBatch, plans: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[tuple[str, str], RefBatch]]:
-        """A batch → batches of each shard-to-be, perhaps with a later one."""
+        """A batch → batches of each planned shard, which may come with a later batch."""
         self._plans = plans
         yield from self._take(batch)
 

@@ -1,8 +1,7 @@
 """The PTransforms of a scoring run: thin dataclasses that map the library's functions over Beam's collections.
 
-Elements are few and large: batches of references, shards, reports. Whatever is annotated ``Any`` here is a type of
-:mod:`maskdet.inputs.references`; naming it would make Beam look for a row
-schema in named tuples that are simply pickled.
+Elements are few and large: batches of references, shards, reports. They are annotated as ``Any``, because Beam would
+look for a row schema in their named tuples, which are simply pickled.
 """
 
 from __future__ import annotations
@@ -54,23 +53,23 @@ from maskdet.tables.tracks import TrackFiles, TracksTotal
 _COUNTS = "counts"
 _SHARDS_IN_HAND = 2
 _SHARDS_READ = 16
-# Images of a group in which those of earlier runs meet: where there are many partitions, each group is cut into as many
-# small batches, which cost more than their images do.
+# Images per group when listed images are joined with earlier ones. With many partitions each group is later cut into
+# as many small batches, which cost more than the images in them, so groups are few and large.
 _GROUP_IMAGES = 25_000
 
 
 @dataclass
 class ListImages(beam.PTransform):  # type: ignore[misc]
-    """``None`` root → :class:`RefBatch`: every image of the input, listed by as many workers as there are parts."""
+    """``None`` root → :class:`RefBatch`: every image of the input; workers share the listing."""
 
     tasks: Sequence[ListTask]
     source: SourceSettings
     output: str = ""
-    """Where no image may lie."""
+    """The run's output, in which no image may lie."""
     videos: frozenset[str] = frozenset()
     """Extensions of videos."""
     pseudonyms: Pseudonyms | None = None
-    """What replaces the images' names, if they are hidden."""
+    """Replaces the images' names, if they are to be hidden."""
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
@@ -104,9 +103,9 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
 
     Attributes:
         layout: the output.
-        shards: slot and SHA-256 of what each shard of earlier runs remembers of its images.
+        shards: slot of each shard of earlier runs, and SHA-256 of its images table.
         growth: how the run adds to them.
-        images: about how many images there are.
+        images: approximate number of images.
     """
 
     layout: Layout
@@ -137,7 +136,7 @@ class JoinEarlier(beam.PTransform):  # type: ignore[misc]
 
 @dataclass
 class PlanShards(beam.PTransform):  # type: ignore[misc]
-    """:class:`Shard` → :class:`Shard`: the same, spread anew, once a list of them all is in the output.
+    """:class:`Shard` → the same :class:`Shard`, spread over workers once a list of them all is in the output.
 
     So ``maskdet status`` knows how many there are before the first is scored.
     """
@@ -170,10 +169,10 @@ class ScoreShards(beam.PTransform):  # type: ignore[misc]
     run_id: str = ""
     """Names the run in the workers' logs."""
     inference_threads: int | None = None
-    """Default: one per core of the worker, of which the machine that submits knows nothing."""
+    """Default: one per core of the worker, which the submitting machine cannot know."""
 
     def load(self) -> Scorer:
-        """Load model and detector, as a worker does once."""
+        """Load model and detector; each worker does so once."""
         spec = dataclasses.replace(self.spec, threads=self.inference_threads or available_cores())
         model, options = load_model(self.model_uri, spec), self.options
         return Scorer(model, options, load_viewer(model, options, spec.threads))
@@ -185,9 +184,9 @@ class ScoreShards(beam.PTransform):  # type: ignore[misc]
 
 @dataclass
 class FinishRun(beam.PTransform):  # type: ignore[misc]
-    """``None`` root → :class:`RunRecord`, once listing, shards and compliance tables are all there.
+    """``None`` root → :class:`RunRecord`, once listing, shards and compliance tables are complete.
 
-    In the pipeline rather than in the client, so that a run whose client went away still ends properly.
+    A step of the pipeline rather than of the client, so that a run ends properly even if its client is gone.
     """
 
     plan: RunPlan
@@ -196,7 +195,7 @@ class FinishRun(beam.PTransform):  # type: ignore[misc]
     reports: PCollection[Any]
     levels: PCollection[Any]
     tracks: Mapping[str, PCollection[Any]] | None = None
-    """Files of tracks, and of their rates."""
+    """``files``: files of tracks; ``rates``: files of their rates."""
 
     def expand(self, root: Any) -> PCollection[Any]:
         """Apply the transform."""
@@ -227,13 +226,13 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
         tasks: the listing to do.
         source: how paths and image lists are read.
         rule: the run's keys.
-        limit: of a shard.
+        limit: largest size of a shard.
         score: the scoring transform.
         compliance: the compliance transform.
         earlier: joins images of earlier runs, if the output holds any.
-        videos: which files are videos, and how they are cut; ``None``: none are.
-        tracks: makes tracks of the rows of videos; ``None``: there can be none.
-        pseudonyms: what replaces names of images, if they are hidden.
+        videos: which files are videos, and how they are cut; ``None``: no file is a video.
+        tracks: makes tracks from the rows of videos; ``None``: there are none.
+        pseudonyms: replaces names of images, if they are to be hidden.
     """
 
     plan: RunPlan
@@ -279,9 +278,10 @@ class ScoreRun(beam.PTransform):  # type: ignore[misc]
 
 
 class _ScoreShard(beam.DoFn):  # type: ignore[misc]
-    """Keeps or scores shards. The model is loaded by the first shard that needs it, once a process.
+    """Keeps or scores shards. Each process loads the model once, for the first shard that needs it.
 
-    A bundle has two shards in hand, which share the scorer's threads: while one is written, the other is scored.
+    Two shards of a Beam bundle are processed at once and share the scorer's threads: while one is written, the other is
+    scored.
     """
 
     def __init__(self, transform: ScoreShards) -> None:
@@ -291,7 +291,7 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
         self._telemetry = ShardTelemetry(transform.run_id)
 
     def setup(self) -> None:
-        """Make the threads that see shards through."""
+        """Start the threads that process shards."""
         self._pool = ThreadPoolExecutor(_SHARDS_IN_HAND, thread_name_prefix="shard")
         self._give_back = GivingBack()
         # The client may be gone while a cluster works on.
@@ -301,11 +301,11 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
             self._signs_of_life.enter_context(heartbeats(step.job.layout, step.run_id))
 
     def start_bundle(self) -> None:
-        """Begin with none in hand, whatever became of the bundle before."""
+        """Begin with no shard in hand, however the previous bundle ended."""
         self._in_hand: deque[Future[tuple[ShardReport, float]]] = deque()
 
     def process(self, shard: Shard) -> Iterator[ShardReport]:
-        """One shard → one report, perhaps with the next shard or at the end of the bundle."""
+        """One shard → one report, which may come with a later shard or at the end of the bundle."""
         self._in_hand.append(self._pool.submit(self._finish, shard))
         if len(self._in_hand) == _SHARDS_IN_HAND:
             yield self._next_report()
@@ -327,7 +327,7 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
         return report, time.perf_counter() - started
 
     def _went_on(self, images: int) -> None:
-        """Count a finished part of a shard; the memory of its images is free now."""
+        """Count a finished part of a shard, and give the memory of its images back."""
         PROGRESS.add_done(images)
         self._give_back()
 
@@ -336,7 +336,7 @@ class _ScoreShard(beam.DoFn):  # type: ignore[misc]
         listed = report.receipt.images - report.carried.images
         PROGRESS.add_done(listed - report.images_read, kept=True)
         PROGRESS.add_failed(sum(report.receipt.failed.values()) - sum(report.carried.failed.values()))
-        self._telemetry.record(report, seconds)  # here, since Beam's metrics belong to the bundle's own thread
+        self._telemetry.record(report, seconds)  # here, because Beam's metrics work only in the bundle's own thread
         return report
 
     def _load(self) -> Scorer:
@@ -390,12 +390,12 @@ def _batches(found: pa.RecordBatch) -> Iterator[RefBatch]:
 
 
 def _pieces(shards: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], ...]]:
-    """Shards in parts that are read one after the other: few elements for a runner, many for its workers."""
+    """Shards in groups that are read together: few elements for the runner, yet enough to share among workers."""
     return [tuple(shards[start : start + _SHARDS_READ]) for start in range(0, len(shards), _SHARDS_READ)]
 
 
 def _read_earlier(shards: Sequence[tuple[str, str]], layout: Layout) -> RefBatch:
-    # Those of several small shards together: each batch is cut into as many as there are groups.
+    # Images of several small shards in one batch, because each batch is cut into as many parts as there are groups.
     return RefBatch.of_columns(columns.joined(read_columns(layout, shards)))
 
 

@@ -54,7 +54,7 @@ def _preview(argv: Sequence[str]) -> int:
     FileSystems.set_options(parse_beam_options(rest, own_flags=parser.flags))
     settings = load_yaml(ScoreSettings, arguments.config, _overrides(arguments))
     if not settings.output:
-        raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the previews shall go.")
+        raise ConfigError("--output", "a folder or prefix", "nothing", "Say where to write the previews.")
     refs = find_images(settings, video_extensions(resolve_mode(settings.video), settings.source.extensions))
     images = [ref for ref in refs if ref.segment is None]
     films = [ref.uri for ref in refs if ref.segment is not None]

@@ -185,7 +185,7 @@ class EvaluateSettings(ScoreSettings):
             ConfigError: there is no output, or keys would become folders.
         """
         if not self.output:
-            raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the results shall go.")
+            raise ConfigError("--output", "a folder or prefix", "nothing", "Say where to write the results.")
         if self.tables.partition_by:
             remedy = "Leave it out: an evaluation keeps keys as columns."
             raise ConfigError("tables.partition_by", "nothing", list(self.tables.partition_by), remedy)

@@ -1,8 +1,8 @@
-"""Runs a detector's network on canvases of any size, one at a time and one thread each.
+"""Runs a detector's network on canvases of any size, each canvas on its own and in one thread.
 
-LiteRT fixes a canvas's size when it allocates memory, which takes 4 ms where the canvas then takes 14. So each worker
-keeps its last sizes prepared, as many as fit a bound of memory; camera frames, which all have one size, are prepared
-once. ONNX Runtime, for imported detectors, takes any size as it comes.
+LiteRT fixes a canvas's size when it allocates memory, which takes 4 ms for a canvas that then takes 14. So each worker
+keeps its last sizes prepared, as many as fit in a memory limit; camera frames, which all have the same size, are
+prepared once. ONNX Runtime, for imported detectors, accepts any size without preparation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from maskdet.faces.bundle import DetectorBundle, DetectorManifest
 from maskdet.faces.decoding import DECODERS, Detections, Maps
 from maskdet.faces.prepared import PreparedSizes
 
-# int8 kernels of other processors may round single values to the neighbouring step, and steps add up over 60 layers.
+# int8 kernels of other processors may round some values to the neighbouring step, and these add up over 60 layers.
 _GOLDEN_MEAN_TOLERANCE = 0.02
 _GOLDEN_SCORE_TOLERANCE = 0.15
 _PACKAGES = {"litert": "ai-edge-litert", "onnx": "onnxruntime"}
@@ -40,10 +40,10 @@ class Network:
 
     Args:
         bundle: what to run.
-        threads: canvases that run concurrently.
+        threads: how many canvases run concurrently.
 
     Raises:
-        ModelError: what runs the network is not installed, the file is no network of this architecture, or it does not
+        ModelError: the runtime is not installed, the file is not a network of this architecture, or it does not
             reproduce its golden maps.
     """
 
@@ -61,7 +61,7 @@ class Network:
 
     @classmethod
     def unchecked(cls, bundle: DetectorBundle) -> Network:
-        """A network whose golden maps are still to be made."""
+        """A network that is not verified, since its golden maps are yet to be made."""
         network = cls.__new__(cls)
         network._set_up(bundle, 1)
         return network
@@ -77,7 +77,7 @@ class Network:
         """The network's maps for one canvas; waits while every worker is busy.
 
         Args:
-            canvas: uint8 RGB ``(height, width, 3)``, sides multiples of the manifest's ``side_multiple_px``.
+            canvas: uint8 RGB ``(height, width, 3)``; both sides are multiples of the manifest's ``side_multiple_px``.
         """
         runner = self._free.get()
         try:
@@ -86,11 +86,11 @@ class Network:
             self._free.put(runner)
 
     def detect(self, canvas: NDArray[np.uint8], min_score: float) -> Detections:
-        """Every box of a canvas whose score reaches a threshold, in pixels of the canvas, unsuppressed.
+        """Every box of a canvas whose score reaches a threshold, in pixels of the canvas, before suppression.
 
         Args:
-            canvas: as :meth:`run` takes.
-            min_score: boxes below are left out.
+            canvas: as for :meth:`run`.
+            min_score: boxes below this score are left out.
         """
         return self._decode(self.run(canvas), (canvas.shape[0], canvas.shape[1]), min_score)
 
@@ -115,7 +115,7 @@ def runtime_version(manifest: DetectorManifest) -> str:
 
 
 class _Interpreter(NamedTuple):
-    """An interpreter, and where its input and outputs are."""
+    """An interpreter, and the indices of its input and outputs."""
 
     interpreter: Any
     input: int
@@ -123,20 +123,20 @@ class _Interpreter(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> _Interpreter:
-        """One of no size yet."""
+        """An interpreter that is not prepared for any size yet."""
         from ai_edge_litert.interpreter import Interpreter  # heavy
 
         interpreter = Interpreter(model_path=str(path), num_threads=1)
         return cls(interpreter, interpreter.get_input_details()[0]["index"], _output_indices(interpreter))
 
     def prepare(self, height: int, width: int) -> None:
-        """Make it ready for canvases of a size."""
+        """Prepare it for canvases of a size."""
         self.interpreter.resize_tensor_input(self.input, (1, height, width, 3))
         self.interpreter.allocate_tensors()
 
 
 class _LiteRTRunner:
-    """LiteRT interpreters of one thread, one for each canvas size, the latest sizes kept."""
+    """LiteRT interpreters with one thread, one for each of the latest canvas sizes."""
 
     def __init__(self, path: Path, manifest: DetectorManifest) -> None:
         self._manifest = manifest
@@ -144,8 +144,8 @@ class _LiteRTRunner:
 
     def run(self, canvas: NDArray[np.uint8]) -> Maps:
         interpreter, input_index, outputs = self._sizes.of(*canvas.shape[:2])
-        # Turned by 180 degrees, and the maps turned back: see tools.detector.centerface. Turned and with its channels
-        # reversed, a canvas is its bytes from the last to the first, which takes a fifth of the time of turning alone.
+        # Rotated by 180 degrees, and the maps rotated back: see tools.detector.centerface. A canvas that is rotated and
+        # has its channels reversed is its bytes in reverse order, which takes a fifth of the time of rotation alone.
         step = -1 if self._manifest.turned else 1
         turned = canvas[np.newaxis, ::step, ::step, :: -1 if self._manifest.channel_order == "BGR" else 1]
         interpreter.set_tensor(input_index, np.ascontiguousarray(turned))
@@ -154,10 +154,10 @@ class _LiteRTRunner:
 
 
 class _OnnxRunner:
-    """A session of ONNX Runtime, float32, one thread."""
+    """A session of ONNX Runtime, in float32 and with one thread."""
 
     def __init__(self, path: Path, manifest: DetectorManifest) -> None:
-        runtime_version(manifest)  # says how to install it
+        runtime_version(manifest)  # raises an error that says how to install it
         import onnxruntime  # heavy
 
         options = onnxruntime.SessionOptions()
@@ -200,7 +200,7 @@ def _check_golden(bundle: DetectorBundle, network: Network) -> None:
             f"detector {bundle.manifest.model_id} on {runtime_version(bundle.manifest)}",
             f"its golden maps within {_GOLDEN_MEAN_TOLERANCE} on average, scores within {_GOLDEN_SCORE_TOLERANCE}",
             f"{mean:.4f} on average, a score {worst:.4f} off",
-            "The runtime computes something else than at export; export the bundle with this version.",
+            "The runtime computes something different than at export; export the bundle again with this version.",
         )
 
 

@@ -2,25 +2,25 @@
 
 Every image becomes upright 8-bit RGB by these rules, and the same bytes give the same array everywhere:
 
-- Formats: JPEG, PNG, WebP, BMP, GIF and TIFF, told by content, never by file name; AVIF where Pillow is built with it,
-  and HEIC by the extra ``maskdet[heif]``.
-- A file of which a part is missing or broken is refused, also where its decoder would only warn, or not even that;
+- Formats: JPEG, PNG, WebP, BMP, GIF and TIFF, recognised by content, never by file name; AVIF where Pillow is built
+  with it, and HEIC with the extra ``maskdet[heif]``.
+- A file with a missing or broken part is refused, even where its decoder would only warn, or not even that;
   :attr:`ImageLimits.keep_damaged` keeps what is left of a JPEG or a PNG.
 - EXIF orientation is applied; an unreadable EXIF block counts as upright.
 - Palette images are expanded; grey and bilevel are repeated over the three channels.
-- Alpha, a transparent palette entry or a transparent colour is composited over white, as viewers show it (save PNG's
+- Alpha, a transparent palette entry or a transparent colour is composited over white, as viewers show it (except PNG's
   transparent colours of 2, 4 and 3 x 16 bits, which the decoder does not find).
 - CMYK and YCbCr are converted arithmetically; embedded colour profiles are not applied.
-- 16-bit samples keep their high byte (what decoders do with 16-bit RGB); grey of 12 or 32 bits, signed and float
-  samples have no range that the decoder tells, and are refused.
+- 16-bit samples keep their high byte, as decoders do with 16-bit RGB; grey of 12 or 32 bits, signed and float samples
+  are refused, since the decoder does not say what range they have.
 - Animations and multi-page files give their first frame.
-- Byte, pixel and side limits are checked from the header, before any pixel is allocated; so are headers that would keep
-  a decoder busy for longer than any picture. Pictures of 16 million pixels or more are decoded one at a time.
-- Formats other than JPEG and PNG are decoded in a process of its own where :attr:`ImageLimits.isolated_s` says so, with
-  the same result; a decoder that crashes or hangs there costs the image.
+- Byte, pixel and side limits are checked with the header, before memory for pixels is allocated. Headers that would
+  keep a decoder busy for longer than any picture are refused, too. Pictures of 16 million pixels or more wait in turn.
+- Where :attr:`ImageLimits.isolated_s` is set, formats other than JPEG and PNG are decoded in a process of their own,
+  with the same result; a decoder that crashes or hangs there costs only the image.
 - A JPEG is decoded at 1/2, 1/4 or 1/8 scale where that leaves at least :data:`DRAFT_MARGIN` times the size asked for.
 
-Who decodes and resizes is told by :mod:`maskdet.images.codecs`; the rules are the same for all.
+:mod:`maskdet.images.codecs` chooses the libraries that decode and resize; the rules are the same for all.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ from maskdet.images.codecs import PILLOW, Codecs, Pixels, decode_jpeg
 from maskdet.images.isolated import IN_PROCESS, decode_isolated
 
 if TYPE_CHECKING:
-    from maskdet.config import ImagingSettings  # heavy, and processes that decode need none of it
+    from maskdet.config import ImagingSettings  # heavy, and processes that only decode do not need it
 
-# Only these decoders run: others (EPS starts Ghostscript) are no business of a scoring worker. Importing the modules
-# registers them, so that no thread does so first while others decode.
+# Only these decoders run: a scoring worker has no use for others, such as EPS, which starts Ghostscript. Importing the
+# modules registers them, so that no thread has to while others decode.
 _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-# Who reads the others, and what to install where they are not read.
+# What to install where other formats are not read.
 _HEIF_EXTRA = "maskdet[heif]"
 _AVIF_EXTRA = "pillow>=11.3"
 
-# Reduced-scale decoding averages DCT blocks, a different filter than the final resize. With twice the target left to
-# the final resize, the built-in model's probabilities moved by at most .006 on 30 photographs of 150 kB to 1.5 MB
-# (tests/images/test_preprocessing.py) and on 2,897 smaller web images, and no label changed.
+# Reduced-scale decoding averages DCT blocks, which is a different filter from the final resize. Where it leaves twice
+# the target size to the final resize, the built-in model's probabilities moved by at most .006 on 30 photographs of
+# 150 kB to 1.5 MB (tests/images/test_preprocessing.py) and on 2,897 smaller web images, and no label changed.
 DRAFT_MARGIN = 2
 
 _EXIF_ORIENTATION = 0x0112
@@ -84,7 +84,7 @@ _TRANSPOSES = {
 }
 _SWAPS_AXES = (5, 6, 7, 8)
 
-# A picture of 64 million pixels takes 200 MB, and as much again on its way; threads that hold one each would take all.
+# A picture of 64 million pixels takes 200 MB, and twice that while it is decoded: too much if each thread held one.
 _LARGE_PIXELS = 16_000_000
 _LARGE = threading.Lock()
 _STRIP_PIXELS = 4_000_000
@@ -98,7 +98,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What is refused before it costs memory, and what becomes of damaged files."""
+    """What is refused before it costs memory, and how damaged files and other formats are treated."""
 
     max_bytes: int = 64 * 1024 * 1024
     max_pixels: int = 64_000_000
@@ -107,11 +107,11 @@ class ImageLimits:
     keep_damaged: bool = False
     """Decode what is left of a damaged JPEG or PNG, rather than refuse it."""
     isolated_s: float | None = None
-    """Decode other formats in a process of its own, which may take so many seconds; ``None``: in this one."""
+    """Limit in seconds for decoding other formats in a process of their own; ``None``: decode them in this process."""
 
     @classmethod
     def of(cls, settings: ImagingSettings, decoder_seconds: float | None = None) -> ImageLimits:
-        """The limits that settings name, and how long a decoder may take in a process of its own."""
+        """The limits of settings, and the limit in seconds for a decoder in a process of its own."""
         return cls(
             settings.max_bytes,
             settings.max_pixels,
@@ -136,14 +136,14 @@ class PreparedImage(NamedTuple):
 
 
 Reduction = Callable[[int, int], int]
-"""How far an image of some width and height may be reduced in decoding: to 1 / 1, 1 / 2, 1 / 4 or 1 / 8."""
+"""From the width and height of an image, the factor by which decoding may reduce it: 1, 2, 4 or 8."""
 
 
 class UprightImage(NamedTuple):
     """A decoded image, and the size it came in."""
 
     picture: Image.Image | Pixels
-    """RGB, upright, as whoever decoded it left it; smaller than the original if decoded at reduced scale."""
+    """RGB, upright, in the form that its decoder returns; smaller than the original if decoded at reduced scale."""
     width_px: int
     """Width of the upright original."""
     height_px: int
@@ -153,11 +153,11 @@ class UprightImage(NamedTuple):
 
     @property
     def image(self) -> Image.Image:
-        """The picture as Pillow has it; converted anew by every call."""
+        """The picture as a Pillow image; converted anew at every access."""
         return self.picture if isinstance(self.picture, Image.Image) else Image.fromarray(self.picture)
 
     def in_pillow(self) -> UprightImage:
-        """The same with its picture converted once, for those who ask for it several times."""
+        """The same with its picture converted to Pillow once, for callers that use :attr:`image` several times."""
         return self._replace(picture=self.image)
 
 
@@ -181,10 +181,10 @@ def prepare_image(
         resize_filter: ``"bilinear"``, ``"box"`` or ``"bicubic"``, antialiased when shrinking, or ``"nearest"``.
         jpeg_draft: decode JPEGs at reduced scale where allowed (see the module's rules); never before ``"nearest"``,
             which takes pixels as they are.
-        codecs: who decodes and resizes.
+        codecs: what decodes and resizes.
 
     Raises:
-        ImageFault: the image is empty, too large, too small, damaged or of an unsupported kind.
+        ImageFault: the image is empty, too large, too small, damaged or of an unsupported format.
     """
     reducible = jpeg_draft and resize_filter != "nearest"
     upright = decode_upright(data, limits, (width, height) if reducible else None, codecs=codecs)
@@ -219,8 +219,8 @@ def decode_upright(
         data: the file's bytes.
         limits: byte and pixel limits.
         at_least: ``(width, height)`` that the result will be resized to; lets JPEGs be decoded at reduced scale.
-        reduce: lets JPEGs be decoded at 1/2, 1/4 or 1/8 of their size: how far, by their width and height.
-        codecs: who decodes.
+        reduce: the factor by which JPEGs of some width and height may be reduced, where ``at_least`` is ``None``.
+        codecs: what decodes.
 
     Raises:
         ImageFault: as :func:`prepare_image`.
@@ -232,26 +232,26 @@ def decode_upright(
         raise
     except MemoryError:
         raise ImageFault(FailureCode.OUT_OF_MEMORY, "not enough memory to decode the image") from None
-    except Exception as error:  # the one boundary: whatever decoders raise costs one row
+    except Exception as error:  # the one boundary: whatever a decoder raises costs only this image
         raise ImageFault(FailureCode.CORRUPT_IMAGE, f"decoding raised {type(error).__name__}") from error
 
 
 def decode_here(data: bytes, limits: ImageLimits, large: contextlib.AbstractContextManager[object]) -> UprightImage:
-    """As :func:`decode_upright`, in this process: what processes of their own do.
+    """As :func:`decode_upright`, but always in this process; isolated decoder processes call it.
 
     Args:
-        data: the bytes of no JPEG.
+        data: the file's bytes; not a JPEG's.
         limits: byte and pixel limits.
         large: held while a large picture is decoded.
 
     Raises:
-        ImageFault: the image is too large, too small, damaged or of an unsupported kind.
+        ImageFault: the image is too large, too small, damaged or of an unsupported format.
     """
     return _read(data, _readable_kind(data), limits, large=large)
 
 
 def _plain(data: bytes, limits: ImageLimits, codecs: Codecs) -> UprightImage | None:
-    """An image that needs no header of Pillow's; ``None`` of all others."""
+    """An image that can be decoded without Pillow reading its header; ``None`` for all others."""
     size = codecs.plain_size(data)
     if size is None or _pixels_fault(size, limits) is not None:
         return None
@@ -295,7 +295,7 @@ def _read(
             if kind == "TIFF":
                 tiff.check_strips(image, data)
             picture, damaged = _to_rgb(_load(image)), False
-    # Read last: of a PNG it decodes the pixels, and would swallow their damage, if they were not decoded yet.
+    # Read last: for a PNG whose pixels are not decoded yet, this would decode them and swallow their damage.
     orientation = _orientation(image)
     if orientation in _TRANSPOSES:
         upright = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
@@ -346,7 +346,7 @@ def _load_whole_png(image: Image.Image, data: bytes, file: png.PngFile) -> Image
     if file.problem is not None:
         raise ImageFault(FailureCode.CORRUPT_IMAGE, f"damaged PNG: {file.problem}")
     _load(image)
-    # Rows that were not there are black, the last one too; of a picture that ends so, a second look tells.
+    # Missing rows are decoded as black, so a black last row may be missing or real; a second look tells which.
     last = image.crop((0, image.height - 1, image.width, image.height))
     if (file.interlaced or last.getbbox() is None) and not png.has_all_pixels(data, file):
         raise ImageFault(FailureCode.CORRUPT_IMAGE, "damaged PNG: its pixels end early")
@@ -366,10 +366,10 @@ def _check_bytes(size_bytes: int, limits: ImageLimits) -> None:
 
 
 def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
-    """Refuse a picture of some ``(width, height)`` that the limits do not allow.
+    """Refuse a picture whose ``(width, height)`` the limits do not allow.
 
     Raises:
-        ImageFault: it has too many pixels, or too few.
+        ImageFault: it has too many or too few pixels.
     """
     if (fault := _pixels_fault(size, limits)) is not None:
         raise fault
@@ -396,10 +396,10 @@ def _pixels_fault(size: tuple[int, int], limits: ImageLimits) -> ImageFault | No
 
 
 def _readable_kind(data: bytes) -> str:
-    """The format of a file, which this machine reads.
+    """The format of a file that this machine can read.
 
     Raises:
-        ImageFault: it is no image, or of a format that is not read, or not on this machine.
+        ImageFault: it is not an image, or its format cannot be read, in general or on this machine.
     """
     kind = containers.kind_of(data)
     if kind in FORMATS or (kind == "AVIF" and _reads_avif()) or (kind == "HEIF" and _reads_heif()):
@@ -437,7 +437,7 @@ def _open(data: bytes, kind: str) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=(kind,))
     except UnidentifiedImageError:
         # Pillow's own message holds a memory address, which would differ from run to run.
-        raise ImageFault(FailureCode.CORRUPT_IMAGE, f"begins as {kind}, but has no whole header") from None
+        raise ImageFault(FailureCode.CORRUPT_IMAGE, f"begins as {kind}, but its header is incomplete") from None
     except MemoryError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
@@ -477,7 +477,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """A transparent picture over white, by strips, since each of its steps would take the memory of a whole copy."""
+    """A transparent picture over white, done in strips: for the whole picture, each step would need a full copy."""
     opaque = Image.new("RGB", image.size)
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
@@ -487,11 +487,11 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _high_bytes(image: Image.Image) -> Image.Image:
-    """8-bit grey of 16-bit grey."""
+    """8-bit grey from 16-bit grey."""
     tags: Mapping[int, object] = getattr(image, "tag_v2", {})
     if tags.get(_TIFF_BITS, (16,)) != (16,) or tags.get(_TIFF_PHOTOMETRIC, _BLACK_IS_ZERO) != _BLACK_IS_ZERO:
-        # The decoder neither widens 12 bits nor inverts: such an image would come out black, or as its negative.
-        raise ImageFault(FailureCode.UNSUPPORTED_MODE, "grey TIFF of more than 8 bits, but not 16, or with white as 0")
+        # The decoder neither widens 12 bits nor inverts, so the image would come out black or as its negative.
+        raise ImageFault(FailureCode.UNSUPPORTED_MODE, "grey TIFF with more than 8 bits but not 16, or with white as 0")
     samples = np.asarray(image)
     grey = (samples >> 8).astype(np.uint8)
     if "transparency" in image.info:

@@ -1,4 +1,4 @@
-"""Columns and values of tables that people write: found by name in any case, and read as text."""
+"""Columns and values of tables that people write: columns are found by name in any case, values are read as text."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _WHOLE_NUMBER = re.compile(r"-?\d+\.0")
 
 
 def columns_like(names: Iterable[str], name: str) -> list[str]:
-    """The columns of a name: those called exactly so; where there are none, those called so in any case."""
+    """The columns with a name: exact matches, or, where there are none, matches in any case."""
     known = list(names)
     return [one for one in known if one == name] or [one for one in known if one.casefold() == name.casefold()]
 
 
 def text_of(value: Any) -> str | None:
-    """A value as text; ``None`` for nothing, an empty text and NaN."""
+    """A value as text; ``None`` for a missing value, an empty text or NaN."""
     if isinstance(value, bytes):  # text that its writer did not mark as such
         value = value.decode("utf-8", "backslashreplace")
-    if isinstance(value, float):  # integers, where some are missing
+    if isinstance(value, float):  # integers become floats in a column with missing values
         value = None if math.isnan(value) else int(value) if value.is_integer() else value
     return None if value is None or value == "" else str(value)
 
 
 def without_fraction(text: str) -> str:
-    """``7`` of ``7.0``, which is how an integer is written where others of its column are missing."""
+    """``7`` for ``7.0``, which is how an integer is written in a column with missing values."""
     return text[:-2] if text.endswith(".0") and _WHOLE_NUMBER.fullmatch(text) else text

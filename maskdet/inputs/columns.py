@@ -1,7 +1,7 @@
-"""References to images as Arrow columns: as they travel, and as many of them are sorted, joined and cut at once.
+"""References to images as Arrow columns, in which they cross the pipeline and are sorted, joined and cut in bulk.
 
-A row is an :class:`~maskdet.inputs.references.ImageRef`, whose fields the columns have, problems as two of them. A
-million named tuples take seconds to make, and as long again at each step that takes them apart; columns take none.
+A row is an :class:`~maskdet.inputs.references.ImageRef`: a column for each of its fields, two for ``problem``. A
+million named tuples take seconds to make, and as long again at each step that takes them apart; columns avoid both.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ COLUMNS = pa.schema(
     ]
 )
 IDENTITY = ("size_bytes", "version", "captured_at_ms", "problem_code", "problem_message")
-"""Those that tell one state of an image from another, beside its keys and its name."""
+"""Columns that tell one state of an image from another, besides its keys and its name."""
 
 Integers = NDArray[np.int64]
 Digests = NDArray[np.uint64]
 
 
 def columns_of(rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
-    """The columns of references.
+    """References as columns.
 
     Args:
         rows: references, or plain tuples of their fields.
 
     Raises:
-        UnicodeEncodeError: a text holds what is not Unicode.
+        UnicodeEncodeError: a text is not valid Unicode.
     """
     if not rows:
         return pa.RecordBatch.from_pylist([], schema=COLUMNS)
@@ -78,7 +78,7 @@ def columns_of(rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
 
 
 def rows_of(columns: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
-    """The rows of columns, each as a plain tuple of a reference's fields."""
+    """The rows, each as a plain tuple of a reference's fields."""
 
     def values(name: str) -> list[Any]:
         return list(columns[name].to_pylist())
@@ -101,7 +101,7 @@ def rows_of(columns: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
 
 
 def identities(columns: pa.RecordBatch) -> list[tuple[Any, ...]]:
-    """What :attr:`~maskdet.inputs.references.ImageRef.identity` is of each row."""
+    """The :attr:`~maskdet.inputs.references.ImageRef.identity` of each row."""
     uris, sizes, versions, times = (
         columns[name].to_pylist() for name in ("uri", "size_bytes", "version", "captured_at_ms")
     )
@@ -113,9 +113,9 @@ def identities(columns: pa.RecordBatch) -> list[tuple[Any, ...]]:
 
 
 def encode(columns: pa.RecordBatch) -> bytes:
-    """Columns as they travel: runners hold all of a run's at once, several times over, and they are much alike.
+    """Columns as compressed bytes: runners hold all of a run's at once, several times over, and they are much alike.
 
-    The first byte, the highest of the size, is 0.
+    The first 8 bytes are the uncompressed size, big-endian, so the very first byte is 0.
     """
     plain = columns.serialize()
     packed: bytes = pa.Codec("zstd", compression_level=1).compress(plain, asbytes=True)
@@ -130,7 +130,7 @@ def decode(packed: bytes) -> pa.RecordBatch:
 
 
 def joined(parts: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
-    """The rows of several, one after the other."""
+    """The rows of several batches, one after the other."""
     some = [part for part in parts if part.num_rows]
     return pa.Table.from_batches(some).combine_chunks().to_batches()[0] if some else columns_of([])
 
@@ -152,7 +152,7 @@ def key_column(columns: pa.RecordBatch, place: int) -> pa.StringArray:
 
     Args:
         columns: rows that all have the key.
-        place: of the key among the run's.
+        place: index of the key among the run's keys.
     """
     return pc.list_element(columns["keys"], place)
 
@@ -163,12 +163,12 @@ def has_segments(columns: pa.RecordBatch) -> bool:
 
 
 def names_of(columns: pa.RecordBatch) -> list[str]:
-    """What tells one image or segment from all others, as :attr:`~maskdet.inputs.references.ImageRef.name`."""
+    """The :attr:`~maskdet.inputs.references.ImageRef.name` of each row, unique to an image or segment."""
     return names(columns["uri"].to_pylist(), columns["segment"])
 
 
 def names(uris: Sequence[str], segments: pa.Array | pa.ChunkedArray) -> list[str]:
-    """The same of URIs and segments, which are null of images."""
+    """The same from URIs and segments; a segment is null for an image."""
     if segments.null_count == len(segments):
         return list(uris)
     return [
@@ -178,13 +178,13 @@ def names(uris: Sequence[str], segments: pa.Array | pa.ChunkedArray) -> list[str
 
 
 def digests(names: Iterable[str]) -> Digests:
-    """SHA-256 of each name, ``(names, 4)``, the highest 64 bits first."""
+    """SHA-256 of each name as four 64-bit words, ``(names, 4)``, the highest bits first."""
     data = b"".join([hashlib.sha256(name.encode()).digest() for name in names])
     return np.frombuffer(data, ">u8").reshape(-1, 4).astype(np.uint64)
 
 
 def by_number(columns: pa.RecordBatch, numbers: Integers) -> list[tuple[int, pa.RecordBatch]]:
-    """Rows by their number, in the order of numbers, and of rows where these are equal."""
+    """Rows grouped by a number for each row: groups in the order of their numbers, rows in their own order."""
     if not len(numbers):
         return []
     order = np.argsort(numbers, kind="stable")
@@ -212,6 +212,6 @@ def _segments(columns: pa.RecordBatch) -> Iterable[Segment | None]:
 
 
 def segment_of(row: Mapping[str, Any]) -> Segment:
-    """The segment that a row of its fields tells."""
+    """The segment that a row of its fields describes."""
     numerator, denominator = row["rate"]
     return Segment(**{**row, "rate": (numerator, denominator)})

@@ -1,4 +1,4 @@
-"""Text files as people and spreadsheets write them: encoding, compression, delimiter and broken rows found out."""
+"""Text files as people and spreadsheets write them: detects encoding, compression, delimiter and broken rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskdet import storage
 from maskdet.errors import SourceError
 
 IMAGE_LIST = "image list"
-"""What messages call a file, unless they are told otherwise."""
+"""What messages call a file by default."""
 
 _BLANKS = " \t\u00a0"
 _DELIMITERS = (",", ";", "\t", "|")
@@ -40,17 +40,17 @@ class Line(NamedTuple):
     """A row of a delimited file."""
 
     fields: list[str]
-    """Trimmed, as many as the header names; none if the row is broken."""
+    """Trimmed, one for each column of the header; empty if the row is broken."""
     problem: str = ""
     """What is wrong with the row."""
 
 
 @contextlib.contextmanager
 def open_text(uri: str, what: str = IMAGE_LIST) -> Iterator[io.TextIOWrapper]:
-    """Open a text file, unpacked, in the encoding that it shows to have.
+    """Open a text file, decompressed, in the encoding that it appears to have.
 
-    A byte-order mark tells it, else the file's beginning: what is not UTF-8 there is Windows-1252. Later bytes that are
-    not of the encoding are kept as surrogates.
+    A byte-order mark decides; without one, a file whose beginning is not UTF-8 is taken for Windows-1252. Later bytes
+    that are not valid in the encoding are kept as surrogates.
 
     Args:
         uri: the file.
@@ -77,12 +77,12 @@ def open_text(uri: str, what: str = IMAGE_LIST) -> Iterator[io.TextIOWrapper]:
 
 @contextlib.contextmanager
 def refusing_damage(uri: str, what: str = IMAGE_LIST) -> Iterator[None]:
-    """Within, damaged compression is a damaged source."""
+    """Turn errors of damaged compression into :class:`SourceError` while the body runs."""
     try:
         yield
     except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and not isinstance(error, _DAMAGE) and error.errno is not None:
-            raise  # of the store; bz2 raises errors without a number
+            raise  # an error of the store; those that bz2 raises have no errno
         raise SourceError(f"{what} {uri}: not readable as text: {' '.join(str(error).split())}") from error
 
 
@@ -91,7 +91,7 @@ def header(uri: str, wanted: str, what: str = IMAGE_LIST) -> list[str]:
 
     Args:
         uri: the file.
-        wanted: a column that should be there, in any case; helps to tell the delimiter.
+        wanted: a column that should be there, in any case; helps to recognise the delimiter.
         what: what messages call the file.
 
     Raises:
@@ -106,7 +106,7 @@ def lines(uri: str, wanted: str, what: str = IMAGE_LIST) -> Iterator[Line]:
     """Rows of a delimited file after its header, without blank ones.
 
     Raises:
-        SourceError: the file is empty or its compression damaged; a broken row is no reason.
+        SourceError: the file is empty or its compression is damaged; a broken row does not raise.
     """
     with open_text(uri, what) as text, refusing_damage(uri, what):
         names, delimiter = _header(uri, text, wanted, what)
@@ -117,13 +117,13 @@ def lines(uri: str, wanted: str, what: str = IMAGE_LIST) -> Iterator[Line]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Line([], f"line {reader.line_num + 1}: {error}; a quote that is not closed, most often")
+                yield Line([], f"line {reader.line_num + 1}: {error}; most often a quote that is not closed")
                 continue
             yield from _line(fields, len(names), reader.line_num + 1)
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text holds none of the stand-ins for bytes that are not of its file's encoding."""
+    """Whether a text is free of surrogates, which stand for bytes that are not valid in its file's encoding."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -132,7 +132,7 @@ def is_utf8(text: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """A text as a table can hold it."""
+    """A text in which surrogates are escaped, so that a table can hold it."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -145,13 +145,14 @@ def _line(fields: list[str], count: int, number: int) -> Iterator[Line]:
     if len(fields) != count:
         yield Line([], f"line {number}: {len(fields)} fields, where the header names {count} columns")
     elif not all(map(is_utf8, fields)):
-        yield Line([], f"line {number}: bytes that are not of the file's encoding: {shown(' '.join(fields))[:200]}")
+        bad = shown(" ".join(fields))[:200]
+        yield Line([], f"line {number}: bytes that are not valid in the file's encoding: {bad}")
     else:
         yield Line(fields)
 
 
 def _header(uri: str, text: io.TextIOWrapper, wanted: str, what: str) -> tuple[list[str], str]:
-    """The names of the columns, and what is between them; leaves the text at its first row."""
+    """The names of the columns and their delimiter; leaves the text at its first row."""
     first = text.readline().removeprefix("\ufeff")
     while first and not first.strip():
         first = text.readline()
@@ -168,7 +169,7 @@ def _header(uri: str, text: io.TextIOWrapper, wanted: str, what: str) -> tuple[l
         max(found, key=lambda one: len(one[1])),
     )
     if not is_utf8("".join(names)):
-        raise SourceError(f"{what} {uri}: not readable as CSV: names of columns in an unknown encoding")
+        raise SourceError(f"{what} {uri}: not readable as CSV: its column names are in an unknown encoding")
     return names, delimiter
 
 
@@ -197,5 +198,5 @@ def _encoding(head: bytes) -> str:
 
 
 def _buffered(stream: object) -> io.BufferedReader:
-    """A stream that can be looked into."""
+    """A stream that can be peeked into."""
     return io.BufferedReader(cast(io.RawIOBase, stream), _HEAD_BYTES)

@@ -1,4 +1,4 @@
-"""What a run lists, beside what its output holds: images that are added, changed, gone, or out of the run's reach."""
+"""Compares what a run lists with what its output holds: images added, changed, gone, or outside the run's reach."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from maskdet.inputs.videos import SEGMENTS
 ADDED, CHANGED, UNCHANGED = "added", "changed", "unchanged"
 GONE, REMOVED = "gone", "removed"
 DISPLACED = "displaced"
-"""Of an image with rows, listed now under a path or in a row that no longer fits; its file is as it was: they stay."""
+"""An image with rows whose path or list row no longer fits, although its file is unchanged: the rows stay."""
 LOST = "lost"
-"""Of an image with rows that cannot be read any more as it was listed: a failure takes their place."""
+"""An image with rows that can no longer be read as listed: a failure takes their place."""
 ABSENT = "absent"
-"""Of an image with rows that the input still names, and of which nothing is there: they stay."""
+"""An image with rows that the input still names, but whose file is gone: the rows stay."""
 OUTSIDE = "outside"
 CHANGES = (ADDED, CHANGED, UNCHANGED, GONE, ABSENT, REMOVED, DISPLACED, LOST, OUTSIDE)
 
-# What is said of a path or a row, and not of the file: a wrong template, a wrong root, a list that was spoilt.
+# Faults of a path or a list row, not of the file: a wrong template, a wrong root, a spoilt list.
 _OF_THE_LISTING = (FailureCode.PATH_MISMATCH, FailureCode.BAD_MANIFEST_ROW)
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Which images a run's input would list if they were there.
+    """Which images a run's input would list if they existed.
 
-    Folders cover what lies in them, globs what they match. Lists cover what they name, unless all that
-    the output holds came from the run's own inputs; then the run covers everything.
+    Folders cover what lies in them, globs what they match, lists what they name. Where all that the output holds came
+    from the run's own inputs, the run covers everything.
 
     Attributes:
         everything: whether all earlier images are covered.
@@ -61,7 +61,7 @@ class Coverage:
         )
 
     def test(self) -> Callable[[str], bool]:
-        """Tells whether a URI is covered."""
+        """A function that tells whether a URI is covered."""
         if self.everything:
             return lambda uri: True
         prefixes = tuple(f"{folder}/" for folder in self.folders)
@@ -75,7 +75,7 @@ class Growth:
 
     Attributes:
         coverage: of the run's input.
-        on_gone: what becomes of images that are covered and not listed, or listed and not there.
+        on_gone: what becomes of images that are covered but not listed, or listed but missing.
     """
 
     coverage: Coverage
@@ -85,12 +85,12 @@ class Growth:
         """Join images listed with those of earlier runs.
 
         Args:
-            found: columns of both kinds, the latter marked as gone and with their slot; at most one of a kind has a
-                URI, or of a video a segment.
+            found: columns of both kinds; those of earlier runs are marked as gone and have their slot. Within a kind
+                each URI appears once at most; for a video, each segment.
 
         Returns:
-            The images of the data set after the run, and how many of each kind of change there are; and, as
-            :data:`SEGMENTS`, how many segments there are more than were listed.
+            The images of the data set after the run, and how many there are of each kind of change; under
+            :data:`SEGMENTS`, by how many segments the data set exceeds the listing.
         """
         if columns.has_segments(found):
             images, changes = self._resolve_refs(list(map(ImageRef._make, columns.rows_of(found))))
@@ -102,7 +102,7 @@ class Growth:
         is_same = _are_same(known, matched)
         marks = {"earlier": matched["earlier"], "absent": pa.repeat(False, known.num_rows)}
         unchanged = columns.replaced(known, marks).filter(pa.array(is_same))
-        # What is not as it was is rare, and looked at closely.
+        # Changed images are rare, so they are examined one by one.
         others = [part.filter(pa.array(~is_same)) for part in (known, matched)]
         images, changes = self._resolve_refs([ImageRef._make(row) for part in others for row in columns.rows_of(part)])
         added = listed.filter(before.is_null())
@@ -121,7 +121,7 @@ class Growth:
         return earlier, {GONE: count, **outside}
 
     def _resolve_refs(self, refs: Sequence[ImageRef]) -> tuple[list[ImageRef], Counter[str]]:
-        """The same of references, of which some may be segments of videos."""
+        """The same for references, some of which may be segments of videos."""
         listed = {ref.name: ref for ref in refs if not ref.gone}
         earlier = {ref.name: ref for ref in refs if ref.gone}
         more = self._restore_absent(listed, earlier)
@@ -135,7 +135,7 @@ class Growth:
         for name, ref in earlier.items():
             if name in listed:
                 continue
-            if ref.uri in files:  # a video that is cut otherwise now
+            if ref.uri in files:  # a video that is now cut differently
                 changes.add(ref, REMOVED if ref.uri in lost else CHANGED)
                 continue
             change = OUTSIDE if not covered(ref.uri) else REMOVED if self.on_gone == "remove" else GONE
@@ -145,10 +145,10 @@ class Growth:
         return images, changes.counts() + Counter({SEGMENTS: more})
 
     def _restore_absent(self, listed: dict[str, ImageRef], earlier: Mapping[str, ImageRef]) -> int:
-        """Put what is known of images and videos in the place of those that are listed and not there.
+        """Replace images and videos that are listed but missing by what earlier runs know of them.
 
         Returns:
-            How many segments of videos there are more by that.
+            How many segments of videos this adds.
         """
         absent = {ref.uri: ref for ref in listed.values() if _is_absent(ref)} if self.on_gone == "keep" else {}
         known: dict[str, list[ImageRef]] = {}
@@ -164,7 +164,7 @@ class Growth:
 
 
 def _are_same(listed: pa.RecordBatch, before: pa.RecordBatch) -> NDArray[np.bool_]:
-    """Whether each image is as it was, ``(images,)``: all that its :attr:`ImageRef.identity` holds is."""
+    """Whether each image is as it was, ``(images,)``: whether its :attr:`ImageRef.identity` is the same."""
     found = [_are_equal(listed[name], before[name]) for name in columns.IDENTITY]
     keys, keys_before = listed["keys"], before["keys"]
     counts, counts_before = pc.list_value_length(keys), pc.list_value_length(keys_before)
@@ -190,7 +190,7 @@ def _are_none_of(values: pa.Array, others: pa.Array) -> pa.BooleanArray:
 
 
 def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
-    """An image listed, as the data set has it after the run, and how that differs from before."""
+    """A listed image as the data set has it after the run, and the kind of change since before."""
     if before is None:
         return ref, ADDED
     if ref.absent and ref.earlier:
@@ -199,10 +199,10 @@ def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
         return ref._replace(earlier=before.earlier, absent=False), UNCHANGED
     loses_rows = _is_absent(ref) and bool(before.version) and before.problem is None  # to its failure
     if loses_rows or ref.problem is None or before.problem is not None:
-        # Whoever reads it may find nothing there: then rows of before are lost, too.
+        # Whoever reads it may find nothing there: then its earlier rows are lost, too.
         had_rows = ref.problem is None and before.problem is None and bool(before.version) and not loses_rows
         return ref._replace(replaces=before.earlier if had_rows else ""), REMOVED if loses_rows else CHANGED
-    # The image is what it was: only where it belongs cannot be read any more, and is known from before.
+    # The image itself is unchanged: only its keys can no longer be read, and those are known from before.
     is_whole = ref.segment is None and bool(ref.version) and ref.version == before.version
     if is_whole and ref.problem[0] in _OF_THE_LISTING:
         return before._replace(gone=False, location=ref.location, replaces=before.earlier), DISPLACED
@@ -210,7 +210,7 @@ def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
 
 
 def _is_absent(ref: ImageRef) -> bool:
-    """Whether an image or a video was listed, and nothing is there: a name in a list, a link that leads nowhere."""
+    """Whether an image or a video was listed but is missing: a name in a list, or a link that leads nowhere."""
     return ref.absent or (ref.problem is not None and ref.problem[0] == FailureCode.NOT_FOUND)
 
 
@@ -235,6 +235,6 @@ class _Changes:
             self._videos.setdefault(ref.uri, set()).add(change)
 
     def counts(self) -> Counter[str]:
-        """Of each kind of change; a video whose segments differ in theirs has changed."""
+        """How many there are of each kind; a video whose segments have different kinds counts as changed."""
         kinds = (next(iter(kinds)) if len(kinds) == 1 else CHANGED for kinds in self._videos.values())
         return self._images + Counter(kinds)

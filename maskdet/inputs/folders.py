@@ -1,4 +1,4 @@
-"""What folders hold: files, and all that is no file to score, each with the reason why."""
+"""What folders hold: files to score, and everything else with the reason why it is not scored."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from maskdet.images.containers import kind_of
 from maskdet.storage import StoredFile
 
 _EXCLUDED = "excluded"
-_NO_STREAM = "extension .ts, no video"
+_NO_STREAM = "extension .ts, not a video"
 _STREAM, _SYNC = "ts", b"G"
-_NO_EXTENSION = "no extension, no image"
+_NO_EXTENSION = "no extension, not an image"
 _LINK_TO_FOLDER = "link to a folder"
-# Reasons are counted by name, and names are without end.
+# Skipped files are counted by reason, so a reason names an extension only if it looks like one: there is no end of
+# others.
 _SAID_EXTENSION = re.compile(r"[a-z][a-z0-9]{0,5}")
-# A first look at a file of a store waits for an answer, as a stat does.
+# Reading the first bytes of a file in a store is mostly waiting, as a stat is.
 _LOOK_THREADS = 16
 _LOOK_BYTES = 32
 
@@ -31,9 +32,9 @@ class Found(NamedTuple):
     """Something that a folder holds."""
 
     file: StoredFile
-    """Size −1 of what is no file."""
+    """Its size is −1 for anything but a file."""
     skipped: str = ""
-    """Why it is not to be scored, whatever its extension."""
+    """Why it is not to be scored, whatever its extension; empty if it is."""
     problem: tuple[str, str] | None = None
     """Failure code and message of what cannot be read."""
 
@@ -42,7 +43,8 @@ class Exclusion:
     """Names and paths that are left out.
 
     Args:
-        patterns: ``*`` and ``?`` within a name; with a slash, of a path from the input on, else of any name in it.
+        patterns: with ``*`` and ``?``, which match within a name. A pattern with a slash is matched with the path below
+            the input, any other with each name in that path.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
@@ -53,12 +55,12 @@ class Exclusion:
         self._search = re.compile("|".join(parts), re.IGNORECASE | re.DOTALL).search if parts else None
 
     def reason(self, path: str) -> str:
-        """Why a path below the input is left out; empty if it is not."""
+        """Why a path below the input is excluded; empty if it is not."""
         found = self._search(path) if self._search is not None else None
         return f"{_EXCLUDED} {self._patterns[(found.lastindex or 1) - 1]}" if found else ""
 
     def without(self, names: Iterable[str]) -> Exclusion:
-        """The same, save what a name that was written out asks for."""
+        """The same without the patterns that would exclude any of these names, which the user wrote out in full."""
         asked = list(names)
         return Exclusion([one for one in self._patterns if not any(Exclusion([one]).reason(name) for name in asked)])
 
@@ -75,7 +77,7 @@ def walk(folder: str, root: str, exclude: Exclusion) -> Iterator[Found]:
     Args:
         folder: where to begin.
         root: the input that it belongs to.
-        exclude: what is left out.
+        exclude: what is excluded.
     """
     waiting = [folder]
     while waiting:
@@ -87,7 +89,7 @@ def walk(folder: str, root: str, exclude: Exclusion) -> Iterator[Found]:
                 else:
                     yield _found(entry, root, exclude)
         except NotFoundError:
-            continue  # it vanished since it was found
+            continue  # it has vanished since it was found
         except AccessDeniedError:
             if here == root:
                 raise
@@ -102,7 +104,7 @@ def files(folder: str, root: str, exclude: Exclusion) -> Iterator[Found]:
 
 
 def matching(pattern: str, exclude: Exclusion) -> Iterator[Found]:
-    """Every file that a glob matches, without what it leaves out and does not itself name."""
+    """Every file that a glob matches; names that the glob spells out are not excluded."""
     if not storage.has_glob(pattern):
         yield from map(Found, storage.list_matching(pattern))
         return
@@ -124,9 +126,9 @@ def of_folder(folder: str, exclude: Exclusion) -> Iterator[Found]:
 def wanted(
     found: Sequence[Found], source: SourceSettings, videos: frozenset[str] = frozenset()
 ) -> tuple[list[Found], Counter[str]]:
-    """What is to be scored of a folder's content, and what is not, by reason.
+    """What is to be scored of a folder's content, and counts of what is not, by reason.
 
-    Files without an extension are images if they begin as one.
+    A file without an extension is an image if its first bytes are those of one.
 
     Args:
         found: the content.
@@ -136,7 +138,7 @@ def wanted(
     extensions = {extension.lower().lstrip(".") for extension in source.extensions} | videos
     nameless = [one for one in found if not one.skipped and one.problem is None and not extension_of(one.file.uri)]
     images = _images_among([one.file.uri for one in nameless])
-    # Also the extension of programs in TypeScript.
+    # .ts is also the extension of TypeScript source.
     streams = [one for one in found if not one.skipped and extension_of(one.file.uri) == _STREAM and _STREAM in videos]
     no_videos = _without_sync([one.file.uri for one in streams])
     kept, skipped = [], Counter[str]()
@@ -150,7 +152,7 @@ def wanted(
 
 
 def extension_of(uri: str) -> str:
-    """The extension of a name, in lower case, without its dot."""
+    """The extension of a name, in lower case, without its dot; empty if it has none."""
     name = uri.rsplit("/", 1)[-1]
     return name.rsplit(".", 1)[-1].lower() if "." in name else ""
 
@@ -186,8 +188,8 @@ def _begins_as_stream(uri: str) -> bool:
         with storage.open_binary(uri) as stream:
             head = stream.read(_LOOK_BYTES)
     except StorageError:
-        return True  # who reads it will say why it cannot be read
-    return not head or _SYNC in (head[:1], head[4:5])  # the latter in files of cameras
+        return True  # reading it later will say why it cannot be read
+    return not head or _SYNC in (head[:1], head[4:5])  # cameras put a time stamp of 4 bytes before each packet
 
 
 def _begins_as_image(uri: str) -> bool:
@@ -195,14 +197,14 @@ def _begins_as_image(uri: str) -> bool:
         with storage.open_binary(uri) as stream:
             return kind_of(stream.read(_LOOK_BYTES)) is not None
     except StorageError:
-        return True  # who reads it will say why it cannot be read
+        return True  # reading it later will say why it cannot be read
 
 
 def _found(entry: storage.Entry, root: str, exclude: Exclusion) -> Found:
     reason = exclude.reason(_below(entry.file.uri, root))
     if reason or entry.kind == "file":
         return Found(entry.file, reason)
-    if entry.kind == "link":  # which may lead back to where it lies
+    if entry.kind == "link":  # it may lead back to a folder that it lies in
         return Found(entry.file, _LINK_TO_FOLDER)
     if entry.kind == "dangling":
         message = "the link leads nowhere: its target is missing, or the link itself"

@@ -1,11 +1,11 @@
 """Image lists: images named row by row in a CSV, Parquet or plain list file.
 
 A CSV or Parquet image list has a column of URIs and any others; settings say which are partition keys, capture time,
-version and size. Names of columns are compared without regard to case where none is exactly alike. A CSV may be
-delimited, encoded and compressed as spreadsheets and exports do it (:mod:`maskdet.inputs.delimited`); a broken row is a
-failure of its own. A folder of Parquet files is one image list, whose ``name=value`` folders are columns.
+version and size. Where no column name matches exactly, case is ignored. A CSV may be delimited, encoded and compressed
+as spreadsheets and exports do it (:mod:`maskdet.inputs.delimited`); a broken row becomes a failure of its own. A folder
+of Parquet files is one image list, and its ``name=value`` folders are columns.
 
-A list file has one URI a line; blank lines and lines that begin with ``#`` are no images. A relative URI counts from
+A list file has one URI per line; blank lines and lines that begin with ``#`` are skipped. A relative URI is relative to
 the image list's own folder.
 """
 
@@ -37,14 +37,14 @@ _KINDS_BY_EXTENSION: dict[str, Literal["list", "image_list"]] = {
 }
 _COMPRESSIONS = (".gz", ".bz2", ".xz")
 
-# Python's parser takes any character between date and time, and so the digits of a Unix time for a day in 1712.
+# Python's parser accepts any character between date and time, so it reads a Unix time as a day in 1712.
 _ISO_TIME = re.compile(r"\d{4}-?\d{2}-?\d{2}([Tt ].+)?")
 
-# What takes a path apart to be put together: dots, doubled and final slashes.
+# Parts of a path that have to be normalised: dots, doubled and final slashes, home folders.
 _NOT_PLAIN = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|^~")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
-# OSError: what Arrow makes of pages that do not decompress, beside a store that fails while it is read.
+# OSError: Arrow raises it for pages that do not decompress, as a store does that fails during a read.
 _UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """Where an image list has what the settings name."""
+    """An image list's own names of the columns that the settings name."""
 
     uri: str
     keys: tuple[str, ...]
@@ -81,10 +81,10 @@ def check_columns(uri: str, source: SourceSettings, root: str = "") -> None:
     Args:
         uri: the image list.
         source: names of the columns.
-        root: the folder of Parquet files that it belongs to, if to one.
+        root: the folder of Parquet files that it belongs to, if any.
 
     Raises:
-        SourceError: a column is missing or there twice, or the file is not of its kind.
+        SourceError: a column is missing or appears twice, or the file is not of the kind that its name says.
     """
     _columns(uri, source, root)
 
@@ -100,7 +100,7 @@ def is_parquet(uri: str) -> bool:
 
 
 def row_group_count(uri: str) -> int:
-    """Row groups of a Parquet image list.
+    """The number of row groups in a Parquet image list.
 
     Raises:
         SourceError: the file is not Parquet.
@@ -119,7 +119,7 @@ def read_rows(uri: str, part: int, source: SourceSettings, root: str = "") -> It
         uri: the image list.
         part: row group of a Parquet image list; −1 for all.
         source: names of the columns.
-        root: the folder of Parquet files that it belongs to, if to one.
+        root: the folder of Parquet files that it belongs to, if any.
 
     Raises:
         SourceError: the image list is damaged or lacks a column.
@@ -143,7 +143,7 @@ def _listed_rows(uri: str, source: SourceSettings) -> Iterator[Row]:
             if not is_utf8(text):
                 yield _broken(_place(uri, 0, number), keys, f"bytes that are not UTF-8: {shown(text)[:200]}")
             elif "\0" in text:
-                yield _broken(_place(uri, 0, number), keys, "a zero byte, which no name has")
+                yield _broken(_place(uri, 0, number), keys, "a zero byte, which no path can contain")
             else:
                 yield _row(text, (), None, None, None, _place(uri, 0, number), base, UTC)._replace(keys=keys)
 
@@ -176,18 +176,18 @@ class ListedBatch(NamedTuple):
     """A part of a Parquet image list."""
 
     columns: _Columns
-    """What the columns are called that the settings name."""
+    """The file's own names of the columns that the settings name."""
     rows: pa.RecordBatch
-    """Those that the file itself has; times in microseconds, since ``datetime`` has no finer ones."""
+    """Columns that the file itself has; times in microseconds, the finest that ``datetime`` has."""
     of_folders: Mapping[str, str | None]
-    """Values of the others, which folders spell."""
+    """Values of the other columns, from the names of folders."""
     place: str
-    """Names the row group."""
+    """Prefix of each row's name: the row group's."""
     first: int
-    """How many rows of the row group come before."""
+    """How many rows of the row group come before this batch."""
 
     def column(self, name: str) -> pa.Array:
-        """A column's values, also of one that folders spell."""
+        """A column's values, whether the file has it or a folder's name."""
         if name in self.of_folders:
             return pa.array([self.of_folders[name]], pa.string()).take(pa.array(np.zeros(self.rows.num_rows, np.int64)))
         return self.rows[name]
@@ -197,7 +197,7 @@ def read_batches(uri: str, part: int, source: SourceSettings, root: str = "") ->
     """Read a Parquet image list, as :func:`read_rows` does, batch by batch."""
     columns, of_folders = _columns(uri, source, root), _folder_values(uri, root)
     wanted = [name for name in columns.wanted if name not in of_folders]
-    # Part by part even when all are asked for, so that a row has one name however the image list is read.
+    # Read row group by row group even when all are asked for, so that a row's name does not depend on how it is read.
     for group in range(row_group_count(uri)) if part < 0 else [part]:
         first = 0
         for batch in _record_batches(uri, group, wanted):
@@ -225,9 +225,9 @@ def _row(
     texts = tuple(text_of(key) for key in keys)
     named = text_of(uri)
     if not named:
-        return _broken(place, texts, "the row names no URI")
+        return _broken(place, texts, "the row has no URI")
     if _DRIVE.match(named):
-        return _broken(place, texts, f"{named!r} lies on a drive of another machine; name it as this one sees it")
+        return _broken(place, texts, f"{named!r} lies on a drive of another machine; give its path on this one")
     absolute = _absolute(named, base)
     try:
         captured_at_ms = milliseconds_of(time, timezone)
@@ -248,7 +248,7 @@ def _broken(place: str, keys: tuple[str | None, ...], message: str) -> Row:
 
 
 def _place(uri: str, part: int, number: int) -> str:
-    """The name of a row that has none of its own."""
+    """A name for a row that has no URI to name it by."""
     return f"{uri}#part={max(part, 0)}&row={number}"
 
 
@@ -275,7 +275,7 @@ def _columns(uri: str, source: SourceSettings, root: str) -> _Columns:
     """The image list's own names of the columns that the settings name.
 
     Raises:
-        SourceError: one is missing, or there twice.
+        SourceError: one is missing or appears twice.
     """
     found = _column_names(uri, source, root)
 
@@ -301,7 +301,7 @@ def _columns(uri: str, source: SourceSettings, root: str) -> _Columns:
 
 
 def _folder_values(uri: str, root: str) -> dict[str, str | None]:
-    """Columns that the folders of a partitioned data set spell, ``site=north``."""
+    """Columns from the folder names of a partitioned data set, such as ``site=north``."""
     pairs = [folder.partition("=") for folder in uri[len(root) :].split("/")[:-1]] if root else []
     return {name: None if value == HIVE_NULL else unquote(value) for name, equals, value in pairs if equals}
 
@@ -311,7 +311,7 @@ def _is_table(uri: str, source: SourceSettings) -> bool:
 
 
 def kind_of_list(uri: str) -> Literal["list", "image_list"] | None:
-    """What a file is by its extension, under that of a compression; ``None`` for all others."""
+    """What a file is by its extension, ignoring that of a compression; ``None`` if it is no list."""
     name = uri.rsplit("/", 1)[-1].lower()
     for packed in _COMPRESSIONS:
         name = name.removesuffix(packed)
@@ -319,42 +319,42 @@ def kind_of_list(uri: str) -> Literal["list", "image_list"] | None:
 
 
 def folder_of(uri: str, root: str = "") -> str:
-    """The folder that an image list's relative URIs count from: its own; of a folder of Parquet files, theirs."""
+    """The folder that relative URIs start from: the one that holds the list; a folder of Parquet files is one list."""
     return storage.parent(root.rstrip("/") or uri)
 
 
 def base_of(uri: str, root: str = "") -> str:
-    """The same in full, where it is local."""
+    """The same, as an absolute path where it is local."""
     folder = folder_of(uri, root)
     return str(storage.local_path(folder)) if storage.is_local(folder) else folder
 
 
 def _absolute(uri: str, base: str) -> str:
-    """A URI in full; a local ``base`` is absolute."""
+    """An absolute URI; a local ``base`` has to be absolute."""
     if not storage.is_local(uri):
         return uri
     if "\\" in uri and "/" not in uri:  # as Windows writes paths
         uri = uri.replace("\\", "/")
     if uri.startswith("/") and not _NOT_PLAIN.search(uri[1:]):
-        return uri  # as it would be made below, in a tenth of the time
+        return uri  # the same as below, in a tenth of the time
     if uri.startswith(("/", "~/")) or uri[:7].lower() == "file://":
         return storage.normalize(uri)
     if storage.is_local(base):
         plain = not _NOT_PLAIN.search(uri)
         return f"{base.rstrip('/')}/{uri}" if plain else str(storage.local_path(storage.join(base, uri)))
-    # A store takes "./a.jpg" and "../a.jpg" for names of objects.
+    # A store would take "./a.jpg" and "../a.jpg" for names of objects.
     scheme, _, path = base.partition("://")
     return f"{scheme}://{posixpath.normpath(storage.join(path, uri))}"
 
 
 def _with_microseconds(column: pa.Array) -> pa.Array:
-    """A column whose times, if it holds any, ``datetime`` can tell."""
+    """A column whose times, if it holds any, are no finer than ``datetime`` can hold."""
     is_time = pa.types.is_timestamp(column.type)
     return column.cast(pa.timestamp("us", column.type.tz), safe=False) if is_time else column
 
 
 def milliseconds_of(value: Any, timezone: tzinfo) -> int | None:
-    """A capture time as milliseconds since the epoch; without an offset it is the source's local time."""
+    """A capture time in milliseconds since the epoch; a time without an offset is the source's local time."""
     text = text_of(value)
     if text is None:
         return None
@@ -363,7 +363,7 @@ def milliseconds_of(value: Any, timezone: tzinfo) -> int | None:
     if isinstance(value, datetime):
         return epoch_ms(value, timezone)
     if not _ISO_TIME.fullmatch(text.strip()):
-        raise ValueError(f"{text!r} is no time in the form of ISO 8601")
+        raise ValueError(f"{text!r} is not an ISO 8601 time")
     return epoch_ms(datetime.fromisoformat(text.strip()), timezone)
 
 

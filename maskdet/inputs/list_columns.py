@@ -1,8 +1,8 @@
-"""Rows of Parquet image lists as columns of references, batch by batch, where nothing in them needs a closer look.
+"""The fast path for Parquet image lists: a whole batch of rows becomes columns of references at once.
 
-What :func:`maskdet.inputs.image_lists.read_rows` makes of one row after the other is made of many at once: each
-distinct key, time and version is looked at once. A batch with a row that is broken, not allowed or a video, or with
-URIs that are not all of one plain kind, is left to be read row by row.
+The result is that of :func:`maskdet.inputs.image_lists.read_rows`, but each distinct key, time and version is parsed
+only once. A batch with a row that is broken, not allowed or a video, or with URIs that are not all of one plain kind,
+is left to be read row by row.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from maskdet.inputs.cells import text_of
 from maskdet.inputs.image_lists import ListedBatch, milliseconds_of
 from maskdet.inputs.references import CLAIMED
 
-# Beginnings of three kinds of URIs, whose rest holds nothing that a path is normalised by: dots, doubled and final
-# slashes, home folders, what Windows writes; and no control characters, of which one ends a line.
+# What a plain URI does not contain: parts of a path that have to be normalised (dots, doubled and final slashes, home
+# folders, Windows' backslashes) and control characters, since a line feed would end a line.
 _ODD = r"[\x00-\x1f\x7f\\]|(?:^|/)\.{0,2}(?:/|$)|^~"
 _OF_A_STORE = r"^[a-zA-Z][a-zA-Z0-9+.-]+://"
-# From the year 2 to 9998, so that a time is one in every time zone; in microseconds since 1970.
+# From the year 2 to 9998, so that a time is valid in every time zone; in microseconds since 1970.
 _FIRST_US, _LAST_US = -62_100_000_000_000_000, 253_300_000_000_000_000
 
 
@@ -37,8 +37,8 @@ class ListRule(NamedTuple):
 
     Attributes:
         source: the run's settings.
-        base: the folder that relative URIs count from; local ones in full.
-        places: beginnings of the URIs that the list may name.
+        base: the folder that relative URIs start from; absolute if it is local.
+        places: prefixes of the URIs that the list may name.
         videos: extensions of videos.
     """
 
@@ -49,13 +49,13 @@ class ListRule(NamedTuple):
 
 
 def columns_of_batch(batch: ListedBatch, rule: ListRule) -> pa.RecordBatch | None:
-    """The references that a part of an image list names; ``None`` where its rows have to be looked at one by one."""
+    """The references that a part of an image list names; ``None`` where its rows have to be read one by one."""
     if rule.source.path_template is not None or not batch.rows.num_rows:
         return None
     try:
         uris = _uris(batch.column(batch.columns.uri), rule)
         return None if uris is None else _columns(uris, batch, rule.source)
-    except (ValueError, TypeError, OverflowError, NotImplementedError):  # Arrow's errors are of these kinds, too
+    except (ValueError, TypeError, OverflowError, NotImplementedError):  # Arrow's errors are subclasses of these
         return None
 
 
@@ -72,7 +72,7 @@ def _columns(uris: pa.Array, batch: ListedBatch, source: SourceSettings) -> pa.R
     time = pa.nulls(count) if named.captured_at is None else batch.column(named.captured_at)
     arrays = {
         "uri": uris,
-        # A size is believed with a version only.
+        # A size without a version is not believed.
         "size_bytes": pc.if_else(pc.equal(versions, ""), pa.scalar(-1, pa.int64()), sizes),
         "version": versions,
         "keys": _lists([*no_keys, *keys], count),
@@ -89,7 +89,7 @@ def _columns(uris: pa.Array, batch: ListedBatch, source: SourceSettings) -> pa.R
 
 
 def _uris(column: pa.Array, rule: ListRule) -> pa.Array | None:
-    """URIs in full, if all are of one plain kind, allowed and no videos."""
+    """Absolute URIs, if all are of one plain kind, allowed and not videos; else ``None``."""
     if column.null_count or not pa.types.is_string(column.type):
         return None
     if _all(pc.starts_with(column, "/")):
@@ -97,7 +97,7 @@ def _uris(column: pa.Array, rule: ListRule) -> pa.Array | None:
     elif _all(pc.match_substring_regex(column, _OF_A_STORE)):
         if _any(pc.starts_with(column, "file:", ignore_case=True)):
             return None
-        uris, rest = column, pa.array([], pa.string())  # names of objects are what they are
+        uris, rest = column, pa.array([], pa.string())  # names of objects are not normalised
     elif storage.is_local(rule.base) and not _any(pc.match_substring_regex(column, "^/|:")):
         base = f"{rule.base.rstrip('/')}/"
         uris, rest = pc.binary_join_element_wise(base, column, ""), column
@@ -113,7 +113,7 @@ def _uris(column: pa.Array, rule: ListRule) -> pa.Array | None:
 
 
 def _mapped(column: pa.Array, made: Callable[[Any], Any], kind: pa.DataType) -> pa.Array:
-    """What is made of each value, which is made once of each that there is."""
+    """A function of each value, called once for each distinct value."""
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode(null_encoding="encode")
     values = pa.array([made(value) for value in encoded.dictionary.to_pylist()], kind)
     return values.take(encoded.indices)
@@ -126,12 +126,12 @@ def _times(column: pa.Array, zone: ZoneInfo) -> pa.Array:
     moments = column.cast(pa.int64())
     values = np.asarray(moments.fill_null(0))
     if len(values) and not _FIRST_US <= values.min() <= values.max() <= _LAST_US:
-        raise ValueError("a time that some time zones do not have")
+        raise ValueError("a time that is out of range in some time zones")
     return pa.array(values // 1000, pa.int64(), mask=np.asarray(moments.is_null()))
 
 
 def _lists(keys: Sequence[pa.Array], count: int) -> pa.ListArray:
-    """Keys of each row in a list."""
+    """Columns of keys as one column of lists, a list for each row."""
     if not keys:
         return pa.array([[]] * count, columns.COLUMNS.field("keys").type)
     by_row = np.arange(len(keys) * count).reshape(len(keys), count).T.ravel()

@@ -1,7 +1,7 @@
-"""Inputs to image references: folders, globs, list files and image lists, with partition keys and capture times.
+"""Lists inputs as image references: folders, globs, list files and image lists, with partition keys and capture times.
 
-Listing is cut into :class:`ListTask` s so that it runs inside the pipeline: one for a glob or a prefix of an object
-store, one for each subfolder of a local folder, one for each row group of a Parquet image list.
+Listing is divided into instances of :class:`ListTask`, so that workers can share it: one for a glob or a prefix of an
+object store, one for each subfolder of a local folder, one for each row group of a Parquet image list.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.video.sampling import UNCUT, Segment
 
 T = TypeVar("T")
-_Told = tuple[storage.StoredFile | None, bool]  # and whether nothing is there
+_Told = tuple[storage.StoredFile | None, bool]  # the file as the store knows it, and whether the store has none there
 
 BATCH_IMAGES = 5_000
 DUPLICATE = "duplicate"
 
 _ANYWHERE = "*"
 _LOOK_AT_ROWS = 1_000
-_NO_TABLES = (".*", "_*")  # marks and temporary files of who wrote the table
-# A stat is a round trip that waits, not works; Beam's clients take this many at once.
+_NO_TABLES = (".*", "_*")  # marker and temporary files of the program that wrote the table
+# A stat is a round trip: it waits rather than works. Beam's clients take this many at once.
 _STAT_THREADS = 16
 
 
@@ -46,30 +46,30 @@ class ListTask(NamedTuple):
     """``files`` lists a local folder's own files, without its subfolders."""
     uri: str
     root: str = ""
-    """The folder that paths are relative to when they are held against the template; of an image list, the folder of
-    Parquet files that it belongs to, if to one."""
+    """The folder that paths are relative to when they are matched with the template; for an image list, the folder of
+    Parquet files that it belongs to, if any."""
     part: int = -1
     """Row group of a Parquet image list; −1 for the whole file."""
 
 
 def input_tasks(inputs: Iterable[str], source: SourceSettings) -> list[ListTask]:
-    """The listing to do, one task an input (a glob of image lists: one an image list).
+    """The listing to do: one task per input, or one per image list where an input is a glob of them.
 
-    Looks only at names and, for a local path, at what it is.
+    Looks only at names and, for a local path, at whether it is a file or a folder.
 
     Raises:
         ConfigError: there is no input.
     """
     named = list(inputs)
     for uri in named or [""]:
-        # An empty name is a shell variable that is not set, not the working directory.
+        # An empty name comes from a shell variable that is not set; it does not mean the working directory.
         if not uri.strip():
             raise ConfigError("--input", "a folder, glob, list file or image list", uri, "Name at least one.")
     return [task for uri in named for task in _tasks_of(uri, source)]
 
 
 def check_input(task: ListTask, source: SourceSettings) -> None:
-    """Refuse, at launch, an input that is missing or holds nothing.
+    """Refuse an input that is missing or empty, at launch.
 
     Raises:
         SourceError: the input matches no file, or an image list lacks a column.
@@ -104,12 +104,12 @@ def _remedy_for(uri: str) -> str:
 
 
 def may_repeat(tasks: Sequence[ListTask]) -> bool:
-    """Whether an image can be listed twice: by several inputs, or by one that names images."""
+    """Whether an image can be listed twice: by several inputs, or by a list."""
     return len(tasks) > 1 or any(task.kind in ("list", "image_list") for task in tasks)
 
 
 def split_task(task: ListTask) -> list[ListTask]:
-    """Cut a task into parts that workers list side by side."""
+    """Cut a task into parts that workers list concurrently."""
     if task.kind == "folder" and storage.is_local_folder(task.uri):
         parts = [ListTask("folder", path, task.root) for path in storage.subfolders(task.uri)]
         return [task._replace(kind="files"), *parts]
@@ -141,7 +141,7 @@ def refuse_images_in(output: str, batch: RefBatch) -> None:
     """Refuse images that lie in the output of their run, however the input names them.
 
     Raises:
-        ConfigError: names the first one.
+        ConfigError: an image lies there; the error names the first.
     """
     if not output:
         return
@@ -153,14 +153,14 @@ def refuse_images_in(output: str, batch: RefBatch) -> None:
 
 
 def with_versions(found: pa.RecordBatch) -> pa.RecordBatch:
-    """Ask the store for the size and version of images that a list named.
+    """Ask the store for the size and version of images that a list names.
 
-    What the store cannot tell stays unknown; reading the image will say why, as a failure row.
+    Where the store does not answer they stay unknown; reading the image later will say why, in a failure row.
 
     Args:
         found: columns of references.
     """
-    # Of a path that does not fit, too: it may be that of an image that is known.
+    # Also for a path that does not fit the template: it may be that of an image that earlier runs know.
     may_be_read = pc.or_(
         found["problem_code"].is_null(), pc.equal(found["problem_code"], FailureCode.PATH_MISMATCH.value)
     )
@@ -187,8 +187,8 @@ def with_versions(found: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _told(places: Sequence[str]) -> list[_Told]:
-    """What stores tell of files."""
-    # A pool's turn costs an image of which all is known more than all the rest of its listing.
+    """What stores know of files, in the order of ``places``."""
+    # Handing files to the pool one by one would take longer than all the rest of listing them.
     size = max(1, len(places) // (4 * _STAT_THREADS))
     chunks = [places[start : start + size] for start in range(0, len(places), size)]
     with ThreadPoolExecutor(_STAT_THREADS, thread_name_prefix="stat") as pool:
@@ -205,7 +205,7 @@ def _stat(place: str) -> _Told:
 
 
 def batched(items: Iterable[T], make: Callable[[tuple[T, ...]], RefBatch]) -> Iterator[RefBatch]:
-    """Make a batch of each :data:`BATCH_IMAGES` items."""
+    """Make a batch of every :data:`BATCH_IMAGES` items."""
     iterator = iter(items)
     while chunk := tuple(itertools.islice(iterator, BATCH_IMAGES)):
         yield make(chunk)
@@ -226,7 +226,7 @@ def _tasks_of(written: str, source: SourceSettings) -> list[ListTask]:
         found = sorted(file.uri for file in storage.list_matching(uri))
         return [ListTask(kind, file) for file in found] or [ListTask(kind, uri)]
     if kind == "image_list" and (storage.is_local_folder(uri) or written.endswith("/")):
-        # As Spark, Dask and others write a table.
+        # Spark, Dask and others write a table as a folder of files.
         tables = (found for found in folders.of_folder(uri, exclusion(_NO_TABLES)) if not found.skipped)
         files = sorted(found.file.uri for found in tables if image_lists.is_parquet(found.file.uri))
         return [ListTask(kind, file, root=uri) for file in files] or [ListTask(kind, uri)]
@@ -259,7 +259,7 @@ def _content(task: ListTask, exclude: Exclusion) -> Iterator[Found]:
 
 
 def _folder_batch(found: tuple[Found, ...], task: ListTask, source: SourceSettings, videos: frozenset[str]) -> RefBatch:
-    if task.kind == "glob":  # which names its files
+    if task.kind == "glob":  # a glob names its files, whatever their extension
         kept = [one for one in found if not one.skipped]
         skipped = Counter(one.skipped for one in found if one.skipped)
     else:
@@ -297,7 +297,7 @@ def _ref_of_found(found: Found, root: str, source: SourceSettings, videos: froze
 
 
 def _is_utf8(path: str) -> bool:
-    """Whether a path holds none of Python's stand-ins for bytes that are not UTF-8; no table can hold them."""
+    """Whether a path is free of surrogates, Python's stand-ins for bytes that are not UTF-8; no table can hold them."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -306,7 +306,7 @@ def _is_utf8(path: str) -> bool:
 
 
 def _uncut(uri: str, videos: frozenset[str]) -> Segment | None:
-    """The mark of a video, by its extension."""
+    """:data:`UNCUT` for a video, told by its extension; else ``None``."""
     return UNCUT if videos and extension_of(uri) in videos else None
 
 
@@ -326,7 +326,7 @@ def _ref_of_row(
 
 
 def _allowed_places(task: ListTask, source: SourceSettings) -> tuple[str, ...]:
-    """Beginnings of the URIs that a list may name."""
+    """Prefixes of the URIs that a list may name."""
     own = storage.normalize(image_lists.folder_of(task.uri, task.root) or ".")
     places = [own, *(storage.normalize(place) for place in source.allowed if place != _ANYWHERE)]
     return ("",) if _ANYWHERE in source.allowed else tuple(f"{place.rstrip('/')}/" for place in places)
@@ -337,7 +337,7 @@ def _is_allowed(uri: str, places: tuple[str, ...]) -> bool:
 
 
 def _refuse_if_all_outside(task: ListTask, source: SourceSettings) -> None:
-    """Refuse a list whose first images all lie where it may name none, rather than fail each of them."""
+    """Refuse a list whose first images all lie where it may not name any, rather than fail each of them."""
     places = _allowed_places(task, source)
     first = itertools.islice(image_lists.read_rows(task.uri, -1, source, task.root), _LOOK_AT_ROWS)
     uris = [row.uri for row in first if row.problem is None]
@@ -352,7 +352,7 @@ def _refuse_if_all_outside(task: ListTask, source: SourceSettings) -> None:
 
 
 def _with_template(ref: ImageRef, root: str, source: SourceSettings) -> ImageRef:
-    """Read keys and capture time from the image's path; without a template, leave them open."""
+    """Read keys and capture time from the image's path; without a template they stay unknown."""
     template = source.path_template
     unknown = (None,) * len(source.key_names)
     if template is None or ref.problem is not None:

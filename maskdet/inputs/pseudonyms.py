@@ -1,8 +1,8 @@
-"""Names of images replaced by keyed hashes, so that tables do not say who or where somebody is (``privacy.uri: hmac``).
+"""Replaces names of images by keyed hashes, so that tables do not say who or where somebody is (``privacy.uri: hmac``).
 
-The same name and key give the same hash, so outputs still grow, and outputs under one key can be joined. Who has the
-key can tell whether a name that they know is in a table; without it, nobody can. The key is read where images are
-listed, on each worker; its fingerprint alone travels, and is kept, so that no two keys meet in one output.
+The same name and key give the same hash, so outputs can still grow, and outputs made with one key can be joined.
+Whoever has the key can tell whether a name that they know is in a table; without it, nobody can. Each worker that lists
+images reads the key itself; only its fingerprint is sent and stored, so that no output is made with two keys.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from maskdet.sections import PrivacySettings
 WITHHELD = "withheld, since it may hold the image's name (privacy.uri)"
 
 _FEWEST_KEY_BYTES = 16
-_HASH_DIGITS = 32  # 128 bits: of a thousand million images, no two meet by chance
+_HASH_DIGITS = 32  # 128 bits: no two of a thousand million images share one by chance
 _FINGERPRINT_OF = b"fingerprint of a key of maskdet's privacy.uri"
-_MAKE_ONE = "Make one with: openssl rand -hex 32; and keep it, for without it the output cannot grow."
+_MAKE_ONE = "Make one with: openssl rand -hex 32. Keep it: without it the output cannot grow."
 _SEE = "To see more, try --dry-run with plain names, where they may be seen."
-# Of these, the words are our own.
+# Failures whose messages are all our own words, so they hold no name.
 _PLAIN = frozenset(
     (
         FailureCode.NOT_FOUND,
@@ -39,7 +39,7 @@ _PLAIN = frozenset(
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """Replaces names of images.
+    """Replaces names of images by hashes.
 
     Attributes:
         key_from: where each process finds the key: ``env:NAME`` or ``file:PATH``.
@@ -51,10 +51,10 @@ class Pseudonyms:
 
     @classmethod
     def of(cls, settings: PrivacySettings) -> Pseudonyms | None:
-        """Those of a run; ``None`` where names stay.
+        """A run's pseudonyms; ``None`` where its settings keep names.
 
         Raises:
-            ConfigError: there is no key, or too short a one.
+            ConfigError: there is no key, or it is too short.
         """
         if settings.uri == "plain":
             return None
@@ -62,10 +62,10 @@ class Pseudonyms:
         return cls(settings.uri_key, _fingerprint(_read_key(settings.uri_key)))
 
     def hide(self, batch: RefBatch) -> RefBatch:
-        """A batch whose references are named by hashes, and know where their images are.
+        """The batch with hashes for names; each reference keeps the location of its image.
 
         Raises:
-            ConfigError: this process finds another key than the run began with, or none.
+            ConfigError: this process finds no key, or a different one from that with which the run began.
         """
         key = self._key()
         return RefBatch(tuple(_hidden(ref, key) for ref in batch.refs), batch.skipped)
@@ -75,7 +75,7 @@ class Pseudonyms:
         if _fingerprint(key) != self.fingerprint:
             raise ConfigError(
                 f"privacy.uri_key {self.key_from}",
-                f"the key of fingerprint {self.fingerprint}, with which the run began",
+                f"the key with which the run began, of fingerprint {self.fingerprint}",
                 _fingerprint(key),
                 "Give every worker the same key.",
             )
@@ -84,14 +84,14 @@ class Pseudonyms:
 
 
 def told(ref: ImageRef, code: FailureCode, message: str) -> str:
-    """What a failure's row says of an image: nothing that may hold a name which is to be hidden."""
+    """A failure's message, or :data:`WITHHELD` where it may hold a name that is to be hidden."""
     if ref.location is None or code in _PLAIN or code.stage not in ("list", "fetch"):
         return message
     return WITHHELD
 
 
 def without_names(error: MaskdetError) -> MaskdetError:
-    """A mistake that was found in listing, without what it received, and without locations."""
+    """An error of listing, without what it received and without locations."""
     what = error.what if error.what.startswith(("source.", "privacy.", "--")) else "listing the input"
     remedy = _SEE if "/" in error.remedy else error.remedy
     return type(error)(what, error.expected or "no fault", WITHHELD, remedy)

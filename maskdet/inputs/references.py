@@ -1,4 +1,4 @@
-"""What crosses the pipeline on its way to be scored: references to images, batches and shards of them."""
+"""What crosses the pipeline before it is scored: references to images, in batches and shards."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from maskdet.inputs import columns, spool
 from maskdet.inputs.spool import Spooled
 from maskdet.video.sampling import MICROSECONDS, OPEN_END, Segment
 
-# Begins versions that an image list tells; no store's own begins so.
-CLAIMED = "manifest:"  # as outputs of version 0.2 hold them
+# Prefix of versions that come from an image list; no store's own versions have it.
+CLAIMED = "manifest:"  # "manifest", because outputs of version 0.2 hold it
 HIDDEN = "hmac:"
-"""Begins the name of an image that is hidden by ``privacy.uri``; no scheme of a store."""
+"""Prefix of an image's name that ``privacy.uri`` hides; it is not the scheme of any store."""
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-# What a frame of a video weighs in packing: as much as an image where a shard's two limits meet.
+# Bytes that a frame of a video counts for in packing: those of an image at which both limits of a shard are reached.
 _FRAME_BYTES = 256 * 1024
-_SEGMENT_BYTES = 240  # of the 255 that file systems take
-# Fewer references than this travel as tuples: columns and their compression take some 40 µs to begin.
+_SEGMENT_BYTES = 240  # of the 255 that file systems allow
+# Fewer references than this are pickled as tuples: columns and their compression have a fixed cost of some 40 µs.
 _FEW_REFS = 8
 
 Element = TypeVar("Element", bound="_Carrier")
-# References as they travel, or where those are in the file of this process.
+# Serialised references, or the place (offset, size) of the same in this process's temporary file.
 Packed = bytes | tuple[int, int]
 
 
@@ -43,7 +43,7 @@ class ImageRef(NamedTuple):
     size_bytes: int
     """As listed; −1 if the store was not asked."""
     version: str
-    """Changes whenever the content may have; empty if the store has nothing at the URI."""
+    """Changes whenever the content may have changed; empty if the store has nothing at the URI."""
     keys: tuple[str | None, ...] = ()
     """Values of the run's key names, in their order; ``None`` where the source has none."""
     captured_at_ms: int | None = None
@@ -51,18 +51,18 @@ class ImageRef(NamedTuple):
     problem: tuple[str, str] | None = None
     """Failure code and message of a path or image list row that cannot be understood; such an image is not read."""
     earlier: str = ""
-    """Slot of the earlier run's shard that has the rows of this image as it is; empty if none has."""
+    """Slot of the earlier run's shard that has the rows of this image in its present state; empty if there is none."""
     gone: bool = False
-    """Whether the run did not list the image: only its earlier rows are left of it."""
+    """Whether the run did not list the image, so that only its earlier rows are left."""
     segment: Segment | None = None
-    """Of a video: which part of it, and which frames. The capture time is then that of the segment's start."""
+    """For a video: which part of it, and which frames. The capture time is then that of the segment's start."""
     location: str | None = None
-    """Where the image is, if its URI is only a name for it; ``None``: at the URI."""
+    """Where the image is, if its URI is only a pseudonym; ``None``: at the URI."""
     absent: bool = False
-    """Whether the run listed the image, and its store says that nothing is there."""
+    """Whether the run listed the image, but its store says that nothing is there."""
     replaces: str = ""
-    """Slot of the earlier run's shard that has rows of the image as it was listed then, where it is listed otherwise
-    now; empty if none has."""
+    """Slot of the earlier run's shard that has rows of the image as it was listed before, where it is listed
+    differently now; empty if none has."""
 
     @property
     def place(self) -> str:
@@ -71,25 +71,25 @@ class ImageRef(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What tells one image or segment from all others: the URI, and of a segment its time."""
+        """A name that no other image or segment has: the URI; for a segment, the URI and the segment's time."""
         if self.segment is None:
             return self.uri
         return f"{self.uri}#t={self.segment.start_us},{self.segment.end_us}"
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What tells one state of an image from another: everything but what this run made of it."""
+        """All that identifies a state of the image: every field but those that say what this run does with it."""
         plain = tuple(self)[:6]
         return plain if self.segment is None else (*plain, tuple(self.segment))
 
     @property
     def is_lost(self) -> bool:
-        """Whether earlier rows are all that is left of the image: they cannot be made again."""
+        """Whether earlier rows are all that is left of the image, so that they cannot be made again."""
         return self.gone or (self.absent and bool(self.earlier))
 
     @property
     def packed_bytes(self) -> int:
-        """What the image weighs in packing."""
+        """Bytes that the image counts for in packing."""
         listed, segment = max(self.size_bytes, 0), self.segment
         if segment is None:
             return listed
@@ -100,15 +100,15 @@ class ImageRef(NamedTuple):
 
     @property
     def is_claimed(self) -> bool:
-        """Whether size and version are what an image list says, rather than the store."""
+        """Whether size and version come from an image list rather than from the store."""
         return self.version.startswith(CLAIMED)
 
 
 class _Carrier:
-    """What carries references, and is pickled many times over on its way.
+    """Base of the elements that carry references and are pickled many times on their way.
 
-    They are there as named tuples, as columns, or packed, and become what is asked for; so steps that only pass them on
-    do not unpack them, and those that look at many at once make no tuples.
+    The references are held as named tuples, as columns or packed, and are converted when another form is asked for. So
+    steps that only pass them on do not unpack them, and steps that treat many at once make no tuples.
     """
 
     refs: tuple[ImageRef, ...]
@@ -139,13 +139,13 @@ class _Carrier:
         if "_packed" not in known:
             known["_packed"] = spool.put(self._encoded())
         packed: Packed = known["_packed"]
-        # A plain tuple, for a named one would name its class: most of what a runner holds of an element.
+        # A plain tuple: a named one would be pickled with its class's name, the largest part of an element's bytes.
         return packed if isinstance(packed, bytes) else (packed[0], packed[1])
 
     def _encoded(self) -> bytes:
-        """References as they travel. A few travel as tuples: to begin with columns costs more than there is to gain."""
+        """The references as bytes: columns, or pickled tuples where there are too few for columns to be worth it."""
         if self.images >= _FEW_REFS:
-            with contextlib.suppress(UnicodeEncodeError, OverflowError):  # of what no table can hold
+            with contextlib.suppress(UnicodeEncodeError, OverflowError):  # values that no table can hold
                 return columns.encode(self.columns)
         return pickle.dumps([tuple(ref) for ref in self.refs], pickle.HIGHEST_PROTOCOL)
 
@@ -165,7 +165,7 @@ class RefBatch(_Carrier):
 
     Attributes:
         refs: images to score.
-        skipped: files listed that are not to be scored, by reason.
+        skipped: counts of files listed that are not to be scored, by reason.
     """
 
     refs: tuple[ImageRef, ...]
@@ -181,7 +181,7 @@ class RefBatch(_Carrier):
 
     @property
     def listed(self) -> int:
-        """Files listed: to be scored, and skipped."""
+        """How many files were listed, whether they are to be scored or skipped."""
         return self.images + sum(self.skipped.values())
 
 
@@ -190,9 +190,9 @@ class Shard(_Carrier):
     """A bounded set of images of one partition: the unit of work, of retry and of output.
 
     Attributes:
-        slot: where its output goes, ``site-a/date-2026-01-05/shard-01``: the partition, and the bits that the hashes of
-            its URIs share. The slot stays when an image in it is added, replaced or removed.
-        shard_id: SHA-256 over its images' references and versions; changes with any of them.
+        slot: where its output goes, such as ``site-a/date-2026-01-05/shard-01``: the partition, and the first bits,
+            which the hashes of its URIs share. The slot stays the same when an image is added, replaced or removed.
+        shard_id: SHA-256 over its images' references and versions; it changes with any of them.
         partition: values of the partition keys.
         refs: its images, sorted.
     """
@@ -217,17 +217,17 @@ class Shard(_Carrier):
 
     @property
     def listed(self) -> int:
-        """How many of its images the run listed; of the others, only rows of earlier runs are left."""
+        """How many of its images the run listed; only rows of earlier runs are left of the others."""
         return self.images - int(pc.sum(self.columns["gone"]).as_py() or 0)
 
 
 def _batch(packed: Packed, skipped: Mapping[str, int] | None = None) -> RefBatch:
-    """A batch as it arrives: its references are packed yet."""
+    """A batch as it arrives, with its references still packed."""
     return _element(RefBatch, _packed=packed, skipped=skipped or {})
 
 
 def _shard(packed: Packed, slot: str, shard_id: str, partition: tuple[str | None, ...]) -> Shard:
-    """A shard as it arrives."""
+    """A shard as it arrives, with its references still packed."""
     return _element(Shard, _packed=packed, slot=slot, shard_id=shard_id, partition=partition)
 
 
@@ -240,11 +240,11 @@ def _element(kind: type[Element], **attributes: object) -> Element:
 def partition_folders(names: Sequence[str], values: Sequence[str | None]) -> str:
     """The folders of a partition, ``site-007/date-2026-03-02``; empty without partition keys.
 
-    Not Hive's ``site=007``: readers would take the folder for a column and guess its type (7). The keys are columns of
-    the tables, and folders only keep files apart.
+    Not Hive's ``site=007``: readers would take the folder for a column and guess its type, here the number 7. The keys
+    are columns of the tables; folders only keep files apart.
 
-    Characters of a value that a path could misread are percent-encoded. File systems take names of 255 bytes; a longer
-    one is cut and ends in ``~`` and the first 16 digits of its value's SHA-256.
+    Characters of a value that have a meaning in a path are percent-encoded. File systems allow names of 255 bytes; a
+    longer one is cut, and ends in ``~`` and the first 16 digits of its value's SHA-256.
     """
     return "/".join(
         f"{name}-{HIVE_NULL if value is None else _no_null(_segment(value, _SEGMENT_BYTES - len(name) - 1))}"
@@ -253,16 +253,16 @@ def partition_folders(names: Sequence[str], values: Sequence[str | None]) -> str
 
 
 def _no_null(segment: str) -> str:
-    """A value's folder, also of one that is called as a missing value's."""
+    """The folder of a value, distinct from a missing value's even where the value itself has that name."""
     return segment.replace("_", "%5F") if segment == HIVE_NULL else segment
 
 
 def partition_path(names: Sequence[str], values: Sequence[str | None]) -> str:
     """The folders of a partition, ``site=a/date=2026-01-05``, in Hive's layout; empty without partition keys.
 
-    Characters of a value that a path or a reader could misread are percent-encoded. File systems take names of 255
-    bytes; a longer one is cut and ends in ``~`` and the first 16 digits of its value's SHA-256, and the whole value is
-    in the metadata of the files below it.
+    Characters of a value that have a meaning in a path or to a reader are percent-encoded. File systems allow names of
+    255 bytes; a longer one is cut, and ends in ``~`` and the first 16 digits of its value's SHA-256. The whole value is
+    in the metadata of the files below the folder.
     """
     return "/".join(
         f"{name}={HIVE_NULL if value is None else _segment(value, _SEGMENT_BYTES - len(name) - 1)}"
@@ -285,5 +285,5 @@ def _segment(value: str, limit: int) -> str:
 
 
 def _encoded(character: str) -> str:
-    """A character as Spark writes it in a folder's name: letters of every alphabet stand for themselves."""
+    """A character as Spark writes it in a folder's name: letters of every alphabet are kept."""
     return character if not character.isascii() and character.isprintable() else quote(character, safe=" ")

@@ -1,10 +1,10 @@
-"""Image references to shards: deterministic, bounded, and stable as the input grows.
+"""Packs image references into shards: deterministic, bounded in size, and stable as the input grows.
 
 A partition's images are the leaves of a binary trie over the SHA-256 of their URIs. A node that fits the limits is a
-shard; one that does not is split by the next bit. The cut therefore depends on the set of images alone, never on their
-order, and one image added, replaced or removed disturbs the one node it lies in: it changes that shard, or splits it,
-or merges two. (Cutting a sorted list by position would move every later boundary; content-defined chunking bounds only
-the mean.)
+shard; one that does not is split by the next bit. So the cut depends only on the set of images, never on their order,
+and an image that is added, replaced or removed disturbs only the node it lies in: it changes that shard, splits it, or
+merges two. (Cutting a sorted list by position would move every later boundary; content-defined chunking bounds only the
+mean size.)
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from maskdet.inputs import columns
 from maskdet.inputs.columns import Integers
 from maskdet.inputs.references import ImageRef, Shard, partition_folders
 
-# Bits that the plan looks at: cells of 1/4096 of a partition, so a partition of 4 million images is planned exactly and
-# a larger one is split further where its images meet.
+# Bits of the hash that the plan looks at. They make 4,096 cells of a partition, so one of 4 million images is planned
+# exactly; a larger one is split further where its images meet.
 PLAN_BITS = 12
 _HASH_BITS, _WORD_BITS, _GROUP_BITS = 256, 64, 8
 _HOUR_MS = 3_600_000
 URI_GROUPS = 256
-"""Groups in which images of several inputs meet, to drop duplicates, and those of image lists to be looked up."""
+"""Number of groups that images are divided into, to drop duplicates of several inputs and to look up those of lists."""
 
 _DERIVED: Mapping[str, Callable[[datetime], str]] = {
     "date": lambda local: local.date().isoformat(),
@@ -46,7 +46,7 @@ _DERIVED: Mapping[str, Callable[[datetime], str]] = {
 
 # Values of the partition keys.
 Partition = tuple[str | None, ...]
-# Images and bytes by cell of a plan. Plain tuples, which Beam writes as they are; it would pickle each named one.
+# Images and bytes by cell of a plan. Plain tuples, which Beam has a coder for; it would pickle each named tuple.
 Cells = Mapping[int, tuple[int, int]]
 
 
@@ -57,7 +57,7 @@ class Size(NamedTuple):
     size_bytes: int
 
     def plus(self, other: Size) -> Size:
-        """The size of both together."""
+        """The sum of both."""
         return Size(self.images + other.images, self.size_bytes + other.size_bytes)
 
 
@@ -68,7 +68,7 @@ class KeyRule:
     Attributes:
         key_names: names of :attr:`ImageRef.keys`.
         partition_by: names of the partition keys; ``date`` and ``hour`` may be derived from the capture time.
-        timezone: IANA name; that of derived dates and hours.
+        timezone: IANA name of the zone of derived dates and hours.
     """
 
     key_names: tuple[str, ...]
@@ -82,7 +82,7 @@ class KeyRule:
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        """Every key, all of which are columns of the tables: given, and derived for partitions."""
+        """Every key, given or derived for partitions; each is a column of the tables."""
         return tuple(dict.fromkeys((*self.key_names, *self.partition_by)))
 
     def value(self, ref: ImageRef, name: str) -> str | None:
@@ -92,7 +92,7 @@ class KeyRule:
         return self.derive(ref.captured_at_ms, name)
 
     def derive(self, captured_at_ms: int | None, name: str) -> str | None:
-        """A key of a capture time, in the rule's time zone.
+        """A key derived from a capture time, in the rule's time zone.
 
         Args:
             captured_at_ms: milliseconds since 1970, in UTC.
@@ -106,15 +106,15 @@ class KeyRule:
     def derive_all(
         self, times_ms: Integers, is_known: NDArray[np.bool_], name: str
     ) -> tuple[Integers, list[str | None]]:
-        """A key of many capture times: the number of each one's value, ``(times,)``, and the values.
+        """A key derived from many capture times: the index of each one's value, ``(times,)``, and the distinct values.
 
         Args:
             times_ms: milliseconds since 1970, in UTC, ``(times,)``.
-            is_known: which of them are capture times, ``(times,)``; of all others the key is ``None``.
+            is_known: which of them are capture times, ``(times,)``; for all others the key is ``None``.
             name: as for :meth:`derive`.
         """
         known = times_ms[is_known]
-        # Whatever is derived follows from the local hour, of which there are few.
+        # Every derived key follows from the local hour, and there are few distinct hours.
         hours = _local_hours(known, ZoneInfo(self.timezone))
         _, first, place = np.unique(hours, return_index=True, return_inverse=True)
         derived = [self.derive(time_ms, name) for time_ms in known[first].tolist()]
@@ -134,12 +134,12 @@ class KeyRule:
 
 @functools.lru_cache(maxsize=10_000)
 def _folder(names: tuple[str, ...], partition: Partition) -> str:
-    # A few folders are named again and again, batch by batch.
+    # Every batch asks for the same few folders.
     return partition_folders(names, partition) if names else ""
 
 
 def drop_duplicates(refs: Iterable[ImageRef]) -> tuple[list[ImageRef], int]:
-    """Keep one reference a URI (of a video: a segment), the first in sorted order.
+    """Keep one reference for each URI (for a video, each segment): the first in sorted order.
 
     Returns:
         The references kept, sorted, and how many were dropped.
@@ -150,7 +150,7 @@ def drop_duplicates(refs: Iterable[ImageRef]) -> tuple[list[ImageRef], int]:
 
 
 def drop_repeated(found: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
-    """What :func:`drop_duplicates` does of columns; in any order where nothing is dropped."""
+    """As :func:`drop_duplicates`, for columns; not sorted where nothing is dropped."""
     if not _may_repeat(found):
         return found, 0
     kept, dropped = drop_duplicates(map(ImageRef._make, columns.rows_of(found)))
@@ -168,8 +168,8 @@ def cut_shards(found: pa.RecordBatch, rule: KeyRule, limit: Size, prefix: str = 
     Args:
         found: columns of images of one partition, all under ``prefix``, without duplicates, in any order.
         rule: the run's keys.
-        limit: no shard is larger, save one of a single image.
-        prefix: bits that all the URIs' hashes begin with, as ``0`` and ``1``.
+        limit: no shard is larger, except one of a single image.
+        prefix: bits that all the URIs' hashes begin with, as a text of ``0`` and ``1``.
 
     Returns:
         The shards, in the order of their slots.
@@ -196,13 +196,13 @@ def cut_shards(found: pa.RecordBatch, rule: KeyRule, limit: Size, prefix: str = 
 
 
 def by_partition(found: pa.RecordBatch, rule: KeyRule) -> list[tuple[Partition, pa.RecordBatch]]:
-    """Images by the values of their partition keys."""
+    """Images grouped by the values of their partition keys."""
     numbers, partitions = partitions_of(found, rule)
     return [(partitions[number], rows) for number, rows in columns.by_number(found, numbers)]
 
 
 def partitions_of(found: pa.RecordBatch, rule: KeyRule) -> tuple[Integers, list[Partition]]:
-    """The partition of each image, ``(images,)``, numbered; and the values of the partition keys of each number."""
+    """The number of each image's partition, ``(images,)``; and, for each number, the values of the partition keys."""
     numbers = np.zeros(found.num_rows, np.int64)
     encoded = [_encoded(found, rule, name) for name in rule.partition_by]
     for codes, values in encoded:
@@ -212,7 +212,7 @@ def partitions_of(found: pa.RecordBatch, rule: KeyRule) -> tuple[Integers, list[
 
 
 def _encoded(found: pa.RecordBatch, rule: KeyRule, name: str) -> tuple[Integers, list[str | None]]:
-    """A key of each image, ``(images,)``, numbered; and all its values."""
+    """A key of each image as an index, ``(images,)``, into its distinct values; and those values."""
     if name in rule.key_names:
         column = columns.key_column(found, rule.key_names.index(name))
         values = column.dictionary_encode(null_encoding="encode")
@@ -222,7 +222,7 @@ def _encoded(found: pa.RecordBatch, rule: KeyRule, name: str) -> tuple[Integers,
 
 
 def _local_hours(times_ms: Integers, zone: ZoneInfo) -> Integers:
-    """The hour of the local day and year that each time lies in, numbered through, ``(times,)``."""
+    """The local hour that each time lies in, counted from 1970, ``(times,)``."""
     hours, place = np.unique(times_ms // _HOUR_MS, return_inverse=True)
     first, last = np.full(len(hours), times_ms.max(initial=0)), np.full(len(hours), times_ms.min(initial=0))
     np.minimum.at(first, place, times_ms)
@@ -230,7 +230,7 @@ def _local_hours(times_ms: Integers, zone: ZoneInfo) -> Integers:
     offsets = np.array([_offset_ms(time, zone) for time in first.tolist()], np.int64)
     changes = offsets != np.array([_offset_ms(time, zone) for time in last.tolist()], np.int64)
     local = times_ms + offsets[place]
-    for row in np.flatnonzero(changes[place]).tolist():  # within that hour clocks were set
+    for row in np.flatnonzero(changes[place]).tolist():  # clocks were changed within that hour
         local[row] = times_ms[row] + _offset_ms(int(times_ms[row]), zone)
     return local // _HOUR_MS
 
@@ -242,9 +242,9 @@ def _offset_ms(time_ms: int, zone: ZoneInfo) -> int:
 
 
 def group_numbers(found: pa.RecordBatch, groups: int = URI_GROUPS) -> Integers:
-    """The group of each image's URI, ``(images,)``: one of :data:`URI_GROUPS` at most, by the first bits of its hash.
+    """The group of each image, ``(images,)``, by the first bits of its URI's hash; at most :data:`URI_GROUPS` groups.
 
-    A shard's URIs share theirs: so a group's images lie in few shards, and travel on in few and large batches.
+    The URIs of a shard share their first bits, so a group's images lie in few shards and move on in few, large batches.
     """
     first_bits = (columns.digests(found["uri"].to_pylist())[:, 0] >> np.uint64(_WORD_BITS - _GROUP_BITS)).astype(
         np.int64
@@ -253,7 +253,7 @@ def group_numbers(found: pa.RecordBatch, groups: int = URI_GROUPS) -> Integers:
 
 
 def packed_bytes(found: pa.RecordBatch) -> Integers:
-    """What each image weighs in packing, ``(images,)``; see :attr:`ImageRef.packed_bytes`."""
+    """Bytes that each image counts for in packing, ``(images,)``; see :attr:`ImageRef.packed_bytes`."""
     if columns.has_segments(found):
         return np.array([ImageRef._make(row).packed_bytes for row in columns.rows_of(found)], np.int64)
     sizes: Integers = np.maximum(np.asarray(found["size_bytes"]), 0)
@@ -261,12 +261,12 @@ def packed_bytes(found: pa.RecordBatch) -> Integers:
 
 
 def size_of(found: pa.RecordBatch) -> Size:
-    """How many images there are, and their listed bytes."""
+    """How many images there are, and the bytes that they count for in packing."""
     return Size(found.num_rows, int(packed_bytes(found).sum()))
 
 
 def cells_of(found: pa.RecordBatch) -> Integers:
-    """The plan's cell that each image lies in, ``(images,)``: the first :data:`PLAN_BITS` bits of its hash."""
+    """The plan's cell that each image lies in, ``(images,)``: the first :data:`PLAN_BITS` bits of its name's hash."""
     heads = columns.digests(columns.names_of(found))[:, 0]
     return (heads >> np.uint64(_WORD_BITS - PLAN_BITS)).astype(np.int64)
 
@@ -310,18 +310,18 @@ def plan(cells: Cells, limit: Size, prefix: str = "") -> tuple[str, ...]:
 
 
 def prefix_numbers(cells: Integers, prefixes: Sequence[str]) -> Integers:
-    """Which prefix of a plan each cell lies under, ``(cells,)``, as its place among them.
+    """The index of the plan's prefix that each cell lies under, ``(cells,)``.
 
     Args:
         cells: see :func:`cells_of`.
-        prefixes: of :func:`plan`, in its order, which is that of the cells that they begin at.
+        prefixes: as :func:`plan` returns them, in the order of their first cells.
     """
     firsts = [int(prefix.ljust(PLAN_BITS, "0"), 2) for prefix in prefixes]
     return np.searchsorted(np.array(firsts), cells, side="right") - 1
 
 
 def shard_of(found: pa.RecordBatch, rule: KeyRule, slot: str) -> Shard:
-    """The shard of some images of one partition in a slot."""
+    """The shard that some images of one partition make in a slot."""
     _, [partition] = partitions_of(found.slice(0, 1), rule)
     return _shard(found, rule, slot, partition)
 
@@ -354,7 +354,7 @@ def _fits(size: Size, limit: Size) -> bool:
 
 
 def _sort_key(ref: ImageRef) -> tuple[object, ...]:
-    # None does not order with str. Every field takes part, or what is kept would hang on the order of listing.
+    # None cannot be compared with str. Every field takes part, or the order of listing would decide which is kept.
     return (
         ref.uri,
         ref.segment or (),

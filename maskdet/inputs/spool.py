@@ -1,8 +1,8 @@
-"""References in a temporary file, where one process runs a whole pipeline.
+"""Keeps packed references in a temporary file where one process runs a whole pipeline.
 
-A runner in memory holds what every step handed out until the steps after it are done. Within :func:`spooling`, packed
-references lie in a file of that process instead, and elements of the pipeline hold their place in it: so memory does
-not grow with the number of images. The file has no name, and is gone with the process, however that ends.
+A runner in memory holds the outputs of every step until the steps after it are done. Within :func:`spooling`, packed
+references lie in a temporary file of the process instead, and elements of the pipeline hold only their place in it, so
+memory does not grow with the number of images. The file has no name and disappears with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import threading
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-# Less is not worth a read, and small beside the element that holds it.
+# Less than this is not worth a read, and is small compared with the element that holds it.
 _SMALL_BYTES = 256
 
 
 class Spooled(NamedTuple):
-    """Where packed references are in the file of this process."""
+    """Where packed references are in this process's file."""
 
     offset: int
     size: int
@@ -34,7 +34,7 @@ class Spooled(NamedTuple):
 
 
 class _Spool:
-    """The file of a process, written from its end on, and read anywhere; by any thread and any number of pipelines."""
+    """A process's file: appended to and read at any place, by any thread and any number of pipelines."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -78,7 +78,7 @@ _SPOOL = _Spool()
 
 @contextlib.contextmanager
 def spooling() -> Iterator[None]:
-    """Within, packed references go to a temporary file, which lies where Python's others do (``TMPDIR``)."""
+    """Write packed references to a temporary file while the body runs; ``TMPDIR`` says in which folder."""
     _SPOOL.open()
     try:
         yield
@@ -87,5 +87,5 @@ def spooling() -> Iterator[None]:
 
 
 def put(data: bytes) -> bytes | Spooled:
-    """Packed references, or their place in the file; what the disk does not take stays in memory."""
+    """Write packed references to the file, and return their place; return them as they are if the disk is full."""
     return _SPOOL.put(data)

@@ -1,8 +1,8 @@
-"""Listed videos to segments: each is opened once, where it is listed, to learn how long it is and when it was taken.
+"""Cuts listed videos into segments. Each is opened once, where it is listed, for its duration and capture time.
 
-A segment is a reference of its own, so that workers share a long video, and a video that changed is scored anew where
-it changed. Where capture times are known, segments also end at midnight in the run's time zone, and at full hours where
-the hour is a partition key: a segment lies in one partition, and where a video is cut changes no row.
+A segment is a reference of its own, so that workers share a long video, and only the changed part of a changed video is
+scored again. Where the capture time is known and the date or the hour is a partition key, segments also end at midnight
+or on the hour in the run's time zone, so that a segment lies in one partition. Where a video is cut changes no row.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from maskdet.video.reading import OpenVideo, VideoInfo, decoder_identity, is_ins
 from maskdet.video.sampling import MICROSECONDS, UNCUT, Grid, Segment, cut, unreadable
 
 VIDEOS, SEGMENTS = "videos", "segments"
-"""Names of counts: videos opened, and the segments that they were cut into."""
+"""Names of counts: of videos opened, and of segments that they were cut into."""
 
 _OPENING_THREADS = 16  # most of it is waiting for a disk or a store
 _MOST_MIDNIGHTS = 4000
@@ -46,7 +46,7 @@ def video_extensions(settings: VideoSettings | None, images: Sequence[str]) -> f
 
 
 def resolve_mode(settings: VideoSettings) -> ResolvedVideo:
-    """Settings with the mode chosen: ``auto`` is ``score`` where the decoder is installed.
+    """Settings with ``auto`` resolved: to ``score`` where the decoder is installed, else to ``skip``.
 
     Raises:
         ConfigError: videos are to be scored, and the decoder is not installed.
@@ -58,7 +58,7 @@ def resolve_mode(settings: VideoSettings) -> ResolvedVideo:
 
 
 def refuse_unreadable(tasks: Iterable[ListTask], settings: VideoSettings) -> None:
-    """Refuse inputs that name videos where the decoder is missing, rather than pass them over.
+    """Refuse inputs that name videos where the decoder is missing, rather than skip them.
 
     Raises:
         ConfigError: an input is a video or a glob of videos, and the decoder is not installed.
@@ -72,13 +72,13 @@ def refuse_unreadable(tasks: Iterable[ListTask], settings: VideoSettings) -> Non
 def cut_videos(
     batch: RefBatch, settings: VideoSettings, rule: KeyRule, decoder_seconds: float | None = None
 ) -> tuple[list[ImageRef], dict[str, int]]:
-    """Open the videos of a batch, and put their segments in their place.
+    """Open the videos of a batch and replace them by their segments.
 
     Args:
         batch: images, and videos that have not been opened.
-        settings: which frames are looked at, and how long a segment is.
+        settings: which frames are scored, and how long a segment is.
         rule: the run's keys.
-        decoder_seconds: what reading a header in a process of its own may take; ``None``: it is read in this one.
+        decoder_seconds: limit for reading a header in a process of its own; ``None``: read it in this process.
 
     Returns:
         References of images and segments, and how many :data:`VIDEOS` and :data:`SEGMENTS` there are.
@@ -102,7 +102,7 @@ def reading_video(uri: str) -> Iterator[OpenVideo]:
     """Open a video of any storage in this process; see :func:`_reading`.
 
     Raises:
-        ImageFault: it is missing, forbidden, empty, or no video that is read.
+        ImageFault: it is missing, forbidden, empty, or not a video that can be read.
         ConfigError: the decoder is not installed.
         StorageError: its store does not answer.
     """
@@ -111,12 +111,12 @@ def reading_video(uri: str) -> Iterator[OpenVideo]:
 
 
 def decoded_frames(uri: str, segment: Segment, decoder_seconds: float | None) -> Iterator[DecodedFrame | LostStretch]:
-    """The frames of a segment that are to be looked at, and the stretches of it that are lost.
+    """The frames of a segment that are to be scored, and the stretches of it that are lost.
 
     Args:
         uri: of a video of any storage.
         segment: a part of it.
-        decoder_seconds: what a decoder in a process of its own may take for a frame; ``None``: it runs in this one.
+        decoder_seconds: limit per frame for a decoder in a process of its own; ``None``: decode in this process.
 
     Raises:
         ImageFault, ConfigError, StorageError: as :func:`reading_video`.
@@ -126,7 +126,7 @@ def decoded_frames(uri: str, segment: Segment, decoder_seconds: float | None) ->
         with reading_video(uri) as video:
             yield from decode_segment(video, segment)
         return
-    decoder_identity()  # says what is missing
+    decoder_identity()  # raises an error that says what to install
     with _reading(uri) as source:
         yield from decode_apart(source, segment, decoder_seconds)
 
@@ -136,7 +136,7 @@ def video_info(uri: str, decoder_seconds: float | None) -> VideoInfo:
 
     Args:
         uri: of the video.
-        decoder_seconds: what reading it in a process of its own may take; ``None``: it is read in this one.
+        decoder_seconds: limit for reading it in a process of its own; ``None``: read it in this process.
 
     Raises:
         ImageFault, ConfigError, StorageError: as :func:`decoded_frames`.
@@ -150,7 +150,7 @@ def video_info(uri: str, decoder_seconds: float | None) -> VideoInfo:
 
 @contextlib.contextmanager
 def _reading(uri: str) -> Iterator[str | BinaryIO]:
-    """A file of this machine by its path, an object of a store by ranges."""
+    """A local file's path, or a stream that reads an object of a store by ranges."""
     try:
         if storage.stat(uri).size_bytes == 0:
             raise ImageFault(FailureCode.EMPTY_FILE, "the file has no bytes")
@@ -164,7 +164,7 @@ def _reading(uri: str) -> Iterator[str | BinaryIO]:
 
 @contextlib.contextmanager
 def _source(uri: str) -> Iterator[str | BinaryIO]:
-    with storage.open_binary(uri) as stream:  # refuses what is no file, also on this machine
+    with storage.open_binary(uri) as stream:  # also for local paths, since it refuses what is not a file
         yield str(storage.local_path(uri).absolute()) if storage.is_local(uri) else stream
 
 
@@ -208,7 +208,7 @@ def _part(ref: ImageRef, segment: Segment, parts: int) -> ImageRef:
 
 
 def _cuts_us(ref: ImageRef, info: VideoInfo, rule: KeyRule) -> list[int]:
-    """When a new day begins within a video, or a new hour where that is a partition; in microseconds."""
+    """When a new hour or day begins within a video, if that is a partition key; in microseconds."""
     if ref.captured_at_ms is None or not info.duration_us:
         return []
     zone = ZoneInfo(rule.timezone)
@@ -220,7 +220,7 @@ def _cuts_us(ref: ImageRef, info: VideoInfo, rule: KeyRule) -> list[int]:
         first, step = begins.replace(hour=0, minute=0, second=0, microsecond=0), timedelta(days=1)
     else:
         return []
-    # Steps of a wall clock: a day may have 23 or 25 hours.
+    # Steps in local time, since a day may have 23 or 25 hours.
     moments = (round((first + step * number).timestamp() * 1000) for number in range(1, _MOST_MIDNIGHTS))
     cuts = []
     for moment_ms in moments:

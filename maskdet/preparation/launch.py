@@ -31,7 +31,7 @@ def check_preparation(settings: PrepareSettings) -> tuple[PrepareSettings, list[
         StorageError: a store does not answer.
     """
     if not settings.output:
-        raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the manifest shall go.")
+        raise ConfigError("--output", "a folder or prefix", "nothing", "Say where to write the manifest.")
     if not settings.sources:
         raise ConfigError(
             "sources", "at least one named source", "none", "maskdet config show prepare shows an example."

@@ -137,7 +137,7 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
         MaskdetError: anything a caller can get wrong, except the output (see :func:`maskdet.tables.runs.claim_output`).
     """
     if not given.output:
-        raise ConfigError("--output", "a folder or prefix", "nothing", "Name where the tables shall go.")
+        raise ConfigError("--output", "a folder or prefix", "nothing", "Say where to write the tables.")
     tasks = _checked_inputs(given)
     spec = runtime_spec(given, read_manifest(given.model.uri))
     bundle = open_bundle(given.model.uri, spec.needs)

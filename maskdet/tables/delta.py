@@ -1,8 +1,8 @@
-"""Delta Lake tables over the files of an output: a commit for each change of its set, and not one byte copied.
+"""Delta Lake tables over the files of an output: one commit for each change of its set of tables, and no data copied.
 
-The data files are those below ``_files``, which never get other content; a commit names those that joined and left the
-table since the commit before. Compliance tables and rates of tracks have one Delta table each for all levels,
-partitioned by ``level``. Logs are written by deltalake (delta-rs), the extra ``maskdet[delta]``.
+The data files are those below ``_files``, whose content never changes; a commit names the files that joined or left the
+table since the previous commit. Compliance tables and rates of tracks have one Delta table each for all levels,
+partitioned by ``level``. The extra ``maskdet[delta]`` installs deltalake (delta-rs), which writes the logs.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _ATTEMPTS = 5  # another commit may come between reading a log and adding to it
 
 
 class DeltaCommit(NamedTuple):
-    """A Delta table, and what a commit changed of it."""
+    """A Delta table, and what a commit changed in it."""
 
     table: str
     uri: str
-    """What readers open."""
+    """Where readers open the table."""
     version: int
     files_added: int
     files_removed: int
@@ -50,14 +50,14 @@ _Partition = dict[str, str | None]
 def commit_delta(output: str, store_options: Mapping[str, str] | None = None) -> list[DeltaCommit]:
     """Bring the Delta tables of an output in line with its current set of tables.
 
-    A table whose files are the same gets no commit.
+    A table whose files have not changed gets no commit.
 
     Args:
         output: the output of scoring runs.
-        store_options: of delta-rs, for stores that need more than the environment says.
+        store_options: options of delta-rs, for stores that need more than the environment provides.
 
     Returns:
-        One for each table of the set.
+        One element for each table of the set.
 
     Raises:
         ConfigError: deltalake is not installed, or the store takes no such option.
@@ -117,7 +117,7 @@ def _bring_in_line(
         return DeltaCommit(table, uri, 0, len(adds), 0)
     delta = DeltaTable(location, storage_options=options)
     present = dict(_present(delta))
-    # Other columns, as after --overwrite with other keys, take the place of everything.
+    # Where the columns differ, as after --overwrite with other keys, all files are replaced.
     anew = delta.schema().to_json() != schema.to_json()
     new = {path: partition for path, partition in wanted.items() if anew or path not in present}
     adds = [_add(uri, path, partition, sizes) for path, partition in new.items()]
@@ -147,7 +147,7 @@ def _remove(path: str, size_bytes: int, partition: _Partition) -> RemoveAction:
 
 
 def _hooks() -> PostCommitHookProperties:
-    """No checkpoints: they are Parquet files, which readers who look for those in folders would take for data."""
+    """No checkpoints: they are Parquet files, and readers that search folders for Parquet would take them for data."""
     from deltalake import PostCommitHookProperties
 
     return PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -165,23 +165,23 @@ def _require_deltalake() -> None:
 
 
 def _log_fault(uri: str, error: Exception) -> OutputError:
-    # delta-rs colours its messages, breaks their lines, and may go on with its stack.
+    # delta-rs colours its messages, breaks their lines, and may append a stack trace.
     received = " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())
     received = re.split(r" (?:stack )?backtrace:", received, maxsplit=1, flags=re.IGNORECASE)[0]
     remedy = (
-        "Check that the folder can be written, the credentials and --store-option; only where the log itself is "
-        "damaged, delete its _delta_log to begin anew."
+        "Check write access to the folder, the credentials and --store-option. Only if the log itself is damaged, "
+        "delete its _delta_log to begin anew."
     )
     return OutputError(uri, "a Delta log that can be read and added to", received, remedy)
 
 
 def delta_uri(layout: Layout, table: str) -> str:
-    """Where the Delta table of a table is: what readers open."""
+    """The location at which readers open a table's Delta table."""
     return storage.join(layout.root, FILES, table)
 
 
 def _data_files(layout: Layout, snapshot: Snapshot, table: str) -> Iterator[tuple[str, _Partition]]:
-    """Path below the table's folder of each file that it should hold → the file's partition."""
+    """Each file that the table should hold: its path below the table's folder, and its partition."""
     below = len(delta_uri(layout, table)) + 1
     if table not in _BY_LEVELS:
         yield from ((uri[below:], {}) for uri in snapshot.files(layout, table))
@@ -192,14 +192,14 @@ def _data_files(layout: Layout, snapshot: Snapshot, table: str) -> Iterator[tupl
 
 
 def _present(delta: DeltaTable) -> Iterator[tuple[str, tuple[int, _Partition]]]:
-    """Path of each file that the log names → its size and its partition."""
+    """Each file that the log names: its path, and its size and partition."""
     for action in pa.table(delta.get_add_actions(flatten=True)).to_pylist():
         partition = {_BY_LEVEL: action[f"partition.{_BY_LEVEL}"]} if f"partition.{_BY_LEVEL}" in action else {}
         yield unquote(action["path"]), (action["size_bytes"], partition)
 
 
 def _schema(uri: str, partition_by: Iterable[str]) -> pa.Schema:
-    """Columns of a file and of the partition, without what only Parquet has a place for."""
+    """Columns of a file and of the partition, without metadata that only Parquet can hold."""
     with storage.open_binary(uri) as stream:
         found = pq.ParquetFile(stream).schema_arrow
     fields = [pa.field(field.name, field.type, True) for field in found]

@@ -1,7 +1,8 @@
-"""Finished shards: score one or keep it, write its tables, and leave a receipt.
+"""Finishes shards: scores a shard or keeps it, writes its tables, and leaves a receipt.
 
-The receipt is written last, so a shard with a receipt is complete; one without is scored again, to the same names. Rows
-that the current set of tables has of an image as it is are taken from there: only what is new or changed is read.
+The receipt is written last, so a shard with a receipt is complete; one without is scored again into files of the same
+names. Where the current set of tables has the rows of an unchanged image, they are reused: only new and changed images
+are read.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from maskdet.tables.videos import SeenVideo, SegmentCounts, videos_of
 
 
 class Receipt(BaseModel):
-    """What is known of a finished shard without opening its tables; the same bytes whichever run wrote it."""
+    """What is known of a finished shard without opening its tables; every run writes the same bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,20 +54,20 @@ class Receipt(BaseModel):
     """Of the model and settings; see :func:`maskdet.scoring.fingerprint.scoring_fingerprint`."""
     images: int
     older: int = 0
-    """Images whose rows another model or other settings made: they are gone, and cannot be scored again."""
+    """Images whose rows come from another model or other settings: they are gone, so they cannot be scored again."""
     scored: int
     no_face: int
     failed: dict[str, int]
-    """Images failed, by code."""
+    """Images that failed, by code."""
     rows: dict[str, int]
-    """Rows of each table that has any."""
+    """Number of rows of each table that has any."""
     faces_by_model: dict[str, int] = {}
-    """Faces by the model that looked at them; none where an older version wrote the receipt."""
+    """Faces by the model that scored them; empty where an older version wrote the receipt."""
     sha256: dict[str, str] = {}
-    """Of each table's file, and of what the shard remembers of its images."""
+    """Of each table's file, and of the images table, in which the shard remembers its images."""
     size_bytes: int
     segments: SegmentCounts | None = None
-    """Of the images: those that are segments of videos, and their frames; ``None`` where there are none."""
+    """Counts of those images that are segments of videos, and of their frames; ``None`` where there are none."""
 
     def encode(self) -> bytes:
         """The file's content."""
@@ -74,7 +75,7 @@ class Receipt(BaseModel):
 
     @property
     def retryable(self) -> bool:
-        """Whether some images failed in a way that another try may mend."""
+        """Whether some images failed in a way that may succeed on another try."""
         return any(FailureCode(code).transient for code in self.failed)
 
 
@@ -93,7 +94,7 @@ class Outcomes:
 
     @classmethod
     def sum(cls, parts: Iterable[Outcomes]) -> Outcomes:
-        """All of several together."""
+        """The sum of several."""
         scored, no_face, failed = 0, 0, Counter[str]()
         for part in parts:
             scored, no_face = scored + part.scored, no_face + part.no_face
@@ -102,7 +103,7 @@ class Outcomes:
 
     @classmethod
     def of(cls, outcomes: Iterable[str]) -> Outcomes:
-        """Count outcomes as images tables name them."""
+        """Count outcomes, named as in images tables."""
         counts = Counter(outcomes)
         scored, no_face = counts.pop(SCORED, 0), counts.pop(NO_FACE_FOUND, 0)
         return cls(scored, no_face, dict(sorted(counts.items())))
@@ -115,14 +116,14 @@ class ShardReport:
     Attributes:
         receipt: the shard's counts.
         kept: whether no image had to be read.
-        groups: what is known of every group of every level.
-        seconds: thread-seconds by stage, 0 for a kept shard.
+        groups: counts of every group of every level.
+        seconds: thread-seconds by stage; 0 for a kept shard.
         images_read: how many images were read.
-        carried: of images that this run did not list.
-        carried_segments: of those, the segments of videos.
-        videos: that it has segments of.
-        turned: images that were to be read and were not there any more: as what they were listed, of
-            :data:`maskdet.inputs.earlier.CHANGES`, and as what they turned out, with their number.
+        carried: outcomes of images that this run did not list.
+        carried_segments: counts of the segments of videos among those.
+        videos: videos that it has segments of.
+        turned: how many images with earlier rows had gone missing when they were to be read, by the change they were
+            listed as and the one they turned out to be, both of :data:`maskdet.inputs.earlier.CHANGES`.
     """
 
     receipt: Receipt
@@ -138,11 +139,11 @@ class ShardReport:
 
 @dataclass(frozen=True)
 class Reused:
-    """Rows that the current set of tables has of images as they are.
+    """Rows of unchanged images in the current set of tables.
 
     Attributes:
-        tables: each of the shard's tables, of those images, in any order.
-        endings: how they ended, by the name of their reference.
+        tables: their rows in each of the shard's tables, in any order.
+        endings: how each image ended, by the name of its reference.
     """
 
     tables: Mapping[str, pa.Table]
@@ -161,17 +162,17 @@ class Reuse(Protocol):
 
 @dataclass(frozen=True)
 class ShardJob:
-    """Everything a worker needs to finish shards, beside the scorer.
+    """Everything a worker needs to finish shards, besides the scorer.
 
     Attributes:
         layout: where the tables go.
         fingerprint: of the model and settings.
         rule: the run's keys.
-        grouping: what is counted of their rows.
-        row_group_rows: rows a Parquet row group.
-        scored_by: of the model and those settings that probabilities depend on.
+        grouping: how their rows are counted by group.
+        row_group_rows: rows per Parquet row group.
+        scored_by: fingerprint of the model and the settings that probabilities depend on.
         reuse: finds rows of earlier runs; default: there are none.
-        keeps_absent: whether an image that is not there when it is to be read keeps its earlier rows.
+        keeps_absent: whether an image that is missing when it is to be read keeps its earlier rows.
     """
 
     layout: Layout
@@ -184,20 +185,20 @@ class ShardJob:
     keeps_absent: bool = True
 
     def finish(self, shard: Shard, score: Callable[[Shard], ShardResult]) -> ShardReport:
-        """Keep the shard if it is finished already, else score what is new in it, write its tables and its receipt.
+        """Keep the shard if it is finished already; else score what is new in it and write its tables and receipt.
 
         Args:
             shard: what to finish.
             score: scores a part of it; not called where there is nothing to score.
 
         Raises:
-            OutputError: rows of images that are gone are not where the current set of tables says.
+            OutputError: the current set of tables should hold rows of images that are gone, but they are missing.
             StorageError: the output cannot be read or written.
         """
         return self._kept(shard) or self._made(shard, score)
 
     def is_finished(self, shard: Shard) -> bool:
-        """Whether an earlier run left a receipt that holds for the shard as it is now."""
+        """Whether an earlier run left a receipt that is still valid for the shard."""
         receipt = read_receipt(self.layout, shard.slot)
         return receipt is not None and self._holds(receipt, shard)
 
@@ -229,12 +230,12 @@ class ShardJob:
             NO_FACE: columns,
         }
         tables = {name: self._read(receipt, name, wanted[name]) for name in SHARD_TABLES}
-        # Also where none is gone: the next run needs it, and nobody else would miss it before the tables are replaced.
+        # Read even where no image is gone: the next run needs it, and nothing else would notice that it is missing.
         images = read_version(self.layout, IMAGES, receipt.slot, receipt.sha256.get(IMAGES, ""))
         if images is None or any(table is None for table in tables.values()):
             return None
-        # Of a version that knew no videos: its rows are taken over with all of today's columns, for readers of many
-        # files ask that these be alike.
+        # Written by a version without videos. Making the shard again adds today's columns to its rows: readers of many
+        # files need the same columns in all.
         if "segment" not in images.column_names:
             return None
         receipt = receipt.model_copy(update={"faces_by_model": _by_model(tables[PREDICTIONS])})
@@ -248,7 +249,7 @@ class ShardJob:
         return count_groups(predictions, failures, no_face, shard.partition, self.rule, self.grouping)
 
     def _read(self, receipt: Receipt, name: str, columns: list[str]) -> pa.Table | None:
-        """Columns of a finished shard's table; ``None`` if the file is not the one the receipt speaks of."""
+        """Columns of a finished shard's table; ``None`` if the file is not the one that the receipt names."""
         if not receipt.rows.get(name):
             return self.schemas[name].empty_table().select(columns)
         return read_version(self.layout, name, receipt.slot, receipt.sha256.get(name, ""), columns)
@@ -280,9 +281,11 @@ class ShardJob:
     def _without_absent(
         self, shard: Shard, new: Sequence[ImageRef], result: ShardResult
     ) -> tuple[ShardResult, Reused, Mapping[tuple[str, str], int]]:
-        """What was scored without failures of images that are not there any more, and the rows that stay of those.
+        """Separate images that have gone missing from the result.
 
-        Beside them, as what images with rows were listed, and as what they turned out.
+        Returns:
+            The result without failures of images whose earlier rows stay; those rows; and how many images with rows
+            had gone missing, by the change they were listed as and the one they turned out to be.
         """
         codes = zip(*(result.failures[name].to_pylist() for name in ("image_uri", "code")), strict=True)
         missing = {uri for uri, code in codes if code == FailureCode.NOT_FOUND}
@@ -301,7 +304,7 @@ class ShardJob:
         return dataclasses.replace(result, failures=failures), Reused(tables, kept), turned
 
     def _turned(self, ref: ImageRef) -> tuple[str, str]:
-        """As what an image with rows that is not there any more was listed, and as what it turned out."""
+        """The change that a missing image with rows was listed as, and the one that it turned out to be."""
         listed = CHANGED if not ref.earlier else DISPLACED if ref.replaces else UNCHANGED
         if not self.keeps_absent:
             return listed, REMOVED
@@ -320,13 +323,13 @@ class ShardJob:
             return schema.empty_table()
         order = [("image_uri", "ascending"), ("frame_time_us", "ascending")]
         order += [("face_index", "ascending")] if name == PREDICTIONS else []
-        # One chunk, as a table that was scored at once has: chunks show in the file.
+        # One chunk, as in a table whose images were all scored in this run, because chunks change the file's bytes.
         parts = [conform(part, schema) for part in parts]
         return pa.concat_tables(parts).sort_by(order).combine_chunks().replace_schema_metadata(schema.metadata)
 
     def _marks(self, shard: Shard) -> dict[str, str]:
         """What a shard's tables carry in their schema metadata."""
-        # In whole: folders' names may be cut.
+        # The whole values, since names of folders may be cut.
         partition = dict(zip(self.rule.partition_by, shard.partition, strict=True))
         return {
             "maskdet.slot": shard.slot,
@@ -344,7 +347,7 @@ class ShardJob:
             shard: the shard.
             tables: its tables.
             endings: how each of its images ended, by the name of its reference.
-            size_bytes: of its images that could be scored.
+            size_bytes: total size of its images that could be scored.
 
         Raises:
             StorageError: the output cannot be written.
@@ -381,7 +384,7 @@ def _tables(result: ShardResult) -> dict[str, pa.Table]:
 
 
 def _both(one: Reused, other: Reused) -> Reused:
-    """What was known of some images, and of others."""
+    """Both together; no image is in both."""
     parts = [(name, part.tables[name]) for part in (one, other) for name in part.tables]
     tables = {
         name: pa.concat_tables([table for of, table in parts if of == name], promote_options="default")
@@ -391,13 +394,13 @@ def _both(one: Reused, other: Reused) -> Reused:
 
 
 def _by_model(predictions: pa.Table) -> dict[str, int]:
-    """Faces by the model that looked at them, in the order of its name."""
+    """Faces by the model that scored them, in the order of models' names."""
     counts = pc.value_counts(predictions["model_id"]).to_pylist()
     return {row["values"]: row["counts"] for row in sorted(counts, key=lambda row: row["values"])}
 
 
 def faces_by_model(receipts: Iterable[Receipt]) -> dict[str, int]:
-    """Faces of some shards by the model that looked at them; none where that is not known of all."""
+    """Faces of some shards by the model that scored them; empty where a shard does not say."""
     total = Counter[str]()
     for receipt in receipts:
         if receipt.rows.get(PREDICTIONS) and not receipt.faces_by_model:
@@ -407,7 +410,7 @@ def faces_by_model(receipts: Iterable[Receipt]) -> dict[str, int]:
 
 
 def _with_carried(report: ShardReport, shard: Shard, endings: Mapping[str, Ending]) -> ShardReport:
-    """The report with what it says of videos, and of images that the run did not list."""
+    """The report, completed by its videos and by the images that the run did not list."""
     gone = [endings[ref.name] for ref in shard.refs if ref.gone]
     return dataclasses.replace(
         report,
@@ -418,7 +421,7 @@ def _with_carried(report: ShardReport, shard: Shard, endings: Mapping[str, Endin
 
 
 def _of_segments(refs: Sequence[ImageRef], result: ShardResult, scored_by: str) -> dict[str, Ending]:
-    """How segments of videos ended: one without any frame counts as one without a face."""
+    """How segments of videos ended; a segment without frames counts as one without faces."""
     endings = {}
     for ref in refs:
         if ref.segment is not None:
@@ -429,14 +432,14 @@ def _of_segments(refs: Sequence[ImageRef], result: ShardResult, scored_by: str) 
 
 
 def _unscored(tables: Mapping[str, pa.Table], scored_by: str) -> dict[str, Ending]:
-    """How those images ended that have no face to score; of videos, :func:`_of_segments` tells."""
+    """How images without a scored face ended; :func:`_of_segments` does the same for segments of videos."""
     endings = {uri: Ending(NO_FACE_FOUND, scored_by) for uri in tables[NO_FACE]["image_uri"].to_pylist()}
     failed = (tables[FAILURES][name].to_pylist() for name in ("image_uri", "code"))
     return {**endings, **{uri: Ending(code, scored_by) for uri, code in zip(*failed, strict=True)}}
 
 
 def read_receipt(layout: Layout, slot: str) -> Receipt | None:
-    """The receipt in a slot, or ``None`` if there is none that can be read."""
+    """The receipt in a slot; ``None`` if it is missing or cannot be read."""
     try:
         return Receipt.model_validate_json(storage.read_bytes(layout.receipt(slot)))
     except (NotFoundError, ValidationError):
@@ -444,7 +447,7 @@ def read_receipt(layout: Layout, slot: str) -> Receipt | None:
 
 
 def read_kept(layout: Layout, receipt: Receipt, table: str, columns: list[str] | None = None) -> pa.Table:
-    """A table of a finished shard, or what the shard remembers of its images, as the last run left it.
+    """A table of a finished shard as the last run left it, or its images table.
 
     Args:
         layout: the output.

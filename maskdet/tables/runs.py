@@ -1,4 +1,4 @@
-"""A run from start to finish: claiming its output, its end, and the mark of success."""
+"""A run from start to finish: claims its output, ends the run, and marks success."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ class RunPlan:
         layout: where everything lies.
         record: the run's record as it began.
         budget: how many images may fail.
-        dataset: what the tables have in common with those of other runs.
-        inputs: of the run.
+        dataset: settings that the tables share with those of other runs.
+        inputs: the run's inputs.
         base_run: the run that left the tables that this one starts from; ``None``: there are none.
         carries: whether rows of earlier runs are part of the tables.
-        max_gone_ratio: share of the images covered that may be removed.
+        max_gone_ratio: share of the covered images that may be removed.
     """
 
     layout: Layout
@@ -88,7 +88,7 @@ class RunPlan:
 
 
 def new_run_id(now: datetime) -> str:
-    """A name that sorts by time and is unique."""
+    """A unique name; names sort by time."""
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(3)}"
 
 
@@ -97,8 +97,8 @@ def hold_output(layout: Layout, holder: Holder, *, wait_s: float = 0.0) -> None:
 
     Args:
         layout: the output.
-        holder: who becomes it.
-        wait_s: how long to wait for another, in seconds.
+        holder: the new writer.
+        wait_s: how long to wait for another writer, in seconds.
 
     Raises:
         OutputError: the output is a file.
@@ -113,7 +113,7 @@ def hold_output(layout: Layout, holder: Holder, *, wait_s: float = 0.0) -> None:
 
 @contextlib.contextmanager
 def holding_output(layout: Layout, now: datetime, *, wait_s: float = 0.0) -> Iterator[str]:
-    """Be the output's only writer while the body runs, with signs of life; gives the id of a run that begins now.
+    """Be the output's only writer while the body runs, with a heartbeat; yields the id of a run that begins now.
 
     Raises:
         OutputError: the output is a file.
@@ -130,18 +130,19 @@ def holding_output(layout: Layout, now: datetime, *, wait_s: float = 0.0) -> Ite
 
 
 def claim_output(plan: RunPlan, *, overwrite: bool, one_input: bool = False) -> tuple[RunPlan, Snapshot | None]:
-    """Refuse an output that holds what the run must not touch or add to.
+    """Refuse an output that holds files which the run must not touch or tables which it cannot add to.
 
     Args:
-        plan: the run's.
-        overwrite: begin the data set anew: rows of earlier runs go, whatever they are of.
+        plan: the run's plan.
+        overwrite: begin the data set anew; rows of all earlier runs are removed.
         one_input: refuse tables of images from other inputs.
 
     Returns:
-        The plan with what it starts from, and the tables that the run adds to, if there are any.
+        The plan with the run that it starts from, and the tables that it adds to, if there are any.
 
     Raises:
-        OutputError: the output holds tables of another layout or, if asked, input, or files of others.
+        OutputError: the output holds tables of another layout or, with ``one_input``, of other inputs, or files that no
+            run wrote.
         StorageError: the output cannot be read.
     """
     layout = plan.layout
@@ -159,7 +160,7 @@ def claim_output(plan: RunPlan, *, overwrite: bool, one_input: bool = False) -> 
 
 
 def begin_run(plan: RunPlan) -> None:
-    """Write the run's record and take away the mark of the last success.
+    """Write the run's record and remove the last run's mark of success.
 
     Raises:
         StorageError: the output cannot be written.
@@ -177,11 +178,11 @@ def finish_run(
     now: datetime,
     tracks: TrackFiles = _NO_TRACKS,
 ) -> RunRecord:
-    """Reconcile a run, make its tables the current ones, and mark success if it is one.
+    """Reconcile a run, make its tables the current ones, and mark success if it succeeded.
 
     Args:
         plan: from the run's start.
-        listing: images listed, and skipped by reason.
+        listing: counts of images listed, and of files skipped, by reason.
         changes: images by how they changed since the run before; empty if there was none.
         reports: one per shard.
         levels: each compliance table written.
@@ -195,7 +196,7 @@ def finish_run(
         StorageError: the output cannot be read or written.
     """
     layout, run_id = plan.layout, plan.record.run_id
-    # A video that is not there keeps all of its segments, of which the listing knows nothing.
+    # An absent video keeps all of its segments, but the listing counted it once.
     listing = {**listing, SEGMENTS: listing.get(SEGMENTS, 0) + changes.get(SEGMENTS, 0)}
     record = with_counts(plan.record, listing, changes, reports).model_copy(update={"finished_at": now})
     status, reason = judge(Allowance(plan.budget, plan.max_gone_ratio), record, listing, reports, levels)
@@ -220,25 +221,25 @@ def replace_tables(
     reason: str,
     tracks: TrackFiles = _NO_TRACKS,
 ) -> tuple[Status, str, int]:
-    """Make a set of tables the current one, if it is whole and no other run has come between.
+    """Make a set of tables the current one, if it is complete and no other run has intervened.
 
     Args:
-        plan: the run's that made it.
+        plan: of the run that made it.
         receipts: of its shards.
         levels: its compliance tables.
-        status: the run's if all goes well.
-        reason: for that status.
+        status: status of the run if all goes well.
+        reason: reason for that status.
         tracks: files of its tracks.
 
     Returns:
-        Status and reason as they are then, and how many files of earlier sets were removed.
+        The resulting status and its reason, and how many files of earlier sets were removed.
 
     Raises:
         StorageError: the output cannot be read or written.
     """
     layout, run_id = plan.layout, plan.record.run_id
     base = read_snapshot(layout)
-    already = base is not None and base.run_id == run_id  # a runner does a step again whose end it has not heard of
+    already = base is not None and base.run_id == run_id  # a runner repeats a step whose end it did not hear of
     if not already and not lease.holds(layout, run_id):
         return "superseded", _superseded(layout, run_id), 0
     snapshot = new_snapshot(plan, receipts, levels, tracks, base if plan.carries else None)
@@ -259,10 +260,10 @@ def new_snapshot(
     tracks: TrackFiles,
     base: Snapshot | None,
 ) -> Snapshot:
-    """The set of tables that a run leaves; writes a file for each table that no shard has rows of.
+    """The set of tables that a run leaves; writes an empty file for each table that no shard has rows of.
 
     Args:
-        plan: the run's.
+        plan: the run's plan.
         receipts: of every shard.
         levels: the compliance tables.
         tracks: files of its tracks.
@@ -294,7 +295,7 @@ def new_snapshot(
 
 
 def end_early(plan: RunPlan, error: BaseException, now: datetime) -> None:
-    """Leave in a run's record what ended it before its time; finished shards stay, and the next run keeps them."""
+    """Note in a run's record what ended it early; finished shards stay, and the next run keeps them."""
     interrupted = isinstance(error, KeyboardInterrupt)
     reason = str(error) if isinstance(error, MaskdetError) else f"{type(error).__name__} {error}".strip()
     update = {
@@ -315,21 +316,21 @@ def _superseded(layout: Layout, run_id: str) -> str:
     other = lease.read_holder(layout)
     return (
         f"--output {layout.root}: expected no other writer, received {other.describe() if other else 'no lease'}, "
-        f"which took run {run_id} for dead. The tables are left to it"
+        f"which took over because run {run_id} seemed dead. The tables are left to it"
     )
 
 
 def face_counts(total: Counts, class_names: Iterable[str], receipts: Sequence[Receipt]) -> dict[str, dict[str, int]]:
-    """A data set's faces as a run's record has them.
+    """A data set's faces, as fields of a run's record.
 
     Args:
-        total: of all groups.
-        class_names: that the run's model tells apart.
+        total: counts of all groups together.
+        class_names: classes of the run's model.
         receipts: of all shards.
 
     Returns:
-        ``faces``, by label: of the labels that a model of these classes gives, and those that an earlier one gave; and
-        ``faces_by_model``.
+        ``faces``, by label: every label that a model with these classes gives, and others that earlier models gave;
+        and ``faces_by_model``.
     """
     named = {name: getattr(total, f"faces_{name}") for name in LABELS}
     faces = {name: count for name, count in named.items() if count or name in (*class_names, UNCERTAIN)}
@@ -337,14 +338,14 @@ def face_counts(total: Counts, class_names: Iterable[str], receipts: Sequence[Re
 
 
 def refuse_strangers(layout: Layout, *, any_table: bool) -> None:
-    """Refuse an output with files of others in the tables' folders, where readers would take them for tables of ours.
+    """Refuse an output whose table folders hold files that no run wrote: readers would take them for part of a table.
 
     Args:
         layout: the output.
-        any_table: whether files that have names as runs give them are others' too, since no run has finished there.
+        any_table: whether to refuse even files whose names are like those of runs, since no run has finished there.
 
     Raises:
-        OutputError: names one of them.
+        OutputError: there is such a file; the error names one.
         StorageError: the output cannot be listed.
     """
     for folder in TABLE_FOLDERS:

@@ -70,7 +70,7 @@ def test_every_video_and_every_frame_is_accounted_for(scored):
     run = scored.run
     assert scored.code == 0
     assert (run.images.listed, run.images.scored, run.images.skipped) == (3, 2, 1)
-    assert run.skipped_by_reason == {"extension .ts, no video": 1}
+    assert run.skipped_by_reason == {"extension .ts, not a video": 1}
     counted = run.videos
     assert (counted.listed, counted.scored, counted.failed) == (8, 3, 5)
     assert counted.frames == counted.frames_scored + counted.frames_no_face + counted.frames_failed

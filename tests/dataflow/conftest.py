@@ -1,4 +1,4 @@
-"""A GCS server and a Dataflow service on loopback; the service runs what is submitted to it, on this machine."""
+"""A GCS server and a Dataflow service on loopback; the service runs submitted jobs on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGE = "europe-west4-docker.pkg.dev/demo-project/maskdet/maskdet:1"
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of the GCS server."""
+    """A bucket on the GCS server."""
 
     server: GcsServer
     name: str
@@ -63,7 +63,7 @@ def bucket(gcs: GcsServer, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 
 @dataclass
 class DataflowService:
-    """What a Dataflow service was asked, and what it answers.
+    """A Dataflow service's state: the requests that it received, and how it answers.
 
     Attributes:
         url: its endpoint.
@@ -99,7 +99,7 @@ class DataflowService:
 
 @pytest.fixture
 def dataflow() -> Iterator[DataflowService]:
-    """A Dataflow service. Beam's check of the endpoint takes the name localhost, not the address."""
+    """A Dataflow service. Beam's check of the endpoint accepts the name localhost, but not the address."""
     service = DataflowService()
 
     class Handler(BaseHTTPRequestHandler):
@@ -129,7 +129,7 @@ def dataflow() -> Iterator[DataflowService]:
 
 @pytest.fixture
 def flags(bucket: Bucket, dataflow: DataflowService) -> list[str]:
-    """Beam options of a submission to the two servers, beside those of the runner's file."""
+    """Beam options for a submission to the two servers, in addition to those in the runner's file."""
     return [
         f"--runner-config={RUNNER_CONFIG}",
         f"--project={PROJECT}",

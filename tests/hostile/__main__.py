@@ -1,4 +1,4 @@
-"""The long form: every mutant through a whole run in both modes, with its costs, and a table of codes.
+"""The long form: scores every mutant in a whole run in both modes, and prints costs and a table of codes.
 
 make hostile
 .venv/bin/python -m tests.hostile --images 1000 --seed 3
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _decode(seed: int, count: int, scratch: Path) -> list[str]:
-    """Decode all mutants twice, in fresh memory of two kinds, with both codecs."""
+    """Decode all mutants with both codecs and with two different fillings of fresh memory."""
     outputs = {fill: scratch / f"digests-{fill}.json" for fill in (85, 170)}
     for fill, output in outputs.items():
         command = [sys.executable, "-m", "tests.hostile.digests", str(seed), str(count), str(output)]

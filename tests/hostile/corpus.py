@@ -1,6 +1,6 @@
-"""A hostile corpus, generated: image files of every format, mutated at every stage at which a file can go wrong.
+"""Generates a hostile corpus: image files of every format, damaged in every way in which a file can go wrong.
 
-The same seed and number give the same file, so that a finding is named by two numbers.
+The same seed and number give the same file, so two numbers identify a finding.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ class Mutant(NamedTuple):
 
     number: int
     kind: str
-    """The format, and what it was made from."""
+    """The format and variant of the intact file."""
     mutation: str
     name: str
     data: bytes
 
 
 def corpus(seed: int, count: int) -> Iterator[Mutant]:
-    """So many mutated files."""
+    """The first mutated files of a seed."""
     return (mutant(seed, number) for number in range(count))
 
 
 def mutant(seed: int, number: int) -> Mutant:
-    """One of a seed's files."""
+    """One mutated file of a seed."""
     chance = random.Random(f"{seed}-{number}")
     kinds = bases()
     kind = chance.choice(sorted(kinds))
@@ -48,7 +48,7 @@ def mutant(seed: int, number: int) -> Mutant:
 
 @functools.cache
 def bases() -> dict[str, bytes]:
-    """Whole files of every format and of the variants that decoders treat apart, by format and variant."""
+    """Intact files of every format and of the variants that decoders treat differently, by format and variant."""
     rgb = draw_face(np.random.default_rng(7), 160, masked=True).convert("RGB")
     grey, alpha, cmyk = rgb.convert("L"), rgb.convert("RGBA"), rgb.convert("CMYK")
     alpha.putalpha(grey)
@@ -117,7 +117,7 @@ def _flip_header(data: bytes, chance: random.Random) -> bytes:
 
 
 def _flip_tail(data: bytes, chance: random.Random) -> bytes:
-    """Where TIFFs have their tags."""
+    """Flip bytes at the end, where TIFFs have their tags."""
     changed = bytearray(data)
     for _ in range(chance.randint(1, 4)):
         changed[-chance.randint(1, min(len(changed), 250))] = chance.choice([0, 1, 255, chance.randrange(256)])
@@ -160,7 +160,7 @@ def _splice(data: bytes, chance: random.Random) -> bytes:
 
 
 def _claim_size(data: bytes, chance: random.Random) -> bytes:
-    """Another width and height wherever both are written; PNG's checksum is made to hold."""
+    """Write another width and height wherever a file has them; PNG's checksum is corrected."""
     sides = [0, 1, 7, 8, 4000, 7999, 16_383, 65_535, 2**31 - 1]
     width, height = chance.choice(sides), chance.choice(sides)
     for form in (">HH", "<HH", ">II", "<II", "<ii"):
@@ -191,7 +191,7 @@ def _no_image(data: bytes, chance: random.Random) -> bytes:
 
 
 def _bad_png_rules(data: bytes, chance: random.Random) -> bytes:
-    """PNGs that break their rules under right checksums."""
+    """PNGs that break the format's rules, but with correct checksums."""
     colour, depth = chance.choice([0, 2, 3, 4, 6, 5]), chance.choice([1, 2, 4, 8, 16, 3])
     side, interlaced = chance.choice([8, 64, 300]), chance.choice([0, 1, 2])
     rows = chance.choice([bytes((side + 1) * side), chance.randbytes(side * side), b"", bytes((8 * side + 1) * side)])

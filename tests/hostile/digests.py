@@ -1,4 +1,4 @@
-"""What each mutant decodes to: run in processes of their own, under other contents of fresh memory, answers must agree.
+"""Prints what each mutant decodes to; processes whose fresh memory is filled differently must print the same.
 
 MALLOC_PERTURB_=85 python -m tests.hostile.digests SEED COUNT OUTPUT
 """
@@ -18,7 +18,7 @@ from tests.hostile.corpus import corpus
 
 
 def digest(data: bytes, codecs: Codecs, *, keep: bool = False) -> str:
-    """A file's pixels in short, or its failure."""
+    """A digest of a file's pixels, or its failure."""
     try:
         upright = decode_upright(data, ImageLimits(keep_damaged=keep), codecs=codecs)
     except ImageFault as fault:

@@ -1,6 +1,6 @@
-"""A child process whose decoder of BMPs really hangs, aborts and eats memory, as the first pixel's blue says.
+"""A child process whose BMP decoder really hangs, aborts or eats memory; the blue of the first pixel says which.
 
-Run in the place of ``python -m maskdet.children``.
+Run in place of ``python -m maskdet.children``.
 """
 
 import os
@@ -16,7 +16,7 @@ SOUND, SPINS, SLEEPS, ABORTS, EATS, RAISES, PRINTS, LEAVES = range(10, 18)
 
 
 class Faulty(BmpImagePlugin.BmpImageFile):
-    """Pillow's decoder, which then does what a broken one might."""
+    """Pillow's decoder, which afterwards does what a broken one might."""
 
     def load(self):
         loaded = super().load()

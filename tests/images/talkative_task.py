@@ -1,4 +1,4 @@
-"""Tasks of a child that say what they are told to."""
+"""Tasks for a child process that print what they are told to."""
 
 
 def talk(argument, data, talk):

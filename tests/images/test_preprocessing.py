@@ -466,7 +466,7 @@ class TestBadFiles:
             (b"", FailureCode.EMPTY_FILE, "the file has no bytes"),
             (b"hello, I am a text file", FailureCode.NOT_AN_IMAGE, "no BMP, GIF, JPEG, PNG, TIFF, WEBP header"),
             (bytes(1000), FailureCode.NOT_AN_IMAGE, "header"),
-            (b"\x89PNG\r\n\x1a\n", FailureCode.CORRUPT_IMAGE, "begins as PNG, but has no whole header"),
+            (b"\x89PNG\r\n\x1a\n", FailureCode.CORRUPT_IMAGE, "begins as PNG, but its header is incomplete"),
             (b"\xff\xd8\xff", FailureCode.CORRUPT_IMAGE, None),
             (SAMPLES["PNG"][:4], FailureCode.NOT_AN_IMAGE, "no BMP, GIF"),
             (png(16, 16, 8, 2, b"\0too short"), FailureCode.CORRUPT_IMAGE, "unreadable PNG data"),

@@ -201,7 +201,7 @@ class TestKinds:
         fill(tmp_path, "README", "sha256/empty", data=b"")
         refs, skipped = listed(tmp_path)
         assert sorted(refs) == ["sha256/0a1b", "sha256/2c3d"]
-        assert skipped == {"no extension, no image": 2}
+        assert skipped == {"no extension, not an image": 2}
 
     def test_skipped_kinds_are_named_and_their_number_is_bounded(self, tmp_path: Path) -> None:
         fill(tmp_path, "a.jpg", "b.mp4", "c.MP4", "d.CR2", *[f"log.{number}" for number in range(30)], "e.unheard_of")

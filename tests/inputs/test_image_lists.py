@@ -156,7 +156,7 @@ def test_bytes_of_another_encoding_late_in_a_file_cost_their_row(tmp_path: Path)
     problem = rows[-2].problem
     assert problem is not None
     assert problem[0] == "bad_manifest_row"
-    assert problem[1] == r"line 5002: bytes that are not of the file's encoding: /a.jpg n\xf6rd"
+    assert problem[1] == r"line 5002: bytes that are not valid in the file's encoding: /a.jpg n\xf6rd"
     assert rows[-1] == Row("/b.jpg", ("x",))
 
 
@@ -494,7 +494,7 @@ def test_a_line_of_another_encoding_costs_its_own_row_only(tmp_path: Path) -> No
     *_, bad, zero, last = read_rows(str(tmp_path / "images.txt"), -1, SITE)
     assert bad.uri == f"{tmp_path}/images.txt#part=0&row=10001"
     assert bad.problem == ("bad_manifest_row", r"bytes that are not UTF-8: /caf\xe9.jpg")
-    assert zero.problem == ("bad_manifest_row", "a zero byte, which no name has")
+    assert zero.problem == ("bad_manifest_row", "a zero byte, which no path can contain")
     assert last == Row("/last.jpg", (None,))
 
 

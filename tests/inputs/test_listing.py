@@ -155,7 +155,7 @@ def test_parts_of_a_folder_list_what_the_whole_lists(tmp_path: Path) -> None:
     parts = [batch for part in split_task(task) for batch in list_images(part, PLAIN)]
     assert len(split_task(task)) == 4
     expected = ["0.jpg", "a/1.jpg", "a/b/2.jpg", "c/3.PNG", "c/link.jpg", "c/loop.jpg"]
-    skipped = {"extension .txt": 1, "excluded .*": 1, "no extension, no image": 1, "link to a folder": 1}
+    skipped = {"extension .txt": 1, "excluded .*": 1, "no extension, not an image": 1, "link to a folder": 1}
     for batches in (whole, parts):
         assert names(sorted(ref for batch in batches for ref in batch.refs), tmp_path) == expected
         assert listing.merge_counts(dict(batch.skipped) for batch in batches) == skipped

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of pages; where none is found, they are skipped with the reason."""
+"""A headless Chromium for tests of pages, which are skipped with the reason where none is found."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PHONE = {"width": 390, "height": 844}
 
 @contextlib.contextmanager
 def started_browser() -> Iterator[object]:
-    """A browser, started by Playwright, whose own browsers are not needed."""
+    """A browser that Playwright starts; Playwright's own browsers are not needed."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     browser = find_browser()
     if browser is None:
         pytest.skip(f"no Chromium on PATH, in {VARIABLE} or in build/browser; make browser fetches one")
     with sync_api.sync_playwright() as playwright:
-        # Containers often lack what the sandbox asks for; the pages are our own.
+        # Containers often lack what the sandbox needs; the pages are our own.
         started = playwright.chromium.launch(
             executable_path=str(browser.program), args=["--no-sandbox"], env=browser.environment
         )
@@ -38,7 +38,7 @@ def started_browser() -> Iterator[object]:
 
 
 def explorer_link(folder: str) -> str:
-    """Serve the explorer of an output beside the tests, to their end; where it is, with its token."""
+    """Serve the explorer of an output until the tests end; its address, with the token."""
     found, there = [], threading.Event()
 
     def ready(gate: Any) -> None:
@@ -52,16 +52,16 @@ def explorer_link(folder: str) -> str:
 
 
 def settle(page: Any, shown: str = "#rate b", **patience: float) -> None:
-    """Wait until the explorer asks for nothing more and shows something; ``patience`` as :func:`until` takes it."""
+    """Wait until the explorer has no request under way and shows something; ``patience`` as for :func:`until`."""
     busy = "document.body.hasAttribute('aria-busy')"
     until(page, f"{busy} === false && document.querySelector('{shown}')", **patience)
 
 
 @contextlib.contextmanager
 def explorer_visits(browser: Any, link: str, settle: Callable[[Any], None]) -> Iterator[Callable[..., Any]]:
-    """How to open the explorer: ``visit(query, **options of the context)`` gives a page that has settled.
+    """A function that opens the explorer: ``visit(query, **options of the context)`` returns a page that has settled.
 
-    A page notes its ``faults`` (what scripts raise and dialogs say) and the ``hosts`` that it asks.
+    A page records its ``faults`` (errors of scripts, texts of dialogs) and the ``hosts`` that it contacts.
     """
     with contextlib.ExitStack() as contexts:
 
@@ -83,7 +83,7 @@ def explorer_visits(browser: Any, link: str, settle: Callable[[Any], None]) -> I
 
 
 def until(page: Any, condition: str, patience_s: float = 10.0) -> None:
-    """Wait for a condition in JavaScript; Playwright's own way is what the explorer's policy forbids."""
+    """Wait for a condition in JavaScript; the explorer's content policy forbids Playwright's own way."""
     for _ in range(round(patience_s / 0.05)):
         if page.evaluate(f"Boolean({condition})"):
             return

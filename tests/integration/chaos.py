@@ -1,11 +1,11 @@
-"""Runs that are killed, starved, raced and lied to, by schedules that a seed repeats; the tables must not show it.
+"""Kills, starves, races and deceives runs by schedules that a seed repeats; the tables must not show any of it.
 
     python tests/integration/chaos.py [--schedules 200] [--first 0] [--seed N ...]
 
-A schedule is a small input, some disturbed runs over it with changes of the input between and during them, and one run
-that nothing disturbs. The oracle: the tables' folders then hold, byte for byte, what one undisturbed run over the final
-input leaves in a fresh place; and after every disturbed run the snapshot still names a whole set, whose files have the
-content that it says. One line of JSON a schedule; the exit code is that of the worst.
+A schedule is a small input, some disturbed runs over it, with changes of the input between and during them, and one run
+that is not disturbed. The oracle: the tables' folders then hold, byte for byte, what one undisturbed run over the final
+input leaves in a new place; and after every disturbed run the snapshot still names a complete set of files, each with
+the content that it says. Prints one line of JSON per schedule; the exit code is that of the worst.
 
 Runs are forks of this process, which has imported everything and run nothing, so that one takes about a second.
 """
@@ -43,9 +43,9 @@ from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, Layout
 from maskdet.tables.snapshot import read_snapshot
 from maskdet.testing import solid_image
 
-# Everything that changes an output goes through these.
+# All changes of an output go through these functions.
 WRITES = ("write_bytes", "write_if", "link_or_copy", "delete")
-# What a run that was disturbed may end with: success; storage; the failure budget (images that vanished); an output
+# Exit codes that a disturbed run may have: success; storage; the failure budget (images that vanished); an output
 # that is held, or was taken over; files of images that are gone; the signals.
 EXPECTED_CODES = {0, 3, 5, 6, 7, 8, 10, 143, -signal.SIGKILL}
 TIMEOUT_S = 120
@@ -78,7 +78,7 @@ class Input:
             self._put(SITES[number % 2], f"{number:02d}.png")
 
     def change(self) -> str:
-        """Change one file; tells how."""
+        """Change one file; returns how."""
         files = sorted(path for path in self.folder.rglob("*.png"))
         path = self.rng.choice(files)
         how = self.rng.choice(["added", "replaced", "truncated", "grown", "vanished", "broken", "moved"])
@@ -106,7 +106,7 @@ class Input:
 
 
 def at_call(name: str, number: int, act: Callable[..., object]) -> contextlib.AbstractContextManager[None]:
-    """Do something in place of the n-th call of a function of storage, counted over all threads."""
+    """Do something in place of the n-th call of a storage function, counted over all threads."""
     real, lock, calls = getattr(storage, name), threading.Lock(), [0]
 
     def called(*arguments: object, **named: object) -> object:
@@ -119,7 +119,7 @@ def at_call(name: str, number: int, act: Callable[..., object]) -> contextlib.Ab
 
 
 def die(*_: object, **__: object) -> None:
-    """End as by kill -9."""
+    """End the process as ``kill -9`` does."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -136,7 +136,7 @@ def die_after(name: str, number: int) -> Fault:
 
 
 def die_torn(number: int) -> Fault:
-    """A crash of the machine: half of a file under its final name, as a filesystem without barriers leaves it."""
+    """Imitate a crash of the machine: half a file under its final name, as a file system without barriers leaves it."""
 
     def act(_: object, uri: str, data: bytes) -> None:
         path = Path(uri)
@@ -149,7 +149,7 @@ def die_torn(number: int) -> Fault:
 
 
 def die_in(seconds: float, number: int = signal.SIGKILL) -> Fault:
-    """A signal some time after the run began to write."""
+    """Send a signal some time after the run has begun to write."""
 
     @contextlib.contextmanager
     def fault() -> Iterator[None]:
@@ -163,7 +163,7 @@ def die_in(seconds: float, number: int = signal.SIGKILL) -> Fault:
 
 
 def failing_writes(code: int, first: int, last: int) -> Fault:
-    """A disk that is full, or read-only, from one write on, perhaps until another; what fits is written."""
+    """Imitate a disk that is full or read-only from one write on, perhaps until another; what fits is written."""
     real, lock, calls = local.write, threading.Lock(), [0]
 
     def write(path: Path, data: bytes) -> None:
@@ -182,7 +182,7 @@ def failing_writes(code: int, first: int, last: int) -> Fault:
 
 
 def changing_input(change: Callable[[], str], number: int) -> Fault:
-    """The input changes while it is read."""
+    """Change the input while it is read."""
     real, lock, calls = storage.read_bytes, threading.Lock(), [0]
 
     def read(uri: str) -> bytes:
@@ -197,7 +197,7 @@ def changing_input(change: Callable[[], str], number: int) -> Fault:
 
 
 def other_clock(seconds: float) -> Fault:
-    """This machine's clock is wrong by so much."""
+    """Set this machine's clock wrong by a number of seconds."""
 
     class Shifted(datetime):
         @classmethod
@@ -220,7 +220,7 @@ def other_clock(seconds: float) -> Fault:
 
 
 def slow_reads(seconds: float) -> Fault:
-    """Reads that take their time, so that two runs meet."""
+    """Slow down reads, so that two runs overlap."""
 
     def read(uri: str) -> bytes:
         time.sleep(seconds)
@@ -251,7 +251,7 @@ def start(arguments: list[str], fault: Fault | None, log: Path) -> int:
 
 
 def wait(pid: int) -> int:
-    """A run's exit code; a negative one is a signal's. A run that hangs ends with 98."""
+    """Wait for a run's exit code; a negative one is a signal's. A run that hangs counts as 98."""
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         found, status = os.waitpid(pid, os.WNOHANG)
@@ -264,7 +264,7 @@ def wait(pid: int) -> int:
 
 
 class Schedule:
-    """One seed's story."""
+    """The schedule of one seed."""
 
     def __init__(self, seed: int, scratch: Path) -> None:
         self.rng = random.Random(seed)
@@ -275,7 +275,7 @@ class Schedule:
         self.problems: list[str] = []
 
     def play(self) -> None:
-        """Disturb some runs, then let one be, and compare."""
+        """Disturb some runs, leave one undisturbed, and compare."""
         for _ in range(self.rng.randint(1, 3)):
             for _ in range(self.rng.randint(0, 2)):
                 self.told.append(f"input {self.input.change()}")
@@ -328,8 +328,8 @@ class Schedule:
         self._end(one, "first of two", {0, 10})
 
     def _harm(self) -> None:
-        """Someone deletes or damages a file of the output."""
-        # Not what shards remember of their images: a run that cannot tell what is gone is refused (exit code 8).
+        """Delete or damage a file of the output, as somebody else might."""
+        # Not shards' images tables: a run that cannot tell what is gone is refused (exit code 8).
         spared = (
             self.output / "_snapshot.json",
             self.output / "_lease.json",
@@ -359,7 +359,7 @@ class Schedule:
             self.problems.append(f"{name} ended with {code}, expected one of {sorted(expected)}")
 
     def _check_snapshot(self) -> None:
-        """The snapshot names a whole set, whatever happened, unless someone harmed a file of it."""
+        """Check that the snapshot names a complete set of files, unless one of them was harmed."""
         if any(told.startswith("harm") for told in self.told):
             return
         layout = Layout(str(self.output))

@@ -1,4 +1,4 @@
-"""A store of each kind behind a proxy, and what a run left there."""
+"""A store of each kind behind a proxy, and helpers to read what a run left there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NUMBERS = itertools.count()
 
 @dataclasses.dataclass
 class Store:
-    """A server, a proxy before it, and a prefix for one test's outputs."""
+    """A server, a proxy in front of it, and a prefix for one test's outputs."""
 
     server: StoreServer
     proxy: FaultProxy
@@ -34,26 +34,26 @@ class Store:
 
     @property
     def photos(self) -> str:
-        """The demo tree's northern site, with images of every fault; not to be changed."""
+        """The demo tree's northern site, which has images with every fault; not to be changed."""
         return f"{self.server.scheme}://{PHOTOS}/north"
 
     @property
     def sound(self) -> str:
-        """The southern site: sound images alone; not to be changed."""
+        """The southern site, which has only sound images; not to be changed."""
         return f"{self.server.scheme}://{PHOTOS}/south"
 
     @property
     def tables(self) -> str:
-        """Where this test's runs write."""
+        """The output of this test's runs."""
         return self.uri("tables")
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What leads `maskdet score` to the proxy."""
+        """Flags with which `maskdet score` reaches the store through the proxy."""
         return self.server.flags(self.proxy.url)
 
     def uri(self, key: str) -> str:
-        """The URI of an object of this test's bucket."""
+        """The URI of an object in this test's bucket."""
         return f"{self.server.scheme}://{self.bucket}/{key}"
 
     def contents(self, prefix: str = "tables") -> dict[str, bytes]:
@@ -62,7 +62,7 @@ class Store:
         return {key.removeprefix(f"{prefix}/"): self.server.get(self.bucket, key) for key in keys}
 
     def download(self, output, folder: Path):
-        """Copy an output to a local folder and give it the form that tests read."""
+        """Copy an output to a local folder, as the object that tests read."""
         for key, data in self.contents().items():
             path = folder / key
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def browser() -> Iterator[object]:
 
 @pytest.fixture(scope="module")
 def address(output) -> str:
-    """The explorer of a module's own ``output``, or of the folder that this is."""
+    """The address of the explorer of a module's own ``output``."""
     from browsing import explorer_link
 
     return explorer_link(str(getattr(output, "folder", output)))
@@ -89,7 +89,7 @@ def address(output) -> str:
 
 @pytest.fixture
 def opened(browser, address, request) -> Iterator[Callable[..., Any]]:
-    """Opens pages of that explorer, which are waited for by the module's own ``settle``."""
+    """A function that opens pages of that explorer and waits for them with the module's own ``settle``."""
     from browsing import explorer_visits
 
     with explorer_visits(browser, address, request.module.settle) as visit:
@@ -120,7 +120,7 @@ def proxy(server) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def store(server, proxy, monkeypatch) -> Iterator[Store]:
-    """The store as this process reaches it: through a proxy that passes everything on until told otherwise."""
+    """The store as this process reaches it: through a proxy, which passes everything on until a test plans a fault."""
     proxy.clear()
     monkeypatch.setattr(faults, "_FIRST_BACKOFF_S", 0.01)
     for name, value in server.environment(proxy.url).items():

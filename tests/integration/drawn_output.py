@@ -1,4 +1,4 @@
-"""An output with everything that makes a report hard: hostile names, missing keys and times, summer time, no faces."""
+"""An output with everything that is hard for a report: hostile names, missing keys and times, summer time, no faces."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta
@@ -56,7 +56,7 @@ def face(of, index, mask, incorrect):
 
 
 def drawn_rows(seed=5, days=16):
-    """Rows of three tables: faces, images without, failures."""
+    """Rows of three tables: faces, images without faces, failures."""
     random = np.random.default_rng(seed)
     faces, faceless, failures = [], [], []
     for day in range(days):

@@ -1,4 +1,4 @@
-"""An HTTP proxy that does what a store does on a bad day: refuses, stalls, breaks off, or answers too late."""
+"""An HTTP proxy that behaves like a store on a bad day: it refuses, stalls, breaks off, or answers too late."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
 
 @dataclass(frozen=True)
 class Fault:
-    """What befalls requests that a plan names.
+    """What happens to the requests that a plan matches.
 
     Attributes:
         status: answered in the store's place; 0 to ask the store.
@@ -43,15 +43,15 @@ class Request(NamedTuple):
     """A request as it arrived."""
 
     at_s: float
-    """Of a monotonic clock."""
+    """When it arrived, in seconds of a monotonic clock."""
     method: str
     target: str
-    """Path and query, unquoted; for uploads to Google, which say it elsewhere, then the object's name."""
+    """Path and query, unquoted, followed by the object's name for uploads to Google, which have it elsewhere."""
     fault: Fault | None
-    """What befell it."""
+    """What happened to it; ``None``: it was passed on."""
 
 
-# Another one each second, for the same request.
+# Headers that change every second for the same request.
 _SIGNATURE = re.compile(r"[?&]X-Amz-[^&]*")
 
 
@@ -72,7 +72,7 @@ class _Plan:
 
 
 class FaultProxy:
-    """Passes requests on to a server at a loopback address, save those that a plan names.
+    """Passes requests on to a server at a loopback address, except those that a plan matches.
 
     Args:
         upstream: the server's URL.
@@ -96,7 +96,7 @@ class FaultProxy:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="proxy", daemon=True).start()
 
     def plan(self, method: str, target: str, fault: Fault, times: int = 1_000_000, *, each: bool = False) -> None:
-        """Let a fault befall requests; the first plan that strikes wins.
+        """Plan a fault for some requests; where several plans match, the first one wins.
 
         Args:
             method: pattern of the method, and perhaps of how the target begins.
@@ -114,19 +114,19 @@ class FaultProxy:
             self._plans, self._requests = [], []
 
     def requests(self, method: str = "", target: str = "") -> list[Request]:
-        """The requests so far that a plan with these patterns would strike."""
+        """The requests so far that a plan with these patterns would match."""
         with self._lock:
             return [
                 found for found in self._requests if re.match(f"{method}.*{target}", f"{found.method} {found.target}")
             ]
 
     def stop(self) -> None:
-        """End."""
+        """Stop the proxy."""
         self._server.shutdown()
         self._server.server_close()
 
     def record(self, method: str, target: str) -> Fault | None:
-        """Note a request; gives what shall befall it."""
+        """Record a request; returns the fault planned for it, if any."""
         with self._lock:
             strikes = (plan.strike(f"{method} {target}") for plan in self._plans)
             fault = next((found for found in strikes if found is not None), None)

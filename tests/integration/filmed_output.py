@@ -1,4 +1,4 @@
-"""An output with people in videos: a film that browsers play, one that they do not, and images."""
+"""An output with people in videos: a film that browsers can play, one that they cannot, and images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ FLAGS = (
 
 
 def write_films(folder: Path, images: list[Path]) -> None:
-    """North: two who meet, one of whom puts a mask on; browsers play no MPEG-TS. South: one. And an image of each."""
+    """Write a film and an image for each site.
+
+    North: two people who meet, one of whom puts a mask on, as MPEG-TS, which browsers do not play. South: one person.
+    """
     for site in ("north", "south"):
         (folder / site).mkdir(parents=True)
     actors = [
@@ -39,7 +42,7 @@ def write_films(folder: Path, images: list[Path]) -> None:
 
 
 def score_films(score, demo, folder: Path):
-    """Write and score them; the output."""
+    """Write and score the films; returns the output."""
     write_films(folder / "in", sorted(demo.folder.rglob("*.jpg"))[:2])
     output = score(folder / "tables", folder / "in", template=None, faces="detect", flags=FLAGS)
     assert output.code == 0

@@ -1,10 +1,10 @@
-"""Readers that poll an output by its snapshot while runs replace its tables: does any see two sets at once?
+"""Readers poll an output by its snapshot while runs replace its tables: does any of them see parts of two sets?
 
 .venv/bin/python -m tests.integration.polling --runs 20
 
 Every run adds images, breaks one and moves the threshold, so that every file of every table changes. Two processes, one
-with pandas and one with DuckDB, read the snapshot and then all tables it names, as fast as they can. What each saw of a
-run has to be what stands there when nothing runs.
+with pandas and one with DuckDB, read the snapshot and then all tables it names, as fast as they can. What each reads of
+a run has to be what is there when nothing runs.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _COUNTS = ("images_scored", "images_failed", "faces", "faces_mask", "faces_no_ma
 
 
 class Polls(NamedTuple):
-    """What a reader saw."""
+    """What a reader has seen."""
 
     reader: str
     polls: int
-    """Readings of a whole set."""
+    """How many times it read a complete set."""
     sets: int
-    """Different sets among them."""
+    """How many different sets there were among them."""
     mixed: int
-    """Readings that are not what the run left."""
+    """How many of its readings differ from what the run left."""
     late: int
-    """Readings given up, since a run after the next had ended meanwhile and taken files away."""
+    """How many readings it gave up, because two more runs had ended and removed files."""
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def poll_during_runs(scratch: Path, runs: int) -> list[Polls]:
-    """Let readers poll while so many runs follow one another.
+    """Let readers poll during a series of runs.
 
     Args:
         scratch: an empty folder.
@@ -90,7 +90,7 @@ def poll_during_runs(scratch: Path, runs: int) -> list[Polls]:
 
 
 def judge(reader: str, seen: dict[str, object], expected: dict[str, list[object]]) -> Polls:
-    """Hold what a reader saw against what each run left."""
+    """Compare what a reader saw with what each run left."""
     readings = Counter({(run, json.dumps(state)): count for run, state, count in seen["readings"]})
     mixed = sum(count for (run, state), count in readings.items() if state != json.dumps(expected[run]))
     return Polls(reader, sum(readings.values()), len({run for run, _ in readings}), mixed, seen["late"])
@@ -114,7 +114,7 @@ def _run(photos: Path, output: Path, number: int) -> None:
 
 
 def _state(output: Path) -> dict[str, list[object]]:
-    """The set that is there now, by its run."""
+    """The current set of tables, and the run that left it."""
     snapshot = current_snapshot(Layout(str(output)))
     return {snapshot.run_id: _read_with_pandas(snapshot, Layout(str(output)))}
 

@@ -32,10 +32,10 @@ class StoreServer(ABC):
 
     @abstractmethod
     def flags(self, url: str) -> tuple[str, ...]:
-        """Flags of `maskdet score` that lead to the server, or to a proxy before it."""
+        """Flags with which `maskdet score` reaches the server, or a proxy in front of it."""
 
     def environment(self, url: str) -> dict[str, str]:
-        """Variables that do."""
+        """Environment variables with which it does."""
         return {}
 
     @abstractmethod
@@ -169,7 +169,7 @@ class GcsServer(StoreServer):
 
 
 def accounted(output) -> bool:
-    """Whether a run's record accounts for every image listed, and the tables for every image of the data set."""
+    """Whether a run's record accounts for every listed image, and the tables for every image of the data set."""
     images, whole = output.run.images, output.run.dataset
     tables = {name: output.table(name).num_rows for name in ("predictions", "failures")}
     return images.listed == images.scored + images.no_face + images.failed + images.skipped and tables == {

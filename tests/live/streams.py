@@ -1,4 +1,4 @@
-"""A camera on loopback: MPEG-TS over TCP at real time, which can be cut and restored."""
+"""A camera on loopback: MPEG-TS over TCP in real time; the connection can be cut and restored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import av
 
-_RESET = struct.pack("ii", 1, 0)  # on, 0 s: closing sends a reset and drops what is on its way
+_RESET = struct.pack("ii", 1, 0)  # on, 0 s: closing sends a reset and drops unsent data
 
 
 class Camera:
@@ -39,7 +39,7 @@ class Camera:
 
     @property
     def uri(self) -> str:
-        """What `maskdet watch` is given."""
+        """The address to give to `maskdet watch`."""
         return f"tcp://127.0.0.1:{self.port}"
 
     def cut(self) -> None:
@@ -56,7 +56,7 @@ class Camera:
         self._cut = True
 
     def come_back(self) -> None:
-        """Listen again, where it was."""
+        """Listen again at the same address."""
         self._server = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, name="camera", daemon=True).start()
 
@@ -89,7 +89,7 @@ class Camera:
                     self.sent += 1
 
     def _packets(self) -> Iterator[bytes]:
-        """The bytes of each frame, when it is due."""
+        """Yield the bytes of each frame when it is due."""
         started, passed = time.monotonic(), 0.0
         sink = io.BytesIO()
         with av.open(sink, "w", format="mpegts", options={"flush_packets": "1"}) as target:

@@ -1,4 +1,4 @@
-"""Networks and images for tests of exports: outputs that spread as trained ones do, images of more than noise."""
+"""Networks and images for tests of exports: outputs vary as those of trained networks do, images are not mere noise."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def patches() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def randomize() -> Callable[..., object]:
-    """``randomize(model, seed=0)``: random weights and batch statistics, and logits that spread over a few units."""
+    """``randomize(model, seed=0)``: gives random weights and batch statistics, so that logits vary by a few units."""
     return _randomize
 
 
 @pytest.fixture(scope="session")
 def spread() -> Callable[..., object]:
-    """``spread(model)``: a last layer whose logits lie around 0 and spread over a few units."""
+    """``spread(model)``: rescales the last layer so that logits lie around 0 and vary by a few units."""
     return _spread

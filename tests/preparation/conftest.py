@@ -1,4 +1,4 @@
-"""A small labelled collection with every kind of duplicate and fault planted, and a run of the command on it."""
+"""A small labelled collection with every kind of duplicate and fault, and a run of the command on it."""
 
 import io
 import shutil
@@ -27,7 +27,7 @@ def save(image, path, **options):
 
 
 def plant(folder: Path) -> None:
-    """24 faces in folders of split and class, then copies of some of them, then broken files."""
+    """Write 24 faces in folders by split and class, then copies of some of them, then broken files."""
     for seed in range(24):
         split = "Train" if seed < 16 else "Test"
         kind = "masked" if seed % 2 else "bare"
@@ -68,7 +68,7 @@ def prepare(tmp_path):
 
 @pytest.fixture
 def source(planted):
-    """Settings of a source over the planted collection."""
+    """Settings of a source that is the planted collection."""
 
     def make(**changes):
         return {

@@ -12,7 +12,7 @@ PICTURE = (WIDTH, HEIGHT)
 
 
 class Walk(NamedTuple):
-    """A person's way."""
+    """The path of one person."""
 
     start: tuple[float, float]
     speed: tuple[float, float]
@@ -22,7 +22,7 @@ class Walk(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Faces of a video, as arrays, and who each is; −1 of a false box."""
+    """Faces of a video, as arrays, and the person that each belongs to; −1 for a false box."""
 
     times_us: np.ndarray
     boxes: np.ndarray
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
 
 
 def crowd(seed: int, people: int = 8, seconds: float = 30.0) -> list[Walk]:
-    """People who cross from one side to the other, at up to 1.5 of their faces' sizes a frame of two a second."""
+    """People who cross from one side to the other by up to 1.5 face sizes per frame, at two frames per second."""
     rng = np.random.default_rng(seed)
     walks = []
     for number in range(people):
@@ -51,7 +51,7 @@ def crowd(seed: int, people: int = 8, seconds: float = 30.0) -> list[Walk]:
 def see(
     walks: list[Walk], seed: int, rate: float = 2.0, seconds: float = 30.0, missed: float = 0.0, false: float = 0.0
 ) -> Seen:
-    """The faces of a film at some frames a second, with noise, faces that are missed and boxes that are none."""
+    """The faces of a film at a number of frames per second, with noise, missed faces and false boxes."""
     rng = np.random.default_rng(seed + 1)
     rows = []
     for number in range(int(seconds * rate)):
@@ -74,7 +74,7 @@ def see(
 def idf1(people: np.ndarray, tracks: np.ndarray) -> float:
     """IDF1 (Ristani et al., 2016), from its definition: 2 IDTP / (2 IDTP + IDFP + IDFN), by the best matching of ids.
 
-    Faces are matched to the truth already: each is a person's or false (−1), and on a track or on none (−1).
+    Faces are matched to the truth already: each is a person's or false (−1), and is on a track or on none (−1).
     """
     truth, found = np.unique(people[people >= 0]), np.unique(tracks[tracks >= 0])
     common = np.array([[np.sum((people == one) & (tracks == other)) for other in found] for one in truth])

@@ -42,13 +42,13 @@ def recipe():
 
 @pytest.fixture(scope="session")
 def shallow():
-    """Settings of a network of few layers, for tests of what surrounds a network: TensorFlow traces it in a third."""
+    """Settings of a network with few layers, for tests of code around a network; tracing takes a third of the time."""
     return {"architecture": "reference_cnn", "height": 46, "width": 46}
 
 
 @pytest.fixture
 def root(tmp_path):
-    """Grey patches whose lower half is tinted blue in one class and red in the other; "new" holds more of each."""
+    """Grey patches whose lower half is tinted blue in one class and red in the other; "new" has more of each."""
     rng = np.random.default_rng(0)
     for label, channel in (("with", 2), ("without", 0), ("new/with", 2), ("new/without", 0)):
         (tmp_path / "data" / label).mkdir(parents=True)
@@ -61,7 +61,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def environment(root):
-    """Of the training command as a process, on those images."""
+    """The environment of the training command as a process, on those images."""
     return os.environ | {"MASKDET_DATA": str(root), "PYTHONPATH": str(PROJECT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
@@ -79,7 +79,7 @@ def train_command(tmp_path):
 
 @pytest.fixture(scope="session")
 def arrays():
-    """Make five images whose pixels say which image, copy and column they are; the odd ones are masked."""
+    """Make five images whose pixels encode image, copy and column; the odd ones are masked."""
 
     def make(repeats=(1, 1, 1, 1, 1), copies=3):
         images = tuple(LabelledImage(f"{row}.png", "", row % 2, count) for row, count in enumerate(repeats))
@@ -93,7 +93,7 @@ def arrays():
 
 @pytest.fixture(scope="session")
 def torch_file():
-    """The module beside this one that writes PyTorch checkpoints."""
+    """The module in this folder that writes PyTorch checkpoints."""
     spec = importlib.util.spec_from_file_location("torch_file", Path(__file__).with_name("torch_file.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

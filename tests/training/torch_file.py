@@ -10,7 +10,7 @@ MAGIC = 0x1950A86A20F9469CFC6C
 
 
 class Storage:
-    """Pickled by reference, as torch pickles what lies after the pickles."""
+    """Pickled by reference, as torch does for data that follows the pickles."""
 
     def __init__(self, kind, key, count):
         self.reference = ("storage", Global("torch", kind), key, "cpu", count, None)

@@ -1,4 +1,4 @@
-"""Films for tests: frames that say their own number, and faces that move along lines that are known."""
+"""Films for tests: frames that encode their own number, and faces that move along known lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NUMBERED_SIZE = (160, 96)
 
 
 def numbered(number: int) -> np.ndarray:
-    """A picture whose columns are the bits of a number, black or white; a red corner says which way is up."""
+    """A picture whose columns are the bits of a number, black or white; a red corner shows which way is up."""
     width, height = NUMBERED_SIZE
     picture = np.zeros((height, width, 3), np.uint8)
     for bit in range(BITS):
@@ -25,7 +25,7 @@ def numbered(number: int) -> np.ndarray:
 
 
 def number_of(picture: np.ndarray) -> int:
-    """The number that a picture of :func:`numbered` shows."""
+    """The number in a picture of :func:`numbered`."""
     height, width = picture.shape[:2]
     row = picture[height * 3 // 4]
     bits = [int(row[(2 * bit + 1) * width // (2 * BITS)].mean() > 127) for bit in range(BITS)]
@@ -91,7 +91,7 @@ def sound(path: Path, seconds: float = 1.0) -> Path:
 
 
 def shown_times_us(path: Path) -> list[int]:
-    """When each frame is shown, in microseconds since the first, from the packets alone, as ffprobe lists them."""
+    """When each frame is shown, in microseconds since the first, read from the packets alone, as ffprobe does."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         exact = sorted(packet.pts * packet.time_base for packet in container.demux(stream) if packet.pts is not None)
@@ -104,11 +104,11 @@ class Actor(NamedTuple):
     picture: np.ndarray
     """uint8 RGB ``(side, side, 3)``."""
     start: tuple[float, float]
-    """Of its centre, in pixels, at its first moment."""
+    """Place of its centre, in pixels, at its first moment."""
     speed: tuple[float, float]
-    """Pixels a second."""
+    """Pixels per second."""
     seconds: tuple[float, float] = (0.0, 1e9)
-    """When it comes and when it goes."""
+    """When it appears and disappears."""
 
     def place(self, time_s: float) -> tuple[int, int] | None:
         """Left and top edge at a time; ``None`` where it is not there."""
@@ -119,7 +119,7 @@ class Actor(NamedTuple):
 
 
 def play(actors: Sequence[Actor], background: np.ndarray, seconds: float, rate: int = 25) -> Iterator[np.ndarray]:
-    """The frames of a film in which faces cross a background; later ones are before earlier ones."""
+    """The frames of a film in which faces cross a background; later faces are in front of earlier ones."""
     for number in range(int(seconds * rate)):
         picture = background.copy()
         for actor in actors:

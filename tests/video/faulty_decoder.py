@@ -1,6 +1,6 @@
-"""A child process whose decoder of videos really aborts or hangs, as its argument says, from the third second on.
+"""A child process whose video decoder really aborts or hangs, as its argument says, from the third second on.
 
-Run in the place of ``python -m maskdet.children``.
+Run in place of ``python -m maskdet.children``.
 """
 
 import os

@@ -1,1 +1,1 @@
-"""Synthetic augmentation: training images of training images."""
+"""Synthetic augmentation: new training images from others."""

@@ -1,4 +1,4 @@
-"""Crops as scoring makes them: the detector looks at an image, and the one crop function cuts its face out."""
+"""Crops as scoring makes them: the detector finds the face, and scoring's own function cuts it out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from maskdet.faces.crops import CropOptions, crop_face
 from maskdet.faces.decoding import Detections
 
 Detect = Callable[[NDArray[np.uint8]], Detections]
-"""Upright RGB uint8 ``(height, width, 3)`` to faces, the surest first."""
+"""From an upright RGB uint8 image ``(height, width, 3)`` to its faces, the surest first."""
 
 _MIN_SIDE_PX, _MAX_SIDE_PX = 16, 224
 _MOST_SHRUNK = 0.2
 
 
 def shrink(image: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, float]:
-    """An image at full size to a fifth of it, and by what factor: boxes of small faces lie less exactly."""
+    """Shrink an image to between a fifth and its full size, since boxes of small faces are less exact.
+
+    Returns:
+        The image, and the factor.
+    """
     factor = float(np.exp(rng.uniform(np.log(_MOST_SHRUNK), 0.0)))
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.resize(size, Image.Resampling.BOX), factor
@@ -28,16 +32,17 @@ def shrink(image: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, f
 def crop_found(
     image: Image.Image, place: NDArray[np.float64] | None, detect: Detect, min_score: float
 ) -> Image.Image | None:
-    """Cut out the surest face, as the classifier is shown it in scoring.
+    """Cut out the surest face in the way that the classifier sees it in scoring.
 
     Args:
         image: RGB.
-        place: x and y of a point that the face must hold, so that no other is taken for it; ``None``: any face will do.
+        place: x and y of a point that must lie in the face's box, so that no other face is taken; ``None``: any face.
         detect: finds faces.
-        min_score: a face must be as sure.
+        min_score: the face's least score.
 
     Returns:
-        RGB, square, at the face's own resolution up to 224 pixels; ``None`` if there is no such face of 16 pixels.
+        RGB, square, at the face's own resolution up to 224 pixels; ``None`` if there is no such face of at least 16
+        pixels.
     """
     found = detect(np.asarray(image))
     for box, score, points in zip(found.boxes, found.scores, found.landmarks, strict=True):

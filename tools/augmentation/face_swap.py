@@ -1,7 +1,7 @@
-"""Tight face crops put on bodies: on those of photographs, in place of the face there, or on drawn ones.
+"""Put tight face crops on bodies: on those in photographs, in place of the face there, or on drawn ones.
 
-Collections have unmasked faces as tight crops and masked ones with shoulders and streets around them; a classifier that
-saw no other would take the surroundings for the mask.
+In collections, unmasked faces are tight crops and masked ones have shoulders and streets around them; a classifier that
+saw nothing else would learn the surroundings instead of the mask.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MASK_SIDE_PX = 96
 
 
 class Donor(NamedTuple):
-    """A face to put somewhere else."""
+    """A face to be put somewhere else."""
 
     image: Image.Image
     """RGB."""
@@ -33,9 +33,9 @@ def replace_face(scene: Image.Image, scene_landmarks: Points, donor: Donor, rng:
 
     Args:
         scene: RGB photograph.
-        scene_landmarks: ``(5, 2)`` of the face that is covered.
+        scene_landmarks: landmarks of the face that is covered, ``(5, 2)``.
         donor: the face that covers it.
-        rng: how much larger, and how far its colours follow the other's.
+        rng: decides how much larger it is, and how far its colours follow those of the covered face.
 
     Returns:
         RGB of the scene's size.
@@ -53,10 +53,10 @@ def draw_bust(surroundings: Image.Image | None, donor: Donor, side_px: int, rng:
         surroundings: RGB photograph for the background, which is blurred; without one, it is drawn.
         donor: the face.
         side_px: the result's longer side in pixels.
-        rng: framing, clothes, background.
+        rng: decides framing, clothes and background.
 
     Returns:
-        RGB, a third to a seventh of it face.
+        RGB; the face takes up a seventh to a third of it.
     """
     size = (side_px, side_px) if rng.random() < 0.5 else (round(side_px * rng.uniform(0.6, 1.0)), side_px)
     image = _background(surroundings, size, rng)
@@ -82,13 +82,13 @@ def draw_bust(surroundings: Image.Image | None, donor: Donor, side_px: int, rng:
 
 
 def _axis(landmarks: Points) -> Points:
-    """``(2, 2)``: the middle between the eyes, and that of the mouth."""
+    """The middle between the eyes and the middle of the mouth, ``(2, 2)``."""
     return np.stack([landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)])
 
 
 def _pasted(scene: Image.Image, target: Points, donor: Donor, rng: np.random.Generator, follow: float) -> Image.Image:
     coefficients = similarity(_axis(donor.landmarks), target)
-    # Shrinking by interpolation alone would leave aliases that no camera makes.
+    # Shrinking by interpolation alone would cause aliasing, which no camera does.
     shrinkage = float(np.hypot(coefficients[0], coefficients[3]))
     source = donor.image.filter(ImageFilter.GaussianBlur(0.4 * shrinkage)) if shrinkage > 1.5 else donor.image
     moved = source.transform(scene.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
@@ -101,7 +101,7 @@ def _pasted(scene: Image.Image, target: Points, donor: Donor, rng: np.random.Gen
 
 
 def _outline(donor: Donor, rng: np.random.Generator) -> Image.Image:
-    """What of a donor is pasted: its head, softly cut, within its picture."""
+    """The part of a donor that is pasted: its head, with soft edges, as far as it lies within its picture."""
     outline = Image.new("L", donor.image.size, 0)
     unit_px = donor.pose.unit * donor.image.width
     x, y = donor.pose.x * donor.image.width, donor.pose.y * donor.image.width
@@ -117,7 +117,7 @@ def _outline(donor: Donor, rng: np.random.Generator) -> Image.Image:
 
 
 def _recoloured(moved: Image.Image, scene: Image.Image, outline: Image.Image, follow: float) -> Image.Image:
-    """Shift the pasted face's mean colour towards that of what it covers."""
+    """Shift the pasted face's mean colour towards that of the area it covers."""
     inside = np.asarray(outline) > 128
     if not inside.any():
         return moved

@@ -18,10 +18,10 @@ def head_pose(landmarks: Points, width_px: int) -> Pose | None:
     Args:
         landmarks: ``(5, 2)``, x and y in pixels: eyes, tip of the nose, corners of the mouth; the left of each pair
             first.
-        width_px: the image's.
+        width_px: the image's width.
 
     Returns:
-        The pose, or ``None`` if eyes and mouth are nearly one point: a profile, or no face at all.
+        The pose, or ``None`` if the eyes, or eyes and mouth, are nearly one point: a profile, or no face at all.
     """
     eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
     down = mouth - eyes
@@ -37,15 +37,15 @@ def head_pose(landmarks: Points, width_px: int) -> Pose | None:
 
 
 def similarity(source: Points, target: Points) -> tuple[float, ...]:
-    """The turn, scale and shift that take two points onto two others.
+    """The rotation, scale and shift that map two points onto two others.
 
     Args:
         source: ``(2, 2)``, x and y of two points.
-        target: ``(2, 2)``, where they go.
+        target: ``(2, 2)``, where they are mapped to.
 
     Returns:
-        What ``Image.transform(…, Transform.AFFINE)`` takes to draw the source image into the target's frame: its
-        coefficients lead from target to source.
+        The coefficients with which ``Image.transform(…, Transform.AFFINE)`` draws the source image into the target's
+        frame; they map target to source.
     """
     (ax, ay), (bx, by) = target
     (px, py), (qx, qy) = source

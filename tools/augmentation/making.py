@@ -1,4 +1,4 @@
-"""Find the faces of labelled images and make new images of them: a function of images, settings and seed."""
+"""Find the faces of labelled images and make new images from them; images, settings and seed decide the result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TRIES = 20
 
 
 class Portrait(NamedTuple):
-    """A labelled image with one face that can be used."""
+    """A labelled image with one usable face."""
 
     uri: str
     label: str
@@ -41,12 +41,12 @@ class Portrait(NamedTuple):
 
 
 class Composite(NamedTuple):
-    """An image made."""
+    """An image that was made."""
 
     kind: str
     label: str
     group: str
-    """Of the face that it shows."""
+    """Group of the face that it shows."""
     data: bytes
     """JPEG file."""
 
@@ -57,7 +57,7 @@ def find_portraits(images: Sequence[tuple[str, str, str]], detect: Detect, setti
     Args:
         images: URI, label and group of each.
         detect: finds faces; called from several threads.
-        settings: how sure a face must be.
+        settings: least score of a face, and sizes.
     """
 
     def look(image: tuple[str, str, str]) -> Portrait | None:
@@ -85,11 +85,11 @@ def compose(portraits: Sequence[Portrait], detect: Detect, settings: ComposeSett
 
     Args:
         portraits: images with one face.
-        detect: finds the faces of crops that are cut as scoring cuts them; called from several threads.
+        detect: finds faces for the crops that are cut as scoring cuts them; called from several threads.
         settings: kinds, numbers, seed.
 
     Raises:
-        SourceError: there is no image that a kind asked for can be made of.
+        SourceError: there is no image from which a requested kind can be made.
     """
     makers = _Makers(portraits, detect, settings)
     plan = [(kind, number) for kind, count in settings.kinds.model_dump().items() for number in range(count)]
@@ -114,7 +114,7 @@ def load(uri: str, max_side_px: int) -> Image.Image:
 
 
 class _Makers:
-    """Every kind's recipe, over the same images."""
+    """Makes every kind of composite from the same images."""
 
     def __init__(self, portraits: Sequence[Portrait], detect: Detect, settings: ComposeSettings) -> None:
         self._detect, self._settings = detect, settings
@@ -146,7 +146,7 @@ class _Makers:
         return draw_bust(surroundings, donor, int(rng.integers(*_BUST_SIDES_PX)), rng)
 
     def _found_again(self, kind: str, label: str, rng: np.random.Generator) -> tuple[Portrait, Image.Image]:
-        """A portrait, and its face as the detector cuts it out of the image or of a scene that it was put into."""
+        """A portrait, and its face as the detector finds it in the image or in a scene that it was put into."""
         for _ in range(_TRIES):
             portrait = self._pick(self._by_label[label], kind, rng)
             staged, place = self._staged(self._donor(portrait), rng)
@@ -160,14 +160,14 @@ class _Makers:
         )
 
     def _staged(self, donor: Donor, rng: np.random.Generator) -> tuple[Image.Image, Points | None]:
-        """A face where the detector is to find it, and the middle of its features if that is known."""
+        """An image in which the detector is to find the face, and the middle of the face's features where known."""
         stage = rng.random()
         if stage < 0.5:
             return donor.image, donor.landmarks.mean(axis=0)
         if stage < 0.75 and self._scenes:
             scene = self._scenes[int(rng.integers(len(self._scenes)))]
             return replace_face(self._load(scene), scene.landmarks, donor, rng), scene.landmarks.mean(axis=0)
-        # A photograph behind it might hold a face of the other class, and the detector might find that one.
+        # No photograph as background: it might hold a face of the other class, and the detector might find that one.
         return draw_bust(None, donor, int(rng.integers(*_BUST_SIDES_PX)), rng), None
 
     def _donor(self, portrait: Portrait) -> Donor:

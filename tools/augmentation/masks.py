@@ -1,4 +1,4 @@
-"""Draw masks on real faces: surgical, FFP2 and cloth ones; printed, skin-coloured, dark; gaiters, some see-through."""
+"""Draw masks on real faces: surgical, FFP2 and cloth; printed, skin-coloured or dark; gaiters, some see-through."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def put_mask_on(face: Image.Image, pose: Pose, rng: np.random.Generator) -> Imag
 
     Args:
         face: RGB, unmasked.
-        pose: of its head.
-        rng: kind, colour, cut and light.
+        pose: pose of the head.
+        rng: decides kind, colour, cut and light.
 
     Returns:
         RGB of the same size.
@@ -48,13 +48,13 @@ def _some_print(rng: np.random.Generator) -> Painter:
 
 
 def _lower(pose: Pose, by: float) -> Pose:
-    """The pose moved along the head, ``by`` in head units."""
+    """The pose moved down along the head by ``by``, in head units."""
     x, y = pose.x - np.sin(pose.roll_rad) * by * pose.unit, pose.y + np.cos(pose.roll_rad) * by * pose.unit
     return pose._replace(x=float(x), y=float(y))
 
 
 def _put_gaiter_on(face: Image.Image, pose: Pose, half_width: float, rng: np.random.Generator) -> Image.Image:
-    """A tube or kerchief from the nose down over the neck; thin ones let mouth, nose and beard show through."""
+    """A tube or kerchief from the nose down over the neck; mouth, nose and beard show through thin ones."""
     see_through = rng.random() < 0.5
     if see_through and rng.random() < 0.5:
         face = painted_over(face, pose, rng, paint_beard, opacity=rng.uniform(0.75, 1.0))
@@ -66,7 +66,7 @@ def _put_gaiter_on(face: Image.Image, pose: Pose, half_width: float, rng: np.ran
 
 
 def _paint_skin_toned(pen: Pen, skin: Colour, rng: np.random.Generator, *, half_width: float) -> None:
-    """A cloth mask of about the colour of the skin: an outline, a seam, and shadows are all that tells it."""
+    """A cloth mask of about the colour of the skin, recognisable only by its outline, a seam and shadows."""
     w, colour = half_width, shade(skin, rng.uniform(0.75, 1.2))
     top, bottom = rng.uniform(0.0, 0.12), rng.uniform(1.05, 1.16)
     high, low = rng.uniform(0.16, 0.26), rng.uniform(0.56, 0.68)
@@ -103,7 +103,7 @@ def _print_blotches(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
 
 
 def _print_bands(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
-    """Broad stripes of several colours, across, down or aslant."""
+    """Broad stripes of several colours: horizontal, vertical or diagonal."""
     angle, width = rng.uniform(0, np.pi), rng.uniform(0.08, 0.3)
     along = np.array([np.cos(angle), np.sin(angle)])
     across = np.array([-along[1], along[0]])
@@ -113,7 +113,7 @@ def _print_bands(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
 
 
 def _print_lettering(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
-    """A row or two of strokes as large as letters, or one emblem."""
+    """A row or two of strokes of the size of letters, or one emblem."""
     ink, height = _any_colour(rng), rng.uniform(0.08, 0.22)
     if rng.random() < 0.3:
         x, y = rng.uniform(-0.4, 0.4), rng.uniform(0.4, 0.8)
@@ -127,7 +127,7 @@ def _print_lettering(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
 
 
 def _print_mouth(pen: Pen, skin: Colour, rng: np.random.Generator) -> None:
-    """A mouth, with teeth or a moustache; sometimes on a nose and cheeks of skin."""
+    """A mouth, with teeth or a moustache, sometimes together with a nose and cheeks in the colour of the skin."""
     y, reach = rng.uniform(0.5, 0.75), rng.uniform(0.2, 0.5)
     if rng.random() < 0.4:
         pen.oval(0, 0.6, 1.0, 0.8, shade(skin, rng.uniform(0.85, 1.15)))

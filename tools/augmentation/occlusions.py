@@ -1,7 +1,7 @@
-"""Hide real faces behind what is no mask: hands, hair, beards, poles, cups, heads, dark glasses.
+"""Hide parts of real faces behind things other than masks: hands, hair, beards, poles, cups, heads, dark glasses.
 
-Such a face is unmasked all the same; a classifier that has seen hidden lower faces only behind masks calls beards,
-hands and hair masks.
+Such a face still counts as unmasked. A classifier that has seen lower faces hidden only by masks takes beards, hands
+and hair for masks.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from tools.augmentation.overlay import Colour, Painter, painted_over
 
 
 def cover_face(face: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image:
-    """Hide some of the lower face behind something that is no mask: a hand, hair, a beard, a pole, a cup, a head.
+    """Hide part of a face behind something other than a mask: a hand, hair, a beard, a pole, a cup, a head.
 
     Args:
         face: RGB.
-        pose: of its head.
-        rng: what it is, where, and its colour.
+        pose: pose of the head.
+        rng: decides what hides it, where, and in which colour.
 
     Returns:
         RGB of the same size.
@@ -54,7 +54,7 @@ def _paint_hand(pen: Pen, skin: Colour, rng: np.random.Generator) -> None:
 
 
 def paint_beard(pen: Pen, skin: Colour, rng: np.random.Generator) -> None:
-    """Strokes of hair from ear to ear; the lips stay free more often than not."""
+    """Strokes of hair from ear to ear; the lips usually stay free."""
     hair = pick(rng, HAIRS[:4] if rng.random() < 0.8 else HAIRS)
     w, jaw, end = rng.uniform(0.7, 0.84), rng.uniform(0.6, 0.8), rng.uniform(1.05, 1.5)
     high = rng.uniform(0.0, 0.45)
@@ -102,7 +102,7 @@ def _paint_pole(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
 
 
 def _paint_thing(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
-    """A cup, telephone, microphone or paper before mouth or chin."""
+    """A cup, telephone, microphone or sheet of paper in front of mouth or chin."""
     colour, size = _any_colour(rng), rng.uniform(0.2, 0.5)
     x, y = rng.uniform(-0.4, 0.4), rng.uniform(0.4, 0.95)
     if rng.random() < 0.4:
@@ -131,7 +131,7 @@ def _paint_head(pen: Pen, _skin: Colour, rng: np.random.Generator) -> None:
 
 
 def _paint_shadow(pen: Pen, skin: Colour, rng: np.random.Generator) -> None:
-    """A lower face in deep shadow, as under a cap or against the light."""
+    """Deep shadow on the lower face, as against the light."""
     edge = rng.uniform(-0.1, 0.4)
     outline = [(0, edge), (0.5, edge + rng.normal(0, 0.1)), (1.2, edge), (1.6, 2.0), (0, 2.0)]
     pen.half(outline, shade(skin, rng.uniform(0.1, 0.4)), int(rng.integers(120, 215)))
@@ -174,4 +174,4 @@ _COVERS: dict[Painter, float] = {
     _paint_shadow: 1,
     _paint_glasses: 3.5,
 }
-"""What may hide a face, and how often against each other."""
+"""What may hide a face, and the relative frequency of each."""

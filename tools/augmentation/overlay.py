@@ -1,4 +1,4 @@
-"""Paint something over a real face so that it looks photographed with it: lit, grainy, with soft edges."""
+"""Paint something over a real face so that it looks as if photographed with it: lit, grainy, with soft edges."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def painted_over(
     opacity: float = 1.0,
     dye: NDArray[np.float64] = _UNDYED,
 ) -> Image.Image:
-    """Paint at a size where edges are fine, light what was painted as the face is lit, and shrink again.
+    """Paint over a face: enlarged, so that edges are fine; lit like the face; and shrunk again.
 
     Args:
         face: RGB.
-        pose: of its head.
-        rng: light and grain.
-        paint: what covers the face.
-        details: painted on that alone: they end where it ends.
-        opacity: of all of it.
-        dye: what red, green and blue of all of it are multiplied by.
+        pose: pose of the head.
+        rng: decides light and grain.
+        paint: paints what covers the face.
+        details: paints details, which appear only on what ``paint`` painted.
+        opacity: opacity of everything painted.
+        dye: factors for red, green and blue of everything painted.
 
     Returns:
         RGB of the same size.
@@ -61,7 +61,7 @@ def painted_over(
 
 
 def _lit(painted: NDArray[np.float32], face: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Light painted pixels ``(height, width, 3)``: overall as bright as the face, falling off to a side, grainy."""
+    """Light painted pixels ``(height, width, 3)``: about as bright as the face, darker to one side, and grainy."""
     height, width = painted.shape[:2]
     across, down = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
     slopes = rng.normal(0, 0.2, 2).astype(np.float32)
@@ -75,7 +75,7 @@ def _lit(painted: NDArray[np.float32], face: NDArray[np.float32], rng: np.random
 
 
 def _skin_colour(face: Image.Image, pose: Pose) -> Colour:
-    """The median of a spot between eyes and mouth, where hardly ever anything but skin is."""
+    """The median colour of a spot between eyes and mouth, where there is hardly ever anything but skin."""
     unit_px = pose.unit * face.width
     x, y = pose.x * face.width, pose.y * face.width + 0.1 * unit_px
     half = max(2.0, 0.25 * unit_px)

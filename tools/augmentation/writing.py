@@ -1,4 +1,4 @@
-"""Composites as files, and as a training manifest of their own."""
+"""Writes composites as files, with a training manifest of their own."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _ROW_GROUP_ROWS = 100_000
 
 
 def write_composites(composites: Iterable[Composite], settings: ComposeSettings) -> dict[str, int]:
-    """Write every composite to ``<output>/<label>/<kind>_<number>.jpg``, and ``<output>/images.parquet`` over them.
+    """Write every composite to ``<output>/<label>/<kind>_<number>.jpg``, and a table of them.
 
-    The table has the columns that training asks a manifest for; ``source`` is the kind. Files of an earlier making go.
+    The table, ``<output>/images.parquet``, has the columns that training needs in a manifest; ``source`` is the kind.
+    Files of earlier runs are deleted.
 
     Returns:
         How many of each kind.

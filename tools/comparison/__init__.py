@@ -1,1 +1,1 @@
-"""Models side by side, for the model card."""
+"""Compares models side by side, for the model card."""

@@ -1,7 +1,7 @@
-"""The evaluations of a comparison: for each model and data set, which images, and how they relate to its training.
+"""The evaluations of a comparison: for each model and data set, its images and how they relate to the model's training.
 
-That relation is counted in the training manifest: which images of the data set the model was trained on, and which
-share a group (a source photo, a near duplicate) with one that it was trained on.
+The training manifest tells that relation: how many images of the data set the model was trained on, and how many share
+a group (a source photo, a near duplicate) with an image that it was trained on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _COLUMNS = ("image_uri", "label", "group_id", "content_sha256", "source", "offic
 
 
 class Kind(StrEnum):
-    """How images relate to a model's training, from the most flattering to the most telling."""
+    """How images relate to a model's training, from the most flattering to the most informative."""
 
     TRAINED = "trained"
     SHARED = "shared"
@@ -61,10 +61,10 @@ class Relation:
     """How a data set relates to a model's training.
 
     Attributes:
-        kind: what it is.
-        images: of the data set; ``None`` where no training manifest tells.
-        trained: of these, images that the model was trained on.
-        shared: of these, images that share a group with one that it was trained on, those included.
+        kind: the kind of relation.
+        images: number of images in the data set; this and the counts below are ``None`` without a training manifest.
+        trained: how many of these the model was trained on.
+        shared: how many of these share a group with an image that it was trained on, including those themselves.
     """
 
     kind: Kind
@@ -78,11 +78,12 @@ class Case:
     """A model on a data set.
 
     Attributes:
-        model: its name.
-        data: the data set's.
-        relation: of one to the other.
-        settings: of the evaluation; ``None`` if it cannot be made here.
-        images: of the data set, ``image_uri``, ``label``, ``group_id``, ``content_sha256``; ``None`` if it is an input.
+        model: name of the model.
+        data: name of the data set.
+        relation: how the data set relates to the model's training.
+        settings: settings of the evaluation; ``None`` if it cannot be made here.
+        images: images of the data set, with ``image_uri``, ``label``, ``group_id`` and ``content_sha256``; ``None`` if
+            the data set is an input that has to be listed.
         note: why there is no evaluation.
     """
 
@@ -113,7 +114,7 @@ def plan_cases(settings: CompareSettings) -> list[Case]:
 
 
 def _check_sources(settings: CompareSettings, manifests: Mapping[str, pa.Table]) -> None:
-    """A misspelt source would make its images pass for unseen ones."""
+    """Refuse unknown sources: the images of a misspelt one would be taken for unseen."""
     known = {source for table in manifests.values() for source in table["source"].to_pylist()}
     for place, names in (
         *((f"models.{name}.trained_on", model.trained_on) for name, model in settings.models.items()),
@@ -129,8 +130,8 @@ def relate(
     """The images of a data set that a model is measured on, and how they relate to its training.
 
     Args:
-        name: of the data set, for messages.
-        data: what it is.
+        name: name of the data set, for messages.
+        data: its settings.
         model: what it was trained on.
         manifests: URI → images of a training manifest.
 
@@ -158,7 +159,7 @@ def _kind_of(own: bool, trained: int, shared: int) -> Kind:
     if trained:
         return Kind.TRAINED
     if not own:
-        return Kind.EXTERNAL  # a few common groups, which the counts tell, do not make two sources one
+        return Kind.EXTERNAL  # a few shared groups, which the counts show, do not make two sources one
     return Kind.SHARED if shared else Kind.DISJOINT
 
 
@@ -179,7 +180,7 @@ def select(manifest: pa.Table, source: str, part: Selection) -> pa.Table:
 
 
 def select_trained(manifest: pa.Table, model: ComparedModel) -> pa.Table:
-    """Rows that a model was trained on. As in recipes, an official split named leaves out no image that has none."""
+    """Rows that a model was trained on. As in recipes, images without an official split are always included."""
     parts = []
     for source, part in model.trained_on.items():
         parts.append(select(manifest, source, part))
@@ -190,7 +191,7 @@ def select_trained(manifest: pa.Table, model: ComparedModel) -> pa.Table:
 
 
 def write_inputs(case: Case) -> None:
-    """Write what makes an evaluation: its settings, and its part of a training manifest as a manifest of its own.
+    """Write the inputs of an evaluation: its settings, and its part of the training manifest as a separate manifest.
 
     Raises:
         StorageError: the output cannot be written.
@@ -203,17 +204,17 @@ def write_inputs(case: Case) -> None:
 
 
 def made(case: Case) -> EvaluateSettings:
-    """The settings of a case that can be made."""
+    """The settings of a case that can be evaluated here."""
     assert case.settings is not None, f"{case.model} on {case.data}: {case.note}"
     return case.settings
 
 
 def finished_key(case: Case, fingerprint: str) -> str | None:
-    """What a finished evaluation of a training manifest's images is known by; ``None``: an input has to be listed.
+    """A hash over all that an evaluation depends on; ``None`` for an input, whose images are not known until listed.
 
     Args:
         case: model and images.
-        fingerprint: of model and scoring.
+        fingerprint: fingerprint of model and scoring.
     """
     if case.images is None:
         return None
@@ -224,7 +225,7 @@ def finished_key(case: Case, fingerprint: str) -> str | None:
 
 
 def is_finished(case: Case, key: str | None) -> bool:
-    """Whether the output holds a finished evaluation of this key.
+    """Whether the output holds a finished evaluation with this key.
 
     Raises:
         StorageError: the output cannot be read.
@@ -236,7 +237,7 @@ def is_finished(case: Case, key: str | None) -> bool:
 
 
 def mark_finished(case: Case, key: str | None) -> None:
-    """Record that an evaluation is finished; ``None`` takes such a mark away.
+    """Record that an evaluation is finished; ``None`` removes that mark.
 
     Raises:
         StorageError: the output cannot be written.
@@ -249,7 +250,7 @@ def mark_finished(case: Case, key: str | None) -> None:
 
 
 def is_made(model: ComparedModel) -> bool:
-    """Whether the model's bundle is there."""
+    """Whether the model's bundle exists."""
     return model.uri == BUILTIN or storage.exists(storage.join(storage.normalize(model.uri), MANIFEST_FILE))
 
 
@@ -274,7 +275,7 @@ def _case(
     else:
         place = {
             "input": (storage.join(output, IMAGES_TABLE),),
-            # A list of ours, which lies among the results.
+            # The list lies among the results, away from the images, and is our own, so it may name any.
             "source": SourceSettings(uri_column="image_uri", allowed=("*",)),
             "truth": TruthSettings(column="label"),
         }

@@ -1,4 +1,4 @@
-"""The models of a comparison on views of faces: which images, what is measured already, and what remains."""
+"""Measures the models of a comparison on views of faces, except where an earlier run has measured the same."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _COLUMNS = ("image_uri", "label", "content_sha256", "source", "official_split", 
 
 
 class _Faces(NamedTuple):
-    """Images to measure on; ``table`` has the columns above."""
+    """Images to measure on; ``table`` has the columns ``_COLUMNS``."""
 
     table: pa.Table
     manifests: Mapping[str, pa.Table]
 
 
 def run_robustness(settings: CompareSettings) -> Robustness | None:
-    """Measure the models on views of faces; what an earlier run measured of the same is kept.
+    """Measure the models on views of faces; figures that an earlier run measured on the same are kept.
 
     Returns:
         The figures, or ``None`` if the settings ask for none.
 
     Raises:
-        ModelError: a model's bundle is missing, and the settings do not call it optional.
+        ModelError: a model's bundle is missing, and it is not optional.
         SourceError: a training manifest is missing, or an image cannot be decoded.
         StorageError: something cannot be read or written.
     """
@@ -73,7 +73,7 @@ def _faces(settings: CompareSettings, wanted: RobustnessSettings) -> _Faces:
     manifests = {uri: read_images(uri, _COLUMNS) for uri in sorted({data.manifest for data in chosen if data.manifest})}
     parts = [select(manifests[data.manifest], data.source, data.part) for data in chosen if data.manifest]
     table = pa.concat_tables(parts)
-    place = {uri: row for row, uri in enumerate(table["image_uri"].to_pylist())}  # an image of two data sets once
+    place = {uri: row for row, uri in enumerate(table["image_uri"].to_pylist())}  # each image only once
     table = table.take(pa.array(sorted(place.values()), pa.int64()))
     labels, contents = table["label"].to_pylist(), table["content_sha256"].to_pylist()
     keep = first_of_each_class(labels, contents, wanted.max_images_per_class)
@@ -109,7 +109,7 @@ def _run_settings(model: ComparedModel) -> EvaluateSettings:
 
 
 def _key(settings: CompareSettings, wanted: RobustnessSettings, model: ComparedModel, faces: _Faces) -> str:
-    """What a model's figures are a function of."""
+    """A hash over all that a model's figures depend on."""
     run = _run_settings(model)
     manifest = read_manifest(model.uri)
     spec = runtime_spec(run, manifest)

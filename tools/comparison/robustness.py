@@ -1,8 +1,8 @@
-"""How a model's labels hold when its faces are shown smaller, larger, blurred, or all of one width.
+"""How robust a model's labels are when faces are made smaller, larger, blurred, or all of one width.
 
-A view is made of the upright image at its full size: scaled (Pillow's bicubic filter, antialiased when shrinking),
-blurred (Gaussian), stored as JPEG; these bytes are then decoded as scoring decodes any file. ``plain`` is the file
-itself. The model runs on blocks as scoring runs it; there is no randomness.
+A view is made from the upright image at its full size: scaled (Pillow's bicubic filter, antialiased when shrinking),
+blurred (Gaussian) and stored as JPEG; these bytes are then decoded as scoring decodes any file. ``plain`` is the file
+itself. The model runs on blocks, as in scoring; there is no randomness.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tools.comparison.settings import RobustnessSettings
 
 PLAIN = "plain"
 _BLOCK_IMAGES = 8
-# A view's shorter side may fall below what an original must have.
+# A view's shorter side may be shorter than an original's may be.
 _VIEW_LIMITS = ImageLimits(min_side_px=1)
 
 Probabilities = NDArray[np.float32]
@@ -43,8 +43,8 @@ class View:
 
     Attributes:
         name: what tables call it.
-        side_px: length of the longer side; ``None``: not set by it.
-        width_px: width; ``None``: not set by it.
+        side_px: length of the longer side; ``None``: the view is not scaled by it.
+        width_px: width; ``None``: the view is not scaled by it.
         blur: radius of the Gaussian blur, as a share of the view's longer side; 0 for none.
         jpeg_quality: 1 to 95.
     """
@@ -56,7 +56,7 @@ class View:
     jpeg_quality: int = 90
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in pixels, with the aspect ratio kept, of a view of an image of this size."""
+        """Width and height, in pixels, of the view of an image of this size; the aspect ratio is kept."""
         if self.width_px is not None:
             scale = self.width_px / width
         else:
@@ -79,9 +79,9 @@ class View:
 
 
 class ViewRow(NamedTuple):
-    """A model on one view of its faces; a label *uncertain* is right for neither class.
+    """A model on one view of the faces; the label *uncertain* counts as wrong.
 
-    ``incorrect`` counts as a mask; how often it was said stands beside, ``None`` of a model of two classes.
+    ``incorrect`` counts as a mask; how often it was given has fields of its own, ``None`` for a model of two classes.
     """
 
     view: str
@@ -101,7 +101,7 @@ class ViewRow(NamedTuple):
 
 
 def views_of(settings: RobustnessSettings) -> list[View]:
-    """The views that settings name, after ``plain``: each size sharp, each size blurred, each common width."""
+    """The views of the settings: ``plain``, then each size sharp, each size blurred, and each common width."""
     views = [View(PLAIN)]
     for blur in (0.0, settings.blur):
         note = ", blurred" if blur else ""
@@ -113,11 +113,11 @@ def views_of(settings: RobustnessSettings) -> list[View]:
 
 
 def first_of_each_class(labels: Sequence[str], content_sha256: Sequence[str], limit: int | None) -> list[int]:
-    """Places of the images to measure: of each class the first by SHA-256, whatever their order and location.
+    """Indices of the images to measure: the first of each class by SHA-256, whatever their order and location.
 
     Args:
         labels: ``mask`` or ``no_mask`` of each image.
-        content_sha256: of each image, in hexadecimal.
+        content_sha256: SHA-256 of each image, in hexadecimal.
         limit: images per class; ``None``: all.
     """
     chosen: list[int] = []
@@ -133,13 +133,13 @@ def measure(
     """Probabilities of every model for every view of every image; each view is made once for all models.
 
     Args:
-        models: loaded for as many threads.
+        models: loaded for that many threads.
         uris: where the images are.
-        views: how to show them.
-        threads: images worked on concurrently; default: one per core. No result depends on it.
+        views: the views to make.
+        threads: blocks of images processed concurrently; default: one per core. No result depends on it.
 
     Returns:
-        For each model float32 ``(views, images, classes)``.
+        For each model, float32 ``(views, images, classes)``.
 
     Raises:
         SourceError: an image cannot be decoded.
@@ -167,7 +167,7 @@ def _shown(uri: str, views: Sequence[View], inputs: Sequence[InputSpec]) -> list
     try:
         image, _ = open_upright(data, ImageLimits())
     except ImageFault as error:
-        remedy = "Prepare the data again: a preparation leaves out what cannot be decoded."
+        remedy = "Prepare the data again: maskdet prepare leaves out what cannot be decoded."
         raise SourceError(f"image {uri}", "one that can be decoded", str(error), remedy) from error
     files = [data if view.name == PLAIN else view.encode(image) for view in views]
     return [
@@ -180,13 +180,13 @@ def _shown(uri: str, views: Sequence[View], inputs: Sequence[InputSpec]) -> list
 
 
 def sample_of(probabilities: Probabilities, truth: Bools, class_names: ClassNames, decision: Decision) -> Sample:
-    """Faces with the labels that a model's thresholds give them; one of a mask worn incorrectly is that of a mask.
+    """Faces with the labels that a model's thresholds give them; ``incorrect`` becomes ``mask``.
 
     Args:
         probabilities: ``(images, classes)``.
         truth: whether a mask is worn, ``(images,)``.
-        class_names: the model's.
-        decision: its thresholds; between them a label is *uncertain*.
+        class_names: the model's classes.
+        decision: its thresholds; between them the label is *uncertain*.
     """
     by_class = class_columns(probabilities, class_names)
     worn = by_class["mask"], by_class.get("incorrect")
@@ -202,15 +202,15 @@ def rows_of(
     decision: Decision,
     confidence: float,
 ) -> list[ViewRow]:
-    """What a model's probabilities amount to, view by view.
+    """A model's figures, view by view.
 
     Args:
         probabilities: ``(views, images, classes)``.
-        views: the first of them is what the others are compared with.
-        truth: whether a mask is worn, ``(images,)``, some of each.
-        class_names: the model's.
+        views: the others are compared with the first.
+        truth: whether a mask is worn, ``(images,)``; both have to occur.
+        class_names: the model's classes.
         decision: the model's thresholds.
-        confidence: of Wilson's intervals, which take images for independent.
+        confidence: of Wilson's intervals, which assume independent images.
     """
     rows: list[ViewRow] = []
     for view, values in zip(views, probabilities, strict=True):
@@ -223,7 +223,7 @@ def rows_of(
 def _called_incorrect(
     probabilities: Probabilities, truth: Bools, class_names: ClassNames, decision: Decision
 ) -> tuple[int, int] | None:
-    """Faces labelled ``incorrect``, with a mask and without; ``None`` of a model of two classes."""
+    """How many faces with a mask and without are labelled ``incorrect``; ``None`` for a model of two classes."""
     by_class = class_columns(probabilities, class_names)
     if INCORRECT not in by_class:
         return None

@@ -12,12 +12,12 @@ from maskdet.preparation.settings import Split
 
 
 class Selection(Section):
-    """A part of a source of a training manifest; what is not given does not narrow it."""
+    """A part of a source in a training manifest; a field that is ``None`` does not narrow it."""
 
     official_split: tuple[Split, ...] | None = None
     """The source's own splits."""
     split: tuple[Split, ...] | None = None
-    """The group-disjoint ones."""
+    """The group-disjoint splits."""
 
     @field_validator("official_split", "split")
     @classmethod
@@ -28,40 +28,40 @@ class Selection(Section):
 
 
 class ComparedModel(ModelSettings):
-    """A model, how it runs, and where it comes from."""
+    """A model, how it runs, and what it was trained on."""
 
     trained_on: dict[KeyName, Selection] = Field(default_factory=dict)
-    """Source → the part of it whose images were trained on, or used to choose a threshold: the whole if in doubt."""
+    """Source → the part of it that was used for training or to choose a threshold; the whole if in doubt."""
     optional: bool = False
     """Whether a missing bundle gives a note instead of an error."""
     command: str = ""
-    """What makes the bundle."""
+    """The command that makes the bundle."""
 
     @property
     def runs_as(self) -> ModelSettings:
-        """The settings of a scoring run."""
+        """The model's settings in a scoring run."""
         return ModelSettings(**self.model_dump(include=set(ModelSettings.model_fields)))
 
 
 class ComparedData(Section):
-    """Labelled images: a part of a training manifest, or folders or a manifest of one's own."""
+    """Labelled images: a part of a training manifest, or other folders or image lists."""
 
     title: str
     """What tables call it."""
     source: KeyName
-    """The source of its images: a model that was not trained on it has never seen the like."""
+    """The source of its images: a model that was not trained on it has seen nothing like them."""
     manifest: str | None = None
     """A training manifest, ``DIR/images.parquet`` as ``maskdet prepare`` writes it."""
     part: Selection = Selection()
-    """Of the manifest's source."""
+    """Which part of the source in the training manifest."""
     input: tuple[str, ...] = ()
-    """In place of a manifest: as ``maskdet evaluate`` takes it."""
+    """Instead of a training manifest: inputs, as ``maskdet evaluate`` takes them."""
     truth: TruthSettings = TruthSettings()
-    """Of the input; a training manifest has its own."""
+    """Where the labels of an input come from; a training manifest has its own."""
     uri_column: str = "uri"
-    """Of an input that is a manifest."""
+    """The column of URIs, where an input is an image list."""
     group_column: str | None = None
-    """Of the input: images that share its value are not independent."""
+    """A column of the input; images with the same value in it are not independent."""
     external_only: bool = False
     """Only for models that were not trained on this source."""
     drop_trained_groups: bool = False
@@ -82,7 +82,7 @@ class RobustnessSettings(Section):
     """Which views of faces to measure models on."""
 
     data: Annotated[tuple[KeyName, ...], Field(min_length=1)]
-    """Data sets, pooled; each a part of a training manifest."""
+    """Data sets, which are pooled; each has to be a part of a training manifest."""
     models: tuple[KeyName, ...] | None = None
     """Default: all."""
     sides_px: tuple[Count, ...] = (24, 32, 48, 64, 112, 224, 500, 1000)
@@ -93,11 +93,11 @@ class RobustnessSettings(Section):
     """Radius of the Gaussian blur, as a share of the longer side."""
     jpeg_quality: Annotated[int, Field(ge=1, le=95)] = 90
     max_images_per_class: Count | None = None
-    """Take the first so many of each class by SHA-256; default: all."""
+    """Take only this many of each class, the first by SHA-256; default: all."""
 
 
 class CompareSettings(Section):
-    """Everything a comparison is told."""
+    """All settings of a comparison."""
 
     output: str = ""
     models: Annotated[dict[KeyName, ComparedModel], Field(min_length=1)]
@@ -120,7 +120,7 @@ class CompareSettings(Section):
         return self
 
     def intervals(self, group_column: str | None) -> IntervalSettings:
-        """How intervals are made, of images grouped by a column."""
+        """How intervals are made for images grouped by a column."""
         return IntervalSettings(
             confidence=self.confidence, resamples=self.resamples, seed=self.seed, group_column=group_column
         )

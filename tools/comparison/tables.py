@@ -1,4 +1,4 @@
-"""The evaluations of a comparison, joined: one row a model and data set, and one a shortcut, to JSON and Parquet."""
+"""Joins a comparison's evaluations into JSON and Parquet: a row per model and data set, and a row per shortcut."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _WORDS = {"masked": MASK, "unmasked": NO_MASK}
 
 @dataclass(frozen=True)
 class CompareRow:
-    """A model, or a shortcut that sees no face, on a data set.
+    """A model, or a shortcut that does not look at faces, on a data set.
 
     Attributes:
         data: name of the data set.
         title: what tables call it.
-        model: name of the model, or what the shortcut is.
-        model_id: of the bundle; empty for a shortcut.
-        relation: of the data to the model's training; ``None`` for a shortcut, which is fitted on half of the data.
-        counts: images by what became of them; empty for a shortcut, or without an evaluation.
+        model: name of the model or of the shortcut.
+        model_id: id of the bundle; empty for a shortcut.
+        relation: how the data relates to the model's training; ``None`` for a shortcut, which is fitted on half of it.
+        counts: counts of images by truth and outcome; empty for a shortcut, or without an evaluation.
         figures: metric → estimate.
-        command: what makes this row again.
+        command: the command that makes this row again.
         note: why there are no figures.
     """
 
@@ -61,7 +61,7 @@ class CompareRow:
 
     @property
     def images(self) -> int | None:
-        """Images that the figures are about."""
+        """Number of images that the figures are based on."""
         return self.figures["accuracy"].count if self.figures else None
 
 
@@ -70,10 +70,10 @@ class Robustness:
     """Models on views of faces.
 
     Attributes:
-        titles: of the data sets that were pooled.
-        images: how many.
+        titles: titles of the data sets that were pooled.
+        images: how many images there are.
         trained: model → how many of them it was trained on.
-        rows: model → one row a view.
+        rows: model → one row per view.
         notes: model → why it has no rows.
     """
 
@@ -85,11 +85,11 @@ class Robustness:
 
 
 def join_rows(settings: CompareSettings, cases: Sequence[Case]) -> list[CompareRow]:
-    """Read the evaluations' results: a row a case, and after those of a data set its shortcuts.
+    """Read the evaluations' results: a row per case and, after the cases of each data set, its shortcuts.
 
     Args:
-        settings: the comparison's.
-        cases: data set by data set; each that can be made is made.
+        settings: the comparison's settings.
+        cases: the cases, data set by data set; those that can be evaluated here have been.
 
     Raises:
         StorageError: a result cannot be read.
@@ -102,14 +102,14 @@ def join_rows(settings: CompareSettings, cases: Sequence[Case]) -> list[CompareR
             if case.settings is not None:
                 found = json.loads(storage.read_bytes(storage.join(case.settings.output, METRICS_JSON)))
             rows.append(_row(settings, case, data.title, found))
-            if found is not None and not shortcuts:  # they see the images alone, so any model's will do
+            if found is not None and not shortcuts:  # they do not depend on the model, so any evaluation's will do
                 shortcuts = _shortcuts(rows[-1], found)
         rows += shortcuts
     return rows
 
 
 def row_command(output: str, model: str, data: str) -> str:
-    """What makes one row of a comparison again."""
+    """The command that makes one row of a comparison again."""
     return f"maskdet evaluate --config {storage.join(output, model, data, EVALUATE_CONFIG)}"
 
 
@@ -140,7 +140,7 @@ def _row(settings: CompareSettings, case: Case, title: str, found: Mapping[str, 
 
 
 def _called_incorrect(found: Mapping[str, Any]) -> dict[str, int]:
-    """Masked and unmasked images labelled ``incorrect``; nothing of a model of two classes."""
+    """Counts of masked and unmasked images labelled ``incorrect``; empty for a model of two classes."""
     if INCORRECT not in found["model"].get("classes", TWO_CLASSES):
         return {}
     confusion = found["classes"]["confusion"]
@@ -164,7 +164,7 @@ def _shortcuts(row: CompareRow, found: Mapping[str, Any]) -> list[CompareRow]:
 def write_comparison(
     settings: CompareSettings, rows: Sequence[CompareRow], robustness: Robustness | None, text: str
 ) -> None:
-    """Write tables, text and JSON, each atomically; the JSON last, so that where it is, the rest is of its run.
+    """Write tables, text and JSON, each atomically; the JSON last, so where it exists, the rest is of the same run.
 
     Raises:
         StorageError: the output cannot be written.
@@ -188,7 +188,7 @@ def write_comparison(
 
 
 def compare_table(rows: Sequence[CompareRow], confidence: float) -> pa.Table:
-    """One row a model or shortcut and data set; null where there is no such figure."""
+    """One row per data set and model or shortcut; null where there is no such figure."""
     records = [_record(row) | {"confidence": confidence} for row in rows]
     return pa.Table.from_pylist(records, schema=_COMPARE_SCHEMA)
 
@@ -228,12 +228,12 @@ def _view_records(robustness: Robustness) -> list[dict[str, Any]]:
 _COUNT_TEXTS = {
     "masked": "masked images evaluated",
     "masked_right": "of these, labelled mask or incorrect",
-    "masked_as_incorrect": "of the latter, labelled incorrect; null of a model of two classes",
+    "masked_as_incorrect": "of the latter, labelled incorrect; null for a model of two classes",
     "unmasked": "unmasked images evaluated",
     "unmasked_right": "of these, labelled no_mask",
     "unmasked_as_mask": "of these, labelled mask or incorrect",
-    "unmasked_as_incorrect": "of the latter, labelled incorrect; null of a model of two classes",
-    "uncertain": "images labelled neither mask nor no_mask; right for no class",
+    "unmasked_as_incorrect": "of the latter, labelled incorrect; null for a model of two classes",
+    "uncertain": "images labelled uncertain, which is wrong for either class",
     "failed": "images that could not be scored",
 }
 
@@ -249,12 +249,12 @@ _COMPARE_SCHEMA = table_schema(
     [
         column("data", pa.string(), "name of the data set"),
         column("title", pa.string(), "what the data set is"),
-        column("model", pa.string(), "name of the model, or the shortcut, which sees no face"),
+        column("model", pa.string(), "name of the model, or of the shortcut, which does not look at faces"),
         column("model_id", pa.string(), "name and fingerprint of the model bundle; null for a shortcut", nullable=True),
         column(
             "relation",
             pa.string(),
-            "of data to training: trained, shared, same_source, disjoint or external",
+            "how the data relates to training: trained, shared, same_source, disjoint or external",
             nullable=True,
         ),
         column(
@@ -265,12 +265,12 @@ _COMPARE_SCHEMA = table_schema(
         column(
             "images",
             pa.int64(),
-            "images that the figures are about; of a shortcut, the half not fitted on",
+            "images that the figures are based on; for a shortcut, the half that it was not fitted on",
             nullable=True,
         ),
         *(column(name, pa.int64(), text, nullable=True) for name, text in _COUNT_TEXTS.items()),
         *(field for name in METRICS for field in _figures(name, DESCRIPTIONS[name])),
-        column("command", pa.string(), "what makes this row again", nullable=True),
+        column("command", pa.string(), "the command that makes this row again", nullable=True),
         column("note", pa.string(), "why there are no figures", nullable=True),
         column("confidence", pa.float64(), "nominal coverage of the intervals, 0 to 1"),
     ],
@@ -286,7 +286,7 @@ _ROBUSTNESS_SCHEMA = table_schema(
             if name in _COUNT_TEXTS
         ),
         *(field for name in ("accuracy", "balanced_accuracy") for field in _figures(name, DESCRIPTIONS[name])),
-        column("accuracy_change", pa.float64(), "against the plain images, in points (hundredths)"),
-        column("balanced_change", pa.float64(), "balanced accuracy against that of the plain images, in points"),
+        column("accuracy_change", pa.float64(), "accuracy minus that on the plain images, in percentage points"),
+        column("balanced_change", pa.float64(), "balanced accuracy minus that on the plain images, likewise"),
     ],
 )

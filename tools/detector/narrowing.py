@@ -1,15 +1,15 @@
-"""Takes channels out of CenterFace, and lets those that stay do the work of those that go.
+"""Prunes channels of CenterFace, and lets those that stay do the work of those that go.
 
-A block of MobileNetV2 widens its input by a 1 x 1 convolution, filters each channel by a 3 x 3 one, and sums them up by
-another 1 x 1 one. A filtered channel can go without a trace elsewhere: with it go its row of the first, its kernel of
-the second and its column of the third. Which ones go, and what the third convolution is then, is a linear regression of
-what the block gave on the filtered channels that stay, over places in real photographs (He, Zhang and Sun, "Channel
-Pruning for Accelerating Very Deep Neural Networks", 2017; Luo, Wu and Lin, "ThiNet", 2017). Channels go one by one,
-always the one without which the squared error grows least, which has a closed form (Hassibi and Stork, "Second order
-derivatives for network pruning: Optimal Brain Surgeon", 1993): its squared coefficients over its diagonal entry of the
-inverse second moments.
+A block of MobileNetV2 widens its input by a 1 x 1 convolution, filters each channel by a 3 x 3 convolution, and sums
+the channels up by another 1 x 1 convolution. Removing a filtered channel affects nothing outside the block: its row of
+the first convolution, its kernel of the second and its column of the third go with it. A linear regression of the
+block's original outputs on the channels that stay, over places in real photographs, decides which ones go, and gives
+the new third convolution (He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", 2017; Luo,
+Wu and Lin, "ThiNet", 2017). Channels go one by one, always the one whose removal increases the squared error least.
+That increase has a closed form (Hassibi and Stork, "Second order derivatives for network pruning: Optimal Brain
+Surgeon", 1993): the channel's squared coefficients over its diagonal entry of the inverse second moments.
 
-Blocks are done in order, so that each makes up for what the ones before it lost.
+Blocks are pruned in order, so that each compensates for what the ones before it lost.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Doubles = NDArray[np.float64]
 
 KEPT_CHANNELS = (24, 48, 80, 96, 96, 96, 128, 256, 256, 256, 256, 384, 384, 384, 480, 480, 480)
 """How many channels each block keeps, of 32, 96, 144, 144, 192, 192, 192, 384 (four times), 576 (three times) and 960
-(three times): fewer where resolution is high, since there LiteRT waits for memory; multiples of 16, since its kernels
-take so many at once. 3,799 multiply-adds a pixel of canvas are left of 6,027."""
+(three times): fewer where resolution is high, because there LiteRT waits for memory; multiples of 16, because its
+kernels process 16 at once. Of 6,027 multiply-adds per pixel of canvas, 3,799 are left."""
 
 _RIDGE = 1e-4
 _PLACES = 260
@@ -43,7 +43,7 @@ class Narrowed(NamedTuple):
     """A regression on the channels that stay."""
 
     kept: NDArray[np.intp]
-    """``(kept,)``: rising."""
+    """Indices of those channels, ascending, ``(kept,)``."""
     coefficients: Doubles
     """``(kept, outputs)``."""
     intercept: Doubles
@@ -53,11 +53,11 @@ class Narrowed(NamedTuple):
 
 
 def eliminate(channels: Doubles, outputs: Doubles, keep: int) -> Narrowed:
-    """Regress outputs on channels, and take out channels one by one until so many are left.
+    """Regress outputs on channels, and remove channels one by one until ``keep`` are left.
 
     Args:
         channels: ``(places, channels)``.
-        outputs: ``(places, outputs)``: to be told from the channels.
+        outputs: ``(places, outputs)``: to be predicted from the channels.
         keep: how many channels stay; all of them if there are no more.
     """
     places, count = channels.shape
@@ -81,13 +81,16 @@ def eliminate(channels: Doubles, outputs: Doubles, keep: int) -> Narrowed:
 
 
 def blocks() -> list[tuple[int, int, int]]:
-    """The widening, the filtering and the summing layer of each block, the network's first convolution included."""
+    """Indices of the widening, filtering and summing layer of each block.
+
+    The network's first convolution counts as the widening layer of the first block.
+    """
     count = 1 + sum(number for _, number, _ in STAGES)
     return [(3 * block, 3 * block + 1, 3 * block + 2) for block in range(count)]
 
 
 def without_channels(layers: Sequence[Layer], block: tuple[int, int, int], result: Narrowed) -> list[Layer]:
-    """The layers with some channels of a block taken out."""
+    """The layers, with a block reduced to the channels that stay."""
     changed, (widening, filtering, summing) = list(layers), block
     wide, each = layers[widening], layers[filtering]
     changed[widening] = Layer(wide.kernel[..., result.kept], wide.bias[result.kept])
@@ -98,11 +101,11 @@ def without_channels(layers: Sequence[Layer], block: tuple[int, int, int], resul
 
 
 def narrow(layers: Sequence[Layer], canvases: NDArray[np.uint8], kept: Sequence[int] = KEPT_CHANNELS) -> list[Layer]:
-    """Take channels out of every block.
+    """Prune every block.
 
     Args:
-        layers: of the network as published.
-        canvases: uint8 RGB ``(count, height, width, 3)``: photographs that channels are judged on.
+        layers: layers of the published network.
+        canvases: photographs that the regressions use, uint8 RGB ``(count, height, width, 3)``.
         kept: how many channels each block keeps.
     """
     from tools.detector.torch_centerface import TorchCenterFace
@@ -119,7 +122,10 @@ def narrow(layers: Sequence[Layer], canvases: NDArray[np.uint8], kept: Sequence[
 
 
 def _places(network: TorchCenterFace, canvases: NDArray[np.uint8]) -> Doubles:
-    """Places to look at, ``(canvases, places, 2)`` in parts of height and width: half of them near faces, if any."""
+    """Places that the regressions use, ``(canvases, places, 2)``, as shares of height and width.
+
+    Half of them are near faces, where a canvas has any.
+    """
     import torch
 
     from tools.detector.torch_centerface import to_tensor
@@ -139,7 +145,7 @@ def _places(network: TorchCenterFace, canvases: NDArray[np.uint8]) -> Doubles:
 
 
 def _seen(network: TorchCenterFace, canvases: NDArray[np.uint8], places: Doubles, layer: int) -> Doubles:
-    """What one layer gives (after its ReLU, if it has one) at the places, ``(places, channels)``."""
+    """The outputs of one layer (after its ReLU, if it has one) at the places, ``(places, channels)``."""
     import torch
 
     from tools.detector.torch_centerface import to_tensor

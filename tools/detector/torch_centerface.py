@@ -1,7 +1,7 @@
 """CenterFace as a PyTorch module, for fitting; :mod:`tools.detector.centerface` builds the graph that ships.
 
-Weights are those of that module, so canvases here are upright and its kernels are turned back. Not imported by what
-ships: needs ``torch``.
+It takes that module's weights, but upright canvases, so the kernels are rotated back. Needs ``torch``; nothing that
+ships imports it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class TorchCenterFace(torch.nn.Module):  # type: ignore[misc]
     """The network with its weights as parameters.
 
     Args:
-        layers: of :func:`tools.detector.centerface.read_weights`, or with fewer channels.
+        layers: weights, as from :func:`tools.detector.centerface.read_weights`, or with fewer channels.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -41,11 +41,12 @@ class TorchCenterFace(torch.nn.Module):  # type: ignore[misc]
 
         Args:
             canvases: a float32 tensor ``(count, 3, height, width)``, RGB 0 to 255; sides are multiples of 32.
-            seen: takes what each layer of the blocks gives, after its ReLU if it has one, by the layer's index.
+            seen: receives the outputs of the filtering and summing layer of each block, after the ReLU if there is one,
+                by the layer's index.
 
         Returns:
             ``score`` as logits, ``size``, ``offset`` and ``landmarks``, all ``(count, channels, rows, columns)``, and
-            ``features``: a list of what the trunk and each level of the pyramid give.
+            ``features``: a list of the outputs of the trunk and of each level of the pyramid.
         """
         seen = {} if seen is None else seen
         rest = iter(range(len(self.kernels)))
@@ -71,7 +72,7 @@ class TorchCenterFace(torch.nn.Module):  # type: ignore[misc]
         return {**{name: self._convolve(tensor, next(rest)) for name in HEADS}, "features": features}
 
     def _summed(self, wide: Any, rest: Iterator[int], stride: int, seen: dict[int, Any]) -> Any:
-        """The filtering and the summing convolution of a block."""
+        """Apply the filtering and the summing convolution of a block."""
         filtering, summing = next(rest), next(rest)
         seen[filtering] = functional.relu(self._convolve(wide, filtering, stride))
         seen[summing] = self._convolve(seen[filtering], summing)
@@ -79,7 +80,7 @@ class TorchCenterFace(torch.nn.Module):  # type: ignore[misc]
 
     def _convolve(self, tensor: Any, index: int, stride: int = 1) -> Any:
         kernel = self.kernels[index]
-        groups = tensor.shape[1] // kernel.shape[1]  # as many as channels, where each has a kernel of its own
+        groups = tensor.shape[1] // kernel.shape[1]  # in a depthwise convolution, as many as there are channels
         return functional.conv2d(tensor, kernel, self.biases[index], stride, kernel.shape[2] // 2, 1, groups)
 
     def _enlarge(self, tensor: Any, index: int) -> Any:
@@ -92,9 +93,9 @@ def to_tensor(canvases: NDArray[np.uint8]) -> Any:
 
 
 def _upright(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A kernel in PyTorch's order: outputs or inputs first, as its kind of convolution has it, then rows."""
+    """An unrotated kernel in PyTorch's order: outputs first (inputs first if transposed), rows and columns last."""
     order = (2, 3, 0, 1) if kernel.shape[3] == 1 and kernel.shape[0] == 3 else (3, 2, 0, 1)
-    return kernel[::-1, ::-1].transpose(order).copy()  # no negative steps, even over sides of 1
+    return kernel[::-1, ::-1].transpose(order).copy()  # a copy, because PyTorch takes no negative strides
 
 
 def _turned(kernel: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,1 +1,1 @@
-"""The site's reference pages, made from the code, and checks of what the documents say."""
+"""Makes the site's reference pages from the code, and checks what the documents say."""

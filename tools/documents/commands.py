@@ -1,4 +1,4 @@
-"""Checks of the commands that documents show, against the commands' own parsers."""
+"""Checks the commands that documents show with the commands' own parsers."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from maskdet.errors import ConfigError
 from maskdet.named_configs import RECIPES, find_config
 from maskdet.training.recipe import Recipe
 from tools.documents.pages import ROOT, Block
-from tools.documents.parsers import Command, command_of, commands, flags
+from tools.documents.parsers import TOOLS, Command, command_of, commands, flags
 from tools.documents.reference import SETTINGS
 
-# Programs that are not ours: their arguments are left to them.
+# Programs that are not ours; their arguments are not checked.
 OTHERS = frozenset({"[", "docker", "flock", "gcloud", "git", "java", "kubectl", "pip", "pre-commit", "sleep", "test"})
 _KEYWORDS = frozenset({"until", "while", "do", "done", "if", "then", "fi", "!"})
 _OPERATORS = frozenset(";&|()")
 _FILE_ENDINGS = frozenset({"csv", "json", "md", "parquet", "py", "txt", "yaml"})
-# Files of the repository: where a path begins with one of these, it has to be there.
+# Folders of the repository: a path that begins with one of these has to exist.
 _FOLDERS = ("configs/", "docker/", "kubernetes/", "tools/", "benchmarks/", ".ci/")
 
 
 def problems(block: Block) -> list[str]:
-    """What is wrong with the commands of a block, each with its place."""
+    """What is wrong with the commands in a block of code, each with its place."""
     return [f"{block.place}: {problem}" for words in split(block.text) for problem in check(words)]
 
 
 def split(text: str) -> Iterator[list[str]]:
-    """The simple commands of some shell text, without comments, redirections, keywords and assignments."""
+    """The simple commands in a piece of shell text, without comments, redirections, keywords and assignments."""
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>")
         lexer.whitespace_split, lexer.commenters = True, "#"
@@ -105,7 +105,7 @@ def _check_maskdet(arguments: Sequence[str]) -> list[str]:
 
 
 def _check_settings(model: type[BaseModel], parsed: argparse.Namespace) -> None:
-    """Validate the settings that a command line gives, over its file if that is one of ours.
+    """Validate the settings that a command line gives, together with its config file if that is one of ours.
 
     Raises:
         ConfigError: a setting does not exist or has a bad value.
@@ -113,7 +113,7 @@ def _check_settings(model: type[BaseModel], parsed: argparse.Namespace) -> None:
     config = parsed.config
     if config is not None and _is_path(config):
         if not config.startswith(_FOLDERS):
-            return  # the reader's own file, of which the settings given here are a part
+            return  # the reader's own file, which holds other settings that are needed
         config = ROOT / config
     elif config is not None and model is Recipe:
         config = find_config(config, RECIPES)
@@ -122,7 +122,7 @@ def _check_settings(model: type[BaseModel], parsed: argparse.Namespace) -> None:
 
 
 def _is_path(config: str) -> bool:
-    """Whether a config is named by its path, rather than one that comes with the package by its name."""
+    """Whether a config is given as a path, rather than by the name of one that comes with the package."""
     return "/" in config or config.endswith(".yaml")
 
 
@@ -140,7 +140,7 @@ def _check_module(arguments: Sequence[str]) -> list[str]:
 
 
 def _parse(command: Command, arguments: Sequence[str]) -> tuple[argparse.Namespace | None, list[str], str]:
-    """Arguments parsed, those left over, and what is wrong with them."""
+    """The parsed arguments, those left over, and what is wrong with them."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -204,13 +204,13 @@ def _flags() -> frozenset[str]:
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(beam)
     ours = [command.parser for command in _commands().values()]
-    ours += [command_of(f"tools.{name}").parser for name in ("augment", "compare", "make_scenes", "draw_imports")]
+    ours += [command_of(module).parser for module in TOOLS]
     return frozenset(flag for parser in [*ours, beam] for flag in flags(parser))
 
 
 @functools.cache
 def _sections() -> dict[str, set[str]]:
-    """Sections of all settings, and the names in each."""
+    """The sections of all settings, and the names of the settings in each."""
     found: dict[str, set[str]] = {}
     for model, _ in SETTINGS.values():
         for name, field in model.model_fields.items():

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: generated pages, and those at the top of the repository, join those in the folder ``docs``."""
+"""Hooks for mkdocs: add generated pages, and those at the top of the repository, to those in the folder ``docs``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 
 from tools.documents import reference
 
-# Pages that stand at the top of the repository, where its readers look for them: their place in the site.
+# Pages at the top of the repository, where readers look for them → their place in the site.
 TOP_LEVEL = {
     "MODEL_CARD.md": "model-card.md",
     "ARCHITECTURE.md": "architecture.md",
@@ -26,7 +26,7 @@ TOP_LEVEL = {
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the reference pages, and those at the top of the repository."""
+    """Add the reference pages and those at the top of the repository."""
     for path, text in reference.pages().items():
         files.append(File.generated(config, path, content=text))
     for name, path in TOP_LEVEL.items():
@@ -36,7 +36,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def relocate(text: str, path: str) -> str:
-    """A top-level page's links, made relative to its place in the site: links into ``docs`` and to other such pages."""
+    """A top-level page with its links, into ``docs`` and to other such pages, adapted to its place in the site."""
     up = "../" * path.count("/")
 
     def moved(match: re.Match[str]) -> str:
@@ -49,12 +49,12 @@ def relocate(text: str, path: str) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Roles of reStructuredText in docstrings become code."""
+    """Turn reStructuredText roles in docstrings into code."""
     return re.sub(r":(?:class|func|meth|mod|data|attr):<code>~?", "<code>", html)
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Links to files of the repository that are no pages become their names: the site does not hold those files."""
+    """Replace links to files outside ``docs``, which the site does not hold, by their text."""
     folder = (reference.ROOT / "docs" / page.file.src_uri).parent
 
     def plain(match: re.Match[str]) -> str:

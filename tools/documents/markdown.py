@@ -10,7 +10,7 @@ from typing import Any
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; line breaks and bars within cells are made harmless."""
+    """A table; line breaks within cells become spaces, and bars are escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 
@@ -20,7 +20,7 @@ def _cell(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """A docstring's paragraph as Markdown: double backticks and roles of reStructuredText become code."""
+    """A docstring's paragraph as Markdown: double backticks and reStructuredText roles become code."""
     text = re.sub(r":(?:class|func|meth|mod|data|attr):`~?([^`]+)`", r"`\1`", text)
     return text.replace("``", "`")
 

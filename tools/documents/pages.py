@@ -1,4 +1,4 @@
-"""The documents: where they are, the blocks of code in them, and where their links lead."""
+"""The documents: where they are, which blocks of code they hold, and where their links lead."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Block:
     """A fenced block of code.
 
     Attributes:
-        page: the file it stands in.
+        page: the file that holds it.
         line: number of its first line of code.
         language: such as ``sh``; may be empty.
         text: the code.
-        folders: what has to be there to run it; ``None`` if it is not to be run.
+        folders: folders that it needs in order to run; ``None`` if it is not to be run.
     """
 
     page: Path
@@ -49,7 +49,7 @@ def pages() -> list[Path]:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The fenced blocks of a page; one after the comment ``<!-- run -->`` or ``<!-- run: photos -->`` can be run."""
+    """The fenced blocks of a page; one after the comment ``<!-- run -->`` or ``<!-- run: photos -->`` is to be run."""
     source = page.read_text(encoding="utf-8")
     for match in _FENCE.finditer(source):
         indent = len(match["indent"])
@@ -61,7 +61,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def inline_code(page: Path) -> Iterator[tuple[str, str]]:
-    """The pieces of inline code of a page, and the place of each."""
+    """The pieces of inline code in a page, and the place of each."""
     source = page.read_text(encoding="utf-8")
     outside = _FENCE.sub(lambda match: "\n" * match[0].count("\n"), source)
     for match in re.finditer(r"`([^`]+)`", outside):
@@ -70,7 +70,7 @@ def inline_code(page: Path) -> Iterator[tuple[str, str]]:
 
 
 def broken_links(page: Path) -> list[str]:
-    """Links of a page to files and headings that are not there. Links to other hosts are not followed."""
+    """Links in a page to files and headings that do not exist. Links to other hosts are not followed."""
     source = page.read_text(encoding="utf-8")
     outside = re.sub(r"`[^`\n]+`", "", _FENCE.sub("", source))
     broken = []
@@ -80,7 +80,7 @@ def broken_links(page: Path) -> list[str]:
             continue
         path = (page.parent / target).resolve() if target else page
         if not path.exists():
-            # Pages made when the site is built, and those that the site takes from the top of the repository.
+            # Pages that are made when the site is built, or taken from the top of the repository.
             if path.is_relative_to(ROOT / "docs") and _is_made(path.relative_to(ROOT / "docs").as_posix()):
                 continue
             broken.append(f"{page.relative_to(ROOT)}: {match['target']}")

@@ -1,7 +1,7 @@
-"""The argument parsers of the commands, caught while a command parses.
+"""Gets the argument parsers of the commands by interrupting each command when it parses its arguments.
 
 Commands build their parsers where they use them. Running ``main([])`` with argparse's own entry points replaced gives
-the parser that the command would use, so that nothing in a command has to be written for the documents.
+the parser that the command would use, so commands need no extra code for the documents.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from unittest import mock
 
 from maskdet.cli.main import COMMANDS, MODULES
 
-TOOLS = ("tools.augment", "tools.compare", "tools.make_scenes")
+TOOLS = ("tools.augment", "tools.compare", "tools.make_scenes", "tools.draw_imports")
 """Modules with a command line that run from a checkout."""
 
 
@@ -23,8 +23,8 @@ class Command:
     """How a command takes its arguments.
 
     Attributes:
-        parser: with its flags.
-        passes_on: whether flags that it does not know go to Beam.
+        parser: the command's parser.
+        passes_on: whether flags that it does not know are passed on to Beam.
     """
 
     parser: argparse.ArgumentParser
@@ -32,7 +32,7 @@ class Command:
 
 
 class _Caught(BaseException):
-    """Ends a command where it parses its arguments. Not an ``Exception``, so that no command handles it."""
+    """Ends a command when it parses its arguments; not an ``Exception``, so that no command handles it."""
 
     def __init__(self, command: Command) -> None:
         self.command = command
@@ -72,7 +72,7 @@ def commands() -> dict[str, Command]:
 
 
 def flags(parser: argparse.ArgumentParser) -> list[str]:
-    """Every flag of a parser, and of the parsers of its steps."""
+    """Every flag of a parser and of its subparsers."""
     found: list[str] = []
     for action in parser._actions:
         found += action.option_strings

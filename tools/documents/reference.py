@@ -1,4 +1,4 @@
-"""The reference pages: commands, settings, tables, exit codes, failure codes and the API, from the code itself."""
+"""The reference pages, made from the code: commands, settings, tables, exit codes, failure codes and the API."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tools.documents.parsers import commands
 ROOT = Path(__file__).parents[2]
 
 SETTINGS: dict[str, tuple[type[BaseModel], str]] = {
-    "score": (ScoreSettings, "A file of all of them, to copy from: `configs/score.yaml`."),
-    "evaluate": (EvaluateSettings, "Those of `score` apply, too. A file of these: `configs/evaluate.yaml`."),
+    "score": (ScoreSettings, "A file with all of them, to copy from: `configs/score.yaml`."),
+    "evaluate": (EvaluateSettings, "Those of `score` apply, too. A file with these: `configs/evaluate.yaml`."),
     "prepare": (PrepareSettings, "An example: `configs/prepare.yaml`."),
     "train": (Recipe, "Examples: the recipes in `configs/train`."),
 }
@@ -43,7 +43,7 @@ TABLES = {
     "tracks": schemas.tracks_schema,
     "track_rates": schemas.track_rates_schema,
 }
-# Rooms whose modules a program may import, and what each is for; the rest serve the commands.
+# Parts of the package whose modules a program may import; the others serve the commands.
 API_ROOMS = ("inputs", "images", "faces", "model", "scoring", "tables", "compliance", "storage", "beam", "evaluation")
 
 
@@ -75,7 +75,7 @@ def commands_page() -> str:
 
 
 def _description(parser: argparse.ArgumentParser) -> str:
-    """A command's description, its indented lines as a block of code."""
+    """A command's description, with indented lines as a block of code."""
     blocks = re.split(r"\n\s*\n", (parser.description or "").strip())
     lines = []
     for block in blocks:
@@ -104,8 +104,8 @@ def settings_page() -> str:
     """Every setting of every command: type, default, meaning."""
     parts = [
         "# Settings",
-        "Settings stand in a YAML file (`--config FILE`), and single ones on the command line "
-        "(`--set section.key=value`, the value in YAML), which win. An unknown key is refused.",
+        "Settings are written in a YAML file (`--config FILE`). Single settings may be given on the command line "
+        "(`--set section.key=value`, the value in YAML), which wins over the file. An unknown key is refused.",
     ]
     for command, (model, note) in SETTINGS.items():
         parts += [f"## {command}", prose(model.__doc__ or "").strip(), note]
@@ -117,7 +117,7 @@ def settings_page() -> str:
 def _sections(
     model: type[BaseModel], seen: set[type[BaseModel]], prefix: str = "", skip: Iterable[str] = ()
 ) -> Iterator[str]:
-    """A table of a model's own settings, then those of its sections, each with its name and docstring, once."""
+    """A table of a model's own settings; then the name, docstring and table of each section that is not in ``seen``."""
     schema = model.model_json_schema()
     notes = attribute_docstrings(model)
     rows: list[list[str]] = []
@@ -148,7 +148,7 @@ def _sections(
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models of settings in an annotation, such as that of the items of a tuple."""
+    """The settings models in an annotation, such as that of a tuple's items."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in get_args(annotation) for model in models_in(argument)]
@@ -184,7 +184,7 @@ def tables_page() -> str:
     parts = [
         "# Tables",
         "Parquet files with zstd compression. Each column's description is in the file's schema (field metadata, key "
-        "`description`). Partition keys are folders (`site=north/`), other keys are columns of type string.",
+        "`description`). Partition keys are folders (`site=north/`); other keys are columns of type string.",
     ]
     for name, schema in TABLES.items():
         rows = [_column(field) for field in schema()]
@@ -217,7 +217,7 @@ def exit_codes_page() -> str:
 
 
 def failure_codes_page() -> str:
-    """Why an image fails, where, and whether another try may help."""
+    """Why an image fails, at which stage, and whether another try may help."""
     notes = attribute_docstrings(FailureCode)
     rows = [
         [f"`{code.value}`", f"`{code.stage.value}`", "yes" if code.transient else "no", prose(notes.get(code.name, ""))]
@@ -235,10 +235,10 @@ def failure_codes_page() -> str:
 
 
 def api_pages() -> dict[str, str]:
-    """One page for the package, and one for each room that a program may import from."""
+    """One page for the package, and one for each part of it that a program may import from."""
     public = [
         "# Python API",
-        "What `import maskdet` gives, then the rooms that a program may import from.",
+        "What `import maskdet` provides, then the parts of the package that a program may import from.",
         "::: maskdet",
     ]
     rooms = {}

@@ -24,7 +24,7 @@ def document(width: float, height: float, title: str, parts: Iterable[str]) -> s
 
 
 def box(x: float, y: float, width: float, height: float, *, fill: str = "#eef2ff", stroke: str = ACCENT) -> str:
-    """A rectangle with round corners; ``x``, ``y``: its upper left corner."""
+    """A rectangle with round corners, with its upper left corner at ``x``, ``y``."""
     return (
         f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="7" fill="{fill}" stroke="{stroke}" '
         'stroke-width="1.2"/>'
@@ -34,13 +34,13 @@ def box(x: float, y: float, width: float, height: float, *, fill: str = "#eef2ff
 def text(
     x: float, y: float, words: str, *, size: float = 13, colour: str = INK, anchor: str = "middle", bold: bool = False
 ) -> str:
-    """Words on one line; ``y``: their base line."""
+    """Words on one line, with their baseline at ``y``."""
     weight = ' font-weight="600"' if bold else ""
     style = f'font-size="{size:g}" fill="{colour}" text-anchor="{anchor}"{weight}'
     return f'<text x="{x:g}" y="{y:g}" {style}>{escape(words)}</text>'
 
 
 def arrow(path: str, *, dashed: bool = False) -> str:
-    """A line with a tip at its end, along the commands of an SVG path."""
+    """A line along an SVG path, with an arrowhead at its end."""
     dash = ' stroke-dasharray="4 3"' if dashed else ""
     return f'<path d="{path}" fill="none" stroke="{LINE}" stroke-width="1.2" marker-end="url(#tip)"{dash}/>'

@@ -1,1 +1,1 @@
-"""A Flink cluster on this machine."""
+"""Runs a Flink cluster on this machine."""

@@ -34,12 +34,12 @@ from tools.flink.programs import (
 )
 
 FOLDER = ROOT / "build" / "flink"
-# Beam's program in the folder in which a task manager runs, as in configs/runners/flink.yaml.
+# Beam's boot program, as configs/runners/flink.yaml names it: in the folder in which a task manager runs.
 BOOT = "./boot"
 SETTINGS = Path(__file__).parent / "settings" / "config.yaml"
 _START_S = 120.0
 _STOP_S = 10.0
-# What Flink's own scripts pass on Java 17.
+# Options that Flink's own scripts pass to Java 17.
 _OPENED = ("lang", "net", "io", "nio", "lang.reflect", "text", "time", "util", "util.concurrent")
 _OPENS = [
     *(f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in _OPENED),
@@ -57,7 +57,7 @@ class ClusterError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Ports:
-    """Where the cluster listens, on the loopback address."""
+    """Ports on which the cluster listens, at the loopback address."""
 
     rest: int = 8081
     job: int = 8099
@@ -76,21 +76,21 @@ class Ports:
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """A process that leads a session of its own, to which all that it starts belongs."""
+    """A process that leads a session of its own, to which all processes that it starts belong."""
 
     name: str
     pid: int
     started: int
-    """Clock ticks since the machine's start: a pid may be another's by now, a pid and its start may not."""
+    """When it started, in clock ticks since the machine's start: a pid may be reused, but not with the same start."""
 
 
 class FlinkCluster:
     """A cluster whose processes, logs and settings are in one folder.
 
     Args:
-        folder: of the cluster; made if it is not there.
+        folder: the cluster's folder; made if it does not exist.
         ports: where it listens.
-        cores: a core for each task manager and the Python workers it starts; default: two task managers, all cores.
+        cores: for each task manager, the core for it and its Python workers; ``None``: any. Default: two task managers.
     """
 
     def __init__(self, folder: Path, ports: Ports, cores: Sequence[int | None] = (None, None)) -> None:
@@ -101,7 +101,7 @@ class FlinkCluster:
         self._java = find_java()
         flink = sorted(install_flink().glob("*.jar"))
         job_server = install_job_server()
-        # Flink's distribution has Flink and a logger; of the job server's jars the rest is wanted beside it.
+        # Flink's distribution already has Flink and a logger, so only the other jars of the job server are added.
         beam = [jar for jar in sorted(job_server.glob("*.jar")) if not jar.name.startswith(("flink-", "slf4j-"))]
         self._flink_path = os.pathsep.join(map(str, [*flink, *beam]))
         self._server_path = str(job_server / JOB_SERVER_JAR)
@@ -110,7 +110,7 @@ class FlinkCluster:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What `maskdet score` needs beside configs/runners/flink.yaml to find this cluster."""
+        """Flags that `maskdet score` needs, besides configs/runners/flink.yaml, to find this cluster."""
         return (
             f"--job_endpoint=localhost:{self.ports.job}",
             f"--artifact_endpoint=localhost:{self.ports.artifact}",
@@ -118,10 +118,10 @@ class FlinkCluster:
         )
 
     def start(self) -> None:
-        """Start all of it and wait until it takes jobs.
+        """Start the cluster and wait until it accepts jobs.
 
         Raises:
-            ClusterError: a port is taken, or a process ended; says which, and where its log is.
+            ClusterError: a port is taken, or a process ended; the text says which, and where its log is.
         """
         stop(self.folder)
         self._prepare()
@@ -133,8 +133,8 @@ class FlinkCluster:
         self._await("job server", lambda: listens(self.ports.job))
 
     def start_task_manager(self, number: int) -> None:
-        """Start a task manager, from 0, in place of one that died; it joins within seconds."""
-        # The program that starts workers outlives a task manager that is killed, and starts them anew a few times.
+        """Start the task manager of a number from 0, in place of one that died; it joins the cluster within seconds."""
+        # The program that starts workers outlives a killed task manager, and restarts them a few times.
         _end([process for process in _read(self.folder) if process.name == f"task-manager-{number}"])
         core = self._cores[number]
         pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
@@ -146,12 +146,12 @@ class FlinkCluster:
         return self._process(f"task-manager-{number}").pid
 
     def workers(self, number: int) -> list[int]:
-        """The pids of the Python processes that a task manager has started and that are alive, the latest last."""
+        """The pids of the Python processes that a task manager started and that are still alive, the latest last."""
         session = _session(self._process(f"task-manager-{number}"))
         return sorted((pid for pid in session if b"sdk_worker_main" in _command_line(pid)), key=_started)
 
     def rest(self, path: str) -> Any:
-        """What Flink's REST API answers."""
+        """The answer of Flink's REST API."""
         with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as answer:
             return json.load(answer)
 
@@ -163,10 +163,10 @@ class FlinkCluster:
                 urllib.request.urlopen(request, timeout=10).close()
 
     def await_task_managers(self, count: int) -> None:
-        """Wait until so many are there, with their slots free.
+        """Wait until this many have joined and all their slots are free.
 
         Raises:
-            ClusterError: they do not come.
+            ClusterError: they do not join.
         """
 
         def there() -> bool:
@@ -179,7 +179,7 @@ class FlinkCluster:
         self._await(f"{count} task managers", there)
 
     def stop(self) -> None:
-        """End everything that was started; what it logged stays."""
+        """End everything that was started; logs stay."""
         stop(self.folder)
         for child in self._children:
             child.wait()
@@ -241,7 +241,7 @@ class FlinkCluster:
             "RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1",
             "NO_GCE_CHECK": "true",
         }
-        # A folder for each: their workers leave files where they start, under the same names.
+        # Each has its own folder, because their workers write files of the same names where they start.
         folder = self.folder / "work" / name
         folder.mkdir(exist_ok=True)
         (folder / BOOT).unlink(missing_ok=True)
@@ -275,7 +275,7 @@ class FlinkCluster:
 
 @contextlib.contextmanager
 def running(cluster: FlinkCluster) -> Iterator[FlinkCluster]:
-    """A cluster while a block runs; it is stopped then, and also if this process is killed."""
+    """Run a cluster while the body runs; it is stopped afterwards, even if this process is killed."""
     command = [sys.executable, __file__, "watch", "--folder", str(cluster.folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
         try:
@@ -320,7 +320,7 @@ def _write(folder: Path, processes: Sequence[Process]) -> None:
 
 
 def _session(process: Process) -> list[int]:
-    """The pids of a session, its leader's among them, if it is the one that was started."""
+    """The pids in a process's session, including its own; none if the pid now belongs to another process."""
     found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     fields = {pid: _stat(pid) for pid in found}
     leader = fields.get(process.pid, ())
@@ -366,10 +366,10 @@ def _up(folder: Path) -> None:
 
 
 def main() -> None:
-    """Start, stop, or stop once the input ends."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("up", "down", "watch"))
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("action", choices=("up", "down", "watch"), help="watch: stop once standard input ends")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="the cluster's folder (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.action == "up":
         try:

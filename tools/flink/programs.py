@@ -1,4 +1,4 @@
-"""Servers and runners that tests start beside Python, built or fetched into build/tools once and kept there."""
+"""Servers and runners, not written in Python, that tests start; built or downloaded into build/tools once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from typing import TextIO
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "build" / "tools"
 JOB_SERVER_POM = Path(__file__).parent / "settings" / "pom.xml"
-# The job server sends its jars to Flink with each job, one after the other, at a tenth of a second each.
+# All jars in one: the job server sends its jars to Flink with each job, and each takes a tenth of a second.
 JOB_SERVER_JAR = Path("merged", "job-server.jar")
 FAKE_GCS_VERSION = "v1.56.1"
 FLINK_VERSION = "1.19.3"
@@ -30,7 +30,10 @@ BEAM_VERSION = f"v{version('apache-beam')}"
 
 
 def ends_with_input(*command: object) -> list[str]:
-    """A command that a shell ends when its own input closes, as it does however the process that holds it ends."""
+    """Wrap a command in a shell that ends it when the shell's input closes.
+
+    The input closes when the process that holds its other end does, however that ends.
+    """
     return ["sh", "-c", '"$@" & cat; kill $!', "sh", *map(str, command)]
 
 
@@ -42,7 +45,7 @@ def listens(port: int) -> bool:
 
 
 class NotInstallableError(Exception):
-    """A program cannot be had on this machine; the text says why."""
+    """A program cannot be installed on this machine; the text says why."""
 
 
 def install_fake_gcs_server() -> Path:
@@ -55,7 +58,7 @@ def install_fake_gcs_server() -> Path:
 
 
 def install_beam_boot() -> Path:
-    """The program that starts Python SDK workers in Beam's containers, of the Beam installed.
+    """The program that starts Python SDK workers in Beam's containers, in the version of the installed Beam.
 
     Raises:
         NotInstallableError: there is no Go, or the build failed.
@@ -64,7 +67,7 @@ def install_beam_boot() -> Path:
 
 
 def install_prism() -> Path:
-    """Beam's own portable runner, of the Beam installed.
+    """Beam's own portable runner, in the version of the installed Beam.
 
     Raises:
         NotInstallableError: there is no Go, or the build failed.
@@ -73,14 +76,14 @@ def install_prism() -> Path:
 
 
 def install_flink() -> Path:
-    """The folder of the jars that job and task managers need, taken from Flink's package for Python (230 MB).
+    """The folder with the jars that job and task managers need, taken from Flink's package for Python (230 MB).
 
     Raises:
-        NotInstallableError: the package cannot be fetched.
+        NotInstallableError: the package cannot be downloaded.
     """
 
     def fetch(folder: Path) -> None:
-        # The package's setup would ask for all that PyFlink needs; only its jars are wanted.
+        # Without dependencies, since only the package's jars are needed, not what PyFlink needs to run.
         command = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         _run(sys.executable, *command, "--dest", folder, f"apache-flink-libraries=={FLINK_VERSION}")
         (archive,) = folder.glob("*.tar.gz")
@@ -95,10 +98,10 @@ def install_flink() -> Path:
 
 
 def install_job_server() -> Path:
-    """The folder of the jars of Beam's job server for Flink (110 MB), and of one that holds all, `JOB_SERVER_JAR`.
+    """The folder with the jars of Beam's job server for Flink (110 MB), and all of them merged in `JOB_SERVER_JAR`.
 
     Raises:
-        NotInstallableError: there is no Maven, or it cannot fetch them.
+        NotInstallableError: Maven is not installed, or cannot download them.
     """
     digest = hashlib.sha256(JOB_SERVER_POM.read_bytes()).hexdigest()[:8]
 
@@ -125,7 +128,7 @@ def find_java() -> str:
 def _go_program(name: str, package: str, version: str) -> Path:
     def build(folder: Path) -> None:
         go = _needed("go", f"{name} is built with Go")
-        # In a folder without a Go module, as the repository is none.
+        # In a folder outside any Go module.
         _run(go, "install", f"{package}@{version}", cwd=folder, env={**os.environ, "GOBIN": str(folder)})
         next(folder.iterdir()).rename(folder / name)
 
@@ -133,10 +136,10 @@ def _go_program(name: str, package: str, version: str) -> Path:
 
 
 def _kept(name: str, make: Callable[[Path], None]) -> Path:
-    """A folder of the tools, made whole or not at all, and once, whoever else wants it at the same time.
+    """A folder below :data:`TOOLS`, made completely or not at all, and only once, even if several processes want it.
 
     Raises:
-        NotInstallableError: it cannot be made, or whoever was waited for could not make it.
+        NotInstallableError: it cannot be made, by this process or by one that this process waited for.
     """
     kept = TOOLS / name
     if kept.is_dir():
@@ -162,10 +165,10 @@ def _make(kept: Path, make: Callable[[Path], None]) -> None:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[TextIO]:
-    """Keep other processes out while the body runs; it may leave a note of why it failed to those who wait.
+    """Keep other processes out while the body runs; in the yielded file it may tell those that wait why it failed.
 
     Raises:
-        NotInstallableError: such a note was left while this process waited.
+        NotInstallableError: this process waited, and the one before it failed.
     """
     with lock.open("a+", encoding="utf-8") as note:
         try:
@@ -180,7 +183,7 @@ def _alone(lock: Path) -> Iterator[TextIO]:
 
 
 def _merge(jars: Sequence[Path], target: Path) -> None:
-    """One jar of many: of files of one name the first counts, and lists of service providers are joined."""
+    """Merge jars into one: the first file of a name is kept, and lists of service providers are joined."""
     services: dict[str, list[bytes]] = {}
     seen: set[str] = set()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as merged:
@@ -216,7 +219,7 @@ def _renamed(member: tarfile.TarInfo, name: str) -> tarfile.TarInfo:
 
 
 def main() -> None:
-    """Build or fetch all of them; the exit code is 1 if one cannot be had."""
+    """Build or download all of them; the exit code is 1 if one cannot be installed."""
     missing = 0
     for install in (install_fake_gcs_server, install_prism, install_beam_boot, install_flink, install_job_server):
         try:

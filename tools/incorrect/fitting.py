@@ -1,7 +1,7 @@
-"""Fit the compact network to views drawn by weight, in whole or from a layer on, and average its weights.
+"""Fit the whole compact network, or its layers from one on, to views drawn by weight, and average its weights.
 
-Averaging: the exponential moving average of Polyak and Juditsky, "Acceleration of Stochastic Approximation by
-Averaging" (1992), as Keras' optimizers keep it.
+Weights are averaged by an exponential moving average, as Keras' optimizers do, after Polyak and Juditsky,
+"Acceleration of Stochastic Approximation by Averaging" (1992).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from maskdet.training.fused import with_fused_normalization
 
 BATCH = 64
 FROZEN_UP_TO = "block2_add"
-"""Where the network is cut when only its later layers learn."""
+"""The last frozen layer when only the later layers learn."""
 LAST_LAYERS_FROM = "block4_add"
-"""Where it is cut when only the last of them learn, five times as fast."""
+"""The last frozen layer when only the last layers learn, which is five times as fast."""
 
 _WARM_UP_STEPS = 50
 _LABEL_SMOOTHING = 0.03
@@ -31,23 +31,23 @@ _SHIPPED_WORN_LOGIT, _RARE_LOGIT = 0.7, -1.5
 
 
 class Part(NamedTuple):
-    """Views of one source."""
+    """Views from one source."""
 
     views: NDArray[Any]
     """``(items, copies, …)``: uint8 pixels or float16 features."""
     labels: NDArray[np.int64]
-    """Places in the class order, ``(items,)``."""
+    """Indices of classes, ``(items,)``."""
     weights: NDArray[np.float64]
-    """How often each item is drawn against others, ``(items,)``."""
+    """Relative frequency at which each item is drawn, ``(items,)``."""
 
 
 class Mixture:
-    """Draws batches from parts: an item by its weight, one of its views, mirrored or not.
+    """Draws batches from parts: items by their weights, one view of each, mirrored or not.
 
     Args:
         parts: what to draw from.
-        seed: of every draw.
-        mirror: whether half of the views are mirrored; features are not.
+        seed: seed of every draw.
+        mirror: whether half of the views are mirrored, which is for pixels, not for features.
     """
 
     def __init__(self, parts: Sequence[Part], seed: int, *, mirror: bool) -> None:
@@ -58,11 +58,11 @@ class Mixture:
         self._places = np.array([(p, i) for p, part in enumerate(parts) for i in range(len(part.labels))])
 
     def shares(self) -> dict[str, float]:
-        """Class → its share of what is drawn."""
+        """Class → its share of the draws."""
         return {name: float(self._chances[self._labels == code].sum()) for code, name in enumerate(THREE_CLASSES)}
 
     def batches(self, steps: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """As many batches of views and labels."""
+        """``steps`` batches of views and labels."""
         for _ in range(steps):
             drawn = self._rng.choice(len(self._chances), BATCH, p=self._chances)
             views = []
@@ -77,10 +77,11 @@ class Mixture:
 
 
 def with_three_classes(shipped: Any) -> Any:
-    """A compact network of three classes that begins with what one of two classes knows.
+    """A compact network of three classes, initialised from one of two classes.
 
     Args:
-        shipped: a ``keras.Model`` of two classes; half of its log odds become the logits of ``mask`` and ``no_mask``.
+        shipped: a ``keras.Model`` of two classes; plus and minus half its log odds are the first logits of ``mask`` and
+            ``no_mask``.
     """
     _, height, width, _ = shipped.input_shape
     network = build_model(COMPACT, height, width, THREE_CLASSES)
@@ -114,7 +115,7 @@ def cut(network: Any, layer: str = FROZEN_UP_TO) -> tuple[Any, Any]:
 
 
 def put_back(network: Any, rest: Any) -> Any:
-    """The network with the weights of its rest, which :func:`cut` made; changed in place."""
+    """Put the weights of the second part that :func:`cut` made back into the network, in place."""
     for layer in rest.layers:
         if layer.weights:
             network.get_layer(layer.name).set_weights(layer.get_weights())
@@ -122,12 +123,12 @@ def put_back(network: Any, rest: Any) -> Any:
 
 
 def fit(network: Any, mixture: Mixture, steps: int, rate: float, *, averaged: float) -> Any:
-    """Fit a network: Adam with decoupled weight decay, a cosine after a short warm-up, averaged weights.
+    """Fit a network by Adam with decoupled weight decay, cosine decay after a short warm-up, and averaged weights.
 
     Args:
-        network: left as it is.
-        mixture: what it sees.
-        steps: batches.
+        network: the network to start from; not changed.
+        mixture: the views to fit it to.
+        steps: number of batches.
         rate: the highest learning rate.
         averaged: the moving average's momentum.
 

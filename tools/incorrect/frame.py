@@ -1,7 +1,7 @@
-"""A face in a frame of its own: eyes level at v = 0, mouth at v = 1, whatever the photograph.
+"""Coordinates on a face that do not depend on the photograph: eyes level at v = 0, mouth at v = 1.
 
-Places on a face are given in these coordinates: u runs across, v down, both in units of the distance from the point
-between the eyes to the point between the corners of the mouth. The tip of a nose lies near v = 0.57, a chin near 1.75.
+In this frame, u runs across and v down, both in units of the distance from the point between the eyes to the point
+between the corners of the mouth. The tip of a nose lies near v = 0.57, a chin near 1.75.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ U, V = np.meshgrid((np.arange(SIDE) - EYES[0]) / UNIT, (np.arange(SIDE) - EYES[1
 """Coordinates of each pixel of the frame, float64 ``(SIDE, SIDE)`` each."""
 
 SKIN = (np.abs(U) < 0.62) & (V > -0.3) & (V < 0.22)
-"""About the eyes: what a mask leaves free, and what faces are compared by."""
+"""The area around the eyes, which a mask leaves free and by which faces are compared."""
 
 _LEAST_LENGTH_PX = 6.0
 
 
 def axes(landmarks: Floats) -> tuple[Floats, Floats, Floats]:
-    """The frame's origin and its unit vectors u and v, in the image's pixels.
+    """The frame's origin and its unit vectors along u and v, in the image's pixels.
 
     Args:
         landmarks: ``(5, 2)``: eyes, tip of the nose, corners of the mouth; the left of each pair first.
@@ -49,19 +49,19 @@ def length(landmarks: Floats) -> float:
 
 
 def turn(landmarks: Floats) -> float:
-    """How far a head is turned to a side: u of the tip of its nose."""
+    """How far a head is turned to one side: u of the tip of its nose."""
     return float(coordinates(landmarks, landmarks[2])[0])
 
 
 def coordinates(landmarks: Floats, points: Floats) -> tuple[Floats, Floats]:
-    """Coordinates u and v of points ``(…, 2)`` of the image."""
+    """Coordinates u and v of points in the image, ``(…, 2)``."""
     origin, across, down = axes(landmarks)
     offset, square = points - origin, down @ down
     return offset @ across / square, offset @ down / square
 
 
 def to_image(landmarks: Floats, u: Floats, v: Floats) -> Floats:
-    """The image's point ``(…, 2)`` at u and v."""
+    """The points in the image at u and v, ``(…, 2)``."""
     origin, across, down = axes(landmarks)
     return np.asarray(origin + u[..., np.newaxis] * across + v[..., np.newaxis] * down)
 
@@ -73,12 +73,12 @@ def pixel_coordinates(landmarks: Floats, height: int, width: int) -> tuple[Float
 
 
 def in_frame(u: Floats, v: Floats) -> list[Floats]:
-    """Row and column in the frame of places on a face, as ``ndimage.map_coordinates`` takes them."""
+    """Rows and columns, in the frame, of places on a face, as ``ndimage.map_coordinates`` takes them."""
     return [v * UNIT + EYES[1], u * UNIT + EYES[0]]
 
 
 def sampled(image: Floats, places: list[Floats]) -> Floats:
-    """Float pixels ``(height, width, channels)`` at rows and columns, edges repeated."""
+    """Pixels of an image at rows and columns, float ``(height, width, channels)``; edges are repeated."""
     channels = [
         ndimage.map_coordinates(image[..., channel], places, order=1, mode="nearest")
         for channel in range(image.shape[2])
@@ -87,7 +87,7 @@ def sampled(image: Floats, places: list[Floats]) -> Floats:
 
 
 def canonical(image: Image.Image | Floats, landmarks: Floats) -> Floats:
-    """A photograph's face in the frame, float RGB ``(SIDE, SIDE, 3)``; blurred before it is shrunk."""
+    """A photograph's face in the frame, float RGB ``(SIDE, SIDE, 3)``; larger faces are blurred before shrinking."""
     pixels = np.asarray(image, np.float32).clip(0, 255)
     shrinkage = length(landmarks) / UNIT
     if shrinkage > 1.3:
@@ -97,7 +97,7 @@ def canonical(image: Image.Image | Floats, landmarks: Floats) -> Floats:
 
 
 def usable(landmarks: Floats) -> bool:
-    """Whether landmarks are those of a face that is neither tiny nor in profile, its eyes across its length."""
+    """Whether landmarks are those of a face that is neither tiny nor in profile, with eyes across its axis."""
     _, _, down = axes(landmarks)
     between = landmarks[1] - landmarks[0]
     apart, unit = float(np.hypot(*between)), float(np.hypot(*down))
@@ -107,7 +107,7 @@ def usable(landmarks: Floats) -> bool:
 
 
 def sharpness(face: Floats) -> float:
-    """How much fine detail there is about the eyes of a face in the frame, against their contrast."""
+    """How much fine detail a face in the frame has around the eyes, relative to the contrast there."""
     grey = face @ LUMA
     detail = np.abs(ndimage.laplace(ndimage.gaussian_filter(grey, 0.6)))
     return float(detail[SKIN].mean()) / (float(grey[SKIN].std()) + 8.0)

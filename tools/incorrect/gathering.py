@@ -1,4 +1,4 @@
-"""Gather faces and items of k12, wild and scenes, in the parts that training and test go by."""
+"""Gather faces and items of k12, wild and scenes, with their parts for training and test."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Known(NamedTuple):
     official_split: str | None
     split: str
     face: Face | None
-    """Its one face, where one is found."""
+    """Its face, where exactly one usable face is found."""
     several: bool
     """Whether more than one face is found."""
 
@@ -46,9 +46,9 @@ class Annotated(NamedTuple):
     number: int
     label: str
     box: Floats
-    """``(4,)``, as annotated."""
+    """The annotated box, ``(4,)``."""
     found: Face | None
-    """The same face as CenterFace finds it."""
+    """The same face as CenterFace finds it, if it does."""
     part: str
     """``fit``, ``tune`` or ``test``."""
     group: str
@@ -105,7 +105,10 @@ def read_scenes(root: Path, parts: Path, detect: CenterFace) -> list[Annotated]:
 
 
 def scene_faces(faces: list[Annotated], part: str) -> list[Face]:
-    """Found faces of a part that pictures can be made of: none of a group with a mask worn incorrectly."""
+    """Faces of a part that were found and that pictures can be made from.
+
+    Faces of groups with a mask worn incorrectly are left out.
+    """
     kept = set(incorrect_groups(faces))
     return [
         face.found
@@ -124,7 +127,7 @@ def incorrect_groups(faces: list[Annotated]) -> list[str]:
 
 
 def items_of_collections(root: Path, known: list[Known], split: str, without: set[str]) -> Iterator[Item]:
-    """What training sees of k12's official Train and of wild: faces, and whole pictures."""
+    """Items for training from k12's official Train and from wild: faces, and whole pictures."""
     corrected = relabelled()
     for file in known:
         label = corrected.get(file.path, file.label)
@@ -146,7 +149,7 @@ def items_of_collections(root: Path, known: list[Known], split: str, without: se
 
 
 def items_of_scenes(root: Path, faces: list[Annotated]) -> Iterator[Item]:
-    """Each face by its annotated box, and by the one that is found, with what ``relabelled.csv`` says it shows."""
+    """Two items for each face: by its annotated box and by the box found; ``relabelled.csv`` corrects labels."""
     corrected = relabelled()
     for face in faces:
         name = f"{face.path}#{face.number}"

@@ -1,7 +1,6 @@
-"""Make training images of photographs: masks worn in every way, faces that are bare again, things before faces.
+"""Make training images from photographs: masks worn in every way, faces made bare again, things in front of faces.
 
-Every kind passes through the same steps — pasting, restoring, blending, JPEG — in every class, so that none of their
-traces gives a class away.
+All steps (pasting, restoring, blending, JPEG) occur in every class, so that no trace of them gives a class away.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from tools.incorrect.restoring import BareFaces, restored
 from tools.incorrect.sources import Face, Item, Photographs, encoded, large
 
 SHARES = {"nose": 0.40, "chin": 0.22, "ear": 0.04, "right": 0.29, "none": 0.05}
-"""Where masks are put, and how often."""
+"""Where masks are put, and the share of each place."""
 _LABELS = {"right": MASK, "none": NO_MASK}
 
 _RESTORED_SHARE = 0.5
@@ -37,7 +36,7 @@ _MASKS, _SOURCES, _HEADS, _CLOTHS = 700, 900, 400, 200
 
 
 class Donor(NamedTuple):
-    """A mask that can be put on, and whose it was."""
+    """A mask that can be put on a face, and the face that wore it."""
 
     face: Face
     mask: Matte
@@ -47,11 +46,11 @@ class Workshop:
     """Makes pictures of faces.
 
     Args:
-        photographs: where the faces' pictures are.
+        photographs: opens the faces' photographs.
         bare: faces without a mask, to put masks on.
-        masked: faces with one, to cut it out or to set it lower.
-        sources: bare faces to restore hidden ones from.
-        seed: which masks, sources, heads and cloths are taken.
+        masked: faces with a mask, to cut it out or to move it.
+        sources: bare faces whose lower halves replace masks.
+        seed: decides which masks, sources, heads and cloths are taken.
     """
 
     def __init__(
@@ -78,14 +77,14 @@ class Workshop:
         self._cloths = list(self._find_cloths(_shuffled([*bare, *masked], rng)))
 
     def worn(self, number: int, seed: int) -> Item:
-        """A face with a mask put on it, or made bare, of a kind drawn by :data:`SHARES`."""
+        """A face with a mask put on it or taken off, of a kind drawn by :data:`SHARES`."""
         rng, made = np.random.default_rng([seed, 1, number]), None
         while made is None:  # a mask may land outside the picture
             made = self._worn(rng)
         return made
 
     def hidden(self, number: int, seed: int) -> Item:
-        """A bare face, or one with a mask worn as it should be, with something before its edge."""
+        """A bare face, or one with a mask worn correctly, with something in front of its edge."""
         rng = np.random.default_rng([seed, 2, number])
         masked = rng.random() < _MASKED_HIDDEN_SHARE
         faces = self._masked if masked else self._bare
@@ -117,7 +116,7 @@ class Workshop:
         return Item(_file(pixels), box, _LABELS.get(kind, INCORRECT), name, face.group, face.path)
 
     def _like_turned(self, face: Face, rng: np.random.Generator) -> Matte:
-        """A mask from a face turned alike, and not much smaller."""
+        """A mask from a face that is turned like this one and of similar size."""
         apart = np.abs(self._lengths - np.log(max(20.0, length(face.landmarks)))).clip(0, 2)
         nearest = np.argsort(np.abs(self._turns - turn(face.landmarks)) + 0.25 * apart)
         return self._donors[int(nearest[rng.integers(min(_LIKE_TURNED, len(nearest)))])].mask
@@ -137,7 +136,7 @@ class Workshop:
         return canonical(picture, landmarks).astype(np.float32)
 
     def _find_cloths(self, faces: list[Face]) -> Iterator[Floats]:
-        """What is below faces where photographs go on for a face's height."""
+        """Patches of what is below faces, from photographs that continue for another face's height."""
         found = 0
         for face in faces:
             left, _, right, bottom = face.box
@@ -161,7 +160,7 @@ class Workshop:
 
 
 def _shuffled(faces: Sequence[Face], rng: np.random.Generator) -> list[Face]:
-    """In an order of chance, whatever order they came in."""
+    """Faces in a random order that does not depend on the order in which they came."""
     ordered = sorted(faces, key=lambda face: (zlib.crc32(face.path.encode()), face.path))
     return [ordered[index] for index in rng.permutation(len(ordered))]
 

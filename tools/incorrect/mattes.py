@@ -1,8 +1,8 @@
 """Cut the mask out of a photograph of somebody who wears one.
 
-What lies over mouth and chin is mask, what lies about the eyes and beside the head is not; two histograms of colours
-learn the difference from these places, and four rounds of telling pixels apart and learning anew find the edge
-(Rother, Kolmogorov and Blake, "GrabCut", 2004, with a prior over places instead of a graph).
+The area over mouth and chin is surely mask; the areas around the eyes and beside the head surely are not. Two colour
+histograms learn the difference from these areas, and four rounds of classifying pixels and relearning the histograms
+find the edge (Rother, Kolmogorov and Blake, "GrabCut", 2004, with a prior over places instead of a graph).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Extent(NamedTuple):
     """v at which it starts along the middle of the face."""
     bottom: float
     left: float
-    """u of its outermost columns."""
+    """u of its leftmost column."""
     right: float
     share: float
-    """Of the frame's pixels."""
+    """Share of the frame's pixels that it covers."""
 
 
 class Matte(NamedTuple):
-    """A mask cut out."""
+    """A mask that was cut out."""
 
     face: Floats
     """The photograph in the frame, float32 RGB ``(SIDE, SIDE, 3)``."""
@@ -46,7 +46,7 @@ class Matte(NamedTuple):
 
 
 def _prior() -> Floats:
-    """Log odds of a mask by place alone, of one worn as it should be."""
+    """Log odds, by place alone, that a pixel is mask, for a mask worn correctly."""
     top = np.interp(np.abs(U), [0, 0.35, 0.9, 1.3], [0.30, 0.42, 0.45, 0.4])
     bottom = np.interp(np.abs(U), [0, 0.5, 0.8, 1.0, 1.2], [1.85, 1.7, 1.45, 1.1, 0.7])
     inside = np.minimum(np.minimum(V - top, bottom - V), 1.12 - np.abs(U))
@@ -57,7 +57,7 @@ _PRIOR = _prior()
 _SURELY = (np.abs(U) < 0.62) & (V > 0.72) & (V < 1.4)
 _SURELY_NOT = ((V < 0.05) & (V > -1.1) & (np.abs(U) < 1.5)) | (np.abs(U) > 1.55) | (V > 2.4)
 _NEAR = (np.abs(U) < 1.5) & (V > -1.1) & (V < 2.4)
-# Crops end in a straight line below the chin; the matte is rounded there.
+# Crops end in a straight line below the chin, so the matte is rounded there.
 _ROUNDED_BOTTOM = np.interp(np.abs(U), [0, 0.3, 0.6, 0.8, 1.0, 1.25], [2.05, 1.98, 1.75, 1.5, 1.2, 0.7])
 
 
@@ -66,10 +66,10 @@ def cut_mask(image: Image.Image, landmarks: Floats) -> Matte | None:
 
     Args:
         image: RGB.
-        landmarks: ``(5, 2)`` of the face.
+        landmarks: landmarks of the face, ``(5, 2)``.
 
     Returns:
-        The mask, or ``None`` if its edge is not clear, or it does not lie where a mask worn as it should be lies.
+        The mask, or ``None`` if its edge is not clear, or it does not lie where a mask worn correctly lies.
     """
     face = canonical(image, landmarks).astype(np.float32)
     alpha, clean = _alpha(face)
@@ -95,7 +95,7 @@ def _worn_right(extent: Extent) -> bool:
 
 
 def _alpha(face: Floats) -> tuple[Floats | None, float]:
-    """The matte, and the share of places that are clearly one or the other."""
+    """The matte, and the share of pixels that are clearly mask or clearly not."""
     pixels = Image.fromarray(face.clip(0, 255).astype(np.uint8)).convert("YCbCr")
     colours = np.asarray(pixels, np.float32).copy()
     colours[..., 1:] = (colours[..., 1:] - 128) * _CHROMA_GAIN + 128
@@ -124,7 +124,7 @@ def _histogram(bins: NDArray[np.intp], weights: Floats) -> Floats:
 
 
 def _one_piece(likely: Floats) -> Floats | None:
-    """The largest connected piece, without holes, its edge soft."""
+    """The largest connected piece, without holes and with a soft edge."""
     pieces, count = ndimage.label(likely > 0.5)
     if count == 0:
         return None

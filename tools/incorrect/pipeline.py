@@ -1,4 +1,4 @@
-"""All steps from photographs to a fitted network: a function of the photographs, the settings and a seed."""
+"""All steps from photographs to a fitted network; photographs, settings and seed decide the result."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tools.incorrect.sources import Face, Item, Photographs, relabelled
 from tools.incorrect.views import SIDE_PX, make_view
 
 COPIES = {"collections": 2, "scenes": 6, "worn": 2, "hidden": 2, "composites": 1, "incorrect": 16, "others": 3}
-"""Source → views of each item."""
+"""Source → number of views of each item."""
 
 WEIGHTS = {"crop": 1.0, "wild": 1.6, "whole": 1.2, "scene": 2.0, "worn": 0.6, "hidden": 1.0, "composite": 0.5}
-"""Kind of item → how often it is drawn against others."""
+"""Kind of item → relative frequency at which it is drawn."""
 LAST_SHARES = {"collections": 0.75, "scenes": 1.2, "worn": 0.6, "hidden": 0.6, "composites": 0.5}
-"""Source → what its weights are multiplied by in the last stage."""
+"""Source → factor of its weights in the last stage."""
 _INCORRECT_WEIGHT = 3.0
 _REAL_INCORRECT_WEIGHT, _REAL_NEAR_WEIGHT, _REAL_FAR_WEIGHT = 40.0, 3.0, 2.0
 _HARD_WEIGHT = 3.0
@@ -42,7 +42,7 @@ _LOOKS_BARE = 0.4
 
 
 class Counts(NamedTuple):
-    """How many pictures are made."""
+    """How many pictures of each kind are made."""
 
     worn: int = 9500
     worn_on_scenes: int = 2500
@@ -50,11 +50,11 @@ class Counts(NamedTuple):
 
 
 def without_shared(known: Sequence[Known], shared: set[str]) -> set[str]:
-    """Files of k12 and wild to leave out: those that show a photograph of scenes' tune or test part, and all copies.
+    """Files of k12 and wild to leave out: those that show a photograph of scenes' tune or test part, and their copies.
 
     Args:
         known: the files.
-        shared: those that were found to.
+        shared: paths of files that are known to show such a photograph.
     """
     groups = {file.group for file in known if file.path in shared}
     return {file.path for file in known if file.group in groups}
@@ -63,15 +63,15 @@ def without_shared(known: Sequence[Known], shared: set[str]) -> set[str]:
 def made_pictures(
     root: Path, known: Sequence[Known], faces: list[Annotated], without: set[str], counts: Counts, seed: int
 ) -> tuple[list[Item], list[Item]]:
-    """Pictures of masks worn in every way, and of faces with something before them.
+    """Pictures of masks worn in every way, and of faces with something in front of them.
 
     Args:
         root: the data folder.
         known: files of k12 and wild.
-        faces: those of scenes; only its fit part is used.
-        without: files of k12 and wild that must not be seen.
-        counts: how many.
-        seed: of all of it.
+        faces: faces of scenes; only its fit part is used.
+        without: files of k12 and wild that must not be used.
+        counts: how many pictures to make.
+        seed: seed of everything random.
     """
     corrected = relabelled()
     own = [
@@ -102,7 +102,7 @@ def _of(faces: Iterable[Face], label: str) -> list[Face]:
 
 
 def views_of(items: Sequence[Item], copies: int, seed: int) -> NDArray[np.uint8]:
-    """Random views of items, ``(items, copies, 112, 112, 3)``: each item's own random numbers, on all cores."""
+    """Random views of items, ``(items, copies, 112, 112, 3)``; each item has its own random numbers. Uses all cores."""
     with ProcessPoolExecutor() as pool:
         jobs = [(item, copies, seed, number) for number, item in enumerate(items)]
         made = list(pool.map(_views, jobs, chunksize=64))
@@ -116,7 +116,7 @@ def _views(job: tuple[Item, int, int, int]) -> NDArray[np.uint8]:
 
 
 def parts_of(items: Sequence[Item], views: NDArray[Any]) -> Part:
-    """Views with their classes, drawn as often as :data:`WEIGHTS` says."""
+    """Views with their classes and the weights that :data:`WEIGHTS` gives them."""
     labels = np.array([THREE_CLASSES.index(item.label) for item in items], np.int64)
     weights = np.array([WEIGHTS[item.kind.split("_")[0]] for item in items])
     of_collections = np.array([item.kind in ("crop", "wild", "whole") for item in items])
@@ -125,7 +125,7 @@ def parts_of(items: Sequence[Item], views: NDArray[Any]) -> Part:
 
 
 def base_items(root: Path, known: list[Known], faces: list[Annotated], without: set[str]) -> tuple[list[Item], ...]:
-    """Items of k12 and wild, and of the fit part of scenes, but for groups with a mask worn incorrectly."""
+    """Items of k12 and wild, and items of the fit part of scenes without groups that have a mask worn incorrectly."""
     kept = set(incorrect_groups(faces))
     street = [face for face in faces if face.part == "fit" and face.group not in kept]
     return list(items_of_collections(root, known, "train", without)), list(items_of_scenes(root, street))
@@ -134,12 +134,12 @@ def base_items(root: Path, known: list[Known], faces: list[Annotated], without: 
 def real_parts(
     near: Sequence[Item], far: Sequence[Item], views: Callable[[Sequence[Item], int], NDArray[Any]]
 ) -> list[Part]:
-    """Real faces of scenes, drawn more often than what the base is of, masks worn incorrectly by far.
+    """Real faces of scenes, drawn more often than the base, those with a mask worn incorrectly much more often.
 
     Args:
         near: faces of groups with a mask worn incorrectly.
         far: faces of other groups.
-        views: items and how many views of each → ``(items, copies, …)``.
+        views: makes a number of views of each item, ``(items, copies, …)``.
     """
     worn = [item for item in near if item.label == INCORRECT]
     parts = []
@@ -154,7 +154,7 @@ def real_parts(
 
 
 def folds(groups: Sequence[str], count: int, seed: int) -> dict[str, int]:
-    """Group → which of ``count`` folds it is in: shuffled, then dealt out."""
+    """Group → its fold, of ``count``; groups are shuffled, then dealt out in turn."""
     order = np.random.default_rng(seed).permutation(sorted(groups))
     return {str(group): number % count for number, group in enumerate(order)}
 
@@ -179,18 +179,18 @@ def fit_later_layers(
     seed: int,
     layer: str = FROZEN_UP_TO,
 ) -> Any:
-    """Fit all but a network's first blocks; changed in place.
+    """Fit a network's layers after ``layer``, in place.
 
-    The first blocks' features of every view, half of them mirrored, are computed once.
+    The outputs of the layers before are computed once for each view, half of which are mirrored.
 
     Args:
-        network: of three classes.
+        network: a network of three classes.
         parts: uint8 views.
-        steps: batches.
+        steps: number of batches.
         rate: the highest learning rate.
         averaged: momentum of the averaged weights.
-        seed: of draws and mirrors.
-        layer: the last one that stays as it is.
+        seed: seed of draws and mirroring.
+        layer: the last layer that is not changed.
     """
     first, rest = cut(network, layer)
     seen = [part._replace(views=_features(first, part.views, seed)) for part in parts]
@@ -202,8 +202,8 @@ def fit_later_layers(
 def for_last_stage(network: Any, base: Sequence[Part]) -> list[Part]:
     """The base's sources, in the order of :data:`LAST_SHARES`, as the last stage draws them.
 
-    Hard faces are drawn more often; of the collections only bare ones, since many of their masks that a network calls
-    incorrect are.
+    Hard faces are drawn more often. In the collections only bare faces are, because many of their masks that a network
+    calls incorrect really are worn incorrectly.
     """
     judged = list(base)
     judged[0] = with_hard_ones_more(network, base[0], masked=False)
@@ -213,12 +213,12 @@ def for_last_stage(network: Any, base: Sequence[Part]) -> list[Part]:
 
 
 def with_hard_ones_more(network: Any, part: Part, *, masked: bool = True) -> Part:
-    """Draw real faces more often where a network is not sure of them: bare ones, and masked ones it calls incorrect.
+    """Draw hard faces more often: bare ones that a network is not sure of, and masked ones that it calls incorrect.
 
     Args:
-        network: of three classes.
-        part: uint8 views of photographs as they are; the first view of each item is judged.
-        masked: whether masked ones are looked at.
+        network: a network of three classes.
+        part: uint8 views of real photographs; the first view of each item is judged.
+        masked: whether masked faces can be hard, too.
     """
     given = network.predict(part.views[:, 0], batch_size=_FEATURES_BATCH, verbose=0)
     mask, incorrect, bare = (THREE_CLASSES.index(name) for name in (MASK, INCORRECT, NO_MASK))
@@ -228,10 +228,10 @@ def with_hard_ones_more(network: Any, part: Part, *, masked: bool = True) -> Par
 
 
 def without_bare_looks(network: Any, part: Part) -> Part:
-    """Leave out pictures of masks worn incorrectly of which some view shows none: cut off, or blurred beyond telling.
+    """Leave out pictures of masks worn incorrectly if a view shows no mask, because it is cut off or too blurred.
 
     Args:
-        network: of three classes, fitted to other pictures of the kind.
+        network: a network of three classes, which judges the views.
         part: uint8 views.
     """
     given = network.predict(part.views.reshape(-1, *part.views.shape[2:]), batch_size=_FEATURES_BATCH, verbose=0)

@@ -1,4 +1,4 @@
-"""Put a mask that was cut out of a photograph on a face: where it belongs, below the nose, on the chin, on one ear."""
+"""Put a mask that was cut out of a photograph on a face: correctly, below the nose, on the chin, or on one ear."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class Place(NamedTuple):
     """v of its upper edge along the middle of the face."""
     bottom: float
     wide: float
-    """Its width against the one it had."""
+    """Its width relative to its width in its own photograph."""
     sag: float
-    """How much deeper its middle hangs than its sides."""
+    """How much lower its middle hangs than its sides."""
     turn: float
-    """In radians."""
+    """Rotation in radians."""
     shift: float
     """u of its middle."""
 
 
 def draw_place(kind: Kind, rng: np.random.Generator) -> Place:
-    """A place of some kind."""
+    """A random place of a kind."""
     if kind == "right":
         top, bottom = rng.uniform(0.05, 0.42), rng.uniform(1.65, 2.0)
         return Place(
@@ -74,17 +74,17 @@ def draw_place(kind: Kind, rng: np.random.Generator) -> Place:
 def put_mask(
     face: Floats, landmarks: Floats, mask: Matte, place: Place, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Put a mask on a face, lit and as sharp as the face is, with its shadow and, mostly, its straps.
+    """Put a mask on a face, with the face's light and sharpness, with a shadow and, usually, straps.
 
     Args:
         face: float32 RGB ``(height, width, 3)``.
-        landmarks: ``(5, 2)`` of the face.
-        mask: what is put on.
-        place: where.
-        rng: light, shadow, straps.
+        landmarks: landmarks of the face, ``(5, 2)``.
+        mask: the mask to put on.
+        place: where to put it.
+        rng: decides light, shadow and straps.
 
     Returns:
-        The face, and how much of each pixel is mask ``(height, width)``.
+        The face, and the mask's share of each pixel, ``(height, width)``.
     """
     unit_px, there = length(landmarks), canonical(face, landmarks)
     blur = float(np.clip(0.5 * (sharpness(mask.face) / max(1e-3, sharpness(there)) - 1), 0, 1.6))
@@ -106,7 +106,7 @@ def put_mask(
 
 
 def _light(there: Floats, here: Floats, rng: np.random.Generator) -> Floats:
-    """What the mask's red, green and blue are multiplied by, from the skin of both photographs."""
+    """Factors for the mask's red, green and blue, from the skin in both photographs."""
     gain = (there[SKIN] @ LUMA).mean() / max(10.0, (here[SKIN] @ LUMA).mean())
     gain = np.clip(gain, 0.5, 1.7) ** rng.uniform(0.5, 0.9)
     tints = [face[SKIN].mean(axis=0) / max(1.0, face[SKIN].mean()) for face in (there, here)]
@@ -114,7 +114,7 @@ def _light(there: Floats, here: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _in_mask(u: Floats, v: Floats, mask: Matte, place: Place) -> tuple[Floats, Floats]:
-    """Where in the mask's own photograph a place on the face is."""
+    """Coordinates, in the mask's own frame, of places on the face."""
     top, bottom = mask.extent.top, mask.extent.bottom
     middle = 1.0 if place.kind == "ear" else (place.top + place.bottom) / 2
     x, y = u - place.shift, v - middle
@@ -134,7 +134,7 @@ def _with_straps(
     worn: tuple[Floats, Floats],
     rng: np.random.Generator,
 ) -> Floats:
-    """Draw the straps from the mask to the ears, or leave them out."""
+    """The face with straps drawn from the mask to the ears, or without straps."""
     colour, alpha = worn
     if rng.random() < 0.35 or (alpha > 0.5).sum() < 20:
         return face
@@ -173,5 +173,5 @@ def _straps(mask: Matte, place: Place, rng: np.random.Generator) -> list[list[tu
 
 
 def face_area(landmarks: Floats) -> float:
-    """About how many pixels a face fills: an oval 1.2 units in radius."""
+    """Approximate area of a face in pixels: a circle with a radius of 1.2 units."""
     return float(np.pi * (1.2 * length(landmarks)) ** 2)

@@ -1,4 +1,4 @@
-"""Show the face that a mask hides: another face's lower half, of like turn and colour, in its place."""
+"""Make a masked face bare: put the lower half of another face, similar in pose and colour, in place of the mask."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class BareFaces:
     """Faces without a mask, to take lower halves from.
 
     Args:
-        faces: landmarks ``(5, 2)`` of each, and the face in the frame.
+        faces: for each, its landmarks ``(5, 2)``, and the face in the frame.
     """
 
     def __init__(self, faces: Sequence[tuple[Floats, Floats]]) -> None:
@@ -37,7 +37,7 @@ class BareFaces:
         self._keys = np.array([_key(landmarks, face) for landmarks, face in faces])
 
     def like(self, landmarks: Floats, face: Floats, rng: np.random.Generator) -> Floats:
-        """One of those that are most like a face in turn, skin and sharpness, in the frame."""
+        """One of the faces most like another in pose, skin and sharpness, in the frame."""
         nearest = np.argsort(np.abs(self._keys - _key(landmarks, face)).sum(axis=1))[:_ALIKE]
         return self._faces[int(nearest[rng.integers(len(nearest))])]
 
@@ -47,14 +47,14 @@ def _key(landmarks: Floats, face: Floats) -> Floats:
 
 
 def restored(face: Floats, landmarks: Floats, worn: Floats, source: Floats) -> Floats:
-    """Replace the mask on a face, and what is close to it, by the same places of another face.
+    """Replace the mask on a face, and the pixels close to it, by the same area of another face.
 
-    The other face's colours are brought to the mean and spread of this one's about the eyes, and corrected by the
-    difference along the mask's upper edge, which fades with the distance from it.
+    The other face's colours are adjusted to the mean and spread of this face's colours around the eyes, and corrected
+    by the difference along the mask's upper edge; the correction fades with the distance from that edge.
 
     Args:
         face: float32 RGB ``(height, width, 3)``.
-        landmarks: ``(5, 2)``.
+        landmarks: landmarks of the face, ``(5, 2)``.
         worn: the mask's matte in the frame.
         source: the other face in the frame.
 
@@ -83,7 +83,7 @@ def restored(face: Floats, landmarks: Floats, worn: Floats, source: Floats) -> F
 
 
 def _correction(difference: Floats, worn: Floats, grown: Floats) -> Floats:
-    """The difference of colours along the mask's upper edge, spread over its neighbourhood."""
+    """The colour difference along the mask's upper edge, spread over its surroundings."""
     near = ndimage.grey_dilation(worn, size=(31, 23)) > 0.1
     ring = near & (grown < 0.1) & (V < 0.6) & (V > -0.05) & (np.abs(U) < 0.9)
     weight = ndimage.gaussian_filter(ring.astype(np.float32), 9) + 1e-3

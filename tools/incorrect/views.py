@@ -1,4 +1,4 @@
-"""Random views of items, alike for every class: cut as by a detector, shrunk, blurred, lit, compressed."""
+"""Random views of items, made alike for every class: cut as by a detector, shrunk, blurred, lit, compressed."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SETTINGS = Augmentation(
     gray_share=0.05,
 )
 
-WHOLE_SHARE = {"crop": 0.5}
-"""Kind of item → how often it is taken as it is though its face is known: tight crops of a collection."""
+CUT_SHARE = {"crop": 0.5}
+"""Kind of item → share of its views that are cut by its face's box; the others use the whole picture. Default: all."""
 
 
 def make_view(item: Item, rng: np.random.Generator) -> NDArray[np.uint8]:
     """One view of an item, uint8 RGB ``(112, 112, 3)``."""
     picture = Image.open(io.BytesIO(item.data)).convert("RGB")
-    whole = item.box is None or (item.kind in WHOLE_SHARE and rng.random() >= WHOLE_SHARE[item.kind])
+    whole = item.box is None or (item.kind in CUT_SHARE and rng.random() >= CUT_SHARE[item.kind])
     view = reframe(picture, SETTINGS, rng) if whole else _cut(picture, np.asarray(item.box), rng)
     view = shrink(view, SETTINGS, rng)
     if rng.random() < 0.5:
@@ -52,7 +52,7 @@ def make_view(item: Item, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _cut(picture: Image.Image, box: Floats, rng: np.random.Generator) -> Image.Image:
-    """The one crop function, about a box that lies as a detector's might."""
+    """Cut by scoring's own crop function, around a box that is as inexact as a detector's."""
     left, top, right, bottom = box
     side = max(right - left, bottom - top)
     wanted = side * np.exp(rng.normal(0, 0.10))
@@ -71,7 +71,7 @@ def _cut(picture: Image.Image, box: Floats, rng: np.random.Generator) -> Image.I
 
 
 def _lit(view: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Another exposure, tint, dimness, coloured light, or light from a side."""
+    """The view with other exposure, tint, dim light, coloured light or light from one side."""
     pixels = np.asarray(view, np.float32) / 255
     if rng.random() < 0.5:
         pixels = pixels ** np.exp(rng.uniform(-0.5, 0.5))

@@ -1,1 +1,1 @@
-"""Scenes with known faces: tests of geometry."""
+"""Scenes with known faces, for tests of geometry."""

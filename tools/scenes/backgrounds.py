@@ -1,7 +1,7 @@
 """Backgrounds without faces, drawn from a seed: gradients, noise, stripes, shapes and photographs blurred to colour.
 
-They are what a detector must stay silent on, so they hold what small faces are mistaken for: ovals of skin colour with
-dark spots, repeated texture, hard edges at every size.
+A detector must find nothing on them, so they contain what may be mistaken for small faces: ovals in the colour of skin
+with dark spots, repeated texture, hard edges at every size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from maskdet.images.preprocessing import ImageLimits, open_upright
 
 Pixels = NDArray[np.uint8]
 
-# A photograph is reduced to so many pixels a side before it is enlarged again: no face survives that.
+# A photograph is reduced to this many pixels a side and enlarged again; no face survives that.
 _BLURRED_SIDE_PX = 7
 _SKIN_TONES = ((224, 172, 138), (198, 134, 98), (141, 85, 54), (92, 58, 40))
 
@@ -56,7 +56,7 @@ def _gradient(rng: np.random.Generator, width: int, height: int) -> Image.Image:
 
 
 def _noise(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Noise of several grains, each half as strong as the next coarser one."""
+    """Noise of several grain sizes, finer ones weaker."""
     total = np.zeros((height, width, 3), np.float32)
     for octave in range(int(rng.integers(2, 7))):
         grain = max(2, 2 ** (octave + 1))
@@ -68,7 +68,7 @@ def _noise(rng: np.random.Generator, width: int, height: int) -> Image.Image:
 
 
 def _stripes(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Stripes of any direction and period, crossed by a second set in every other image."""
+    """Stripes of any direction and period, crossed by a second set in about half of the images."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     pixels = np.broadcast_to(rng.uniform(70, 180, 3).astype(np.float32), (height, width, 3)).copy()
     for _ in range(int(rng.integers(1, 3))):
@@ -105,7 +105,7 @@ def _decoy(rng: np.random.Generator, pen: ImageDraw.ImageDraw, corner: tuple[flo
     skin = _SKIN_TONES[int(rng.integers(len(_SKIN_TONES)))]
     pen.ellipse((left, top, left + 0.8 * size, top + size), skin)
     radius = 0.06 * size
-    for _ in range(2):  # anywhere: where eyes are, they would make a face of it
+    for _ in range(2):  # in the lower half, because in the place of eyes they would make it a face
         x, y = left + rng.uniform(0.1, 0.7) * size, top + rng.uniform(0.5, 0.9) * size
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), (40, 30, 30))
 

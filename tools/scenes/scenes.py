@@ -1,14 +1,14 @@
 """Scenes with known faces: crops of faces placed on drawn backgrounds, and images without any face.
 
-Equal arguments give equal scenes under equal versions of Pillow and NumPy; scene ``i`` of a seed is the same in a set
-of any size. Which faces may appear is the caller's choice, so that sets made from group-disjoint lists share no
-person.
+The same arguments give the same scenes with the same versions of Pillow and NumPy; with the same seed, scene ``i`` is
+the same in a set of any size. The caller chooses which faces may appear, so that sets made from group-disjoint lists
+have no person in common.
 
-Where the face is within a crop was measured with CenterFace in float32 on crops of the "Face Mask ~12K Images" set (300
-masked ones without its augmented copies, 300 unmasked) enlarged to 224 pixels. The median box runs from .12 to .88
-across and .05 to .95 down (masked), .09 to .90 and .01 to 1.00 (unmasked); :data:`FACE_IN_CROP` lies between the two.
-Single boxes scatter around their median with IoU of .58 or more (masked) and .68 or more (unmasked) in 95 of 100 crops:
-the annotation is good for matching at IoU .5, not for judging how exactly a box sits.
+The position of the face within a crop was measured with CenterFace in float32 on crops of the "Face Mask ~12K Images"
+set (300 masked, without its augmented copies, and 300 unmasked), enlarged to 224 pixels. The median box runs from .12
+to .88 across and .05 to .95 down (masked), .09 to .90 and .01 to 1.00 (unmasked); :data:`FACE_IN_CROP` lies between the
+two. In 95 of 100 crops, the single box has an IoU with the median box of .58 or more (masked) or .68 or more
+(unmasked). So the annotation is good enough for matching at IoU .5, but not for judging how exact a box is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CATEGORIES: dict[int, Label] = {1: "mask", 2: "no_mask"}
 """COCO category ids of the labels."""
 
 FACE_IN_CROP = (0.10, 0.03, 0.90, 0.97)
-"""Left, top, right and bottom of the face, as parts of a crop's width and height."""
+"""Left, top, right and bottom of the face, as shares of a crop's width and height."""
 
 _PLACES_TRIED = 60
 _JPEG_QUALITY = (75, 96)
@@ -83,12 +83,12 @@ class SceneOptions:
     Attributes:
         sides_px: least and greatest width and height.
         sizes_px: least and greatest longer side of a face, drawn on a logarithmic scale.
-        faces: least and most faces of a scene that has any; fewer where they find no room.
+        faces: least and greatest number of faces in a scene that has any; fewer where there is no room for more.
         faceless: share of scenes without a face.
-        rotation_deg: faces are turned by up to this much either way.
-        blur: greatest standard deviation of a face's blur, as a part of its size.
-        overlap: share of either box that two faces may have in common.
-        decoys: most patches of shuffled face parts, cut out as faces are.
+        rotation_deg: faces are rotated by up to this angle either way.
+        blur: greatest standard deviation of a face's blur, as a share of its size.
+        overlap: greatest share of the smaller box that two faces may have in common.
+        decoys: greatest number of patches of shuffled face parts, cut out as faces are.
         shoulders: share of faces that get a neck and shoulders, where these would cover no other face.
     """
 
@@ -121,7 +121,7 @@ def make_scene(
     """Make one scene.
 
     Args:
-        seed: names the set.
+        seed: seed of the set.
         index: number of the scene in its set.
         crops: faces to choose from; masked and unmasked ones are equally likely, however many there are of each.
         photographs: files whose blurred colours may serve as background.
@@ -132,7 +132,7 @@ def make_scene(
         ImageFault: a file cannot be decoded.
     """
     if not crops:
-        raise ConfigError("crops", "at least one face", 0, "Name the files of some.")
+        raise ConfigError("crops", "at least one face", 0, "Give the files of some.")
     rng = np.random.default_rng((seed, index))
     width, height = (int(side) for side in rng.integers(options.sides_px[0], options.sides_px[1] + 1, 2))
     image = draw_background(rng, width, height, photographs)
@@ -181,17 +181,17 @@ def write_scenes(folder: Path, scenes: Iterator[Scene] | Sequence[Scene]) -> Pat
 
 
 def rotated_face(width: float, height: float, angle_deg: float) -> tuple[float, float, float, float]:
-    """Box of the face in a crop turned about its centre.
+    """Box of the face in a crop that is rotated about its centre.
 
-    The face is taken as the oval that fills :data:`FACE_IN_CROP`; the box is the least that holds the turned oval.
+    The face is taken as the oval that fills :data:`FACE_IN_CROP`; the box is the smallest that holds the rotated oval.
 
     Args:
-        width: of the crop, in pixels.
-        height: of the crop, in pixels.
-        angle_deg: counter-clockwise as seen.
+        width: width of the crop, in pixels.
+        height: height of the crop, in pixels.
+        angle_deg: angle, counter-clockwise as seen.
 
     Returns:
-        Left, top, right and bottom in pixels, from the crop's centre, y downwards.
+        Left, top, right and bottom in pixels, relative to the crop's centre, y downwards.
     """
     left, top, right, bottom = FACE_IN_CROP
     x, y = ((left + right) / 2 - 0.5) * width, ((top + bottom) / 2 - 0.5) * height
@@ -248,7 +248,7 @@ def _paste(
     angle: float,
     blur_px: float,
 ) -> None:
-    """Blend a crop in: cut out as anything from a rectangle to an oval, the edge hard to soft."""
+    """Blend a crop in, with any outline from a rectangle to an oval and any edge from hard to soft."""
     width, height = crop.size
     side = min(width, height)
     # Drawn four times as large, because Pillow's ovals have hard edges.
@@ -286,7 +286,7 @@ def _add_shoulders(
 
 
 def _add_decoy(rng: np.random.Generator, image: Image.Image, source: FaceSource, options: SceneOptions) -> None:
-    """Paste a crop whose parts are shuffled: colours, edges and outline of a face, and no face."""
+    """Paste a crop whose parts are shuffled: it has the colours, edges and outline of a face, but is not one."""
     crop, _ = open_upright(source.path.read_bytes(), ImageLimits())
     size = round(float(np.exp(rng.uniform(*np.log(options.sizes_px)))))
     parts = int(rng.integers(3, 6))
@@ -300,12 +300,12 @@ def _add_decoy(rng: np.random.Generator, image: Image.Image, source: FaceSource,
 
 
 def _fits(face: PlacedFace, size: tuple[int, int]) -> bool:
-    # Half a pixel: places are whole pixels, boxes are not.
+    # Half a pixel of tolerance, since places are whole pixels and boxes are not.
     return face.left >= -0.5 and face.top >= -0.5 and face.right <= size[0] + 0.5 and face.bottom <= size[1] + 0.5
 
 
 def _common_share(one: PlacedFace, other: PlacedFace) -> float:
-    """What two boxes have in common, as a part of the smaller one."""
+    """The area that two boxes have in common, as a share of the smaller one."""
     width = min(one.right, other.right) - max(one.left, other.left)
     height = min(one.bottom, other.bottom) - max(one.top, other.top)
     smaller = min((face.right - face.left) * (face.bottom - face.top) for face in (one, other))

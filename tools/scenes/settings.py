@@ -1,4 +1,4 @@
-"""Which scenes to make, as validated settings (``tools/configs/scenes.yaml``); and crops by their folders."""
+"""Validated settings of scenes (``tools/configs/scenes.yaml``), and finding crops in folders named by class."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LookSettings(Section):
     shoulders: Ratio = SceneOptions.shoulders
 
     def options(self) -> SceneOptions:
-        """The same for the function that makes scenes.
+        """The same as options of :func:`tools.scenes.scenes.make_scene`.
 
         Raises:
             ConfigError: bounds are out of order, or faces do not fit.
@@ -44,15 +44,15 @@ class SceneSettings(Section):
     crops: str | None = None
     """A folder of face crops in folders named by class (with_mask, WithoutMask, …)."""
     skip: tuple[str, ...] = ()
-    """Crops whose file names hold one of these are left out: distorted copies, say, as no camera makes them."""
+    """Crops whose file names contain one of these are left out, such as copies that are distorted as by no camera."""
     manifest: str | None = None
-    """A training manifest instead; suspicious and flat images are left out."""
+    """A training manifest instead of ``crops``; suspicious and flat images are left out."""
     split: Literal["train", "validation", "test"] = "test"
     """Which of the manifest's group-disjoint parts."""
     sources: tuple[str, ...] = ()
-    """Which of the manifest's sources; none named: all, though only face crops make good scenes."""
+    """Which of the manifest's sources; empty: all, though only face crops make good scenes."""
     backgrounds: str | None = None
-    """A folder of photographs whose blurred colours serve as background now and then; default: all are drawn."""
+    """A folder of photographs whose blurred colours sometimes serve as background; default: all are drawn."""
     look: LookSettings = LookSettings()
 
     @field_validator("output", "crops", "manifest", "backgrounds", mode="before")
@@ -72,8 +72,8 @@ def find_crops(folder: Path, skip: tuple[str, ...] = ()) -> list[FaceSource]:
     """Face crops below folders that name a class, sorted; the nearest such folder decides.
 
     Args:
-        folder: searched at any depth; may name a class itself.
-        skip: parts of names of files to leave out.
+        folder: searched at any depth; its own name may be that of a class.
+        skip: crops whose file names contain one of these are left out.
 
     Raises:
         SourceError: a class has no crop.

@@ -1,4 +1,4 @@
-"""The parts of an import, without a process for each."""
+"""Runs the steps of an import in this process instead of one for each."""
 
 import importlib
 
@@ -9,9 +9,9 @@ from maskdet.model.importing import bundling
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Tasks run here: each process of its own would import its libraries anew, TensorFlow in 5 s.
+    """Run tasks in this process, because each process of its own would import its libraries again (TensorFlow: 5 s).
 
-    Tests of hostile files, of a file of LiteRT and of one of Keras (test_importing.py) let them have their processes.
+    Tests of hostile files, of one LiteRT file and of one Keras file (test_importing.py) use real processes.
     """
 
     def run(task, argument, limits):

@@ -30,7 +30,7 @@ def head():
 
 @pytest.fixture(scope="session")
 def detect(head):
-    """A detector that knows the heads of the fixture: by their size alone."""
+    """A detector that recognises the fixture's heads by their size alone."""
 
     def find(pixels):
         if pixels.std() < 1:

@@ -1,4 +1,4 @@
-"""Drawn faces for tests: skin, eyes, and a mask of another colour, all in known places."""
+"""Drawn faces for tests, with skin, eyes and a mask of another colour in known places."""
 
 import numpy as np
 from PIL import Image
