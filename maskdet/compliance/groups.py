@@ -230,8 +230,8 @@ def _others(table: pa.Table, codes: Codes, grouping: Grouping) -> NDArray[np.boo
     if not grouping.model:
         return np.zeros(len(codes), bool)
     others = np.asarray(pc.fill_null(pc.not_equal(table["model_id"], grouping.model), True)).astype(bool)
-    labelled: NDArray[np.bool_] = codes >= 0
-    return labelled & others
+    labelled: NDArray[np.bool_] = (codes >= 0) & others
+    return labelled
 
 
 def _worn(table: pa.Table) -> NDArray[np.float64]:
