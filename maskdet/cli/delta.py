@@ -4,7 +4,8 @@
 
 Commits to each table's log which files joined and left it since the last time; no data is copied, and a table whose
 files are the same gets no commit. Run it after every `maskdet score`: a run removes the files of the set before the
-last one, and a log that is two runs behind names files that are gone. Needs the extra `delta`.
+last one, and a log that is two runs behind names files that are gone. Summaries of runs and `maskdet status` remind of
+it. Needs the extra `delta`.
 """
 
 from __future__ import annotations

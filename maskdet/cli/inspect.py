@@ -50,7 +50,7 @@ def _inspect(argv: Sequence[str]) -> int:
     if arguments.sheet is not None:
         check_sheet_name(arguments.sheet_output)
     run = storage.within_deadline(lambda: read_run(layout, arguments.run), layout.root)
-    print(summary.describe_run(run, layout))
+    print(summary.describe_run(run, layout), *summary.describe_delta(layout), sep="\n")
     print()
     if arguments.sheet is not None:
         return _make_sheet(layout, run, arguments)

@@ -48,7 +48,7 @@ def _status(argv: Sequence[str]) -> int:
     layout = Layout(storage.normalize(arguments.output))
     storage.within_deadline(lambda: read_run(layout, arguments.run), layout.root)
     status = read_status(layout, arguments.run)
-    print(summary.describe_status(status, layout, datetime.now(UTC)))
+    print(summary.describe_status(status, layout, datetime.now(UTC)), *summary.describe_delta(layout), sep="\n")
     runner = status.run.runner
     if status.run.status == "running" and "flink_master" in runner:
         print(f"  job       {runner['job']}: {flink_jobs.describe_job(runner['flink_master'], runner['job'])}")

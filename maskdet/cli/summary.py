@@ -18,6 +18,7 @@ from maskdet.inputs.references import Shard
 from maskdet.inputs.sharding import Size, size_of
 from maskdet.labels import INCORRECT, MASK, UNCERTAIN
 from maskdet.sections import VideoSettings
+from maskdet.tables.delta_mark import runs_behind
 from maskdet.tables.layout import COMPLIANCE, SHARD_TABLES, TRACK_RATES, TRACKS, Layout, read_table
 from maskdet.tables.runs import RunRecord
 from maskdet.tables.status import RunStatus, read_status
@@ -68,6 +69,17 @@ def describe_run(run: RunRecord, layout: Layout) -> str:
         f"  tables    {layout.root}/{{{','.join(_tables(run))}}}",
     ]
     return "\n".join(lines)
+
+
+def describe_delta(layout: Layout) -> list[str]:
+    """The reminder to bring Delta tables in line with the tables, where there are Delta tables and they lag behind."""
+    behind = runs_behind(layout)
+    if not behind:
+        return []
+    what = "show the tables of the run before"
+    if behind > 1:
+        what = f"are {behind} runs behind, and name files that are gone"
+    return [f"  delta     Delta tables {what}: maskdet delta {layout.root}"]
 
 
 def _pruned(run: RunRecord) -> list[str]:

@@ -30,18 +30,21 @@ class Grouping:
         cluster: names of the keys whose values all faces of a cluster share; empty: clusters are not counted.
         time_zone: IANA name; used for dates, hours, weeks … of levels and clusters. Default: the rule's.
         corrections: labels that people gave.
+        model: id of the run's model, to tell faces of others; empty: they are not told.
     """
 
     levels: Mapping[str, Sequence[str]]
     cluster: tuple[str, ...] = ()
     time_zone: str | None = None
     corrections: Corrections = field(default_factory=Corrections)
+    model: str = ""
 
     @property
     def prediction_columns(self) -> tuple[str, ...]:
         """Columns of the predictions that are needed, in addition to keys and capture times."""
         identity = ("image_uri", "content_sha256", "frame_time_us") if self.corrections else ()
-        return (*identity, "face_index", "label", *_PROBABILITIES)
+        model = ("model_id",) if self.model else ()
+        return (*identity, *model, "face_index", "label", *_PROBABILITIES)
 
 
 def count_groups(
@@ -158,7 +161,7 @@ class _Faces:
         clusters, values = keys.group(grouping.cluster) if grouping.cluster else (None, [])
         return cls(
             counted=_counted(np.asarray(table["face_index"]) == 0, codes, corrected),
-            tallies=np.stack([*_tally(codes), *_tally(said)], axis=1).astype(np.int64),
+            tallies=np.stack([*_tally(codes), *_tally(said), _others(table, said, grouping)], axis=1).astype(np.int64),
             scores=np.rint(np.stack([worn, worn**2], axis=1) * FIXED_POINT).astype(np.int64),
             bins=np.minimum((worn * HISTOGRAM_BINS).astype(np.int64), HISTOGRAM_BINS - 1),
             clusters=clusters,
@@ -220,6 +223,15 @@ def _counted(first: NDArray[np.bool_], codes: Codes, corrected: NDArray[np.bool_
 
 def _tally(codes: Codes) -> list[NDArray[np.bool_]]:
     return [codes >= 0, (codes == CODES[MASK]) | (codes == CODES[INCORRECT]), codes == CODES[MASK]]
+
+
+def _others(table: pa.Table, codes: Codes, grouping: Grouping) -> NDArray[np.bool_]:
+    """Faces that another model than the run's labelled with a class."""
+    if not grouping.model:
+        return np.zeros(len(codes), bool)
+    others = np.asarray(pc.fill_null(pc.not_equal(table["model_id"], grouping.model), True)).astype(bool)
+    labelled: NDArray[np.bool_] = (codes >= 0) & others
+    return labelled
 
 
 def _worn(table: pa.Table) -> NDArray[np.float64]:

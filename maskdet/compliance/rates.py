@@ -29,6 +29,7 @@ WILSON = "wilson, naive: as if faces were independent and the model without erro
 CLUSTER = "wilson of effective numbers, Student's t (Korn and Graubard 1998)"
 CORRECTED = "Rogan and Gladen 1978; interval of Lang and Reiczigel 2014"
 MELDED = "melded (Bayer, Fay and Graubard 2023)"
+OTHER_MODELS = "some faces are of another model, whose errors may be others"
 CORRECTED_RATES = ("any_mask_rate", "correct_rate")
 _FIELDS = {"any_mask_rate": "any_mask", "correct_rate": "correct"}
 
@@ -80,6 +81,8 @@ class _Rates:
         self._counts, self._rule = state.counts, rule
         self._state, self._by_model = state, state.by_model
         self._tells_incorrect = INCORRECT in rule.class_names
+        # Estimates of several models would each have to be corrected for its own errors, which no table holds.
+        self._errors = KnownErrors(refused=OTHER_MODELS) if self._by_model.of_other_models else rule.errors
 
     def columns(self) -> dict[str, Any]:
         counts = self._counts
@@ -118,7 +121,7 @@ class _Rates:
 
     def _corrected(self, name: str) -> tuple[Estimate | None, Estimate | None]:
         """The rate corrected for the model's errors, which are known for its own labels, not for people's."""
-        errors, confidence, field = self._rule.errors.of(name), self._rule.confidence, f"{_FIELDS[name]}_by_model"
+        errors, confidence, field = self._errors.of(name), self._rule.confidence, f"{_FIELDS[name]}_by_model"
         if errors is None:
             return None, None
         successes, trials = getattr(self._by_model, field), self._by_model.labelled_by_model
@@ -143,7 +146,7 @@ class _Rates:
             "cluster_method": CLUSTER if clustered else None,
             "corrected_method": CORRECTED if corrected else None,
             "melded_method": MELDED if melded else None,
-            "correction_refused": self._rule.errors.refusal(),
+            "correction_refused": self._errors.refusal(),
             "recommended": usable[0] if usable and self._counts.faces_labelled else None,
         }
 

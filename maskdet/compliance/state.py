@@ -85,6 +85,8 @@ class Tally(NamedTuple):
     """The same by the model's own labels, for which its errors are known."""
     any_mask_by_model: int = 0
     correct_by_model: int = 0
+    of_other_models: int = 0
+    """Of those by the model's own labels, faces that another model than the run's labelled."""
 
 
 class Scores(NamedTuple):

@@ -22,7 +22,7 @@ from maskdet.report.database import Selection, Tables
 from maskdet.report.excel import excel_bytes, report_sheets
 from maskdet.report.face_tiles import FaceSection, read_faces
 from maskdet.report.failure_words import FAILURE_WORDS
-from maskdet.report.figures import BINS, Figures, Group, period_of, periods, read_figures
+from maskdet.report.figures import BINS, Figures, Group, earlier_models, period_of, periods, read_figures
 from maskdet.report.people_section import People, people_sheet, pictures_word, read_people
 from maskdet.report.rows import MOST_GROUPS, Row, row_of, scale_of
 from maskdet.report.scales import Mark, Scale, of_hundred, spread_labels, stacked
@@ -145,16 +145,6 @@ def unseen(tables: Tables) -> list[tuple[str, int, str]]:
     """
     changes = scoring_run(tables.layout, tables.run).changes
     return [(change, changes[change], words) for change, words in _UNSEEN.items() if changes.get(change)]
-
-
-def earlier_models(tables: Tables, selection: Selection) -> list[tuple[str, int]]:
-    """Models other than the last run's that faces of a selection are of, and how many; most faces first."""
-    latest = str(tables.run.model.get("id", ""))
-    if set(tables.run.faces_by_model) == {latest}:
-        return []
-    where, values = tables.condition(selection)
-    counted = f"SELECT model_id, count(*) FROM faces WHERE {where} AND model_id <> ? GROUP BY 1 ORDER BY 2 DESC, 1"
-    return [(str(model), int(faces)) for model, faces in tables.rows(counted, [*values, latest])]
 
 
 def query(tables: Tables, figures: Figures) -> str:

@@ -325,7 +325,7 @@ def read_figures(tables: Tables, selection: Selection, by: Sequence[str] | None 
         bins=read_bins(tables, selection),
         bounds=_bounds(total),
         failures=_failures(tables, selection),
-        corrected=_freed_of_errors(tables, cells, total),
+        corrected=_freed_of_errors(tables, selection, cells, total),
         corrections=tables.corrections,
         comparison=None if days is None else _compare(cells, names[:1], days),
         silent=[] if days is None else _silent(tables, days[1]),
@@ -424,12 +424,22 @@ def _bounds(total: Group) -> dict[str, Bound]:
     }
 
 
-def _freed_of_errors(tables: Tables, cells: Cells, total: Group) -> Estimate | None:
-    """The rate corrected for the model's errors, known for its own labels, not for those that people gave."""
+def _freed_of_errors(tables: Tables, selection: Selection, cells: Cells, total: Group) -> Estimate | None:
+    """The rate corrected for the model's errors, known of its own labels: not of people's, nor of another model's."""
     errors = tables.run.errors.of("correct_rate" if tells_incorrect(tables) else "any_mask_rate")
-    if errors is None or tables.corrections or not total.rate.faces:
+    if errors is None or tables.corrections or not total.rate.faces or earlier_models(tables, selection):
         return None
     return cells.corrected(errors, total.sums)
+
+
+def earlier_models(tables: Tables, selection: Selection) -> list[tuple[str, int]]:
+    """Models other than the last run's that faces of a selection are of, and how many; most faces first."""
+    latest = str(tables.run.model.get("id", ""))
+    if set(tables.run.faces_by_model) == {latest}:
+        return []
+    where, values = tables.condition(selection)
+    counted = f"SELECT model_id, count(*) FROM faces WHERE {where} AND model_id <> ? GROUP BY 1 ORDER BY 2 DESC, 1"
+    return [(str(model), int(faces)) for model, faces in tables.rows(counted, [*values, latest])]
 
 
 def _failures(tables: Tables, selection: Selection) -> dict[str, int]:

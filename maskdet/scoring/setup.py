@@ -161,7 +161,7 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
             layout_of(settings),
             run.fingerprint,
             rule,
-            _grouping(settings),
+            _grouping(settings, manifest.model_id),
             settings.tables.row_group_rows,
             probability_fingerprint(settings, manifest, spec),
             keeps_absent=settings.tables.on_gone == "keep",
@@ -173,9 +173,9 @@ def check_run(given: ScoreSettings, now: datetime) -> Launch:
     )
 
 
-def _grouping(settings: ResolvedSettings) -> Grouping:
+def _grouping(settings: ResolvedSettings, model: str) -> Grouping:
     compliance = settings.compliance
-    return Grouping(compliance.all_levels, compliance.cluster, compliance.time_zone)
+    return Grouping(compliance.all_levels, compliance.cluster, compliance.time_zone, model=model)
 
 
 def _run_record(

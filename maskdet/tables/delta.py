@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 
 from maskdet import storage
 from maskdet.errors import OutputError, missing_package
+from maskdet.tables.delta_mark import write_mark
+from maskdet.tables.delta_options import check_store_options
 from maskdet.tables.layout import COMPLIANCE, FILES, SHARD_TABLES, TRACK_RATES, VIDEO_TABLES, Layout
 from maskdet.tables.snapshot import Snapshot, current_snapshot
 
@@ -58,18 +60,21 @@ def commit_delta(output: str, store_options: Mapping[str, str] | None = None) ->
         One element for each table of the set.
 
     Raises:
-        ConfigError: deltalake is not installed.
+        ConfigError: deltalake is not installed, or the store takes no such option.
         SourceError: no run has finished there.
         OutputError: the log cannot be read or written.
         StorageError: the output cannot be read.
     """
     _require_deltalake()
     layout = Layout(storage.normalize(output))
+    check_store_options(layout.root, store_options or {})
     snapshot = storage.within_deadline(lambda: current_snapshot(layout), layout.root)
     files = {file.uri: file.size_bytes for file in storage.list_folder(layout.folder(FILES))}
     tables = [*SHARD_TABLES, COMPLIANCE]
     tables += [table for table in VIDEO_TABLES if snapshot.files(layout, table)]
-    return [_commit(layout, snapshot, table, files, dict(store_options or {})) for table in tables]
+    commits = [_commit(layout, snapshot, table, files, dict(store_options or {})) for table in tables]
+    write_mark(layout, snapshot.run_id)
+    return commits
 
 
 def _commit(

@@ -14,6 +14,7 @@
     _runs/20260105T081500Z-3f2a9c.heartbeat                     its latest sign of life
     _lease.json                                                 who writes this output, while someone does
     _plan.json                                                  the shards of the latest run
+    _delta.json                                                 the run whose tables the Delta tables show
     corrections.parquet                                         labels that people gave, where they did
     _SUCCESS                                                    the last run's id, once everything above is complete
 
@@ -56,6 +57,7 @@ NO_ROWS = "no-rows"
 """Name of a table's file without rows, from which readers learn its columns."""
 PLAN = "_plan.json"
 LEASE = "_lease.json"
+DELTA_MARK = "_delta.json"
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,11 @@ class Layout:
         """The shards of the latest run."""
         return storage.join(self.root, PLAN)
 
+    @property
+    def delta_mark(self) -> str:
+        """Which run's tables the Delta tables show, where there are any."""
+        return storage.join(self.root, DELTA_MARK)
+
     def folder(self, name: str) -> str:
         """A top-level folder."""
         return storage.join(self.root, name)
@@ -152,7 +159,7 @@ _OURS = {folder: re.compile(name) for folder, name in _NAMES.items()}
 _LEFT_BY_KILLS = {folder: re.compile(rf"\.{name}\.[0-9a-f]+\.tmp") for folder, name in _NAMES.items()}
 
 _RECORD_LEFT = re.compile(
-    r"\.(?:_SUCCESS|_(?:plan|snapshot|lease)\.json|[0-9TZ.]+-[0-9a-f]{6}\.(?:json|heartbeat))\.[0-9a-f]+\.tmp"
+    r"\.(?:_SUCCESS|_(?:plan|snapshot|lease|delta)\.json|[0-9TZ.]+-[0-9a-f]{6}\.(?:json|heartbeat))\.[0-9a-f]+\.tmp"
 )
 
 

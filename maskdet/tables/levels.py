@@ -89,10 +89,15 @@ class TableSettings(BaseModel):
         """The settings in a run's record; those of an older version had fewer."""
         return cls.model_validate({name: run.settings[name] for name in cls.model_fields if name in run.settings})
 
-    def grouping(self, corrections: Corrections) -> Grouping:
-        """What is counted."""
+    def grouping(self, corrections: Corrections, model: str) -> Grouping:
+        """What is counted.
+
+        Args:
+            corrections: labels that people gave.
+            model: id of the model of the run that scored last.
+        """
         compliance = self.compliance
-        return Grouping(compliance.all_levels, compliance.cluster or (), compliance.time_zone, corrections)
+        return Grouping(compliance.all_levels, compliance.cluster or (), compliance.time_zone, corrections, model)
 
     def writer(self, layout: Layout, run: RunRecord, time_zone: str) -> LevelWriter:
         """The writer of the tables.

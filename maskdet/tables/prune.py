@@ -13,8 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
-from maskdet.compliance.corrections import Corrections
-from maskdet.compliance.groups import count_groups
+from maskdet.compliance.groups import Grouping, count_groups
 from maskdet.compliance.state import GroupKey, Merger, State
 from maskdet.inputs.columns import columns_of
 from maskdet.inputs.earlier import OUTSIDE, REMOVED
@@ -96,7 +95,8 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
     snapshot = current_snapshot(layout)
     run = Rewriting.begin(layout, snapshot, run_id, now, pruned_before=before)
     corrections = read_corrections(layout)
-    pruned = prune_shards(layout, snapshot, before, run.settings, corrections)
+    grouping = run.settings.grouping(corrections, str(run.latest.model["id"]))
+    pruned = prune_shards(layout, snapshot, before, run.settings, grouping)
     record = run.replace(pruned.shards, pruned.groups)
     if corrections and record.status in ("succeeded", "over_budget"):  # they name images, which must leave no trace
         corrections = corrections.within(pruned.left)
@@ -119,7 +119,7 @@ def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> Run
 
 
 def prune_shards(
-    layout: Layout, snapshot: Snapshot, before: date, settings: TableSettings, corrections: Corrections
+    layout: Layout, snapshot: Snapshot, before: date, settings: TableSettings, grouping: Grouping
 ) -> Pruned:
     """Rewrite the shards of a set of tables without images taken before a day.
 
@@ -127,8 +127,8 @@ def prune_shards(
         layout: the output.
         snapshot: the current set.
         before: a day in the time zone of the data set; images of that day stay.
-        settings: of the latest run, for levels and sizes.
-        corrections: labels that people gave.
+        settings: of the latest run, for sizes.
+        grouping: what is counted of the rows that are left.
 
     Raises:
         OutputError: a file of the set is missing or damaged.
@@ -136,7 +136,6 @@ def prune_shards(
     """
     dataset = snapshot.dataset
     rule = KeyRule(dataset.key_names, dataset.partition_by, dataset.timezone)
-    grouping = settings.grouping(corrections)
     job = ShardJob(layout, "", rule, grouping, settings.tables.row_group_rows)
     limit, removed, undated = _limit_ms(before, dataset.timezone), 0, 0
     shards: list[Receipt] = []
@@ -148,7 +147,7 @@ def prune_shards(
         refs = refs_of(images, receipt.slot)
         left = [ref for ref in refs if not _is_older(ref, limit)]
         removed += len(refs) - len(left)
-        known.update(ref.uri for ref in left if ref.uri in corrections.labels)
+        known.update(ref.uri for ref in left if ref.uri in grouping.corrections.labels)
         undated += sum(ref.captured_at_ms is None for ref in left)
         if not left:
             continue

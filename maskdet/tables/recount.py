@@ -64,7 +64,8 @@ def _images_of(layout: Layout, snapshot: Snapshot, corrections: Corrections) -> 
 
 def _recount(layout: Layout, snapshot: Snapshot, corrections: Corrections, run_id: str, now: datetime) -> RunRecord:
     run = Rewriting.begin(layout, snapshot, run_id, now, recounted=True, corrections=len(corrections))
-    record = run.replace(snapshot.shards, count_output(layout, snapshot, run.settings.grouping(corrections)))
+    grouping = run.settings.grouping(corrections, str(run.latest.model["id"]))
+    record = run.replace(snapshot.shards, count_output(layout, snapshot, grouping))
     counts, videos = Endings.of_receipts(snapshot.shards).counts, run.latest.dataset_videos
     record = record.model_copy(
         update={

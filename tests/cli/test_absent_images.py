@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -255,6 +256,29 @@ def other_model(tmp_path):
     return folder, sealed.model_id
 
 
+def test_faces_of_one_model_are_not_corrected_by_the_errors_of_another(photos, score, other_model, tmp_path):
+    """Groups that the last model alone has seen are, and so are those of an output that it has seen as a whole."""
+    path = tmp_path / "images.csv"
+    path.write_text("\n".join(["uri,site", *(f"{photo},{'ab'[number > 4]}" for number, photo in enumerate(photos))]))
+    flags = ("--set", "source.keys=[site]", "--set", "compliance.levels={site: [site]}")
+
+    def refused(*more):
+        output = score(tmp_path / "tables", path, flags=(*flags, *more), template=None)
+        rows = pq.read_table(output.folder / "compliance" / "level=site").to_pylist()
+        return {row["site"]: row["correction_refused"] for row in rows if row["site"]}
+
+    assert refused() == {"a": None, "b": None}
+    held = photos[0].read_bytes()
+    photos[0].unlink()
+    found = refused("--model", str(other_model[0]))
+    assert found["b"] is None and "another model" in found["a"]
+    assert main(["prune", str(tmp_path / "tables"), "--before", "2000-01-01"]) == 0  # counts anew, and as before
+    rows = pq.read_table(tmp_path / "tables" / "compliance" / "level=site").to_pylist()
+    assert {row["site"]: row["correction_refused"] for row in rows if row["site"]} == found
+    photos[0].write_bytes(held)
+    assert refused("--model", str(other_model[0])) == {"a": None, "b": None}
+
+
 def test_summary_record_and_report_say_how_many_faces_are_of_which_model(photos, scored, other_model, tmp_path, capfd):
     earlier = scored().run
     before = earlier.model["id"]
@@ -268,4 +292,5 @@ def test_summary_record_and_report_say_how_many_faces_are_of_which_model(photos,
     assert told in capfd.readouterr().out
     assert report([str(output.folder), "--output", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
+    assert 'data-of="corrected.share"' not in page and "uncorrected for its errors" in page
     assert f"<dt>Earlier models</dt><dd>{GONE} faces are of {before}: " in page

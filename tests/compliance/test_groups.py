@@ -273,6 +273,17 @@ class TestCountGroups:
         rule = KeyRule(("site", "camera"), ("site",), "UTC")
         return count_groups(predictions, *empty, ("s",), rule, Grouping(LEVELS, CLUSTER, **grouping))
 
+    def test_faces_of_other_models_are_told_in_each_cluster(self):
+        rows = [{**row, "model_id": f"m@{number % 3}"} for number, row in enumerate(random_rows(random.Random(7), 90))]
+        table = table_of(rows, predictions_schema(["camera"]))
+        table = table.append_column("model_id", [[row["model_id"] for row in rows]])
+        found = self.count(table, model="m@0")
+        labelled = [row for row in rows if row["label"] != "uncertain"]
+        others = Counter(row["camera"] for row in labelled if row["model_id"] != "m@0")
+        total = {key.values[0]: state.by_model.of_other_models for key, state in found.items() if key.level == "camera"}
+        assert {camera: count for camera, count in total.items() if count} == others
+        assert self.count(table)[GroupKey("all", ())].by_model.of_other_models == 0  # nobody asked
+
     def test_a_correction_counts_in_place_of_the_model_s_label_and_says_so(self):
         rows = [{**row, "label": "mask"} for row in random_rows(random.Random(6), 6)]
         table = table_of(rows, predictions_schema(["camera"]))

@@ -122,6 +122,16 @@ def test_a_correction_that_is_refused_says_why(errors, words):
     assert (row["corrected_method"], row["melded_method"], row["recommended"]) == (None, None, "cluster")
 
 
+def test_a_group_with_faces_of_another_model_is_not_corrected_by_this_one_s_errors():
+    own = group()
+    clusters = {**own.clusters, "0": own.clusters["0"]._replace(of_other_models=1)}
+    row, plain = measures(State(own.counts, own.scores, clusters, 0, 1500), RULE), measures(own, RULE)
+    assert "another model" in row["correction_refused"]
+    assert (row["corrected_method"], row["melded_method"], row["recommended"]) == (None, None, "cluster")
+    changed = {name for name in row if row[name] != plain[name]}
+    assert all("corrected" in name or "melded" in name for name in changed - {"correction_refused", "recommended"})
+
+
 def test_below_two_clusters_no_interval_is_recommended():
     one = State(group().counts, Scores(), {"only": Tally(200, 170, 140, 200, 170, 140)})
     row = measures(one, RULE)

@@ -69,7 +69,7 @@ def test_every_field_is_the_sum_of_its_parts(parts):
     assert found.scores.histogram == tuple(sum(p.scores.histogram[i] for p in parts) for i in range(HISTOGRAM_BINS))
     for name in {name for part in parts for name in part.clusters}:
         tallies = [part.clusters[name] for part in parts if name in part.clusters]
-        assert found.clusters[name] == Tally(*(sum(t[i] for t in tallies) for i in range(6)))
+        assert found.clusters[name] == Tally(*(sum(t[i] for t in tallies) for i in range(7)))
     firsts = [part.first_ms for part in parts if part.first_ms is not None]
     lasts = [part.last_ms for part in parts if part.last_ms is not None]
     assert (found.first_ms, found.last_ms) == (min(firsts, default=None), max(lasts, default=None))

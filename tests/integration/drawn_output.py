@@ -44,7 +44,15 @@ def face(of, index, mask, incorrect):
         "probability_incorrect": incorrect,
         "probability_no_mask": 1 - mask - incorrect,
     }
-    return {**of, "face_index": index, **box, "face_score": 0.9, **chances, "label": label, "model_id": "m"}
+    return {
+        **of,
+        "face_index": index,
+        **box,
+        "face_score": 0.9,
+        **chances,
+        "label": label,
+        "model_id": "drawn@000000000000",
+    }
 
 
 def drawn_rows(seed=5, days=16):

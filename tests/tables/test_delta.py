@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from deltalake import DeltaTable
 from maskdet.cli import main
 from maskdet.errors import ConfigError, OutputError, SourceError
 from maskdet.tables.delta import commit_delta
+from maskdet.tables.delta_options import check_store_options
 from maskdet.tables.layout import SHARD_TABLES
 from maskdet.tables.snapshot import table_files
 from maskdet.testing import solid_image
@@ -99,6 +101,64 @@ def test_later_runs_and_readers_of_folders_are_not_disturbed(score, tmp_path):
     assert main.main(["inspect", output]) == 0
     assert pq.read_table(f"{output}/predictions").num_rows == 3
     assert commit_delta(output)[0][2:] == (1, 1, 0)
+
+
+def test_summaries_remind_of_tables_that_lag_behind(score, tmp_path, capfd):
+    output = run(score, tmp_path, SITES[:2])
+    assert "Delta" not in capfd.readouterr().out  # nobody has asked for any
+    assert main.main(["delta", output]) == 0
+    first = set(DeltaTable(f"{output}/_files/predictions").file_uris())
+    capfd.readouterr()
+    one_behind = f"  delta     Delta tables show the tables of the run before: maskdet delta {output}\n"
+    run(score, tmp_path, SITES[1:3], "--set", "tables.on_gone=remove")
+    assert one_behind in capfd.readouterr().out
+    assert all(Path(uri).exists() for uri in first)  # which is why it is not too late yet
+    assert main.main(["status", output]) == 0
+    assert one_behind in capfd.readouterr().out
+    run(score, tmp_path, SITES[2:4], "--set", "tables.on_gone=remove")
+    assert "Delta tables are 2 runs behind, and name files that are gone: maskdet delta" in capfd.readouterr().out
+    assert not all(Path(uri).exists() for uri in first)
+    assert main.main(["delta", output]) == main.main(["status", output]) == 0
+    assert "Delta tables" not in capfd.readouterr().out
+    assert by_delta(output, "predictions") == by_parquet(output, "predictions")
+
+
+@pytest.mark.parametrize(
+    ("root", "name", "remedy"),
+    [
+        ("s3://bucket/out", "AWS_REGOIN", "Did you mean 'AWS_REGION'?"),
+        ("s3://bucket/out", "aws_acess_key_id", "Did you mean 'aws_access_key_id'?"),
+        ("s3://bucket/out", "google_service_account", "https://docs.rs/object_store"),
+        ("gs://bucket/out", "google_servce_account", "Did you mean 'google_service_account'?"),
+        ("/out", "AWS_REGION", "Leave it out."),
+    ],
+)
+def test_options_that_a_store_would_pass_over_are_refused(root, name, remedy):
+    with pytest.raises(ConfigError, match=r"--store-option: expected an option that delta-rs takes for") as caught:
+        check_store_options(root, ["allow_http", name] if "://" in root else [name])
+    assert caught.value.received == name
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("root", "names"),
+    [
+        # As deltalake's own documentation writes them: https://delta-io.github.io/delta-rs/integrations/object-storage
+        ("s3://b/o", ["AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP", "AWS_S3_ALLOW_UNSAFE_RENAME", "AWS_S3_LOCKING_PROVIDER"]),
+        ("s3://b/o", ["DELTA_DYNAMO_TABLE_NAME", "aws_conditional_put", "region", "timeout", "max_retries"]),
+        ("gs://b/o", ["GOOGLE_SERVICE_ACCOUNT", "service_account_key", "google_allow_http", "proxy_url"]),
+        ("hdfs://h/o", ["dfs.ha.namenodes.cluster"]),
+        ("/out", []),
+    ],
+)
+def test_options_that_it_takes_are_taken_in_any_case(root, names):
+    check_store_options(root, [*names, *map(str.upper, names), *map(str.lower, names)])
+
+
+def test_an_unknown_option_is_a_wrong_flag(tmp_path, score, capsys):
+    output = run(score, tmp_path, SITES[:1])
+    assert main.main(["delta", output, "--store-option", "AWS_REGION=eu"]) == 2
+    assert "a location on this machine" in capsys.readouterr().err
 
 
 def test_without_a_run_without_its_files_and_without_deltalake_it_says_so(score, tmp_path, monkeypatch, capsys):

@@ -362,6 +362,7 @@ class TestReplacing:
     def test_what_killed_writes_left_of_records_goes_and_nothing_that_looks_like_it(self, run):
         gone = [
             "._plan.json.0123abcd.tmp",
+            "._delta.json.0123abcd.tmp",
             "._SUCCESS.0123abcd.tmp",
             "_runs/.20260101T000000.000000Z-abcdef.json.0123abcd.tmp",
             "_runs/.20260101T000000.000000Z-abcdef.heartbeat.0123abcd.tmp",
