@@ -16,6 +16,8 @@ MASKDET_PEERS ?= ../shared/peers
 export MASKDET_DATA MASKDET_PEERS
 # Tests start some hundred processes, which read what the first has compiled.
 unexport PYTHONDONTWRITEBYTECODE
+# One more than the cores of a small machine, since some tests wait for stores and processes; each takes 1 to 2.6 GB.
+WORKERS ?= 3
 FLINK_TESTS ?= flink
 TRAINING_TESTS ?= training
 CHAOS ?= --schedules 200
@@ -38,15 +40,15 @@ demo: $(VENV)/.scoring ## draw synthetic face images and score them with the bui
 	@echo "Look at the tables:  $(BIN)/maskdet inspect $(DEMO)/tables"
 	@echo "A page about them:   $(BIN)/maskdet report $(DEMO)/tables"
 
-test: $(VENV)/.development ## run the tests
+test: $(VENV)/.development ## run the tests, but those of the verbs below
 	-$(BIN)/python -m tools.browser  # before the tests, which are skipped without
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 test-thorough: $(VENV)/.development ## run the longer forms of tests, left out by `make test`: all test images, every architecture
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "thorough and not training and not flink"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "thorough and not training and not flink"
 
-test-training: $(VENV)/.development ## run the tests that fit networks
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "$(TRAINING_TESTS)" tests/training
+test-training: $(VENV)/.development ## run the tests that make, fit and convert networks, with TensorFlow
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "$(TRAINING_TESTS)"
 
 chaos: $(VENV)/.development ## play 200 schedules of killed, starved and racing runs; CHAOS='--seed 17' repeats one
 	$(BIN)/python tests/integration/chaos.py $(CHAOS)

@@ -129,7 +129,7 @@ EXIT_CODES: dict[int, str] = {
     0: "success: every image is accounted for and the failure budget holds",
     1: "internal error: a defect of maskdet or its runner; the traceback is printed",
     2: "wrong setting, flag or path template",
-    3: "input missing, empty or not as promised",
+    3: "input missing, empty or not as promised; for commands that read an output: no tables there",
     4: "model missing, damaged, refused as unsafe, or not what its manifest or its importer says",
     5: "storage cannot be reached, read or written",
     6: "failure budget exceeded: the tables are written, _SUCCESS is not",

@@ -17,6 +17,7 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from apache_beam.typehints.decorators import IOTypeHints
 
 from maskdet.demo.faces import DEMO_TEMPLATE, DemoTree, write_demo_tree
 from maskdet.model import litert_graph
@@ -31,11 +32,20 @@ LONGEST = (
     "tests/cli/",
     "tests/test_",
 )
+TENSORFLOW_GROUPS = ("models", "tensorflow")
+"""Groups of tests that make, fit or convert networks in the worker's own process, which imports TensorFlow once."""
 LEVELS = "{site_hour: [site, date, hour], camera: [camera]}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the slowest tests first, so that workers finish at about the same time."""
+    """Leave tests that load TensorFlow to `make test-training`, and run the slowest first.
+
+    Workers then finish at about the same time.
+    """
+    for item in items:
+        if any(mark.args[0] in TENSORFLOW_GROUPS for mark in item.iter_markers("xdist_group")):
+            item.add_marker(pytest.mark.training)
     items.sort(key=lambda item: next((rank for rank, name in enumerate(LONGEST) if item.nodeid.startswith(name)), 99))
 
 
@@ -70,9 +80,16 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def remembered() -> Iterator[None]:
-    """Cache what each of some hundred runs in this process would compute again: package versions, a faster graph."""
+    """Cache what each of some hundred runs in this process would compute again: package versions, a faster graph.
+
+    Beam does not record in which lines of code a type was declared, either.
+    """
     version, lean = functools.cache(metadata.version), functools.lru_cache(maxsize=8)(litert_graph.lean)
-    with mock.patch.object(metadata, "version", version), mock.patch.object(litert_graph, "lean", lean):
+    with (
+        mock.patch.object(metadata, "version", version),
+        mock.patch.object(litert_graph, "lean", lean),
+        mock.patch.object(IOTypeHints, "_make_origin", return_value=[]),
+    ):
         yield
 
 

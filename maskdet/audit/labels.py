@@ -14,7 +14,7 @@ from maskdet import storage
 from maskdet.answer_schemas import audit_schema
 from maskdet.audit.estimates import Agreement, agreement
 from maskdet.compliance.corrections import CORRECTED_CODES, Correction, Corrections
-from maskdet.errors import ConfigError, NotFoundError, OutputError
+from maskdet.errors import ConfigError, NotFoundError, SourceError
 from maskdet.tables.layout import read_table
 
 UNSURE = "unsure"
@@ -45,16 +45,16 @@ def read_sample(uri: str) -> pa.Table:
     """A sample that :func:`maskdet.audit.sampling.draw_sample` drew.
 
     Raises:
-        OutputError: it is not such a file.
+        SourceError: it is not such a file.
         StorageError: it cannot be read.
     """
     try:
         table = read_table(uri)
     except pa.ArrowException as error:
-        raise OutputError(uri, "a sample that maskdet audit sample drew", str(error), "Draw one.") from error
+        raise SourceError(uri, "a sample that maskdet audit sample drew", str(error), "Draw one.") from error
     missing = sorted(set(audit_schema().names) - set(table.column_names))
     if missing:
-        raise OutputError(uri, "a sample that maskdet audit sample drew", f"no column {missing[0]!r}", "Draw one.")
+        raise SourceError(uri, "a sample that maskdet audit sample drew", f"no column {missing[0]!r}", "Draw one.")
     return table
 
 
@@ -68,7 +68,7 @@ def read_labels(uri: str, *, missing_ok: bool = False) -> Labels:
     """One person's labels; where a face has two, the later row wins.
 
     Raises:
-        OutputError: a column is missing, or a label is not one of :data:`CHOICES`.
+        SourceError: a column is missing, or a label is not one of :data:`CHOICES`.
         StorageError: the file cannot be read.
     """
     try:
@@ -79,12 +79,12 @@ def read_labels(uri: str, *, missing_ok: bool = False) -> Labels:
         raise
     rows = csv.DictReader(io.StringIO(text))
     if not set(_COLUMNS) <= set(rows.fieldnames or ()):
-        raise OutputError(uri, f"columns {list(_COLUMNS)}", list(rows.fieldnames or ()), "See docs/guides/audit.md.")
+        raise SourceError(uri, f"columns {list(_COLUMNS)}", list(rows.fieldnames or ()), "See docs/guides/audit.md.")
     found: Labels = {}
     for number, row in enumerate(rows, start=2):
         label, index = row["label"], row["face_index"]
         if label not in CHOICES or not index.isdigit():
-            raise OutputError(
+            raise SourceError(
                 f"{uri}, line {number}", f"a face's number and one of {list(CHOICES)}", [index, label], ""
             )
         found[row["image_uri"], row["content_sha256"], int(index)] = label

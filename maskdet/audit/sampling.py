@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from maskdet.answer_schemas import audit_schema
 from maskdet.compliance.groups import RowKeys
 from maskdet.compliance.state import FIXED_POINT
-from maskdet.errors import ConfigError
+from maskdet.errors import ConfigError, SourceError
 from maskdet.inputs.sharding import KeyRule
 from maskdet.labels import worn_probability
 from maskdet.report.sampling import hash_rows
@@ -69,9 +69,9 @@ def draw_sample(layout: Layout, size: int, by: Sequence[str], seed: int, *, smal
         One row per face; see :func:`maskdet.answer_schemas.audit_schema`.
 
     Raises:
-        ConfigError: there is no face, its readers may not see small groups, a key is unknown, or the size is below two
-            faces per stratum.
-        OutputError: the output holds no tables.
+        ConfigError: its readers may not see small groups, a key is unknown, or the size is below two faces per
+            stratum.
+        SourceError: the output holds no tables, or no face.
         StorageError: a table cannot be read.
     """
     snapshot = current_snapshot(layout)
@@ -86,7 +86,7 @@ def draw_sample(layout: Layout, size: int, by: Sequence[str], seed: int, *, smal
     for rows in _scan(layout, snapshot.files(layout, PREDICTIONS), rule):
         _look_at(rows, RowKeys(rows, (), rule, zone), by, edges, size, seed, found)
     if not found:
-        raise ConfigError("output", "one with faces", layout.root, "Run maskdet score first.")
+        raise SourceError("output", "one with faces", layout.root, "Run maskdet score first.")
     drawn = allocate({stratum: (one.faces, _deviation(one)) for stratum, one in found.items()}, size)
     return _sample(found, drawn, by, edges, run, seed)
 

@@ -269,22 +269,24 @@ def _detail(name: str, counts: Mapping[str, int]) -> list[str]:
 
 
 def _data_set(run: RunRecord) -> list[str]:
-    """What the run did to the data set, where that is larger than the run's input."""
+    """What the run did to the data set, or would have done, where that is larger than the run's input."""
     if set(run.changes) <= {ADDED}:
         return []
+    refused = run.status not in ("succeeded", "over_budget")  # the tables are those of before
     words = {
         ADDED: "added",
         CHANGED: "changed",
         UNCHANGED: "unchanged",
         GONE: "gone whose rows stay",
         ABSENT: "named by the input, not there, whose rows stay",
-        REMOVED: "gone whose rows went",
+        REMOVED: "gone whose rows would go" if refused else "gone whose rows went",
         DISPLACED: "whose path or list row no longer fits, whose rows stay",
-        LOST: "whose rows a failure replaces",
+        LOST: "whose rows a failure would replace" if refused else "whose rows a failure replaces",
         OUTSIDE: "of earlier runs beyond this input",
     }
     counts = ", ".join(f"{run.changes[change]:,} {word}" for change, word in words.items() if run.changes.get(change))
-    return [f"  data set  {run.dataset.listed:,} images{_and_videos(run)}: {counts}"]
+    would_be = "stays as it was; would be " if refused else ""
+    return [f"  data set  {would_be}{run.dataset.listed:,} images{_and_videos(run)}: {counts}"]
 
 
 def _and_videos(run: RunRecord) -> str:

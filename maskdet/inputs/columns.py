@@ -33,6 +33,7 @@ COLUMNS = pa.schema(
         ("segment", SEGMENT),
         ("location", pa.string()),
         ("absent", pa.bool_()),
+        ("replaces", pa.string()),
     ]
 )
 IDENTITY = ("size_bytes", "version", "captured_at_ms", "problem_code", "problem_message")
@@ -53,7 +54,7 @@ def columns_of(rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
     """
     if not rows:
         return pa.RecordBatch.from_pylist([], schema=COLUMNS)
-    uris, sizes, versions, keys, times, problems, earlier, gone, segments, locations, absent = zip(*rows, strict=True)
+    uris, sizes, versions, keys, times, problems, earlier, gone, segments, *others = zip(*rows, strict=True)
     has_problems, has_segments = any(problems), any(segment is not None for segment in segments)
     pairs = [problem or (None, None) for problem in problems] if has_problems else []
     columns = [
@@ -67,8 +68,7 @@ def columns_of(rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
         earlier,
         gone,
         [segment and segment._asdict() for segment in segments] if has_segments else pa.nulls(len(rows), SEGMENT),
-        locations,
-        absent,
+        *others,
     ]
     arrays = [
         one if isinstance(one, pa.Array) else pa.array(one, field.type)
@@ -95,6 +95,7 @@ def rows_of(columns: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
         _segments(columns),
         values("location"),
         values("absent"),
+        values("replaces"),
         strict=True,
     )
 

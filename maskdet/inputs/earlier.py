@@ -28,6 +28,7 @@ LOST = "lost"
 ABSENT = "absent"
 """An image with rows that the input still names, but whose file is gone: the rows stay."""
 OUTSIDE = "outside"
+CHANGES = (ADDED, CHANGED, UNCHANGED, GONE, ABSENT, REMOVED, DISPLACED, LOST, OUTSIDE)
 
 # Faults of a path or a list row, not of the file: a wrong template, a wrong root, a spoilt list.
 _OF_THE_LISTING = (FailureCode.PATH_MISMATCH, FailureCode.BAD_MANIFEST_ROW)
@@ -125,16 +126,17 @@ class Growth:
         earlier = {ref.name: ref for ref in refs if ref.gone}
         more = self._restore_absent(listed, earlier)
         files = {ref.uri for ref in listed.values()}
+        lost = _lost_videos(listed.values(), earlier.values()) if self.on_gone == "remove" else frozenset()
         covered, changes, images = self.coverage.test(), _Changes(), []
         for name, ref in listed.items():
             image, change = _joined(ref, earlier.get(name))
-            changes.add(ref, change)
+            changes.add(ref, REMOVED if ref.uri in lost else change)
             images.append(image)
         for name, ref in earlier.items():
             if name in listed:
                 continue
             if ref.uri in files:  # a video that is now cut differently
-                changes.add(ref, CHANGED)
+                changes.add(ref, REMOVED if ref.uri in lost else CHANGED)
                 continue
             change = OUTSIDE if not covered(ref.uri) else REMOVED if self.on_gone == "remove" else GONE
             changes.add(ref, change)
@@ -197,17 +199,25 @@ def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
         return ref._replace(earlier=before.earlier, absent=False), UNCHANGED
     loses_rows = _is_absent(ref) and bool(before.version) and before.problem is None  # to its failure
     if loses_rows or ref.problem is None or before.problem is not None:
-        return ref, REMOVED if loses_rows else CHANGED
+        # Whoever reads it may find nothing there: then its earlier rows are lost, too.
+        had_rows = ref.problem is None and before.problem is None and bool(before.version) and not loses_rows
+        return ref._replace(replaces=before.earlier if had_rows else ""), REMOVED if loses_rows else CHANGED
     # The image itself is unchanged: only its keys can no longer be read, and those are known from before.
     is_whole = ref.segment is None and bool(ref.version) and ref.version == before.version
     if is_whole and ref.problem[0] in _OF_THE_LISTING:
-        return before._replace(gone=False, location=ref.location), DISPLACED
+        return before._replace(gone=False, location=ref.location, replaces=before.earlier), DISPLACED
     return ref, LOST
 
 
 def _is_absent(ref: ImageRef) -> bool:
     """Whether an image or a video was listed but is missing: a name in a list, or a link that leads nowhere."""
     return ref.absent or (ref.problem is not None and ref.problem[0] == FailureCode.NOT_FOUND)
+
+
+def _lost_videos(listed: Iterable[ImageRef], earlier: Iterable[ImageRef]) -> frozenset[str]:
+    """Videos listed of which nothing is there, and which have rows of segments."""
+    absent = {ref.uri for ref in listed if ref.segment is not None and _is_absent(ref)}
+    return frozenset(ref.uri for ref in earlier if ref.uri in absent and ref.version and ref.problem is None)
 
 
 class _Changes:

@@ -80,6 +80,7 @@ def _columns(uris: pa.Array, batch: ListedBatch, source: SourceSettings) -> pa.R
         "earlier": pa.repeat("", count),
         "gone": pa.repeat(False, count),
         "absent": pa.repeat(False, count),
+        "replaces": pa.repeat("", count),
     }
     return pa.RecordBatch.from_arrays(
         [arrays[field.name] if field.name in arrays else pa.nulls(count, field.type) for field in columns.COLUMNS],

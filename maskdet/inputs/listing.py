@@ -77,7 +77,8 @@ def check_input(task: ListTask, source: SourceSettings) -> None:
     """
     if task.kind in ("list", "image_list"):
         if not storage.exists(task.uri):
-            raise SourceError("--input", "a list file or image list", task.uri, "Nothing exists there; check the path.")
+            remedy = f"Nothing exists there; {storage.did_you_mean(task.uri)}"
+            raise SourceError("--input", "a list file or image list", task.uri, remedy)
         if task.kind == "image_list":
             image_lists.check_columns(task.uri, source, task.root)
         _refuse_if_all_outside(task, source)
@@ -91,7 +92,15 @@ def check_input(task: ListTask, source: SourceSettings) -> None:
         listing = folders.matching(task.uri, exclude)
     if next(listing, None) is None:
         what = "a folder with files" if task.kind == "folder" else "a glob or path that matches files"
-        raise SourceError("--input", what, task.uri, "Nothing is there; check the path and, for globs, the quotes.")
+        raise SourceError("--input", what, task.uri, _remedy_for(task.uri))
+
+
+def _remedy_for(uri: str) -> str:
+    if storage.is_local_folder(uri):
+        return "It is empty; check the path."
+    if storage.has_glob(uri):
+        return "Nothing is there; check the path and, for globs, the quotes."
+    return f"Nothing is there; {storage.did_you_mean(uri)}"
 
 
 def may_repeat(tasks: Sequence[ListTask]) -> bool:

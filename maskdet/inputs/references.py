@@ -60,6 +60,9 @@ class ImageRef(NamedTuple):
     """Where the image is, if its URI is only a pseudonym; ``None``: at the URI."""
     absent: bool = False
     """Whether the run listed the image, but its store says that nothing is there."""
+    replaces: str = ""
+    """Slot of the earlier run's shard that has rows of the image as it was listed before, where it is listed
+    differently now; empty if none has."""
 
     @property
     def place(self) -> str:

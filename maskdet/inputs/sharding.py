@@ -367,4 +367,5 @@ def _sort_key(ref: ImageRef) -> tuple[object, ...]:
         ref.gone,
         (ref.location is not None, ref.location or ""),
         ref.absent,
+        ref.replaces,
     )

@@ -174,9 +174,9 @@ class Capture:
         except ConfigError:
             raise
         except (ImageFault, OSError, ValueError) as error:
-            return error
+            return error.with_traceback(None)  # which holds the last frame and its decoder
         except decoder_errors() as error:
-            return error
+            return error.with_traceback(None)  # which holds the last frame and its decoder
         return None
 
     def _decode(self, source: Source) -> Iterator[Arrived]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from maskdet import __version__, storage
 from maskdet.errors import ConfigError, ModelError, StorageError
+from maskdet.inputs.earlier import ABSENT, DISPLACED, GONE
 from maskdet.labels import INCORRECT, LABELS, MASK, NO_MASK
 from maskdet.model.bundle import read_manifest
 from maskdet.model.manifest import Manifest
@@ -29,11 +30,17 @@ from maskdet.report.templating import rendered
 from maskdet.report.words import bare_share, group_name, share
 from maskdet.tables.disclosure import privacy_of, refuse_small_groups
 from maskdet.tables.metadata import NO_METADATA, Metadata
-from maskdet.tables.run_records import RunRecord
+from maskdet.tables.run_records import RunRecord, scoring_run
 
 MOST_PANELS = 12
 MOST_IN_PANEL = 12
 MOST_PERIODS_SHOWN = 62
+_UNSEEN = {
+    ABSENT: "that the input still names",
+    GONE: "that the input no longer has",
+    DISPLACED: "whose path or list row no longer fits",
+}
+"""Change → what it means, of images and videos."""
 
 
 class Point(NamedTuple):
@@ -101,8 +108,7 @@ def render(
         version=__version__,
         verb="wore a mask correctly" if figures.tells_incorrect else "wore a mask",
         labels=[label for label in LABELS if figures.tells_incorrect or label != "incorrect"],
-        cluster_words=_cluster_words(tables),
-        pair_words=_cluster_words(tables, of_day=False),
+        **_cluster_words(tables),
         named=sum(group.values != (None,) for group in figures.groups),
         hundred=_hundred(figures),
         **_by_group(figures, order),
@@ -110,6 +116,7 @@ def render(
         panels=_panels(figures, order),
         histogram=_histogram(figures),
         coverage=_coverage(figures, order),
+        unseen=unseen(tables),
         failures=[(code, images, FAILURE_WORDS.get(code, "")) for code, images in figures.failures.items()],
         card=model_card(tables.run),
         earlier_models=earlier_models(tables, selection),
@@ -128,6 +135,16 @@ def model_card(run: RunRecord) -> Manifest | None:
     except (ModelError, StorageError):
         return None
     return manifest if manifest.fingerprint == run.model.get("fingerprint") else None
+
+
+def unseen(tables: Tables) -> list[tuple[str, int, str]]:
+    """Images and videos whose rows stay though the run that scored last did not find them.
+
+    Returns:
+        Of each change that they are by: its name, how many, and what it means.
+    """
+    changes = scoring_run(tables.layout, tables.run).changes
+    return [(change, changes[change], words) for change, words in _UNSEEN.items() if changes.get(change)]
 
 
 def earlier_models(tables: Tables, selection: Selection) -> list[tuple[str, int]]:
@@ -154,8 +171,12 @@ def query(tables: Tables, figures: Figures) -> str:
     )
 
 
-def _cluster_words(tables: Tables, *, of_day: bool = True) -> str:
-    """Which faces count as alike, within a day or, in a comparison of periods, with all days together."""
+def _cluster_words(tables: Tables) -> dict[str, str]:
+    """Which faces count as alike, within a day and, in a comparison of periods, with all days together."""
+    return {"cluster_words": _alike(tables, of_day=True), "pair_words": _alike(tables, of_day=False)}
+
+
+def _alike(tables: Tables, *, of_day: bool) -> str:
     if tables.cluster is not None:
         return f"faces of one {' and '.join(name for name in tables.cluster if of_day or name != 'date')}"
     hour = "hour" if of_day else "hour of the day"
@@ -316,7 +337,7 @@ def write_report(
     Raises:
         ConfigError: the tables lack a key, no image is selected, there are too many faces, or small groups have to be
             hidden.
-        OutputError: no run has finished there.
+        SourceError: no run has finished there, or there is no such place.
         StorageError: something cannot be read or written.
     """
     with Tables(output, metadata) as tables:

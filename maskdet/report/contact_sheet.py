@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw
 
 from maskdet import storage
-from maskdet.errors import ConfigError, OutputError
+from maskdet.errors import ConfigError, SourceError
 from maskdet.report.face_crops import Crop, crops_of_run
 from maskdet.report.marks import (
     BLACK,
@@ -85,7 +85,7 @@ def make_sheet(
 
     Raises:
         ConfigError: the count is out of range, or there is no such key.
-        OutputError: there is nothing to show.
+        SourceError: there is nothing to show.
         StorageError: a table cannot be read.
     """
     if not 1 <= count <= MOST_TILES:
@@ -95,7 +95,7 @@ def make_sheet(
     sections = choose_sections(layout, run, count, seed, where)
     if not sections:
         remedy = "Run maskdet score over images that can be read, or ask --where for others."
-        raise OutputError(f"output {layout.root}", "a face, or an image without one", "none", remedy)
+        raise SourceError(f"output {layout.root}", "a face, or an image without one", "none", remedy)
     rows = [row for section in sections for row in section.rows]
     crops = crops_of_run(run, rows, PICTURE_PX)
     head = f"{layout.root} · run {run.run_id} · {run.model.get('id', 'unknown model')}"

@@ -103,7 +103,7 @@ class Tables:
 
     Raises:
         ConfigError: DuckDB is not installed, or the metadata does not fit the tables.
-        OutputError: no run has finished there.
+        SourceError: no run has finished there, or there is no such place.
         StorageError: the output cannot be read.
     """
 

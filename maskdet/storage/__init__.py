@@ -42,6 +42,7 @@ __all__ = [
     "StoredFile",
     "backoff_s",
     "delete",
+    "did_you_mean",
     "entries",
     "exists",
     "fixed_part",
@@ -179,6 +180,12 @@ def exists(uri: str) -> bool:
     """
     with translated(uri, "look for"):
         return local_path(uri).exists() if is_local(uri) else persist(lambda: _store(uri).exists(uri))
+
+
+def did_you_mean(uri: str) -> str:
+    """The end of a remedy for a name at which nothing is: on this machine, a near name that exists, if there is one."""
+    near = local.near_name(local_path(uri)) if is_local(uri) and not has_glob(uri) else None
+    return "check the path." if near is None else f"did you mean {str(near)!r}?"
 
 
 def is_local_folder(uri: str) -> bool:

@@ -140,6 +140,8 @@ def _described(cause: BaseException) -> str:
     status = status_of(cause)
     if status is not None and (status == 429 or status >= 500):
         return f"the store answered {status}"
+    if isinstance(cause, OSError) and cause.strerror:  # without its file's name, which may be a temporary one
+        return f"{type(cause).__name__}: {cause.strerror}"
     return f"{type(cause).__name__}: {_ADDRESS.sub('', ' '.join(str(cause).split()))}"
 
 

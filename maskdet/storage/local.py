@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import fcntl
 import logging
@@ -134,6 +135,26 @@ def write_if(path: Path, expected: bytes | None, data: bytes) -> bool:
 def stat(path: Path) -> StoredFile:
     """Size and version of a file."""
     return _stored_file(str(path), os.stat(path))
+
+
+def near_name(path: Path) -> Path | None:
+    """The path that may have been meant by one that does not exist: of its first missing part, the most similar name.
+
+    Returns:
+        A path that exists: the rest, too, where it does below that name; ``None`` if no name is similar.
+    """
+    missing = path
+    while not missing.parent.exists():
+        missing = missing.parent
+    try:
+        names = sorted(entry.name for entry in os.scandir(missing.parent))
+    except OSError:  # a file, or a folder that may not be listed
+        return None
+    for name in difflib.get_close_matches(missing.name, names, n=1):
+        near = missing.with_name(name)
+        whole = near / path.relative_to(missing)
+        return whole if whole.exists() else near
+    return None
 
 
 def files(folder: str | Path) -> Iterator[StoredFile]:

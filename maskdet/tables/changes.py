@@ -126,7 +126,7 @@ def compare(before: Side, after: Side, question: Question) -> Changes:
     Raises:
         ConfigError: a key is missing from one of the outputs, a period has no images, or one output's model cannot tell
             what the rate needs.
-        OutputError: one of them holds no tables.
+        SourceError: one of them holds no tables.
         StorageError: a table cannot be read.
     """
     refuse_small_groups((before.run, after.run), allowed=question.small_groups)

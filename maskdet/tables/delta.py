@@ -59,7 +59,8 @@ def commit_delta(output: str, store_options: Mapping[str, str] | None = None) ->
 
     Raises:
         ConfigError: deltalake is not installed.
-        OutputError: no run has finished there, or the log cannot be read or written.
+        SourceError: no run has finished there.
+        OutputError: the log cannot be read or written.
         StorageError: the output cannot be read.
     """
     _require_deltalake()

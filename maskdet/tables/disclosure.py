@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from maskdet.compliance.small_cells import is_small, round_count
 from maskdet.errors import ConfigError
+from maskdet.inputs.earlier import CHANGES
 from maskdet.sections import PrivacySettings
 from maskdet.tables.layout import COMPLIANCE, Layout, read_version
 from maskdet.tables.run_records import ImageCounts, RunRecord
@@ -76,6 +77,12 @@ def shown_images(images: ImageCounts, privacy: PrivacySettings) -> dict[str, int
 def shown_videos(videos: VideoCounts, privacy: PrivacySettings) -> dict[str, int]:
     """Videos by outcome, and listed, by the same rule."""
     return _shown({name: getattr(videos, name) for name in ("listed", "scored", "failed")}, privacy)
+
+
+def shown_changes(changes: Mapping[str, int], privacy: PrivacySettings) -> dict[str, int]:
+    """Images and videos of a data set by how a run found them, each in steps; without those that are small."""
+    shown = {change: shown_count(changes.get(change, 0), privacy) for change in CHANGES}
+    return {change: count for change, count in shown.items() if count is not None}
 
 
 def shown_count(count: int, privacy: PrivacySettings) -> int | None:

@@ -57,6 +57,7 @@ def columns_of(images: pa.Table, slot: str) -> pa.RecordBatch:
         "gone": pa.repeat(True, count),
         "location": pa.nulls(count, pa.string()),
         "absent": pa.repeat(False, count),
+        "replaces": pa.repeat("", count),
     }
     # An earlier version did not write segments.
     arrays = [told[field.name] if field.name in told else pa.nulls(count, field.type) for field in columns.COLUMNS]

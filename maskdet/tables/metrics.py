@@ -11,7 +11,7 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from maskdet.tables.disclosure import privacy_of, shown_count, shown_faces, shown_images, shown_videos
+from maskdet.tables.disclosure import privacy_of, shown_changes, shown_count, shown_faces, shown_images, shown_videos
 from maskdet.tables.layout import Layout
 from maskdet.tables.run_records import RunRecord, Status, latest_first
 from maskdet.tables.status import RunStatus
@@ -61,6 +61,9 @@ def run_metrics(status: RunStatus, success: RunRecord | None, layout: Layout) ->
     if run.videos is not None and not working:
         videos = shown_videos(run.videos, privacy_of(run))
         gauges.by("maskdet_run_videos", "Videos of the run's input by outcome, and listed in all", "outcome", videos)
+    if run.scores and run.changes:  # a run that ended early does not know
+        changes = shown_changes(run.changes, privacy_of(run))
+        gauges.by("maskdet_run_changed_images", "Images and videos, as the run found them", "change", changes)
     failed = dict(status.failed_by_code) if working else run.failed_by_code
     gauges.by("maskdet_run_failed_images", "Failed images, and stretches of videos, by code", "code", failed)
     shards, finished = (status.shards or 0, status.finished) if working else (run.shards.get("total", 0),) * 2

@@ -84,7 +84,8 @@ def prune(layout: Layout, before: date, now: datetime, *, wait_s: float = 0.0) -
 
     Raises:
         HeldError: another run writes the output.
-        OutputError: it holds no tables, or a file of them is missing or damaged.
+        SourceError: it holds no tables.
+        OutputError: a file of them is missing or damaged.
         StorageError: it cannot be read or written.
     """
     with holding_output(layout, now, wait_s=wait_s) as run_id:

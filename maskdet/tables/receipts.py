@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,7 @@ from maskdet import storage
 from maskdet.compliance.groups import Grouping, count_groups
 from maskdet.compliance.state import GroupKey, State
 from maskdet.errors import FailureCode, NotFoundError, OutputError
+from maskdet.inputs.earlier import ABSENT, CHANGED, DISPLACED, LOST, REMOVED, UNCHANGED
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.inputs.sharding import KeyRule
 from maskdet.schemas import conform, failures_schema, no_face_schema, predictions_schema
@@ -120,7 +122,8 @@ class ShardReport:
         carried: outcomes of images that this run did not list.
         carried_segments: counts of the segments of videos among those.
         videos: videos that it has segments of.
-        absent: how many images were missing when they were to be read, so that their earlier rows stay.
+        turned: how many images with earlier rows had gone missing when they were to be read, by the change they were
+            listed as and the one they turned out to be, both of :data:`maskdet.inputs.earlier.CHANGES`.
     """
 
     receipt: Receipt
@@ -131,7 +134,7 @@ class ShardReport:
     carried: Outcomes = field(default_factory=Outcomes)
     carried_segments: SegmentCounts | None = None
     videos: tuple[SeenVideo, ...] = ()
-    absent: int = 0
+    turned: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,14 @@ class Reused:
     endings: Mapping[str, Ending]
 
 
-Reuse = Callable[[Shard], Reused]
+class Reuse(Protocol):
+    """Finds what the current set of tables has of images."""
+
+    def __call__(self, shard: Shard) -> Reused:
+        """Rows of images as they are, and of those that are lost."""
+
+    def endings(self, slots: Iterable[str]) -> Mapping[str, Ending]:
+        """How the images of earlier shards ended, by the name of their reference."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +259,7 @@ class ShardJob:
         new = tuple(ref for ref in shard.refs if ref.name not in known.endings)
         result = score(Shard(shard.slot, shard.shard_id, shard.partition, new)) if new else self._nothing()
         started = time.perf_counter()
-        result, absent = self._without_absent(shard, new, result)
+        result, absent, turned = self._without_absent(shard, new, result)
         known, new = _both(known, absent), tuple(ref for ref in new if ref.name not in absent.endings)
         tables = {name: self._joined(name, table, known) for name, table in _tables(result).items()}
         endings = {ref.name: Ending(SCORED, self.scored_by) for ref in new}
@@ -265,23 +275,40 @@ class ShardJob:
         seconds = result.seconds + StageSeconds(write=time.perf_counter() - started)
         groups = self._count(shard, tables)
         read = len(new) + len(absent.endings)
-        report = ShardReport(receipt, not read, groups, seconds, read, absent=len(absent.endings))
+        report = ShardReport(receipt, not read, groups, seconds, read, turned=turned)
         return _with_carried(report, shard, endings)
 
-    def _without_absent(self, shard: Shard, new: Sequence[ImageRef], result: ShardResult) -> tuple[ShardResult, Reused]:
-        """The result without failures of images that have gone missing, and the rows that those images had."""
+    def _without_absent(
+        self, shard: Shard, new: Sequence[ImageRef], result: ShardResult
+    ) -> tuple[ShardResult, Reused, Mapping[tuple[str, str], int]]:
+        """Separate images that have gone missing from the result.
+
+        Returns:
+            The result without failures of images whose earlier rows stay; those rows; and how many images with rows
+            had gone missing, by the change they were listed as and the one they turned out to be.
+        """
         codes = zip(*(result.failures[name].to_pylist() for name in ("image_uri", "code")), strict=True)
         missing = {uri for uri, code in codes if code == FailureCode.NOT_FOUND}
-        refs = [ref for ref in new if ref.uri in missing and ref.earlier and ref.segment is None]
-        if not refs or self.reuse is None or not self.keeps_absent:
-            return result, Reused({}, {})
-        lost = tuple(ref._replace(absent=True) for ref in refs)
-        found = self.reuse(Shard(shard.slot, shard.shard_id, shard.partition, lost))
-        kept = {name: end for name, end in found.endings.items() if end.outcome in (SCORED, NO_FACE_FOUND)}
+        refs = [ref for ref in new if ref.uri in missing and (ref.earlier or ref.replaces) and ref.segment is None]
+        if not refs or self.reuse is None:
+            return result, Reused({}, {}), {}
+        lost = tuple(ref._replace(absent=True) for ref in refs if ref.earlier and self.keeps_absent)
+        found = self.reuse(Shard(shard.slot, shard.shard_id, shard.partition, lost)) if lost else Reused({}, {})
+        endings = {**self.reuse.endings({ref.earlier or ref.replaces for ref in refs}), **found.endings}
+        had_rows = {name for name, ending in endings.items() if ending.outcome in (SCORED, NO_FACE_FOUND)}
+        turned = Counter(self._turned(ref) for ref in refs if ref.name in had_rows)
+        kept = {name: ending for name, ending in found.endings.items() if name in had_rows}
         uris = pa.array(list(kept), pa.string())
         tables = {name: rows.filter(pc.is_in(rows["image_uri"], uris)) for name, rows in found.tables.items()}
         failures = result.failures.filter(pc.invert(pc.is_in(result.failures["image_uri"], uris)))
-        return dataclasses.replace(result, failures=failures), Reused(tables, kept)
+        return dataclasses.replace(result, failures=failures), Reused(tables, kept), turned
+
+    def _turned(self, ref: ImageRef) -> tuple[str, str]:
+        """The change that a missing image with rows was listed as, and the one that it turned out to be."""
+        listed = CHANGED if not ref.earlier else DISPLACED if ref.replaces else UNCHANGED
+        if not self.keeps_absent:
+            return listed, REMOVED
+        return listed, ABSENT if ref.earlier else LOST
 
     def _nothing(self) -> ShardResult:
         return ShardResult(*(self.schemas[name].empty_table() for name in SHARD_TABLES))

@@ -21,6 +21,12 @@ from maskdet.tables.videos import SegmentCounts, VideoCounts, merge_videos
 
 LISTED = "listed"
 _NO_REASONS = (LISTED, VIDEOS, SEGMENTS)
+_LOSSES = {
+    DISPLACED: "whose path or list row no longer fits",
+    LOST: "whose rows a failure would replace",
+    REMOVED: "that are gone",
+}
+"""Change that a run may make to few images only → what it means."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +93,10 @@ def with_counts(
 
 def _changes(joined: Mapping[str, int], reports: Sequence[ShardReport]) -> dict[str, int]:
     """Images by how they changed: as they were listed, and as it turned out when they were to be read."""
-    absent = sum(report.absent for report in reports)
     changes = Counter({name: count for name, count in joined.items() if name != SEGMENTS})
-    changes.update({ABSENT: absent, UNCHANGED: -absent})
+    for report in reports:
+        for (listed, found), count in report.turned.items():
+            changes.update({found: count, listed: -count})
     return {name: count for name, count in sorted(changes.items()) if count}
 
 
@@ -150,22 +157,23 @@ def judge(
 
 def _judge_removals(max_ratio: float, record: RunRecord) -> tuple[Status, str] | None:
     changes = record.changes
-    removed, displaced = changes.get(REMOVED, 0), changes.get(DISPLACED, 0) + changes.get(LOST, 0)
-    covered = sum(changes.get(change, 0) for change in (REMOVED, ABSENT, DISPLACED, LOST, CHANGED, UNCHANGED))
+    received = {change: changes[change] for change in _LOSSES if changes.get(change)}
+    covered = sum(changes.get(change, 0) for change in (*_LOSSES, ABSENT, CHANGED, UNCHANGED))
     # Rows of displaced images would stay, but this many of them mean a wrong root or template.
-    if removed + displaced <= Fraction(str(max_ratio)) * covered:
+    if sum(received.values()) <= Fraction(str(max_ratio)) * covered:
         return None
     of_all = f"at most {max_ratio:g} of the {covered} images that the input had"
-    if displaced:
+    told = " and ".join(f"{count} {_LOSSES[change]}" for change, count in received.items())
+    if set(received) != {REMOVED}:
         return "shrunk", (
-            f"source: expected {of_all} under another path (tables.max_gone_ratio), received {displaced} whose path or "
-            f"list row no longer fits{f' and {removed} that are gone' if removed else ''}. The tables stay as they "
-            "are. Give the input and template of the runs before; if these are meant, raise the ratio"
+            f"source: expected {of_all} under another path or lost (tables.max_gone_ratio), received {told}. The "
+            "tables stay as they are. Give the input and template of the runs before, and mount what is not mounted; "
+            "if these are meant, raise the ratio"
         )
     return "shrunk", (
-        f"tables.on_gone: expected to lose the rows of {of_all} (tables.max_gone_ratio), received {removed} that are "
-        "gone. The tables stay as they are. If the images are meant to be gone, raise the ratio; if a disk is not "
-        "mounted, mount it and retry"
+        f"tables.on_gone: expected to lose the rows of {of_all} (tables.max_gone_ratio), received {told}. The tables "
+        "stay as they are. If the images are meant to be gone, raise the ratio; if a disk is not mounted, mount it and "
+        "retry"
     )
 
 

@@ -37,7 +37,8 @@ def correct_faces(
 
     Raises:
         HeldError: another run writes the output.
-        OutputError: it holds no tables, or a file of them is missing or damaged.
+        SourceError: it holds no tables.
+        OutputError: a file of them is missing or damaged.
         StorageError: it cannot be read or written.
     """
     current_snapshot(layout)

@@ -20,7 +20,7 @@ from maskdet.video.sampling import Segment
 
 @dataclass(frozen=True)
 class RowsOfBefore:
-    """Finds rows of earlier runs for the shards of this one: a :data:`maskdet.tables.receipts.Reuse`.
+    """Finds rows of earlier runs for the shards of this one: a :class:`maskdet.tables.receipts.Reuse`.
 
     Rows of unchanged images are taken where the same model and settings made them, and labelled anew with this run's
     thresholds; rows of images that are gone, or listed and not there, are taken in any case.
@@ -63,6 +63,18 @@ class RowsOfBefore:
             ours = None if all_ours else [ref for ref in named if self._made_by_us(endings.get(ref.name))]
             tables[PREDICTIONS] = self._relabelled(tables[PREDICTIONS], ours)
         return Reused(tables, endings)
+
+    def endings(self, slots: Iterable[str]) -> dict[str, Ending]:
+        """How the images of earlier shards ended, by the name of their reference; nothing of a file that is damaged.
+
+        Raises:
+            StorageError: the output cannot be read.
+        """
+        snapshot, found = base_snapshot(self.layout, self.base_run), {}
+        for receipt in map(snapshot.receipt, slots):
+            images = None if receipt is None else _read(self.layout, receipt, IMAGES, _of_endings(receipt))
+            found.update({} if images is None else endings_of(images))
+        return found
 
     def _of_slot(self, slot: str, refs: Sequence[ImageRef]) -> Reused | None:
         """Rows of one earlier shard; ``None`` if its files are damaged and all its images can be scored again."""

@@ -23,6 +23,7 @@ from maskdet.errors import (
 from maskdet.labels import TWO_CLASSES, ClassNames, Decision
 from maskdet.schemas import SCHEMA_VERSION
 from maskdet.tables.layout import RUNS, Layout
+from maskdet.tables.missing import missing_tables
 from maskdet.tables.videos import VideoCounts
 
 _QUESTIONS = ("any_mask", "correct")
@@ -92,7 +93,8 @@ class RunRecord(BaseModel):
     those that it no longer found, whose rows stay; ``absent`` those that it was given by name, of which nothing is
     there, whose rows stay; ``removed`` those whose rows went; ``displaced`` those whose path or
     list row no longer fits, whose file is as it was and whose rows stay; ``lost`` those whose rows a failure
-    replaces, since the file changed too or cannot be read; ``outside`` those beyond its input."""
+    replaces, since the file changed too or cannot be read; ``outside`` those beyond its input. Of a run that was
+    refused, they say what it would have done."""
     failed_by_code: dict[str, int] = {}
     skipped_by_reason: dict[str, int] = {}
     faces: dict[str, int] = {}
@@ -172,23 +174,21 @@ def read_run(layout: Layout, run_id: str | None = None) -> RunRecord:
     """Read a run's record; without an id, the latest run's.
 
     Raises:
-        OutputError: there is none.
+        SourceError: there is none, or no such output.
+        OutputError: its record cannot be understood.
+        StorageError: the output cannot be read.
     """
     if run_id is None:
         runs = sorted(file.uri for file in storage.list_folder(layout.folder(RUNS)) if file.uri.endswith(".json"))
         if not runs:
-            raise OutputError(
-                f"output {layout.root}", "at least one run (_runs/*.json)", "none", "Run maskdet score first."
-            )
+            raise missing_tables(layout, "at least one run (_runs/*.json)")
         uri = runs[-1]
     else:
         uri = layout.run(run_id)
     try:
         return RunRecord.model_validate_json(storage.read_bytes(uri))
     except NotFoundError as error:
-        raise OutputError(
-            f"output {layout.root}", f"the run {run_id!r} (_runs/{run_id}.json)", "none", "Check the run's id."
-        ) from error
+        raise missing_tables(layout, f"the run {run_id!r} (_runs/{run_id}.json)", "Check the run's id.") from error
     except ValidationError as error:
         raise OutputError(f"{uri}: not a run record of this version: {error.errors()[0]['msg']}") from error
 
@@ -212,6 +212,23 @@ def is_marked_complete(layout: Layout) -> bool:
     return before is not None and before.status == "succeeded"
 
 
+def scoring_run(layout: Layout, latest: RunRecord) -> RunRecord:
+    """The run that scored what a run left: itself, or the latest before a prune or a recount.
+
+    Args:
+        layout: the output.
+        latest: the run that left its tables.
+
+    Raises:
+        OutputError: a run's record cannot be understood.
+        StorageError: the output cannot be read.
+    """
+    if latest.scores:
+        return latest
+    made = (run for run in latest_first(layout) if run.scores and run.run_id < latest.run_id)
+    return next((run for run in made if run.status in ("succeeded", "over_budget")), latest)
+
+
 def standing(layout: Layout, latest: RunRecord) -> tuple[Status, str]:
     """How a successful prune or recount ends: over budget where the run that scored the tables was, and why.
 
@@ -223,10 +240,8 @@ def standing(layout: Layout, latest: RunRecord) -> tuple[Status, str]:
         OutputError: a run's record cannot be understood.
         StorageError: the output cannot be read.
     """
-    scored = latest
-    if not latest.scores and latest.status == "succeeded":  # older versions wrote this for any prune or recount
-        made = (run for run in latest_first(layout) if run.scores and run.run_id < latest.run_id)
-        scored = next((run for run in made if run.status in ("succeeded", "over_budget")), latest)
+    # Older versions wrote that a prune or recount succeeded, however the run before it had ended.
+    scored = scoring_run(layout, latest) if latest.status == "succeeded" else latest
     if scored.status != "over_budget":
         return "succeeded", ""
     return "over_budget", f"as run {scored.run_id} left it: {scored.reason}" if scored.scores else scored.reason

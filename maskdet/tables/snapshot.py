@@ -15,6 +15,7 @@ from maskdet import storage
 from maskdet.errors import NotFoundError, OutputError
 from maskdet.schemas import SCHEMA_VERSION
 from maskdet.tables.layout import COMPLIANCE, NO_ROWS, PREDICTIONS, SHARD_TABLES, TRACK_RATES, TRACKS, Layout
+from maskdet.tables.missing import missing_tables
 from maskdet.tables.receipts import Receipt
 
 
@@ -141,12 +142,13 @@ def current_snapshot(layout: Layout) -> Snapshot:
     """The current set of tables.
 
     Raises:
-        OutputError: there is none.
+        SourceError: there is none.
+        OutputError: it was written by another version, or is damaged.
         StorageError: the output cannot be read.
     """
     snapshot = read_snapshot(layout)
     if snapshot is None:
-        raise OutputError(f"output {layout.root}", "tables of a run that finished", "none", "Run maskdet score first.")
+        raise missing_tables(layout, "tables of a run that finished")
     return snapshot
 
 
@@ -205,7 +207,8 @@ def table_files(output: str, table: str = PREDICTIONS, level: str | None = None)
         level: for compliance tables and rates of tracks, one level; default: all.
 
     Raises:
-        OutputError: no run has finished there.
+        SourceError: no run has finished there, or there is no such place.
+        OutputError: its tables were written by another version, or are damaged.
         StorageError: the output cannot be read.
     """
     layout = Layout(storage.normalize(output))

@@ -95,7 +95,7 @@ def read_status(layout: Layout, run_id: str | None = None) -> RunStatus:
     """How far a run has come; without an id, the latest run.
 
     Raises:
-        OutputError: there is no such run.
+        SourceError: there is no such run.
         StorageError: the output cannot be read.
     """
     run = read_run(layout, run_id)

@@ -106,6 +106,7 @@ def test_multiply_adds_of_an_operation_are_those_of_its_shapes():
     assert adds("ADD", [2, 2], 2) == 0
 
 
+@pytest.mark.xdist_group("models")
 def test_the_classifier_s_multiply_adds_are_those_of_its_layers():
     """The manifest's network, counted from the Keras file's layers."""
     import keras

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from maskdet.cli.main import main
 from maskdet.cli.report import main as report
-from maskdet.inputs.earlier import ABSENT, ADDED, REMOVED, UNCHANGED
+from maskdet.inputs.earlier import ABSENT, ADDED, CHANGED, LOST, REMOVED, UNCHANGED
 from maskdet.model.bundle import BUILTIN_FOLDER, MANIFEST_FILE
 from maskdet.model.manifest import Manifest
 from maskdet.tables.layout import FAILURES, PREDICTIONS
 from maskdet.testing import solid_image
 from tests.video.clips import film, numbered
 
+RUNNERS = {
+    "one worker": (),
+    "threads": ("--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_threading"),
+    "processes": ("--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"),
+}
 OTHER_WAY = ("--set", "imaging.jpeg_draft=false")  # another way of scoring, as that of another version is
 REMOVE = ("--set", "tables.on_gone=remove")
 IMAGES, GONE = 10, 3
@@ -84,20 +92,61 @@ def test_a_mirror_of_the_input_has_failures_in_their_place(photos, scored, reque
     assert predictions(after).keys() == {str(path) for path in photos[GONE:]}
     assert after.table(FAILURES)["code"].to_pylist() == ["not_found"] * GONE
     assert ABSENT not in after.run.changes
-    # Versions that are believed are found to be wrong only when images are read.
-    asked = "names alone" in request.node.name
-    assert after.run.changes.get(REMOVED, 0) == (GONE if asked else 0)
+    assert after.run.changes == {REMOVED: GONE, UNCHANGED: IMAGES - GONE}
+    # Their rows went once. The next run finds none of theirs to remove, however often it looks for them.
+    again = scored(*OTHER_WAY, *REMOVE, "--set", "failure_budget.max_ratio=0.5")
+    assert again.run.changes == {UNCHANGED: IMAGES}
+    assert again.contents() == after.contents()
 
 
-def test_a_mirror_that_would_lose_most_rows_is_refused(photos, score, tmp_path, capfd):
-    path = tmp_path / "names.txt"
-    path.write_text("\n".join(map(str, photos)))
-    before = score(tmp_path / "tables", path, template=None)
+@pytest.fixture(params=RUNNERS)
+def runner(request):
+    """Flags of a runner, or of several workers."""
+    return RUNNERS[request.param]
+
+
+def test_a_mirror_that_would_lose_most_rows_is_refused(photos, scored, runner, capfd):
+    """Also where versions are believed, and that images are gone is found only by reading them."""
+    before = scored()
     remove(photos[:6])
-    after = score(tmp_path / "tables", path, flags=REMOVE, template=None)
-    assert (after.code, after.run.status) == (8, "shrunk")
-    assert "expected to lose the rows of at most 0.5 of the 10 images" in capfd.readouterr().err
+    lenient = ("--set", "failure_budget.max_ratio=1.0")
+    for _ in range(2):  # a run that was refused makes no difference to the next
+        after = scored(*OTHER_WAY, *REMOVE, *lenient, *runner)
+        assert (after.code, after.run.status) == (8, "shrunk")
+        assert after.run.changes == {REMOVED: 6, UNCHANGED: 4}
+        assert after.contents() == before.contents()
+    shown = capfd.readouterr()
+    assert "expected to lose the rows of at most 0.5 of the 10 images" in shown.err
+    # The summary says what is true of the tables, which the next line holds against those of before.
+    assert "data set  stays as it was; would be " in shown.out and "6 gone whose rows would go" in shown.out
+    assert "whose rows went" not in shown.out
+    # Where it is meant, the ratio lets it pass, with the number in the record.
+    meant = scored(*OTHER_WAY, *REMOVE, *lenient, "--set", "tables.max_gone_ratio=0.6")
+    assert (meant.code, meant.run.changes) == (0, {REMOVED: 6, UNCHANGED: 4})
+    assert predictions(meant).keys() == {str(path) for path in photos[6:]}
+
+
+@pytest.mark.parametrize(("on_gone", "change"), [("keep", LOST), ("remove", REMOVED)])
+def test_images_that_are_said_to_have_changed_and_are_not_there_count_too(
+    photos, score, tmp_path, on_gone, change, capfd
+):
+    path, lenient = tmp_path / "images.csv", ("--set", "failure_budget.max_ratio=1.0")
+    flags = ("--set", "source.version_column=version", "--set", f"tables.on_gone={on_gone}", *lenient)
+
+    def run(version, *more):
+        path.write_text("\n".join(["uri,version", *(f"{photo},{version}" for photo in photos)]))
+        return score(tmp_path / "tables", path, flags=(*flags, *more), template=None)
+
+    before = run("v1")
+    remove(photos[:6])
+    after = run("v2")
+    assert (after.code, after.run.status, after.run.changes) == (8, "shrunk", {change: 6, CHANGED: 4})
     assert after.contents() == before.contents()
+    assert "max_gone_ratio" in capfd.readouterr().err
+    meant = run("v2", "--set", "tables.max_gone_ratio=0.6")
+    assert (meant.code, meant.run.changes) == (0, {change: 6, CHANGED: 4})
+    assert meant.table(FAILURES)["code"].to_pylist() == ["not_found"] * 6
+    assert run("v3").run.changes == {CHANGED: IMAGES}  # what has no rows has none to lose
 
 
 def test_failures_of_before_do_not_hide_that_nothing_is_there(photos, score, tmp_path):
@@ -156,6 +205,43 @@ def test_a_video_that_a_list_still_names_keeps_its_segments(photos, score, tmp_p
         assert (after.code, after.run.changes) == (0, {ABSENT: 1, UNCHANGED: 1})
         assert after.run.videos == before.run.videos
         assert after.contents() == held
+
+
+def told(output, tmp_path):
+    """What metrics say of images by how the run found them, and what the report says of those that it did not find."""
+    file, page = tmp_path / "m.prom", tmp_path / "page.html"
+    assert main(["status", str(output.folder), "--metrics", str(file)]) == output.code
+    found = {
+        sample.labels["change"]: sample.value
+        for family in text_string_to_metric_families(file.read_text())
+        for sample in family.samples
+        if sample.name == "maskdet_run_changed_images"
+    }
+    assert main(["report", str(output.folder), "--output", str(page)]) == 0
+    unseen = re.findall(r'data-of="unseen\.(\w+)" value="(\d+)">', page.read_text())
+    return found, {change: int(number) for change, number in unseen}
+
+
+CHANGES = ["added", "changed", "unchanged", "gone", "absent", "removed", "displaced", "lost", "outside"]
+
+
+def test_metrics_and_report_say_that_images_are_not_there(photos, scored, tmp_path):
+    assert told(scored(), tmp_path) == ({**dict.fromkeys(CHANGES, 0), "added": IMAGES}, {})
+    remove(photos[:GONE])
+    output = scored(*OTHER_WAY)
+    expected = {**dict.fromkeys(CHANGES, 0), "absent": GONE, "unchanged": IMAGES - GONE}
+    assert told(output, tmp_path) == (expected, {"absent": GONE})
+    # A prune asks for no image, and finds none missing: the report goes on saying so, of the run that scored.
+    assert main(["prune", str(output.folder), "--before", "2000-01-01"]) == 0
+    assert told(output, tmp_path) == ({}, {"absent": GONE})
+
+
+def test_they_say_so_of_images_gone_from_a_folder(photos, score, tmp_path):
+    score(tmp_path / "tables", photos[0].parent, template=None)
+    remove(photos[:GONE])
+    output = score(tmp_path / "tables", photos[0].parent, template=None)
+    expected = {**dict.fromkeys(CHANGES, 0), "gone": GONE, "unchanged": IMAGES - GONE}
+    assert told(output, tmp_path) == (expected, {"gone": GONE})
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from maskdet.cli import main
 from maskdet.compliance.corrections import Corrections
 from maskdet.sections import PrivacySettings
-from maskdet.tables.disclosure import shown_count, shown_images, shown_videos
+from maskdet.tables.disclosure import shown_changes, shown_count, shown_images, shown_videos
 from maskdet.tables.recount import correct_faces
 from maskdet.tables.run_records import ImageCounts
 from maskdet.tables.videos import VideoCounts
@@ -130,6 +130,10 @@ def test_images_of_a_run_are_hidden_whole_where_few_could_be_told_by_them():
     assert shown_images(images, PrivacySettings(round_to=10)) == rounded
     both = PrivacySettings(min_cell=5, round_to=10)
     assert [shown_count(count, both) for count in (0, 4, 5, 14)] == [0, None, 10, 10]
+    found = {"added": 12, "absent": 4, "gone": 5}
+    others = dict.fromkeys(("changed", "unchanged", "removed", "displaced", "lost", "outside"), 0)
+    assert shown_changes(found, PrivacySettings(min_cell=5)) == {"added": 10, "gone": 5, **others}
+    assert shown_changes(found, PrivacySettings()) == {**found, **others}
     videos = VideoCounts(listed=14, scored=11, failed=3)
     assert shown_videos(videos, PrivacySettings(min_cell=5)) == {"listed": 15, "scored": 10, "failed": 5}
     assert shown_videos(videos, PrivacySettings(min_cell=12)) == {}

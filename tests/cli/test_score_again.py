@@ -64,7 +64,10 @@ def test_a_second_run_over_unchanged_images_scores_none_and_changes_no_table(pho
     assert second.run.images == first.run.images
 
 
-@pytest.mark.parametrize("limits", [(), SMALL_SHARDS], ids=["large shards", "small shards"])
+@pytest.mark.parametrize(
+    "limits",
+    [pytest.param((), id="large shards", marks=pytest.mark.thorough), pytest.param(SMALL_SHARDS, id="small shards")],
+)
 @pytest.mark.parametrize("change", [added, removed, replaced, broken, mended], ids=lambda change: change.__name__)
 def test_after_a_change_only_its_shards_are_scored_and_the_tables_are_those_of_a_fresh_run(
     photos, score, first_run, tmp_path, change, limits

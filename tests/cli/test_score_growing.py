@@ -47,7 +47,11 @@ def images(table):
     return set(table["image_uri"].to_pylist())
 
 
-@pytest.fixture(params=[(), ("--set", "packing.max_images=3")], ids=["large shards", "small shards"])
+LARGE = pytest.param((), id="large shards", marks=pytest.mark.thorough)
+SMALL = pytest.param(("--set", "packing.max_images=3"), id="small shards")
+
+
+@pytest.fixture(params=[LARGE, SMALL])
 def flags(request):
     return (*LENIENT, *request.param)
 

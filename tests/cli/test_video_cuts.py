@@ -87,7 +87,7 @@ def scored(score, places, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("workers", ["1 worker", "3 threads"])
+@pytest.mark.parametrize("workers", [pytest.param("1 worker", marks=pytest.mark.thorough), "3 threads"])
 @pytest.mark.parametrize("seconds", SEGMENTS)
 def test_rows_and_tracks_are_the_same_bytes_for_1_2_and_7_segments(scored, seconds, workers):
     expected, output = scored(1000, "1 worker"), scored(seconds, workers)
@@ -103,7 +103,7 @@ def test_rows_and_tracks_are_the_same_bytes_for_1_2_and_7_segments(scored, secon
     assert len(files_of(output, TRACKS)) == 2
 
 
-@pytest.mark.parametrize("workers", ["2 threads", "3 threads", "2 processes"])
+@pytest.mark.parametrize("workers", [pytest.param("2 threads", marks=pytest.mark.thorough), "3 threads", "2 processes"])
 def test_all_files_are_the_same_for_any_number_of_workers(scored, workers, monkeypatch):
     # multi_processing starts `python` without a path.
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

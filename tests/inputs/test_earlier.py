@@ -67,7 +67,8 @@ def test_an_unchanged_image_knows_where_its_rows_are():
 def test_whatever_differs_makes_an_image_a_changed_one(change):
     now = listed("/in/a")._replace(**change)
     images, counts = resolve([now, earlier("/in/a")])
-    assert images == {"/in/a": now}
+    # Where its rows are is known to whoever finds, reading it, that it is not there any more.
+    assert images == {"/in/a": now._replace(replaces="site-a/shard-all")}
     assert counts == {CHANGED: 1}
 
 
@@ -78,7 +79,8 @@ MISFIT = ("path_mismatch", "x")
 def test_an_unchanged_image_whose_path_or_row_no_longer_fits_stays_as_it_was(code):
     now = listed("/in/a", keys=(None,), captured_at_ms=7, problem=(code, "x"))
     images, counts = resolve([now, earlier("/in/a")])
-    assert images == {"/in/a": listed("/in/a", earlier="site-a/shard-all")}  # its keys are those of before
+    slot = "site-a/shard-all"
+    assert images == {"/in/a": listed("/in/a", earlier=slot, replaces=slot)}  # its keys are those of before
     assert counts == {DISPLACED: 1}
 
 
@@ -176,6 +178,16 @@ def test_a_video_that_is_listed_and_not_there_keeps_its_segments():
     assert counts == {ABSENT: 1, SEGMENTS: 1}  # one more than was listed
 
 
+@pytest.mark.parametrize(("on_gone", "change"), [("keep", ABSENT), ("remove", REMOVED)])
+def test_a_video_that_is_not_there_any_more_counts_as_one(on_gone, change):
+    """In a mirror of the input its segments are not merely cut otherwise: their rows go."""
+    grid = {"rate": (2, 1), "frames": "grid", "duration_us": 4_000_000, "decoder": "d"}
+    parts = [Segment(start_us=start, end_us=start + 2_000_000, **grid) for start in (0, 2_000_000)]
+    now = listed("/in/a.mp4", version="", problem=("not_found", "x"), segment=unreadable())
+    _, counts = resolve([now, *(earlier("/in/a.mp4", segment=part) for part in parts)], on_gone)
+    assert {name: count for name, count in counts.items() if name != SEGMENTS} == {change: 1}
+
+
 NAMES = st.sampled_from([f"/in/{letter}.jpg" for letter in "abcdefgh"])
 STATES = st.builds(
     ImageRef,
@@ -206,9 +218,10 @@ def test_images_are_joined_as_one_after_the_other_is(now, before, on_gone, globs
         elif old == ref:
             expected[ref.uri], change = ref._replace(earlier="slot"), UNCHANGED
         elif ref.problem is None or old.problem is not None:
-            expected[ref.uri], change = ref, CHANGED
+            to_read = ref.problem is None and old.problem is None and old.version
+            expected[ref.uri], change = ref._replace(replaces="slot" if to_read else ""), CHANGED
         elif ref.version and ref.version == old.version and ref.problem[0] != "not_allowed":
-            expected[ref.uri], change = old._replace(earlier="slot"), DISPLACED
+            expected[ref.uri], change = old._replace(earlier="slot", replaces="slot"), DISPLACED
         else:
             expected[ref.uri], change = ref, LOST
         changes[change] += 1

@@ -106,8 +106,10 @@ def test_packing_under_each_prefix_of_the_plan_gives_the_same_shards(refs: list[
 
 
 def test_the_plan_also_holds_where_images_meet_below_its_depth() -> None:
-    # Some 5 images a cell, so that cells must be cut further.
-    check_plan([ref(i) for i in range(20_000)], Size(2, UNBOUNDED))
+    # Some 5 images a cell, so that cells must be cut further; in an eighth of the cells, which say the same as all.
+    refs = [one for one in map(ref, range(20_000)) if bits_of(one.uri).startswith("101")]
+    assert 2_300 < len(refs) < 2_700
+    check_plan(refs, Size(2, UNBOUNDED))
 
 
 @given(refs=REFS, cuts=st.lists(st.integers(0, 60), max_size=3))

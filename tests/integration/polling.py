@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from maskdet.errors import OutputError
+from maskdet.errors import OutputError, SourceError
 from maskdet.tables.layout import COMPLIANCE, FAILURES, NO_FACE, PREDICTIONS, Layout
 from maskdet.tables.snapshot import Snapshot, current_snapshot
 
@@ -127,7 +127,7 @@ def _poll(name: str, output: str, stop: str) -> None:
         snapshot = current_snapshot(layout)
         try:
             state = read(snapshot, layout)
-        except (OSError, OutputError) as error:
+        except (OSError, OutputError, SourceError) as error:
             assert "No such file" in str(error) or "No files found" in str(error), error
             late += 1
         else:

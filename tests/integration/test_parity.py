@@ -105,7 +105,7 @@ def test_processes(demo, expected, faces, tmp_path):
     assert score(demo.folder, tmp_path / "tables", *faces, *FN_API["processes"]) == expected
 
 
-@pytest.mark.parametrize("faces", MODES, indirect=True)
+@pytest.mark.thorough  # Flink, too, runs jobs by way of Beam's portable form: make test-flink
 def test_prism(demo, expected, faces, tmp_path, prism):
     flags = ("--runner=PortableRunner", f"--job_endpoint={prism}", "--environment_type=LOOPBACK")
     assert score(demo.folder, tmp_path / "tables", *faces, *MANY[:4], *flags) == expected

@@ -51,10 +51,15 @@ def test_every_site_and_day_has_the_numbers_of_the_tables(opened, rows):
         page = opened(f"?key.site={site}")
         assert page.locator("#rate [data-of=faces]").inner_text() == f"{len(of_site):,}"
         assert page.locator("#rate [data-of=share]").inner_text() == percent(of_site["label"])
-        for day, of_day in of_site.groupby(of_site["captured_at"].dt.date):
-            page = opened(f"?key.site={site}&since={day}&until={day}")
-            assert page.locator("#rate [data-of=faces]").inner_text() == f"{len(of_day):,}"
         assert page.faults == []
+    for day, of_day in rows.groupby(rows["captured_at"].dt.date):
+        page = opened(f"?since={day}&until={day}")
+        assert page.locator("#rate [data-of=faces]").inner_text() == f"{len(of_day):,}"
+        assert page.faults == []
+    site, day = rows["site"].iloc[0], rows["captured_at"].iloc[0].date()
+    page = opened(f"?key.site={site}&since={day}&until={day}")
+    both = (rows["site"] == site) & (rows["captured_at"].dt.date == day)
+    assert page.locator("#rate [data-of=faces]").inner_text() == f"{both.sum():,}"
 
 
 def test_from_a_site_to_a_face_to_its_correction_and_an_export(opened, output, rows, tmp_path):

@@ -146,7 +146,7 @@ def test_compliance_counts_the_labels(scored, photographs):
     assert record["model"]["decision"] == {"no_mask_below": 0.4, "mask_from": 0.6, "incorrect_from": 0.5}
 
 
-@pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
+@pytest.mark.parametrize("mode", ["multi_threading", pytest.param("multi_processing", marks=pytest.mark.thorough)])
 def test_runners_write_the_same_bytes(scored, bundle, photographs, tmp_path, mode):
     command = [sys.executable, "-m", "maskdet.cli.main", "score", *flags_of(bundle, photographs[0], tmp_path / "out")]
     workers = ["--direct_num_workers=2", f"--direct_running_mode={mode}", "--set", "scoring.threads=3"]

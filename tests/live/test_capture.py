@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -69,6 +70,28 @@ def test_a_stream_is_opened_again_after_ever_longer_waits_until_frames_come():
     assert waits.seconds[4:12] == [1.0, 2.0, 4.0, 8.0, 16.0, LONGEST_WAIT_S, LONGEST_WAIT_S, LONGEST_WAIT_S]
     assert capture.counts.reconnects == len(tries) - 1
     assert not capture._thread.is_alive()
+
+
+def test_nothing_of_a_stream_that_broke_is_held_while_the_next_one_runs():
+    class Decoder:
+        """Holds pictures, as a real one does."""
+
+    decoders, runs_again, done = [], threading.Event(), threading.Event()
+
+    def frames(source):
+        decoder = Decoder()
+        decoders.append(weakref.ref(decoder))
+        yield Arrived(decoder, None, 0, 0.0)
+        if len(decoders) == 2:
+            runs_again.set()
+            done.wait(10)
+        raise OSError("connection reset")
+
+    with Capture(CAMERA, frames, wait=Waits()) as capture:
+        assert runs_again.wait(10)
+        assert [decoder() is None for decoder in decoders] == [True, False]
+        capture._stop.set()
+        done.set()
 
 
 def test_a_film_that_breaks_ends_with_its_fault():

@@ -7,6 +7,8 @@ import pytest
 from maskdet.errors import ConfigError
 from maskdet.model.architectures import ARCHITECTURES, build_model
 
+pytestmark = pytest.mark.xdist_group("models")
+
 
 def test_importing_needs_no_tensorflow():
     code = (

@@ -12,10 +12,11 @@ from maskdet.model.architectures import build_model
 from maskdet.model.export import export_bundle, golden_inputs
 from maskdet.model.manifest import InputSpec, Manifest, TrainingData
 
-# Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.xdist_group("models"),
+    # Keras 3 reads TensorFlow variables in a way that NumPy 2 deprecates.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
 
 SIDE_PX = 48
 

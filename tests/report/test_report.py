@@ -500,7 +500,7 @@ def test_what_cannot_be_reported_is_said(output, tmp_path, capsys, flags, code, 
 
 
 def test_an_output_without_a_run_is_refused(tmp_path, capsys):
-    assert main(["report", str(tmp_path)]) == 8
+    assert main(["report", str(tmp_path)]) == 3
     assert "Run maskdet score first" in capsys.readouterr().err
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageDraw
 
-from maskdet.errors import ConfigError, FailureCode, OutputError, StorageError
+from maskdet.errors import ConfigError, FailureCode, OutputError, SourceError, StorageError
 from maskdet.faces.extraction import FaceBox, FaceView, View
 from maskdet.images.preprocessing import ImageLimits, open_upright
 from maskdet.inputs.references import ImageRef
@@ -518,7 +518,7 @@ class TestSheet:
             make_sheet(Layout(str(tmp_path)), RUN, count, 0)
 
     def test_an_output_with_nothing_to_show_is_refused(self, tmp_path):
-        with pytest.raises(OutputError, match="a face, or an image without one"):
+        with pytest.raises(SourceError, match="a face, or an image without one"):
             make_sheet(Layout(str(tmp_path)), RUN, 3, 0)
 
     def test_a_sheet_is_png_and_its_name_must_say_so(self, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable
 
 from maskdet.cli import main
-from maskdet.errors import ConfigError, OutputError
+from maskdet.errors import ConfigError, OutputError, SourceError
 from maskdet.tables.delta import commit_delta
 from maskdet.tables.layout import SHARD_TABLES
 from maskdet.tables.snapshot import table_files
@@ -102,7 +102,7 @@ def test_later_runs_and_readers_of_folders_are_not_disturbed(score, tmp_path):
 
 
 def test_without_a_run_without_its_files_and_without_deltalake_it_says_so(score, tmp_path, monkeypatch, capsys):
-    with pytest.raises(OutputError, match="tables of a run that finished"):
+    with pytest.raises(SourceError, match=r"nothing.*does not exist"):
         commit_delta(str(tmp_path / "nothing"))
     assert main.main(["delta", str(tmp_path), "--store-option", "AWS_REGION"]) == 2
     assert "expected NAME=VALUE, received 'AWS_REGION'" in capsys.readouterr().err

@@ -503,12 +503,15 @@ class TestReading:
         assert read_run(run.layout, "20251231T235959Z-aaaaaa").run_id == "20251231T235959Z-aaaaaa"
 
     def test_no_run_is_an_error_that_says_what_to_do(self, run):
-        with pytest.raises(OutputError, match="Run maskdet score first"):
+        with pytest.raises(SourceError, match="It does not exist"):
+            read_run(run.layout)
+        run.folder.mkdir()
+        with pytest.raises(SourceError, match="Run maskdet score first"):
             read_run(run.layout)
 
-    def test_an_unknown_run_is_an_error_of_the_output(self, run):
+    def test_an_unknown_run_is_an_error_of_what_was_asked(self, run):
         write_run(run.layout, manifest())
-        with pytest.raises(OutputError, match="'nope'"):
+        with pytest.raises(SourceError, match="'nope'"):
             read_run(run.layout, "nope")
 
     @pytest.mark.parametrize("text", ["", "{}", "nonsense"])

@@ -11,7 +11,7 @@ import pytest
 from maskdet import storage
 from maskdet.cli import main
 from maskdet.cli.summary import describe_kept, describe_status
-from maskdet.errors import EXIT_CODES, DiedError, OutputError, Terminated, UnfinishedError
+from maskdet.errors import EXIT_CODES, DiedError, SourceError, Terminated, UnfinishedError
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.sections import FailureBudget
 from maskdet.tables import lease
@@ -181,5 +181,5 @@ def test_the_command_prints_it_and_ends_with_that_code(running, finished, capsys
 
 
 def test_a_place_without_runs_is_refused(tmp_path, capsys):
-    assert main.main(["status", str(tmp_path)]) == OutputError.exit_code
+    assert main.main(["status", str(tmp_path)]) == SourceError.exit_code
     assert "Run maskdet score first" in capsys.readouterr().err

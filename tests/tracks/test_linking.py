@@ -19,7 +19,7 @@ def linked(seen):
     return link(seen.times_us, seen.boxes, seen.scores)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(100, 106))  # the rule was chosen on others
 @pytest.mark.parametrize("rate", [2.0, 5.0, 25.0])
 def test_people_who_walk_by_are_kept_apart(seed, rate):
     seen = see(crowd(seed), seed, rate)

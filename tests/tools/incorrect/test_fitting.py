@@ -55,6 +55,7 @@ def shipped():
     return network
 
 
+@pytest.mark.xdist_group("models")
 def test_three_classes_begin_with_what_two_know(shipped):
     network = with_three_classes(shipped)
     views = np.random.default_rng(0).integers(0, 256, (6, SIDE_PX, SIDE_PX, 3)).astype(np.uint8)
@@ -65,6 +66,7 @@ def test_three_classes_begin_with_what_two_know(shipped):
     assert three[:, 1].max() < 0.5
 
 
+@pytest.mark.xdist_group("models")
 @pytest.mark.parametrize("layer", [FROZEN_UP_TO, LAST_LAYERS_FROM])
 def test_a_network_cut_in_two_is_the_same_network(shipped, layer):
     network = with_three_classes(shipped)
@@ -77,6 +79,7 @@ def test_a_network_cut_in_two_is_the_same_network(shipped, layer):
     assert put_back(network, rest).predict(views, verbose=0) == pytest.approx(np.full((3, 3), 1 / 3))
 
 
+@pytest.mark.xdist_group("models")
 def test_a_fit_learns(monkeypatch):
     import keras
 
