@@ -56,7 +56,7 @@ def write_report(sections: Sequence[Section], folder: Path, plotter: Path) -> st
 
 def render(sections: Sequence[Section]) -> str:
     """The page as Markdown."""
-    blocks = ["# Beside what one would write instead", _preface(sections), "![wall time](benchmarks.svg)"]
+    blocks = ["# Compared with what you would write instead", _preface(sections), "![wall time](benchmarks.svg)"]
     for section in sections:
         rounds = len({run.round for run in section.runs})
         blocks += [
