@@ -125,7 +125,7 @@ def test_thresholds_are_chosen_one_after_the_other(recipe):
 def test_masks_called_incorrect_are_limited(recipe):
     faces = [(0.9, 0.05)] * 8 + [(0.2, 0.7)] * 2 + [(0.3, 0.6)] * 4 + [(0.05, 0.9)] * 2 + [(0.1, 0.1)]
     labels = np.array([CODES["mask"]] * 10 + [CODES["incorrect"]] * 6 + [CODES["no_mask"]], np.uint8)
-    # Two of ten masks have .78, four of six incorrect ones .67: least error gives up two to get all six; a limit does not.
+    # Two of ten masks have .78, four of six incorrect ones .67. Least error gives up two to get six; a limit does not.
     assert decide(outputs_of(faces), labels, recipe(**THREE)).incorrect_from < 0.66
     limited = recipe(**THREE, operating_point={"max_masked_as_incorrect": 0.1})
     assert decide(outputs_of(faces), labels, limited).incorrect_from > 0.78
