@@ -151,5 +151,5 @@ def test_where_metrics_cannot_go_the_error_names_the_place(finished, tmp_path, f
     place = str(tmp_path / "missing" / "x.prom") if flag == "--metrics" else "http://127.0.0.1:1"
     assert main.main(["status", str(finished.folder), flag, place]) == StorageError.exit_code
     shown = capsys.readouterr().err
-    assert f"metrics for {place}: expected a place that takes them, received" in shown
+    assert f"metrics for {place}: expected a place that can be written, received" in shown
     assert f"{place}." not in shown  # nor the name of a temporary file
