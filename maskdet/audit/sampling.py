@@ -86,7 +86,7 @@ def draw_sample(layout: Layout, size: int, by: Sequence[str], seed: int, *, smal
     for rows in _scan(layout, snapshot.files(layout, PREDICTIONS), rule):
         _look_at(rows, RowKeys(rows, (), rule, zone), by, edges, size, seed, found)
     if not found:
-        raise SourceError("output", "one with faces", layout.root, "Run maskdet score first.")
+        raise SourceError("output", "an output with faces", layout.root, "Run maskdet score first.")
     drawn = allocate({stratum: (one.faces, _deviation(one)) for stratum, one in found.items()}, size)
     return _sample(found, drawn, by, edges, run, seed)
 

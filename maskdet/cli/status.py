@@ -82,7 +82,7 @@ def _refused(where: str | None) -> Iterator[None]:
         # An error's own text would name the temporary file that is renamed into place.
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         remedy = "Check the place; the run itself is untouched."
-        raise StorageError(f"metrics for {where}", "a place that takes them", reason, remedy) from error
+        raise StorageError(f"metrics for {where}", "a place that can be written", reason, remedy) from error
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
         return ref._replace(earlier=before.earlier, absent=False), UNCHANGED
     loses_rows = _is_absent(ref) and bool(before.version) and before.problem is None  # to its failure
     if loses_rows or ref.problem is None or before.problem is not None:
-        # Whoever reads it may find nothing there: then its earlier rows are lost, too.
+        # The worker that reads it may find that it is missing: then its earlier rows are lost, too.
         had_rows = ref.problem is None and before.problem is None and bool(before.version) and not loses_rows
         return ref._replace(replaces=before.earlier if had_rows else ""), REMOVED if loses_rows else CHANGED
     # The image itself is unchanged: only its keys can no longer be read, and those are known from before.
@@ -215,7 +215,7 @@ def _is_absent(ref: ImageRef) -> bool:
 
 
 def _lost_videos(listed: Iterable[ImageRef], earlier: Iterable[ImageRef]) -> frozenset[str]:
-    """Videos listed of which nothing is there, and which have rows of segments."""
+    """Videos that are listed but missing, and that have rows of segments."""
     absent = {ref.uri for ref in listed if ref.segment is not None and _is_absent(ref)}
     return frozenset(ref.uri for ref in earlier if ref.uri in absent and ref.version and ref.problem is None)
 

@@ -61,8 +61,8 @@ class ImageRef(NamedTuple):
     absent: bool = False
     """Whether the run listed the image, but its store says that nothing is there."""
     replaces: str = ""
-    """Slot of the earlier run's shard that has rows of the image as it was listed before, where it is listed
-    differently now; empty if none has."""
+    """Slot of the earlier run's shard that has the rows of this image in its former state, if it has changed; empty if
+    there is none."""
 
     @property
     def place(self) -> str:

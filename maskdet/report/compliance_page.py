@@ -40,7 +40,7 @@ _UNSEEN = {
     GONE: "that the input no longer has",
     DISPLACED: "whose path or list row no longer fits",
 }
-"""Change → what it means, of images and videos."""
+"""Change → what it means for images and videos."""
 
 
 class Point(NamedTuple):
@@ -138,10 +138,10 @@ def model_card(run: RunRecord) -> Manifest | None:
 
 
 def unseen(tables: Tables) -> list[tuple[str, int, str]]:
-    """Images and videos whose rows stay though the run that scored last did not find them.
+    """Images and videos that the last scoring run did not find, and whose rows stay.
 
     Returns:
-        Of each change that they are by: its name, how many, and what it means.
+        For each such change: its name, how many images and videos, and its meaning.
     """
     changes = scoring_run(tables.layout, tables.run).changes
     return [(change, changes[change], words) for change, words in _UNSEEN.items() if changes.get(change)]
@@ -162,7 +162,7 @@ def query(tables: Tables, figures: Figures) -> str:
 
 
 def _cluster_words(tables: Tables) -> dict[str, str]:
-    """Which faces count as alike, within a day and, in a comparison of periods, with all days together."""
+    """In words, which faces form a cluster: within a day and, for comparisons of periods, over all days."""
     return {"cluster_words": _alike(tables, of_day=True), "pair_words": _alike(tables, of_day=False)}
 
 

@@ -183,7 +183,7 @@ def exists(uri: str) -> bool:
 
 
 def did_you_mean(uri: str) -> str:
-    """The end of a remedy for a name at which nothing is: on this machine, a near name that exists, if there is one."""
+    """The end of a remedy for a name that does not exist: a similar local name that exists, if there is one."""
     near = local.near_name(local_path(uri)) if is_local(uri) and not has_glob(uri) else None
     return "check the path." if near is None else f"did you mean {str(near)!r}?"
 

@@ -138,10 +138,11 @@ def stat(path: Path) -> StoredFile:
 
 
 def near_name(path: Path) -> Path | None:
-    """The path that may have been meant by one that does not exist: of its first missing part, the most similar name.
+    """The existing path that was probably meant by one that does not exist.
 
     Returns:
-        A path that exists: the rest, too, where it does below that name; ``None`` if no name is similar.
+        The path with its first missing part replaced by the most similar name, and with the remaining parts if they
+        exist below it; ``None`` if no name is similar.
     """
     missing = path
     while not missing.parent.exists():

@@ -1,4 +1,4 @@
-"""The error where an output that is to be read has no tables: why it has none, and which name may have been meant."""
+"""The error for an output without tables to read: why it has none, and which name may have been meant."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from maskdet.tables.layout import Layout
 
 
 def missing_tables(layout: Layout, expected: str, remedy: str = "Run maskdet score first.") -> SourceError:
-    """The error for an output that lacks what is to be read: it does not exist, is a file, or no run has come so far.
+    """The error for an output that lacks what a command reads: it does not exist, is a file, or no run has written it.
 
     Args:
         layout: the output.

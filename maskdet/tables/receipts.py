@@ -151,7 +151,7 @@ class Reused:
 
 
 class Reuse(Protocol):
-    """Finds what the current set of tables has of images."""
+    """Finds what the current set of tables has for images."""
 
     def __call__(self, shard: Shard) -> Reused:
         """Rows of images as they are, and of those that are lost."""

@@ -26,7 +26,7 @@ _LOSSES = {
     LOST: "whose rows a failure would replace",
     REMOVED: "that are gone",
 }
-"""Change that a run may make to few images only → what it means."""
+"""Change that a run may make only to a limited share of images → what it means."""
 
 
 @dataclass(frozen=True)

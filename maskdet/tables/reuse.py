@@ -23,7 +23,7 @@ class RowsOfBefore:
     """Finds rows of earlier runs for the shards of this one: a :class:`maskdet.tables.receipts.Reuse`.
 
     Rows of unchanged images are taken where the same model and settings made them, and labelled anew with this run's
-    thresholds; rows of images that are gone, or listed and not there, are taken in any case.
+    thresholds; rows of images that are gone, or listed but missing, are taken in any case.
 
     Attributes:
         layout: the output.

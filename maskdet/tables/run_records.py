@@ -213,7 +213,7 @@ def is_marked_complete(layout: Layout) -> bool:
 
 
 def scoring_run(layout: Layout, latest: RunRecord) -> RunRecord:
-    """The run that scored what a run left: itself, or the latest before a prune or a recount.
+    """The run that scored a run's tables: itself or, for a prune or a recount, the latest before it that scored.
 
     Args:
         layout: the output.

@@ -1,4 +1,4 @@
-"""What a stratified sample says: against hand algebra, statsmodels, and populations whose truth is known."""
+"""Estimates from a stratified sample, against hand algebra, statsmodels, and populations whose truth is known."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_it_holds_the_truth_as_often_as_it_says(rate):
             strata.append(stratum(size, truth[chosen], scores=scores[chosen], score_total=scores.sum()))
         found = sampled_share(strata, 0.95)
         held += found.interval.low <= positive / sum(faces) <= found.interval.high
-    # 400 draws of a share of .93 or more lie above .90 but once in a hundred times.
+    # 400 draws of a share of .93 or more lie above .90, except once in a hundred times.
     assert held / count > 0.90
 
 

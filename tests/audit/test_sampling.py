@@ -1,4 +1,4 @@
-"""A sample: every face's chance is known, the choice depends on rows and seed alone."""
+"""A sample: every face's probability is known, and the choice depends on rows and seed alone."""
 
 from __future__ import annotations
 

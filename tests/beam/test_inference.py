@@ -1,4 +1,4 @@
-"""The handler in a pipeline of Beam's RunInference: the same predictions as at hand, and faults that raise nothing."""
+"""The handler in a pipeline of Beam's RunInference: predictions as without Beam, and faults that do not raise."""
 
 from __future__ import annotations
 

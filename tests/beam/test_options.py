@@ -1,4 +1,4 @@
-"""Beam's flags: passed on, with a default runner, and refused where Beam would only drop them."""
+"""Beam's flags: passed on, with a default runner, and refused where Beam would silently drop them."""
 
 from __future__ import annotations
 

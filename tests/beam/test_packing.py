@@ -1,4 +1,4 @@
-"""What travels to a shard travels in few and large batches, however small the batches were in which it was listed."""
+"""References reach a shard in few, large batches, however small the batches were in which they were listed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker loads is fit to the worker, not to the machine that submitted the run."""
+"""What a worker loads suits the worker's machine, not the machine that submitted the run."""
 
 from __future__ import annotations
 

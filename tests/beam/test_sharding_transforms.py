@@ -1,4 +1,4 @@
-"""Packing and look-up inside a pipeline give what the pure functions give, however the input is batched."""
+"""Packing and look-up in a pipeline give the same as the pure functions, however the input is batched."""
 
 import random
 from collections import Counter

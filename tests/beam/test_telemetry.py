@@ -1,4 +1,4 @@
-"""What workers say of their shards: Beam's metrics, and lines of JSON; both agree with the run record."""
+"""What workers report on their shards, as Beam's metrics and as lines of JSON; both agree with the run record."""
 
 from __future__ import annotations
 

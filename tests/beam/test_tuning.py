@@ -1,4 +1,4 @@
-"""Beam finds the same of its steps once it spends less."""
+"""With the tuning, Beam finds the same facts about its steps, in less time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Stateful(beam.DoFn):
 
 @pytest.fixture
 def beam_restored(monkeypatch):
-    """Beam as it is installed, before and after."""
+    """Beam as it is installed, before and after the test."""
     original = core.get_function_args_defaults
     monkeypatch.setattr(core, "get_function_args_defaults", getattr(original, "_asked", original))
     original = userstate.get_dofn_specs

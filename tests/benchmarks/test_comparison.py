@@ -1,4 +1,4 @@
-"""Statistics of a comparison, on values worked out by hand."""
+"""Statistics of a comparison, against values worked out by hand."""
 
 import json
 

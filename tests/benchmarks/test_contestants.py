@@ -1,4 +1,4 @@
-"""What contestants are, and what is read from what they leave."""
+"""How contestants are defined, and how their outputs are read."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Folders that contestants score."""
+"""The folders that contestants score."""
 
 from pathlib import Path
 

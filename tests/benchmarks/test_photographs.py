@@ -1,4 +1,4 @@
-"""The comparison on photographs: what is counted, measured and printed, on small files and tables by hand."""
+"""The comparison on photographs: what is counted, measured and printed, for small files and hand-written tables."""
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +67,7 @@ def test_quality_is_measured_in_the_originals_pixels(contest):
     assert quality.bands == ("16–32 px", "32–64 px", "≥ 64 px")
     assert [one.value for one in quality.found.values()] == [0.5, 0, 1]  # of two faces each, one in each copy of a
     assert quality.unmatched.value == pytest.approx(1 / 3)
-    assert quality.end_to_end.value == 0.5  # of the two bare faces; what the blurred ones wear is not asked
+    assert quality.end_to_end.value == 0.5  # of the two bare faces; labels of blurred ones are ignored
     assert quality.cells()[0].startswith("0.500 (") and quality.cells()[3].startswith("0.33 (")
 
 

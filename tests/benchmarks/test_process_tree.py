@@ -1,4 +1,4 @@
-"""What a command costs with everything it starts."""
+"""What a command costs, including everything that it starts."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def cost_of(tmp_path):
 
 
 def test_orphans_count_and_are_waited_for(cost_of, tmp_path):
-    # The child's child is in a session of its own, and nobody waits for it: what a framework's daemon looks like.
+    # The child's child is in a session of its own, and nobody waits for it, as with a framework's daemon.
     burn = BURN.format(seconds=0.4) + f"open({str(tmp_path / 'done')!r}, 'w').close()"
     code = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {burn!r}], start_new_session=True)"
     cost = cost_of(code)
@@ -31,7 +31,7 @@ def test_orphans_count_and_are_waited_for(cost_of, tmp_path):
 
 
 def test_processes_that_the_kernel_reaps_count(cost_of):
-    # A parent that ignores SIGCHLD never gets its children's times; only samples see them.
+    # A parent that ignores SIGCHLD never gets its children's times; only sampling sees them.
     burn = BURN.format(seconds=1.5)
     code = (
         "import os, signal, sys, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
@@ -53,7 +53,7 @@ def test_memory_is_that_of_the_tree(cost_of):
 
 
 def test_memory_of_the_one_who_measures_does_not_count(tmp_path):
-    # A child's peak, as the kernel keeps it, begins with its parent's.
+    # The peak memory that the kernel keeps for a child starts at its parent's.
     code = (
         "import sys\nfrom pathlib import Path\nfrom benchmarks.process_tree import measure\nheld = b'x' * (300 << 20)\n"
         "print(measure(['sleep', '1'], stdout=Path(sys.argv[1]), stderr=Path(sys.argv[2])).peak_mib)"

@@ -1,4 +1,4 @@
-"""The store that latency is measured with speaks S3 well enough for the project's own client."""
+"""The store for latency measurements speaks S3 well enough for the project's own client."""
 
 import subprocess
 import sys

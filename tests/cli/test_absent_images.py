@@ -1,4 +1,4 @@
-"""Images that a list names and that are gone: their rows stay as those of a folder do, and all that counts says so."""
+"""Images that a list names but that are gone: their rows stay, as a folder's do, and every count of them says so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUNNERS = {
     "threads": ("--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_threading"),
     "processes": ("--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"),
 }
-OTHER_WAY = ("--set", "imaging.jpeg_draft=false")  # another way of scoring, as that of another version is
+OTHER_WAY = ("--set", "imaging.jpeg_draft=false")  # another way of scoring, as another version's is
 REMOVE = ("--set", "tables.on_gone=remove")
 IMAGES, GONE = 10, 3
 
@@ -41,7 +41,7 @@ def photos(tmp_path):
 
 @pytest.fixture(params=["names alone", "versions that are believed"])
 def listed(request, photos, tmp_path):
-    """A list that tells names, or versions too: the store is then not asked before an image is read."""
+    """A list of names alone, or with versions: the store is then not asked before an image is read."""
     path, rows = tmp_path / "images.csv", [f"{path},v1" for path in photos]
     path.write_text("\n".join(["uri,version", *rows]))
     return path, ("--set", "source.version_column=version") if "versions" in request.param else ()
@@ -94,7 +94,7 @@ def test_a_mirror_of_the_input_has_failures_in_their_place(photos, scored, reque
     assert after.table(FAILURES)["code"].to_pylist() == ["not_found"] * GONE
     assert ABSENT not in after.run.changes
     assert after.run.changes == {REMOVED: GONE, UNCHANGED: IMAGES - GONE}
-    # Their rows went once. The next run finds none of theirs to remove, however often it looks for them.
+    # Their rows were removed once. The next run finds none to remove, however often it looks for the images.
     again = scored(*OTHER_WAY, *REMOVE, "--set", "failure_budget.max_ratio=0.5")
     assert again.run.changes == {UNCHANGED: IMAGES}
     assert again.contents() == after.contents()
@@ -107,7 +107,7 @@ def runner(request):
 
 
 def test_a_mirror_that_would_lose_most_rows_is_refused(photos, scored, runner, capfd):
-    """Also where versions are believed, and that images are gone is found only by reading them."""
+    """Also where the list gives versions, so that only reading an image shows that it is gone."""
     before = scored()
     remove(photos[:6])
     lenient = ("--set", "failure_budget.max_ratio=1.0")
@@ -118,10 +118,10 @@ def test_a_mirror_that_would_lose_most_rows_is_refused(photos, scored, runner, c
         assert after.contents() == before.contents()
     shown = capfd.readouterr()
     assert "expected to lose the rows of at most 0.5 of the 10 images" in shown.err
-    # The summary says what is true of the tables, which the next line holds against those of before.
+    # The summary tells the truth about the tables, which stay as they were.
     assert "data set  stays as it was; would be " in shown.out and "6 gone whose rows would go" in shown.out
     assert "whose rows went" not in shown.out
-    # Where it is meant, the ratio lets it pass, with the number in the record.
+    # Where the loss is intended, a higher ratio permits it, and the record has the number.
     meant = scored(*OTHER_WAY, *REMOVE, *lenient, "--set", "tables.max_gone_ratio=0.6")
     assert (meant.code, meant.run.changes) == (0, {REMOVED: 6, UNCHANGED: 4})
     assert predictions(meant).keys() == {str(path) for path in photos[6:]}
@@ -209,7 +209,7 @@ def test_a_video_that_a_list_still_names_keeps_its_segments(photos, score, tmp_p
 
 
 def told(output, tmp_path):
-    """What metrics say of images by how the run found them, and what the report says of those that it did not find."""
+    """Numbers of images in the metrics by how the run found them, and in the report of those that it did not find."""
     file, page = tmp_path / "m.prom", tmp_path / "page.html"
     assert main(["status", str(output.folder), "--metrics", str(file)]) == output.code
     found = {
@@ -232,7 +232,7 @@ def test_metrics_and_report_say_that_images_are_not_there(photos, scored, tmp_pa
     output = scored(*OTHER_WAY)
     expected = {**dict.fromkeys(CHANGES, 0), "absent": GONE, "unchanged": IMAGES - GONE}
     assert told(output, tmp_path) == (expected, {"absent": GONE})
-    # A prune asks for no image, and finds none missing: the report goes on saying so, of the run that scored.
+    # A prune looks for no image, so it finds none missing: the report keeps the numbers of the run that scored.
     assert main(["prune", str(output.folder), "--before", "2000-01-01"]) == 0
     assert told(output, tmp_path) == ({}, {"absent": GONE})
 

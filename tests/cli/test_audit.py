@@ -1,4 +1,4 @@
-"""`maskdet audit`: from a sample over a page to label in, to rates that hold and tables that count the labels."""
+"""`maskdet audit`: a sample, the page for labelling it, the rates that follow, and tables that use the labels."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_mistakes_are_named(world, sampled, tmp_path, capsys):
 
 
 class Page:
-    """A page that is served, and a reader of it."""
+    """A page that is served, and someone who reads it."""
 
     def __init__(self, server, session):
         self.where = urlsplit(address(server, session))

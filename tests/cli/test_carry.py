@@ -117,7 +117,7 @@ def test_a_report_has_groups_of_metadata(scored, sites, tmp_path, capsys):
     assert main.main([*command, "site", "--by", "region"]) == 0
     html = (tmp_path / "r.html").read_text()
     images = dict(re.findall(r'data-of="group\.([^"]+)\.images" value="(\d+)"', html))
-    assert images == {"007": "2", "(none)": "3"}  # site a's, and those of b, of which the file says nothing
+    assert images == {"007": "2", "(none)": "3"}  # site a's, and those of b, which the file does not name
     assert main.main([*command, "site", "--where", "region=007"]) == 0
     assert 'data-of="images_listed" value="2"' in (tmp_path / "r.html").read_text()
     assert "By site" in (tmp_path / "r.html").read_text()

@@ -1,4 +1,4 @@
-"""Configs of the package: by name, listed, shown, and what is said of a name that is not there."""
+"""Configs of the package: found by name, listed, shown, and the message for a name that does not exist."""
 
 import os
 import shutil

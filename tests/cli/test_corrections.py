@@ -1,4 +1,4 @@
-"""Labels that people gave: every run honours them, whether it scores, recounts or prunes, with the same bytes."""
+"""Labels that people gave: every run applies them, whether it scores, recounts or prunes, with the same bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scored(demo, score, tmp_path_factory):
 
 
 def corrected(output):
-    """The first face of each day turned round."""
+    """The first face of each day, corrected to the other label."""
     rows = output.table("predictions").to_pylist()
     firsts = {row["date"]: row for row in reversed(rows) if row["date"] is not None}
     assert len(firsts) == 2
@@ -61,7 +61,7 @@ def test_a_scoring_run_and_a_recount_give_the_same_bytes(scored, demo, score, tm
     [old] = pq.read_table(scored.folder / COMPLIANCE / "level=all" / "groups.parquet").to_pylist()
     assert (row["faces_corrected"], old["faces_corrected"]) == (2, 0)
     assert row["faces"] == old["faces"]
-    assert row["any_mask_rate_corrected"] == old["any_mask_rate_corrected"]  # of what the model said
+    assert row["any_mask_rate_corrected"] == old["any_mask_rate_corrected"]  # from the model's labels
 
 
 def test_recounting_with_nothing_new_changes_no_byte(scored, tmp_path):

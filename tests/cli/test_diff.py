@@ -1,4 +1,4 @@
-"""`maskdet diff`: coverage first, then rates, by clusters and by pairs; the file says what the terminal says."""
+"""`maskdet diff`: coverage first, then rates, by clusters and by pairs; the file agrees with the terminal."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_groups_of_metadata_are_those_of_the_sites_together(outputs, tmp_path, c
     assert [(row["scope"], row["region"]) for row in rows] == [("all", None), ("group", None), ("group", "007")]
     assert rows[2]["rate_before"] == pytest.approx(share(before)[0])
     assert rows[2]["rate_after"] == pytest.approx(share(after, site="a")[0])
-    assert rows[1]["rate_before"] is None  # c, of which the file says nothing
+    assert rows[1]["rate_before"] is None  # c, which the file does not name
     assert rows[1]["rate_after"] == pytest.approx(share(after, site="c")[0])
     printed = capsys.readouterr().out.splitlines()
     [head] = [place for place, line in enumerate(printed) if line.split()[:1] == ["region"]]

@@ -1,4 +1,4 @@
-"""Where the tables hide small groups or round counts, nothing else that is made of the output tells them."""
+"""Where the tables hide small groups or round counts, nothing else that is made from the output reveals them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FACES = {"mask": 23, "no_mask": 12, "incorrect": 7}
 
 
 def images(extra=0):
-    """One face an image: of site a, all but the extra ones, which are site b's."""
+    """One face per image: all of site a, except the extra ones, which are of site b."""
     labels = [label for label, count in FACES.items() for _ in range(count)]
     rows = [
         (f"/a/{n}.jpg", ("a", f"c{n % 3}"), START + timedelta(hours=n), [face(one)]) for n, one in enumerate(labels)
@@ -73,7 +73,7 @@ def test_commands_that_count_rows_refuse_unless_their_reader_may_see_it(tmp_path
     assert said.out == ""
     assert not list(tmp_path.glob("made*"))
     allowed = run(*given, "--small-groups")
-    # The explorer goes on to a port that is none; everything else ends well.
+    # The explorer gets as far as its port, which is invalid; everything else ends well.
     assert (allowed, "--port" in capsys.readouterr().err) == ((2, True) if command == "explore" else (0, False))
 
 
@@ -113,7 +113,7 @@ def test_metrics_say_what_the_compliance_tables_say(tmp_path):
 
 
 def test_a_hidden_total_is_not_told_by_metrics(tmp_path):
-    """All faces are hidden along with a small site, from which they would tell the other: metrics keep to it."""
+    """The total is hidden along with a small site's count, which would follow from it: metrics hide it, too."""
     layout = written(tmp_path / "tables", {"min_cell": 5}, extra=3)
     [row] = pq.read_table(layout.compliance("all")).to_pylist()
     told = {key[1]: value for key, value in metrics(layout, tmp_path).items() if key[0] == "maskdet_faces" and value}
@@ -141,7 +141,7 @@ def test_images_of_a_run_are_hidden_whole_where_few_could_be_told_by_them():
 
 @pytest.mark.parametrize(("least", "base", "step"), [(5, 1, 5), (7, 5, 10), (2, 10, 10), (1, 3, 3), (0, 4, 4)])
 def test_what_is_read_again_and_again_never_changes_by_few(least, base, step):
-    """One more image at a time: what is shown of it stays, or has changed by no fewer than are small."""
+    """One more image at a time: what is shown stays, or changes by no less than a group that may be shown."""
     privacy = PrivacySettings(min_cell=least, round_to=base)
     counts = [ImageCounts(listed=n + 33, scored=n, no_face=20, failed=13) for n in range(20, 90)]
     for name in ("listed", "scored"):
@@ -149,6 +149,6 @@ def test_what_is_read_again_and_again_never_changes_by_few(least, base, step):
         changes = [place for place in range(1, len(told)) if told[place] != told[place - 1]]
         assert {told[place] - told[place - 1] for place in changes} == {step}
         assert {later - earlier for earlier, later in itertools.pairwise(changes)} == {step}
-    # Both of them together: each tells its steps at the same moments.
+    # Both of them together: each reveals its steps at the same moments.
     told = {(one["listed"], one["scored"]) for one in (shown_images(count, privacy) for count in counts)}
     assert len(told) == len({scored for _, scored in told})

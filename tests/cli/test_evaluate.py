@@ -87,7 +87,7 @@ def test_metrics_are_those_of_the_predictions(output):
     rows = pd.read_parquet(output / "scores" / "predictions")
     rows = rows[~rows["image_uri"].str.contains("/other/")]
     truth = rows["image_uri"].str.contains("/With Mask/").to_numpy()
-    # Where labels are of two classes, a mask worn incorrectly is a mask.
+    # Where the labels have two classes, a mask worn incorrectly is a mask.
     probability = (rows["probability_mask"].astype(float) + rows["probability_incorrect"].fillna(0)).to_numpy()
     called = rows["label"].isin(["mask", "incorrect"]).to_numpy()
     found = {name: entry["value"] for name, entry in results_of(output)["metrics"].items()}
@@ -258,7 +258,7 @@ def test_pictures_are_decoded_apart_wherever_an_evaluation_looks_at_them(tmp_pat
         assert evaluate(tmp_path / "out", tmp_path / "in", flags=extras) == 0
     finally:
         pool.end()
-    # Each is scored and measured at two sizes; one that is mistaken, as half must be of what all looks alike, is shown.
+    # Each is scored and measured at two sizes. They all look alike, so half must be wrong; one such mistake is shown.
     times = Counter(asked)
     assert set(times.values()) == {3, 4}
     assert len(times) == 4

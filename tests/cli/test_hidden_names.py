@@ -1,4 +1,4 @@
-"""``privacy.uri: hmac``: no file of an output, no line of a log or terminal and no page holds the name of an image."""
+"""``privacy.uri: hmac``: no file of an output, no line of a log or terminal, and no page contains an image's name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def key(monkeypatch):
 
 @pytest.fixture
 def photos(demo, tmp_path):
-    """The demo's images under names that no other text holds, beside every kind of fault."""
+    """The demo's images under names that no other text contains, and every kind of fault."""
     folder = shutil.copytree(demo.folder, tmp_path / "photos")
     for number, path in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
         path.rename(path.with_name(f"Ottokar-{number:03d}{path.suffix}"))
@@ -46,7 +46,7 @@ def photos(demo, tmp_path):
 
 
 def named(path, key=KEY):
-    """What stands for a name, by the definition of HMAC."""
+    """What replaces a name, by the definition of HMAC."""
     return "hmac:" + hmac.new(key.encode(), str(path).encode(), hashlib.sha256).hexdigest()[:32]
 
 
@@ -55,7 +55,7 @@ def uris(output):
 
 
 def texts_of(folder):
-    """Every file of an output, unpacked as far as it is packed."""
+    """Every file of an output; compressed ones decompressed."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         data = path.read_bytes()
         yield path, data + path.name.encode()

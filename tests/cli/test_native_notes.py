@@ -1,4 +1,4 @@
-"""A terminal shows our own lines: notes of native libraries are left out, all else comes through, even of a crash."""
+"""A terminal shows our own lines: notes of native libraries are left out; all else comes through, even a crash's."""
 
 import io
 import os

@@ -144,7 +144,7 @@ class TestSheet:
             assert (label, probability) == (row["label"], f"{row['probability_mask']:.3f}")
             assert place.startswith(f"{row['site']} · {row['camera']}")
             assert place.endswith(f"{row['captured_at']:%Y-%m-%d %H:%M}Z")
-        # The second section, of three tiles, is the surest masks: below the head, a title, a row and its own title.
+        # The second section has three tiles, the surest masks. Above it are the head, a title, a row and its own title.
         surest = sorted((row["probability_mask"] for row in rows.values() if row["label"] == "mask"), reverse=True)[:3]
         assert [float(p) for _, _, p, *_ in tiles[3:6]] == [pytest.approx(value, abs=6e-4) for value in surest]
         with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""Nothing that is in a photograph but its pixels, and no secret of the process, is in what a run leaves or says."""
+"""A run writes and prints nothing of a photograph but what its pixels show, and no secret of the process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARQUET_MAGIC = b"PAR1"
 
 
 def with_metadata(image: Image.Image) -> bytes:
-    """A JPEG with names, a place and comments in every part that programs fill."""
+    """A JPEG with names, a place and comments in every field that programs use."""
     exif = Image.Exif()
     exif[0x010E] = exif[0x013B] = exif[0x8298] = f"{PLANTED} person"  # description, artist, copyright
     exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.0), 3: "E", 4: (13.0, 24.0, 18.0), 27: PLANTED.encode()})
@@ -74,6 +74,6 @@ def test_neither_metadata_nor_secrets_are_in_what_a_run_leaves_or_says(photos, t
     failed = pq.read_table(tmp_path / "out" / "failures", partitioning=None)
     assert failed["code"].to_pylist() == ["corrupt_image"]
     assert len(written) > 8
-    assert b"words.png" in b"".join(map(everything_in, written))  # so that a planted word would be seen
+    assert b"words.png" in b"".join(map(everything_in, written))  # or else planted words might go unnoticed
     assert [path for path in written if PLANTED.encode() in everything_in(path)] == []
     assert PLANTED.encode() not in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Retention of rows: after a prune, the tables are those of a run over what is left."""
+"""Retention of rows: after a prune, the tables equal those of a run over what is left."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_rows_and_counts_are_those_of_a_run_over_what_is_left(tables, photos, sc
     assert (run.dataset, run.faces) == (fresh.run.dataset, fresh.run.faces)
     assert (output.folder / "_SUCCESS").read_text() == f"{run.run_id}\n"
     assert not (output.folder / "_lease.json").exists()
-    # A run over the rest reads no image, and cuts shards as if nothing had been there before.
+    # A run over the rest reads no image, and forms the shards of an output that never had more.
     again = score(output.folder, f"{photos}/*/*/{SECOND}/**", flags=(*LENIENT, *flags))
     assert again.run.images_scored_now == 0
     assert again.run.changes == {UNCHANGED: left}
@@ -145,7 +145,7 @@ def test_an_output_that_is_being_written_or_is_none_is_refused(tables, tmp_path,
 
 
 def died(output, monkeypatch):
-    """A prune that died before it had tables; it took the mark of success away."""
+    """A prune that died before it had written tables, after it had removed the success marker."""
     with monkeypatch.context() as patch:
         patch.setattr("maskdet.tables.rewriting.write_levels", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -183,11 +183,11 @@ def test_what_scores_nothing_leaves_tables_over_budget_over_budget(photos, score
     assert not (output.folder / "_SUCCESS").exists()
     assert main.main(["status", str(output.folder)]) == 6
     assert "over budget" in capsys.readouterr().out
-    # As older versions wrote it: the next one says what is true again.
+    # As older versions wrote it: the next prune corrects it.
     latest = read_run(layout)
     write_run(layout, latest.model_copy(update={"status": "succeeded", "reason": ""}))
     assert prune(output.folder, "--before", SECOND) == 6
-    # A run that keeps its budget gives the mark back, and so do those after it.
+    # A run within its budget writes the marker again, and so do those after it.
     again = score(output.folder, photos, flags=LENIENT)
     assert (again.code, prune(output.folder, "--before", SECOND)) == (0, 0)
     assert (output.folder / "_SUCCESS").read_text() == f"{output.run.run_id}\n"

@@ -1,4 +1,4 @@
-"""Runs over an output that has tables already: what is kept, what is scored again, and what readers see meanwhile."""
+"""Runs over an output that already has tables: what is kept, what is scored again, what readers see meanwhile."""
 
 import contextlib
 import shutil

@@ -1,4 +1,4 @@
-"""What a caller gets wrong: one clear message, the documented exit code, and nothing half-written."""
+"""Mistakes of a caller: one clear message, the documented exit code, and nothing half-written."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""An output as a growing data set: what a run adds, replaces, keeps and removes, and what its record says of it."""
+"""An output as a growing data set: what a run adds, replaces, keeps and removes, and how its record counts that."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def photos(put_back):
 
 @pytest.fixture
 def days(photos):
-    """The demo's two days, as globs of which each is an input of its own."""
+    """The demo's two days as globs, each an input of its own."""
     names = sorted({path.name for path in photos.glob("*/*/*") if path.is_dir()})
     assert len(names) == 2
     return [photos / DAY.format(day=day) for day in names]
@@ -114,7 +114,7 @@ def test_rows_of_images_that_are_gone_stay(photos, score, first_run, tmp_path, f
     assert after.run.images.listed == listed - 5
     assert after.table(PREDICTIONS).equals(rows)
     assert after.table(COMPLIANCE).equals(compliance)
-    # And stay when the shards around them change, and when they come back.
+    # They also stay when the shards around them change, and when they come back.
     (gone[0].parent / "face-99999-mask.png").write_bytes(solid_image(50))
     assert images(score(tmp_path / "tables", photos, flags=flags).table(PREDICTIONS)) == images(rows) | {
         str(gone[0].parent / "face-99999-mask.png")
@@ -186,14 +186,14 @@ def test_a_run_from_another_folder_in_which_known_paths_no_longer_fit_is_refused
 
 
 def test_a_wrong_root_costs_no_row_of_a_file_that_did_not_change(photos, score, first_run, tmp_path, capfd):
-    """Where a share below ``tables.max_gone_ratio`` is concerned, the run goes on, and only what is new fails."""
+    """Where fewer than ``tables.max_gone_ratio`` are concerned, the run goes on, and only new images fail."""
     first_run(tmp_path / "tables", photos, flags=LENIENT)
     site, *others = sorted(path for path in photos.iterdir() if path.is_dir())
     changed, *known = sorted(site.rglob("face-*"))
     new = changed.with_name("face-new.png")
     new.write_bytes(solid_image(60))
     changed.write_bytes(solid_image(70))
-    right = [other / "**" for other in others]  # the ends of a glob's paths are held against the template
+    right = [other / "**" for other in others]  # the template is matched against the end of a glob's paths
     ratios = ("--set", "tables.max_gone_ratio=0.9", "--set", "failure_budget.max_ratio=1")
     after = score(tmp_path / "tables", site, *right, flags=ratios)
     assert after.code == 0
@@ -212,7 +212,7 @@ def test_a_wrong_root_costs_no_row_of_a_file_that_did_not_change(photos, score, 
 
 def test_a_list_covers_what_it_names_and_all_where_all_came_from_it(photos, score, tmp_path):
     listed = sorted(str(path) for path in photos.rglob("face-*"))
-    one, two = photos.parent / "one.txt", photos.parent / "two.txt"  # a template begins at the list
+    one, two = photos.parent / "one.txt", photos.parent / "two.txt"  # the template starts at the list's folder
     one.write_text("\n".join(listed[:20]))
     score(tmp_path / "tables", one, flags=LENIENT)
     one.write_text("\n".join(listed[4:20]))

@@ -1,4 +1,4 @@
-"""Tracks of `maskdet score`: who walks through a film, once each, however the film is cut and whoever scores it."""
+"""Tracks of `maskdet score`: each person in a film once, however the film is cut and whichever worker scores it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read(folder):
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
-    """A film of two who meet, and of one who puts a mask on; keyframes half a second apart."""
+    """A film of two people who meet, and of one who puts a mask on; keyframes half a second apart."""
     path = tmp_path_factory.mktemp("street") / "2026-03-02T08-00-00.mp4"
     actors = [
         Actor(drawn(2, False), (80, 90), (85, 0)),
@@ -182,7 +182,7 @@ def test_photographed_people_who_pass_are_tracked_as_they_walk(score, clear_face
                 missed += 1
         people += [-1] * len(unmatched)
         ids += [of_face.get((row["frame_time_us"], row["face_index"]), -1) for row in unmatched]
-    # A face that was not found is a person's without a track.
+    # A person whose face was not found has no track.
     people, ids = np.array(people + [0] * missed), np.array(ids + [-1] * missed)
     assert idf1(people, ids) >= 0.95
     assert len(tracks) == len(actors)

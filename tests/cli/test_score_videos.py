@@ -23,7 +23,7 @@ def cut_into(seconds):
 
 
 def rows(output, table):
-    """A table's rows in an order of their own, as bytes."""
+    """A table's rows, sorted, as bytes."""
     found = output.table(table)
     order = [name for name in ("image_uri", "frame_time_us", "face_index", "code") if name in found.column_names]
     found = found.sort_by([(name, "ascending") for name in order]) if order else found
@@ -41,7 +41,7 @@ def textured(frames, seed=1):
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory, demo):
-    """Videos of several kinds, one with a hole, two images, and what is no video."""
+    """Videos of several kinds, one with a hole, two images, and a file that is not a video."""
     folder = tmp_path_factory.mktemp("mixed")
     film(folder / "a.mp4", [numbered(number) for number in range(180)])
     film(folder / "b.webm", [numbered(number) for number in range(60)], codec="libvpx-vp9", options={"cpu-used": "8"})
@@ -147,7 +147,7 @@ def test_a_second_run_looks_at_nothing_and_a_new_cut_replaces_the_old(tmp_path, 
 
 
 def test_other_frames_of_a_video_stay_when_one_segment_is_scored_anew(tmp_path, score):
-    """A threshold that changed labels rows anew, and reads no frame."""
+    """With a changed threshold, rows are relabelled and no frame is read."""
     film(tmp_path / "a.mp4", [numbered(number) for number in range(100)])
     first = score(tmp_path / "t", tmp_path / "a.mp4", template=None, flags=cut_into(1))
     again = score(

@@ -1,4 +1,4 @@
-"""What people read: the summary of a run, its plan, and its tables."""
+"""What people read of a run: its summary, its plan, and its tables."""
 
 from __future__ import annotations
 

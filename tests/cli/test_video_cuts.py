@@ -41,7 +41,7 @@ def write_places(folder, images):
 
 
 def rows_of(output, table):
-    """A table's rows as bytes, in an order that files have no part in."""
+    """A table's rows as bytes, in an order that does not depend on the files."""
     found = output.table(table)
     order = ("image_uri", "frame_time_us", "face_index", "code")
     order = [name for name in order if name in found.column_names]

@@ -116,7 +116,7 @@ def test_the_interval_holds_the_true_difference_as_often_as_it_says(pairs):
     total = (faces - 1) / (effect - 1) - 1
     for _ in range(count):
         level = [generator.beta(rate * total, (1 - rate) * total, clusters) for rate in rates]
-        if pairs:  # the same cameras: those that are low before are low after
+        if pairs:  # the same cameras: those with low rates before have low rates after
             level[1] = np.clip(level[0] + (rates[1] - rates[0]), 0, 1)
         x = [generator.binomial(faces, one).tolist() for one in level]
         truth = rates[1] - rates[0] if not pairs else float(np.mean(np.clip(level[0] + 0.1, 0, 1) - level[0]))

@@ -1,4 +1,4 @@
-"""Intervals against values of papers, other ways to the same number, and simulated truth."""
+"""Intervals against values from papers, other ways to the same number, and simulated truth."""
 
 import numpy as np
 import pytest
@@ -169,6 +169,6 @@ def test_the_naive_interval_fails_where_the_recommended_one_holds(name):
     world = coverage.WORLDS[name]
     held, _ = coverage.measure(world, coverage.recommended(world), 400, seed=5)
     naive, _ = coverage.measure(world, "naive", 400, seed=5)
-    # 400 draws of a share of .95 lie above .915 but once in a thousand times.
+    # 400 draws of a share of .95 lie above .915, except once in a thousand times.
     assert held > 0.915
     assert naive < 0.8

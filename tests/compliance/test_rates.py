@@ -1,4 +1,4 @@
-"""Rates of a group and all their intervals: each column against the formula worked out here."""
+"""Rates of a group and all their intervals: each column against its formula, written out here."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def naive_hidden(groups):
 
 
 def attack(groups, levels, hidden, field):
-    """What an attacker can say of each hidden number: the range of it, by linear programming over all cells."""
+    """What an attacker can say about each hidden number: its range, by linear programming over all cells."""
     keys = list(groups)
     places = {key: place for place, key in enumerate(keys)}
     rows, sums = [], []

@@ -33,7 +33,7 @@ def uploaded(bucket, demo):
 
 
 def run_locally(bucket):
-    """Run the pipeline that was uploaded, as it was uploaded, but for the container that its steps should run in."""
+    """Run the pipeline as it was uploaded, except that its steps do not run in the container that it names."""
     (name,) = [name for name in bucket.names("tmp/") if name.endswith("/pipeline.pb")]
     pipeline = beam_runner_api_pb2.Pipeline.FromString(bucket.get(name))
     for environment in pipeline.components.environments.values():
@@ -85,7 +85,7 @@ def test_what_is_uploaded_and_requested(uploaded, dataflow, flags, score, capfd)
     staged = job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"]
     assert staged.startswith(f"{where}/tmp/{job['name']}.")
     assert staged.removeprefix(f"{where}/") in uploaded.names("tmp/")
-    # The run is announced, and nothing of it is done.
+    # The run is announced, but none of its work is done.
     assert [name for name in uploaded.names("tables/") if "/_runs/" not in name] == []
 
 

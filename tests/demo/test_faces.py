@@ -1,4 +1,4 @@
-"""The synthetic faces and the demo tree: that they show what they claim, and stay the same."""
+"""The synthetic faces and the demo tree: they show what they claim, and stay the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose image an annotation is, however its name was spelt, and which files are read."""
+"""Which image an annotation belongs to, however its name is spelt, and which files are read."""
 
 import numpy as np
 import pytest
@@ -85,7 +85,7 @@ def test_a_stale_name_gives_way_to_that_of_the_file():
 
 
 def test_files_renamed_in_a_row_keep_their_own_images():
-    """Of images renamed from n to n + 1 with their files, each file names the image of the file before."""
+    """Where images and files are renamed from n to n + 1, each file's text names the image of the file before it."""
     given = [annotation(f"{number - 1}.jpg", f"/in/{number}.xml", alone=True) for number in (1, 2, 3)]
     truths, found = located(given, [f"/in/{number}.jpg" for number in (1, 2, 3)])
     assert {uri: file for uri, (file, _) in truths.items()} == {f"/in/{n}.jpg": f"/in/{n}.xml" for n in (1, 2, 3)}

@@ -1,4 +1,4 @@
-"""Three forms of one annotation, and files that are none."""
+"""Three forms of one annotation, and files that are not annotations."""
 
 import json
 

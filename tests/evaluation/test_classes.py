@@ -1,4 +1,4 @@
-"""Figures of three classes: against scikit-learn, by hand, and of what bootstraps owe the data."""
+"""Metrics of three classes: against scikit-learn, by hand, and what a bootstrap has to keep of the data."""
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +74,7 @@ def test_figures_by_hand():
     assert values["incorrect_called_mask"] == values["incorrect_called_no_mask"] == 1 / 5
     assert values["accuracy_of_classes"] == 6 / 11
     assert values["macro_f1"] == pytest.approx((2 * 2 / (4 + 3) + 3 / 5 + 2 * 1 / (2 + 2)) / 3)
-    assert values["roc_auc_mask"] is None  # nothing is said of probabilities
+    assert values["roc_auc_mask"] is None  # there are no probabilities
     recall = next(one for one in figures.estimates if one.metric == "recall_incorrect")
     assert (recall.low, recall.high) == wilson_interval(3, 5, 0.95)
     assert recall.count == 5
@@ -163,7 +163,7 @@ def test_a_model_of_two_classes_is_not_asked_for_the_third():
     assert set(labelled.probabilities()) == {"mask", "no_mask"}
     assert [row["truth"] for row in label_mistakes(labelled).to_pylist()] == ["mask"]
     values = values_of(measure_classes(labelled.faces(), BOOTSTRAP))
-    assert values["incorrect_called_mask"] == 1.0  # which says what becomes of them
+    assert values["incorrect_called_mask"] == 1.0  # which shows how they are labelled
     assert values["roc_auc_incorrect"] is None
 
 

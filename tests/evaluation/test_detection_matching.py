@@ -1,4 +1,4 @@
-"""Annotated faces joined with hand-written tables of a run, through to the files: every figure counted by hand."""
+"""Annotated faces joined with hand-written tables of a run, up to the files: every number counted by hand."""
 
 import json
 from datetime import UTC, datetime
@@ -287,7 +287,7 @@ def test_masks_worn_incorrectly_are_annotated_found_and_labelled(tmp_path, knows
     evaluation = evaluate(annotated.labelled(), run, settings, annotated)
     assert evaluation.labelled.counts["incorrect"] == 1
     values = {one.metric: (one.value, one.count) for one in evaluation.faces.estimates}
-    assert values["found"] == (1, 3)  # they are faces, whatever the model knows of masks
+    assert values["found"] == (1, 3)  # faces, whether or not the model has their class
     of_class = {name: values[f"end_to_end_{name}"] for name in THREE_CLASSES}
     if knows:
         assert of_class == {"mask": (1, 1), "incorrect": (1, 1), "no_mask": (0, 1)}

@@ -1,4 +1,4 @@
-"""Matching and average precision against slow versions, and a case by hand."""
+"""Matching and average precision, against slow versions and a case by hand."""
 
 import math
 

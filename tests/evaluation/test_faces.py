@@ -1,4 +1,4 @@
-"""Figures of faces found against slow, obvious versions, and intervals against their definitions."""
+"""Metrics of found faces against slow, obvious versions, and intervals against their definitions."""
 
 import math
 from statistics import NormalDist
@@ -108,7 +108,7 @@ def test_figures_are_those_of_slow_code(seed):
     ranges = {"_16_to_32_px": (16, 32), "_32_to_64_px": (32, 64), "_from_64_px": (64, 1e9), "_from_32_px": (32, 1e9)}
     found, labelled, unmatched = counted(images, near)
     overlapping, _, false = counted(images, at_half)
-    assert found != overlapping  # some boxes are so far off that only the centre finds them
+    assert found != overlapping  # some boxes are so far off that they match only by the centre
     for name, (low, high) in {**ranges, "": (0, 1e9)}.items():
         for metric, asked in (("found", found), ("recall", overlapping)):
             hits = [hit for side, hit in asked if low <= side < high]

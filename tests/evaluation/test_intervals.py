@@ -1,4 +1,4 @@
-"""Intervals hold the point, keep their width, repeat with their seed, and widen with groups."""
+"""Intervals contain the estimate, keep their width, repeat with their seed, and widen with groups."""
 
 import dataclasses
 

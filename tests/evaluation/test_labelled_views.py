@@ -1,4 +1,4 @@
-"""Labelled images as a model sees them: by folders, by a list's column, some of each class, and what is left out."""
+"""Labelled images as a model sees them: by folder, by a list's column, some of each class; and which are left out."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Metrics by hand, against scikit-learn, and by the laws they keep."""
+"""Metrics by hand, against scikit-learn, and by their mathematical properties."""
 
 import numpy as np
 import pytest
@@ -59,11 +59,11 @@ def test_ties_count_half():
 
 def test_calibration_error_by_hand():
     tally = tally_of([0.1, 0.1, 0.3, 0.9], [0, 1, 0, 1])
-    # Two bins of width .5: mean .5/3 said, 1/3 masked; .9 said, 1 masked.
+    # Two bins of width .5: mean probability .5/3, 1/3 masked; mean probability .9, all masked.
     bins = metrics.equal_width_bins(tally, 2)
     assert bins.tolist() == [0, 0, 1]
     assert metrics.calibration_error(tally, bins) == pytest.approx(3 / 4 * (1 / 3 - 0.5 / 3) + 1 / 4 * 0.1)
-    # Two bins of two faces: .1 said, half masked; .6 said, half masked.
+    # Two bins of two faces: mean probability .1, half masked; mean probability .6, half masked.
     bins = metrics.equal_mass_bins(tally, 2)
     assert bins.tolist() == [0, 1, 1]
     assert metrics.calibration_error(tally, bins) == pytest.approx(1 / 2 * 0.4 + 1 / 2 * 0.1)

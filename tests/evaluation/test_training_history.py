@@ -1,4 +1,4 @@
-"""A training's history, read back and drawn."""
+"""The history of a training, read back and drawn."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What counts as the truth of an image."""
+"""What counts as the true label of an image."""
 
 import subprocess
 import sys

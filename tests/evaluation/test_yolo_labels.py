@@ -1,4 +1,4 @@
-"""YOLO's text files: boxes by hand, names of classes from each place, and files that are none."""
+"""YOLO's text files: boxes by hand, class names from each place, and files of another kind."""
 
 import numpy as np
 import pytest

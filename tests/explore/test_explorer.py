@@ -1,4 +1,4 @@
-"""The explorer's answers, traced to the Parquet files by other means, and what it refuses."""
+"""The explorer's answers, computed from the Parquet files by other means, and what it refuses."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""People in videos in the explorer: the tracks, their frames and their pictures, and the video by ranges of bytes."""
+"""People in videos in the explorer: tracks, their frames and pictures, and the video served by byte ranges."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_pictures_show_the_frame_and_the_face_in_it(client):
         picture = np.asarray(Image.open(io.BytesIO(whole.content)).convert("RGB")).astype(int)
         assert list(picture.shape[1::-1]) == one["size"] == [640, 360]
         left, top, width, height = (round(side) for side in one["box"])
-        # The place is grey; a face is not.
+        # The background is grey; a face is not.
         inside = picture[top : top + height, left : left + width]
         assert np.abs(inside - inside.mean(axis=2, keepdims=True)).mean() > 10
         crop = client.get(f"/picture/face/{one['face']}")

@@ -1,4 +1,4 @@
-"""Overlap and suppression against loops over single boxes."""
+"""Overlap and non-maximum suppression against loops over single boxes."""
 
 import numpy as np
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Decoding against a loop over cells, and by hand."""
+"""Decoding of the detector's outputs, against a loop over cells and by hand."""
 
 import math
 

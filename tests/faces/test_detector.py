@@ -1,4 +1,4 @@
-"""The shipped detector: bundle, faces of scenes, and results that depend on the image alone."""
+"""The shipped detector: its bundle, faces in scenes, and results that depend on the image alone."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A detector of one's own: told by its outputs, made to take any size, verified like any other."""
+"""A detector of your own: recognised by its outputs, made to accept any size, verified like any other."""
 
 import os
 from pathlib import Path

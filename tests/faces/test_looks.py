@@ -1,4 +1,4 @@
-"""What looks promise: sides suit the network, parts lie within the image, and every small face is whole in one."""
+"""Looks: their sides suit the network, parts lie within the image, and every small face lies whole in one of them."""
 
 import math
 
@@ -39,7 +39,7 @@ def test_the_first_look_costs_the_same_whatever_the_image(width, height):
 
 def test_known_first_looks():
     assert whole_look(4000, 3000, first_scale(4000, 3000))[4:7] == (512, 384, 0)
-    assert whole_look(400, 300, first_scale(400, 300))[4:7] == (384, 288, 0)  # 12.5, 9.4 steps: of two as near, fewer
+    assert whole_look(400, 300, first_scale(400, 300))[4:7] == (384, 288, 0)  # 12.5, 9.4 steps: half is rounded down
     assert whole_look(56, 56, first_scale(56, 56))[4:7] == (224, 224, 0)  # four times enlarged
 
 
@@ -78,7 +78,7 @@ def test_finer_looks_end_where_they_show_nothing_smaller():
 def test_every_small_face_is_whole_in_a_look(width, height, places):
     scale = first_scale(width, height)
     finer = finer_scale(scale, 8)
-    side = 27 / scale  # the largest that counts as small
+    side = 27 / scale  # the largest face that counts as small
     boxes = np.array([[u * (width - s * side), v * (height - s * side)] for u, v, s in places])
     boxes = np.concatenate([boxes, boxes + np.array([[s * side] for _, _, s in places])], axis=1)
     looks = finer_looks(width, height, boxes.astype(np.float32), scale, finer)

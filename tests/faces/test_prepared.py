@@ -1,4 +1,4 @@
-"""Interpreters prepared for sizes of canvas hold no more memory than they may, however many sizes there are."""
+"""Interpreters prepared for canvas sizes stay within their memory limit, however many sizes there are."""
 
 import ctypes
 
@@ -13,7 +13,7 @@ MIB = 2**20
 
 
 class Interpreter:
-    """Holds what it held for the largest size that it ever had, less half of what it shrank by, as LiteRT's do."""
+    """Holds the memory of the largest size it ever had, less half of what it has shrunk by, as LiteRT's do."""
 
     def __init__(self):
         self.size, self.largest = None, 0
@@ -101,7 +101,7 @@ def test_one_that_cannot_be_prepared_is_not_kept(made):
 
 
 def in_use():
-    """Bytes that malloc has given out, by its own account."""
+    """Bytes that malloc has allocated, by its own statistics."""
     fields = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
     account = type("mallinfo2", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_size_t) for name in fields]})
     library = ctypes.CDLL(None)
@@ -115,7 +115,7 @@ def in_use():
 def test_the_built_in_detector_holds_what_is_counted():
     network, random = Network(open_detector()), np.random.default_rng(3)
     before = in_use()
-    for side in (640, 512, 448, 640, 576):  # large ones first: once they were resized to small ones for good
+    for side in (640, 512, 448, 640, 576):  # large first: a past defect resized these to small ones for good
         network.run(np.zeros((side, 640, 3), np.uint8))
     for _ in range(120):
         height, width = (32 * int(number) for number in random.integers(1, 9, 2))

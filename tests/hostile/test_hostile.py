@@ -1,4 +1,4 @@
-"""The short form of the hostile corpus, and fuzz targets of all that reads what others wrote."""
+"""The short form of the hostile corpus, and fuzz targets for all code that reads what others wrote."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_no_answer_hangs_on_what_memory_held_before(tmp_path):
     assert found[0] == found[1]
 
 
-# The decoder's own findings, kept small: seed and number of mutants that once had two answers or took too long.
+# What fuzzing the decoder found: seed and number of mutants that once had two answers or took too long.
 @pytest.mark.parametrize(("seed", "number"), [(1, 853)])
 def test_what_was_found_once_stays_mended(seed, number):
     data = mutant(seed, number).data

@@ -1,4 +1,4 @@
-"""The faster codecs give Pillow's pixels, leave to Pillow what is not plain, and end damaged files as Pillow does."""
+"""The faster codecs give Pillow's pixels, leave unusual files to Pillow, and treat damaged files as Pillow does."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ORIENTATION = 0x0112
 
 
 def picture(height=60, width=90, seed=0):
-    """Noise over a ramp: both filters of PNG and blocks of JPEG have something to do."""
+    """Noise over a ramp, so that PNG's filters and JPEG's blocks both have something to do."""
     y, x = np.mgrid[0:height, 0:width]
     ramp = np.stack([x * 2, y * 3, x + y], -1)
     return ((ramp + np.random.default_rng(seed).integers(0, 60, ramp.shape)) % 256).astype(np.uint8)
@@ -200,7 +200,7 @@ class TestNames:
 
     @pytest.fixture
     def without(self, monkeypatch):
-        """Passes for a machine that lacks a package."""
+        """Imitates a machine that lacks a package."""
         version = metadata.version
 
         def hide(absent):

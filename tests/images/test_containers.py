@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, and headers made to keep a decoder busy: refused at once, by every codec."""
+"""The type of a file by its first bytes; and headers made to keep a decoder busy, which every codec refuses at once."""
 
 from __future__ import annotations
 

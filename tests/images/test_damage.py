@@ -1,4 +1,4 @@
-"""Damaged files: what cards, uploads and repair tools leave behind is found by every codec; what is whole passes."""
+"""Every codec finds the damage that memory cards, uploads and repair tools leave; whole files pass."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def encode(pixels, file_format, **options):
 
 
 def outcome(data, **limits):
-    """What both codecs make of a file: pixels and whether it is damaged, or the code and message of the fault."""
+    """What both codecs return for a file: pixels and whether it is damaged, or the fault's code and message."""
     found = []
     for codecs in (FAST, PILLOW):
         try:

@@ -1,4 +1,4 @@
-"""Decoders in processes of their own: the same pixels, and whatever they do costs one image."""
+"""Decoders in processes of their own: the same pixels, and whatever happens there costs one image at most."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HERE, APART = ImageLimits(), ImageLimits(isolated_s=20.0)
 
 @pytest.fixture
 def pool(monkeypatch):
-    """A pool of this test's own."""
+    """A pool for this test alone."""
     own = Children()
     monkeypatch.setattr(isolated, "CHILDREN", own)
     yield own
@@ -63,7 +63,7 @@ def test_every_format_gives_the_same_pixels(pool):
         assert answer(data, APART) == answer(data, HERE), kind
 
 
-# Where tests make errors of warnings, Pillow's would show in messages.
+# Where tests turn warnings into errors, Pillow's would show in messages.
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_mutants_end_the_same_way(pool):
     kinds = ("gif", "bmp", "webp", "tif", "avif", "heic")
@@ -71,7 +71,7 @@ def test_mutants_end_the_same_way(pool):
     assert len(mutants) > 200
     different = [one.number for one in mutants if answer(one.data, APART) != answer(one.data, HERE)]
     assert different == []
-    assert len(pool._idle) == 1  # one after the other, they shared one process, which none of them ended
+    assert len(pool._idle) == 1  # in turn, they shared one process, which none of them ended
 
 
 def test_jpegs_and_pngs_need_no_process(pool, monkeypatch):
@@ -94,7 +94,7 @@ def test_jpegs_and_pngs_need_no_process(pool, monkeypatch):
 )
 def test_a_decoder_that_breaks_costs_its_image(faulty, monkeypatch, fault, code, message):
     monkeypatch.setattr(children, "_CLOCK_FACTOR", 3)
-    seconds = 20.0 if fault is EATS else 1.0  # pages take time to be touched
+    seconds = 20.0 if fault is EATS else 1.0  # touching memory pages takes time
     limits = ImageLimits(isolated_s=seconds, max_pixels=1_000_000, max_bytes=1_000_000)
     began = time.monotonic()
     assert answer(bmp(fault), limits) == (code, message)
@@ -198,12 +198,12 @@ def test_a_run_goes_on_after_decoders_that_break(faulty, tmp_path, score, monkey
     }  # fmt: skip
     monkeypatch.undo()
     again = score(tmp_path / "tables", photos, flags=("--set", "failure_budget.max_ratio=0"), template=None)
-    assert (again.code, again.run.images.scored) == (0, 6)  # with a decoder that is mended, it is tried again
+    assert (again.code, again.run.images.scored) == (0, 6)  # with a repaired decoder, it is tried again
     assert again.run.images_scored_now == 3
 
 
 class TestBetweenTasks:
-    """A child that has not said the last of its task is not asked again: the rest would be taken for another answer."""
+    """A child whose answer was not read to its end gets no more tasks: the rest would be taken for the next answer."""
 
     TASK = "tests.images.talkative_task:talk"
     LIMITS = children.Limits(20.0, 512 * children.MIB, children.MIB)

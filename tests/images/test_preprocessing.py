@@ -1,4 +1,4 @@
-"""The preprocessing: every stated rule against NumPy or hand algebra, and every kind of bad file."""
+"""Preprocessing: every documented rule against NumPy or hand algebra, and every kind of bad file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UPRIGHT = {
     7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
     8: lambda a: np.rot90(a, 1),
 }
-# Pillow warns of metadata that it skips; a worker prints that once, a test would fail.
+# Pillow warns of metadata that it skips: a worker prints that once, but a test would fail.
 quietly = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
@@ -68,7 +68,7 @@ def exif(orientation):
 
 
 def png(width, height, depth, colour_type, rows, *chunks):
-    """A PNG by hand, for what the encoder does not write."""
+    """A PNG by hand, for features that the encoder does not write."""
     parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)), *chunks]
     parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     body = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in parts)
@@ -116,7 +116,7 @@ class TestOrientation:
         data = encode(stored, "JPEG", exif=exif(orientation), quality=95)
         swapped = orientation >= 5
         plain = encode(stored, "JPEG", quality=95)
-        # The target is that of the upright image: of a turned one, rows and columns of what is stored change places.
+        # The target is that of the upright image: where the stored one is turned, its rows and columns change places.
         expected = UPRIGHT[orientation](decode(plain, at_least[::-1] if at_least and swapped else at_least))
         assert np.array_equal(decode(data, at_least), expected)
         assert (expected.size < stored.size) == bool(at_least)
@@ -344,7 +344,7 @@ class TestSize:
         # Between the two passes Pillow rounds to 8 bits.
         np.testing.assert_allclose(result, expected, atol=2)
 
-    @pytest.mark.parametrize("size", [(16, 7), (32, 45), (64, 90)])  # no middle lies between two pixels
+    @pytest.mark.parametrize("size", [(16, 7), (32, 45), (64, 90)])  # no sample lies halfway between two pixels
     def test_nearest_takes_the_pixel_under_the_middle_of_each(self, size):
         pixels = noise(40, 63)
         rows, columns = (
@@ -409,7 +409,7 @@ SAMPLES = {
     "deflated TIFF": encode(noise(32, 40), "TIFF", compression="tiff_deflate"),
     "turned JPEG": encode(noise(32, 40), "JPEG", exif=exif(6)),
 }
-# Of an animation the header states the canvas: width and height less one, in three bytes each.
+# An animation's header states the canvas: width and height less one, in three bytes each.
 ANIMATED_WEBP = encode(noise(32, 40), "WEBP", save_all=True, append_images=[Image.new("RGB", (40, 32))])
 CANVAS = bytes([39, 0, 0, 31, 0, 0])
 

@@ -1,4 +1,4 @@
-"""References as columns are the references, whatever is in them."""
+"""References survive the way to columns and back, whatever is in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images listed beside images of earlier runs: what is added, changed, gone, or beyond the run's input."""
+"""Listed images compared with those of earlier runs: which are added, changed, gone, or outside the run's input."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_unchanged_image_knows_where_its_rows_are():
 def test_whatever_differs_makes_an_image_a_changed_one(change):
     now = listed("/in/a")._replace(**change)
     images, counts = resolve([now, earlier("/in/a")])
-    # Where its rows are is known to whoever finds, reading it, that it is not there any more.
+    # A worker that does not find the image when it reads it knows from `replaces` where its rows are.
     assert images == {"/in/a": now._replace(replaces="site-a/shard-all")}
     assert counts == {CHANGED: 1}
 
@@ -134,7 +134,7 @@ def test_a_run_covers_all_where_all_came_from_its_own_inputs():
 
 
 def missing(uri, **changes):
-    """What a list says of an image of which nothing is there."""
+    """A list's entry for an image that is missing."""
     return listed(uri, version="", size_bytes=-1, absent=True, **changes)
 
 
@@ -180,7 +180,7 @@ def test_a_video_that_is_listed_and_not_there_keeps_its_segments():
 
 @pytest.mark.parametrize(("on_gone", "change"), [("keep", ABSENT), ("remove", REMOVED)])
 def test_a_video_that_is_not_there_any_more_counts_as_one(on_gone, change):
-    """In a mirror of the input its segments are not merely cut otherwise: their rows go."""
+    """In a mirror of the input, its segments are not just cut otherwise: their rows go."""
     grid = {"rate": (2, 1), "frames": "grid", "duration_us": 4_000_000, "decoder": "d"}
     parts = [Segment(start_us=start, end_us=start + 2_000_000, **grid) for start in (0, 2_000_000)]
     now = listed("/in/a.mp4", version="", problem=("not_found", "x"), segment=unreadable())

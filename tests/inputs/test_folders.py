@@ -1,4 +1,4 @@
-"""What folders hold beside photographs: nothing vanishes without a word, nothing of it ends a run."""
+"""What folders contain besides photographs: nothing disappears silently, and nothing ends a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests: what CSV, Parquet and list files say, and what is wrong with them."""
+"""Image lists: the content of CSV, Parquet and text files, and what can be wrong with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of Parquet image lists that are read many at once are what they are when they are read one by one."""
+"""Rows of Parquet image lists give the same references read many at once as read one by one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WHOLE = {
 
 
 def read(folder: Path, changes: Mapping[str, Any], **settings: Any) -> tuple[list[ImageRef], list[ImageRef], bool]:
-    """References as they are listed, as they are read row by row, and whether no row was."""
+    """References as listed, as read row by row, and whether listing read no row by itself."""
     file = folder / "list.parquet"
     pq.write_table(pa.table({**WHOLE, **changes}), file, row_group_size=3)
     source = SourceSettings.model_validate({**SETTINGS, **settings})

@@ -303,7 +303,7 @@ def test_counts_are_added_up_by_name() -> None:
 
 
 class TestAllowedPlaces:
-    """What a list may name: its own folder, and what settings add."""
+    """Which places a list may name: its own folder, and those that settings add."""
 
     def refs(self, folder: Path, lines: list[str], **settings: Any) -> dict[str, str | None]:
         (folder / "all.txt").write_text("\n".join(["inside.jpg", *lines]))

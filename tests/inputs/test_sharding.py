@@ -1,4 +1,4 @@
-"""Packing: every image once, limits kept, and shards that stay as the input grows."""
+"""Packing: every image once, limits kept, and shards that stay the same as the input grows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def bits_of(uri: str) -> str:
 
 
 def naive_pack(refs: Sequence[ImageRef], limit: Size, prefix: str = "") -> list[tuple[str, set[str]]]:
-    """Shards as (bits, URIs): the trie, written down as it is described."""
+    """Shards as (bits, URIs): the trie, straight from its description."""
     inside = [one for one in refs if bits_of(one.uri).startswith(prefix)]
     size_bytes = sum(one.size_bytes for one in inside if one.size_bytes > 0)
     if not inside:
@@ -106,7 +106,7 @@ def test_packing_under_each_prefix_of_the_plan_gives_the_same_shards(refs: list[
 
 
 def test_the_plan_also_holds_where_images_meet_below_its_depth() -> None:
-    # Some 5 images a cell, so that cells must be cut further; in an eighth of the cells, which say the same as all.
+    # Some 5 images a cell, so that cells must be split further; in an eighth of the cells, which behave like all.
     refs = [one for one in map(ref, range(20_000)) if bits_of(one.uri).startswith("101")]
     assert 2_300 < len(refs) < 2_700
     check_plan(refs, Size(2, UNBOUNDED))
@@ -201,7 +201,7 @@ def test_slots_lie_in_the_folder_of_their_partition() -> None:
     assert all(shard.slot.startswith("site-a%2Fb/date-1970-01-01/shard-") for shard in shards)
 
 
-# Of eighteen characters none is cut, however they are written.
+# Texts of eighteen characters are not cut, however they are written.
 VALUES = st.one_of(st.none(), st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=18))
 
 

@@ -1,4 +1,4 @@
-"""What lies in the temporary file takes no room in memory, and comes back from it as it was."""
+"""What is in the temporary file takes no memory, and is read back unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The analyst's day as its guide writes it: every command, with the page in between used as its buttons use it."""
+"""The analyst's day as the guide describes it: every command, and between them the requests of the page's buttons."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_CPU_S = 300
 
 @pytest.fixture
 def desk(tmp_path):
-    """A folder with the demo's photographs, and an environment whose browser opens nothing."""
+    """A folder with the demo's photographs, and an environment in which no browser opens."""
     tree = write_demo_tree(tmp_path / "all", images_per_hour=1)
     for file in tree.files:
         if file.masked is not None:
@@ -54,7 +54,7 @@ def written_commands():
 
 
 class AtThePage:
-    """A person at the explorer: the requests that its buttons make."""
+    """A person who uses the explorer: the requests that its buttons make."""
 
     def __init__(self, link):
         self.origin = re.match(r"http://[^/]+", link)[0]
@@ -69,7 +69,7 @@ class AtThePage:
 
 
 def work_at_the_page(command, folder, environment):
-    """Turn one face of a label round, export what is left, and end the command as a person would."""
+    """Correct one face of a label, export what is left, and end the command as a person would."""
     server = subprocess.Popen(command.split(), cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         link = re.search(r"http://\S+", server.stdout.readline())[0]

@@ -1,4 +1,4 @@
-"""A short form of the chaos suite (`make chaos`): whatever happens to runs, the tables in the end do not show it."""
+"""A short form of the chaos suite (`make chaos`): whatever happens to runs, the final tables are the same."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A real Flink cluster gives the tables of a run without one, whatever is killed meanwhile; `make test-flink`."""
+"""A real Flink cluster gives the same tables as a run without one, whatever is killed meanwhile; `make test-flink`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Photos:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """About thirty shards, so that something is left to do when something is killed."""
+        """About thirty shards, so that there is work left when something is killed."""
         return (*SETTINGS, "--set", f"packing.max_images={max(2, self.images // 25)}")
 
     def tables(self, prefix: str) -> dict[str, bytes]:
@@ -56,13 +56,13 @@ class Photos:
         return {**os.environ, "NO_GCE_CHECK": "true", **self.server.environment(self.proxy.url)}
 
     def status(self, prefix: str) -> subprocess.CompletedProcess[str]:
-        """What `maskdet status` says of an output."""
+        """The output of `maskdet status`."""
         command = self.command("status", f"gs://tables/{prefix}", "--no_auth")
         return subprocess.run(command, env=self.environment(), cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 class HeldBack:
-    """Reads of images beyond the first so many, held back until they are let go."""
+    """Reads of images after the first few, held back until they are released."""
 
     def __init__(self, photos: Photos, after: int) -> None:
         self._reached, self._go = threading.Event(), threading.Event()
@@ -83,7 +83,7 @@ class HeldBack:
 
 @pytest.fixture(scope="module")
 def photos(demo) -> Iterator[Photos]:
-    """k12/Test where there are real images, else drawn ones; broken images of every kind beside them."""
+    """k12/Test where the real images are available, else drawn ones; and broken images of every kind."""
     try:
         server = GcsServer()
     except NotInstallableError as error:
@@ -118,7 +118,7 @@ def expected(photos) -> dict[str, bytes]:
 
 @pytest.fixture
 def flink_run(flink, photos, tmp_path):
-    """Start `maskdet score` on the cluster; ended after the test, if need be."""
+    """Start `maskdet score` on the cluster; it is ended after the test if necessary."""
     clients: list[subprocess.Popen[str]] = []
     photos.proxy.clear()
 
@@ -163,7 +163,7 @@ class Run:
         return self.client.wait(timeout=2 * PATIENCE_S)
 
     def job(self) -> dict[str, object]:
-        """What Flink says of the job."""
+        """Flink's description of the job."""
         (found,) = [job for job in self.cluster.rest("/jobs/overview")["jobs"] if job["jid"] not in self.earlier]
         return found
 
@@ -173,7 +173,7 @@ class Run:
         return len(exceptions["exceptionHistory"]["entries"])
 
     def counters(self) -> dict[str, int]:
-        """The counters of maskdet, as Flink's REST API shows them."""
+        """Maskdet's counters, as Flink's REST API shows them."""
         accumulators = self.cluster.rest(f"/jobs/{self.job()['jid']}/accumulators")["user-task-accumulators"]
         (beam,) = [json.loads(found["value"]) for found in accumulators if found["name"] == "__metricscontainers"]
         totals: dict[str, int] = {}
@@ -234,7 +234,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(photos, expected, flink,
     held = HeldBack(photos, after=photos.images // 3)
     run = flink_run("worker")
     held.await_reads()
-    # Those of earlier jobs may still be there.
+    # Workers of earlier jobs may still be there: take the last.
     os.kill(flink.workers(0)[-1], signal.SIGKILL)
     held.let_go()
     assert run.code() == 0, run.log.read_text()

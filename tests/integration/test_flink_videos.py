@@ -1,4 +1,4 @@
-"""Videos and images on a real Flink cluster: the rows and tracks of a run without one; `make test-flink`."""
+"""Videos and images on a real Flink cluster: same rows and tracks as in a run without one; `make test-flink`."""
 
 from __future__ import annotations
 

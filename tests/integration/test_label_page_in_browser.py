@@ -1,4 +1,4 @@
-"""The page to label a sample in, as a person uses it in a headless Chromium: keys, progress, reload, the end."""
+"""The page for labelling a sample, as a person uses it in a headless Chromium: keys, progress, reload, the end."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ def sampled(tmp_path_factory):
 
 
 class Labelling:
-    """A person at the page."""
+    """A person who uses the page."""
 
     def __init__(self, sample, labels, browser):
         self.labels, self._browser, self._contexts = labels, browser, []
@@ -64,7 +64,7 @@ class Labelling:
         return page
 
     def wait(self, page, words):
-        """Until the page says so, and shows the face or why it cannot."""
+        """Wait until the page says so, and shows the face or the reason why it cannot."""
         for _ in range(200):
             seen = page.evaluate("!document.querySelector('#face').hidden || !document.querySelector('#gone').hidden")
             if words in page.locator("#where").inner_text() and seen:
@@ -95,7 +95,7 @@ def labelling(sampled, tmp_path, browser):
 
 
 def colour(page):
-    """The pixel in the middle of the face that is shown."""
+    """The colour in the middle of the face that is shown."""
     return page.evaluate(
         """() => { const seen = document.querySelector('#face'), canvas = document.createElement('canvas');
         [canvas.width, canvas.height] = [seen.naturalWidth, seen.naturalHeight];
@@ -206,7 +206,7 @@ def test_it_fits_the_screen_and_asks_no_other_host(labelling, viewport, scheme):
 
 
 def contrast(page, selector):
-    """Of a text to what is behind it, as WCAG 2.2 defines it."""
+    """The contrast of a text with its background, as WCAG 2.2 defines it."""
     colours = page.evaluate(
         """selector => { const rgb = text => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
         const style = getComputedStyle(document.querySelector(selector));

@@ -32,12 +32,12 @@ FN_API = {
 }
 
 
-# That runners agree in the other mode is shown by threads; the ways of spreading work are the same.
+# Of the other mode, threads show that runners agree; work is distributed in the same ways.
 MODES = [pytest.param("whole", marks=pytest.mark.thorough), "detect"]
 
 
 def score(folder, output, *flags):
-    """Every table that `maskdet score` writes in a process of its own, by its path below the output, as bytes."""
+    """Every table that `maskdet score` writes, run in a process of its own: path below the output → bytes."""
     command = [sys.executable, "-m", "maskdet.cli.main", *arguments(folder, output, *flags)]
     # multi_processing starts `python` without a path.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -79,7 +79,7 @@ def expected(demo, faces, tmp_path_factory) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def prism() -> Iterator[str]:
-    """Where Beam's portable runner takes jobs."""
+    """The address where Beam's portable runner takes jobs."""
     try:
         program = install_prism()
     except NotInstallableError as error:

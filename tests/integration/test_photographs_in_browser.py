@@ -1,4 +1,4 @@
-"""Explorer and report of a run over photographs, by site and day: what a page says is what the tables hold."""
+"""Explorer and report of a run over photographs, by site and day: what a page shows is what the tables contain."""
 
 import re
 import shutil
@@ -37,7 +37,7 @@ def rows(output):
 
 
 def percent(labels):
-    """The share of masks worn correctly among faces with a label that is a class, as pages write it."""
+    """The share of masks worn correctly among the faces labelled with a class, as pages write it."""
     decided = labels[labels != "uncertain"]
     return f"{100 * (decided == 'mask').mean():.1f}%"
 

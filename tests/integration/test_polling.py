@@ -1,4 +1,4 @@
-"""Readers by snapshot see the tables of before or of after a run; long form: `python -m tests.integration.polling`."""
+"""Readers by snapshot see the tables before or after a run; long form: `python -m tests.integration.polling`."""
 
 from __future__ import annotations
 

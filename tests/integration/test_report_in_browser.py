@@ -63,7 +63,7 @@ def test_texts_stand_out_from_what_is_behind_them(open_page, scheme):
     assert not faint
 
 
-# Each different pair of colours of a text and of what is behind it, with an example.
+# Each different pair of colours of a text and its background, with an example.
 _COLOURS = """() => {
   const found = new Map();
   for (const one of document.querySelectorAll("h1, h2, h3, p, th, td, dt, dd, a, summary, code, svg text, data")) {

@@ -1,4 +1,4 @@
-"""Credentials that are missing or unusable are said at once; those of a machine of Google's are found."""
+"""Missing or unusable credentials are reported at once; those of a Google Cloud machine are found."""
 
 import json
 import os
@@ -26,14 +26,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def silence():
-    """An address that takes connections and never answers, as the metadata server's where there is none."""
+    """An address that accepts connections and never answers, like the metadata server's where there is none."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.fixture
 def bare(store, silence, tmp_path, monkeypatch):
-    """A machine without credentials, whose stores are behind the test's proxy; gives the flags that lead there."""
+    """A machine without credentials, whose stores are behind the test's proxy; returns the flags for these stores."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "GOOGLE_", "GCE_", "NO_GCE")) or name == "STORAGE_EMULATOR_HOST":
             monkeypatch.delenv(name)
@@ -50,7 +50,7 @@ def bare(store, silence, tmp_path, monkeypatch):
 
 
 def refused(capfd, photos, flags):
-    """What the command says, and how long it takes, in seconds."""
+    """The command's message, and how many seconds it takes."""
     capfd.readouterr()
     started = time.monotonic()
     assert main.main(["score", "--input", photos, "--output", "unused", *flags]) == 5

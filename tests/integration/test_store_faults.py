@@ -1,4 +1,4 @@
-"""What a store does on a bad day is counted, tried again, or refused; nothing is lost, nothing is written twice."""
+"""A store's faults are counted, tried again, or refused; nothing is lost, and nothing is written twice."""
 
 import itertools
 import re
@@ -106,7 +106,7 @@ def test_an_image_that_vanishes_after_it_is_listed_is_not_found_and_keeps_its_ro
 
 
 def test_a_storm_over_every_request_delays_a_run_and_changes_nothing(store, sound_run, expected, tmp_path):
-    # Each request of the run, whatever it does, fails twice in different ways before it succeeds.
+    # Each request of the run, of whatever kind, fails twice in different ways before it succeeds.
     store.proxy.plan("(GET|HEAD|PUT|POST|DELETE)", "", Fault(503), times=1, each=True)
     store.proxy.plan("(GET|HEAD|PUT|DELETE)", "", Fault(429), times=1, each=True)
     run = store.download(sound_run(), tmp_path)
@@ -159,7 +159,7 @@ def test_a_listing_that_breaks_on_a_later_page_ends_the_run_and_removes_nothing(
     before = tables(store)
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "5")
     store.proxy.plan("GET", "continuation-token|pageToken" if store.server.scheme == "s3" else "prefix=", Fault(404))
-    # An answer of "not found" is no end of a listing, save for a bucket that does not exist.
+    # An answer of "not found" does not end a listing, except where the bucket does not exist.
     if store.server.scheme == "s3":
         assert sound_run().code == 5
         assert "cannot list" in capfd.readouterr().err

@@ -112,7 +112,7 @@ def test_tables_in_a_store_are_those_of_the_same_images_on_disk(store, demo, sco
     assert remote.code == local.code == 0
     assert remote.succeeded
     root, local_root = f"{store.photos}/", f"{demo.folder}/"
-    # A folder skips what has no image's extension; a glob names its files, so the note is a failure there.
+    # A folder's files without an image's extension are skipped; a glob names its files, so the note is a failure there.
     wanted = [row for row in rows(local, FAILURES, local_root) if not row["image_uri"].endswith(".txt")]
     codes = {row["image_uri"]: row["code"] for row in rows(remote, FAILURES, root)}
     assert codes == {row["image_uri"]: row["code"] for row in wanted}

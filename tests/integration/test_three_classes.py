@@ -1,4 +1,4 @@
-"""A model of three classes from photographs to tables, on several runners, and to an evaluation and a sheet."""
+"""A model of three classes: from photographs to tables, on several runners, to an evaluation and a contact sheet."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def colour_of(channel, number):
 
 
 def softmax(colour):
-    """What the network says of a solid image: p(mask), p(incorrect), p(no_mask)."""
+    """The network's output for a solid image: p(mask), p(incorrect), p(no_mask)."""
     powers = np.exp(SHARPNESS * np.array(colour, np.float64)[::-1] / 255)
     return powers / powers.sum()
 
@@ -61,7 +61,7 @@ def label_of(colour):
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Name of the file → its colour; 14 of each class, and two in a folder that tells no class."""
+    """File name → its colour; 14 of each class, and two in a folder whose name is not a class."""
     folder, colours = tmp_path_factory.mktemp("photographs"), {}
     for name, channel in COLOURS.items():
         (folder / name).mkdir()

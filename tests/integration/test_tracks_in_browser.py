@@ -1,4 +1,4 @@
-"""People in videos as a person looks at them in the explorer: a list, the video from their time, and its frames."""
+"""People in videos as a user of the explorer sees them: a list, the video from their time on, and its frames."""
 
 import functools
 import re
@@ -22,7 +22,7 @@ def output(score, demo, tmp_path_factory, browser):
 
 
 def seen(selector):
-    """That all pictures of a selector are there and have pixels."""
+    """The condition that all pictures of a selector are loaded."""
     return f"[...document.querySelectorAll('{selector}')].every(one => one.complete && one.naturalWidth > 0)"
 
 

@@ -1,4 +1,4 @@
-"""The newest frame of what runs: drops are counted, breaks are mended, a film ends."""
+"""The newest frame of a live source: drops are counted, lost connections are restored, a film ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def arrived(number):
 
 
 class Waits:
-    """Waits that take no time, and end the test's source after some."""
+    """Waits that take no time; after some of them, the test's source ends."""
 
     def __init__(self):
         self.seconds = []
@@ -74,7 +74,7 @@ def test_a_stream_is_opened_again_after_ever_longer_waits_until_frames_come():
 
 def test_nothing_of_a_stream_that_broke_is_held_while_the_next_one_runs():
     class Decoder:
-        """Holds pictures, as a real one does."""
+        """Keeps pictures back, as a real one does."""
 
     decoders, runs_again, done = [], threading.Event(), threading.Event()
 
@@ -132,7 +132,7 @@ def test_passwords_are_not_shown_and_stores_are_refused():
 
 
 def test_a_stream_that_is_cut_twice_goes_on(tmp_path):
-    """A server that sends the same second of film to whoever connects, and hangs up."""
+    """A server that sends the same second of film to every client and hangs up."""
     data = film(tmp_path / "a.ts", [numbered(number) for number in range(25)]).read_bytes()
     server = socket.create_server(("127.0.0.1", 0))
     connections = []

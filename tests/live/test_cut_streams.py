@@ -1,4 +1,4 @@
-"""`maskdet watch` of a camera that is cut and restored: the process goes on, and every frame is accounted for."""
+"""`maskdet watch` of a camera whose connection is cut and restored: it goes on, and accounts for every frame."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Watching:
             self.lines.append(json.loads(line))
 
     def await_lines(self, reconnects: int, count: int = 5) -> None:
-        """Wait for so many lines after so many reconnects or more."""
+        """Wait for a number of lines after at least a number of reconnects."""
         deadline = time.monotonic() + PATIENCE_S
         while sum(line["reconnects"] >= reconnects for line in self.lines) < count:
             assert self.process.poll() is None, self.process.stderr.read()
@@ -52,7 +52,7 @@ class Watching:
             time.sleep(0.05)
 
     def stop(self) -> str:
-        """End it as an operator does; what it said."""
+        """End it as an operator does; returns what it printed."""
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(PATIENCE_S)
         self._reader.join(PATIENCE_S)
@@ -65,7 +65,7 @@ class Watching:
 
 @pytest.fixture(scope="module")
 def second(tmp_path_factory):
-    """A film of two seconds as cameras send it, without frames that wait for later ones."""
+    """A film of two seconds as cameras send it, without frames that depend on later ones."""
     path = tmp_path_factory.mktemp("camera") / "camera.ts"
     return film(path, [numbered(number) for number in range(50)], options={"tune": "zerolatency"})
 

@@ -1,4 +1,4 @@
-"""What is said of frames as they come, the page on this machine, and files by the minute."""
+"""Live output about frames, the page on this machine, and files by the minute."""
 
 from __future__ import annotations
 

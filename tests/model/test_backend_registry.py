@@ -1,4 +1,4 @@
-"""Backends by name: those of the package, one that another package adds, and the choice among them."""
+"""Backends by name: the package's own, one that another package adds, and how one is chosen."""
 
 import dataclasses
 import sys
@@ -24,7 +24,7 @@ NO_BACKEND = "a text"
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """An installed package that adds backends: one that runs LiteRT's float file, and two that are not right."""
+    """An installed package that adds backends: one that runs LiteRT's float file, and two that are faulty."""
     (tmp_path / "toy_backend.py").write_text(TOY)
     info = tmp_path / "toy_backend-3.1.dist-info"
     info.mkdir()
@@ -37,7 +37,7 @@ def toy(tmp_path, monkeypatch):
 
 
 def manifest_with(*names):
-    """The built-in bundle's manifest with these files alone."""
+    """The built-in bundle's manifest, reduced to these files."""
     manifest = read_manifest("builtin")
     some = next(iter(manifest.files.values()))
     return manifest.model_copy(update={"files": dict.fromkeys(names, some)})
@@ -131,7 +131,7 @@ def test_without_a_gpu_a_gpu_is_refused_with_what_to_install():
 
 
 def test_a_provider_that_gives_way_to_another_is_refused(identity, monkeypatch):
-    """ONNX Runtime goes on without a provider that it has and cannot start; that is a slow run, or other bits."""
+    """ONNX Runtime goes on without a provider that it cannot start: the run is then slow, or its bits differ."""
     monkeypatch.setitem(onnx_export.PROVIDERS, "cuda", ("AzureExecutionProvider", {}))
     onnxruntime = pytest.importorskip("onnxruntime")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["AzureExecutionProvider"])
@@ -144,7 +144,7 @@ def test_a_provider_that_gives_way_to_another_is_refused(identity, monkeypatch):
 
 
 def test_the_path_of_a_device_runs_on_another_provider(identity, monkeypatch):
-    """What a GPU would take, with the CPU's provider in its place: no GPU was at hand where this was written."""
+    """The code path of a GPU, with the CPU's provider in its place: this was written without a GPU."""
     monkeypatch.setitem(onnx_export.PROVIDERS, "cuda", onnx_export.PROVIDERS["cpu"])
     session = onnx_export.open_session_of(identity, "cuda")
     np.testing.assert_array_equal(session.run(None, {"x": np.float32([1, 2])})[0], np.float32([1, 2]))
@@ -152,7 +152,7 @@ def test_the_path_of_a_device_runs_on_another_provider(identity, monkeypatch):
 
 @pytest.fixture
 def identity():
-    """An ONNX file that gives what it takes."""
+    """An ONNX file whose output is its input."""
     onnx = pytest.importorskip("onnx")
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", values[:1], values[1:])

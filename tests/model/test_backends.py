@@ -1,4 +1,4 @@
-"""The runtimes on the built-in bundle: golden parity, results that do not depend on company, and refusals."""
+"""The runtimes on the built-in bundle: golden results, results that do not depend on the batch, and refusals."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def copy(tmp_path):
 
 
 def reseal(folder, files=None, **changes):
-    """Change a bundle as its exporter could: hashes and fingerprint are right."""
+    """Change a bundle as its exporter could: hashes and fingerprint match."""
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
     listed = dict(manifest.files)
     for name, data in (files or {}).items():

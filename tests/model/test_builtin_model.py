@@ -1,4 +1,4 @@
-"""What the built-in model promises on real faces: of the sources it knows, in groups that it was not trained on."""
+"""The built-in model's accuracy on real faces of its training sources, in groups that it was not trained on."""
 
 import hashlib
 from pathlib import Path
@@ -56,7 +56,7 @@ def truth_of(table):
 
 @pytest.fixture(scope="module")
 def tallies(images, model):
-    """The files as they are: official Test, and the group-disjoint test part of each source."""
+    """Unchanged files: the official test set, and the group-disjoint test part of each source."""
     found = {}
     for name, source, part in (("official", "k12", OFFICIAL), ("k12", "k12", DISJOINT), ("wild", "wild", DISJOINT)):
         table = images(source, part)
@@ -67,7 +67,7 @@ def tallies(images, model):
 
 @pytest.fixture(scope="module")
 def views(images, model):
-    """Rows of held-out faces of both sources by view, each beside the plain faces that it is of."""
+    """Rows of held-out faces of both sources, by view, each with the rows of the unchanged faces."""
     table = pa.concat_tables([images("k12", DISJOINT), images("wild", DISJOINT)])
     return rows_by_view(model, table, SMALL_IMAGES, LARGE_IMAGES)
 
@@ -114,7 +114,7 @@ def test_the_first_images_of_the_official_test_set(official, model):
 
 
 def test_views_of_its_first_images(official, model):
-    """As below, of fewer images: one of 200 is half a percentage point."""
+    """As below, on fewer images: one of 200 is half a percentage point."""
     rows = rows_by_view(model, official, SHORT_IMAGES, SHORT_LARGE_IMAGES)
     assert len(rows) == 2 * len(SMALL_PX + LARGE_PX) + 2
     assert rows["longer side 32 px"].balanced_change >= -1.5

@@ -1,4 +1,4 @@
-"""Finding, fetching and verifying bundles: nothing changed, missing or out of place gets through."""
+"""Finding, fetching and verifying bundles: changed, missing and misplaced files are all refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def golden_bytes():
 
 
 def contents():
-    """Files of a bundle whose model is no model; verification does not look inside."""
+    """Files of a bundle whose model file is not a model; verification does not look inside."""
     return {name: golden_bytes() if name == "golden.npz" else f"content of {name}".encode() for name in FILES}
 
 

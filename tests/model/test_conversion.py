@@ -1,4 +1,4 @@
-"""A bundle's network in other formats: copied or made, checked, and all or nothing."""
+"""A bundle's network in other formats: copied or converted, checked, and written completely or not at all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def golden(folder):
 
 
 def reseal(folder, files):
-    """Change files of a bundle as an exporter could: hashes and fingerprint are right; ``None`` takes one away."""
+    """Change files of a bundle as an exporter could: hashes and fingerprint match; ``None`` removes a file."""
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
     listed = dict(manifest.files)
     for name, data in files.items():
@@ -57,7 +57,7 @@ def copy(tmp_path):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory, randomize, patches):
-    """A bundle of a small network, trained by nobody."""
+    """A bundle of a small, untrained network."""
     folder = tmp_path_factory.mktemp("small") / "bundle"
     model = randomize(build_model("compact", 40, 52))
     draft = Manifest(

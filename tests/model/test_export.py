@@ -120,7 +120,7 @@ def test_keras_file_has_no_optimizer_state_and_agrees(exported, expected):
     loaded = keras.models.load_model(file)
     with zipfile.ZipFile(file) as parts:
         weights_bytes = len(parts.read("model.weights.h5"))
-    # Adam keeps two more numbers a parameter; what lies between is the file format's own.
+    # Adam keeps two more numbers per parameter; the rest is the file format's overhead.
     assert 4 * loaded.count_params() < weights_bytes < 2 * 4 * loaded.count_params()
     assert not loaded.compiled
     np.testing.assert_allclose(loaded.predict(synthetic_images(64), verbose=0)[:, 0], expected, atol=1e-6)

@@ -12,7 +12,7 @@ pytestmark = [
 
 
 def unsettled(model, rng):
-    """The network with normalisations that have seen data."""
+    """The network with batch normalisations that have seen data."""
     import keras
 
     for layer in model.layers:

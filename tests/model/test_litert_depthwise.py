@@ -78,7 +78,7 @@ def test_int8_agrees_with_keras_within_quantisation(stem, patches, spread, tmp_p
     keras.utils.set_random_seed(5)
     model = network(stem)
     model.compile("adam", "binary_crossentropy")
-    # A network of random weights makes noise of small differences, quantisation's too; a fitted one does not.
+    # Random weights amplify small differences, such as quantisation's; a fitted network does not.
     model.fit(patches(64, HEIGHT, WIDTH, seed=3), np.arange(64).reshape(-1, 1) % 2, epochs=8, batch_size=32, verbose=0)
     spread(model)
     images = patches(64, HEIGHT, WIDTH, seed=1)

@@ -1,4 +1,4 @@
-"""A lean network computes what the file does, bit for bit, whatever it begins with."""
+"""A lean network gives the same as its file, bit for bit, whatever its first layers are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
 
-# What the first convolution is like → whether it is made to work on pairs of columns.
+# Kind of the first convolution → whether it is changed to work on pairs of columns.
 PAIRED = {
     "reference": True,
     "wide kernel": True,
@@ -104,7 +104,7 @@ def test_a_paired_kernel_gives_both_columns(filters, rows, columns, channels, se
     rng = np.random.default_rng(seed)
     kernel = rng.integers(-128, 128, (filters, rows, columns, channels)).astype(np.int8)
     out_columns = 4
-    # As many columns as the last pair of outputs looks at, zeros of the kernel included.
+    # As many columns as the last pair of outputs reads, including those under the kernel's zeros.
     image = rng.integers(-128, 128, (rows, out_columns - 2 + (columns // 2 + 1) * 2, channels)).astype(np.int8)
     paired = pair_kernel(kernel)
     pairs = image.reshape(rows, -1, 2 * channels)

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: its form, its fingerprint and what it refuses."""
+"""A bundle's manifest: its form, its fingerprint and what it refuses."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_fingerprint_covers_everything():
 
 
 def test_a_bundle_that_was_not_imported_says_what_it_said_before():
-    """Fingerprints of bundles that are older than these fields stay."""
+    """Bundles older than these fields keep their fingerprints."""
     assert {"faces", "imported"}.isdisjoint(json.loads(manifest().sealed().to_json()))
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime as a backend: the same network, results that do not depend on company, and refusals."""
+"""ONNX Runtime as a backend: the same network, results that do not depend on the batch, and refusals."""
 
 from __future__ import annotations
 

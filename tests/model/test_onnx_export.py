@@ -1,4 +1,4 @@
-"""ONNX says what Keras says: every architecture, odd sizes, any batch; and what plain NumPy says of a small network."""
+"""ONNX agrees with Keras for every architecture, odd sizes and any batch, and with NumPy on a small network."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_same_network_gives_the_same_probabilities_after_a_second_conversion
 
 
 def small_network(height, width):
-    """One layer of each kind that keeps its own rule of padding, axes or order."""
+    """One layer of each kind that has its own rule of padding, axes or order."""
     import keras
     from keras import layers
 

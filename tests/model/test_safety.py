@@ -1,4 +1,4 @@
-"""Bundles that were sealed anew around files that do more than compute: refused when they are loaded, and not run."""
+"""Bundles with right hashes whose files do more than compute: refused when they are loaded, and not run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def copy(tmp_path):
 
 
 def seal(folder):
-    """Make the manifest fit the files, as whoever changes them can."""
+    """Make the manifest match the files, as anyone who changes them can."""
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
     files = {
@@ -57,7 +57,7 @@ def test_operations_beyond_arithmetic_are_refused(copy, operation, place):
 
 @pytest.mark.parametrize("name", ["saved_model.cpb", "saved_model.pbtxt"])
 def test_a_second_graph_of_another_form_is_refused(copy, name):
-    """TensorFlow would load it in the place of the one that was looked at."""
+    """TensorFlow would load it instead of the one that was inspected."""
     (copy / "saved_model" / name).write_bytes(message((2, message((2, message((1, node("WriteFile"))))))))
     seal(copy)
     with pytest.raises(ModelError, match=rf"{name} beside saved_model\.pb"):
@@ -89,7 +89,7 @@ def test_the_built_in_bundle_is_safe():
 
 @pytest.mark.xdist_group("models")
 def test_a_run_with_a_bundle_that_writes_a_file_is_refused_at_launch(copy, tmp_path, score, capsys):
-    """One of TensorFlow's own making, whose signature is right and whose graph writes a file whenever it scores."""
+    """TensorFlow made its SavedModel, with the right signature, but the graph writes a file whenever it scores."""
     import tensorflow as tf
 
     written = tmp_path / "written"

@@ -1,4 +1,4 @@
-"""A network of three classes in every format: softmax in the graph, one order, results of each image alone."""
+"""Three classes in every format: softmax in the graph, one order, results that depend on each image alone."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_runtime_gives_the_networks_probabilities_in_its_order(folder, net
     assert (found.shape, found.dtype) == ((len(images), 3), np.float32)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
     expected = network(images.astype(np.float32), training=False).numpy()
-    assert np.ptp(expected, axis=0).min() > 0.2  # every class has something to say
+    assert np.ptp(expected, axis=0).min() > 0.2  # every class varies
     np.testing.assert_allclose(found, expected, atol=0.15 if precision == "int8" else 1e-4)
     alone = np.concatenate([model.predict(image[np.newaxis]) for image in images])
     assert np.array_equal(found, alone)

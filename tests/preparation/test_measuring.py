@@ -23,7 +23,7 @@ def encoded(size=(40, 30), **save):
 
 
 def measure(uri, data=b"", *, source=FOLDERS, error=None, root="/data", sleep=lambda _: None, **limits):
-    """The one row, measured or failed, of an image, and how often it was read."""
+    """An image's one row, measured or failed, and how often the image was read."""
     reads = []
 
     def read(asked):
@@ -95,7 +95,7 @@ def test_what_the_store_refuses_is_a_failure(error, code, reads):
     waits = []
     row, found = measure("/data/bare/a.png", error=error, sleep=waits.append)
     assert (row["code"], row["attempts"], found) == (code, reads, reads)
-    # A fifth of a second, doubled each time, spread by half either way.
+    # A fifth of a second, doubled each time, varied at random by half either way.
     assert len(waits) == reads - 1
     assert all(0.5 <= wait / (0.2 * 2**i) <= 1.5 for i, wait in enumerate(waits))
 

@@ -1,4 +1,4 @@
-"""The command on a small collection in which every duplicate, leak, wrong label and broken file is known."""
+"""The command, on a small collection in which every duplicate, leak, wrong label and broken file is known."""
 
 import csv
 import hashlib

@@ -54,7 +54,7 @@ def test_chunks_change_nothing(monkeypatch):
 
 
 def pictures(count, seed=0):
-    """Random pictures, coarse as photographs are: RGB ``(count, 32, 32, 3)``."""
+    """Random pictures with coarse structure, as photographs have: RGB ``(count, 32, 32, 3)``."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(8, 248, (count, 8, 8, 3)).repeat(4, axis=1).repeat(4, axis=2)
     # Without noise some coefficients would be 0, which mirroring cannot negate.

@@ -1,4 +1,4 @@
-"""Two outputs compared face by face, against plain code over the rows."""
+"""Two outputs compared face by face, checked against plain code over the rows."""
 
 import math
 import re
@@ -39,7 +39,7 @@ def of_image(rows, image):
 
 
 def paired(old, new):
-    """Faces that are each other's best, image by image."""
+    """Faces that are each other's best match, image by image."""
     found = []
     for image in sorted({(row["image_uri"], row["content_sha256"]) for row in old}):
         ones, others = of_image(old, image), of_image(new, image)
@@ -54,7 +54,7 @@ def paired(old, new):
 
 @pytest.fixture(scope="module")
 def sides():
-    """Old and new rows: some faces moved, lost, found, called otherwise; some images changed, gone, without a face."""
+    """Old and new rows: some faces moved, lost, found, relabelled; some images changed, gone, without a face."""
     random = np.random.default_rng(11)
     faces, faceless, failures = drawn_rows(days=4)
     for row in faces:  # no two boxes of an image alike

@@ -1,4 +1,4 @@
-"""`maskdet preview` of a video: an MP4 whose frames are those that a run looks at, marked."""
+"""`maskdet preview` of a video: an MP4 of the frames that a run samples, with marked faces."""
 
 from __future__ import annotations
 

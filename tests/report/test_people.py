@@ -1,4 +1,4 @@
-"""People in videos on the report's page: counts and rates traced to the tables, and frames called frames."""
+"""People in videos on the report's page: counts and rates agree with the tables, and frames are called frames."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ LABELS = ("mask", "incorrect", "no_mask", "uncertain")
 
 
 class Numbers(HTMLParser):
-    """Collects what stands in data elements, and every element's name and attributes."""
+    """Collects the contents of data elements, and every element's name and attributes."""
 
     def __init__(self, html):
         super().__init__()
@@ -196,7 +196,7 @@ CAMERA_HOUR = ["site", "camera", "hour"]
 
 
 def correlation(*sides):
-    """Of two rates over the clusters of both: of what each cluster adds to a rate, to first order."""
+    """Correlation of two rates over their clusters: of what each cluster adds to a rate, to first order."""
     added = []
     for side in sides:
         known = side[side["label"].isin(["mask", "incorrect", "no_mask"])]
@@ -405,7 +405,7 @@ def test_a_lost_stretch_of_a_video_is_as_many_images_as_it_has_frames(tmp_path):
 
 
 def test_clusters_are_those_of_the_run(tmp_path):
-    # What the faces of one cluster share is in the run's settings; here it is the camera's name and the day.
+    # The run's settings say what defines a cluster; here it is the camera's name and the day.
     source = {"keys": KEYS, "captured_at_column": "taken"}
     settings = {"source": source, "compliance": {"cluster": ["camera", "date"]}}
     write_drawn(tmp_path / "out", drawn_rows(days=30), settings=settings)

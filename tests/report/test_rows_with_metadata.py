@@ -1,4 +1,4 @@
-"""A row looked up by its place has the keys that metadata add, as the views of all rows have them."""
+"""A row looked up by its place has the keys that metadata add, just as in the views of all rows."""
 
 from maskdet.report.database import FILE, ROW, Tables
 from maskdet.tables.metadata import Metadata

@@ -1,4 +1,4 @@
-"""Faces of videos, read again from the very frame that was scored; gone or changed ones are said to be."""
+"""Faces of videos, read again from the very frame that was scored; missing or changed videos are reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.video.clips import film, number_of, numbered
 
 @pytest.fixture(scope="module", params=["a.mp4", "a.avi", "a.ts"])
 def scored(request, tmp_path_factory):
-    """A film of twenty seconds, and what rows say of its frames: time → SHA-256."""
+    """A film of twenty seconds, and its frames in the tables: time → SHA-256."""
     path = tmp_path_factory.mktemp("films") / request.param
     codec = "mpeg4" if request.param.endswith("avi") else "libx264"
     film(path, [numbered(number % 250) for number in range(500)], codec=codec, gop=50)

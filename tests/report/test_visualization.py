@@ -1,4 +1,4 @@
-"""Pictures for people: marks, previews, which rows a contact sheet shows, and where."""
+"""Pictures for people: marks, previews, and which rows a contact sheet shows, and where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says of its figures in words."""
+"""A report's numbers in words."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Thresholds of a run: the bundle's, but for what the settings say."""
+"""Thresholds of a run: the bundle's, except those that the settings give."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How images are read: limits, retries, and how many side by side."""
+"""How images are read: limits, retries, and how many at the same time."""
 
 import pytest
 

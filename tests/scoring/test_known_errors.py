@@ -1,4 +1,4 @@
-"""What a bundle's counts say of the errors of a run's labels."""
+"""Error rates of a run's labels, from the bundle's counts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def manifest(class_names=THREE_CLASSES, decision=ONE, **counts):
 def test_three_classes_of_a_bundle_that_does_not_say_all():
     found = known_errors(manifest(**OF_THREE), ONE)
     assert found.any_mask == ErrorRates(90, 100, 45, 50)
-    # The eight masks worn incorrectly that were not labelled so are taken for labelled mask.
+    # The eight masks worn incorrectly that got another label are assumed to be labelled mask.
     assert found.correct == ErrorRates(80, 100, 45 + 2 + 12, 70)
     assert found.refused is None
 

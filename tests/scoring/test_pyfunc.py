@@ -32,7 +32,7 @@ def images():
 
 
 def check(found, images):
-    """One row an image, in order: what the model says of it at hand."""
+    """One row per image, in order, equal to the model's own answer."""
     expected = open_model(str(BUILTIN_FOLDER)).predict(list(images["image"]))
     assert list(found.index) == [7, 8, 9]
     for (_, row), prediction in zip(found.iterrows(), expected, strict=True):

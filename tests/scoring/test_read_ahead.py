@@ -1,4 +1,4 @@
-"""Images of a store are read by many threads at a time, as far ahead as the options allow."""
+"""Images in a store are read by many threads at a time, as far ahead as the options allow."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def shard_of(refs):
 
 
 def in_memory(files):
-    """References to files that exist in memory alone, and what reads them."""
+    """References to files that exist only in memory, and the function that reads them."""
     return [make_ref(f"/images/{name}") for name in files], lambda uri: files[uri.rpartition("/")[2]]
 
 
@@ -262,7 +262,7 @@ class TestNeighbours:
 
 class TestFetching:
     def run(self, errors, attempts=4):
-        """Score one image that fails to be read at first; returns its result, tries and the pauses between them."""
+        """Score an image whose reading fails at first; returns the result, the tries and the pauses between them."""
         pauses = []
         reader = FaultyReader({"/a": errors}, lambda uri: WHOLE)
         scorer = Scorer(

@@ -1,4 +1,4 @@
-"""Segments of videos in a store: read by ranges, tried again, and accounted for where they cannot be read."""
+"""Segments of videos in a store: read by byte ranges, tried again, and accounted for where they cannot be read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAULTY = str(Path(__file__).parents[1] / "video" / "faulty_decoder.py")
 
 
 class MemoryStore:
-    """A store with one object, which fails as often as it is told."""
+    """A store with one object, which fails as often as the test says."""
 
     def __init__(self, data: bytes, failures: int = 0) -> None:
         self.data, self.failures = data, failures

@@ -1,4 +1,4 @@
-"""When reads go past the client libraries."""
+"""When reads bypass the client libraries."""
 
 import pytest
 

@@ -40,13 +40,13 @@ BROKEN = {
 
 @contextlib.contextmanager
 def answering(answer, piece_bytes=1 << 20):
-    """A connection whose other end, once asked, sends these bytes in pieces and closes."""
+    """A connection whose other end answers a request with these bytes, in pieces, and closes."""
     mine, theirs = socket.socketpair()
     asked = []
 
     def send():
         asked.append(theirs.recv(65536))
-        with theirs, contextlib.suppress(OSError):  # who has read enough closes
+        with theirs, contextlib.suppress(OSError):  # a reader that has enough closes
             for start in range(0, len(answer), piece_bytes):
                 theirs.sendall(answer[start : start + piece_bytes])
 

@@ -1,4 +1,4 @@
-"""Reads over connections of our own: the object asked for, checked, with credentials that renew themselves."""
+"""Reads over our own connections: the right object, checked, with credentials that are refreshed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Credentials:
 
 
 class Store:
-    """A server that knows one answer, and notes what it is asked."""
+    """A server with one answer, which records its requests."""
 
     def __init__(self):
         self.asked, self.status, self.crc32c, self.valid_token = [], 200, google_crc32c.value(CONTENT), None

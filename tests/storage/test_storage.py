@@ -1,4 +1,4 @@
-"""Storage on this machine: names, listing, atomic writes and errors."""
+"""Local storage: names, listing, atomic writes and errors."""
 
 from __future__ import annotations
 

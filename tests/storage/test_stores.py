@@ -1,4 +1,4 @@
-"""Storage beyond this machine: any filesystem of Beam, the errors it raises, tries, kept clients and deadlines."""
+"""Remote storage: any of Beam's filesystems, the errors it raises, retries, cached clients and deadlines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIRST_BACKOFF_S = 0.2
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Waits before another try, in seconds; none is waited."""
+    """The seconds that would be waited before each retry; nothing really waits."""
     waited: list[float] = []
     monkeypatch.setattr(faults, "sleep", waited.append)
     return waited
@@ -44,7 +44,7 @@ class HttpError(Exception):
 
 
 class ShelfFileSystem(LocalFileSystem):
-    """An object store in memory; objects whose names hold ``deny`` or ``broken`` answer with that fault."""
+    """An object store in memory; objects whose names contain ``deny`` or ``broken`` answer with that fault."""
 
     objects: ClassVar[dict[str, bytes]] = {}
 

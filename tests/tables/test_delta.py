@@ -1,4 +1,4 @@
-"""Delta Lake tables over an output's files: what their readers see, what a commit changes, and what is refused."""
+"""Delta Lake tables over an output's files: what readers see, what a commit changes, and what is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLAGS = ("--set", "source.keys=[site]")
 
 
 def write_list(folder, sites):
-    """One image a site; the greys tell them apart."""
+    """One image per site, each of another grey."""
     rows = {"uri": [], "site": []}
     for site in sites:
         path = folder / f"{SITES.index(site)}.png"

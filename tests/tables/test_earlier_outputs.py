@@ -64,7 +64,7 @@ def test_counting_them_anew_brings_their_tables_to_this_version(earlier):
     assert table.schema.metadata[b"maskdet.schema_version"] == str(COMPLIANCE_VERSION).encode()
     [row] = table.to_pylist()
     assert (row["faces_incorrect"], row["faces_corrected"]) == (1, 1)
-    # The record names no clusters and no errors of the model: nothing is made up.
+    # The record has no clusters and no error rates of the model, so none are made up.
     assert (row["clusters"], row["any_mask_rate_corrected"], row["recommended"]) == (None, None, "wilson")
     assert "nothing is known" in row["correction_refused"]
     assert pa.types.is_float64(table.schema.field("any_mask_rate_cluster_low").type)

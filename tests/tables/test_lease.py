@@ -55,7 +55,7 @@ def local(run_id="mine", **changes):
 
 
 def remote(run_id="theirs"):
-    """A holder of whose process this machine knows nothing."""
+    """A holder whose process is on another machine."""
     holder = Holder.here(run_id, NOW, ends_with_process=False)
     return holder.model_copy(update={"host": "elsewhere", "machine": "elsewhere/boot/ns"})
 

@@ -1,4 +1,4 @@
-"""Tables of metadata: read however spreadsheets write them, and kept apart from an output's own columns."""
+"""Tables of metadata: read in whatever form spreadsheets write them, and kept apart from an output's own columns."""
 
 import gzip
 
@@ -49,7 +49,7 @@ def test_a_column_is_called_as_it_is_asked_for(tmp_path):
     def read(*asked):
         return set(read_metadata(str(tmp_path / "sites.csv"), "site", asked).columns)
 
-    assert read() == {"Region", "Owner"}  # which floors are meant, nobody has said
+    assert read() == {"Region", "Owner"}  # it is ambiguous which floors are meant
     assert read("region") == {"region", "Owner"}
     assert read("Floors", "camera") == {"Floors", "Region", "Owner"}
     with pytest.raises(SourceError, match="one column 'FLOORS'"):

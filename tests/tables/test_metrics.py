@@ -1,4 +1,4 @@
-"""Metrics of Prometheus say what the run's record says."""
+"""Prometheus metrics agree with the run's record."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_finished_run(finished, tmp_path):
 
 
 def test_a_prune_is_no_success_of_the_nightly_run(finished, tmp_path):
-    """It writes a record that succeeded, but scores nothing: an alert on a late run must not fall silent by it."""
+    """Its record says that it succeeded, but it scores nothing: an alert on a late run must not be silenced by it."""
     folder, file = tmp_path / "tables", tmp_path / "maskdet.prom"
     shutil.copytree(finished.folder, folder)
     _, record = record_of(finished)
@@ -119,7 +119,7 @@ def test_a_run_that_works_leaves_the_last_success_standing(finished, tmp_path):
 
 
 class Gateway(BaseHTTPRequestHandler):
-    """Takes what is pushed."""
+    """A push gateway that keeps what it receives."""
 
     def do_PUT(self):
         self.server.pushed.append((self.path, self.rfile.read(int(self.headers["Content-Length"])).decode()))
@@ -151,5 +151,5 @@ def test_where_metrics_cannot_go_the_error_names_the_place(finished, tmp_path, f
     place = str(tmp_path / "missing" / "x.prom") if flag == "--metrics" else "http://127.0.0.1:1"
     assert main.main(["status", str(finished.folder), flag, place]) == StorageError.exit_code
     shown = capsys.readouterr().err
-    assert f"metrics for {place}: expected a place that takes them, received" in shown
+    assert f"metrics for {place}: expected a place that can be written, received" in shown
     assert f"{place}." not in shown  # nor the name of a temporary file

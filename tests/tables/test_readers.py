@@ -1,4 +1,4 @@
-"""The tables as other programs read them: by folder outside of runs, by snapshot at any time, with rows and without."""
+"""The tables as other programs read them: by folder outside of runs, by snapshot at any time, with or without rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from maskdet.tables.layout import COMPLIANCE, PREDICTIONS, SHARD_TABLES
 from maskdet.tables.snapshot import table_files
 from maskdet.testing import solid_image
 
-# What readers like to take for numbers, dates, truths, nulls and paths.
+# Texts that readers tend to take for numbers, dates, booleans, nulls and paths.
 SITES = [
     "007",
     "7",
@@ -44,7 +44,7 @@ TAKEN = {True: "2026-03-02T08:15:30+00:00", False: ""}
 
 @pytest.fixture(scope="module")
 def output(score, tmp_path_factory):
-    """Scores of one image a site, every other with a capture time."""
+    """Scores of one image per site, every other one with a capture time."""
     folder = tmp_path_factory.mktemp("readers")
     rows = {"uri": [], "site": [], "taken": []}
     for number, site in enumerate(SITES):
@@ -106,7 +106,7 @@ def duckdb_rows(source):
 
 
 def folder_readers(folder):
-    """Each reader's rows of a table's folder, told nothing but the place."""
+    """Each reader's rows of a table's folder, given only its place."""
     return {
         "pandas": lambda: pandas_rows(pd.read_parquet(folder)),
         "polars": lambda: pl.read_parquet(folder).to_dicts(),
@@ -191,7 +191,7 @@ def test_the_command_names_the_same_files(output, capsys):
 
 
 def test_readers_by_snapshot_see_one_run_s_tables_while_others_replace_them(score, tmp_path):
-    """Every image has the same content in a run, and another in the next: a mixed set would show two hashes."""
+    """All images have the same content within a run, and another in the next: a mixed set would show two hashes."""
     photos = tmp_path / "photos"
     photos.mkdir()
     flags = ("--set", "packing.max_images=2")

@@ -1,4 +1,4 @@
-"""Finished shards: when one is kept, when it is scored again, and what its receipt and tables hold."""
+"""Finished shards: when one is kept, when it is scored again, and what its receipt and tables contain."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Work:
         return self.version("failures")
 
     def version(self, table):
-        """The file of a table that the receipt speaks of."""
+        """The file of a table that the receipt names."""
         return Path(self.layout.version(table, SLOT, read_receipt(self.layout, SLOT).sha256[table]))
 
     def put(self, number, data):
@@ -73,7 +73,7 @@ class Work:
         return shard
 
     def finish(self, shard=None, *, read=None, **changes):
-        """Finish a shard; tells whether it was scored."""
+        """Finish a shard; says whether it was scored."""
         reading = {"read": read} if read else {}
         scorer = Scorer(brightness_model(), ScoreOptions(RULE), **reading, sleep=lambda seconds: None)
 

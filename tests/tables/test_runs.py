@@ -69,7 +69,7 @@ def report(slot, scored=0, failed=None, kept=False, no_face=0):
 
 
 def totals(reports, **changes):
-    """What the level of everything counts, unless told otherwise; two of three faces wear masks."""
+    """The counts of the level ``all``, unless a test gives others; two of three faces wear masks."""
     receipts = [r.receipt for r in reports]
     scored = sum(r.scored for r in receipts)
     failed = sum(sum(r.failed.values()) for r in receipts)
@@ -78,7 +78,7 @@ def totals(reports, **changes):
 
 
 class Run:
-    """A run over an output, with files as its shards would leave them."""
+    """A run over an output, with files such as its shards would leave."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -99,7 +99,7 @@ class Run:
         self.put(self.layout.version("compliance", level, "0" * 64))
 
     def hold(self, run_id):
-        """Take the lease, as a run does before it begins."""
+        """Take the lease, as a run does before it starts."""
         lease.acquire(self.layout, Holder.here(run_id, START, ends_with_process=True))
 
     def finish(self, reports, listing=None, levels=None, changes=None, run_id="20260105T081500Z-000001", **budget):
@@ -177,7 +177,7 @@ class TestOutcomes:
             (1, 100, {"max_images": 0}, False),
             (6, 100, {"max_images": 50}, False),  # both hold
             (7, 7, {"max_ratio": 1}, True),
-            # Products that binary fractions put just under a whole number.
+            # Products that come out just below a whole number in binary fractions.
             (29, 100, {"max_ratio": 0.29}, True),
             (30, 100, {"max_ratio": 0.29}, False),
             (57, 100, {"max_ratio": 0.57}, True),

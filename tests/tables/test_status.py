@@ -1,4 +1,4 @@
-"""How far a run is, told from its output alone: while it runs, after it was stopped, after it ended."""
+"""How far a run has got, from its output alone: while it runs, after it was stopped, after it ended."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def finished(demo, score, tmp_path_factory):
 
 @pytest.fixture
 def running(finished, tmp_path):
-    """The same output as it was half way: the manifest as it began, and three shards finished."""
+    """The same output as it was halfway: the manifest as at the start, and three finished shards."""
     folder = tmp_path / "tables"
     shutil.copytree(finished.folder, folder)
     layout = Layout(str(folder))

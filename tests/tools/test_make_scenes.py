@@ -124,7 +124,7 @@ def test_two_commands_measure_detection_and_labels(data_folder, tmp_path, capsys
         for face, said in zip(content["annotations"], hits, strict=True)
     ]
     assert metrics["recall"]["value"] == pytest.approx(sum(map(bool, hits)) / len(hits))
-    # Faces pasted on backgrounds, from 24 pixels: a test of geometry, not a claim. Misplaced boxes would match none.
+    # Faces pasted on backgrounds, from 24 pixels: a test of geometry, not of accuracy. Misplaced boxes match none.
     assert metrics["recall"]["value"] > 0.6
     assert metrics["end_to_end"]["value"] == pytest.approx(sum(right) / len(right))
     assert metrics["false_positives_per_image"]["value"] == pytest.approx((len(found) - sum(map(len, hits))) / 8)

@@ -1,4 +1,4 @@
-"""Tracks against known ways of people; measured by IDF1, from its definition."""
+"""Tracks against the known paths of people; measured by IDF1, from its definition."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ pytestmark = [
 
 @pytest.fixture
 def command(recipe, shallow, train_command, environment, tmp_path):
-    """Run the training command under a backend; what it prints."""
+    """Run the training command under a backend; returns what it prints."""
     settings = recipe(
         epochs=2,
         steps_per_epoch=6,

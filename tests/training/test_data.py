@@ -173,7 +173,7 @@ def test_views_differ_from_each_other_but_not_from_run_to_run():
 
 
 def test_views_of_large_and_small_files_are_equally_sharp():
-    """An image twice in size gives views of the same detail: what a model could tell resolution by is gone."""
+    """An image at twice the size gives views of the same detail, so that a model cannot recognise the resolution."""
 
     def detail(size):
         smooth = Image.open(io.BytesIO(png(3, (12, 12)))).resize((size, size), Image.Resampling.BICUBIC)
@@ -194,7 +194,7 @@ def test_views_of_odd_shapes(size):
 
 @pytest.fixture
 def manifest(root):
-    """A training manifest over the images of ``root`` and two that are left out, and the mark that it is finished."""
+    """A training manifest over the images of ``root`` and two that are left out, and its marker that it is finished."""
     rows = [
         ("one", "with/a.png", "mask", "train", "train", "g1", False, False),
         ("one", "with/b.png", "mask", "test", "train", "g2", False, False),
@@ -255,4 +255,4 @@ def test_motion_blur_draws_a_dot_out_along_a_line():
         assert along == pytest.approx(10.0**2 / 12, rel=0.35)  # the variance of a uniform streak
         assert across < 0.6
     flat = Image.new("RGB", (30, 20), (10, 200, 90))
-    assert np.array_equal(move(flat, 7.0, np.random.default_rng(0)), flat)  # edges go on
+    assert np.array_equal(move(flat, 7.0, np.random.default_rng(0)), flat)  # edges are extended

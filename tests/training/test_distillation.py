@@ -23,7 +23,7 @@ def teacher(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("teacher")
     model = build_model("compact", 32, 32)
-    # An untrained network says nearly the same of everything; its last layer is set so that it does not.
+    # An untrained network gives nearly the same for all images; its last layer is set so that it does not.
     rng = np.random.default_rng(0)
     logit = model.get_layer("logit")
     features = keras.Model(model.input, logit.input)(rng.uniform(0, 255, (32, 32, 32, 3)).astype(np.float32)).numpy()
@@ -43,7 +43,7 @@ def test_targets_mix_the_teachers_word_and_the_label(recipe, root, teacher, tmp_
     for row, copy in ((0, 0), (5, 1), (30, 0), (47, 1)):
         said = float(model(training.pixels[row, copy][np.newaxis], training=False)[0, 0])
         assert found[row, copy] == pytest.approx(0.75 * said + 0.25 * training.labels[row], abs=1e-5)
-    assert np.ptp(found) > 0.3  # the teacher has something to say
+    assert np.ptp(found) > 0.3  # the teacher's answers differ
     batch = batch_at(settings, examples_of(training, targets=found), 0, 0)
     for pixels, target in zip(batch.inputs, batch.labels[:, 0], strict=True):
         row, copy = np.argwhere((training.pixels == pixels).all(axis=(2, 3, 4)))[0]

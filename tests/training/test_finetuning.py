@@ -1,4 +1,4 @@
-"""The built-in model fitted further: where it starts, what it is compared with, and what is warned of."""
+"""Fine-tuning the built-in model: where it starts, what it is compared with, and which warnings there are."""
 
 import logging
 from importlib.util import find_spec
@@ -42,7 +42,7 @@ def recipe(*changes):
 
 
 def test_two_classes_start_from_the_difference_of_three():
-    """Where nothing is incorrect, log odds of mask against no_mask are what the three logits say."""
+    """Where nothing is incorrect, the log odds of mask against no_mask follow from the three logits."""
     from maskdet.model.architectures import build_model
     from maskdet.model.tensorflow_export import load_keras
 

@@ -48,7 +48,7 @@ def test_training_learns_and_writes_a_bundle(recipe, shallow, root, tmp_path):
 
 @pytest.fixture
 def fit_with_scripted_losses(recipe, shallow, root, tmp_path, monkeypatch):
-    """Fit a network whose validation loss reads as scripted; the history, and the weights after each epoch and now."""
+    """Fit a network with a scripted validation loss; returns the history, and the weights after each epoch and now."""
     import keras
 
     from maskdet.model.architectures import build_model
@@ -221,7 +221,7 @@ def test_threshold_of_least_balanced_error():
     probabilities = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.8, 0.9], np.float32)
     labels = np.array([0, 0, 0, 0, 1, 1, 1], np.uint8)
     assert choose_threshold(probabilities, labels) == pytest.approx(0.65)
-    # Separable around 0.5: nothing speaks for another value.
+    # Separable around 0.5: there is no reason for another value.
     assert choose_threshold(probabilities[[0, 6]], labels[[0, 6]]) == 0.5
     # One of 2 unmasked lies above both masked: either of the cuts around them has balanced error 1/4.
     mixed = choose_threshold(np.array([0.1, 0.9, 0.3, 0.4], np.float32), np.array([0, 0, 1, 1], np.uint8))

@@ -1,4 +1,4 @@
-"""Ranges of the online augmentation, found again from a bright dot's path through it."""
+"""Ranges of the online augmentation, measured by where it moves a bright dot."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ BATCH = 200
 
 
 def centroids(settings, row_px, column_px, seed=(3, 4)):
-    """Where a dot of 4 x 4 pixels about a pixels' corner goes, from the image's centre: ``(batch, 2)``, (y, x)."""
+    """Where a dot of 4 x 4 pixels around a corner of pixels goes, from the image's centre: ``(batch, 2)``, (y, x)."""
     pixels = np.zeros((BATCH, SIDE_PX, SIDE_PX, 3), np.uint8)
     pixels[:, row_px - 2 : row_px + 2, column_px - 2 : column_px + 2] = 255
     changed = augmented(settings, pixels, seed)

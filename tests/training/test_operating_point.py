@@ -17,7 +17,7 @@ NEW = {"mask": "new/with", "no_mask": "new/without"}
 
 
 class Scripted:
-    """A network that says what the tint of the lower half says, with given log odds."""
+    """A network that answers by the tint of the lower half, with given log odds."""
 
     def __init__(self, odds):
         self.layer = self
@@ -43,7 +43,7 @@ class Scripted:
 
 
 def test_temperature_goes_into_the_graph(recipe, root):
-    # Nine of ten are right, said with log odds of 4, which only 98 of 100 would deserve.
+    # Nine of ten are right, with log odds of 4, which would be justified if 98 of 100 were.
     settings = recipe(
         operating_point={
             "threshold_data": [NEW],

@@ -97,7 +97,7 @@ def test_features_are_computed_once(network, pixels, tmp_path):
     assert features.dtype == np.float32
     np.testing.assert_allclose(features[2, 1], base(pixels[2:, 1]).numpy()[0], rtol=1e-4, atol=1e-5)
     (file,) = (tmp_path / "cache").iterdir()
-    np.save(file, features + 1.0)  # so that one sees where they come from
+    np.save(file, features + 1.0)  # so that it shows where they come from
     np.testing.assert_array_equal(cached_features(base, pixels, tmp_path / "cache", "training"), features + 1.0)
     other = cached_features(base, pixels[:2], tmp_path / "cache", "training")
     np.testing.assert_allclose(other, features[:2], rtol=1e-4, atol=1e-5)

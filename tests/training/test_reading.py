@@ -12,7 +12,7 @@ from maskdet.training.reading import drawn_face_uri, is_drawn, read_views
 
 
 class Halves:
-    """Two views of a file: its mean colour, and the number of its place; picklable, as views made by processes need."""
+    """Two views of a file: its mean colour, and its index; picklable, as views that processes make have to be."""
 
     def __call__(self, data, index):
         mean = prepare_image(data, 4, 4).pixels.mean(axis=(0, 1)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""A run that is killed in mid-epoch and started again ends as one that was left alone: bit for bit."""
+"""A training that is killed in mid-epoch and started again ends bit for bit like one that was not interrupted."""
 
 import csv
 import functools
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.training, pytest.mark.xdist_group("tensorflow")]
 
 @pytest.fixture
 def command(recipe, train_command):
-    """The training command for an output; the recipe has everything random, and a rate that falls."""
+    """The training command for an output; the recipe uses everything random, and a falling learning rate."""
     settings = recipe(
         epochs=EPOCHS,
         steps_per_epoch=25,
@@ -33,7 +33,7 @@ def command(recipe, train_command):
 
 
 def checkpoint(output, epochs):
-    """The path of the checkpoint after so many epochs, once it is there."""
+    """The path of the checkpoint after a number of epochs, once it is there."""
     return next(Path(f"{output}.checkpoints").glob(f"*/epoch-{epochs:04d}.npz"), None)
 
 

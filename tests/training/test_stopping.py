@@ -5,7 +5,7 @@ from maskdet.training.stopping import best_epoch, should_stop
 
 
 def stops_after(values, **settings):
-    """Epochs that a run with these figures trains for, and the best one's number from 1."""
+    """How many epochs a training with these losses takes, and the best one's number, from 1."""
     stopping = EarlyStopping(**settings)
     history = []
     for value in values:

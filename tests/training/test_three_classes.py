@@ -100,7 +100,7 @@ def test_recipes_that_contradict_themselves_are_refused(recipe, changes):
 
 
 def outputs_of(faces):
-    """What a network says, ``(faces, 1, 3)``, given p(mask), p(incorrect)."""
+    """A network's output, ``(faces, 1, 3)``, from p(mask) and p(incorrect)."""
     return np.array([[[mask, incorrect, 1 - mask - incorrect]] for mask, incorrect in faces], np.float32)
 
 
@@ -125,7 +125,7 @@ def test_thresholds_are_chosen_one_after_the_other(recipe):
 def test_masks_called_incorrect_are_limited(recipe):
     faces = [(0.9, 0.05)] * 8 + [(0.2, 0.7)] * 2 + [(0.3, 0.6)] * 4 + [(0.05, 0.9)] * 2 + [(0.1, 0.1)]
     labels = np.array([CODES["mask"]] * 10 + [CODES["incorrect"]] * 6 + [CODES["no_mask"]], np.uint8)
-    # Two of ten masks say .78, four of six incorrect ones .67: least error takes all six for two of ten, a limit not.
+    # Two of ten masks have .78, four of six incorrect ones .67. Least error gives up two to get six; a limit does not.
     assert decide(outputs_of(faces), labels, recipe(**THREE)).incorrect_from < 0.66
     limited = recipe(**THREE, operating_point={"max_masked_as_incorrect": 0.1})
     assert decide(outputs_of(faces), labels, limited).incorrect_from > 0.78
@@ -232,11 +232,11 @@ def test_a_tiny_run_learns_three_classes_and_lists_its_images(recipe, shallow, r
     assert manifest.class_names == THREE_CLASSES
     counts = manifest.operating_characteristics
     assert (counts.masked_total, counts.incorrect_total, counts.unmasked_total) == (24, 24, 24)
-    assert counts.masked_right + counts.incorrect_right + counts.unmasked_right > 48  # tints are easy
+    assert counts.masked_right + counts.incorrect_right + counts.unmasked_right > 48  # tints are easy to learn
     model = load_model(str(tmp_path / "three"), RuntimeSpec(threads=1))
     assert model.predict(np.zeros((1, 46, 46, 3), np.uint8)).shape == (1, 3)
     known = read_training_images(str(tmp_path / "three"))
-    assert len(known) == 3 * 24 + 24  # drawn faces are of no file
+    assert len(known) == 3 * 24 + 24  # drawn faces come from no file
 
     def digest(name):
         return hashlib.sha256((root / name).read_bytes()).hexdigest()

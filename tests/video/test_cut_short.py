@@ -1,4 +1,4 @@
-"""A film that is cut short is told from what is none."""
+"""A film that is cut short is distinguished from a file that is not a film."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of segments: the right ones, at the right times, the same however a video is cut, and what is lost of it."""
+"""Frames of segments: the right ones at the right times, the same however a video is cut; and what of it is lost."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def digests(events):
 
 
 def first_of_each_interval(times_us, rate):
-    """The sampling rule, said another way: by floats, with none of the grid's arithmetic."""
+    """The sampling rule, written another way: with floats, without the grid's arithmetic."""
     chosen = {}
     for time_us in times_us:
         chosen.setdefault(int(time_us / 1e6 * rate + 1e-7), time_us)
@@ -105,7 +105,7 @@ def test_pictures_do_not_depend_on_where_a_video_is_cut(films, name, mode):
 
 
 def test_interlaced_frames_are_made_whole_by_their_neighbours(tmp_path):
-    """A bar that moves from field to field: of a deinterlaced frame, neighbouring lines agree."""
+    """A bar that moves from field to field: in a deinterlaced frame, neighbouring lines agree."""
     pictures = []
     for number in range(75):
         picture = np.full((96, 160, 3), 16, np.uint8)
@@ -186,7 +186,7 @@ def damaged(data, kind, seed):
 
 @pytest.fixture(scope="module")
 def noisy_films(tmp_path_factory):
-    """Films with so much in them that most of a file is pictures."""
+    """Films with so much detail that most of a file is picture data."""
     folder, drawn = tmp_path_factory.mktemp("noisy"), np.random.default_rng(3)
     texture = drawn.integers(0, 255, (96, 400, 3), dtype=np.uint8)
     pictures = [np.ascontiguousarray(texture[:, number : number + 160]) for number in range(FRAMES)]

@@ -1,4 +1,4 @@
-"""Grids and segments: times in whole numbers, and cuts that change nothing."""
+"""Grids and segments: times in whole numbers, and cuts that do not change the frames."""
 
 from __future__ import annotations
 

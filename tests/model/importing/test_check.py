@@ -1,4 +1,4 @@
-"""Each wrong declaration of a network whose right one is known is refuted by labelled images, by name."""
+"""For a network whose right declaration is known, labelled images refute each wrong one, and name what is wrong."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def images():
 
 
 def network(pixels):
-    """The probability that there is no mask: a sigmoid of how little red there is, of pixels from 0 to 1."""
+    """The probability of no mask: a sigmoid of how little red there is, for pixels from 0 to 1."""
     return 1 / (1 + np.exp(np.clip(300 * (pixels[..., 0].mean(axis=(1, 2)) - 0.57), -80, 80)))[:, None].astype(
         np.float32
     )
@@ -60,7 +60,7 @@ def test_each_wrong_declaration_is_refuted_and_the_right_one_named(wrong, remedy
 
 
 def test_mcnemar_by_hand():
-    """Of ten images, the exchange gets seven right that are wrong as declared, and three the other way: not clear."""
+    """Of ten images, the exchange gets seven right that are wrong as declared, and loses three: that is not clear."""
     names = ["mask"] * 10
 
     def seven_wrong(pixels):
@@ -84,7 +84,7 @@ def test_three_classes_in_a_wrong_order_are_refuted():
 
 
 def test_a_network_that_is_far_too_sure_is_told_by_its_loss():
-    """Logits multiplied by 255 turn the same way: as many are right, and those that are wrong are so beyond doubt."""
+    """Logits multiplied by 255 keep their signs: as many are right, but the wrong ones are wrong with certainty."""
     logits = np.tile([3.0, 2.0, 1.0, 4.0, 2.5, -0.4, 1.5, 3.5, 0.5, 2.0], 20).astype(np.float32)
 
     def by_scale(pixels):

@@ -1,4 +1,4 @@
-"""Files of every kind, made here, become bundles that give what the files' own libraries give."""
+"""Files of every kind, made here, become bundles whose results equal those of the files' own libraries."""
 
 import importlib.util
 import warnings
@@ -15,7 +15,7 @@ from maskdet.model.importing.reading import SCALES, Reading
 
 
 class Library:
-    """A library by its name, imported where it is used: by the worker that runs these tests, and by no other."""
+    """A library by its name, imported only where it is used: in the worker that runs these tests."""
 
     def __init__(self, name):
         self.__name__ = name
@@ -46,7 +46,7 @@ def images(patches):
 
 
 def notebook():
-    """The network that mask classifiers are commonly taught with, small."""
+    """A small form of the network of common tutorials on mask classifiers."""
     layers = keras.layers
     body = [
         part
@@ -58,7 +58,7 @@ def notebook():
 
 
 def mobilenet(units, activation):
-    """MobileNetV2 down to its first sum: every kind of its layers stands there, and the other blocks repeat them."""
+    """MobileNetV2 down to its first sum: it has every kind of layer by then, and the other blocks repeat them."""
     base = keras.applications.MobileNetV2(
         input_shape=(MOBILE_SIDE, MOBILE_SIDE, 3), alpha=0.35, weights=None, include_top=False
     )
@@ -87,7 +87,7 @@ def spread(model, pixels):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, images):
-    """Folder of the files, and the Keras networks that they are of."""
+    """Folder of the files, and the Keras networks that they were made from."""
     keras.utils.set_random_seed(11)
     folder = tmp_path_factory.mktemp("files")
     unit, centred = images[SIDE] / np.float32(255), images[MOBILE_SIDE] / np.float32(127.5) - 1
@@ -152,7 +152,7 @@ def imported(made, name, target, declaration, sample=NO_IMAGES):
 
 
 def same(found, expected, classes=2):
-    """Within 1e-4, and labelled alike where the label is not a matter of the last digits."""
+    """Equal within 1e-4, with equal labels unless the label depends on the last digits."""
     np.testing.assert_allclose(found, expected, atol=1e-4)
     clear = np.abs(expected - 1 / classes).min(axis=1) > 1e-3
     assert clear.mean() > 0.9
@@ -183,7 +183,7 @@ def test_the_notebook_s_keras_file_whose_1_means_no_mask(made, images, tmp_path)
 
 @pytest.mark.parametrize("scale", ["imagenet", "caffe"])
 def test_scales_in_the_first_convolution_change_nothing(scale, made, images, tmp_path):
-    """A valid convolution swallows any scale; the numbers stay those of pixels that were scaled before."""
+    """A convolution with 'valid' padding absorbs any scale; results equal those of pixels that were scaled before."""
     imported(made, "notebook.keras", tmp_path / "b", declared(("no_mask", "mask"), scale, SIDE))
     pixels = declared(("no_mask", "mask"), scale, SIDE).reading.pixels.apply(images[SIDE])
     mask = made[1]["notebook"](pixels, training=False).numpy()[:, 0]

@@ -1,4 +1,4 @@
-"""The command: what it asks for, what it refuses, and a bundle that scores photographs as the file's library does."""
+"""`maskdet import`: what it asks, what it refuses, and a bundle that scores photographs as the file's library does."""
 
 import shutil
 import warnings

@@ -1,4 +1,4 @@
-"""Files that would run code, reach other files, or grow without bounds are refused by a look alone; others are read."""
+"""Files that would run code, open other files, or grow without bounds are refused without loading; others are read."""
 
 import json
 import pickle
@@ -289,7 +289,7 @@ class TestSavedModel:
             look_at(saved_model(tmp_path, objects=objects))
 
     def test_a_graph_in_two_parts_is_refused(self, tmp_path):
-        """TensorFlow merges the parts; a look at one of them would not see the other."""
+        """TensorFlow merges the parts, but the inspection would see only one of them."""
         hidden = message((1, node("WriteFile")))
         with pytest.raises(ModelError, match="field 2 twice"):
             look_at(saved_model(tmp_path, again=[(2, hidden)]))

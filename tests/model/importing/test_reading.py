@@ -1,4 +1,4 @@
-"""What is declared of a network's ends, against values worked out by hand and by the presets' libraries."""
+"""Declarations of a network's input and output, against values worked out by hand and by the presets' libraries."""
 
 import numpy as np
 import pytest

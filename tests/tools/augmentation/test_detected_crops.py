@@ -9,7 +9,7 @@ from tools.augmentation.detected_crops import crop_found, shrink
 
 
 def finder(*faces):
-    """A detector that finds (box, score) whatever it is shown."""
+    """A detector that finds these (box, score) pairs in every image."""
     boxes = np.array([box for box, _ in faces], np.float32).reshape(-1, 4)
     scores = np.array([score for _, score in faces], np.float32)
     return lambda _pixels: Detections(boxes, scores, np.zeros((len(faces), 5, 2), np.float32), scores)

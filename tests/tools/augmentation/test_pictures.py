@@ -46,7 +46,7 @@ def test_dark_glasses_hide_the_eyes_or_slide_down_the_nose(head, seed):
     column, row = at(pose, face, 0, 0)
     assert abs(columns.mean() - column) < 0.15 * unit_px
     assert -0.45 * unit_px < rows.mean() - row < 0.6 * unit_px
-    assert rows.max() - row < 0.9 * unit_px  # the chin stays free
+    assert rows.max() - row < 0.9 * unit_px  # the chin is not covered
 
 
 def with_spot(face, pose, radius, colour, **options):

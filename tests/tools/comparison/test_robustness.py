@@ -1,4 +1,4 @@
-"""Views of faces, and what a model's probabilities on them amount to."""
+"""Views of faces, and the metrics of a model's probabilities on them."""
 
 import io
 
@@ -93,7 +93,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
 
 
 def two_classes(mask):
-    """What a model of two classes says, by its probability of a mask."""
+    """The output of a model of two classes, from its probability of a mask."""
     mask = np.array(mask, np.float32)
     return np.stack([1 - mask, mask], axis=-1)
 

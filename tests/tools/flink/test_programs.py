@@ -1,4 +1,4 @@
-"""Programs that tests start are made once, however many test workers want them."""
+"""Programs that tests start are built once, however many test workers want them."""
 
 import multiprocessing
 import time
@@ -10,7 +10,7 @@ from tools.flink import programs
 
 
 def want(folder, name, outcome):
-    """A test worker that wants a program; making one takes a moment and leaves a line."""
+    """A test worker that wants a program; building one takes a moment and leaves a line."""
     programs.TOOLS = Path(folder)
 
     def make(made):

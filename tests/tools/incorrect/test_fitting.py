@@ -112,7 +112,7 @@ def test_views_are_of_one_size_and_follow_from_their_seed(box):
 
 
 class Saying:
-    """A network that says that the first view of every second item shows no mask."""
+    """A network that finds no mask in the first view of every second item."""
 
     def predict(self, views, **_):
         given = np.tile(np.array([[0.1, 0.8, 0.1]]), (len(views), 1))

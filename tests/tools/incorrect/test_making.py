@@ -47,7 +47,7 @@ def test_a_mask_is_put_where_its_kind_says(mask, kind, highest, lowest):
         assert v[rows[0], 100] == pytest.approx(place.top, abs=0.15)
         assert distance(face, MASK)[alpha > 0.98].mean() < distance(bare(), MASK)[alpha > 0.98].mean() / 2
         above = (v < 0.0) & (alpha < 0.01)
-        assert np.abs(face - bare())[above].mean() < 4  # but for straps, nothing changes about the eyes
+        assert np.abs(face - bare())[above].mean() < 4  # except for straps, nothing changes around the eyes
 
 
 def test_a_mask_on_an_ear_leaves_nose_and_mouth_free(mask):

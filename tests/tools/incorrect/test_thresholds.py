@@ -40,7 +40,7 @@ def test_the_street_chooses_among_what_suits_collections():
 
 
 def test_bare_faces_that_look_like_masks_worn_incorrectly_raise_the_odds_for_these():
-    # 2 of 100 bare faces have odds of 3 : 1, mostly incorrect; the masks of collections forbid a higher mask_from.
+    # 2 of 100 bare faces have odds of 3 : 1, mostly incorrect; a higher mask_from would miss masks of collections.
     collections = faces(("mask", 0.6, 0.0, 50), ("no_mask", 0.1, 0.0, 50))
     bare = [("no_mask", 0.75, 0.9, 2), ("no_mask", 0.1, 0.0, 98)]
     street = faces(("mask", 0.98, 0.0, 100), ("incorrect", 0.95, 0.9, 20), *bare)
