@@ -1,15 +1,16 @@
-"""Calibrate the fitted network of three classes, choose its thresholds on held-out photographs, and write its bundle.
+"""Calibrate the fitted network of three classes, set or choose its thresholds, and write its bundle.
 
     python -m tools.export_compact --fitted models/compact_three.keras --output models/compact_three
+                                   [--mask-from N] [--incorrect-from N] [--incorrect-odds N]
 
 The thresholds that ship were set, with ``--mask-from 0.575 --incorrect-from 0.36 --incorrect-odds 5``: the rule of the
 model card asks, of the odds, that few bare faces be called incorrect by annotated boxes and as the detector finds them,
 and looked at what labels were corrected since. This tool knows annotated boxes alone. A threshold that is not given is
 chosen by what they tell, and may be another.
 
-Temperature and thresholds that are chosen come from predictions of networks that were not fitted to the face's group: those in
-``.held_out.npz`` (see :mod:`tools.fit_compact`) for faces of 32 pixels and more, and those for the validation groups of
-k12 and wild.
+Temperature and thresholds that are chosen come from predictions of networks that were not fitted to the face's group:
+those in ``.held_out.npz`` (see :mod:`tools.fit_compact`) for faces of 32 pixels and more, and those for the validation
+groups of k12 and wild.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def choose(
     incorrect_from: float | None = None,
     incorrect_odds: float | None = None,
 ) -> Decision:
-    """The thresholds of the rule of :mod:`maskdet.labels`: those that are given, and for each other one:
+    """The thresholds of the rule of :mod:`maskdet.labels`: those that are given, and the others chosen.
 
     - Whether there is a mask: take the thresholds whose balanced error on ``collections`` is within .001 of the lowest;
       of these, those whose balanced error on ``street`` is within .001 of the lowest; of these, the one nearest 0.5.
@@ -84,7 +85,7 @@ def choose(
     Args:
         street: faces of all three classes.
         collections: faces with a mask and without.
-        mask_from: see :class:`maskdet.labels.Decision`, as the others; what is given also decides what the rest becomes.
+        mask_from: see :class:`maskdet.labels.Decision`; the thresholds that are chosen follow from those given.
         incorrect_from: likewise.
         incorrect_odds: likewise.
     """

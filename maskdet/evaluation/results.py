@@ -16,7 +16,7 @@ from maskdet.evaluation.classes import ClassFigures, measure_classes
 from maskdet.evaluation.detection_matching import AnnotatedRun
 from maskdet.evaluation.detection_metrics import PrecisionRecall
 from maskdet.evaluation.faces import FaceFigures, measure_faces
-from maskdet.evaluation.image_statistics import look_at
+from maskdet.evaluation.image_statistics import Looks, look_at
 from maskdet.evaluation.intervals import Bootstrap, Estimate, estimate_all, mean_of, wilson_estimate
 from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Tally
 from maskdet.evaluation.mistakes import face_mistakes, label_mistakes
@@ -122,10 +122,7 @@ def evaluate(
     intervals, rows = settings.intervals, labelled.rows
     bootstrap = Bootstrap(intervals.confidence, intervals.resamples, intervals.seed)
     sample = labelled.sample(intervals.group_column)
-    looks = None
-    if settings.slices.pixels or settings.baselines:
-        limits = ImageLimits.of(settings.imaging, settings.scoring.decoder_seconds)
-        looks = look_at(every.rows["image_uri"].to_pylist(), limits)
+    looks = _looks(every, settings) if settings.slices.pixels or settings.baselines else None
     pieces = slices.cut(every.rows, settings.slices, looks if settings.slices.pixels else None)
     fit = baselines.halves(group_names(rows, intervals.group_column))
     shortcuts = []
@@ -153,6 +150,11 @@ def evaluate(
         classes=measure_classes(faces, bootstrap) if of_three else None,
         trained_on=None if training_images is None else count_trained_on(every, training_images),
     )
+
+
+def _looks(labelled: Labelled, settings: EvaluateSettings) -> Looks:
+    limits = ImageLimits.of(settings.imaging, settings.scoring.decoder_seconds)
+    return look_at(labelled.rows["image_uri"].to_pylist(), limits)
 
 
 def count_trained_on(labelled: Labelled, training_images: Hashes) -> TrainedOn:
