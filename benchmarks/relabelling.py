@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 
 from benchmarks.process_tree import Cost, measure
 from maskdet.config import ScoreSettings
+from maskdet.inputs.columns import columns_of
 from maskdet.inputs.listing import list_images
 from maskdet.inputs.references import ImageRef, Shard
-from maskdet.inputs.sharding import pack
+from maskdet.inputs.sharding import cut_shards
 from maskdet.labels import label_codes, label_names
 from maskdet.scoring.setup import Launch, check_run
 from maskdet.tables.images import SCORED, Ending
@@ -101,7 +102,7 @@ def _write_shards(launch: Launch) -> None:
     for ref in _listed(launch):
         partitions.setdefault(rule.partition(ref), []).append(ref)
     for refs in partitions.values():
-        for shard in pack(refs, rule, launch.limit):
+        for shard in cut_shards(columns_of(refs), rule, launch.limit):
             tables = {name: schema.empty_table() for name, schema in launch.job.schemas.items()}
             tables[PREDICTIONS] = _rows(shard, launch, generator)
             endings = {ref.name: Ending(SCORED, launch.job.scored_by) for ref in shard.refs}

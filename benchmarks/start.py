@@ -24,7 +24,8 @@ from maskdet.images.codecs import resolve_codecs
 from maskdet.config import FacesSettings
 from maskdet.tables.layout import Layout
 from maskdet.model.backends import RuntimeSpec
-from maskdet.inputs.sharding import KeyRule, Size, pack
+from maskdet.inputs.columns import columns_of
+from maskdet.inputs.sharding import KeyRule, Size, cut_shards
 from maskdet.tables.receipts import ShardJob
 from maskdet.inputs.references import ImageRef
 from maskdet.scoring.scorer import ScoreOptions

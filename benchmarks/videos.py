@@ -123,8 +123,9 @@ def resident_mb(hours: int) -> float:
 def score_small(path: str) -> None:
     """Score a film shard by shard, as a worker does, and print the peak resident memory in MB."""
     from maskdet.config import PackingSettings, ScoreSettings
+    from maskdet.inputs.columns import columns_of
     from maskdet.inputs.references import ImageRef, RefBatch
-    from maskdet.inputs.sharding import KeyRule, Size, pack
+    from maskdet.inputs.sharding import KeyRule, Size, cut_shards
     from maskdet.inputs.videos import cut_videos, resolve_mode
     from maskdet.scoring.scorer import ScoreOptions, Scorer
     from maskdet.testing import brightness_model
@@ -133,7 +134,7 @@ def score_small(path: str) -> None:
     rule, limits = KeyRule((), ()), PackingSettings()
     refs, _ = cut_videos(RefBatch((ImageRef(path, 1, "v", segment=UNCUT),)), resolve_mode(ScoreSettings().video), rule)
     scorer = Scorer(brightness_model(), ScoreOptions(rule, threads=1))
-    for shard in pack(refs, rule, Size(limits.max_images, limits.max_bytes)):
+    for shard in cut_shards(columns_of(refs), rule, Size(limits.max_images, limits.max_bytes)):
         scorer.score_shard(shard)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

@@ -13,8 +13,9 @@ from maskdet.compliance.groups import Grouping, count_groups
 from maskdet.compliance.rates import RateRule
 from maskdet.compliance.state import merge_counts, merge_states
 from maskdet.compliance.table import compliance_table
+from maskdet.inputs.columns import columns_of
 from maskdet.inputs.references import ImageRef
-from maskdet.inputs.sharding import KeyRule, Size, pack
+from maskdet.inputs.sharding import KeyRule, Size, cut_shards
 from maskdet.labels import THREE_CLASSES
 from maskdet.sections import FailureBudget
 from maskdet.tables import lease
@@ -96,7 +97,7 @@ def write_output(
         for uri, keys, at, _ in images
     ]
     receipts, states = [], []
-    for shard in pack(refs, rule, Size(max_images, 10**12)):
+    for shard in cut_shards(columns_of(refs), rule, Size(max_images, 10**12)):
         tables, endings = _tables(shard.refs, rows, job, key_names, content or {}, model)
         receipts.append(job.write(shard, tables, endings, len(shard.refs)))
         states.append(count_groups(*(tables[n] for n in (PREDICTIONS, FAILURES, NO_FACE)), (), rule, grouping))

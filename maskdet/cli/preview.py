@@ -6,7 +6,8 @@
 Writes each image as a picture of 480 to 1,600 pixels, with a box, a label and a probability at each face, and prints
 one line per face. Images are files, folders, globs or list files in any storage; they are scored as `maskdet score`
 scores them. A video becomes an MP4 of the frames that `maskdet score` would use (video.frames_per_second), in which
-each person has a number. Blue is mask, vermilion no_mask, yellow uncertain. If an image or a video cannot be scored,
+each person has a number. Blue is mask, vermilion no_mask, yellow uncertain. A probability is that of the label beside
+it; beside uncertain, that there is a mask. If an image or a video cannot be scored,
 its line has its failure code, the others are still shown, and the exit code is 3. A preview is named after its
 image and the hash of its URI, so that images of the same name do not collide. Previews show faces: delete them when you
 have looked.

@@ -28,6 +28,7 @@ from maskdet.live.capture import Capture, Source
 from maskdet.live.minutes import Minutes
 from maskdet.live.page import Page, serving
 from maskdet.live.watching import LastHour, Observation, watch
+from maskdet.report.marks import probability_of
 from maskdet.report.previews import MarkedFace, draw_faces
 from maskdet.scoring.predicting import load_face_model
 from maskdet.video.reading import decoder_identity
@@ -84,7 +85,7 @@ def _say(reason: str, seconds: float) -> None:
 
 def _show(page: Page, seen: Observation, hour: LastHour) -> None:
     faces = [
-        MarkedFace(face.label, face.probabilities.get("mask", 0.0), face.box, face.score)
+        MarkedFace(face.label, probability_of(face.label, face.probabilities), face.box, face.score)
         for face in seen.prediction.faces
     ]
     height, width = seen.pixels.shape[:2]

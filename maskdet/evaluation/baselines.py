@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from maskdet.errors import ConfigError
 from maskdet.evaluation import metrics
-from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
+from maskdet.evaluation.intervals import Estimate, mean_of, wilson_estimate
 from maskdet.evaluation.metrics import MASK, Bools, Floats, Sample
 from maskdet.preparation.grouping import in_hash_band
 
@@ -122,7 +122,7 @@ def _row(name: str, right: Bools, truth: Bools, confidence: float) -> Row:
     sensitivity, specificity = (
         wilson_estimate("", float(right[of].sum()), float(of.sum()), confidence) for of in (truth, ~truth)
     )
-    interval = mean_of_two(sensitivity, specificity)
+    interval = mean_of((sensitivity, specificity))
     assert interval is not None and sensitivity.value is not None and specificity.value is not None
     value = (sensitivity.value + specificity.value) / 2
     balanced = Estimate("balanced_accuracy", value, *interval, "wilson, square-and-add", len(truth))

@@ -8,19 +8,21 @@ each mix of classes. *Uncertain* is a label, not a class: it is right for no cla
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdet.evaluation.intervals import Bootstrap, Estimate, estimate_score, percentiles, wilson_estimate
-from maskdet.evaluation.metrics import Floats, Sample, Tally, ratio, roc_auc, roc_curve
+from maskdet.evaluation.intervals import Bootstrap, Estimate, estimate_score, mean_of, percentiles, wilson_estimate
+from maskdet.evaluation.metrics import Bools, Floats, Sample, Tally, ratio, roc_auc, roc_curve
 from maskdet.labels import CODES, INCORRECT, LABELS, MASK, NO_MASK, THREE_CLASSES, Codes
 
 # Cells of the confusion matrix by the codes of truth and label, the latter shifted by one: uncertain is -1.
 _CODES = [CODES[name] for name in THREE_CLASSES]
 _COLUMNS = len(LABELS)
+
+BALANCED = "balanced_accuracy_of_classes"
 
 # Masks and bare faces called incorrect are the cost of a third class; the last two are its benefit.
 _CALLED = ((MASK, INCORRECT), (NO_MASK, INCORRECT), (INCORRECT, MASK), (INCORRECT, NO_MASK))
@@ -50,6 +52,12 @@ class LabelledFaces:
     labels: Codes
     probabilities: Mapping[str, Floats]
     groups: NDArray[np.int64] | None = None
+
+    def select(self, keep: Bools) -> LabelledFaces:
+        """The faces whose entry in ``keep``, ``(faces,)``, is true."""
+        probabilities = {name: values[keep] for name, values in self.probabilities.items()}
+        groups = None if self.groups is None else self.groups[keep]
+        return LabelledFaces(self.truth[keep], self.labels[keep], probabilities, groups)
 
     @property
     def cells(self) -> NDArray[np.intp]:
@@ -94,6 +102,38 @@ def measure_classes(faces: LabelledFaces, bootstrap: Bootstrap) -> ClassFigures:
         if tally is not None:
             curves[name] = roc_curve(tally)
     return ClassFigures(confusion_of(counts), [found[name] for name in DESCRIPTIONS], curves)
+
+
+def balanced_accuracy(faces: LabelledFaces, bootstrap: Bootstrap) -> Estimate:
+    """Mean recall of the classes that occur: what accuracy would be with equally many faces of each.
+
+    Its interval is Wilson's of each recall, squared and added; see :func:`maskdet.evaluation.intervals.mean_of`.
+
+    Args:
+        faces: with known truth.
+        bootstrap: confidence, and how groups are resampled where there are any.
+    """
+    counts = count_cells(faces.cells)
+    present = [name for name in THREE_CLASSES if _of_truth(counts, name) > 0]
+    recalls = [
+        wilson_estimate("", float(_cell(counts, name, name)), float(_of_truth(counts, name)), bootstrap.confidence)
+        for name in present
+    ]
+    interval = mean_of(recalls)
+    if interval is None:
+        return Estimate(BALANCED, None, None, None, "wilson, square-and-add", len(faces.truth))
+    value = float(_mean_recall(counts, present))
+    plain = Estimate(BALANCED, value, interval.low, interval.high, "wilson, square-and-add", len(faces.truth))
+    if faces.groups is None:
+        return plain
+    drawn = np.concatenate(list(_resampled(faces, counts, bootstrap)))
+    return plain.widened(_mean_recall(drawn, present), bootstrap, "groups")
+
+
+def _mean_recall(counts: Floats, names: Sequence[str]) -> Floats:
+    """The mean over classes that have faces."""
+    each = [ratio(_cell(counts, name, name), _of_truth(counts, name)) for name in names]
+    return np.asarray(sum(each[1:], each[0]) / len(each), np.float64)
 
 
 def count_cells(cells: NDArray[np.intp], weights: Floats | None = None) -> Floats:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -134,18 +134,23 @@ def wilson_estimate(metric: str, right: float, total: float, confidence: float) 
     return Estimate(metric, right / total, interval.low, interval.high, "wilson", round(total))
 
 
-def mean_of_two(first: Estimate, second: Estimate) -> Interval | None:
-    """Interval of the mean of two independent shares, from the interval of each (square-and-add).
+def mean_of(shares: Sequence[Estimate]) -> Interval | None:
+    """Interval of the mean of independent shares, from the interval of each (square-and-add).
 
     Zou & Donner, "Construction of confidence limits about effect measures", Statistics in Medicine 27 (2008),
-    1693-1702, after Newcombe (1998). Unlike a bootstrap it keeps its width where both shares are 1.
+    1693-1702, after Newcombe (1998). Unlike a bootstrap it keeps its width where all shares are 1. ``None`` if one of
+    them is not defined, or there is none.
     """
-    if first.value is None or second.value is None:
+    known = [
+        (one.value, one.low, one.high)
+        for one in shares
+        if one.value is not None and one.low is not None and one.high is not None
+    ]
+    if not shares or len(known) < len(shares):
         return None
-    assert first.low is not None and first.high is not None and second.low is not None and second.high is not None
-    centre = (first.value + second.value) / 2
-    down = math.hypot(first.value - first.low, second.value - second.low) / 2
-    up = math.hypot(first.high - first.value, second.high - second.value) / 2
+    centre = math.fsum(value for value, _, _ in known) / len(known)
+    down = math.hypot(*(value - low for value, low, _ in known)) / len(known)
+    up = math.hypot(*(high - value for value, _, high in known)) / len(known)
     return Interval(max(0.0, centre - down), min(1.0, centre + up))
 
 
@@ -249,7 +254,7 @@ def _of_balanced(
         wilson_estimate("", float(right), float(total), bootstrap.confidence)
         for right, total in (metrics.sensitivity(tally), metrics.specificity(tally))
     )
-    interval, count = mean_of_two(first, second), estimates["accuracy"].count
+    interval, count = mean_of((first, second)), estimates["accuracy"].count
     if interval is None:
         return Estimate("balanced_accuracy", None, None, None, "wilson, square-and-add", count)
     value = float(metrics.balanced_accuracy(tally))

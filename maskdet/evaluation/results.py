@@ -16,15 +16,16 @@ from maskdet.evaluation.classes import ClassFigures, measure_classes
 from maskdet.evaluation.detection_matching import AnnotatedRun
 from maskdet.evaluation.detection_metrics import PrecisionRecall
 from maskdet.evaluation.faces import FaceFigures, measure_faces
-from maskdet.evaluation.image_statistics import look_at
-from maskdet.evaluation.intervals import Bootstrap, Estimate, estimate_all, mean_of_two, wilson_estimate
+from maskdet.evaluation.image_statistics import Looks, look_at
+from maskdet.evaluation.intervals import Bootstrap, Estimate, estimate_all, mean_of, wilson_estimate
 from maskdet.evaluation.metrics import MASK, NO_MASK, UNCERTAIN, Tally
 from maskdet.evaluation.mistakes import face_mistakes, label_mistakes
 from maskdet.evaluation.settings import EvaluateSettings
+from maskdet.evaluation.slice_figures import SliceFigure, figures_of_three, slice_figures, weakest
 from maskdet.evaluation.tables import METRICS_SCHEMA, SCHEMA_VERSION
 from maskdet.evaluation.truth import Labelled, group_names
 from maskdet.images.preprocessing import ImageLimits
-from maskdet.labels import INCORRECT, TWO_CLASSES
+from maskdet.labels import CODES, INCORRECT, TWO_CLASSES
 from maskdet.model.training_images import Hashes, were_trained_on
 from maskdet.tables.layout import write_table
 from maskdet.tables.runs import RunRecord
@@ -65,6 +66,7 @@ class Evaluation:
         labelled: scored images with their truth.
         tally: of all of them.
         by_slice: slice name → estimates; the first is the whole data.
+        slice_figures: each slice by the figure that slices are compared by, in the same order.
         confusion: truth → label → images, for two classes.
         thresholds: the threshold table.
         temperature: temperature scaling on held-out halves, where it can be fitted.
@@ -82,6 +84,7 @@ class Evaluation:
     labelled: Labelled
     tally: Tally
     by_slice: dict[str, list[Estimate]]
+    slice_figures: list[SliceFigure]
     confusion: dict[str, dict[str, int]]
     thresholds: list[ThresholdRow]
     temperature: calibration.TemperatureFit | None
@@ -115,27 +118,28 @@ def evaluate(
         training_images: the model's; see :mod:`maskdet.model.training_images`.
     """
     every, labelled = labelled, labelled.without_incorrect()
+    of_two = every.classes != CODES[INCORRECT]
     intervals, rows = settings.intervals, labelled.rows
     bootstrap = Bootstrap(intervals.confidence, intervals.resamples, intervals.seed)
     sample = labelled.sample(intervals.group_column)
-    looks = None
-    if settings.slices.pixels or settings.baselines:
-        limits = ImageLimits.of(settings.imaging, settings.scoring.decoder_seconds)
-        looks = look_at(rows["image_uri"].to_pylist(), limits)
-    pieces = slices.cut(rows, settings.slices, looks if settings.slices.pixels else None)
+    looks = _looks(every, settings) if settings.slices.pixels or settings.baselines else None
+    pieces = slices.cut(every.rows, settings.slices, looks if settings.slices.pixels else None)
     fit = baselines.halves(group_names(rows, intervals.group_column))
     shortcuts = []
     if looks is not None and settings.baselines:
-        shortcuts = baselines.compare(sample, rows, looks.thumbnails, fit, intervals.confidence)
+        shortcuts = baselines.compare(sample, rows, looks.thumbnails[of_two], fit, intervals.confidence)
     class_names = run.model.get("classes", TWO_CLASSES)
     of_three = INCORRECT in class_names or every.counts[INCORRECT] > 0
     tally = Tally.of(sample)
-    by_slice = {piece.name: estimate_all(sample.select(piece.keep), bootstrap) for piece in pieces}
+    by_slice = {piece.name: estimate_all(sample.select(piece.keep[of_two]), bootstrap) for piece in pieces}
+    faces = every.faces(intervals.group_column)
+    of_three_by_slice = figures_of_three(faces, pieces, bootstrap) if of_three else None
     return Evaluation(
         run=run,
         labelled=every,
         tally=tally,
         by_slice=by_slice,
+        slice_figures=slice_figures(faces, pieces, by_slice, of_three_by_slice),
         confusion=confusion_of(tally),
         thresholds=[threshold_row(tally, at, intervals.confidence) for at in settings.thresholds],
         temperature=calibration.measure_temperature(sample.select(fit), sample.select(~fit)),
@@ -143,9 +147,14 @@ def evaluate(
         baselines=shortcuts,
         mistakes=pa.concat_tables([label_mistakes(every), *(face_mistakes(annotated) if annotated else [])]),
         faces=None if annotated is None else measure_faces(annotated, by_slice[slices.ALL], bootstrap, class_names),
-        classes=measure_classes(every.faces(intervals.group_column), bootstrap) if of_three else None,
+        classes=measure_classes(faces, bootstrap) if of_three else None,
         trained_on=None if training_images is None else count_trained_on(every, training_images),
     )
+
+
+def _looks(labelled: Labelled, settings: EvaluateSettings) -> Looks:
+    limits = ImageLimits.of(settings.imaging, settings.scoring.decoder_seconds)
+    return look_at(labelled.rows["image_uri"].to_pylist(), limits)
 
 
 def count_trained_on(labelled: Labelled, training_images: Hashes) -> TrainedOn:
@@ -173,7 +182,7 @@ def threshold_row(tally: Tally, threshold: float, confidence: float) -> Threshol
 
     sensitivity = estimate("sensitivity", metrics.sensitivity)
     specificity = estimate("specificity", metrics.specificity)
-    interval, count = mean_of_two(sensitivity, specificity), round(float(metrics.sum_of(_totals(tally))))
+    interval, count = mean_of((sensitivity, specificity)), round(float(metrics.sum_of(_totals(tally))))
     value = None if interval is None else float(metrics.balanced_accuracy(decided))
     low, high = interval or (None, None)
     balanced = Estimate("balanced_accuracy", value, low, high, "wilson, square-and-add", count)
@@ -188,6 +197,8 @@ def metrics_table(evaluation: Evaluation, confidence: float) -> pa.Table:
     rows: list[tuple[str, Estimate]] = []
     for name, estimates in evaluation.by_slice.items():
         rows += [(name, estimate) for estimate in estimates]
+    if evaluation.classes is not None:
+        rows += [(one.name, one.balanced) for one in evaluation.slice_figures]
     for row in evaluation.thresholds:
         rows += [(slices.ALL, replace(estimate, metric=f"{estimate.metric}@{row.threshold:g}")) for estimate in row[1:]]
     if evaluation.classes is not None:
@@ -223,11 +234,24 @@ def as_json(evaluation: Evaluation, settings: EvaluateSettings) -> dict[str, Any
         "metrics": _by_metric(evaluation.by_slice[slices.ALL]),
         "classes": evaluation.classes and _classes(evaluation.classes),
         "thresholds": [{"threshold": row.threshold, **_by_metric(row[1:])} for row in evaluation.thresholds],
-        "slices": {name: _by_metric(found) for name, found in evaluation.by_slice.items() if name != slices.ALL},
+        "slices": _slices(evaluation),
+        "weakest_slice": None if (least := weakest(evaluation.slice_figures)) is None else least.name,
         "temperature": evaluation.temperature and evaluation.temperature._asdict(),
         "band": evaluation.band and evaluation.band._asdict(),
         "baselines": [{"name": row.name, **_by_metric(row[1:])} for row in evaluation.baselines],
         "detection": evaluation.faces and _detection(evaluation.faces),
+    }
+
+
+def _slices(evaluation: Evaluation) -> dict[str, Any]:
+    """Slice → metrics, with the mean recall of three classes where there are three, and the classes that it lacks."""
+    found = {one.name: one for one in evaluation.slice_figures if one.name != slices.ALL}
+    return {
+        name: {
+            **_by_metric([*evaluation.by_slice[name], *([one.balanced] if evaluation.classes else [])]),
+            "lacking": list(one.lacking),
+        }
+        for name, one in found.items()
     }
 
 

@@ -157,11 +157,6 @@ def drop_repeated(found: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
     return columns.columns_of(kept), dropped
 
 
-def pack(refs: Sequence[ImageRef], rule: KeyRule, limit: Size) -> list[Shard]:
-    """Cut the images of one partition into shards; see :func:`cut_shards`."""
-    return cut_shards(columns.columns_of(refs), rule, limit)
-
-
 def cut_shards(found: pa.RecordBatch, rule: KeyRule, limit: Size, prefix: str = "") -> list[Shard]:
     """Cut the images of one partition into shards.
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdet import storage
-from maskdet.errors import ModelError, OutputError
+from maskdet.errors import ModelError, NotAFileError, NotFoundError, OutputError
 from maskdet.model import litert_export
 from maskdet.model.formats import FORMATS
-from maskdet.model.manifest import GOLDEN_FILE, LITERT_INT8_FILE, MANIFEST_FILE, BundleFile, Manifest
+from maskdet.model.manifest import GOLDEN_FILE, LITERT_INT8_FILE, MANIFEST_FILE, BundleFile, Manifest, is_manifest
 from maskdet.model.training_images import write_training_images
 
 GOLDEN_IMAGES = 8
@@ -58,11 +58,17 @@ def _held(location: str) -> str | None:
         folder = storage.local_path(location)
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             return None
-        return _BUNDLE if (folder / MANIFEST_FILE).is_file() else "something else"
-    present = next(iter(storage.list_folder(location)), None)
-    if present is None:
-        return None
-    return _BUNDLE if storage.exists(storage.join(location, MANIFEST_FILE)) else present.uri
+        other = "something else"
+    else:
+        present = next(iter(storage.list_folder(location)), None)
+        if present is None:
+            return None
+        other = present.uri
+    manifest = storage.join(location, MANIFEST_FILE)
+    try:
+        return _BUNDLE if is_manifest(storage.read_bytes(manifest)) else f"a {MANIFEST_FILE} that is no model bundle's"
+    except (NotFoundError, NotAFileError):
+        return other
 
 
 def export_bundle(

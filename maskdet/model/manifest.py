@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -13,6 +14,7 @@ from maskdet.labels import THREE_CLASSES, TWO_CLASSES, ClassNames, Decision
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 KERAS_FILE = "model.keras"
 SAVED_MODEL_FOLDER = "saved_model"
 LITERT_INT8_FILE = "model.tflite"
@@ -55,6 +57,24 @@ class Sealed(_Part):
     def to_json(self) -> str:
         """The text of ``manifest.json``."""
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+
+
+def is_manifest(text: bytes) -> bool:
+    """Whether a ``manifest.json`` is that of a bundle, of a classifier or a face detector and of any version.
+
+    Web applications, browser extensions and data sets have files of that name, too.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:  # also where it is not UTF-8
+        return False
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+        return False
+    hashes = [entry.get("sha256") if isinstance(entry, dict) else entry for entry in found["files"].values()]
+    hashes.append(found.get("fingerprint"))
+    return type(found.get("schema_version")) is int and all(
+        isinstance(one, str) and _SHA256.fullmatch(one) for one in hashes
+    )
 
 
 class InputSpec(_Part):

@@ -11,7 +11,7 @@ from maskdet.report.agreement import Agreement, Face, most_different
 from maskdet.report.database import Tables
 from maskdet.report.face_crops import crops_of_run
 from maskdet.report.face_tiles import Tile, data_uri
-from maskdet.report.marks import shown_probability
+from maskdet.report.marks import answer, shown_probability
 from maskdet.report.templating import rendered
 from maskdet.report.words import group_name, label_words
 
@@ -63,7 +63,8 @@ def read_tiles(old: Tables, count: int) -> list[Tile]:
 
 
 def _caption(old: Tables, face: Face, crop: object) -> str:
-    before = f"{label_words(face.row['label'])} {shown_probability(face.row):.2f}"
+    label = face.row["label"]
+    before = answer(label, label_words(label), f"{shown_probability(face.row):.2f}")
     after = f"{label_words(face.label)} (a mask: {face.worn:.2f})"
     place = group_name([face.row[key] for key in old.keys])
     return " · ".join(filter(None, [f"{before} → {after}", place, crop if isinstance(crop, str) else ""]))

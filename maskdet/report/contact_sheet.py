@@ -18,6 +18,7 @@ from maskdet.report.marks import (
     STYLES,
     UNLABELLED,
     WHITE,
+    answer,
     fit_text,
     font_of,
     printable,
@@ -205,7 +206,7 @@ def _place(row: dict[str, Any]) -> str:
 def _words(row: dict[str, Any]) -> str:
     if "label" not in row:
         return "no face"
-    return f"{row['label']} {shown_probability(row):.3f}"
+    return answer(row["label"], row["label"], f"{shown_probability(row):.3f}")
 
 
 def _lines(sections: Sequence[Section], crops: Sequence[Crop]) -> list[str]:

@@ -15,6 +15,7 @@ from maskdet.evaluation.intervals import DESCRIPTIONS
 from maskdet.evaluation.metrics import MASK
 from maskdet.evaluation.results import Evaluation
 from maskdet.evaluation.settings import EvaluateSettings
+from maskdet.evaluation.slice_figures import weakest
 from maskdet.evaluation.training_history import History
 from maskdet.images.preprocessing import ImageLimits
 from maskdet.report import charts, faces_page
@@ -26,6 +27,7 @@ REPORT_FILE = "report.html"
 _HISTOGRAM_BINS = 20
 _NAMES_SHOWN = 10
 _PICTURE_PX = 96
+_LACKING_TOLD = 3
 
 
 def render(evaluation: Evaluation, settings: EvaluateSettings, history: History | None = None) -> str:
@@ -46,7 +48,9 @@ def render(evaluation: Evaluation, settings: EvaluateSettings, history: History 
         overall=evaluation.overall,
         units=_units(evaluation),
         descriptions=DESCRIPTIONS,
-        slices={name: {one.metric: one for one in found} for name, found in evaluation.by_slice.items()},
+        slices=[
+            (one, {found.metric: found for found in evaluation.by_slice[one.name]}) for one in evaluation.slice_figures
+        ],
         faces_section=None if evaluation.faces is None else faces_page.section(evaluation.faces),
         history=history,
         training={} if history is None else _training(history),
@@ -149,16 +153,18 @@ def _units(evaluation: Evaluation) -> str:
 
 
 def _weakest_slice(evaluation: Evaluation) -> list[str]:
-    found = [
-        (one.value, name, interval(one))
-        for name, estimates in evaluation.by_slice.items()
-        for one in estimates
-        if name != slices.ALL and one.metric == "balanced_accuracy" and one.value is not None
-    ]
-    return [
-        f"  weakest slice: {name}, balanced accuracy {value:.4f} ({low_to_high})"
-        for value, name, low_to_high in sorted(found)[:1]
-    ]
+    figures = [one for one in evaluation.slice_figures if one.name != slices.ALL]
+    least, lacking = weakest(figures), [one for one in figures if one.lacking]
+    lines = []
+    if least is not None:
+        recalls = f"mean recall of {', '.join(name for name, faces in least.faces.items() if faces)}"
+        value = f"balanced accuracy {figure(least.balanced.value)} ({interval(least.balanced)})"
+        lines.append(f"  weakest slice: {least.name}, {value}, the {recalls}")
+    if lacking:
+        told = "; ".join(f"{one.name} lacks {', '.join(one.lacking)}" for one in lacking[:_LACKING_TOLD])
+        more = f"; and {len(lacking) - _LACKING_TOLD} more" if len(lacking) > _LACKING_TOLD else ""
+        lines.append(f"  not compared: {told}{more}")
+    return lines
 
 
 def describe(evaluation: Evaluation, root: str) -> str:

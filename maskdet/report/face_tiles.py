@@ -14,7 +14,7 @@ from maskdet.errors import ConfigError
 from maskdet.labels import LABELS
 from maskdet.report.database import WORN, Selection, Tables, quoted
 from maskdet.report.face_crops import crops_of_run
-from maskdet.report.marks import shown_probability
+from maskdet.report.marks import answer, shown_probability
 from maskdet.report.words import group_name, label_words
 
 MOST_TILES = 24
@@ -91,7 +91,9 @@ def _choose(
 def _tile(tables: Tables, row: dict[str, Any], crop: Image.Image | str) -> Tile:
     place = group_name([row[key] for key in tables.keys])
     when = tables.local_time(row["captured_at_ms"])
-    words = f"{label_words(row['label'])} {shown_probability(row):.2f}"
+    tells_incorrect = row["probability_incorrect"] is not None
+    probability = f"{shown_probability(row):.2f}"
+    words = answer(row["label"], label_words(row["label"]), probability, tells_incorrect=tells_incorrect)
     texts = [words, place, f"{when:%Y-%m-%d %H:%M}" if when is not None else ""]
     if isinstance(crop, str):
         texts.append(crop)

@@ -13,7 +13,7 @@ from maskdet.config import ScoreSettings
 from maskdet.errors import FailureCode, ImageFault
 from maskdet.images.codecs import Pixels
 from maskdet.inputs.videos import decoded_frames, video_info
-from maskdet.labels import INCORRECT, MASK
+from maskdet.report.marks import probability_of
 from maskdet.report.previews import MarkedFace, draw_faces
 from maskdet.scoring.predicting import FaceModel, FacePrediction
 from maskdet.tracks.linking import NO_TRACK, LinkRule, link_faces
@@ -110,6 +110,5 @@ def _drawn(
 
 
 def _marked(face: FacePrediction, track: int) -> MarkedFace:
-    # As in previews of images: for `incorrect` its own probability, else that of `mask`.
-    shown = face.probabilities[INCORRECT if face.label == INCORRECT else MASK]
+    shown = probability_of(face.label, face.probabilities)
     return MarkedFace(face.label, shown, face.box, face.score, None if track == NO_TRACK else track)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from maskdet.errors import FailureCode
-from maskdet.labels import INCORRECT, MASK, NO_MASK, UNCERTAIN
+from maskdet.labels import INCORRECT, MASK, NO_MASK, THREE_CLASSES, UNCERTAIN
 
 Colour = tuple[int, int, int]
 Place = tuple[int, int, int, int]
@@ -55,14 +55,35 @@ def why_missing(code: FailureCode) -> str:
     return GONE if code is FailureCode.NOT_FOUND else f"unreadable: {code}"
 
 
-def shown_probability(row: Mapping[str, Any]) -> float:
-    """The probability shown with a label: for ``incorrect`` its own, else that of ``mask``.
+def probability_of(label: str, probabilities: Mapping[str, float | None]) -> float:
+    """The probability shown with a label: its own; that of any mask where it has none, as ``uncertain``.
 
     Args:
-        row: of the predictions.
+        label: a model's or a person's.
+        probabilities: of ``mask`` and, if the model tells it, of ``incorrect``; they and ``no_mask`` add to 1.
     """
-    value: float = row["probability_incorrect" if row["label"] == INCORRECT else "probability_mask"]
-    return value
+    mask, incorrect = probabilities[MASK] or 0.0, probabilities.get(INCORRECT)
+    worn = mask + (incorrect or 0.0)
+    own = {MASK: mask, INCORRECT: incorrect, NO_MASK: 1.0 - worn}.get(label)
+    return worn if own is None else own
+
+
+def shown_probability(row: Mapping[str, Any]) -> float:
+    """The probability shown with the label of a row of the predictions; see :func:`probability_of`."""
+    return probability_of(row["label"], {MASK: row["probability_mask"], INCORRECT: row["probability_incorrect"]})
+
+
+def answer(label: str, name: str, probability: str, *, tells_incorrect: bool = True) -> str:
+    """A label and the probability shown with it, in words that say of what it is.
+
+    Args:
+        label: a model's or a person's.
+        name: the label as people read it.
+        probability: that of :func:`probability_of`, as text.
+        tells_incorrect: whether the model gives a probability of ``incorrect``.
+    """
+    is_own = label in THREE_CLASSES and (label != INCORRECT or tells_incorrect)
+    return f"{name} {probability}" if is_own else f"{name}, mask {probability}"
 
 
 class Tag(NamedTuple):

@@ -22,7 +22,7 @@ from maskdet.inputs.folders import extension_of
 from maskdet.inputs.listing import ListTask, check_input, input_tasks, list_images
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.model.backends import Model
-from maskdet.report.marks import GREY, STYLES, UNLABELLED, Place, Tag, draw_tags, shown_probability
+from maskdet.report.marks import GREY, STYLES, UNLABELLED, Place, Tag, answer, draw_tags, shown_probability
 from maskdet.scoring.scorer import ScoreOptions, Scorer
 from maskdet.video.sampling import UNCUT
 
@@ -47,6 +47,7 @@ class MarkedFace(NamedTuple):
 
     label: str
     probability: float
+    """See :func:`maskdet.report.marks.probability_of`."""
     box: FaceBox | None
     """In pixels of the upright original; ``None`` where the whole image is the face."""
     score: float | None
@@ -251,7 +252,7 @@ def _face_of(row: dict[str, Any]) -> MarkedFace:
 
 def _words(face: MarkedFace) -> tuple[str, Any]:
     number = "" if face.track is None else f"{face.track}: "
-    return f"{number}{face.label} {face.probability:.2f}", STYLES[face.label]
+    return f"{number}{answer(face.label, face.label, f'{face.probability:.2f}')}", STYLES[face.label]
 
 
 def _shown_box(box: FaceBox | None, scale: float, size: tuple[int, int]) -> Place:

@@ -9,6 +9,7 @@ from apache_beam.testing.util import assert_that
 
 from maskdet.beam.transforms import LookUpImages, PackShards
 from maskdet.inputs import sharding
+from maskdet.inputs.columns import columns_of
 from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.inputs.sharding import KeyRule, Size
 from maskdet.testing import solid_image
@@ -34,7 +35,11 @@ def packed_apart(refs, limit):
     partitions = {}
     for ref in refs:
         partitions.setdefault(ref.keys, []).append(ref)
-    return {shard.slot: shard for part in partitions.values() for shard in sharding.pack(part, RULE, limit)}
+    return {
+        shard.slot: shard
+        for part in partitions.values()
+        for shard in sharding.cut_shards(columns_of(part), RULE, limit)
+    }
 
 
 @pytest.mark.parametrize("limit", [Size(1000, 10**9), Size(40, 10**9), Size(1000, 60_000), Size(1, 10**9)])

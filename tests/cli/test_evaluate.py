@@ -190,8 +190,14 @@ def test_a_template_s_key_may_be_the_truth_and_a_second_run_scores_nothing(folde
     flags = ("--template", "{kind}/*", "--set", "truth.column=kind", "--set", "slices.columns=[kind]")
     assert evaluate(tmp_path, folders, flags=flags) == 0
     first = (tmp_path / "metrics.parquet").read_bytes()
-    assert {"kind=With Mask", "kind=WithoutMask"} < set(results_of(tmp_path)["slices"])
-    capsys.readouterr()
+    found = results_of(tmp_path)
+    assert {"kind=With Mask", "kind=WithoutMask"} < set(found["slices"])
+    # Each has one class of two: the recall of that class is no figure to hold against others'.
+    lacking = {name: one["lacking"] for name, one in found["slices"].items() if name.startswith("kind")}
+    assert lacking == {"kind=With Mask": ["no_mask"], "kind=WithoutMask": ["mask"]}
+    assert "kind" not in (found["weakest_slice"] or "")
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  not compared: ")]
+    assert "kind=With Mask lacks no_mask; kind=WithoutMask lacks mask" in line
     assert evaluate(tmp_path, folders, flags=flags) == 0
     assert "0 scored, 1 kept" in capsys.readouterr().out
     assert (tmp_path / "metrics.parquet").read_bytes() == first

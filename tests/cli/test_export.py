@@ -10,7 +10,7 @@ import pytest
 
 from maskdet.cli import main as command
 from maskdet.cli.export import main
-from maskdet.model.bundle import open_bundle
+from maskdet.model.bundle import BUILTIN_FOLDER, open_bundle
 
 pytestmark = [
     pytest.mark.xdist_group("models"),
@@ -82,13 +82,14 @@ def test_a_mistake_ends_with_its_exit_code_and_nothing_written(flags, code, mess
 
 def test_a_bundle_that_is_there_is_replaced_only_where_asked_for(tmp_path, capsys):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "manifest.json").write_text("a bundle of before")
+    before = (BUILTIN_FOLDER / "manifest.json").read_text()
+    (tmp_path / "out" / "manifest.json").write_text(before)
     command = ["--model", "builtin", "--formats", "litert_int8", "--output", str(tmp_path / "out")]
     assert main(command) == 8
     error = capsys.readouterr().err
     assert "expected an absent or empty folder, received 'a model bundle'" in error and "--overwrite" in error
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "manifest.json"]
-    assert (tmp_path / "out" / "manifest.json").read_text() == "a bundle of before"
+    assert (tmp_path / "out" / "manifest.json").read_text() == before
     assert main([*command, "--overwrite"]) == 0
     assert "model.tflite" in open_bundle(str(tmp_path / "out")).manifest.files
 

@@ -36,6 +36,12 @@ def picture_of(folder, uri, suffix):
         return image.convert("RGB")
 
 
+def of_label(row):
+    """The probability of the label that a row has; of one that is uncertain, that there is a mask."""
+    worn = row["probability_mask"] + (row["probability_incorrect"] or 0.0)
+    return row[f"probability_{row['label']}"] if row["label"] != "uncertain" else worn
+
+
 class TestPreview:
     def test_lines_say_what_the_tables_of_a_run_say(self, demo, scored, tmp_path, capsys):
         rows = {row["image_uri"]: row for row in scored.table(PREDICTIONS).to_pylist()[:9]}
@@ -45,7 +51,7 @@ class TestPreview:
         assert [face["uri"] for face in faces] == list(rows)
         for face in faces:
             row = rows[face["uri"]]
-            assert (face["label"], face["probability"]) == (row["label"], f"{row['probability_mask']:.3f}")
+            assert (face["label"], face["probability"]) == (row["label"], f"{of_label(row):.3f}")
             assert face["rest"].startswith("whole image")
             picture = picture_of(tmp_path / "p", face["uri"], "png")
             assert picture.getpixel((0, picture.height - 1)) == FRAMES[row["label"]]
@@ -137,11 +143,12 @@ class TestSheet:
         assert inspect([str(scored.folder), "--sheet", "3", "--sheet-output", str(path)]) == 0
         said = capsys.readouterr().out
         rows = {row["image_uri"]: row for row in scored.table(PREDICTIONS).to_pylist()}
-        tiles = re.findall(r"^ +(\d+)  (\w+) ([\d.]+) +face 0  (\S+)  (.+)$", said, re.MULTILINE)
+        tiles = re.findall(r"^ +(\d+)  (\w+)(?:, mask)? ([\d.]+) +face 0  (\S+)  (.+)$", said, re.MULTILINE)
         assert [int(number) for number, *_ in tiles] == list(range(1, len(tiles) + 1))
         for _, label, probability, uri, place in tiles:
             row = rows[uri]
-            assert (label, probability) == (row["label"], f"{row['probability_mask']:.3f}")
+            assert (label, probability) == (row["label"], f"{of_label(row):.3f}")
+            assert f"  {label}, mask {probability} " in said or label != "uncertain"
             assert place.startswith(f"{row['site']} · {row['camera']}")
             assert place.endswith(f"{row['captured_at']:%Y-%m-%d %H:%M}Z")
         # The second section has three tiles, the surest masks. Above it are the head, a title, a row and its own title.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskdet.compliance.intervals import wilson_interval
-from maskdet.evaluation.intervals import DESCRIPTIONS, Bootstrap, draw, estimate_all, mean_of_two, wilson_estimate
+from maskdet.evaluation.intervals import DESCRIPTIONS, Bootstrap, draw, estimate_all, mean_of, wilson_estimate
 from maskdet.evaluation.metrics import MASK, NO_MASK, Sample, Tally
 
 FEW = Bootstrap(resamples=200)
@@ -107,4 +107,4 @@ def test_copies_in_groups_do_not_narrow_an_interval():
 def test_without_faces_nothing_is_claimed():
     empty = made_sample().select(np.zeros(200, np.bool_))
     assert all(estimate.value is None and estimate.count == 0 for estimate in estimate_all(empty, FEW))
-    assert mean_of_two(wilson_estimate("", 0, 0, 0.95), wilson_estimate("", 1, 1, 0.95)) is None
+    assert mean_of([wilson_estimate("", 0, 0, 0.95), wilson_estimate("", 1, 1, 0.95)]) is None

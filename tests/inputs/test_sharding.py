@@ -20,7 +20,7 @@ from maskdet.config import ScoreSettings, parse_settings
 from maskdet.inputs import sharding
 from maskdet.inputs.columns import columns_of, rows_of
 from maskdet.inputs.references import HIVE_NULL, ImageRef, Shard, partition_path
-from maskdet.inputs.sharding import KeyRule, Size, cut_shards, drop_duplicates, pack, plan
+from maskdet.inputs.sharding import KeyRule, Size, cut_shards, drop_duplicates, plan
 
 RULE = KeyRule((), ())
 UNBOUNDED = 2**60
@@ -53,7 +53,7 @@ def naive_pack(refs: Sequence[ImageRef], limit: Size, prefix: str = "") -> list[
 
 @given(refs=REFS, limit=LIMITS)
 def test_packing_is_the_trie_of_hashes_cut_where_it_fits(refs: list[ImageRef], limit: Size) -> None:
-    shards = pack(refs, RULE, limit)
+    shards = cut_shards(columns_of(refs), RULE, limit)
     assert [(shard.slot, {one.uri for one in shard.refs}) for shard in shards] == [
         (f"shard-{bits or 'all'}", uris) for bits, uris in naive_pack(refs, limit)
     ]
@@ -61,7 +61,7 @@ def test_packing_is_the_trie_of_hashes_cut_where_it_fits(refs: list[ImageRef], l
 
 @given(refs=REFS, limit=LIMITS)
 def test_every_image_is_in_one_shard_and_limits_hold_save_for_single_images(refs: list[ImageRef], limit: Size) -> None:
-    shards = pack(refs, RULE, limit)
+    shards = cut_shards(columns_of(refs), RULE, limit)
     assert Counter(one for shard in shards for one in shard.refs) == Counter(refs)
     for shard in shards:
         assert shard.refs
@@ -75,7 +75,7 @@ def test_every_image_is_in_one_shard_and_limits_hold_save_for_single_images(refs
 @given(refs=REFS, limit=LIMITS, seed=st.integers())
 def test_the_order_of_listing_does_not_matter(refs: list[ImageRef], limit: Size, seed: int) -> None:
     shuffled = random.Random(seed).sample(refs, len(refs))
-    assert pack(shuffled, RULE, limit) == pack(refs, RULE, limit)
+    assert cut_shards(columns_of(shuffled), RULE, limit) == cut_shards(columns_of(refs), RULE, limit)
 
 
 def histogram(refs: Sequence[ImageRef]) -> dict[int, Size]:
@@ -96,7 +96,7 @@ def check_plan(refs: Sequence[ImageRef], limit: Size) -> None:
         assert bits_of(one.uri).startswith(prefixes[place])
         under[prefixes[place]].append(one)
     parts = (cut_shards(columns_of(under[prefix]), RULE, limit, prefix) for prefix in prefixes)
-    assert [shard for part in parts for shard in part] == pack(refs, RULE, limit)
+    assert [shard for part in parts for shard in part] == cut_shards(columns_of(refs), RULE, limit)
     assert sum(2.0 ** -len(prefix) for prefix in prefixes) == 1
 
 
@@ -121,7 +121,7 @@ def test_histograms_of_parts_add_up_to_that_of_the_whole(refs: list[ImageRef], c
 
 
 def test_nothing_packs_to_nothing() -> None:
-    assert pack([], RULE, Size(1, 1)) == []
+    assert cut_shards(columns_of([]), RULE, Size(1, 1)) == []
     assert plan({}, Size(1, 1)) == ("",)
 
 
@@ -131,7 +131,7 @@ MANY = [ref(i) for i in range(10_000)]
 
 @pytest.fixture(scope="module")
 def packed() -> set[tuple[str, str]]:
-    return names(pack(MANY, RULE, LIMIT))
+    return names(cut_shards(columns_of(MANY), RULE, LIMIT))
 
 
 def names(shards: Sequence[Shard]) -> set[tuple[str, str]]:
@@ -140,14 +140,14 @@ def names(shards: Sequence[Shard]) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("i", range(6))
 def test_one_image_added_among_ten_thousand_touches_one_shard(packed: set[tuple[str, str]], i: int) -> None:
-    grown = names(pack([*MANY, ref(f"new-{i}")], RULE, LIMIT))
+    grown = names(cut_shards(columns_of([*MANY, ref(f"new-{i}")]), RULE, LIMIT))
     assert len(packed - grown) <= 1
     assert len(grown - packed) in (1, 2)
 
 
 @pytest.mark.parametrize("i", range(6))
 def test_one_image_removed_among_ten_thousand_touches_two_shards_at_most(packed: set[tuple[str, str]], i: int) -> None:
-    rest = names(pack([one for one in MANY if one != MANY[i * 1000]], RULE, LIMIT))
+    rest = names(cut_shards(columns_of([one for one in MANY if one != MANY[i * 1000]]), RULE, LIMIT))
     assert len(packed - rest) in (1, 2)
     assert len(rest - packed) <= 1
 
@@ -155,7 +155,7 @@ def test_one_image_removed_among_ten_thousand_touches_two_shards_at_most(packed:
 @pytest.mark.parametrize("i", range(6))
 def test_one_image_replaced_among_ten_thousand_keeps_every_slot(packed: set[tuple[str, str]], i: int) -> None:
     changed = [one._replace(version="v2", size_bytes=11) if one == MANY[i * 1000] else one for one in MANY]
-    after = names(pack(changed, RULE, LIMIT))
+    after = names(cut_shards(columns_of(changed), RULE, LIMIT))
     assert len(packed - after) == len(after - packed) == 1
     assert {slot for slot, _ in after} == {slot for slot, _ in packed}
 
@@ -165,8 +165,8 @@ def test_one_image_replaced_among_ten_thousand_keeps_every_slot(packed: set[tupl
 def test_growth_by_one_touches_one_shard_whatever_the_size(refs: list[ImageRef], images: int, at: int) -> None:
     limit = Size(images, UNBOUNDED)
     removed = refs[at % len(refs)]
-    before = names(pack([one for one in refs if one != removed], RULE, limit))
-    after = names(pack(refs, RULE, limit))
+    before = names(cut_shards(columns_of([one for one in refs if one != removed]), RULE, limit))
+    after = names(cut_shards(columns_of(refs), RULE, limit))
     assert len(before - after) <= 1
     assert len(after - before) in (1, 2)
 
@@ -183,20 +183,23 @@ def test_growth_by_one_touches_one_shard_whatever_the_size(refs: list[ImageRef],
     ],
 )
 def test_an_id_changes_with_anything_in_its_content(changed: ImageRef) -> None:
-    [before], [after] = (pack([one], RULE, Size(9, 9)) for one in (ref(1), changed))
+    [before], [after] = (cut_shards(columns_of([one]), RULE, Size(9, 9)) for one in (ref(1), changed))
     assert before.shard_id != after.shard_id
 
 
 def test_an_id_changes_with_the_rules_keys() -> None:
     one = ref(1)._replace(keys=("a",))
-    ids = {pack([one], rule, Size(9, 9))[0].shard_id for rule in (KeyRule(("x",), ()), KeyRule(("x",), ("x",)))}
+    ids = {
+        cut_shards(columns_of([one]), rule, Size(9, 9))[0].shard_id
+        for rule in (KeyRule(("x",), ()), KeyRule(("x",), ("x",)))
+    }
     assert len(ids) == 2
 
 
 def test_slots_lie_in_the_folder_of_their_partition() -> None:
     rule = KeyRule(("site",), ("site", "date"))
     refs = [ref(i)._replace(keys=("a/b",), captured_at_ms=0) for i in range(3)]
-    shards = pack(refs, rule, Size(1, UNBOUNDED))
+    shards = cut_shards(columns_of(refs), rule, Size(1, UNBOUNDED))
     assert {shard.partition for shard in shards} == {("a/b", "1970-01-01")}
     assert all(shard.slot.startswith("site-a%2Fb/date-1970-01-01/shard-") for shard in shards)
 

@@ -43,6 +43,21 @@ def rows_of(output):
     return pd.concat([pd.read_parquet(file) for file in table_files(str(output))], ignore_index=True)
 
 
+@pytest.mark.parametrize(
+    ("face", "words"),
+    [
+        ('{label: "mask", worn: .8, incorrect: .2}', "mask 60%"),
+        ('{label: "incorrect", worn: .8, incorrect: .5}', "worn incorrectly 50%"),
+        ('{label: "no_mask", worn: .1, incorrect: .05}', "no mask 90%"),
+        ('{label: "uncertain", worn: .45, incorrect: null}', "uncertain, mask 45%"),
+        ('{label: "incorrect", worn: .8, incorrect: null}', "worn incorrectly, mask 80%"),  # a person said so
+        ('{label: "not_a_face", worn: .8, incorrect: .2}', "not a face, mask 80%"),
+    ],
+)
+def test_a_tile_shows_the_probability_of_its_own_label(opened, face, words):
+    assert opened().evaluate(f"chance({face})") == words
+
+
 def test_from_a_bar_to_its_faces_to_the_image(opened, output):
     page, rows = opened(), rows_of(output)
     assert number(page, "faces") == f"{len(rows):,}"

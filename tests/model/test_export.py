@@ -211,7 +211,7 @@ def test_folder_that_is_no_bundle_is_refused(model, tmp_path):
 def test_bundle_is_replaced_whole(model, tmp_path):
     folder = tmp_path / "tiny"
     folder.mkdir()
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text(draft().sealed().to_json())
     (folder / "stale.bin").write_bytes(b"old")
     manifest = export_bundle(model, folder, draft(), representative=synthetic_images(4))
     assert not (folder / "stale.bin").exists()
@@ -221,7 +221,7 @@ def test_bundle_is_replaced_whole(model, tmp_path):
 
 def test_link_to_a_bundle_is_replaced_and_its_target_kept(model, tmp_path):
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "manifest.json").write_text("{}")
+    (tmp_path / "other" / "manifest.json").write_text(draft().sealed().to_json())
     folder = tmp_path / "tiny"
     folder.symlink_to(tmp_path / "other")
     export_bundle(model, folder, draft(), representative=synthetic_images(4))

@@ -21,7 +21,19 @@ from maskdet.labels import Decision
 from maskdet.report import contact_sheet as sheets
 from maskdet.report.contact_sheet import draw_sheet, make_sheet, plan_sheet, write_sheet
 from maskdet.report.face_crops import CHANGED, read_crops
-from maskdet.report.marks import GONE, GREY, STYLES, Tag, draw_tags, fit_text, printable, shown_probability, text_size
+from maskdet.report.marks import (
+    GONE,
+    GREY,
+    STYLES,
+    Tag,
+    answer,
+    draw_tags,
+    fit_text,
+    printable,
+    probability_of,
+    shown_probability,
+    text_size,
+)
 from maskdet.report.previews import MarkedFace, Previewer, draw_preview, preview_name, write_preview
 from maskdet.report.sampling import choose_sections
 from maskdet.schemas import no_face_schema, predictions_schema
@@ -166,11 +178,33 @@ class TestPreviews:
             assert preview.uri == ref.uri
             [face] = preview.faces
             assert (face.label, face.box) == (label, (200, 100, 100, 120))
-            assert face.probability == pytest.approx(grey / 255, abs=1e-6)
+            # The label's own: beside no_mask that of no_mask. Beside uncertain there is none, but that of a mask.
+            assert face.probability == pytest.approx(1 - grey / 255 if label == "no_mask" else grey / 255, abs=1e-6)
             assert preview.picture.size == (640, 480)
             for x, y in ((200, 160), (299, 160), (250, 100), (250, 219)):
                 assert preview.picture.getpixel((x, y)) == colour
             assert preview.picture.getpixel((250, 160)) == (grey,) * 3
+
+    @pytest.mark.parametrize(
+        ("label", "probability", "words"),
+        [
+            ("mask", 0.6, "mask 0.60"),
+            ("incorrect", 0.3, "incorrect 0.30"),
+            ("no_mask", 0.1, "no_mask 0.10"),
+            ("uncertain", 0.9, "uncertain, mask 0.90"),
+            ("not_a_face", 0.9, "not_a_face, mask 0.90"),  # said by people
+        ],
+    )
+    def test_a_probability_is_the_label_s_own_or_says_of_what_it_is(self, label, probability, words):
+        shown = probability_of(label, {"mask": 0.6, "incorrect": 0.3, "no_mask": 0.1})
+        assert shown == pytest.approx(probability)
+        assert answer(label, label, f"{shown:.2f}") == words
+
+    def test_a_model_that_does_not_tell_incorrect_has_no_probability_of_it(self):
+        row = {"label": "incorrect", "probability_mask": 0.75, "probability_incorrect": None}  # said by people
+        shown = shown_probability(row)
+        assert shown == 0.75
+        assert answer("incorrect", "incorrect", f"{shown:.2f}", tells_incorrect=False) == "incorrect, mask 0.75"
 
     @pytest.mark.parametrize(
         ("size", "shown"),
@@ -221,7 +255,11 @@ class TestPreviews:
         read = FaultyReader({})
         previews = list(Previewer(brightness_model(), options(), read=read).previews(refs))
         assert set(read.tries.values()) == {1}
-        assert [round(preview.faces[0].probability * 255) for preview in previews] == [6 * i for i in range(40)]
+        of_mask = [
+            1 - face.probability if face.label == "no_mask" else face.probability
+            for [face] in (preview.faces for preview in previews)
+        ]
+        assert [round(255 * probability) for probability in of_mask] == [6 * i for i in range(40)]
 
     def test_names_differ_wherever_uris_do_and_are_safe(self):
         uris = ["/a/1.jpg", "/b/1.jpg", "/a/1.png", "gs://b/1.jpg", "/a/" + "ü" * 200 + ".jpg", "/a/x\n?.jpg"]

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from maskdet.errors import NotFoundError
+from maskdet.inputs.columns import columns_of
 from maskdet.inputs.references import ImageRef
-from maskdet.inputs.sharding import KeyRule, Size, pack
+from maskdet.inputs.sharding import KeyRule, Size, cut_shards
 from maskdet.model.backends import Model
 from maskdet.scoring.scorer import ScoreOptions, Scorer
 from maskdet.testing import HeldBackend, brightness_model, solid_image
@@ -20,7 +21,7 @@ from maskdet.testing import HeldBackend, brightness_model, solid_image
 RULE = KeyRule(key_names=(), partition_by=())
 WHOLE = solid_image(200, 24)
 REFS = tuple(ImageRef(f"gs://bucket/{i:03d}", 100, "1") for i in range(200))
-[SHARD] = pack(REFS, RULE, Size(10**9, 10**15))
+[SHARD] = cut_shards(columns_of(REFS), RULE, Size(10**9, 10**15))
 
 
 def scorer(model, read, **options):

@@ -17,8 +17,9 @@ from PIL import Image
 
 from maskdet.errors import AccessDeniedError, FailureCode, NotFoundError, StorageError
 from maskdet.images.preprocessing import ImageLimits
+from maskdet.inputs.columns import columns_of
 from maskdet.inputs.references import ImageRef
-from maskdet.inputs.sharding import KeyRule, Size, pack
+from maskdet.inputs.sharding import KeyRule, Size, cut_shards
 from maskdet.labels import THREE_CLASSES
 from maskdet.model.backends import Model
 from maskdet.schemas import failures_schema, predictions_schema
@@ -48,7 +49,7 @@ def make_ref(uri, size_bytes=100, **changes):
 
 
 def shard_of(refs):
-    [shard] = pack(refs, RULE, UNLIMITED)
+    [shard] = cut_shards(columns_of(refs), RULE, UNLIMITED)
     return shard
 
 
@@ -225,7 +226,10 @@ class TestNeighbours:
     def test_tables_do_not_depend_on_the_cut_into_shards(self, folder, max_images):
         refs = [make_ref(path) for path in folder.iterdir()]
         scorer = make_scorer()
-        parts = [scorer.score_shard(shard).predictions for shard in pack(refs, RULE, Size(max_images, 10**15))]
+        parts = [
+            scorer.score_shard(shard).predictions
+            for shard in cut_shards(columns_of(refs), RULE, Size(max_images, 10**15))
+        ]
         whole = scorer.score_shard(shard_of(refs)).predictions
         assert len(parts) >= 20 / max_images
         assert pa.concat_tables(parts).sort_by("image_uri").equals(whole.sort_by("image_uri"))
@@ -236,7 +240,7 @@ class TestNeighbours:
         assert result.predictions["image_uri"].to_pylist() == [ref.uri for ref in shard.refs]
 
     def test_several_shards_at_once_give_what_they_give_alone(self, folder):
-        shards = pack([make_ref(path) for path in folder.iterdir()], RULE, Size(2, 10**15)) * 4
+        shards = cut_shards(columns_of([make_ref(path) for path in folder.iterdir()]), RULE, Size(2, 10**15)) * 4
         scorer = make_scorer(brightness_model(block_images=2), threads=3)
         expected = [make_scorer(brightness_model(block_images=2)).score_shard(shard).predictions for shard in shards]
         with ThreadPoolExecutor(8) as pool:

@@ -16,8 +16,9 @@ from maskdet.compliance.groups import Grouping
 from maskdet.compliance.state import Counts, GroupKey
 from maskdet.config import ScoreSettings
 from maskdet.errors import AccessDeniedError, FailureCode, StorageError
+from maskdet.inputs.columns import columns_of
 from maskdet.inputs.references import ImageRef
-from maskdet.inputs.sharding import KeyRule, Size, pack
+from maskdet.inputs.sharding import KeyRule, Size, cut_shards
 from maskdet.labels import Decision
 from maskdet.model.backends import RuntimeSpec
 from maskdet.scoring.fingerprint import scoring_fingerprint
@@ -68,7 +69,7 @@ class Work:
 
     def shard(self, numbers=range(6), version="1"):
         refs = [ImageRef(str(self.images / f"{i}.png"), 1, version, ("a", f"c{i % 2}")) for i in numbers]
-        [shard] = pack(refs, RULE, Size(100, 10**9))
+        [shard] = cut_shards(columns_of(refs), RULE, Size(100, 10**9))
         assert shard.slot == SLOT
         return shard
 

@@ -11,6 +11,7 @@ from maskdet.cli.train import main
 from maskdet.config import load_yaml
 from maskdet.errors import ConfigError, SourceError
 from maskdet.labels import TWO_CLASSES, Decision
+from maskdet.model.bundle import BUILTIN_FOLDER
 from maskdet.model.manifest import Manifest
 from maskdet.training.batches import batch_at, examples_of
 from maskdet.training.fit import RunFiles, _Epochs, describe_epoch, fit, train
@@ -293,7 +294,8 @@ def test_command_reports_missing_data(capsys, monkeypatch, tmp_path):
 def test_command_replaces_a_bundle_only_where_asked_for(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("MASKDET_DATA", str(tmp_path / "nothing"))
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "manifest.json").write_text("a bundle of before")
+    before = (BUILTIN_FOLDER / "manifest.json").read_text()
+    (tmp_path / "out" / "manifest.json").write_text(before)
     config = str(PROJECT / "configs" / "train" / "reference_cnn.yaml")
     command = ["--config", config, "--output", str(tmp_path / "out"), "--smoke"]
     assert main(command) == 8
@@ -302,7 +304,7 @@ def test_command_replaces_a_bundle_only_where_asked_for(capsys, monkeypatch, tmp
     assert main([*command, "--overwrite"]) == 3  # allowed, and then the data are missing
     assert "class no_mask: expected images" in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "manifest.json"]
-    assert (tmp_path / "out" / "manifest.json").read_text() == "a bundle of before"
+    assert (tmp_path / "out" / "manifest.json").read_text() == before
 
 
 def test_command_says_how_to_get_tensorflow(capsys, monkeypatch, tmp_path):

@@ -21,7 +21,7 @@ from maskdet import storage
 from maskdet.cores import available_cores
 from maskdet.errors import ImageFault, SourceError
 from maskdet.evaluation import metrics
-from maskdet.evaluation.intervals import Estimate, mean_of_two, wilson_estimate
+from maskdet.evaluation.intervals import Estimate, mean_of, wilson_estimate
 from maskdet.evaluation.metrics import MASK, NO_MASK, Bools, Sample, Tally
 from maskdet.images.preprocessing import ImageLimits, open_upright, prepare_image
 from maskdet.labels import CODES, INCORRECT, ClassNames, Decision, class_columns, label_codes, worn_probability
@@ -237,7 +237,7 @@ def _row(name: str, tally: Tally, called: tuple[int, int] | None, confidence: fl
     masked, unmasked = int(tally.masked_total), int(tally.unmasked_total)
     sensitivity = wilson_estimate("sensitivity", found, masked, confidence)
     specificity = wilson_estimate("specificity", right, unmasked, confidence)
-    interval = mean_of_two(sensitivity, specificity)
+    interval = mean_of((sensitivity, specificity))
     assert interval is not None, "some images of each class"
     value = float(metrics.balanced_accuracy(tally))
     balanced = Estimate("balanced_accuracy", value, *interval, "wilson, square-and-add", masked + unmasked)

@@ -164,7 +164,7 @@ function open(number) {
   image.onload = () => drawBox(face);
   image.onerror = () => missing(image.cloneNode()).then(() => { byId("said").textContent = "The image is gone, changed or unreadable."; });
   image.src = `/picture/image/${face.id}`;
-  byId("caption").textContent = face.label ? `${WORDS[face.label]}${face.corrected ? ` (people; the model: ${WORDS[face.model_label]})` : ""}: probability of a mask ${percent(face.worn)}` : WORDS.no_face;
+  byId("caption").textContent = face.label ? `${chance(face)}${face.corrected ? ` (people; the model: ${WORDS[face.model_label]})` : ""}; probability of any mask: ${percent(face.worn)}` : WORDS.no_face;
   const known = {...facts({...face.keys, ...face.carried}), time: face.captured_at || "—", image: face.uri, size: `${face.size[0]} × ${face.size[1]} px`};
   if (face.time_us !== null) known["time in video"] = clock(face.time_us);
   if (face.box) known.face = `${Math.round(face.box[2])} × ${Math.round(face.box[3])} px`;

@@ -47,7 +47,12 @@ function clock(time_us) {
 const range = (low, high) => low === null ? "" : `${percent(low)} to ${percent(high)}`;
 const named = (value) => value === null ? MISSING : String(value);
 const place = (face) => Object.values(face.keys).map(named).join(" · ");
-const chance = (one) => `${WORDS[one.label]} ${Math.round(100 * (one.label === "incorrect" ? one.incorrect : one.worn))}%`;
+// A label's own probability; beside one that has none, such as "uncertain", that of a mask, which is then said.
+function chance(one) {
+  const own = {mask: one.worn - (one.incorrect ?? 0), incorrect: one.incorrect, no_mask: 1 - one.worn}[one.label];
+  const shown = own ?? one.worn;
+  return `${WORDS[one.label]}${own == null ? ", mask" : ""} ${Math.round(100 * shown)}%`;
+}
 const verb = () => start.tells_incorrect ? "wore a mask correctly" : "wore a mask";
 
 async function answer(path, parameters) {

@@ -56,7 +56,7 @@ async function turnTracks(step) {
 async function openPerson(number) {
   const track = people[number];
   person = number;
-  byId("film-caption").textContent = `${WORDS[track.label]}: probability of a mask ${percent(track.worn)}, by all frames`;
+  byId("film-caption").textContent = `${chance(track)}; probability of any mask: ${percent(track.worn)}; both by all frames`;
   showFacts("film-facts", {
     ...facts(track.keys),
     "in the video": `${clock(track.first_us)} to ${clock(track.last_us)}`,

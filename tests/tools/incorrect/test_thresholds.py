@@ -1,7 +1,14 @@
+import json
+import re
+import shlex
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from tools.export_compact import MAX_BARE_AS_INCORRECT, MAX_MASKED_AS_INCORRECT, Faces, choose
+from maskdet.model.bundle import BUILTIN_FOLDER
+from maskdet.model.manifest import Manifest
+from tools.export_compact import MAX_BARE_AS_INCORRECT, MAX_MASKED_AS_INCORRECT, Faces, _parser, choose
 from tools.incorrect.gathering import Known
 from tools.incorrect.pipeline import folds, without_shared
 
@@ -12,6 +19,7 @@ def faces(*groups):
     return Faces(np.array([given for given, _ in rows]), np.array([label for _, label in rows]))
 
 
+PROJECT = Path(__file__).parents[3]
 PARTED = faces(("mask", 0.98, 0.0, 50), ("no_mask", 0.02, 0.0, 50))
 
 
@@ -52,6 +60,37 @@ def test_bare_faces_that_look_like_masks_worn_incorrectly_raise_the_odds_for_the
     )
     assert choose(fewer, collections).incorrect_odds == 1
     assert MAX_BARE_AS_INCORRECT == 0.01
+
+
+def test_thresholds_that_are_given_are_taken_and_the_others_follow_from_them():
+    """So the bundle that ships comes out with the thresholds that the model card says it has."""
+    street = faces(
+        ("mask", 0.98, 0.0, 100), ("incorrect", 0.95, 0.9, 20), ("no_mask", 0.75, 0.9, 2), ("no_mask", 0.1, 0, 98)
+    )
+    shipped = Manifest.model_validate_json((BUILTIN_FOLDER / "manifest.json").read_text()).decision
+    given = {"mask_from": 0.575, "incorrect_from": 0.36, "incorrect_odds": 5.0}
+    assert choose(street, PARTED, **given) == shipped
+    # Bare faces with odds of 3 : 1 need odds of a mask of 3 / (.6 / .4) = 2 times those of .6; without them, 3 times.
+    assert 2 < choose(street, PARTED, mask_from=0.6).incorrect_odds < 2 * 1.06
+    assert choose(street, PARTED, mask_from=0.8).incorrect_odds == 1
+    assert choose(street, PARTED, incorrect_odds=7.0).incorrect_from == choose(street, PARTED).incorrect_from
+
+
+def test_the_command_that_the_model_card_gives_writes_the_thresholds_that_ship():
+    card = (PROJECT / "MODEL_CARD.md").read_text().replace("\\\n", " ")
+    [command] = re.findall(r"^python -m tools\.export_compact (.*)$", card, re.MULTILINE)
+    arguments = _parser().parse_args(shlex.split(command))
+    shipped = json.loads((BUILTIN_FOLDER / "manifest.json").read_text())["decision"]
+    assert {name: getattr(arguments, name) for name in ("mask_from", "incorrect_from", "incorrect_odds")} == {
+        name: shipped[name] for name in ("mask_from", "incorrect_from", "incorrect_odds")
+    }
+
+
+@pytest.mark.parametrize("flag", [("--mask-from", "1.5"), ("--incorrect-odds", "0.5"), ("--incorrect-from", "some")])
+def test_thresholds_out_of_range_are_refused(flag, capsys):
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["--fitted", "x.keras", "--output", "out", *flag])
+    assert f"received {flag[1]!r}" in capsys.readouterr().err
 
 
 def test_every_group_is_in_one_fold():
