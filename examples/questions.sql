@@ -35,10 +35,10 @@ SELECT site, clusters, faces, round(any_mask_rate_design_effect, 1) AS design_ef
 FROM read_parquet('tables/compliance/level=site/groups.parquet')
 ORDER BY design_effect DESC NULLS LAST;
 
--- 6. Which faces is the model least sure of?
+-- 6. Which faces is the model least sure of? Its threshold between a mask and none is 0.575.
 SELECT image_uri, face_index, label, probability_mask + coalesce(probability_incorrect, 0) AS probability_worn
 FROM read_parquet('tables/predictions/**/*.parquet')
-ORDER BY abs(probability_worn - 0.5), image_uri, face_index
+ORDER BY abs(probability_worn - 0.575), image_uri, face_index
 LIMIT 20;
 
 -- 7. Why did images fail?
