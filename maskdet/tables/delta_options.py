@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from maskdet import storage
 from maskdet.errors import ConfigError
 from maskdet.storage.names import scheme_of
 
@@ -114,6 +113,9 @@ _ANY_STORE = [
 ]
 """Of tries and of concurrent requests, which delta-rs itself makes."""
 
+_ALIKE = 0.8
+"""Ratio of :class:`difflib.SequenceMatcher` from which a name is taken for another one, misspelt."""
+
 
 def _with_prefix(prefix: str, names: Iterable[str]) -> list[str]:
     return [form for name in names for form in (prefix + name, name)]
@@ -128,26 +130,25 @@ _TAKEN = {
 
 
 def check_store_options(uri: str, names: Iterable[str]) -> None:
-    """Refuse names of options that the store of a location does not take.
+    """Refuse misspelt names of options, which delta-rs would ignore.
+
+    A name that resembles none of these lists may be of a later version, and is left to delta-rs. A location on this
+    machine takes one option only.
 
     Args:
         uri: the location.
         names: of the options.
 
     Raises:
-        ConfigError: names the first that is unknown, and a similar one that is known.
+        ConfigError: names the first that is wrong, and what was meant.
     """
     scheme = scheme_of(uri)
-    taken = _TAKEN.get(scheme)
-    unknown = next((name for name in names if taken is not None and name.lower() not in taken), None)
-    if unknown is None or taken is None:
-        return
-    kind = "a location on this machine" if storage.is_local(uri) else f"{scheme}://"
-    near = difflib.get_close_matches(unknown.lower(), sorted(taken), n=1)
-    if near:
-        remedy = f"Did you mean {(near[0].upper() if unknown.isupper() else near[0])!r}?"
-    elif scheme == "file":
-        remedy = "Leave it out."
-    else:
-        remedy = "Names are those of the crate object_store: https://docs.rs/object_store/0.13.2."
-    raise ConfigError("--store-option", f"an option that delta-rs takes for {kind}", unknown, remedy)
+    taken = _TAKEN.get(scheme, frozenset())
+    for name in names:
+        near = difflib.get_close_matches(name.lower(), sorted(taken), n=1, cutoff=_ALIKE)
+        if not taken or name.lower() in taken or (scheme != "file" and not near):
+            continue
+        kind = "a location on this machine" if scheme == "file" else f"{scheme}://"
+        meant = "".join(near).upper() if name.isupper() else "".join(near)
+        remedy = f"Did you mean {meant!r}?" if near else "Leave it out."
+        raise ConfigError("--store-option", f"an option that delta-rs takes for {kind}", name, remedy)
