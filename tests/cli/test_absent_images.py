@@ -193,6 +193,24 @@ def test_where_nothing_is_there_the_tables_stay_as_they_are(photos, scored, capf
     assert after.contents() == before.contents()
 
 
+@pytest.mark.parametrize("versions_again", [True, False])
+def test_an_image_that_was_never_there_does_not_hide_that_nothing_is(photos, score, tmp_path, versions_again):
+    path = tmp_path / "images.csv"
+    path.write_text("\n".join(["uri,version", *(f"{photo},v1" for photo in photos), f"{tmp_path / 'never.png'},v1"]))
+    any_failures = ("--set", "failure_budget.max_ratio=1")
+    believed = ("--set", "source.version_column=version", *any_failures)
+    before = score(tmp_path / "tables", path, flags=believed, template=None)
+    assert (before.code, before.run.failed_by_code) == (0, {"not_found": 1})
+    remove(photos[:1])
+    flags = believed if versions_again else any_failures
+    one_less = score(tmp_path / "tables", path, flags=flags, template=None)
+    assert one_less.run.changes.get(ABSENT, 0) == (0 if versions_again else 1)  # a version that is believed is not read
+    remove(photos[1:])
+    after = score(tmp_path / "tables", path, flags=(*flags, *OTHER_WAY), template=None)
+    assert after.run.status == "empty"
+    assert after.contents() == one_less.contents()
+
+
 def test_a_video_that_a_list_still_names_keeps_its_segments(photos, score, tmp_path):
     video = film(tmp_path / "a.mp4", [numbered(number) for number in range(100)])
     path, cut = tmp_path / "list.txt", ("--set", "video.segment_seconds=2")
