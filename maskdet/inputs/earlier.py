@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from maskdet import storage
 from maskdet.errors import FailureCode
 from maskdet.inputs import columns
-from maskdet.inputs.listing import ListTask
+from maskdet.inputs.listing import ListTask, look_up
 from maskdet.inputs.references import ImageRef
 from maskdet.inputs.videos import SEGMENTS
 
@@ -76,10 +76,12 @@ class Growth:
     Attributes:
         coverage: of the run's input.
         on_gone: what becomes of images that are covered but not listed, or listed but missing.
+        believes_versions: whether a list gives versions, so that stores were not asked whether its images are there.
     """
 
     coverage: Coverage
     on_gone: Literal["keep", "remove"] = "keep"
+    believes_versions: bool = False
 
     def resolve(self, found: pa.RecordBatch) -> tuple[pa.RecordBatch, Counter[str]]:
         """Join images listed with those of earlier runs.
@@ -125,6 +127,8 @@ class Growth:
         """The same for references, some of which may be segments of videos."""
         listed = {ref.name: ref for ref in refs if not ref.gone}
         earlier = {ref.name: ref for ref in refs if ref.gone}
+        if self.believes_versions and self.on_gone == "keep":
+            _look_for_changed(listed, earlier)
         more = self._restore_absent(listed, earlier)
         files = {ref.uri for ref in listed.values()}
         lost = _lost_videos(listed.values(), earlier.values()) if self.on_gone == "remove" else frozenset()
@@ -218,6 +222,19 @@ def _is_absent(ref: ImageRef) -> bool:
 def _had_rows(before: ImageRef) -> bool:
     """Whether an earlier run may have found something to look at: there was a version, if only a list's."""
     return bool(before.version) and not before.absent
+
+
+def _look_for_changed(listed: dict[str, ImageRef], earlier: Mapping[str, ImageRef]) -> None:
+    """Mark images as absent that a list says have changed, and that are missing: their rows are all there will be."""
+    changed = [
+        ref
+        for name, ref in listed.items()
+        if ref.segment is None and ref.problem is None and not ref.absent
+        if (before := earlier.get(name)) is not None and _had_rows(before) and before.identity != ref.identity
+    ]
+    for ref, (_, is_absent) in zip(changed, look_up([ref.place for ref in changed]), strict=True):
+        if is_absent:
+            listed[ref.name] = ref._replace(absent=True)
 
 
 def _lost_videos(listed: Iterable[ImageRef], earlier: Iterable[ImageRef]) -> frozenset[str]:
