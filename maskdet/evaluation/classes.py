@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdet.evaluation.alike import GOUTTE_GAUSSIER, f1_interval
 from maskdet.evaluation.intervals import Bootstrap, Estimate, estimate_score, mean_of, percentiles, wilson_estimate
 from maskdet.evaluation.metrics import Bools, Floats, Sample, Tally, ratio, roc_auc, roc_curve
 from maskdet.labels import CODES, INCORRECT, LABELS, MASK, NO_MASK, THREE_CLASSES, Codes
@@ -96,12 +97,30 @@ def measure_classes(faces: LabelledFaces, bootstrap: Bootstrap) -> ClassFigures:
         found[name] = plain if faces.groups is None else plain.widened(ratio(*share(drawn)), bootstrap, "groups")
     for name, score in _SCORES.items():
         found[name] = _of_score(name, float(score(counts)), score(drawn), len(faces.truth), bootstrap)
+    _widen_where_alike(found, counts, bootstrap.confidence)
     curves: dict[str, tuple[Floats, Floats]] = {}
     for name in THREE_CLASSES:
         tally, found[f"roc_auc_{name}"] = _one_against_rest(faces, name, bootstrap)
         if tally is not None:
             curves[name] = roc_curve(tally)
     return ClassFigures(confusion_of(counts), [found[name] for name in DESCRIPTIONS], curves)
+
+
+def _widen_where_alike(found: dict[str, Estimate], counts: Floats, confidence: float) -> None:
+    """Replace the intervals of F1 that have no width, since all resamples are alike."""
+    each = []
+    for name in THREE_CLASSES:
+        one = found[f"f1_{name}"]
+        if one.low is not None and one.low == one.high:
+            right = float(_cell(counts, name, name))
+            wrong = float(_of_truth(counts, name) + _of_label(counts, name)) - 2 * right
+            interval = f1_interval(right, wrong, confidence)
+            one = found[one.metric] = replace(one, low=interval.low, high=interval.high, method=GOUTTE_GAUSSIER)
+        if _of_truth(counts, name) > 0:
+            each.append(one)
+    macro = found["macro_f1"]
+    if macro.low == macro.high and (mean := mean_of(each)):
+        found["macro_f1"] = replace(macro, low=mean.low, high=mean.high, method=f"{GOUTTE_GAUSSIER}, square-and-add")
 
 
 def balanced_accuracy(faces: LabelledFaces, bootstrap: Bootstrap) -> Estimate:

@@ -1,5 +1,8 @@
 """Metrics with confidence intervals: Wilson's for shares of faces, a seeded stratified bootstrap for the rest.
 
+Where all resamples are alike, as without a mistake, F1 and rankings have an interval by a formula instead
+(:mod:`maskdet.evaluation.alike`).
+
 Wilson's interval assumes independent faces. Where groups are given (persons, source photos), they are not independent:
 shares then get the wider ends of Wilson's interval and a bootstrap over groups, so that a share of 1.0 keeps a lower
 end.
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 
 from maskdet.compliance.intervals import Interval, wilson_interval
 from maskdet.evaluation import metrics
+from maskdet.evaluation.alike import GOUTTE_GAUSSIER, NEWCOMBE, auc_interval, f1_interval, share_interval
 from maskdet.evaluation.metrics import Floats, Metric, Proportion, Sample, Tally
 
 # Counts of all resamples at once would be (resamples, values), and a float model has as many values as images.
@@ -236,8 +240,24 @@ def _of_score(name: str, score: Metric, tally: Tally, drawn: Mapping[str, Floats
     if math.isnan(value):
         return Estimate(name, None, None, None, "bootstrap", count)
     low, high = percentiles(drawn[name], bootstrap.confidence)
+    if low == high and (plain := _where_alike(name, value, tally, bootstrap.confidence)):
+        interval, method = plain
+        return Estimate(name, value, interval.low, interval.high, method, count)
     # The resamples of a biased estimate such as ECE may all be above it.
     return Estimate(name, value, min(low, value), max(high, value), "bootstrap", count)
+
+
+def _where_alike(name: str, value: float, tally: Tally, confidence: float) -> tuple[Interval, str] | None:
+    """Interval of a ranking's score whose resamples are all alike, and its method; ``None`` for other scores."""
+    masked, unmasked = float(tally.masked_total), float(tally.unmasked_total)
+    if name.startswith("roc_auc"):
+        return auc_interval(value, masked, unmasked, confidence), NEWCOMBE
+    if name == "f1":
+        (right, _), (_, called) = metrics.sensitivity(tally), metrics.precision(tally)
+        return f1_interval(float(right), masked + float(called) - 2 * float(right), confidence), GOUTTE_GAUSSIER
+    if name == "average_precision" and (interval := share_interval(value, masked, confidence)):
+        return interval, "wilson"
+    return None
 
 
 def _of_proportion(
