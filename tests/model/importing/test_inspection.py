@@ -12,7 +12,7 @@ import pytest
 from maskdet.errors import ModelError
 from maskdet.model.importing import keras_file
 from maskdet.model.importing.bundling import opened_source
-from maskdet.model.importing.inspection import inspect, kind_of, look_at
+from maskdet.model.importing.inspection import external_files_task, inspect, kind_of, look_at
 from maskdet.model.importing.networks import model_errors
 
 
@@ -360,6 +360,14 @@ class TestOnnx:
         facts = look_at(self.write(tmp_path))
         assert (facts.layout, facts.height, facts.width, facts.outputs) == ("NCHW", 32, 40, 2)
         assert (facts.activation, facts.made_with) == ("softmax", "pytorch")
+
+    @pytest.mark.parametrize("picture", [b"\xff\xd8\xff\xe0\0\x10JFIF\0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"<html>"])
+    @pytest.mark.parametrize("read", [look_at, lambda file: external_files_task({"file": str(file)})])
+    def test_other_content_is_told_in_plain_words(self, picture, read, tmp_path):
+        (tmp_path / "model.onnx").write_bytes(picture + b"\xf7" * 40)
+        with pytest.raises(ModelError, match=r"expected an ONNX file, received 'a file .*other content") as caught:
+            read(tmp_path / "model.onnx")
+        assert "kind" not in str(caught.value)
 
     def test_sizes_left_open_are_none(self, tmp_path):
         facts = look_at(self.write(tmp_path, shape=("batch", 3, "height", "width")))
