@@ -178,7 +178,12 @@ class Reading(BaseModel):
             wanted = " or ".join(map(str, expected))
             remedy = "Name a class for each output; one output takes the two classes that 0 and 1 mean."
             raise (
-                ConfigError("--classes", f"those of a network of {outputs} outputs", list(self.classes), remedy)
+                ConfigError(
+                    "--classes",
+                    f"those of a network of {outputs} output{'s' if outputs > 1 else ''}",
+                    list(self.classes),
+                    remedy,
+                )
                 if (outputs in (1, 2, 3))
                 else ConfigError("the network", f"{wanted} outputs", outputs, "Networks of mask classes have 1 to 3.")
             )

@@ -78,6 +78,7 @@ def test_a_hostile_file_ends_with_code_4_and_nothing_is_written(lambda_file, tmp
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 def test_classes_that_do_not_fit_are_refused_before_anything_is_said(activation, tmp_path, capsys):
     units, classes = {"sigmoid": (1, "mask,incorrect,no_mask"), "softmax": (3, "mask,no_mask")}[activation]
+    wanted = {"sigmoid": "1 output", "softmax": "3 outputs"}[activation]
     dense = {"class_name": "Dense", "config": {"name": "dense", "units": units, "activation": activation}}
     layers = [{"class_name": "InputLayer", "config": {"name": "x", "batch_shape": [None, 48, 64, 3]}}, dense]
     named = [{**layer, "module": "keras.layers", "registered_name": None} for layer in layers]
@@ -87,7 +88,7 @@ def test_classes_that_do_not_fit_are_refused_before_anything_is_said(activation,
     flags = ("--classes", classes, "--scale", "none", "--output", tmp_path / "bundle")
     code, out, err = run(capsys, tmp_path / "model.h5", *flags)
     assert (code, out) == (2, "")
-    assert f"--classes: expected those of a network of {units} outputs, received {classes.split(',')}" in err
+    assert f"--classes: expected those of a network of {wanted}, received {classes.split(',')}" in err
     assert not (tmp_path / "bundle").exists()
 
 
