@@ -50,7 +50,7 @@ def _text_of(name: str) -> str:
     if name not in texts:
         close = difflib.get_close_matches(name, texts, n=1)
         remedy = f"Did you mean {close[0]!r}?" if close else "maskdet config list names them."
-        raise ConfigError("config", "the name of a config of the package", name, remedy)
+        raise ConfigError("the name", "that of a config of the package", name, remedy)
     return texts[name].read_text(encoding="utf-8")
 
 

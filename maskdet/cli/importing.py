@@ -207,6 +207,8 @@ def _declaration(source: Source, arguments: argparse.Namespace) -> Declaration:
     except ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(f"the declaration: {message}") from error
+    if facts.outputs is not None:
+        reading.check_outputs(facts.outputs)
     name = arguments.name or re.sub(r"[^\w.-]+", "-", Path(source.name).stem) or "imported"
     return Declaration(reading, height, width, name, arguments.faces, decision, arguments.resize)
 

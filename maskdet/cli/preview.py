@@ -64,7 +64,7 @@ def _preview(argv: Sequence[str]) -> int:
     failed += _preview_films(films, FaceModel(*parts), settings) if films else 0
     if failed:
         what = "images and videos" if images and films else "videos" if films else "images"
-        remedy = f"The lines above say why. The other {what} are shown."
+        remedy = "The lines above say why." + (f" The other {what} are shown." if failed < len(refs) else "")
         raise SourceError(what, f"{len(refs):,} that can be scored", len(refs) - failed, remedy)
     return 0
 

@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _watch(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     source = Source.of(arguments.source)
+    _refuse_no_film(source)
     decoder_identity()  # refuses if it is missing
     given = load_yaml(ScoreSettings, arguments.config, _overrides(arguments))
     model = load_face_model(given)
@@ -77,6 +78,16 @@ def _watch(argv: Sequence[str]) -> int:
     if fault is not None:
         raise SourceError(str(source), "a video that can be watched", str(fault), "Check the path.") from fault
     return 0
+
+
+def _refuse_no_film(source: Source) -> None:
+    """Refuse a path without a file before the model is loaded."""
+    expected = "a video file, /dev/videoN or a stream"
+    if source.kind == "file" and storage.is_local_folder(source.uri):
+        raise SourceError("SOURCE", expected, f"the folder {source}", "Name one video in it, or score the folder.")
+    if source.kind == "file" and not storage.exists(source.uri):
+        remedy = f"Nothing is there; {storage.did_you_mean(source.uri)}"
+        raise SourceError("SOURCE", expected, str(source), remedy)
 
 
 def _say(reason: str, seconds: float) -> None:

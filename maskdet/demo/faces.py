@@ -174,7 +174,7 @@ def write_demo_tree(
         _refuse_other_images(folder, {file.path for file in files})
         written = sum(_write_if_changed(folder / item.file.path, _encode(item, seed)) for item in plan)
     except OSError as error:
-        raise StorageError(f"demo tree {str(folder)!r} cannot be written: {error}") from error
+        raise StorageError(f"demo tree {str(folder)!r} cannot be written: {error.strerror or error}") from error
     return DemoTree(seed, files, written)
 
 

@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from maskdet import storage
 from maskdet.errors import ModelError
 from maskdet.faces.bundle import Architecture, DetectorManifest, ScoreRule
 from maskdet.faces.decoding import CENTERFACE_OUTPUTS, YUNET_STRIDES_PX
@@ -75,6 +76,9 @@ def _read(file: Path) -> Any:
         raise ModelError("import of a detector", "the package onnx", "none installed", remedy) from error
     try:
         network = onnx.load(str(file))
+    except FileNotFoundError as error:
+        remedy = f"Nothing is there; {storage.did_you_mean(str(file))}"
+        raise ModelError("detector", "an ONNX file", str(file), remedy) from error
     except Exception as error:  # onnx raises whatever its parser does
         problem = f"{type(error).__name__}: {error}"
         raise ModelError(f"detector {file}", "an ONNX file", problem, "Name the .onnx file of its authors.") from error

@@ -38,6 +38,7 @@ def write_bundle(folder: Path, network: bytes, draft: DetectorManifest, licence:
 
     Raises:
         OutputError: the folder holds something that is no bundle.
+        StorageError: the folder cannot be written.
         ModelError: what runs the network is not installed.
     """
     check_vacant(folder, overwrite=True)

@@ -58,7 +58,7 @@ def convert_bundle(
         ConfigError: a format is unknown, or a package that it needs is missing.
         ModelError: the bundle is missing or damaged, lacks what a format is made from, or a format fails its check.
         OutputError: the folder is the bundle itself, or holds something that is not a bundle or may not be replaced.
-        StorageError: the bundle cannot be read.
+        StorageError: the bundle cannot be read, or the folder cannot be written.
     """
     formats = select_formats(names)
     check_vacant(folder, overwrite=overwrite)

@@ -32,7 +32,7 @@ _VERSIONED_PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "pillow
 
 
 def check_vacant(output: str | Path, *, overwrite: bool) -> None:
-    """Make sure that a bundle may be written to a folder: the one rule of `import`, `export` and `train`.
+    """Make sure that a bundle may and can be written to a folder: the one rule of `import`, `export` and `train`.
 
     Args:
         output: a folder, in any storage.
@@ -40,11 +40,13 @@ def check_vacant(output: str | Path, *, overwrite: bool) -> None:
 
     Raises:
         OutputError: it holds something that is not a bundle, or a bundle that may not be replaced.
-        StorageError: it cannot be read.
+        StorageError: it cannot be read, or nothing can be written there.
     """
     location = storage.normalize(str(output))
-    held = _held(location)
+    with storage.write_errors(location):
+        held = _held(location)
     if held is None or (held == _BUNDLE and overwrite):
+        storage.check_writable(location)
         return
     if held == _BUNDLE:
         remedy = "Name another output, or replace the bundle with --overwrite."
@@ -94,6 +96,7 @@ def export_bundle(
 
     Raises:
         OutputError: the folder holds something that is not a bundle.
+        StorageError: the folder cannot be written.
         ModelError: the images or the network do not have the size stated in the draft.
     """
     check_vacant(folder, overwrite=True)
@@ -120,14 +123,24 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
 
     Yields:
         The folder to build in.
+
+    Raises:
+        StorageError: it cannot be written.
     """
+    with storage.write_errors(str(folder)), _built_beside(folder) as building:
+        yield building
+        building.chmod(0o755)  # mkdtemp creates folders that only their owner can read
+        _put_in_place(building, folder)
+
+
+@contextlib.contextmanager
+def _built_beside(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside another; afterwards it is gone, and so are empty folders that were made for it."""
     made = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield building
-        building.chmod(0o755)  # mkdtemp creates folders that only their owner can read
-        _put_in_place(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
         for parent in made:

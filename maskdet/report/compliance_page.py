@@ -356,7 +356,7 @@ def _nothing_selected(tables: Tables, selection: Selection) -> ConfigError:
     first, last = (tables.local_time(ms) for ms in tables.captured_ms())
     span = "None has a capture time." if first is None or last is None else f"They are of {first:%F} to {last:%F}."
     remedy = f"{span} See maskdet inspect for values of keys."
-    return ConfigError("report", "a selection with images of the output", f"none of {', '.join(asked)}", remedy)
+    return ConfigError("the selection", "one with images of the output", f"none of {', '.join(asked)}", remedy)
 
 
 def _refuse_hidden(tables: Tables) -> None:

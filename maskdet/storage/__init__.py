@@ -20,7 +20,7 @@ from apache_beam.io.filesystem import FileSystem
 
 from maskdet.errors import NotFoundError, StorageError
 from maskdet.storage import local
-from maskdet.storage.faults import backoff_s, one_try, persist, translated, withhold_names
+from maskdet.storage.faults import backoff_s, one_try, persist, translated, withhold_names, write_errors
 from maskdet.storage.gcs import GcsStore
 from maskdet.storage.local import Entry
 from maskdet.storage.names import (
@@ -41,6 +41,7 @@ __all__ = [
     "Entry",
     "StoredFile",
     "backoff_s",
+    "check_writable",
     "delete",
     "did_you_mean",
     "entries",
@@ -68,6 +69,7 @@ __all__ = [
     "withhold_names",
     "within_deadline",
     "write_bytes",
+    "write_errors",
     "write_if",
 ]
 
@@ -149,6 +151,19 @@ def write_if(uri: str, expected: bytes | None, data: bytes) -> bool:
         if is_local(uri):
             return local.write_if(local_path(uri), expected, data)
         return persist(lambda: _store(uri).write_if(uri, expected, data))
+
+
+def check_writable(folder: str) -> None:
+    """Make sure that a local folder can be made where it is to appear, before the work that it is for.
+
+    Nothing is left there. Stores are not tried: what is written there cannot always be removed.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    if is_local(folder):
+        with translated(folder, "write"):
+            local.try_beside(local_path(folder))
 
 
 def link_or_copy(source: str, target: str) -> None:

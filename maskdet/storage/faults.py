@@ -85,6 +85,15 @@ def persist(call: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
+def write_errors(uri: str) -> Iterator[None]:
+    """Raise the operating system's errors inside, of writing local files, as storage errors that name the URI."""
+    try:
+        yield
+    except OSError as error:
+        raise _translate(error, uri, "write") from error
+
+
+@contextlib.contextmanager
 def translated(uri: str, action: str) -> Iterator[None]:
     """Raise whatever goes wrong inside as a storage error that names the action and the URI."""
     try:
@@ -132,6 +141,10 @@ def _translate(error: BaseException, uri: str, action: str) -> StorageError:
             scheme,
             f"Install {_EXTRAS[scheme]}." if scheme in _EXTRAS else "Use a local path, gs://, s3:// or hdfs://.",
         )
+    if action == "write" and number == errno.EISDIR:
+        return StorageError(f"cannot write {uri}", "the name of a file", "a folder", "Name a file in it.")
+    if action == "write" and number in (errno.EEXIST, errno.ENOTDIR):
+        return StorageError(f"cannot write {uri}", "folders above it", "a file among them", "Name another place.")
     return StorageError(f"cannot {action} {uri}: {_described(cause)}")
 
 

@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import stat as stat_module
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,22 @@ def write(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def try_beside(path: Path) -> None:
+    """Make a folder beside a path, and the folders above it that are missing, and remove what was made.
+
+    Raises:
+        OSError: nothing can be made there.
+    """
+    made = [parent for parent in path.parents if not parent.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(prefix=".maskdet-", dir=path.parent))
+    finally:
+        for parent in made:
+            with contextlib.suppress(OSError):  # was not made, or is in use by someone else
+                parent.rmdir()
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -110,6 +110,7 @@ def train(
 
     Raises:
         OutputError: ``output`` holds something that is not a bundle, or a bundle that may not be replaced.
+        StorageError: nothing can be written beside ``output``.
         SourceError: training data is missing, or lacks a class, or is unreadable and the recipe says to stop.
         ConfigError: the architecture is unknown or does not fit the input size, pre-trained weights cannot be had,
             there is nothing to resume though it is required, or Keras (or TensorBoard, if asked for) is missing.

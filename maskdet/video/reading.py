@@ -8,6 +8,7 @@ other files are refused.
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -139,6 +140,8 @@ def read_info(video: OpenVideo) -> VideoInfo:
 def _fault_of(source: str | BinaryIO) -> ImageFault:
     """Why an existing file cannot be opened."""
     with open(source, "rb") if isinstance(source, str) else contextlib.nullcontext(source) as stream:
+        if stream.seek(0, io.SEEK_END) == 0:
+            return ImageFault(FailureCode.EMPTY_FILE, "the file has no bytes")
         if is_cut_short(stream):
             message = (
                 "an MP4 or MOV that is cut short, or still being written: its index (moov) is missing or not whole"

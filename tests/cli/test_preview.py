@@ -83,6 +83,13 @@ class TestPreview:
         assert [face["uri"] for face in faces_of(said.out)] == [inputs[0], inputs[4]]
         assert len(list((tmp_path / "p").iterdir())) == 2
         assert "expected 5 that can be scored, received 2" in said.err
+        assert said.err.endswith("The lines above say why. The other images are shown.\n")
+
+    def test_where_none_can_be_shown_none_is_said_to_be(self, tmp_path, capsys):
+        (tmp_path / "b.png").write_bytes(b"")
+        assert preview([str(tmp_path / "b.png"), "--output", str(tmp_path / "p"), "--faces", "whole"]) == 3
+        said = capsys.readouterr().err
+        assert said.endswith("images: expected 1 that can be scored, received 0. The lines above say why.\n")
 
     def test_an_image_without_a_face_says_so(self, tmp_path, capsys):
         Image.new("RGB", (300, 200), (20, 90, 40)).save(tmp_path / "green.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 from maskdet.cli.watch import main as watch_main
-from maskdet.errors import ConfigError
+from maskdet.errors import ConfigError, ImageFault
 from maskdet.faces.extraction import FaceBox
 from maskdet.live import watching
 from maskdet.live.capture import Arrived, Counts
@@ -27,6 +28,7 @@ from maskdet.live.page import Page, serving
 from maskdet.live.watching import LastHour, Observation
 from maskdet.schemas import predictions_schema
 from maskdet.scoring.predicting import FacePrediction, ImagePrediction
+from maskdet.video.reading import open_video
 from tests.video.clips import film, numbered
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +147,25 @@ def test_a_file_that_is_no_video_is_an_error(tmp_path, capsys):
     (tmp_path / "a.mp4").write_bytes(b"no video" * 100)
     assert watch_main([str(tmp_path / "a.mp4")]) == 3
     assert "not_a_video" in capsys.readouterr().err
+
+
+def test_a_path_that_holds_no_video_is_told_in_full(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("maskdet.cli.watch.load_face_model", lambda settings: pytest.fail("the model is loaded"))
+    (tmp_path / "film.mp4").write_bytes(b"any")
+    expected = "maskdet watch: SOURCE: expected a video file, /dev/videoN or a stream, received"
+    for place, said in {
+        tmp_path: f"'the folder {tmp_path}'. Name one video in it, or score the folder.",
+        tmp_path / "flim.mp4": f"'{tmp_path}/flim.mp4'. Nothing is there; did you mean '{tmp_path}/film.mp4'?",
+    }.items():
+        assert watch_main([str(place)]) == 3
+        assert capsys.readouterr().err == f"{expected} {said}\n"
+
+
+def test_an_empty_file_has_the_code_that_a_run_gives_it(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    for source in (str(tmp_path / "a.mp4"), io.BytesIO()):
+        with pytest.raises(ImageFault, match="empty_file: the file has no bytes"), open_video(source):
+            pass
 
 
 def test_a_signal_ends_it_cleanly_and_the_minute_is_written(tmp_path):

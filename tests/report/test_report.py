@@ -499,6 +499,17 @@ def test_what_cannot_be_reported_is_said(output, tmp_path, capsys, flags, code, 
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.parametrize("flag", ["--output", "--excel"])
+def test_a_folder_where_a_file_is_to_be_written_is_told(output, tmp_path, flag, capsys):
+    (tmp_path / "folder").mkdir()
+    flags = ["--output", str(tmp_path / "page.html")] if flag == "--excel" else []
+    assert main(["report", output, *flags, flag, str(tmp_path / "folder")]) == 5
+    said = f"cannot write {tmp_path}/folder: expected the name of a file, received 'a folder'. Name a file in it."
+    assert capsys.readouterr().err == f"maskdet report: {said}\n"
+    assert list((tmp_path / "folder").iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
 def test_an_output_without_a_run_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 3
     assert "Run maskdet score first" in capsys.readouterr().err
@@ -532,6 +543,7 @@ def test_a_selection_without_images_is_a_mistake(output, tmp_path, flags, words,
     assert main(["report", output, "--output", str(tmp_path / "report.html"), *flags]) == 2
     said = capsys.readouterr().err
     assert words in said
+    assert said.startswith(("maskdet report: --since: ", "maskdet report: the selection: expected one with images"))
     if "Swap" not in said:
         days = frames(output)["day"].dropna()
         assert f"They are of {days.min()} to {days.max()}." in said

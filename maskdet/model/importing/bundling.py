@@ -145,6 +145,7 @@ def opened_source(uri: str) -> Iterator[Source]:
         _copy(location, file)
         kind = kind_of(file)
         _check_installed(kind)
+        file = _with_ending(file, kind)
         if kind == "onnx":
             for beside in list_external_files(file):
                 _copy_file(storage.join(storage.parent(location), beside), Path(folder) / beside)
@@ -188,6 +189,13 @@ def import_model(
     return manifest, made
 
 
+def _with_ending(file: Path, kind: Kind) -> Path:
+    """The copy under a name with its kind's ending, by which Keras tells the two kinds of its files apart."""
+    if kind not in ("keras", "h5") or file.suffix == f".{kind}":
+        return file
+    return file.rename(file.with_suffix(f".{kind}"))
+
+
 @contextmanager
 def _output_folder(location: str) -> Iterator[Path]:
     """A local folder for a bundle; for other storage it is uploaded at the end, the manifest last."""
@@ -225,7 +233,7 @@ def _copy_file(uri: str, target: Path) -> None:
     try:
         target.write_bytes(storage.read_bytes(uri, MOST_BYTES))
     except NotFoundError as error:
-        raise ModelError("the model", "a file", uri, "Nothing is there; check the path.") from error
+        raise ModelError("the model", "a file", uri, f"Nothing is there; {storage.did_you_mean(uri)}") from error
     except TooLargeError as error:
         raise ModelError("the model", f"a file of at most {MOST_BYTES:,} bytes", uri, "Save a smaller one.") from error
 

@@ -68,14 +68,20 @@ class Network:
 
 
 @contextmanager
-def model_errors(expected: str) -> Iterator[None]:
-    """Turn whatever a library raises into an error that says what was expected of the model."""
+def model_errors(expected: str, file: Path | None = None) -> Iterator[None]:
+    """Turn whatever a library raises into an error that says what was expected of the model.
+
+    Args:
+        expected: of the model.
+        file: the copy that is read; messages give its name without its folder, which nobody else knows.
+    """
     try:
         yield
     except (MaskdetError, MemoryError, RecursionError):
         raise
     except Exception as error:  # libraries raise errors of any kind for models that they cannot read
-        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        said = " ".join(str(error).split())
+        problem = f"{type(error).__name__}: {said if file is None else said.replace(f'{file.parent}/', '')}"
         remedy = "Save the model again with a current version of its library."
         raise ModelError("the model file", expected, problem, remedy) from error
 
@@ -93,7 +99,7 @@ def open_network(kind: Kind, file: Path) -> Network:
         "onnx": _open_onnx,
         "litert": _open_litert,
     }[kind]
-    with model_errors(KINDS[kind]):
+    with model_errors(KINDS[kind], file):
         network = open_it(kind, file)
     input_facts(network.shape)  # refuses anything but a batch of images
     return network

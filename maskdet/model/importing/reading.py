@@ -156,21 +156,37 @@ class Reading(BaseModel):
         Raises:
             ConfigError: they do not fit the classes, or the activation is not known.
         """
-        expected = (1, 2) if self.class_names == TWO_CLASSES else (3,)
-        if outputs not in expected:
-            wanted = " or ".join(map(str, expected))
-            remedy = "Name a class for each output; one output takes the two classes that 0 and 1 mean."
-            raise (
-                ConfigError("--classes", f"those of a network of {outputs} outputs", list(self.classes), remedy)
-                if (outputs in (1, 2, 3))
-                else ConfigError("the network", f"{wanted} outputs", outputs, "Networks of mask classes have 1 to 3.")
-            )
+        self.check_outputs(outputs)
         if self.activation is None:
             raise ConfigError("--activation", "sigmoid, softmax or logits", None, "Name what the outputs are.")
         kernel, bias = self._linear(outputs)
         if self.activation != "logits":
             return Columns(kernel, bias, None)
         return Columns(kernel, bias, "softmax" if outputs == 3 else "sigmoid")
+
+    def check_outputs(self, outputs: int) -> None:
+        """Make sure that a network has outputs for the classes.
+
+        Args:
+            outputs: how many numbers the network gives for an image.
+
+        Raises:
+            ConfigError: they do not fit the classes.
+        """
+        expected = (1, 2) if self.class_names == TWO_CLASSES else (3,)
+        if outputs not in expected:
+            wanted = " or ".join(map(str, expected))
+            remedy = "Name a class for each output; one output takes the two classes that 0 and 1 mean."
+            raise (
+                ConfigError(
+                    "--classes",
+                    f"those of a network of {outputs} output{'s' if outputs > 1 else ''}",
+                    list(self.classes),
+                    remedy,
+                )
+                if (outputs in (1, 2, 3))
+                else ConfigError("the network", f"{wanted} outputs", outputs, "Networks of mask classes have 1 to 3.")
+            )
 
     def _linear(self, outputs: int) -> tuple[Floats, Floats]:
         logits = self.activation == "logits"

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MOST_VARINT_BYTES = 10
+_SOMETHING_ELSE = "a file with other content, which cannot be read as one"
+_CUT_OFF = "a file that is cut off, or has other content"
 
 
 class WireError(ValueError):
@@ -38,7 +40,7 @@ def fields(message: memoryview) -> Iterator[Field]:
         key, place = _varint(message, place)
         number, kind = key >> 3, key & 7
         if number == 0:
-            raise WireError("a field of number 0")
+            raise WireError(_SOMETHING_ELSE)
         value: int | memoryview
         if kind == _VARINT:
             value, place = _varint(message, place)
@@ -50,7 +52,7 @@ def fields(message: memoryview) -> Iterator[Field]:
             (value,) = struct.unpack("<Q" if size == 8 else "<I", _part(message, place, size))
             place += size
         else:
-            raise WireError(f"a field of kind {kind}")
+            raise WireError(_SOMETHING_ELSE)
         yield Field(number, value)
 
 
@@ -116,15 +118,15 @@ def _varint(message: memoryview, place: int) -> tuple[int, int]:
     value = 0
     for shift in range(_MOST_VARINT_BYTES):
         if place + shift >= len(message):
-            raise WireError("cut off")
+            raise WireError(_CUT_OFF)
         byte = message[place + shift]
         value |= (byte & 0x7F) << (7 * shift)
         if byte < 0x80:
             return value & ((1 << 64) - 1), place + shift + 1
-    raise WireError("a number of more than 64 bits")
+    raise WireError(_SOMETHING_ELSE)
 
 
 def _part(message: memoryview, place: int, size: int) -> memoryview:
     if place + size > len(message):
-        raise WireError("cut off")
+        raise WireError(_CUT_OFF)
     return message[place : place + size]

@@ -1,6 +1,7 @@
 """Files of every kind, made here, become bundles whose results equal those of the files' own libraries."""
 
 import importlib.util
+import shutil
 import warnings
 from contextlib import contextmanager
 
@@ -179,6 +180,17 @@ def test_the_notebook_s_keras_file_whose_1_means_no_mask(made, images, tmp_path)
     assert manifest.class_names == ("no_mask", "mask")
     assert {"model.keras", "model_float.tflite", "golden.npz"} < set(manifest.files)
     assert "model.tflite" not in manifest.files
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "side"), [("notebook.keras", "a.h5", SIDE), ("mobilenet.h5", "a.keras", MOBILE_SIDE)]
+)
+def test_a_keras_file_under_the_other_format_s_name(name, other, side, made, images, tmp_path):
+    shutil.copy(made[0] / name, tmp_path / other)
+    declaration = declared(("no_mask", "mask"), "none", side)
+    imported((tmp_path, {}), other, tmp_path / "b", declaration)
+    given = made[1][name.partition(".")[0]](images[side].astype(np.float32), training=False).numpy()
+    np.testing.assert_allclose(predicted(tmp_path / "b", images[side], "tensorflow")[:, 1], given[:, -1], atol=1e-4)
 
 
 @pytest.mark.parametrize("scale", ["imagenet", "caffe"])

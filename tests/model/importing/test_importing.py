@@ -1,9 +1,11 @@
 """`maskdet import`: what it asks, what it refuses, and a bundle that scores photographs as the file's library does."""
 
+import json
 import shutil
 import warnings
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
@@ -29,15 +31,12 @@ def run(capsys, *flags):
 @pytest.fixture
 def lambda_file(tmp_path):
     """A Keras file that is refused."""
-    import json
     import zipfile
 
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
         lambda_layer = {"module": "keras.layers", "class_name": "Lambda", "config": {}}
         archive.writestr("config.json", json.dumps({"class_name": "Sequential", "config": {"layers": [lambda_layer]}}))
         archive.writestr("metadata.json", "{}")
-        import h5py
-
         with h5py.File(tmp_path / "weights.h5", "w"):
             pass
         archive.write(tmp_path / "weights.h5", "model.weights.h5")
@@ -74,6 +73,33 @@ def test_a_hostile_file_ends_with_code_4_and_nothing_is_written(lambda_file, tmp
     assert code == 4
     assert "received 'Lambda of the module keras.layers'" in err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_classes_that_do_not_fit_are_refused_before_anything_is_said(activation, tmp_path, capsys):
+    units, classes = {"sigmoid": (1, "mask,incorrect,no_mask"), "softmax": (3, "mask,no_mask")}[activation]
+    wanted = {"sigmoid": "1 output", "softmax": "3 outputs"}[activation]
+    dense = {"class_name": "Dense", "config": {"name": "dense", "units": units, "activation": activation}}
+    layers = [{"class_name": "InputLayer", "config": {"name": "x", "batch_shape": [None, 48, 64, 3]}}, dense]
+    named = [{**layer, "module": "keras.layers", "registered_name": None} for layer in layers]
+    network = {"module": "keras", "class_name": "Sequential", "config": {"name": "net", "layers": named}}
+    with h5py.File(tmp_path / "model.h5", "w") as content:
+        content.attrs["model_config"] = json.dumps(network)
+    flags = ("--classes", classes, "--scale", "none", "--output", tmp_path / "bundle")
+    code, out, err = run(capsys, tmp_path / "model.h5", *flags)
+    assert (code, out) == (2, "")
+    assert f"--classes: expected those of a network of {wanted}, received {classes.split(',')}" in err
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(("flag", "kind"), [((), "a file"), (("--detector",), "an ONNX file")])
+def test_a_near_name_is_told_for_a_file_that_is_not_there(flag, kind, tmp_path, capsys):
+    (tmp_path / "yunet.onnx").write_bytes(b"")
+    declared = () if flag else ("--classes", "mask,no_mask", "--scale", "none")
+    code, _, err = run(capsys, *flag, tmp_path / "yumet.onnx", *declared, "--output", tmp_path / "bundle")
+    assert code == 4
+    near = f"Nothing is there; did you mean '{tmp_path}/yunet.onnx'?"
+    assert f"expected {kind}, received '{tmp_path}/yumet.onnx'. {near}" in err
 
 
 THREE = ("--classes", "mask,incorrect,no_mask", "--scale", "none")

@@ -1,5 +1,6 @@
 """Files that would run code, open other files, or grow without bounds are refused without loading; others are read."""
 
+import hashlib
 import json
 import pickle
 import zipfile
@@ -10,7 +11,9 @@ import pytest
 
 from maskdet.errors import ModelError
 from maskdet.model.importing import keras_file
-from maskdet.model.importing.inspection import inspect, kind_of, look_at
+from maskdet.model.importing.bundling import opened_source
+from maskdet.model.importing.inspection import external_files_task, inspect, kind_of, look_at
+from maskdet.model.importing.networks import model_errors
 
 
 def layer(name, module="keras.layers", **config):
@@ -161,6 +164,31 @@ def test_weights_in_other_files_are_refused(kind, tmp_path):
 def test_weights_without_layers_are_refused_with_what_to_call(tmp_path):
     with pytest.raises(ModelError, match=r"model\.save\('model\.keras'\)"):
         look_at(keras_h5(tmp_path / "model.h5", kernel=np.ones(3)))
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "kind"),
+    [
+        (keras_h5, "model.keras", "h5"),
+        (keras_h5, "model.hdf5", "h5"),
+        (keras_h5, "model.H5", "h5"),
+        (keras_zip, "model.h5", "keras"),
+        (keras_zip, "model", "keras"),
+    ],
+)
+def test_a_keras_file_is_told_by_its_content_and_its_copy_named_after_it(write, name, kind, tmp_path):
+    """Keras goes by the ending: it takes an HDF5 file for a zip, or the other way round."""
+    write(tmp_path / name, network(), dense=np.zeros((4, 1), np.float32))
+    with opened_source(str(tmp_path / name)) as source:
+        assert (source.name, source.facts.kind, source.facts.outputs) == (name, kind, 1)
+        assert source.file.name == f"model.{kind}"
+        assert source.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+
+
+def test_the_folder_of_the_copy_is_not_in_messages(tmp_path):
+    copy = tmp_path / "private" / "model.keras"
+    with pytest.raises(ModelError, match=r"received 'ValueError: cannot read model\.keras'"), model_errors("one", copy):
+        raise ValueError(f"cannot read {copy}")
 
 
 @pytest.mark.parametrize("name", ["model.pkl", "model.pt", "model.pth", "weights.npy", "model.joblib"])
@@ -332,6 +360,14 @@ class TestOnnx:
         facts = look_at(self.write(tmp_path))
         assert (facts.layout, facts.height, facts.width, facts.outputs) == ("NCHW", 32, 40, 2)
         assert (facts.activation, facts.made_with) == ("softmax", "pytorch")
+
+    @pytest.mark.parametrize("picture", [b"\xff\xd8\xff\xe0\0\x10JFIF\0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"<html>"])
+    @pytest.mark.parametrize("read", [look_at, lambda file: external_files_task({"file": str(file)})])
+    def test_other_content_is_told_in_plain_words(self, picture, read, tmp_path):
+        (tmp_path / "model.onnx").write_bytes(picture + b"\xf7" * 40)
+        with pytest.raises(ModelError, match=r"expected an ONNX file, received 'a file .*other content") as caught:
+            read(tmp_path / "model.onnx")
+        assert "kind" not in str(caught.value)
 
     def test_sizes_left_open_are_none(self, tmp_path):
         facts = look_at(self.write(tmp_path, shape=("batch", 3, "height", "width")))
