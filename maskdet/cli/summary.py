@@ -100,6 +100,10 @@ def describe_status(status: RunStatus, layout: Layout, now: datetime) -> str:
         f"run {run.run_id}: {run.status}{reason}",
         f"  started   {run.started_at:%Y-%m-%d %H:%M:%S} UTC, {minutes:,.1f} minutes "
         + ("before it ended" if run.finished_at else "ago"),
+    ]
+    if run.status != "running" and not run.scores:
+        return "\n".join([*lines, "  run the same command again: it starts from the tables as they are"])
+    lines += [
         *_finished(status),
         f"  tables    not complete; finished shards are in {layout.root}",
     ]
