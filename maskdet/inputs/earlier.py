@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from maskdet import storage
 from maskdet.errors import FailureCode
 from maskdet.inputs import columns
-from maskdet.inputs.listing import ListTask
+from maskdet.inputs.listing import ListTask, look_up
 from maskdet.inputs.references import ImageRef
 from maskdet.inputs.videos import SEGMENTS
 
@@ -76,10 +76,12 @@ class Growth:
     Attributes:
         coverage: of the run's input.
         on_gone: what becomes of images that are covered but not listed, or listed but missing.
+        believes_versions: whether a list gives versions, so that stores were not asked whether its images are there.
     """
 
     coverage: Coverage
     on_gone: Literal["keep", "remove"] = "keep"
+    believes_versions: bool = False
 
     def resolve(self, found: pa.RecordBatch) -> tuple[pa.RecordBatch, Counter[str]]:
         """Join images listed with those of earlier runs.
@@ -116,14 +118,17 @@ class Growth:
         is_covered = np.array([covered(uri) for uri in earlier["uri"].to_pylist()], bool)
         count = int(is_covered.sum())
         outside = {OUTSIDE: earlier.num_rows - count}
+        left = columns.replaced(earlier, {"absent": pa.repeat(False, earlier.num_rows)})
         if self.on_gone == "remove":
-            return earlier.filter(pa.array(~is_covered)), {REMOVED: count, **outside}
-        return earlier, {GONE: count, **outside}
+            return left.filter(pa.array(~is_covered)), {REMOVED: count, **outside}
+        return left, {GONE: count, **outside}
 
     def _resolve_refs(self, refs: Sequence[ImageRef]) -> tuple[list[ImageRef], Counter[str]]:
         """The same for references, some of which may be segments of videos."""
         listed = {ref.name: ref for ref in refs if not ref.gone}
         earlier = {ref.name: ref for ref in refs if ref.gone}
+        if self.believes_versions and self.on_gone == "keep":
+            _look_for_changed(listed, earlier)
         more = self._restore_absent(listed, earlier)
         files = {ref.uri for ref in listed.values()}
         lost = _lost_videos(listed.values(), earlier.values()) if self.on_gone == "remove" else frozenset()
@@ -141,7 +146,7 @@ class Growth:
             change = OUTSIDE if not covered(ref.uri) else REMOVED if self.on_gone == "remove" else GONE
             changes.add(ref, change)
             if change != REMOVED:
-                images.append(ref)
+                images.append(ref._replace(absent=False))
         return images, changes.counts() + Counter({SEGMENTS: more})
 
     def _restore_absent(self, listed: dict[str, ImageRef], earlier: Mapping[str, ImageRef]) -> int:
@@ -153,7 +158,7 @@ class Growth:
         absent = {ref.uri: ref for ref in listed.values() if _is_absent(ref)} if self.on_gone == "keep" else {}
         known: dict[str, list[ImageRef]] = {}
         for ref in earlier.values() if absent else ():
-            if ref.uri in absent and ref.version and (ref.segment is None) == (absent[ref.uri].segment is None):
+            if ref.uri in absent and _had_rows(ref) and (ref.segment is None) == (absent[ref.uri].segment is None):
                 known.setdefault(ref.uri, []).append(ref)
         more = 0
         for uri, before in known.items():
@@ -197,15 +202,15 @@ def _joined(ref: ImageRef, before: ImageRef | None) -> tuple[ImageRef, str]:
         return ref, ABSENT
     if before.identity == ref.identity:
         return ref._replace(earlier=before.earlier, absent=False), UNCHANGED
-    loses_rows = _is_absent(ref) and bool(before.version) and before.problem is None  # to its failure
+    loses_rows = _is_absent(ref) and _had_rows(before) and before.problem is None  # to its failure
     if loses_rows or ref.problem is None or before.problem is not None:
         # The worker that reads it may find that it is missing: then its earlier rows are lost, too.
-        had_rows = ref.problem is None and before.problem is None and bool(before.version) and not loses_rows
+        had_rows = ref.problem is None and before.problem is None and _had_rows(before) and not loses_rows
         return ref._replace(replaces=before.earlier if had_rows else ""), REMOVED if loses_rows else CHANGED
     # The image itself is unchanged: only its keys can no longer be read, and those are known from before.
     is_whole = ref.segment is None and bool(ref.version) and ref.version == before.version
     if is_whole and ref.problem[0] in _OF_THE_LISTING:
-        return before._replace(gone=False, location=ref.location, replaces=before.earlier), DISPLACED
+        return before._replace(gone=False, absent=False, location=ref.location, replaces=before.earlier), DISPLACED
     return ref, LOST
 
 
@@ -214,10 +219,28 @@ def _is_absent(ref: ImageRef) -> bool:
     return ref.absent or (ref.problem is not None and ref.problem[0] == FailureCode.NOT_FOUND)
 
 
+def _had_rows(before: ImageRef) -> bool:
+    """Whether an earlier run may have found something to look at: there was a version, if only a list's."""
+    return bool(before.version) and not before.absent
+
+
+def _look_for_changed(listed: dict[str, ImageRef], earlier: Mapping[str, ImageRef]) -> None:
+    """Mark images as absent that a list says have changed, and that are missing: their rows are all there will be."""
+    changed = [
+        ref
+        for name, ref in listed.items()
+        if ref.segment is None and ref.problem is None and not ref.absent
+        if (before := earlier.get(name)) is not None and _had_rows(before) and before.identity != ref.identity
+    ]
+    for ref, (_, is_absent) in zip(changed, look_up([ref.place for ref in changed]), strict=True):
+        if is_absent:
+            listed[ref.name] = ref._replace(absent=True)
+
+
 def _lost_videos(listed: Iterable[ImageRef], earlier: Iterable[ImageRef]) -> frozenset[str]:
     """Videos that are listed but missing, and that have rows of segments."""
     absent = {ref.uri for ref in listed if ref.segment is not None and _is_absent(ref)}
-    return frozenset(ref.uri for ref in earlier if ref.uri in absent and ref.version and ref.problem is None)
+    return frozenset(ref.uri for ref in earlier if ref.uri in absent and _had_rows(ref) and ref.problem is None)
 
 
 class _Changes:

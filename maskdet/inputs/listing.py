@@ -27,7 +27,7 @@ from maskdet.inputs.references import ImageRef, RefBatch
 from maskdet.video.sampling import UNCUT, Segment
 
 T = TypeVar("T")
-_Told = tuple[storage.StoredFile | None, bool]  # the file as the store knows it, and whether the store has none there
+Told = tuple[storage.StoredFile | None, bool]  # the file as the store knows it, and whether the store has none there
 
 BATCH_IMAGES = 5_000
 DUPLICATE = "duplicate"
@@ -169,7 +169,7 @@ def with_versions(found: pa.RecordBatch) -> pa.RecordBatch:
     if not unknown.num_rows:
         return found
     places = pc.coalesce(unknown["location"], unknown["uri"]).to_pylist()
-    told = _told(places)
+    told = look_up(places)
     sizes = [
         known if file is None else file.size_bytes
         for known, (file, _) in zip(unknown["size_bytes"].to_pylist(), told, strict=True)
@@ -186,8 +186,10 @@ def with_versions(found: pa.RecordBatch) -> pa.RecordBatch:
     )
 
 
-def _told(places: Sequence[str]) -> list[_Told]:
+def look_up(places: Sequence[str]) -> list[Told]:
     """What stores know of files, in the order of ``places``."""
+    if not places:
+        return []
     # Handing files to the pool one by one would take longer than all the rest of listing them.
     size = max(1, len(places) // (4 * _STAT_THREADS))
     chunks = [places[start : start + size] for start in range(0, len(places), size)]
@@ -195,7 +197,7 @@ def _told(places: Sequence[str]) -> list[_Told]:
         return [one for chunk in pool.map(lambda some: list(map(_stat, some)), chunks) for one in chunk]
 
 
-def _stat(place: str) -> _Told:
+def _stat(place: str) -> Told:
     try:
         return storage.stat(place), False
     except NotFoundError:

@@ -122,7 +122,7 @@ class Launch:
             plan=plan,
             job=dataclasses.replace(self.job, reuse=rows),
             base=base,
-            growth=Growth(coverage, self.settings.tables.on_gone),
+            growth=Growth(coverage, self.settings.tables.on_gone, self.settings.source.version_column is not None),
         )
 
 

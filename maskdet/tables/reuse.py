@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from maskdet.errors import FailureCode, OutputError
+from maskdet.inputs import columns
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.labels import Decision, label_codes, label_names
 from maskdet.tables.images import NO_FACE_FOUND, REFERENCE_COLUMNS, SCORED, Ending, columns_of, endings_of
@@ -170,7 +171,7 @@ def _lies_in(segments: Sequence[Segment], time_us: int | None) -> bool:
 
 
 def read_columns(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
-    """The images of earlier shards, as columns of references marked as gone.
+    """The images of earlier shards, as columns of references marked as gone; as absent, too, if nothing was there.
 
     Args:
         layout: the output.
@@ -181,7 +182,7 @@ def read_columns(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[
         StorageError: the output cannot be read.
     """
     for slot, sha256 in shards:
-        images = read_version(layout, IMAGES, slot, sha256, list(REFERENCE_COLUMNS))
+        images = read_version(layout, IMAGES, slot, sha256, [*REFERENCE_COLUMNS, "outcome"])
         if images is None:
             raise OutputError(
                 layout.version(IMAGES, slot, sha256),
@@ -189,7 +190,8 @@ def read_columns(layout: Layout, shards: Iterable[tuple[str, str]]) -> Iterator[
                 "a missing or damaged file",
                 "Restore it, or begin the tables anew with --overwrite.",
             )
-        yield columns_of(images, slot)
+        was_absent = pc.equal(images["outcome"], FailureCode.NOT_FOUND.value).combine_chunks()
+        yield columns.replaced(columns_of(images, slot), {"absent": was_absent})
 
 
 def _of_endings(receipt: Receipt) -> list[str]:

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from maskdet.cli.main import main
 from maskdet.cli.report import main as report
-from maskdet.inputs.earlier import ABSENT, ADDED, CHANGED, LOST, REMOVED, UNCHANGED
+from maskdet.inputs.earlier import ABSENT, ADDED, CHANGED, REMOVED, UNCHANGED
 from maskdet.model.bundle import BUILTIN_FOLDER, MANIFEST_FILE
 from maskdet.model.manifest import Manifest
 from maskdet.tables.layout import FAILURES, PREDICTIONS
@@ -127,27 +127,62 @@ def test_a_mirror_that_would_lose_most_rows_is_refused(photos, scored, runner, c
     assert predictions(meant).keys() == {str(path) for path in photos[6:]}
 
 
-@pytest.mark.parametrize(("on_gone", "change"), [("keep", LOST), ("remove", REMOVED)])
-def test_images_that_are_said_to_have_changed_and_are_not_there_count_too(
-    photos, score, tmp_path, on_gone, change, capfd
-):
-    path, lenient = tmp_path / "images.csv", ("--set", "failure_budget.max_ratio=1.0")
-    flags = ("--set", "source.version_column=version", "--set", f"tables.on_gone={on_gone}", *lenient)
+@pytest.fixture
+def with_versions(photos, score, tmp_path):
+    """Runs over a list in which all images have one version and one site."""
 
-    def run(version, *more):
-        path.write_text("\n".join(["uri,version", *(f"{photo},{version}" for photo in photos)]))
-        return score(tmp_path / "tables", path, flags=(*flags, *more), template=None)
+    def run(version, *more, site="north"):
+        path = tmp_path / "images.csv"
+        path.write_text("\n".join(["uri,version,site", *(f"{photo},{version},{site}" for photo in photos)]))
+        lenient = ("--set", "source.keys=[site]", "--set", "failure_budget.max_ratio=1.0")
+        return score(tmp_path / "tables", path, flags=(*lenient, *more), template=None)
 
-    before = run("v1")
+    return run
+
+
+BELIEVED = ("--set", "source.version_column=version")
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"version": "v1", "more": BELIEVED}, {"version": "v2"}),
+        ({"version": "v1", "more": BELIEVED}, {"version": "v1", "site": "south"}),
+        ({"version": "v1", "more": BELIEVED}, {"version": "v2", "site": "south"}),
+        ({"version": "v1", "more": ()}, {"version": "v1"}),  # the list's versions were not read so far
+    ],
+)
+def test_images_that_are_said_to_have_changed_and_are_not_there_keep_their_rows(photos, with_versions, first, then):
+    before = with_versions(first["version"], *first["more"])
+    gone = {str(photo) for photo in photos[:6]}
+    rows = {uri: row for uri, row in predictions(before).items() if uri in gone}
     remove(photos[:6])
-    after = run("v2")
-    assert (after.code, after.run.status, after.run.changes) == (8, "shrunk", {change: 6, CHANGED: 4})
+    for more in ((), OTHER_WAY):
+        after = with_versions(then["version"], *BELIEVED, *more, site=then.get("site", "north"))
+        assert (after.code, after.run.status, after.run.changes[ABSENT]) == (0, "succeeded", 6)
+        assert after.run.images.failed == 0
+        assert {uri: row for uri, row in predictions(after).items() if uri in gone} == rows
+        assert {row["site"] for uri, row in predictions(after).items() if uri not in gone} == {
+            then.get("site", "north")
+        }
+    photos[0].write_bytes(solid_image(200))
+    back = with_versions(then["version"], *BELIEVED, site=then.get("site", "north"))
+    assert (back.code, back.run.changes[ABSENT]) == (0, 5)
+    assert predictions(back)[str(photos[0])] != rows[str(photos[0])]
+
+
+def test_images_that_are_said_to_have_changed_and_are_not_there_count_among_the_removed(photos, with_versions, capfd):
+    before = with_versions("v1", *BELIEVED, *REMOVE)
+    remove(photos[:6])
+    after = with_versions("v2", *BELIEVED, *REMOVE)
+    assert (after.code, after.run.status, after.run.changes) == (8, "shrunk", {REMOVED: 6, CHANGED: 4})
     assert after.contents() == before.contents()
     assert "max_gone_ratio" in capfd.readouterr().err
-    meant = run("v2", "--set", "tables.max_gone_ratio=0.6")
-    assert (meant.code, meant.run.changes) == (0, {change: 6, CHANGED: 4})
+    meant = with_versions("v2", *BELIEVED, *REMOVE, "--set", "tables.max_gone_ratio=0.6")
+    assert (meant.code, meant.run.changes) == (0, {REMOVED: 6, CHANGED: 4})
     assert meant.table(FAILURES)["code"].to_pylist() == ["not_found"] * 6
-    assert run("v3").run.changes == {CHANGED: IMAGES}  # what has no rows has none to lose
+    # What has no rows has none to lose.
+    assert with_versions("v3", *BELIEVED, *REMOVE).run.changes == {CHANGED: IMAGES}
 
 
 def test_failures_of_before_do_not_hide_that_nothing_is_there(photos, score, tmp_path):
@@ -191,6 +226,24 @@ def test_where_nothing_is_there_the_tables_stay_as_they_are(photos, scored, capf
     assert after.run.status == "empty"
     assert f"of all {IMAGES} that it names nothing is there" in capfd.readouterr().err
     assert after.contents() == before.contents()
+
+
+@pytest.mark.parametrize("versions_again", [True, False])
+def test_an_image_that_was_never_there_does_not_hide_that_nothing_is(photos, score, tmp_path, versions_again):
+    path = tmp_path / "images.csv"
+    path.write_text("\n".join(["uri,version", *(f"{photo},v1" for photo in photos), f"{tmp_path / 'never.png'},v1"]))
+    any_failures = ("--set", "failure_budget.max_ratio=1")
+    believed = ("--set", "source.version_column=version", *any_failures)
+    before = score(tmp_path / "tables", path, flags=believed, template=None)
+    assert (before.code, before.run.failed_by_code) == (0, {"not_found": 1})
+    remove(photos[:1])
+    flags = believed if versions_again else any_failures
+    one_less = score(tmp_path / "tables", path, flags=flags, template=None)
+    assert one_less.run.changes.get(ABSENT, 0) == (0 if versions_again else 1)  # a version that is believed is not read
+    remove(photos[1:])
+    after = score(tmp_path / "tables", path, flags=(*flags, *OTHER_WAY), template=None)
+    assert after.run.status == "empty"
+    assert after.contents() == one_less.contents()
 
 
 def test_a_video_that_a_list_still_names_keeps_its_segments(photos, score, tmp_path):
