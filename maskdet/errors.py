@@ -143,6 +143,12 @@ EXIT_CODES: dict[int, str] = {
 }
 
 
+def error_of_code(exit_code: int | None) -> type[MaskdetError]:
+    """The error that ends a command with an exit code; :class:`MaskdetError` itself where none has that code."""
+    kinds = (kind for kind in MaskdetError.__subclasses__() if kind.exit_code == exit_code)
+    return next(kinds, MaskdetError)
+
+
 def recover_error(error: BaseException) -> MaskdetError | None:
     """Find the caller's mistake in what a runner raised.
 

@@ -21,7 +21,15 @@ from maskdet.tables import lease
 from maskdet.tables.corrections import read_corrections
 from maskdet.tables.layout import IMAGES
 from maskdet.tables.levels import LevelWriter
-from maskdet.tables.runs import RunRecord, begin_run, claim_output, end_early, hold_output, read_run
+from maskdet.tables.runs import (
+    RunRecord,
+    begin_run,
+    claim_output,
+    end_early,
+    hold_output,
+    noting_early_end,
+    read_run,
+)
 
 
 def build(launch: Launch) -> ScoreRun:
@@ -108,7 +116,8 @@ def run_to_end(
     try:
         claimed = claim_output(launch.plan, overwrite=overwrite, one_input=one_input)
         launch = launch.adding_to(*claimed, read_corrections(layout))
-        begin_run(launch.plan)
+        with noting_early_end(launch.plan, datetime.now(UTC)):
+            begin_run(launch.plan)
     except BaseException:
         lease.release(layout, run.run_id)
         raise
@@ -132,9 +141,8 @@ def _run_pipeline(launch: Launch, options: PipelineOptions, shown: AbstractConte
     except BaseException as error:
         interrupt = jobs.recover_interrupt(error)
         known = interrupt or recover_error(error) or error
-        end_early(launch.plan, known, datetime.now(UTC))
-        if interrupt is not None or jobs.has_ended(result):
-            lease.release(layout, run_id)
+        ended = interrupt is not None or jobs.has_ended(result)
+        end_early(launch.plan, known, datetime.now(UTC), releases=ended)
         if interrupt is not None:
             known = type(interrupt)(layout.root, run_id)
         raise known from error

@@ -21,6 +21,7 @@ from apache_beam.io.filesystems import FileSystems
 from maskdet import storage
 from maskdet.beam.options import parse_beam_options
 from maskdet.cli import console, summary
+from maskdet.errors import ConfigError
 from maskdet.report.contact_sheet import check_sheet_name, make_sheet, write_sheet
 from maskdet.tables.layout import Layout
 from maskdet.tables.runs import RunRecord, read_run
@@ -49,19 +50,23 @@ def _inspect(argv: Sequence[str]) -> int:
     layout = Layout(storage.normalize(arguments.output))
     if arguments.sheet is not None:
         check_sheet_name(arguments.sheet_output)
+    if arguments.rows < 0:
+        raise ConfigError("--rows", "0 or more", arguments.rows, "Say how many rows to show of each table.")
     run = storage.within_deadline(lambda: read_run(layout, arguments.run), layout.root)
-    print(summary.describe_run(run, layout), *summary.describe_delta(layout), sep="\n")
-    print()
-    if arguments.sheet is not None:
-        return _make_sheet(layout, run, arguments)
-    print(summary.describe_tables(layout, arguments.rows))
+    # Before anything is printed: a mistake gets its message and nothing else.
+    shown = (
+        [summary.describe_tables(layout, arguments.rows)]
+        if arguments.sheet is None
+        else _make_sheet(layout, run, arguments)
+    )
+    print(summary.describe_run(run, layout), *summary.describe_delta(layout), "", *shown, sep="\n")
     return 0
 
 
-def _make_sheet(layout: Layout, run: RunRecord, arguments: argparse.Namespace) -> int:
+def _make_sheet(layout: Layout, run: RunRecord, arguments: argparse.Namespace) -> list[str]:
+    """Write the sheet; what to print about it."""
     sheet = make_sheet(layout, run, arguments.sheet, arguments.sheet_seed, console.keys_of(arguments.where))
     uri = storage.normalize(arguments.sheet_output)
     write_sheet(uri, sheet)
-    print(*sheet.lines, sep="\n")
-    print(f"sheet: {uri}; {sheet.missing:,} tiles are grey because their images are gone, changed or unreadable")
-    return 0
+    told = f"sheet: {uri}; {sheet.missing:,} tiles are grey because their images are gone, changed or unreadable"
+    return [*sheet.lines, told]

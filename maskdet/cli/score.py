@@ -21,7 +21,7 @@ from maskdet.beam.progress import PROGRESS
 from maskdet.cli import console, summary
 from maskdet.cli.scoring_run import beam_options, command_parser, overrides
 from maskdet.config import ScoreSettings, load_yaml
-from maskdet.scoring.dry_run import plan_shards
+from maskdet.scoring.dry_run import plan_run
 from maskdet.scoring.setup import check_run
 from maskdet.tables.runs import claim_output
 
@@ -40,7 +40,7 @@ def _score(argv: Sequence[str]) -> int:
     if arguments.dry_run:
         launch = check_run(settings, datetime.now(UTC))
         launch = launch.adding_to(*claim_output(launch.plan, overwrite=arguments.overwrite))  # which touches nothing
-        print(summary.describe_plan(launch.settings, *plan_shards(launch)))
+        print(summary.describe_plan(launch.settings, plan_run(launch)))
         return 0
     shown = console.show_progress(PROGRESS, quiet=arguments.quiet)
     result = run_score(settings, options, overwrite=arguments.overwrite, wait_s=arguments.wait, shown=shown)

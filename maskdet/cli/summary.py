@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,8 +14,7 @@ from maskdet import storage
 from maskdet.config import ScoreSettings
 from maskdet.errors import OutputError, StorageError
 from maskdet.inputs.earlier import ABSENT, ADDED, CHANGED, DISPLACED, GONE, LOST, OUTSIDE, REMOVED, UNCHANGED
-from maskdet.inputs.references import Shard
-from maskdet.inputs.sharding import Size, size_of
+from maskdet.inputs.references import ImageRef
 from maskdet.labels import INCORRECT, MASK, UNCERTAIN
 from maskdet.sections import VideoSettings
 from maskdet.tables.delta_mark import runs_behind
@@ -24,6 +23,9 @@ from maskdet.tables.runs import RunRecord
 from maskdet.tables.status import RunStatus, read_status
 from maskdet.tables.videos import VideoCounts
 from maskdet.video.reading import EXTRA, is_installed
+
+if TYPE_CHECKING:
+    from maskdet.scoring.dry_run import DryRun
 
 _PROBLEMS_SHOWN = 3
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -100,6 +102,10 @@ def describe_status(status: RunStatus, layout: Layout, now: datetime) -> str:
         f"run {run.run_id}: {run.status}{reason}",
         f"  started   {run.started_at:%Y-%m-%d %H:%M:%S} UTC, {minutes:,.1f} minutes "
         + ("before it ended" if run.finished_at else "ago"),
+    ]
+    if run.status != "running" and not run.scores:
+        return "\n".join([*lines, "  run the same command again: it starts from the tables as they are"])
+    lines += [
         *_finished(status),
         f"  tables    not complete; finished shards are in {layout.root}",
     ]
@@ -146,28 +152,53 @@ def _share(part: int, whole: int) -> str:
     return f" ({part / whole:.1%})" if whole else ""
 
 
-def describe_plan(
-    settings: ScoreSettings, shards: Sequence[Shard], kept: int, listed: int, skipped: Mapping[str, int]
-) -> str:
-    """What a run would score, for ``--dry-run``."""
-    total = Size(0, 0)
-    for shard in shards:
-        total = total.plus(size_of(shard.columns))
-    partitions = len({shard.partition for shard in shards})
-    problems = [(ref.uri, ref.problem) for shard in shards for ref in shard.refs if ref.problem is not None]
+def describe_plan(settings: ScoreSettings, plan: DryRun) -> str:
+    """What a run would do, for ``--dry-run``."""
+    to_score, problems = plan.to_score, [(ref.uri, ref.problem) for ref in plan.unreadable if ref.problem is not None]
+    size_bytes = sum(max(ref.size_bytes, 0) for ref in to_score)
+    unreadable, skipped = _images_in(plan.unreadable), sum(plan.skipped.values())
+    partitions = len({shard.partition for shard in plan.shards})
     lines = [
         "dry run: nothing is scored, nothing is written",
-        f"  images      {total.images:,} to score, {describe_bytes(total.size_bytes)}, of {listed:,} listed",
-        *_detail("skipped", skipped),
+        f"  images      {plan.listed:,} listed = {_images_in(to_score):,} to score "
+        f"+ {plan.kept:,} kept from earlier runs + {unreadable:,} unreadable + {skipped:,} skipped",
+        *_planned_videos(plan),
+        f"  to read     {describe_bytes(size_bytes)}",
+        *_detail("skipped", plan.skipped),
         f"  unreadable  {len(problems):,} paths or rows of image lists; each becomes a failure row",
         *(f"              {uri}: {message}" for uri, (_, message) in problems[:_PROBLEMS_SHOWN]),
         *([f"              and {len(problems) - _PROBLEMS_SHOWN:,} more"] if len(problems) > _PROBLEMS_SHOWN else []),
+        *_planned_data_set(plan),
         f"  partitions  {partitions:,} by {list(settings.partition_by) or 'nothing'}",
-        f"  shards      {len(shards):,}, of which {kept:,} are finished already",
+        f"  shards      {len(plan.shards):,}, of which {plan.finished:,} are finished already",
     ]
-    if partitions and total.images / partitions < 50:
+    if partitions and sum(shard.images for shard in plan.shards) / partitions < 50:
         lines.append("              fewer than 50 images per partition make many small files; see tables.partition_by")
     return "\n".join([*lines, "settings:", _indented(settings)])
+
+
+def _images_in(refs: Iterable[ImageRef]) -> int:
+    return sum(ref.segment is None for ref in refs)
+
+
+def _planned_videos(plan: DryRun) -> list[str]:
+    if not plan.videos:
+        return []
+    segments = sum(ref.segment is not None and not ref.gone for shard in plan.shards for ref in shard.refs)
+    new = len(plan.to_score) - _images_in(plan.to_score)
+    return [f"  videos      {plan.videos:,} listed, {new:,} of {segments:,} segments to score"]
+
+
+def _planned_data_set(plan: DryRun) -> list[str]:
+    """What a run would make of the tables that are there, if there are any."""
+    if not plan.changes:
+        return []
+    refs = [ref for shard in plan.shards for ref in shard.refs]
+    videos = len({ref.uri for ref in refs if ref.segment is not None})
+    size = f"{_images_in(refs):,} images" + (f" and {videos:,} videos" if videos else "")
+    refused = [f"  refused     the run would end with exit code {OutputError.exit_code}: {plan.refusal}"]
+    told = f"  data set    would be {size}: {_in_words(plan.changes, planned=True)}"
+    return [told, *(refused if plan.refusal else [])]
 
 
 def describe_tables(layout: Layout, max_rows: int) -> str:
@@ -183,13 +214,18 @@ def describe_tables(layout: Layout, max_rows: int) -> str:
         zone = (rows.schema.metadata or {}).get(b"maskdet.time_zone", b"").decode()
         times = f", days and hours of {zone}" if zone else ""
         head = f"{COMPLIANCE}, level {level}: {rows.num_rows:,} groups{times}"
-        lines += ["", head, format_table(_head(rows, max_rows))]
+        lines += ["", head, format_table(_head(rows, max_rows)), *_left_out(rows, max_rows)]
     lines += ["", _WAYS] if levels else []
     for level in _levels(layout, TRACK_RATES):
         rows = read_table(layout.track_rates(level))
         head = f"{TRACK_RATES}, level {level}: {rows.num_rows:,} groups, n = tracks"
-        lines += ["", head, format_table(_head_of_tracks(rows, max_rows))]
+        lines += ["", head, format_table(_head_of_tracks(rows, max_rows)), *_left_out(rows, max_rows)]
     return "\n".join(lines)
+
+
+def _left_out(rows: pa.Table, max_rows: int) -> list[str]:
+    more = rows.num_rows - max_rows
+    return [f"  and {more:,} more; to see them: --rows {rows.num_rows}"] if more > 0 else []
 
 
 def _levels(layout: Layout, table: str) -> list[str]:
@@ -285,20 +321,25 @@ def _data_set(run: RunRecord) -> list[str]:
     if set(run.changes) <= {ADDED}:
         return []
     refused = run.status not in ("succeeded", "over_budget")  # the tables are those of before
+    would_be = "stays as it was; would be " if refused else ""
+    counts = _in_words(run.changes, planned=refused)
+    return [f"  data set  {would_be}{run.dataset.listed:,} images{_and_videos(run)}: {counts}"]
+
+
+def _in_words(changes: Mapping[str, int], *, planned: bool) -> str:
+    """Changes of a data set in words; ``planned``: they were not made."""
     words = {
         ADDED: "added",
         CHANGED: "changed",
         UNCHANGED: "unchanged",
         GONE: "gone whose rows stay",
         ABSENT: "named by the input, not there, whose rows stay",
-        REMOVED: "gone whose rows would go" if refused else "gone whose rows went",
+        REMOVED: "gone whose rows would go" if planned else "gone whose rows went",
         DISPLACED: "whose path or list row no longer fits, whose rows stay",
-        LOST: "whose rows a failure would replace" if refused else "whose rows a failure replaces",
+        LOST: "whose rows a failure would replace" if planned else "whose rows a failure replaces",
         OUTSIDE: "of earlier runs beyond this input",
     }
-    counts = ", ".join(f"{run.changes[change]:,} {word}" for change, word in words.items() if run.changes.get(change))
-    would_be = "stays as it was; would be " if refused else ""
-    return [f"  data set  {would_be}{run.dataset.listed:,} images{_and_videos(run)}: {counts}"]
+    return ", ".join(f"{changes[change]:,} {word}" for change, word in words.items() if changes.get(change))
 
 
 def _and_videos(run: RunRecord) -> str:

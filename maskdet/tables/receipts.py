@@ -202,6 +202,15 @@ class ShardJob:
         receipt = read_receipt(self.layout, shard.slot)
         return receipt is not None and self._holds(receipt, shard)
 
+    def known_of(self, shard: Shard) -> Reused:
+        """The rows that earlier runs left of the images of a shard that is not finished; the others are to be read.
+
+        Raises:
+            OutputError: there should be rows of images that are gone, but they are missing.
+            StorageError: the output cannot be read.
+        """
+        return self.reuse(shard) if self.reuse and any(ref.earlier for ref in shard.refs) else Reused({}, {})
+
     @functools.cached_property
     def schemas(self) -> dict[str, pa.Schema]:
         """The schema of each of a shard's tables."""
@@ -255,7 +264,7 @@ class ShardJob:
         return read_version(self.layout, name, receipt.slot, receipt.sha256.get(name, ""), columns)
 
     def _made(self, shard: Shard, score: Callable[[Shard], ShardResult]) -> ShardReport:
-        known = self.reuse(shard) if self.reuse and any(ref.earlier for ref in shard.refs) else Reused({}, {})
+        known = self.known_of(shard)
         new = tuple(ref for ref in shard.refs if ref.name not in known.endings)
         result = score(Shard(shard.slot, shard.shard_id, shard.partition, new)) if new else self._nothing()
         started = time.perf_counter()

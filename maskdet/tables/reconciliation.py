@@ -152,11 +152,16 @@ def judge(
         if (counts.images_scored, counts.images_no_face, counts.images_failed) != expected:
             text = f"reconciliation: the compliance level {level!r} counts {counts!r}, the shards {expected!r}"
             return "unreconciled", text
-    return _judge_removals(allowed.max_gone_ratio, record) or _judge_failures(allowed.budget, record)
+    return judge_removals(allowed.max_gone_ratio, record.changes) or _judge_failures(allowed.budget, record)
 
 
-def _judge_removals(max_ratio: float, record: RunRecord) -> tuple[Status, str] | None:
-    changes = record.changes
+def judge_removals(max_ratio: float, changes: Mapping[str, int]) -> tuple[Status, str] | None:
+    """How a run ends that would remove too many images, and why; ``None`` if it may go on.
+
+    Args:
+        max_ratio: share of the images covered by its input whose rows may be removed.
+        changes: images by how they changed, as in its record.
+    """
     received = {change: changes[change] for change in _LOSSES if changes.get(change)}
     covered = sum(changes.get(change, 0) for change in (*_LOSSES, ABSENT, CHANGED, UNCHANGED))
     # Rows of displaced images would stay, but this many of them mean a wrong root or template.

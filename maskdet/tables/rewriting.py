@@ -14,7 +14,7 @@ from maskdet.tables.layout import Layout
 from maskdet.tables.levels import TableSettings, track_job, write_levels
 from maskdet.tables.receipts import Receipt
 from maskdet.tables.run_records import RunRecord, is_marked_complete, read_run, standing, write_run
-from maskdet.tables.runs import RunPlan, begin_run, face_counts, replace_tables
+from maskdet.tables.runs import RunPlan, begin_run, face_counts, noting_early_end, replace_tables
 from maskdet.tables.snapshot import Snapshot
 
 _KEPT = {"settings", "model", "fingerprint", "versions"}
@@ -58,7 +58,8 @@ class Rewriting:
         record = RunRecord(run_id=run_id, started_at=now, **about, **latest.model_dump(include=_KEPT, mode="python"))
         plan = RunPlan(layout, record, FailureBudget(), snapshot.dataset, base_run=snapshot.run_id)
         complete = is_marked_complete(layout)
-        begin_run(plan)
+        with noting_early_end(plan, now):
+            begin_run(plan)
         return cls(snapshot, latest, TableSettings.of(latest), plan, complete)
 
     def replace(self, shards: Sequence[Receipt], groups: Mapping[GroupKey, State]) -> RunRecord:

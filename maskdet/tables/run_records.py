@@ -19,6 +19,7 @@ from maskdet.errors import (
     OutputError,
     ReconciliationError,
     SourceError,
+    error_of_code,
 )
 from maskdet.labels import TWO_CLASSES, ClassNames, Decision
 from maskdet.schemas import SCHEMA_VERSION
@@ -62,6 +63,8 @@ class RunRecord(BaseModel):
     """Why the run did not succeed."""
     interrupted_by: int | None = None
     """Exit code of the interruption: 130 for Ctrl-C, 143 for SIGTERM."""
+    failed_with: int | None = None
+    """Exit code of the error that ended a failed run; ``None`` in records of an older version."""
     started_at: datetime
     finished_at: datetime | None = None
     pruned_before: date | None = None
@@ -158,7 +161,7 @@ class RunRecord(BaseModel):
             "empty": SourceError,
             "shrunk": OutputError,
             "superseded": HeldError,
-            "failed": MaskdetError,
+            "failed": error_of_code(self.failed_with),
             "running": MaskdetError,
         }
         kind = kinds.get(self.status)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from maskdet import storage
 from maskdet.compliance.state import Counts
-from maskdet.errors import MaskdetError, OutputError, Terminated
+from maskdet.errors import MaskdetError, OutputError, StorageError, Terminated
 from maskdet.inputs.videos import SEGMENTS
 from maskdet.labels import LABELS, UNCERTAIN
 from maskdet.schemas import failures_schema, no_face_schema, predictions_schema, tracks_schema
@@ -37,6 +38,8 @@ from maskdet.tables.run_records import ImageCounts, RunRecord, Status, read_run,
 from maskdet.tables.snapshot import Dataset, Snapshot, read_snapshot, receipts_of
 from maskdet.tables.tracks import TrackFiles
 
+_LOGGER = logging.getLogger(__name__)
+
 __all__ = [
     "LISTED",
     "ImageCounts",
@@ -52,6 +55,7 @@ __all__ = [
     "hold_output",
     "holding_output",
     "new_run_id",
+    "noting_early_end",
     "read_run",
     "replace_tables",
     "write_run",
@@ -294,17 +298,68 @@ def new_snapshot(
     )
 
 
-def end_early(plan: RunPlan, error: BaseException, now: datetime) -> None:
-    """Note in a run's record what ended it early; finished shards stay, and the next run keeps them."""
+def end_early(plan: RunPlan, error: BaseException, now: datetime, *, releases: bool = False) -> None:
+    """Note in a run's record what ended it early; finished shards stay, and the next run keeps them.
+
+    It never fails, since ``error`` is what there is to report. On a full disk, the files of the lease make room for the
+    record when they go, so it is tried again after them.
+
+    Args:
+        plan: the run's plan.
+        error: what ended it.
+        now: its end.
+        releases: whether to give the output back: nothing of the run is at work any more.
+    """
+    layout, record = plan.layout, _ended_early(plan.record, error, now)
+    failure = _failure_of(lambda: write_run(layout, record))
+    if releases:
+        unreleased = _failure_of(lambda: lease.release(layout, record.run_id))
+        if unreleased:
+            _LOGGER.warning("the lease of %s is left; the next run takes it over: %s", layout.root, unreleased)
+        failure = failure and _failure_of(lambda: write_run(layout, record))
+    if failure:
+        code = record.interrupted_by if record.failed_with is None else record.failed_with
+        _LOGGER.warning(
+            "the record of run %s could not be written, so maskdet status cannot tell that it ended with exit code %s: "
+            "%s",
+            *(record.run_id, code, failure),
+        )
+
+
+@contextlib.contextmanager
+def noting_early_end(plan: RunPlan, now: datetime) -> Iterator[None]:
+    """Note in a run's record what ends it early, if an error leaves the body; gives the output back and raises it."""
+    try:
+        yield
+    except BaseException as error:
+        end_early(plan, error, now, releases=True)
+        raise
+
+
+def _failure_of(action: Callable[[], None]) -> StorageError | None:
+    """Do something; why the output could not be written, if it could not."""
+    try:
+        action()
+    except StorageError as error:
+        return error
+    return None
+
+
+def _ended_early(record: RunRecord, error: BaseException, now: datetime) -> RunRecord:
     interrupted = isinstance(error, KeyboardInterrupt)
     reason = str(error) if isinstance(error, MaskdetError) else f"{type(error).__name__} {error}".strip()
     update = {
         "status": "interrupted" if interrupted else "failed",
         "interrupted_by": exit_code_of_interrupt(error) if interrupted else None,
+        "failed_with": None
+        if interrupted
+        else error.exit_code
+        if isinstance(error, MaskdetError)
+        else MaskdetError.exit_code,
         "reason": reason[:_MAX_REASON_LENGTH],
         "finished_at": now,
     }
-    write_run(plan.layout, plan.record.model_copy(update=update))
+    return record.model_copy(update=update)
 
 
 def exit_code_of_interrupt(error: BaseException) -> int:

@@ -52,6 +52,17 @@ def test_a_folder_without_tables_and_a_file_are_none_either(command, tmp_path, m
     assert "It is a file; name the folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", sorted(set(READING) - {"status of a run"}))
+def test_a_place_inside_an_output_is_told_as_such(command, tmp_path, capsys):
+    tables = tmp_path / "tables"
+    for name in ("predictions/x.parquet", "_runs/20260105T081500Z-000001.json"):
+        (tables / name).parent.mkdir(parents=True, exist_ok=True)
+        (tables / name).touch()
+    for inside in ("predictions", "predictions/x.parquet", "_files/images", "predictoins"):
+        assert run(READING[command], tables / inside) == 3
+        assert f"received '{tables / inside}'. It lies in the output {tables}: name that." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("asked", "meant"),
     [

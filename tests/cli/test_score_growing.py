@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -335,6 +337,72 @@ def test_a_dry_run_counts_what_earlier_runs_left(photos, days, score, first_run,
     total = len(list((tmp_path / "tables" / "_shards").rglob("*.json")))
     assert code == 0
     assert f"shards      {total}, of which {total} are finished already" in shown
+
+
+def planned(shown):
+    """The images line of a dry run as numbers, and its data set line."""
+    lines = {line.split()[0]: line for line in shown.splitlines() if line.startswith("  ") and line.split()}
+    listed, *parts = (int(word.replace(",", "")) for word in re.findall(r"[\d,]*\d", lines["images"]))
+    assert listed == sum(parts)
+    return [listed, *parts], lines.get("data", "").removeprefix("  data set    ")
+
+
+def test_a_dry_run_over_tables_tells_apart_what_is_new_unchanged_and_gone(
+    photos, days, score, first_run, tmp_path, capfd
+):
+    def dry(*flags):
+        capfd.readouterr()
+        assert score(tmp_path / "tables", photos, flags=(*LENIENT, *flags, "--dry-run")).code == 0
+        return planned(capfd.readouterr().out)
+
+    before = first_run(tmp_path / "tables", photos, flags=LENIENT).run
+    misfits = before.failed_by_code.get("path_mismatch", 0)
+    skipped, readable = before.images.skipped, before.images.listed - before.images.skipped - misfits
+    assert dry()[0] == [before.images.listed, 0, readable, misfits, skipped]
+    first, changed, *_ = faces_of(photos, days[0])
+    first.unlink()
+    changed.write_bytes(solid_image(50))
+    for name in ("x", "y", "z"):
+        changed.with_name(f"face-{name}.png").write_bytes(solid_image(ord(name)))
+    (photos / "notes.txt").write_text("no image")
+    counts, text = dry()
+    assert counts == [before.images.listed + 3, 3 + 1, readable - 2, misfits, skipped + 1]
+    total = readable + misfits + 3
+    assert text == (
+        f"would be {total} images: 3 added, 1 changed, {total - 3 - 1 - 1} unchanged, 1 gone whose rows stay"
+    )
+    assert dry(*REMOVE)[1].endswith(
+        f"would be {total - 1} images: 3 added, 1 changed, {total - 5} unchanged, 1 gone whose rows would go"
+    )
+    made = score(tmp_path / "tables", photos, flags=LENIENT).run
+    assert (made.images.listed, made.images_scored_now, made.dataset.listed) == (counts[0], counts[1], total)
+    assert f"{total} images: 3 added, 1 changed, {total - 5} unchanged, 1 gone" in capfd.readouterr().out
+
+
+def test_a_dry_run_says_what_a_run_would_be_refused_for(photos, days, score, first_run, tmp_path, capfd):
+    first_run(tmp_path / "tables", photos, flags=LENIENT)
+    for path in faces_of(photos, days[0]):
+        path.unlink()
+    flags = (*LENIENT, *REMOVE, "--set", "tables.max_gone_ratio=0.01")
+    capfd.readouterr()
+    assert score(tmp_path / "tables", photos, flags=(*flags, "--dry-run")).code == 0
+    said = next(line for line in capfd.readouterr().out.splitlines() if line.startswith("  refused"))
+    assert "exit code 8" in said
+    refused = score(tmp_path / "tables", photos, flags=flags)
+    assert refused.code == 8
+    assert refused.run.reason in said
+
+
+def test_a_dry_run_with_another_model_scores_all_that_is_listed(photos, days, score, first_run, tmp_path, capfd):
+    before = first_run(tmp_path / "tables", days[0], flags=LENIENT).run
+    faces_of(photos, days[0])[0].unlink()
+    capfd.readouterr()
+    flags = (*LENIENT, "--set", "imaging.jpeg_draft=false", "--dry-run")
+    assert score(tmp_path / "tables", days[0], flags=flags).code == 0
+    (listed, to_score, kept, unreadable, skipped), text = planned(capfd.readouterr().out)
+    assert (listed, kept) == (before.images.listed - 1, 0)
+    assert to_score == listed - unreadable - skipped > 0
+    assert text.endswith(f"{listed - skipped} unchanged, 1 gone whose rows stay")
 
 
 def test_keys_are_columns_of_the_files_themselves(photos, score, first_run, tmp_path):

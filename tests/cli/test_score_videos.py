@@ -157,6 +157,31 @@ def test_other_frames_of_a_video_stay_when_one_segment_is_scored_anew(tmp_path, 
     assert again.table(PREDICTIONS).drop(["label"]) == first.table(PREDICTIONS).drop(["label"])
 
 
+def test_a_dry_run_tells_videos_and_their_segments_from_images(tmp_path, score, demo, capfd):
+    """25 frames a second in segments of 1 s: 100 frames are 4 segments, 50 frames 2."""
+
+    def dry():
+        capfd.readouterr()
+        assert score(tmp_path / "t", folder, template=None, flags=(*cut_into(1), "--dry-run")).code == 0
+        return [line for line in capfd.readouterr().out.splitlines() if line.split()[0] in ("images", "videos", "data")]
+
+    (folder := tmp_path / "in").mkdir()
+    shutil.copy(next(demo.folder.rglob("face-*.jpg")), folder)
+    film(folder / "a.mp4", [numbered(number) for number in range(100)])
+    assert score(tmp_path / "t", folder, template=None, flags=cut_into(1)).code == 0
+    film(folder / "b.mp4", [numbered(number) for number in range(50)])
+    assert dry() == [
+        "  images      1 listed = 0 to score + 1 kept from earlier runs + 0 unreadable + 0 skipped",
+        "  videos      2 listed, 2 of 6 segments to score",
+        "  data set    would be 1 images and 2 videos: 1 added, 2 unchanged",
+    ]
+    (folder / "a.mp4").unlink()
+    assert dry()[1:] == [
+        "  videos      1 listed, 2 of 2 segments to score",
+        "  data set    would be 1 images and 2 videos: 1 added, 1 unchanged, 1 gone whose rows stay",
+    ]
+
+
 def test_frames_are_dated_and_a_recording_over_midnight_lies_in_two_days(tmp_path, score):
     folder = tmp_path / "in" / "north"
     folder.mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from maskdet.compliance.table import compliance_table
 from maskdet.config import ScoreSettings
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.labels import THREE_CLASSES
+from maskdet.scoring.dry_run import DryRun
 from maskdet.tables.layout import Layout, write_table
 from maskdet.tables.runs import ImageCounts, RunRecord
 
@@ -125,21 +127,31 @@ def test_sizes_have_decimal_units(size, text):
 
 
 class TestPlan:
-    def plan(self, shards, **changes):
+    def plan(self, shards, made=MappingProxyType({}), **changes):
         settings = ScoreSettings.model_validate(
             {"input": "/in", "output": "/out", "source": {"keys": ["site"]}, **changes}
         )
-        return describe_plan(settings, shards, kept=1, listed=70, skipped={"extension": 8}).splitlines()
+        plan = DryRun(
+            tuple(shards),
+            finished=1,
+            new=tuple(ref for shard in shards[:1] for ref in shard.refs),
+            listed=sum(shard.listed for shard in shards) + 8,
+            videos=0,
+            skipped={"extension": 8},
+            changes=made,
+        )
+        return describe_plan(settings, plan).splitlines()
 
-    def shard(self, site, images, problem=None):
-        refs = tuple(ImageRef(f"/{site}{i}", 1000, "1", (site,), None, problem) for i in range(images))
+    def shard(self, site, images, problem=None, gone=0):
+        refs = tuple(ImageRef(f"/{site}{i}", 1000, "1", (site,), None, problem, gone=i < gone) for i in range(images))
         return Shard(f"site={site}/shard-all", "id", (site,), refs)
 
     def test_a_plan_in_words(self):
         lines = self.plan([self.shard("a", 50), self.shard("a", 10), self.shard("b", 2, ("path_mismatch", "x"))])
-        assert lines[:9] == [
+        assert lines[:10] == [
             "dry run: nothing is scored, nothing is written",
-            "  images      62 to score, 62.0 kB, of 70 listed",
+            "  images      70 listed = 50 to score + 10 kept from earlier runs + 2 unreadable + 8 skipped",
+            "  to read     50.0 kB",
             "  skipped   8 extension",
             "  unreadable  2 paths or rows of image lists; each becomes a failure row",
             "              /b0: x",
@@ -148,7 +160,7 @@ class TestPlan:
             "  shards      3, of which 1 are finished already",
             "              fewer than 50 images per partition make many small files; see tables.partition_by",
         ]
-        assert lines[9] == "settings:"
+        assert lines[10] == "settings:"
         assert "  output: /out" in lines
 
     def test_partitions_of_fifty_images_are_no_reason_to_warn(self):
@@ -165,7 +177,15 @@ class TestPlan:
         ]
 
     def test_nothing_to_score_can_be_described(self):
-        assert "  images      0 to score, 0 bytes, of 70 listed" in self.plan([])
+        images = "  images      8 listed = 0 to score + 0 kept from earlier runs + 0 unreadable + 8 skipped"
+        assert self.plan([])[1:3] == [images, "  to read     0 bytes"]
+
+    def test_images_of_earlier_runs_are_part_of_the_data_set_alone(self):
+        shards = [self.shard("a", 3), self.shard("b", 9, gone=4), self.shard("c", 2, ("path_mismatch", "x"), gone=2)]
+        lines = self.plan(shards, {"added": 3, "unchanged": 5, "gone": 4, "outside": 2})
+        assert lines[1] == "  images      16 listed = 3 to score + 5 kept from earlier runs + 0 unreadable + 8 skipped"
+        changes = "3 added, 5 unchanged, 4 gone whose rows stay, 2 of earlier runs beyond this input"
+        assert f"  data set    would be 14 images: {changes}" in lines
 
     def test_without_keys_the_plan_says_so(self):
         assert any(line.endswith("by nothing") for line in self.plan([], source={}))
@@ -214,7 +234,10 @@ class TestTables:
         assert lines[5].split() == [*names, "mask_rate", "to", "quote"]
         assert lines[6].split()[:8] == ["a", str(date(2026, 1, 5)), "11", "1", "0.000", "10", "0", "0.800"]
         assert lines[6].endswith("0.800 (0.490 to 0.943) wilson, naive")  # E. B. Wilson's of 8 of 10
-        assert len(lines) == 10 and lines[-1].startswith("to quote: the interval that the table recommends")
+        assert lines[8] == "  and 1 more; to see them: --rows 3"  # of 3 groups
+        assert len(lines) == 11 and lines[-1].startswith("to quote: the interval that the table recommends")
+        whole = describe_tables(layout, max_rows=3)
+        assert "more; to see them" not in whole and len(whole.splitlines()) == 11
 
     def test_the_interval_shown_is_the_one_to_quote_with_its_method(self, tmp_path):
         layout, faces = Layout(str(tmp_path)), [(40, 34), (50, 21), (30, 27)]

@@ -550,6 +550,23 @@ def test_a_selection_without_images_is_a_mistake(output, tmp_path, flags, words,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--sheet", "-1"), "--sheet: expected 1 to 200"),
+        (("--sheet", "2", "--where", "site"), "--where: expected key=value"),
+        (("--sheet", "2", "--where", "planet=mars"), "one of the keys"),
+        (("--sheet", "2", "--sheet-output", "sheet.jpg"), "a name that ends in .png"),
+        (("--rows", "-1"), "--rows: expected 0 or more"),
+    ],
+)
+def test_inspect_refuses_before_it_prints_anything(output, flags, said, capsys):
+    assert main(["inspect", output, *flags]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert said in printed.err
+
+
 def test_a_sheet_of_some_keys_shows_their_rows_and_says_where_each_was_taken(output, tmp_path, capsys):
     page_file = tmp_path / "sheet.png"
     command = ["inspect", output, "--sheet", "200", "--sheet-output", str(page_file)]

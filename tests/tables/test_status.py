@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,9 +12,19 @@ import pytest
 from maskdet import storage
 from maskdet.cli import main
 from maskdet.cli.summary import describe_kept, describe_status
-from maskdet.errors import EXIT_CODES, DiedError, SourceError, Terminated, UnfinishedError
+from maskdet.errors import (
+    EXIT_CODES,
+    AccessDeniedError,
+    DiedError,
+    ModelError,
+    SourceError,
+    StorageError,
+    Terminated,
+    UnfinishedError,
+)
 from maskdet.inputs.references import ImageRef, Shard
 from maskdet.sections import FailureBudget
+from maskdet.storage import local
 from maskdet.tables import lease
 from maskdet.tables.layout import Layout
 from maskdet.tables.lease import Heartbeat, Holder
@@ -153,6 +164,75 @@ def test_an_interrupted_one_tells_by_what(running):
         end_early(RunPlan(running, run, FailureBudget()), error, run.started_at)
         status = read_status(running)
         assert (status.run.status, status.run.interrupted_by, status.exit_code) == ("interrupted", code, code)
+
+
+@pytest.mark.parametrize(("error", "code"), [(StorageError("s"), 5), (AccessDeniedError("s"), 5), (ModelError("m"), 4)])
+def test_a_failed_one_ends_with_the_code_of_its_error(running, error, code):
+    run = read_run(running)
+    end_early(RunPlan(running, run, FailureBudget()), error, run.started_at)
+    status = read_status(running)
+    assert (status.run.status, status.run.failed_with, status.exit_code) == ("failed", code, code)
+
+
+def test_a_failed_one_of_an_older_version_ends_with_1(running):
+    run = read_run(running)
+    end_early(RunPlan(running, run, FailureBudget()), StorageError("s"), run.started_at)
+    path = Path(running.run(run.run_id))
+    record = json.loads(path.read_text())
+    del record["failed_with"]
+    path.write_text(json.dumps(record))
+    assert read_status(running).exit_code == 1
+
+
+class TestFullDisk:
+    """``local.write`` fails with ENOSPC, as on a full disk, for the files that a test names."""
+
+    @pytest.fixture
+    def fill(self, monkeypatch):
+        def fill(is_full):
+            def write(path, data):
+                if is_full(Path(path)):
+                    raise OSError(28, "No space left on device", str(path))
+                real(path, data)
+
+            monkeypatch.setattr(local, "write", write)
+
+        real = local.write
+        return fill
+
+    def test_the_code_of_the_command_is_the_code_of_status_and_of_the_metric(self, demo, score, fill, tmp_path, capsys):
+        fill(lambda path: path.name == "_plan.json")
+        tables, metrics = tmp_path / "tables", tmp_path / "maskdet.prom"
+        assert score(tables, demo.folder, flags=LENIENT).code == 5
+        assert "No space left" in capsys.readouterr().err
+        assert main.main(["status", str(tables), "--metrics", str(metrics)]) == 5
+        assert "failed — " in (text := capsys.readouterr().out) and "No space left" in text
+        assert [line.rsplit(" ", 1)[1] for line in metrics.read_text().splitlines() if "exit_code{" in line] == ["5.0"]
+
+    def test_the_files_of_the_lease_make_room_for_the_record(self, running, fill, caplog):
+        run, lease_file = read_run(running), Path(running.lease)
+        fill(lambda path: lease_file.exists())
+        end_early(RunPlan(running, run, FailureBudget()), StorageError("full"), run.started_at, releases=True)
+        assert read_status(running).exit_code == 5
+        assert not caplog.records
+
+    def test_a_record_that_cannot_be_written_is_told_and_the_run_counts_as_dead(self, running, fill, caplog):
+        run = read_run(running)
+        fill(lambda path: True)
+        end_early(RunPlan(running, run, FailureBudget()), StorageError("full"), run.started_at, releases=True)
+        assert not Path(running.lease).exists()
+        assert read_status(running).exit_code == DiedError.exit_code
+        assert "maskdet status cannot tell that it ended with exit code 5: " in caplog.text
+        assert "No space left" in caplog.text
+
+    def test_a_prune_ends_with_its_own_code_too(self, finished, fill, tmp_path, capsys):
+        folder = tmp_path / "tables"
+        shutil.copytree(finished.folder, folder)
+        fill(lambda path: path.name == "_snapshot.json")
+        assert main.main(["prune", str(folder), "--before", "2026-03-03"]) == 5
+        capsys.readouterr()
+        assert main.main(["status", str(folder)]) == 5
+        assert "it starts from the tables as they are" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
