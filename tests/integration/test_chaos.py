@@ -9,7 +9,7 @@ from pathlib import Path
 from chaos import KINDS
 
 SCRIPT = Path(__file__).with_name("chaos.py")
-SEEDS = (10, 57, 90, 94, 98)  # five schedules that hold every kind of disturbance between them
+SEEDS = (57, 90, 94, 98)  # four schedules that hold every kind of disturbance between them
 
 
 def test_disturbed_runs_end_in_the_tables_of_an_undisturbed_one():

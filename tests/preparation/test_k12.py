@@ -6,6 +6,7 @@ import pytest
 
 
 @pytest.mark.data
+@pytest.mark.thorough  # a fact about the data, of 1,900 images
 def test_every_masked_test_image_of_k12_leaks(data_folder, tmp_path, prepare):
     k12 = data_folder / "k12"
     common = {

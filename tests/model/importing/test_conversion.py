@@ -280,7 +280,7 @@ def test_a_declaration_that_images_refute_is_refused_and_nothing_written(made, i
     ("changes", "error", "message"),
     [
         ({"activation": "softmax"}, ModelError, "those of a softmax"),
-        ({"classes": ("mask", "incorrect", "no_mask")}, ConfigError, "1 outputs"),
+        ({"classes": ("mask", "incorrect", "no_mask")}, ConfigError, "1 output,"),
         ({"side": 50}, ModelError, "height 50"),
     ],
 )
