@@ -93,12 +93,28 @@ def wait_or_cancel(result: PipelineResult, options: PipelineOptions) -> None:
         result.wait_until_finish()
     except KeyboardInterrupt:
         _LOGGER.warning("interrupted: cancelling the job on its runner; interrupt again to leave it running")
+        cancel(result, options)
+        raise
+
+
+def cancel(result: PipelineResult | None, options: PipelineOptions) -> None:
+    """Cancel a job on its runner; a warning says where it may go on.
+
+    On Flink, it is found by its name: Beam's job server may leave it running, and Ctrl-C may come before there is a
+    result.
+
+    Args:
+        result: the running job; ``None`` if it was just being submitted.
+        options: with which it was started.
+    """
+    try:
         try:
-            result.cancel()
             described = describe_runner(options)
             if "flink_master" in described:
                 flink_jobs.cancel_job(described["flink_master"], described["job"])
-        except Exception as error:
-            problem = " ".join(str(error).split()) or type(error).__name__
-            _LOGGER.warning("the job could not be cancelled and may go on; cancel it on its runner: %s", problem)
-        raise
+        finally:
+            if result is not None:
+                result.cancel()
+    except Exception as error:
+        problem = " ".join(str(error).split()) or type(error).__name__
+        _LOGGER.warning("the job could not be cancelled and may go on; cancel it on its runner: %s", problem)

@@ -141,6 +141,8 @@ def _run_pipeline(launch: Launch, options: PipelineOptions, shown: AbstractConte
     except BaseException as error:
         interrupt = jobs.recover_interrupt(error)
         known = interrupt or recover_error(error) or error
+        if interrupt is not None and result is None:
+            jobs.cancel(None, options)  # while it was being submitted
         ended = interrupt is not None or jobs.has_ended(result)
         end_early(launch.plan, known, datetime.now(UTC), releases=ended)
         if interrupt is not None:

@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions
 
 from maskdet.beam.flink_jobs import describe_job
 from maskdet.beam.jobs import (
+    cancel,
     check_reachable,
     describe_runner,
     is_one_process,
@@ -122,6 +123,26 @@ def test_on_flink_the_one_job_of_its_name_that_goes_on_is_cancelled(flink_api):
     ]
     interrupt_on(master)
     assert api.cancelled == ["/jobs/0b?mode=cancel"]
+
+
+RUNNING = {"jid": "0a", "name": "mine", "state": "RUNNING"}
+
+
+def test_on_flink_a_job_is_cancelled_where_its_job_server_does_not_answer(flink_api, caplog):
+    api, master = flink_api
+    api.jobs = [RUNNING]
+    options = parse_beam_options([f"--flink_master={master}", "--job_name=mine"])
+    with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
+        wait_or_cancel(Job(ConnectionError("no job server"), KeyboardInterrupt()), options)
+    assert api.cancelled == ["/jobs/0a?mode=cancel"]
+    assert "no job server" in caplog.text
+
+
+def test_on_flink_a_job_that_was_just_submitted_is_cancelled_by_its_name(flink_api):
+    api, master = flink_api
+    api.jobs = [RUNNING]
+    cancel(None, parse_beam_options([f"--flink_master={master}", "--job_name=mine"]))
+    assert api.cancelled == ["/jobs/0a?mode=cancel"]
 
 
 def test_on_flink_jobs_that_cannot_be_told_apart_may_go_on_which_is_said(flink_api, caplog):
