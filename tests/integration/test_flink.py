@@ -128,6 +128,8 @@ def flink_run(flink, photos, tmp_path):
         where = ["--input", f"gs://{bucket}", "--output", f"gs://tables/{prefix}"]
         command = photos.command("score", *where, *settings, *runner, "--quiet")
         log = open(tmp_path / f"{prefix}.log", "w+", encoding="utf-8")  # noqa: SIM115
+        # What a shell starts in the background ignores Ctrl-C, and so would the client, which inherits that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         client = subprocess.Popen(
             [*command, f"--environment_config={json.dumps(environment)}"],
             env=photos.environment(),
