@@ -116,11 +116,11 @@ def run_to_end(
     try:
         claimed = claim_output(launch.plan, overwrite=overwrite, one_input=one_input)
         launch = launch.adding_to(*claimed, read_corrections(layout))
-        with noting_early_end(launch.plan, datetime.now(UTC)):
-            begin_run(launch.plan)
     except BaseException:
         lease.release(layout, run.run_id)
         raise
+    with noting_early_end(launch.plan, datetime.now(UTC)):
+        begin_run(launch.plan)
     with lease.heartbeats(layout, run.run_id):
         _run_pipeline(launch, options, shown or contextlib.nullcontext())
     if not jobs.is_template_launch(options):

@@ -145,7 +145,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     if not arguments.no_corrections:
         corrections = as_corrections(agreed.labels, keys_of(sample))
         recount = correct_faces(layout, corrections, datetime.now(UTC), wait_s=arguments.wait)
-        print(summary.describe_run(recount, layout), *summary.describe_delta(layout), sep="\n")
+        print(summary.describe_output(recount, layout))
         if error := recount.outcome():
             raise error
     return 0

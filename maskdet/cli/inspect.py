@@ -59,7 +59,7 @@ def _inspect(argv: Sequence[str]) -> int:
         if arguments.sheet is None
         else _make_sheet(layout, run, arguments)
     )
-    print(summary.describe_run(run, layout), *summary.describe_delta(layout), "", *shown, sep="\n")
+    print(summary.describe_output(run, layout), "", *shown, sep="\n")
     return 0
 
 

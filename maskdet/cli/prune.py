@@ -50,7 +50,7 @@ def _prune(argv: Sequence[str]) -> int:
         print(f"dry run: {older:,} of {total:,} images were taken before {before}; {undated:,} have no capture time")
         return 0
     run = prune(layout, before, datetime.now(UTC), wait_s=arguments.wait)
-    print(summary.describe_run(run, layout), *summary.describe_delta(layout), sep="\n")
+    print(summary.describe_output(run, layout))
     if error := run.outcome():
         raise error
     return 0

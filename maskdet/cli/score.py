@@ -48,7 +48,7 @@ def _score(argv: Sequence[str]) -> int:
     if jobs.is_template_launch(options):
         print(f"run {run.run_id}: the job is written. To see how far it is: maskdet status {root}")
         return 0
-    print(summary.describe_run(run, result.layout), *summary.describe_delta(result.layout), sep="\n")
+    print(summary.describe_output(run, result.layout))
     if error := run.outcome():
         raise error
     return 0

@@ -73,6 +73,11 @@ def describe_run(run: RunRecord, layout: Layout) -> str:
     return "\n".join(lines)
 
 
+def describe_output(run: RunRecord, layout: Layout) -> str:
+    """A run's summary, with the reminder of Delta tables that lag behind, which reads the output."""
+    return "\n".join([describe_run(run, layout), *describe_delta(layout)])
+
+
 def describe_delta(layout: Layout) -> list[str]:
     """The reminder to bring Delta tables in line with the tables, where there are Delta tables and they lag behind."""
     behind = runs_behind(layout)

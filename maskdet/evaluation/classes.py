@@ -97,7 +97,7 @@ def measure_classes(faces: LabelledFaces, bootstrap: Bootstrap) -> ClassFigures:
         found[name] = plain if faces.groups is None else plain.widened(ratio(*share(drawn)), bootstrap, "groups")
     for name, score in _SCORES.items():
         found[name] = _of_score(name, float(score(counts)), score(drawn), len(faces.truth), bootstrap)
-    _widen_where_alike(found, counts, bootstrap.confidence)
+    _replace_where_alike(found, counts, bootstrap.confidence)
     curves: dict[str, tuple[Floats, Floats]] = {}
     for name in THREE_CLASSES:
         tally, found[f"roc_auc_{name}"] = _one_against_rest(faces, name, bootstrap)
@@ -106,7 +106,7 @@ def measure_classes(faces: LabelledFaces, bootstrap: Bootstrap) -> ClassFigures:
     return ClassFigures(confusion_of(counts), [found[name] for name in DESCRIPTIONS], curves)
 
 
-def _widen_where_alike(found: dict[str, Estimate], counts: Floats, confidence: float) -> None:
+def _replace_where_alike(found: dict[str, Estimate], counts: Floats, confidence: float) -> None:
     """Replace the intervals of F1 that have no width, since all resamples are alike."""
     each = []
     for name in THREE_CLASSES:

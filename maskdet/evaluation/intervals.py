@@ -283,11 +283,7 @@ def _of_balanced(
 
 
 def _widened(estimate: Estimate, drawn: Floats | None, bootstrap: Bootstrap) -> Estimate:
-    if drawn is None or estimate.low is None or estimate.high is None:
-        return estimate
-    low, high = percentiles(drawn, bootstrap.confidence)
-    method = f"{estimate.method}, widened by groups"
-    return replace(estimate, low=min(low, estimate.low), high=max(high, estimate.high), method=method)
+    return estimate if drawn is None else estimate.widened(drawn, bootstrap, "groups")
 
 
 def percentiles(drawn: Floats, confidence: float) -> tuple[float, float]:

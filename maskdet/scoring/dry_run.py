@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,17 +41,17 @@ class DryRun:
     changes: Mapping[str, int]
     refusal: str = ""
 
-    @property
+    @functools.cached_property
     def to_score(self) -> tuple[ImageRef, ...]:
         """Images and segments that it would score."""
         return tuple(ref for ref in self.new if ref.problem is None)
 
-    @property
+    @functools.cached_property
     def unreadable(self) -> tuple[ImageRef, ...]:
         """Images and videos that it lists, but that cannot be read, now or in earlier runs."""
         return tuple(ref for shard in self.shards for ref in shard.refs if ref.problem is not None and not ref.gone)
 
-    @property
+    @functools.cached_property
     def kept(self) -> int:
         """Images that it lists and that need not be read, since earlier runs left their rows."""
         read = sum(ref.segment is None for ref in (*self.to_score, *self.unreadable))

@@ -29,7 +29,7 @@ from maskdet.tables.receipts import Receipt, ShardJob, read_kept
 from maskdet.tables.reuse import rows_of
 from maskdet.tables.rewriting import Rewriting
 from maskdet.tables.run_records import RunRecord
-from maskdet.tables.runs import holding_output, noting_early_end
+from maskdet.tables.runs import holding_output
 from maskdet.tables.snapshot import Snapshot, current_snapshot
 from maskdet.tables.videos import SeenVideo, VideoCounts, merge_videos, videos_of
 
@@ -93,8 +93,7 @@ def prune(layout: Layout, before: date, now: datetime, *, wait_s: float = 0.0) -
 
 def _prune_held(layout: Layout, before: date, run_id: str, now: datetime) -> RunRecord:
     snapshot = current_snapshot(layout)
-    run = Rewriting.begin(layout, snapshot, run_id, now, pruned_before=before)
-    with noting_early_end(run.plan, now):
+    with Rewriting.begun(layout, snapshot, run_id, now, pruned_before=before) as run:
         return _prune_begun(run, before, now)
 
 

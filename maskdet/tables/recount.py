@@ -15,7 +15,7 @@ from maskdet.tables.layout import IMAGES, Layout
 from maskdet.tables.receipts import Receipt, read_kept
 from maskdet.tables.rewriting import Rewriting
 from maskdet.tables.run_records import RunRecord
-from maskdet.tables.runs import holding_output, noting_early_end
+from maskdet.tables.runs import holding_output
 from maskdet.tables.snapshot import Snapshot, current_snapshot
 
 
@@ -63,8 +63,8 @@ def _images_of(layout: Layout, snapshot: Snapshot, corrections: Corrections) -> 
 
 
 def _recount(layout: Layout, snapshot: Snapshot, corrections: Corrections, run_id: str, now: datetime) -> RunRecord:
-    run = Rewriting.begin(layout, snapshot, run_id, now, recounted=True, corrections=len(corrections))
-    with noting_early_end(run.plan, now):
+    about = {"recounted": True, "corrections": len(corrections)}
+    with Rewriting.begun(layout, snapshot, run_id, now, **about) as run:
         return _count_anew(run, corrections, now)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -40,8 +41,9 @@ class Rewriting:
     complete: bool
 
     @classmethod
-    def begin(cls, layout: Layout, snapshot: Snapshot, run_id: str, now: datetime, **about: Any) -> Rewriting:
-        """Begin such a run.
+    @contextlib.contextmanager
+    def begun(cls, layout: Layout, snapshot: Snapshot, run_id: str, now: datetime, **about: Any) -> Iterator[Rewriting]:
+        """Begin such a run; its record notes what ends the body early.
 
         Args:
             layout: the output, which is held.
@@ -60,7 +62,7 @@ class Rewriting:
         complete = is_marked_complete(layout)
         with noting_early_end(plan, now):
             begin_run(plan)
-        return cls(snapshot, latest, TableSettings.of(latest), plan, complete)
+            yield cls(snapshot, latest, TableSettings.of(latest), plan, complete)
 
     def replace(self, shards: Sequence[Receipt], groups: Mapping[GroupKey, State]) -> RunRecord:
         """Write compliance tables and tracks, and make them and the shards the current tables.
